@@ -1,0 +1,85 @@
+"""Everything that odkeras raises on purpose.
+
+A message says what is wrong, the value, what would be right, and what to do. Edges translate once: the command line prints one line
+and exits with `exit_code`, the model server answers `{"error": ...}`.
+"""
+
+from __future__ import annotations
+
+
+class OdkerasError(Exception):
+    """Base of every error that a user can cause or mend."""
+
+    exit_code = 1
+
+
+class SetupError(OdkerasError):
+    """The installation or the machine is not ready: a package is missing, TensorFlow came up with Keras 3, a port is taken."""
+
+    exit_code = 3
+
+
+class ConfigError(OdkerasError):
+    """A pipeline.config, an option, or a combination of both cannot work."""
+
+    exit_code = 2
+
+
+class LabelMapError(ConfigError):
+    """A label map cannot be read, or does not know a label."""
+
+
+class ImageError(OdkerasError):
+    """An image cannot be used.
+
+    Args:
+        reason: short text for a person, without the file name ("truncated", "no image data: text/html").
+        source: file name or task that the image came from.
+    """
+
+    def __init__(self, reason: str, source: str = "") -> None:
+        super().__init__(f"{source}: {reason}" if source else reason)
+        self.reason = reason
+        self.source = source
+
+
+class AnswerError(OdkerasError):
+    """An annotator's answer cannot be used for training."""
+
+
+class InboxError(OdkerasError):
+    """Answers could not be stored durably (disk full, no permission)."""
+
+
+class RecordError(OdkerasError):
+    """A CSV, JSONL or TFRecord file cannot be read or written."""
+
+
+class CheckpointError(OdkerasError):
+    """A checkpoint is missing, unreadable, or belongs to another model."""
+
+
+class TrainingError(OdkerasError):
+    """A training round cannot go on."""
+
+
+class ServingError(OdkerasError):
+    """The model server could not answer."""
+
+
+class ServerUnavailableError(ServingError):
+    """The model server is away, or has no version loaded yet."""
+
+
+class RequestError(ServingError):
+    """The model server refused a request.
+
+    Args:
+        status: HTTP status code.
+        message: the server's own text.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
