@@ -1,0 +1,93 @@
+"""Answers on their way to the trainer: one .jsonl file per batch, whole or absent, taken in the order they came."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from odkeras.errors import InboxError
+from odkeras.project import TEMPORARY_PREFIX, write_atomically
+
+_naming = threading.Lock()
+_last_stamp_ns = 0
+
+
+def put_batch(inbox_dir: Path | str, answers: Sequence[dict[str, Any]]) -> Path:
+    """Store a batch durably; when this returns, the answers survive a power cut.
+
+    Raises:
+        InboxError: disk full, no permission, or an answer that is not JSON. Nothing is left half-written: the caller
+            still has the answers and may try again.
+        ValueError: no answers.
+    """
+    if not answers:
+        raise ValueError("a batch needs at least one answer; got none")
+    inbox_dir = Path(inbox_dir)
+    data = b"".join(_encode(answer, number) for number, answer in enumerate(answers, start=1))
+    try:
+        inbox_dir.mkdir(parents=True, exist_ok=True)
+        path = inbox_dir / f"{_next_stamp_ns(inbox_dir):020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        write_atomically(path, data)
+    except OSError as error:
+        raise InboxError(f"cannot store {len(answers)} answers in {inbox_dir}: {error.strerror or error}") from error
+    return path
+
+
+def list_batches(inbox_dir: Path | str) -> list[Path]:
+    """The whole batches, oldest first; none if there is no such directory."""
+    try:
+        paths = list(Path(inbox_dir).iterdir())
+    except FileNotFoundError:
+        return []
+    return sorted(path for path in paths if path.suffix == ".jsonl" and not path.name.startswith("."))
+
+
+def read_batch(path: Path | str) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+    """Each answer of a batch as (answer, None), or (None, what is wrong with the line).
+
+    Raises:
+        InboxError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InboxError(f"cannot read the batch {path}: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _decode(line, f"{path.name}:{number}")
+
+
+def _encode(answer: dict[str, Any], number: int) -> bytes:
+    try:
+        return json.dumps(answer).encode("ascii") + b"\n"
+    except (TypeError, ValueError) as error:
+        raise InboxError(f"answer {number} of the batch cannot be written as JSON: {error}") from error
+
+
+def _decode(line: bytes, where: str) -> tuple[dict[str, Any] | None, str | None]:
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return None, f"{where}: not JSON: {error}"
+    if not isinstance(answer, dict):
+        return None, f"{where}: an answer must be a JSON object; got {type(answer).__name__}"
+    return answer, None
+
+
+def _next_stamp_ns(inbox_dir: Path) -> int:
+    """Now, but later than every batch that waits: the latest answer about an image wins, even if the clock was set back."""
+    global _last_stamp_ns
+    with _naming:
+        waiting = [int(stem) for path in list_batches(inbox_dir) if (stem := path.name.split("-")[0]).isdecimal()]
+        _last_stamp_ns = max([time.time_ns(), _last_stamp_ns + 1, *(stamp + 1 for stamp in waiting)])
+        return _last_stamp_ns
+
+
+__all__ = ["TEMPORARY_PREFIX", "list_batches", "put_batch", "read_batch"]

@@ -1,0 +1,216 @@
+"""The three directories and their rules. Processes meet here and nowhere else, so every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from odkeras.errors import ConfigError, SetupError
+
+TEMPORARY_PREFIX = ".tmp-"
+_TRAIN_RECORD = re.compile(r"(\d+)_train\.record", re.ASCII)
+_VERSION = re.compile(r"[1-9]\d*", re.ASCII)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a project keeps its answers and records, its checkpoints, and its exported versions."""
+
+    data_dir: Path
+    model_dir: Path
+    export_dir: Path
+
+    def __post_init__(self) -> None:
+        for name in ("data_dir", "model_dir", "export_dir"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
+
+    def create(self) -> None:
+        """Make the directories that are missing, and see that all can be written to.
+
+        Raises:
+            ConfigError: a file is where a directory should be.
+            SetupError: not allowed to write, or the disk is full.
+        """
+        for path in (self.data_dir, self.inbox_dir, self.model_dir, self.export_dir):
+            _create_dir(path)
+
+    @property
+    def inbox_dir(self) -> Path:
+        return self.data_dir / "inbox"
+
+    @property
+    def replay_record(self) -> Path:
+        return self.data_dir / "replay.record"
+
+    @property
+    def rejected_path(self) -> Path:
+        return self.data_dir / "rejected.jsonl"
+
+    @property
+    def withdrawn_path(self) -> Path:
+        return self.data_dir / "withdrawn.jsonl"
+
+    @property
+    def status_path(self) -> Path:
+        return self.model_dir / "status.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.model_dir / "metrics.jsonl"
+
+    @property
+    def config_path(self) -> Path:
+        return self.model_dir / "pipeline.config"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.model_dir / "logs"
+
+    def train_records(self) -> list[Path]:
+        """The rounds' `<number>_train.record` files, oldest first."""
+        found = [(match, path) for path in _listdir(self.data_dir) if (match := _TRAIN_RECORD.fullmatch(path.name))]
+        return [path for _, path in sorted((int(match[1]), path) for match, path in found)]
+
+
+def list_versions(export_dir: Path | str) -> list[int]:
+    """The exported versions, ascending. Only directories named by a whole number count; none if there is no such directory."""
+    return sorted(
+        int(path.name) for path in _listdir(Path(export_dir)) if _VERSION.fullmatch(path.name) and path.is_dir()
+    )
+
+
+def next_version(versions: Iterable[int], now_s: float) -> int:
+    """Seconds since the epoch, but always larger than every version there is (a clock may go backwards)."""
+    return max([int(now_s), *(version + 1 for version in versions)])
+
+
+def plan_retention(items: Sequence[T], keep: int, protected: Collection[T] = ()) -> list[T]:
+    """Which of `items` (oldest first) to delete: never the newest `keep`, never a protected one; keep <= 0 deletes none."""
+    if keep <= 0:
+        return []
+    return [item for item in items[:-keep] if item not in protected]
+
+
+def write_atomically(path: Path | str, data: bytes | str) -> None:
+    """Write a file so that a reader, or a crash at any instant, sees the old content or the new, never a part.
+
+    Raises:
+        OSError: the disk is full, no permission; the old content is still there.
+    """
+    with atomic_path(path) as temporary, temporary.open("xb") as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path`; what the block writes there becomes `path` when it ends, and is gone if it raises."""
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}"[:255])
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def append_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows in one durable write. What a crash tore off at the end before stays a line of its own.
+
+    Raises:
+        OSError: the disk is full, no permission.
+    """
+    data = b"".join(json.dumps(row).encode("utf-8") + b"\n" for row in rows)
+    if not data:
+        return
+    with Path(path).open("ab+", buffering=0) as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            data = b"\n" + data
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+
+
+def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
+    """The rows of a file that `append_jsonl` wrote; none if there is no file. A line torn by a crash is ignored."""
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [row for line in lines if (row := _json_object(line)) is not None]
+
+
+def read_status(path: Path | str) -> dict[str, Any] | None:
+    """The trainer's status.json, or None if there is none (yet)."""
+    try:
+        return _json_object(Path(path).read_bytes())
+    except OSError:
+        return None
+
+
+def remove_stale_temporaries(directory: Path | str, older_than_s: float = 600.0) -> list[Path]:
+    """Delete what a killed process left half-written, and say what went. 0 is for a directory that nobody else writes to."""
+    newest_s = time.time() - older_than_s
+    stale = [path for path in _listdir(Path(directory)) if _is_stale(path, newest_s)]
+    for path in stale:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return stale
+
+
+def _is_stale(path: Path, newest_s: float) -> bool:
+    try:
+        return path.name.startswith(TEMPORARY_PREFIX) and path.lstat().st_mtime <= newest_s
+    except FileNotFoundError:  # its owner has just finished with it
+        return False
+
+
+def _create_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        probe.touch()
+        probe.unlink()
+    except (FileExistsError, NotADirectoryError) as error:
+        blocking = next((parent for parent in (path, *path.parents) if parent.is_file()), path)
+        raise ConfigError(f"{path} must be a directory, but {blocking} is a file; move it or name another") from error
+    except OSError as error:
+        raise SetupError(f"cannot write to the directory {path}: {error.strerror}") from error
+
+
+def _listdir(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _json_object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
