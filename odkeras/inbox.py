@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import InboxError
-from odkeras.project import TEMPORARY_PREFIX, write_atomically
+from odkeras.project import write_atomically
 
 _naming = threading.Lock()
 _last_stamp_ns = 0
@@ -82,12 +82,10 @@ def _decode(line: bytes, where: str) -> tuple[dict[str, Any] | None, str | None]
 
 
 def _next_stamp_ns(inbox_dir: Path) -> int:
-    """Now, but later than every batch that waits: the latest answer about an image wins, even if the clock was set back."""
+    """Now, but later than every waiting batch: the latest answer about an image wins, even if the clock was set back."""
     global _last_stamp_ns
     with _naming:
-        waiting = [int(stem) for path in list_batches(inbox_dir) if (stem := path.name.split("-")[0]).isdecimal()]
+        stamps = [path.name.split("-")[0] for path in list_batches(inbox_dir)]
+        waiting = [int(stamp) for stamp in stamps if len(stamp) == 20 and stamp.isdecimal()]
         _last_stamp_ns = max([time.time_ns(), _last_stamp_ns + 1, *(stamp + 1 for stamp in waiting)])
         return _last_stamp_ns
-
-
-__all__ = ["TEMPORARY_PREFIX", "list_batches", "put_batch", "read_batch"]

@@ -1,4 +1,4 @@
-"""The three directories and their rules. Processes meet here and nowhere else, so every file appears whole or not at all."""
+"""The three directories and their rules. Processes meet here and nowhere else: a file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -83,10 +83,9 @@ class Project:
 
 
 def list_versions(export_dir: Path | str) -> list[int]:
-    """The exported versions, ascending. Only directories named by a whole number count; none if there is no such directory."""
-    return sorted(
-        int(path.name) for path in _listdir(Path(export_dir)) if _VERSION.fullmatch(path.name) and path.is_dir()
-    )
+    """The exported versions, ascending: the directories named by a whole number. None if `export_dir` is not there."""
+    versions = [path for path in _listdir(Path(export_dir)) if _VERSION.fullmatch(path.name) and path.is_dir()]
+    return sorted(int(path.name) for path in versions)
 
 
 def next_version(versions: Iterable[int], now_s: float) -> int:
@@ -95,7 +94,7 @@ def next_version(versions: Iterable[int], now_s: float) -> int:
 
 
 def plan_retention(items: Sequence[T], keep: int, protected: Collection[T] = ()) -> list[T]:
-    """Which of `items` (oldest first) to delete: never the newest `keep`, never a protected one; keep <= 0 deletes none."""
+    """Which of `items` (oldest first) to delete: never the newest `keep` or a protected one; keep <= 0 deletes none."""
     if keep <= 0:
         return []
     return [item for item in items[:-keep] if item not in protected]
@@ -113,17 +112,17 @@ def write_atomically(path: Path | str, data: bytes | str) -> None:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path`; what the block writes there becomes `path` when it ends, and is gone if it raises."""
+    """A temporary path beside `path`: what the block writes there becomes `path`, or is gone if the block raises."""
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}"[:255])
     try:
         yield temporary
-        _sync(temporary)
+        sync_to_disk(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync_to_disk(path.parent)
 
 
 def append_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
@@ -136,8 +135,9 @@ def append_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
     if not data:
         return
     with Path(path).open("ab+", buffering=0) as file:
-        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-            data = b"\n" + data
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            data = data if file.read(1) == b"\n" else b"\n" + data
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
@@ -162,7 +162,7 @@ def read_status(path: Path | str) -> dict[str, Any] | None:
 
 
 def remove_stale_temporaries(directory: Path | str, older_than_s: float = 600.0) -> list[Path]:
-    """Delete what a killed process left half-written, and say what went. 0 is for a directory that nobody else writes to."""
+    """Delete what a killed process left half-written, and say what went. 0 s is for a directory no other writes to."""
     newest_s = time.time() - older_than_s
     stale = [path for path in _listdir(Path(directory)) if _is_stale(path, newest_s)]
     for path in stale:
@@ -208,7 +208,8 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
