@@ -1,0 +1,205 @@
+"""Make the Object Detection API, frozen at the end of 2022, run on today's TensorFlow, NumPy, protobuf and Pillow.
+
+Call `prepare()` before the first `object_detection` import (and best before the first TensorFlow import):
+
+    from odkeras import compat
+    compat.prepare()
+    from object_detection.builders import model_builder
+
+Nothing on disk is touched. Every shim puts back one name that went away, only where it is missing, and says since when; a shim that
+is no longer needed is skipped. Works alike for `tf-object-detection-api` from PyPI and for the API's own repository on the path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+from odkeras.errors import SetupError
+
+INSTALL_COMMAND = "pip install --no-deps -r requirements-odapi.txt"
+
+# The packages of tf-models-official whose __init__ pulls in gin-config and most of the model garden, of which the API needs one
+# optimizer and one backbone. Without gin-config they are entered as plain folders, their __init__ not run.
+_BARE_OFFICIAL_PACKAGES = ("official.modeling", "official.modeling.optimization", "official.modeling.hyperparams")
+
+
+def prepare() -> None:
+    """Put back what the Object Detection API misses. May be called any number of times.
+
+    Raises:
+        SetupError: TensorFlow is already running with Keras 3, or TensorFlow, tf-keras or the Object Detection API is not installed.
+    """
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    _require("tensorflow", "pip install 'tensorflow>=2.21,<2.22'")
+    _require("tf_keras", "pip install 'tf-keras>=2.21,<2.22'")
+    _require("object_detection", INSTALL_COMMAND)
+    _check_legacy_keras()
+    _restore_numpy_aliases()
+    _restore_estimator_modes()
+    _restore_control_flow_ops()
+    _restore_pillow_getsize()
+    _provide_tensorflow_io()
+    _provide_lvis_vis()
+    _provide_official()
+    _restore_resnet_builder()
+
+
+def _require(package: str, command: str) -> None:
+    if package in sys.modules:
+        return
+    if importlib.util.find_spec(package) is None:
+        raise SetupError(f"the Python package {package!r} is not installed; run: {command}")
+
+
+def _check_legacy_keras() -> None:
+    """The API is written for Keras 2, which TensorFlow 2.16 and later offer as tf-keras when asked to before Keras is first used."""
+    import tensorflow as tf
+
+    if not tf.keras.Model.__module__.startswith("tf_keras"):
+        import keras
+
+        raise SetupError(
+            f"TensorFlow is already running with Keras {keras.__version__}, but the Object Detection API needs Keras 2 (tf-keras); "
+            "set TF_USE_LEGACY_KERAS=1 in the environment, or import odkeras.compat and call prepare() before anything uses tf.keras"
+        )
+
+
+def _put_back(owner: Any, name: str, value: Any) -> None:
+    if not hasattr(owner, name):
+        setattr(owner, name, value)
+
+
+def _restore_numpy_aliases() -> None:
+    """`np.float` went in NumPy 1.24 and `np.NAN` in 2.0; the Pascal, OpenImages and LVIS evaluators use them."""
+    import numpy as np
+
+    _put_back(np, "float", float)
+    _put_back(np, "NAN", np.nan)
+
+
+def _restore_estimator_modes() -> None:
+    """`tf.compat.v1.estimator` went in TensorFlow 2.16; inputs and model_lib import it for its `ModeKeys` and type annotations."""
+    import tensorflow as tf
+
+    if hasattr(tf.compat.v1, "estimator"):
+        return
+
+    class ModeKeys:
+        TRAIN = "train"
+        EVAL = "eval"
+        PREDICT = "infer"
+
+    module = _module("tensorflow.compat.v1.estimator", ModeKeys=ModeKeys, __getattr__=lambda name: type(name, (), {}))
+    tf.compat.v1.estimator = module
+
+
+def _restore_control_flow_ops() -> None:
+    """`control_flow_ops.case` and `.cond` moved in about TensorFlow 2.14; tf-slim decodes every record with them."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_ops
+
+    _put_back(control_flow_ops, "case", tf.compat.v1.case)
+    _put_back(control_flow_ops, "cond", tf.compat.v1.cond)
+
+
+def _restore_pillow_getsize() -> None:
+    """`FreeTypeFont.getsize` went in Pillow 10; the API labels its drawn boxes with it."""
+    from PIL import ImageFont
+
+    def getsize(self: ImageFont.FreeTypeFont, text: str) -> tuple[int, int]:
+        _, _, right, bottom = self.getbbox(text)
+        return int(right), int(bottom)
+
+    for font in (ImageFont.FreeTypeFont, ImageFont.ImageFont):
+        _put_back(font, "getsize", getsize)
+
+
+def _provide_tensorflow_io() -> None:
+    """tensorflow-io ends at TensorFlow 2.16; DeepMAC imports it for one colour conversion, of which this is the computation.
+
+    Source: IEC 61966-2-1 (sRGB) and CIE 15 (L*a*b*) with the D65 white point.
+    """
+    if importlib.util.find_spec("tensorflow_io") is not None:
+        return
+    color = types.SimpleNamespace(rgb_to_lab=_rgb_to_lab)
+    _module("tensorflow_io", experimental=types.SimpleNamespace(color=color))
+
+
+def _rgb_to_lab(image: Any) -> Any:
+    """sRGB in 0..1, shape (..., 3), to CIE L*a*b* (D65, 2 degree observer), same shape, float32."""
+    import tensorflow as tf
+
+    rgb = tf.cast(image, tf.float32)
+    linear = tf.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz = tf.constant(
+        [[0.412453, 0.212671, 0.019334], [0.357580, 0.715160, 0.119193], [0.180423, 0.072169, 0.950227]], tf.float32
+    )
+    white = tf.constant([0.95047, 1.0, 1.08883], tf.float32)
+    xyz = tf.tensordot(linear, to_xyz, axes=1) / white
+    f = tf.where(xyz > 0.008856, tf.maximum(xyz, 1e-12) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    x, y, z = tf.unstack(f, axis=-1)
+    return tf.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
+
+
+def _provide_lvis_vis() -> None:
+    """`lvis` imports OpenCV for a drawing module that its evaluation never uses."""
+    if importlib.util.find_spec("lvis") is None:
+        return  # only LVIS metrics are missing then, and eval_util says so
+    if "lvis" not in sys.modules:
+        _module("lvis.vis", LVISVis=type("LVISVis", (), {}))
+
+
+def _provide_official() -> None:
+    """The model garden supplies EfficientNet and the moving-average optimizer; every other model must build without it."""
+    spec = importlib.util.find_spec("official")
+    if spec is None or spec.submodule_search_locations is None:
+        _stub_official()
+    elif importlib.util.find_spec("gin") is None:
+        root = Path(next(iter(spec.submodule_search_locations)))
+        for name in _BARE_OFFICIAL_PACKAGES:
+            if name not in sys.modules:
+                _module(name, __path__=[str(root.joinpath(*name.split(".")[1:]))])
+
+
+def _stub_official() -> None:
+    def missing(*_args: Any, **_kwargs: Any) -> Any:
+        raise SetupError(
+            "this pipeline.config uses EfficientNet or a moving average, which come from the Python package tf-models-official; "
+            f"run: {INSTALL_COMMAND}"
+        )
+
+    for name in ("official", *_BARE_OFFICIAL_PACKAGES[:2], "official.legacy", "official.legacy.image_classification",
+                 "official.legacy.image_classification.efficientnet"):
+        _module(name, __path__=[])
+    _module("official.modeling.optimization.ema_optimizer", ExponentialMovingAverage=missing)
+    model = types.SimpleNamespace(from_name=missing)
+    _module("official.legacy.image_classification.efficientnet.efficientnet_model", EfficientNet=model)
+
+
+def _restore_resnet_builder() -> None:
+    """Keras 2.13 moved the private `ResNet` builder; CenterNet's ResNet-18 and -34 are made with it."""
+    from object_detection.models.keras_models import resnet_v1
+    from tf_keras.src.applications import resnet
+
+    if not hasattr(resnet_v1.resnet, "ResNet"):
+        resnet_v1.resnet = resnet
+
+
+def _module(name: str, **attributes: Any) -> types.ModuleType:
+    """A module made of `attributes`, importable under `name` from now on."""
+    module = types.ModuleType(name)
+    module.__dict__.update(attributes)
+    module.__spec__ = importlib.util.spec_from_loader(name, loader=None, is_package="__path__" in attributes)
+    if "__path__" in attributes:
+        module.__path__ = attributes["__path__"]
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent in sys.modules:
+        setattr(sys.modules[parent], child, module)
+    return module

@@ -1,0 +1,139 @@
+"""Publishing: a version directory appears whole, under the next larger number, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from odkeras import __version__, project
+from odkeras.export.signatures import ServingModule
+from odkeras.export.warmup import write_warmup_requests
+from odkeras.labels import LabelMap
+from odkeras.model.inference import InferenceModel
+
+EXPORT_INFO_PATH = Path("assets.extra", "odkeras.json")
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What a version says of itself, in `assets.extra/odkeras.json`.
+
+    Args:
+        step: training steps behind its weights.
+        graph: fingerprint of everything but the weights; versions with the same one share their `saved_model.pb`.
+        labels: label-map ids and names, as pairs.
+    """
+
+    step: int
+    graph: str
+    labels: tuple[tuple[int, str], ...] = ()
+
+
+def read_export_info(version_dir: Path) -> ExportInfo | None:
+    """What `version_dir` says of itself; None for a model that odkeras did not write."""
+    try:
+        data = json.loads((version_dir / EXPORT_INFO_PATH).read_text())
+        return ExportInfo(int(data["step"]), str(data["graph"]), tuple((int(i), str(n)) for i, n in data["labels"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Publisher:
+    """Writes versions of one model below one directory.
+
+    The first one is a full `tf.saved_model.save` (seconds), unless a version of the same graph is there already; every later one copies
+    `saved_model.pb` and writes the variables alone (a fraction of a second). A copy loads bit-exact, because the keys of the variables in
+    the checkpoint depend on the graph only.
+
+    Args:
+        inference: the model; its weights at the time of `publish` are what is written.
+        export_dir: parent of the version directories; created when missing.
+        label_map: written beside each version.
+        clock: seconds since the epoch; version numbers come from it.
+    """
+
+    def __init__(
+        self, inference: InferenceModel, export_dir: Path, label_map: LabelMap, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._inference = inference
+        self._export_dir = export_dir
+        self._labels = tuple((label.id, label.name) for label in label_map.labels)
+        self._clock = clock
+        self._graph = graph_fingerprint(inference.model_config)
+        self._module = ServingModule(inference)
+        self._checkpoint = tf.train.Checkpoint(self._module)
+
+    def publish(self, step: int) -> int:
+        """Write the current weights as the next version and return its number.
+
+        The version appears by a rename when it is complete and on disk. Versions are strictly increasing, also when the clock goes back.
+        """
+        self._export_dir.mkdir(parents=True, exist_ok=True)
+        version = project.next_version(project.list_versions(self._export_dir), self._clock())
+        partial = self._export_dir / f".tmp-{version}-{os.getpid()}"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            self._write(partial, step)
+            partial.rename(self._export_dir / str(version))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        project.sync_to_disk(self._export_dir)
+        return version
+
+    def _write(self, directory: Path, step: int) -> None:
+        template = self._find_template()
+        if template is None:
+            tf.saved_model.save(self._module, str(directory), signatures=self._module.signatures)
+        else:
+            (directory / "variables").mkdir(parents=True)
+            shutil.copyfile(template / "saved_model.pb", directory / "saved_model.pb")
+            self._checkpoint.write(str(directory / "variables" / "variables"))
+        write_warmup_requests(directory, self._inference.static_size or (320, 320))
+        info = {"step": step, "graph": self._graph, "labels": self._labels}
+        (directory / EXPORT_INFO_PATH).write_text(json.dumps(info))
+        _sync_tree(directory)
+
+    def _find_template(self) -> Path | None:
+        """The newest version of the same graph."""
+        for version in reversed(project.list_versions(self._export_dir)):
+            directory = self._export_dir / str(version)
+            info = read_export_info(directory)
+            if info is not None and info.graph == self._graph and (directory / "saved_model.pb").is_file():
+                return directory
+        return None
+
+
+def graph_fingerprint(model_config: Any) -> str:
+    """Hash of what decides the exported graph: the model's configuration, TensorFlow's version and ours."""
+    text = "\n".join([str(model_config), tf.__version__, __version__])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def apply_retention(export_dir: Path, keep: int, live: int | None = None) -> list[int]:
+    """Delete all but the newest `keep` versions; the version being served (`live`) stays. Returns the deleted ones.
+
+    A version disappears by a rename first, so that no server ever loads half of one.
+    """
+    doomed = project.plan_retention(project.list_versions(export_dir), keep, () if live is None else (live,))
+    for version in doomed:
+        grave = export_dir / f".tmp-deleted-{version}-{os.getpid()}"
+        try:
+            (export_dir / str(version)).rename(grave)
+        except FileNotFoundError:
+            continue
+        shutil.rmtree(grave, ignore_errors=True)
+    return list(doomed)
+
+
+def _sync_tree(directory: Path) -> None:
+    for path in [*directory.rglob("*"), directory]:
+        project.sync_to_disk(path)

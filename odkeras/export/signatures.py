@@ -1,0 +1,84 @@
+"""The functions of a published model: what TensorFlow Serving offers under each signature name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from odkeras.model.inference import InferenceModel
+
+DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+
+
+class ServingModule(tf.Module):
+    """What `tf.saved_model.save` writes: the weights, and one function per signature.
+
+    It tracks the variables alone, not the Keras layers, whose own functions would be saved too and cost most of the time.
+
+    Signatures:
+        serving_default: `image_bytes`, string (N,), encoded JPEG or PNG images.
+        image_tensor: `image`, uint8 (N, H, W, 3), RGB.
+        tf_example: `examples`, string (N,), serialized `tf.train.Example` with `image/encoded`.
+
+    Outputs: see `InferenceModel.detect`.
+    """
+
+    def __init__(self, inference: InferenceModel) -> None:
+        super().__init__(name="detector")
+        self.weights = inference.variables
+        self._inference = inference
+        self._detect = inference.detect
+        self._functions = {
+            DEFAULT_SIGNATURE: _function(self._from_bytes, tf.TensorSpec([None], tf.string, name="image_bytes")),
+            "image_tensor": _function(self._from_pixels, tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")),
+            "tf_example": _function(self._from_examples, tf.TensorSpec([None], tf.string, name="examples")),
+        }
+
+    @property
+    def signatures(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
+        """Traced functions by signature name; traced at the first use."""
+        return {name: function.get_concrete_function() for name, function in self._functions.items()}
+
+    def _from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._run(_decode, image_bytes)
+
+    def _from_pixels(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._run(lambda pixels: pixels, image)
+
+    def _from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        encoded = tf.io.parse_example(examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        return self._run(_decode, encoded["image/encoded"])
+
+    def _run(self, decode: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        if self._inference.static_size is not None:
+            images, true_shapes = tf.map_fn(
+                lambda item: self._inference.preprocess(decode(item)), batch, fn_output_signature=self._preprocessed_spec()
+            )
+            return self._detect(images, true_shapes)
+        return self._run_one_by_one(decode, batch)
+
+    def _preprocessed_spec(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        height, width = self._inference.static_size or (None, None)
+        return tf.TensorSpec([height, width, 3], tf.float32), tf.TensorSpec([3], tf.int32)
+
+    def _run_one_by_one(self, decode: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Images that keep their proportions without padding have different sizes: they cannot be stacked."""
+
+        def detect_one(item: tf.Tensor) -> dict[str, tf.Tensor]:
+            image, true_shape = self._inference.preprocess(decode(item))
+            return {name: value[0] for name, value in self._detect(image[tf.newaxis], true_shape[tf.newaxis]).items()}
+
+        outputs = self._inference.detect.get_concrete_function().structured_outputs
+        spec = {name: tf.TensorSpec(value.shape[1:], value.dtype) for name, value in outputs.items()}
+        return tf.map_fn(detect_one, batch, fn_output_signature=spec)
+
+
+def _function(method: Callable[[tf.Tensor], dict[str, tf.Tensor]], spec: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(method, input_signature=[spec], autograph=False)
+
+
+def _decode(data: tf.Tensor) -> tf.Tensor:
+    """Encoded image to uint8 (H, W, 3)."""
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])

@@ -1,0 +1,157 @@
+"""Weights of detection models: naming them, copying them from model to model, restoring them from foreign checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from odkeras.errors import CheckpointError
+
+Weights = dict[str, np.ndarray]
+
+
+def named_variables(root: Any) -> dict[str, tf.Variable]:
+    """Every variable that a checkpoint of `root` would hold, by its path of attribute names.
+
+    Two models built from one config have the same paths, while the names of their variables carry counters of the process.
+    """
+    view = tf.train.TrackableView(root)
+    found: dict[str, tf.Variable] = {}
+    seen: set[int] = set()
+    queue: list[tuple[str, Any]] = [("", root)]
+    while queue:
+        path, node = queue.pop(0)
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, tf.Variable):
+            found[path] = node
+            continue
+        queue.extend((f"{path}/{name}" if path else name, child) for name, child in sorted(view.children(node).items()))
+    return found
+
+
+def copy_weights(source: Mapping[str, Any], target: Mapping[str, tf.Variable]) -> None:
+    """Assign every variable of `target` the value under the same path in `source` (variables or arrays).
+
+    Raises:
+        CheckpointError: the two do not hold the same paths.
+    """
+    missing = sorted(target.keys() - source.keys())
+    if missing:
+        raise CheckpointError(f"{len(missing)} of {len(target)} variables have no counterpart, the first: {missing[0]}")
+    for path, variable in target.items():
+        variable.assign(source[path])
+
+
+def snapshot(variables: Mapping[str, tf.Variable]) -> Weights:
+    """The values of `variables`, copied to host memory."""
+    return {path: variable.numpy() for path, variable in variables.items()}
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """What a fine-tune checkpoint gave to a model.
+
+    Args:
+        restored: paths of the variables that got their value from the checkpoint.
+        new: paths of the variables that keep their fresh initial value.
+    """
+
+    restored: tuple[str, ...]
+    new: tuple[str, ...]
+
+    def __str__(self) -> str:
+        total = len(self.restored) + len(self.new)
+        parts = sorted({path.split("/")[0] for path in self.new})
+        rest = f"; new: {len(self.new)} in {', '.join(parts)}" if self.new else ""
+        return f"restored {len(self.restored)} of {total} variables{rest}"
+
+
+def restore_fine_tune_checkpoint(model: Any, checkpoint: str, checkpoint_type: str) -> RestoreReport:
+    """Start `model`, its variables created, from the weights of another training.
+
+    Args:
+        model: a `DetectionModel`.
+        checkpoint: path prefix of an object-based TensorFlow 2 checkpoint (".../ckpt-0").
+        checkpoint_type: what to take over: "classification" (the backbone), "detection" (the feature extractor with its
+            feature pyramid), "full" (everything, the number of classes must agree), or what else the model offers.
+
+    Raises:
+        CheckpointError: no such checkpoint, a TensorFlow 1 one, a type this model does not know, other shapes, or nothing of the feature
+            extractor is in it. The model then has the weights it had before.
+    """
+    _check_readable(checkpoint)
+    variables = named_variables(model)
+    before = snapshot(variables)
+    floating = {path: variable for path, variable in variables.items() if variable.dtype.is_floating}
+    for variable in floating.values():
+        variable.assign(tf.fill(variable.shape, tf.constant(np.nan, variable.dtype)))  # a NaN that stays was not restored
+    try:
+        _restore_objects(model, checkpoint, checkpoint_type)
+        restored = [path for path, variable in floating.items() if not np.isnan(np.ravel(variable.numpy())[:1]).any()]
+        report = RestoreReport(tuple(restored), tuple(path for path in floating if path not in set(restored)))
+        _check_feature_extractor(report, checkpoint, checkpoint_type)
+    except CheckpointError:
+        copy_weights(before, variables)
+        raise
+    for path in report.new:
+        variables[path].assign(before[path])
+    return report
+
+
+def _check_readable(checkpoint: str) -> None:
+    if not Path(f"{checkpoint}.index").is_file():
+        near = sorted(str(path)[: -len(".index")] for path in Path(checkpoint).parent.glob("*.index"))
+        hint = f"; there is: {', '.join(near)}" if near else ""
+        raise CheckpointError(f"fine_tune_checkpoint: no checkpoint {checkpoint!r} ({checkpoint}.index is not a file){hint}")
+    try:
+        names = [name for name, _ in tf.train.list_variables(checkpoint)]
+    except (tf.errors.OpError, ValueError) as error:
+        raise CheckpointError(f"fine_tune_checkpoint: {checkpoint!r} cannot be read: {error}") from error
+    if "_CHECKPOINTABLE_OBJECT_GRAPH" not in names:
+        raise CheckpointError(
+            f"fine_tune_checkpoint: {checkpoint!r} is a TensorFlow 1 checkpoint; take the TensorFlow 2 version of the model"
+        )
+
+
+def _restore_objects(model: Any, checkpoint: str, checkpoint_type: str) -> None:
+    try:
+        objects = model.restore_from_objects(fine_tune_checkpoint_type=checkpoint_type)
+    except (ValueError, NotImplementedError, KeyError) as error:
+        raise CheckpointError(f"fine_tune_checkpoint_type: {checkpoint_type!r} does not exist for this model: {error}") from error
+    try:
+        tf.train.Checkpoint(**_as_trackables(objects)).restore(checkpoint).expect_partial()
+    except (ValueError, tf.errors.OpError) as error:
+        raise CheckpointError(
+            f"fine_tune_checkpoint: {checkpoint!r} does not fit this model with fine_tune_checkpoint_type {checkpoint_type!r} "
+            f"(another number of classes? then use type \"detection\"): {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _as_trackables(objects: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: tf.train.Checkpoint(**_as_trackables(value)) if isinstance(value, Mapping) else value for name, value in objects.items()
+    }
+
+
+def _check_feature_extractor(report: RestoreReport, checkpoint: str, checkpoint_type: str) -> None:
+    if any("feature_extractor" in path for path in report.restored):
+        return
+    held = ", ".join(_top_level(checkpoint))
+    raise CheckpointError(
+        f"fine_tune_checkpoint: nothing of the feature extractor was found in {checkpoint!r} with fine_tune_checkpoint_type "
+        f"{checkpoint_type!r}; the checkpoint holds: {held}. It belongs to another architecture, or the type is another one: "
+        '"classification" for a backbone, "detection" or "full" for a detector'
+    )
+
+
+def _top_level(checkpoint: str) -> Iterator[str]:
+    """The first two parts of the checkpoint's keys, each once."""
+    keys = {"/".join(name.split("/")[:2]) for name, _ in tf.train.list_variables(checkpoint) if "/.ATTRIBUTES/" in name}
+    return iter(sorted(keys)[:6])
