@@ -90,13 +90,13 @@ class Detections:
     __hash__ = None  # type: ignore[assignment]  # holds arrays
 
 
-def from_xyxy_px(boxes_xyxy_px: npt.ArrayLike, image_size_hw: tuple[int, int]) -> FloatArray:
+def from_xyxy_px(boxes_xyxy_px: npt.ArrayLike, image_size_hw: tuple[float, float]) -> FloatArray:
     """Pixels [xmin, ymin, xmax, ymax] -> normalised [ymin, xmin, ymax, xmax]. Nothing is clipped."""
     xyxy = _check_shape(np.asarray(boxes_xyxy_px, np.float64), "boxes_xyxy_px")
     return (xyxy[:, [1, 0, 3, 2]] / _scale(image_size_hw)).astype(np.float32)
 
 
-def to_xyxy_px(boxes: npt.ArrayLike, image_size_hw: tuple[int, int]) -> FloatArray:
+def to_xyxy_px(boxes: npt.ArrayLike, image_size_hw: tuple[float, float]) -> FloatArray:
     """Normalised [ymin, xmin, ymax, xmax] -> pixels [xmin, ymin, xmax, ymax]. Nothing is clipped or rounded."""
     yxyx = _check_shape(np.asarray(boxes, np.float64), "boxes") * _scale(image_size_hw)
     return yxyx[:, [1, 0, 3, 2]].astype(np.float32)
@@ -128,7 +128,7 @@ def _product(sides: FloatArray) -> FloatArray:
     return height_width[..., 0] * height_width[..., 1]
 
 
-def _scale(image_size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
+def _scale(image_size_hw: tuple[float, float]) -> npt.NDArray[np.float64]:
     height, width = image_size_hw
     if height <= 0 or width <= 0:
         raise ValueError(f"image_size_hw must be positive; got {image_size_hw}")

@@ -82,7 +82,7 @@ def _decode(line: bytes, where: str) -> tuple[dict[str, Any] | None, str | None]
 
 
 def _next_stamp_ns(inbox_dir: Path) -> int:
-    """Now, but later than every waiting batch: the latest answer about an image wins, even if the clock was set back."""
+    """Now, but later than every waiting batch: an image's latest answer wins, even if the clock was set back."""
     global _last_stamp_ns
     with _naming:
         stamps = [path.name.split("-")[0] for path in list_batches(inbox_dir)]

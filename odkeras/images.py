@@ -1,0 +1,317 @@
+"""Images, by one rule: the annotator's browser, the trainer and the model server see the same pixels.
+
+An image becomes an `EncodedImage` at the door, and that is what travels from there on. It is a JPEG or a PNG that every
+decoder reads alike: 8-bit RGB (or grey JPEG), upright, without transparency. Bytes that are so already are kept; all
+else is decoded here and encoded anew:
+
+- EXIF orientation is applied. Colour profiles and gamma are ignored, as TensorFlow ignores them.
+- CMYK (also Adobe's inverted kind), grey and palette become RGB. Transparency is composited on white.
+- 16 bits per channel become 8 by their high byte, so 65535 is white; 32-bit pixels have no fixed range and are refused.
+- Of an animation or a multi-page file the first picture counts.
+- Lossy sources (JPEG, WebP) become JPEG, quality 95, 4:4:4; the others PNG.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+import urllib.parse
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from odkeras.errors import ImageError
+
+DEFAULT_MAX_PIXELS = 100_000_000
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+ImageFormat = Literal["jpeg", "png"]
+
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_LOSSY = ("JPEG", "MPO", "WEBP")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """A JPEG or PNG that all decoders read alike; made by `encode_image`."""
+
+    data: bytes
+    image_size_hw: tuple[int, int]
+    format: ImageFormat
+
+    def __post_init__(self) -> None:
+        if self.format not in ("jpeg", "png"):
+            raise ValueError(f"format must be 'jpeg' or 'png'; got {self.format!r}")
+
+    @cached_property
+    def image_id(self) -> str:
+        """What tells images apart: 32 hexadecimal digits of the bytes' SHA-256."""
+        return _image_id(self.data)
+
+    @property
+    def data_uri(self) -> str:
+        return f"data:image/{self.format};base64,{base64.b64encode(self.data).decode('ascii')}"
+
+
+def encode_image(data: bytes, *, source: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> EncodedImage:
+    """Check an image file's bytes by decoding them, and bring them into the one form. The result encodes to itself.
+
+    Args:
+        source: file name or task, for messages.
+        max_pixels: larger images are refused before they are decoded.
+
+    Raises:
+        ImageError: empty, truncated, damaged, too large, or not an image of a known format.
+    """
+    with _opened(data, source, max_pixels) as image:
+        image.load()
+        orientation = _orientation(image)
+        kept = _format_to_keep(data, image, orientation)
+        if kept is not None:
+            return EncodedImage(bytes(data), (image.height, image.width), kept)
+        rgb = _to_rgb(image)
+        if orientation in _UPRIGHT:
+            rgb = rgb.transpose(_UPRIGHT[orientation])
+        return _encode_anew(rgb, "jpeg" if image.format in _LOSSY else "png")
+
+
+def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> EncodedImage:
+    """`encode_image` on a file.
+
+    Raises:
+        ImageError: as `encode_image`, or the file cannot be read.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from error
+    return encode_image(data, source=str(path), max_pixels=max_pixels)
+
+
+def recall_image(
+    data: bytes, image_id: str, *, source: str, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> EncodedImage | None:
+    """The image if `data` are the very bytes that got this id from `encode_image`, else None. Reads only the header.
+
+    Raises:
+        ImageError: the header is damaged, or too large.
+    """
+    if _image_id(data) != image_id:
+        return None
+    with _opened(data, source, max_pixels) as image:
+        format: ImageFormat | None = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}.get(str(image.format))  # type: ignore[assignment]
+        return EncodedImage(data, (image.height, image.width), format) if format else None
+
+
+def decode_rgb(image: EncodedImage) -> npt.NDArray[np.uint8]:
+    """uint8 (H, W, 3).
+
+    Raises:
+        ImageError: the bytes are damaged (they did not come from `encode_image`).
+    """
+    with _opened(image.data, "image", max_pixels=0) as opened:
+        return np.array(opened.convert("RGB"))
+
+
+def bytes_from_data_uri(uri: str) -> bytes:
+    """The bytes of a `data:` URI, base64 or percent-encoded.
+
+    Raises:
+        ImageError: not a data URI, or broken base64.
+    """
+    header, comma, payload = uri.partition(",")
+    if not header.lower().startswith("data:") or not comma:
+        raise ImageError(f"not a data URI: {uri[:40]!r}")
+    if not header.lower().endswith(";base64"):
+        return urllib.parse.unquote_to_bytes(payload)
+    if "%" in payload:
+        payload = urllib.parse.unquote(payload)
+    if any(space in payload for space in " \t\r\n"):
+        payload = "".join(payload.split())
+    try:
+        return base64.b64decode(payload, validate=True)
+    except ValueError as error:
+        raise ImageError(f"broken base64 in the data URI: {error}") from error
+
+
+def list_image_files(directory: Path | str) -> list[Path]:
+    """All image files below a directory, by their suffix, sorted by path; hidden files and directories are left out.
+
+    Raises:
+        ImageError: no such directory.
+    """
+    if not Path(directory).is_dir():
+        raise ImageError("not a directory", str(directory))
+    found: list[Path] = []
+    visited: set[str] = set()  # links are followed, but not in circles
+    for parent, directories, names in os.walk(directory, followlinks=True):
+        if os.path.realpath(parent) in visited:
+            directories.clear()
+            continue
+        visited.add(os.path.realpath(parent))
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if _is_image_name(name)]
+    return sorted(found)
+
+
+def _is_image_name(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
+def _image_id(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+@contextmanager
+def _opened(data: bytes, source: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header read; whatever goes wrong in the block is an ImageError. max_pixels 0: no limit."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if 0 < max_pixels < image.width * image.height:
+                raise ImageError(f"too large: {image.width} x {image.height}, more than {max_pixels} pixels", source)
+            yield image
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too large: more than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS", source) from error
+    except Exception as error:  # a decoder raises nearly anything on damaged bytes
+        raise ImageError(_what_is_wrong(data, error), source) from error
+
+
+def _what_is_wrong(data: bytes, error: Exception) -> str:
+    head = bytes(data[:512]).lstrip().lower()
+    if not data:
+        return "empty file"
+    if not head.strip(b"\x00"):
+        return "no image data: only zero bytes"
+    if isinstance(error, Image.UnidentifiedImageError):
+        for start, name in _NOT_IMAGES.items():
+            if start in head[:32]:
+                return f"no image data: {name}"
+        return f"not an image of a known format ({', '.join(_FORMATS)}), or its header is damaged"
+    if isinstance(error, MemoryError):
+        return "too large for the memory"
+    return f"truncated or damaged: {error or type(error).__name__}"
+
+
+_NOT_IMAGES = {
+    b"<!doctype html": "an HTML page (a failed download?)",
+    b"<html": "an HTML page (a failed download?)",
+    b"<svg": "SVG, which has no pixels",
+    b"<?xml": "an XML text",
+    b"%pdf": "a PDF document",
+    b"ftypheic": "HEIC; convert it to JPEG first",
+    b"ftypmif1": "HEIF; convert it to JPEG first",
+    b"ftypavif": "AVIF; convert it to JPEG first",
+    b"version https://git-lfs": "a Git LFS pointer; run 'git lfs pull'",
+}
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's 1..8; 1 (upright) where there is none, or it cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1
+
+
+def _format_to_keep(data: bytes, image: Image.Image, orientation: int) -> ImageFormat | None:
+    """The format if TensorFlow and browsers decode these very bytes as we do, else None: they must be encoded anew."""
+    if image.format in ("JPEG", "MPO"):
+        common = _jpeg_frame_type(data) in (0xC0, 0xC1, 0xC2)  # not arithmetic or lossless coding, which browsers lack
+        return "jpeg" if common and image.mode in ("RGB", "L") and orientation == 1 else None
+    if image.format == "PNG":
+        return "png" if _is_plain_png(data) and orientation == 1 else None
+    return None
+
+
+def _jpeg_frame_type(data: bytes) -> int:
+    """The marker of the frame (0xC0 baseline, 0xC2 progressive, ...). ValueError if the end marker is missing."""
+    frame, position = 0, 2
+    while match := _JPEG_MARKER.search(data, position):
+        marker = match.group()[1]
+        if marker == 0xD9:
+            return frame
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = marker
+        length = 0 if marker in (0x01, 0xD8) else int.from_bytes(data[match.end() : match.end() + 2], "big")
+        position = match.end() + length
+    raise ValueError("the end of the JPEG is missing")
+
+
+def _is_plain_png(data: bytes) -> bool:
+    """Whether a PNG is 8-bit RGB, one still, not interlaced. ValueError if a chunk is damaged or the end missing.
+
+    Pillow does not look at the checksums of the pixels, and does not mind a missing end; TensorFlow does.
+    """
+    plain, position = False, len(_PNG_SIGNATURE)
+    view = memoryview(data)
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind, end = data[position + 4 : position + 8], position + 8 + length
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise ValueError(f"PNG chunk {kind.decode('latin-1')} is damaged")
+        if kind == b"IHDR":  # width, height, then: bit depth, colour type, compression, filter, interlace
+            plain = data[end - 5 : end] == bytes([8, 2, 0, 0, 0])
+        elif kind in (b"tRNS", b"acTL"):
+            plain = False
+        elif kind == b"IEND":
+            return plain
+        position = end + 4
+    raise ValueError("the end of the PNG is missing")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bits(image)
+    if image.mode == "F":
+        raise ValueError("32-bit pixels have no fixed range; convert to 8 or 16 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError("32-bit pixels have no fixed range; convert to 8 or 16 bits")
+    grey = (values >> 8).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _encode_anew(rgb: Image.Image, format: ImageFormat) -> EncodedImage:
+    rgb.info = {}  # Pillow would write comments, profiles and transparency from here
+    buffer = io.BytesIO()
+    if format == "jpeg":
+        rgb.save(buffer, "JPEG", quality=95, subsampling=0)
+    else:
+        rgb.save(buffer, "PNG", compress_level=3)
+    return EncodedImage(buffer.getvalue(), (rgb.height, rgb.width), format)

@@ -1,0 +1,253 @@
+"""Prodigy's task dicts <-> our values. Spans are in pixels of the upright image, origin at the top left."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from odkeras import boxes as box_ops
+from odkeras.boxes import Detections, Groundtruth
+from odkeras.errors import AnswerError, ImageError, LabelMapError
+from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, bytes_from_data_uri, encode_image, read_image, recall_image
+from odkeras.labels import LabelMap
+
+Task = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """An image and its true boxes, as a person accepted them. `batch` names the inbox file that it came in."""
+
+    image: EncodedImage
+    groundtruth: Groundtruth
+    image_id: str
+    file: str
+    batch: str = ""
+
+
+@dataclass(frozen=True)
+class ReadAnswer:
+    """What an answer says.
+
+    Args:
+        annotation: what to train on, if the answer was "accept".
+        withdrawn_image_id: the image that must not be trained on (any longer), if it was "reject" or "ignore".
+        problems: what was left out of an accepted answer, each with its reason.
+    """
+
+    annotation: Annotation | None
+    withdrawn_image_id: str | None
+    problems: tuple[str, ...] = ()
+
+
+def make_task(image: EncodedImage, *, file: str, path: str | None = None) -> Task:
+    """A task for `image_manual`. `file` is shown to the annotator, `path` is where the image lies, if it does."""
+    height, width = image.image_size_hw
+    task: Task = {"image": image.data_uri, "width": width, "height": height, "image_id": image.image_id}
+    task["meta"] = {"file": file}
+    if path is not None:
+        task["path"] = path
+    task["spans"] = []
+    return task
+
+
+def with_suggestions(
+    task: Task,
+    detections: Detections,
+    label_map: LabelMap,
+    *,
+    threshold: float,
+    version: int | None,
+    use_display_name: bool = False,
+) -> Task:
+    """A copy of the task whose spans are the detections of at least `threshold`.
+
+    Detections that cannot be drawn are left out: not finite, without area inside the image, of a class that the label
+    map does not have. `_suggestions` keeps what was suggested, so that it can be compared with the answer.
+    """
+    size_hw = (int(task["height"]), int(task["width"]))
+    name_of = label_map.display_name_of if use_display_name else label_map.name_of
+    spans: list[dict[str, Any]] = []
+    shown = detections.above(threshold)
+    for box, score, class_id in zip(shown.boxes, shown.scores, shown.classes, strict=True):
+        span = _span(box, size_hw)
+        if span is not None and int(class_id) in label_map.ids:
+            spans.append({**span, "label": name_of(int(class_id)), "score": round(float(score), 4)})
+    meta = dict(task.get("meta") or {})
+    if spans:
+        meta["score"] = max(span["score"] for span in spans)
+    if version is not None:
+        meta["model version"] = version
+    record = {"version": version, "threshold": float(threshold), "spans": copy.deepcopy(spans)}
+    return {**task, "spans": spans, "meta": meta, "_suggestions": record}
+
+
+def read_answer(
+    answer: Task, label_map: LabelMap, *, batch: str = "", max_pixels: int = DEFAULT_MAX_PIXELS
+) -> ReadAnswer:
+    """Understand an answer.
+
+    An accepted answer without spans is an image without objects. One whose spans are all unusable is not: it raises.
+
+    Raises:
+        AnswerError: the image cannot be read, no box is usable, or it is not an answer.
+    """
+    if not isinstance(answer, dict):
+        raise AnswerError(f"an answer must be a JSON object; got {type(answer).__name__}")
+    decision = answer.get("answer")
+    if decision in ("reject", "ignore"):
+        return ReadAnswer(None, _given_id(answer) or _image_of(answer, max_pixels).image_id)
+    if decision != "accept":
+        raise AnswerError(f"{_file_of(answer)}: answer must be 'accept', 'reject' or 'ignore'; got {decision!r}")
+    image = _image_of(answer, max_pixels)
+    file = _file_of(answer)
+    groundtruth, problems = _groundtruth_of(answer, image, label_map, file)
+    image_id = _given_id(answer) or image.image_id
+    return ReadAnswer(Annotation(image, groundtruth, image_id, file, batch), None, problems)
+
+
+def _span(box: np.ndarray, size_hw: tuple[int, int]) -> dict[str, Any] | None:
+    if not np.isfinite(box).all():
+        return None
+    xyxy_px = box_ops.to_xyxy_px(box_ops.clip(box[None]), size_hw)[0]
+    x, y, right, bottom = (round(float(value), 2) for value in xyxy_px)
+    if right <= x or bottom <= y:
+        return None
+    return {
+        "type": "rect",
+        "x": x,
+        "y": y,
+        "width": round(right - x, 2),
+        "height": round(bottom - y, 2),
+        "center": [round((x + right) / 2, 3), round((y + bottom) / 2, 3)],
+        "points": [[x, y], [x, bottom], [right, bottom], [right, y]],
+    }
+
+
+def _given_id(answer: Task) -> str | None:
+    image_id = answer.get("image_id")
+    return image_id if isinstance(image_id, str) and image_id else None
+
+
+def _file_of(answer: Task) -> str:
+    """A name for people: the task's own, else that of the image's file, else its id."""
+    meta = answer.get("meta")
+    if isinstance(meta, dict) and isinstance(meta.get("file"), str) and meta["file"]:
+        return str(meta["file"])
+    for key in ("path", "image"):
+        value = answer.get(key)
+        if isinstance(value, str) and value and not value.startswith("data:"):
+            return value.partition("?")[0].rstrip("/").rpartition("/")[2] or value
+    return _given_id(answer) or "image"
+
+
+def _image_of(answer: Task, max_pixels: int) -> EncodedImage:
+    """From the data URI in `image`, else the file that `image` names, else the one that `path` names."""
+    image, path, source = answer.get("image"), answer.get("path"), _file_of(answer)
+    try:
+        if isinstance(image, str) and image.startswith("data:"):
+            data = bytes_from_data_uri(image)
+            recalled = recall_image(data, _given_id(answer) or "", source=source, max_pixels=max_pixels)
+            return recalled or encode_image(data, source=source, max_pixels=max_pixels)
+        names = [name.removeprefix("file://") for name in (image, path) if isinstance(name, str) and name]
+        if not names:
+            raise AnswerError(f"{source}: the answer has neither 'image' nor 'path'")
+        existing = [name for name in names if _is_file(name)]
+        if not existing and all("://" in name for name in names):
+            raise AnswerError(f"{source}: the image is a URL ({names[0][:80]}), which is not fetched; add its 'path'")
+        return read_image((existing or names)[0], max_pixels=max_pixels)
+    except ImageError as error:
+        raise AnswerError(str(error)) from error
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+
+
+def _groundtruth_of(
+    answer: Task, image: EncodedImage, label_map: LabelMap, file: str
+) -> tuple[Groundtruth, tuple[str, ...]]:
+    spans = answer.get("spans") or []
+    if not isinstance(spans, list):
+        raise AnswerError(f"{file}: 'spans' must be a list; got {type(spans).__name__}")
+    size_hw = _frame_hw(answer, image.image_size_hw, file)
+    usable: list[np.ndarray] = []
+    classes: list[int] = []
+    problems: list[str] = []
+    for number, span in enumerate(spans, start=1):
+        try:
+            class_id, box = _read_span(span, size_hw, label_map)
+        except (AnswerError, LabelMapError) as error:
+            problems.append(f"{file}: span {number}: {error}")
+            continue
+        usable.append(box)
+        classes.append(class_id)
+    if spans and not usable:
+        raise AnswerError(f"accepted, but none of its {len(spans)} spans is usable: {'; '.join(problems)}")
+    return Groundtruth(np.array(usable, np.float32), np.array(classes, np.int32)), tuple(problems)
+
+
+def _frame_hw(answer: Task, image_size_hw: tuple[int, int], file: str) -> tuple[float, float]:
+    """The size that the spans refer to: the answer's own, if it has one. Another scale will do, another shape not."""
+    width, height = answer.get("width"), answer.get("height")
+    if not _is_number(width) or not _is_number(height) or width <= 0 or height <= 0:
+        return image_size_hw
+    scale = math.sqrt((height * width) / (image_size_hw[0] * image_size_hw[1]))
+    expected_hw = (image_size_hw[0] * scale, image_size_hw[1] * scale)
+    if any(abs(a - b) > max(1.0, 0.02 * b) for a, b in zip((height, width), expected_hw, strict=True)):
+        found = f"{image_size_hw[1]} x {image_size_hw[0]}"
+        raise AnswerError(f"{file}: the spans are for an image of {width} x {height}, but this one has {found} pixels")
+    return height, width
+
+
+def _read_span(span: Any, size_hw: tuple[float, float], label_map: LabelMap) -> tuple[int, np.ndarray]:
+    if not isinstance(span, dict):
+        raise AnswerError(f"a span must be a JSON object; got {type(span).__name__}")
+    label = span.get("label")
+    if not isinstance(label, str):
+        raise AnswerError("it has no label")
+    class_id = label_map.id_of(label)
+    box = box_ops.clip(box_ops.from_xyxy_px([_xyxy_px(span)], size_hw))
+    if box_ops.area(box)[0] <= 0:
+        raise AnswerError(f"{label!r} has no area inside the image")
+    return class_id, box[0]
+
+
+def _xyxy_px(span: dict[str, Any]) -> tuple[float, float, float, float]:
+    """`points` is the one key that all versions of Prodigy write."""
+    points = span.get("points")
+    if points:
+        if not isinstance(points, list) or not all(
+            isinstance(point, list | tuple) and len(point) == 2 for point in points
+        ):
+            raise AnswerError("'points' must be a list of [x, y]")
+        xs, ys = [point[0] for point in points], [point[1] for point in points]
+        _check_numbers([*xs, *ys])
+        return min(xs), min(ys), max(xs), max(ys)
+    corner_and_size = [
+        span.get("x"),
+        span.get("y"),
+        span.get("width", span.get("w")),
+        span.get("height", span.get("h")),
+    ]
+    _check_numbers(corner_and_size)
+    x, y, width, height = corner_and_size
+    return x, y, x + width, y + height
+
+
+def _check_numbers(values: list[Any]) -> None:
+    for value in values:
+        if not _is_number(value):
+            raise AnswerError(f"coordinates must be finite numbers; got {value!r}")
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
