@@ -232,21 +232,17 @@ def _xyxy_px(span: dict[str, Any]) -> tuple[float, float, float, float]:
         xs, ys = [point[0] for point in points], [point[1] for point in points]
         _check_numbers([*xs, *ys])
         return min(xs), min(ys), max(xs), max(ys)
-    corner_and_size = [
-        span.get("x"),
-        span.get("y"),
-        span.get("width", span.get("w")),
-        span.get("height", span.get("h")),
-    ]
-    _check_numbers(corner_and_size)
-    x, y, width, height = corner_and_size
+    corner = [span.get("x"), span.get("y")]
+    size = [span.get("width", span.get("w")), span.get("height", span.get("h"))]
+    x, y, width, height = _check_numbers([*corner, *size])
     return x, y, x + width, y + height
 
 
-def _check_numbers(values: list[Any]) -> None:
+def _check_numbers(values: list[Any]) -> list[float]:
     for value in values:
         if not _is_number(value):
             raise AnswerError(f"coordinates must be finite numbers; got {value!r}")
+    return values
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
