@@ -1,0 +1,106 @@
+"""Known boxes from a CSV file, one row per box: `path,xmin,ymin,xmax,ymax,label`, in pixels."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from odkeras.boxes import FloatArray
+from odkeras.errors import RecordError
+
+_COORDINATES = ("xmin", "ymin", "xmax", "ymax")
+_NAMES = {"path": ("path", "filename"), **{name: (name,) for name in _COORDINATES}, "label": ("label", "class")}
+
+
+@dataclass(frozen=True, eq=False)
+class TruthImage:
+    """An image and its true boxes: float32 (N, 4), [xmin, ymin, xmax, ymax] in pixels, not clipped."""
+
+    path: Path
+    boxes_xyxy_px: FloatArray
+    labels: tuple[str, ...]
+
+
+def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[TruthImage]:
+    """The images of a CSV file, in order of first appearance. Whether they exist is not looked at.
+
+    The header is required; columns may come in any order and others are ignored; `filename` may stand for `path`,
+    `class` for `label`. A row that has nothing but a path is an image without boxes.
+
+    Args:
+        images_dir: where relative paths start.
+
+    Raises:
+        RecordError: no such file, a column is missing, or a row is incomplete or no box; with the line.
+    """
+    found: dict[str, list[tuple[list[float], str]]] = {}
+    for where, row in _rows(Path(csv_path)):
+        if not row["path"]:
+            raise RecordError(f"{where}: the path is empty")
+        boxes = found.setdefault(row["path"], [])
+        if any(row[name] for name in (*_COORDINATES, "label")):
+            boxes.append((_box(row, where), _label(row, where)))
+    return [_truth_image(Path(images_dir) / path, boxes) for path, boxes in found.items()]
+
+
+def _rows(csv_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each row by our column names, with its place for messages."""
+    try:
+        with csv_path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, skipinitialspace=True)
+            columns = _columns(next(reader, []), csv_path)
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    row = {name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()}
+                    yield f"{csv_path}:{reader.line_num}", row
+    except OSError as error:
+        raise RecordError(f"cannot read {csv_path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RecordError(f"{csv_path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _columns(header: list[str], csv_path: Path) -> dict[str, int]:
+    places = {cell.strip().lower(): at for at, cell in reversed(list(enumerate(header)))}
+    columns = {
+        name: places[known] for name, known_as in _NAMES.items() for known in reversed(known_as) if known in places
+    }
+    missing = [name for name in _NAMES if name not in columns]
+    if missing:
+        found = ", ".join(repr(cell) for cell in header) or "nothing"
+        raise RecordError(f"{csv_path}:1: the header lacks {', '.join(missing)}; it has {found}")
+    return columns
+
+
+def _box(row: dict[str, str], where: str) -> list[float]:
+    box = [_number(name, row[name], where) for name in _COORDINATES]
+    for low, high in ((0, 2), (1, 3)):
+        if box[low] > box[high]:
+            names = f"{_COORDINATES[low]} {box[low]:g} is larger than {_COORDINATES[high]} {box[high]:g}"
+            raise RecordError(f"{where}: {names}; are the columns in the order of the header?")
+    return box
+
+
+def _number(name: str, text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RecordError(f"{where}: {name} must be a number of pixels; got {text!r}")
+    return value
+
+
+def _label(row: dict[str, str], where: str) -> str:
+    if not row["label"]:
+        raise RecordError(f"{where}: the box has no label")
+    return row["label"]
+
+
+def _truth_image(path: Path, boxes: list[tuple[list[float], str]]) -> TruthImage:
+    boxes_xyxy_px = np.array([box for box, _ in boxes], np.float32).reshape(-1, 4)
+    return TruthImage(path, boxes_xyxy_px, tuple(label for _, label in boxes))

@@ -1,0 +1,136 @@
+"""How good detections are: COCO's mean average precision, and the work they leave to the annotator."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+
+from odkeras import boxes as box_ops
+from odkeras.boxes import Detections, Groundtruth
+from odkeras.errors import SetupError
+
+MATCH_IOU = 0.5
+_NAMES = ("mAP", "mAP50", "mAP75")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What an annotator does with suggestions, in boxes. `sum(efforts, Effort())` adds up.
+
+    Args:
+        kept_90: suggestions that match a true box with IoU >= 0.9: good as they are.
+        kept_70: the same with IoU >= 0.7 (so kept_90 is part of it).
+        moved: suggestions that match (IoU >= 0.5) but not with 0.9.
+        deleted: suggestions that match nothing.
+        drawn: true boxes that no suggestion matches.
+    """
+
+    kept_90: int = 0
+    kept_70: int = 0
+    moved: int = 0
+    deleted: int = 0
+    drawn: int = 0
+
+    def __add__(self, other: Effort) -> Effort:
+        return Effort(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+
+def effort(truth: Groundtruth, suggestions: Detections) -> Effort:
+    """Match suggestions to true boxes of the same class one to one, the best IoU first."""
+    ious = _match(truth, suggestions)
+    kept_90 = sum(iou >= 0.9 for iou in ious)
+    return Effort(
+        kept_90=kept_90,
+        kept_70=sum(iou >= 0.7 for iou in ious),
+        moved=len(ious) - kept_90,
+        deleted=len(suggestions) - len(ious),
+        drawn=len(truth) - len(ious),
+    )
+
+
+def coco_map(
+    groundtruths: Sequence[Groundtruth], detections: Sequence[Detections], image_sizes_hw: Sequence[tuple[int, int]]
+) -> dict[str, float]:
+    """COCO's mAP (IoU 0.50:0.95), mAP50 and mAP75, as pycocotools computes them, over images in the same order.
+
+    Images without true boxes count: what is detected there is false. All values are -1.0, COCO's "undefined", if no
+    image has a true box.
+
+    Raises:
+        SetupError: pycocotools is not installed.
+        ValueError: the sequences differ in length.
+    """
+    images = list(zip(groundtruths, detections, image_sizes_hw, strict=True))
+    truth = [row for number, (true, _, size_hw) in enumerate(images) for row in _truth_rows(true, size_hw, number)]
+    found = [row for number, (_, seen, size_hw) in enumerate(images) for row in _detection_rows(seen, size_hw, number)]
+    if not truth:
+        return dict.fromkeys(_NAMES, -1.0)
+    if not found:
+        return dict.fromkeys(_NAMES, 0.0)
+    stats = _evaluate([{**row, "id": number} for number, row in enumerate(truth, start=1)], found, len(images))
+    return {name: max(0.0, float(value)) for name, value in zip(_NAMES, stats, strict=False)}
+
+
+def _match(truth: Groundtruth, suggestions: Detections) -> list[float]:
+    """The IoU of each matched pair."""
+    ious = np.nan_to_num(box_ops.iou(truth.boxes, suggestions.boxes))
+    ious = np.where(truth.classes[:, None] == suggestions.classes[None, :], ious, 0.0)
+    free_truth, free_suggestions = set(range(len(truth))), set(range(len(suggestions)))
+    matched = []
+    for flat in np.argsort(-ious, axis=None, kind="stable"):
+        row, column = divmod(int(flat), len(suggestions))
+        if ious[row, column] < MATCH_IOU:
+            break
+        if row in free_truth and column in free_suggestions:
+            free_truth.remove(row)
+            free_suggestions.remove(column)
+            matched.append(float(ious[row, column]))
+    return matched
+
+
+def _truth_rows(truth: Groundtruth, size_hw: tuple[int, int], image_id: int) -> list[dict[str, Any]]:
+    rows = _rows(truth.boxes, truth.classes, size_hw, image_id)
+    return [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows]
+
+
+def _detection_rows(seen: Detections, size_hw: tuple[int, int], image_id: int) -> list[dict[str, Any]]:
+    finite = np.isfinite(seen.boxes).all(axis=1) & np.isfinite(seen.scores)
+    rows = _rows(seen.boxes[finite], seen.classes[finite], size_hw, image_id)
+    return [{**row, "score": float(score)} for row, score in zip(rows, seen.scores[finite], strict=True)]
+
+
+def _rows(boxes: np.ndarray, classes: np.ndarray, size_hw: tuple[int, int], image_id: int) -> list[dict[str, Any]]:
+    xyxy_px = box_ops.to_xyxy_px(boxes, size_hw).astype(float)
+    xywh_px = np.concatenate([xyxy_px[:, :2], xyxy_px[:, 2:] - xyxy_px[:, :2]], axis=1).tolist()
+    return [
+        {"image_id": image_id, "category_id": int(class_id), "bbox": box}
+        for class_id, box in zip(classes, xywh_px, strict=True)
+    ]
+
+
+def _evaluate(truth: list[dict[str, Any]], found: list[dict[str, Any]], image_count: int) -> Sequence[float]:
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise SetupError("mAP needs pycocotools; run 'pip install pycocotools'") from error
+    coco = COCO()
+    categories = sorted({row["category_id"] for row in truth + found})
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": number} for number in range(image_count)],
+        "categories": [{"id": category} for category in categories],
+        "annotations": truth,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return list(evaluation.stats)
