@@ -1,0 +1,1 @@
+"""From annotations to TFRecords, and from TFRecords to batches."""
