@@ -1,0 +1,212 @@
+"""`odkeras doctor`: is this machine fit? Packages are looked up, not imported; TensorFlow is run in a child process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from odkeras.pipeline.proto import ODAPI_INSTALL_COMMAND
+
+TENSORFLOW = "2.21"
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
+LEAST_FREE_BYTES = 2 * 2**30
+"""Five checkpoints with optimizer state and five published versions of a larger detector (30 million weights)."""
+
+PROBE_TIMEOUT_S = 120.0
+_PROBE = """
+import json
+import tensorflow as tf
+details = tf.config.experimental.get_device_details
+gpus = [details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
+print("probe:" + json.dumps({"tensorflow": tf.__version__, "keras": tf.keras.__version__, "gpus": gpus}))
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Args:
+        name: what was looked at.
+        ok: False where odkeras will not work, or not as well as this machine could.
+        detail: what was found.
+        fix: what to do about it; "" where nothing is needed.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What TensorFlow says about itself in a process of its own; `error` is its last line where it did not come up."""
+
+    tensorflow: str = ""
+    keras: str = ""
+    gpus: tuple[str, ...] = ()
+    error: str = ""
+
+
+def probe_tensorflow(timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
+    """Import TensorFlow as odkeras does and list the GPUs. Takes 5 to 30 seconds."""
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", _PROBE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+    except subprocess.TimeoutExpired:
+        return Probe(error=f"no answer within {timeout_s:.0f} s")
+    answer = next((line for line in done.stdout.splitlines() if line.startswith("probe:")), None)
+    if answer is None:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return Probe(error=lines[-1])
+    found = json.loads(answer.removeprefix("probe:"))
+    return Probe(found["tensorflow"], found["keras"], tuple(found["gpus"]))
+
+
+def check_environment(directory: Path | str = ".", *, probe: Callable[[], Probe] = probe_tensorflow) -> list[Check]:
+    """All checks, most basic first.
+
+    Args:
+        directory: where data, model and export directories will be; its free space is checked.
+        probe: stands in for the TensorFlow process in tests.
+    """
+    found = probe() if _version("tensorflow") else Probe(error="not installed")
+    return [
+        _check_python(sys.version_info[:2]),
+        _check_tensorflow(_version("tensorflow"), found),
+        _check_tf_keras(_version("tf-keras")),
+        _check_keras_in_use(found),
+        _check_object_detection(),
+        _check_official(),
+        _check_package("pycocotools", "computes mAP"),
+        _check_gpu(found, gpu_hardware=shutil.which("nvidia-smi") is not None),
+        _check_disk(Path(directory)),
+        _check_model_server(shutil.which("tensorflow_model_server")),
+        _check_prodigy(_version("prodigy")),
+    ]
+
+
+def all_ok(checks: list[Check]) -> bool:
+    return all(check.ok for check in checks)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _location(package: str) -> Path | None:
+    """The folder of an importable top-level package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    return next((Path(root) for root in (spec.submodule_search_locations or ())), None) if spec is not None else None
+
+
+def _check_python(version: tuple[int, ...]) -> Check:
+    shown = ".".join(map(str, version))
+    oldest, newest = (".".join(map(str, each)) for each in (OLDEST_PYTHON, NEWEST_PYTHON))
+    if OLDEST_PYTHON <= version <= NEWEST_PYTHON:
+        return Check("Python", True, shown)
+    return Check(
+        "Python",
+        False,
+        shown,
+        f"TensorFlow {TENSORFLOW} runs on Python {oldest} to {newest}: make a new environment with one",
+    )
+
+
+def _check_tensorflow(version: str | None, probe: Probe) -> Check:
+    fix = f"run: pip install 'tensorflow=={TENSORFLOW}.*'"
+    if version is None:
+        return Check("TensorFlow", False, "not installed", fix)
+    if probe.error:
+        return Check("TensorFlow", False, f"{version} does not start: {probe.error}", f"{fix} --force-reinstall")
+    if not version.startswith(f"{TENSORFLOW}."):
+        return Check("TensorFlow", False, f"{version}; odkeras is tested with {TENSORFLOW}", fix)
+    return Check("TensorFlow", True, version)
+
+
+def _check_tf_keras(version: str | None) -> Check:
+    fix = f"run: pip install 'tf-keras=={TENSORFLOW}.*'"
+    if version is None:
+        return Check("tf-keras", False, "not installed", fix)
+    if not version.startswith(f"{TENSORFLOW}."):
+        return Check("tf-keras", False, f"{version} does not fit TensorFlow {TENSORFLOW}", fix)
+    return Check("tf-keras", True, version)
+
+
+def _check_keras_in_use(probe: Probe) -> Check:
+    if probe.error:
+        return Check(
+            "Keras 2 in TensorFlow", False, "unknown, because TensorFlow does not start", "see TensorFlow above"
+        )
+    if probe.keras.startswith("2."):
+        return Check("Keras 2 in TensorFlow", True, f"tf.keras is {probe.keras}")
+    return Check(
+        "Keras 2 in TensorFlow", False, f"tf.keras is {probe.keras}", f"run: pip install 'tf-keras=={TENSORFLOW}.*'"
+    )
+
+
+def _check_object_detection() -> Check:
+    name, folder = "Object Detection API", _location("object_detection")
+    if folder is None:
+        return Check(name, False, "not installed", f"run: {ODAPI_INSTALL_COMMAND}")
+    if not (folder / "protos" / "pipeline_pb2.py").is_file():
+        fix = f"in {folder.parent} run: protoc object_detection/protos/*.proto --python_out=."
+        return Check(name, False, f"{folder}, whose protos are not compiled", fix)
+    version = _version("tf-object-detection-api")
+    return Check(name, True, f"{f'tf-object-detection-api {version}' if version else 'your own copy'} in {folder}")
+
+
+def _check_official() -> Check:
+    name, folder = "tf-models-official", _location("official")
+    if folder is None:
+        detail = "not installed: EfficientDet and moving averages cannot be used"
+        return Check(name, False, detail, f"run: {ODAPI_INSTALL_COMMAND}")
+    return Check(name, True, f"{_version('tf-models-official') or 'your own copy'} in {folder}")
+
+
+def _check_package(distribution: str, purpose: str) -> Check:
+    version = _version(distribution)
+    if version is None:
+        return Check(distribution, False, f"not installed; it {purpose}", f"run: pip install {distribution}")
+    return Check(distribution, True, version)
+
+
+def _check_gpu(probe: Probe, *, gpu_hardware: bool) -> Check:
+    if probe.gpus:
+        return Check("GPU", True, ", ".join(probe.gpus))
+    if gpu_hardware and not probe.error:
+        fix = f"run: pip install 'tensorflow[and-cuda]=={TENSORFLOW}.*', then see nvidia-smi for the driver"
+        return Check("GPU", False, "there is an NVIDIA driver, but TensorFlow does not see a GPU", fix)
+    return Check("GPU", True, "none: training runs on the CPU, which a small model stands well")
+
+
+def _check_disk(directory: Path) -> Check:
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    detail = f"{free / 2**30:.1f} GB free in {existing}"
+    if free >= LEAST_FREE_BYTES:
+        return Check("Disk", True, detail)
+    return Check("Disk", False, detail, "make room, or keep fewer with --temp-files-num and --max-checkpoints-num")
+
+
+def _check_model_server(path: str | None) -> Check:
+    return Check(
+        "TensorFlow Serving", True, path or "tensorflow_model_server is not on the PATH: the embedded server is used"
+    )
+
+
+def _check_prodigy(version: str | None) -> Check:
+    return Check("Prodigy", True, version or "not installed: annotate in odkeras' own page with `odkeras annotate`")

@@ -1,0 +1,164 @@
+"""`odkeras init`: a folder with a pipeline.config and a label map to start annotating from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from odkeras.errors import ConfigError
+from odkeras.labels import LabelMap
+from odkeras.pipeline import (
+    Overrides,
+    apply_overrides,
+    check_pipeline,
+    checkpoint_prefix,
+    parse_pipeline,
+    raise_for_problems,
+    read_template,
+    save_pipeline,
+    template_header,
+)
+from odkeras.pipeline.files import checkpoint_kind, is_remote
+from odkeras.pipeline.proto import PipelineConfig
+
+DEFAULT_TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """The files written, and text that says what to do next."""
+
+    config_path: Path
+    label_map_path: Path
+    next_steps: str
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.config_path, self.label_map_path)
+
+
+def init_project(
+    directory: Path | str,
+    labels: Sequence[str],
+    *,
+    template: str = DEFAULT_TEMPLATE,
+    fine_tune_checkpoint: str | None = None,
+    fine_tune_checkpoint_type: str | None = None,
+    force: bool = False,
+) -> InitResult:
+    """Write DIRECTORY/pipeline.config and DIRECTORY/label_map.pbtxt.
+
+    Args:
+        labels: the classes, whose ids become 1, 2, ... in this order.
+        template: one of `list_templates()`.
+        fine_tune_checkpoint: prefix of the checkpoint to start from; None for random weights.
+        fine_tune_checkpoint_type: "classification", "detection" or "full"; None finds it out from the checkpoint.
+        force: overwrite files from an earlier call.
+
+    Raises:
+        ConfigError: bad labels, an unknown template, a checkpoint that cannot be used, or files already there.
+    """
+    directory = Path(directory).absolute()
+    config_path, label_map_path = directory / "pipeline.config", directory / "label_map.pbtxt"
+    label_map = LabelMap.from_names(_checked(labels))
+    text = read_template(template)
+    overrides = Overrides(
+        fine_tune_checkpoint=_absolute(fine_tune_checkpoint),
+        fine_tune_checkpoint_type=_restore_type(fine_tune_checkpoint, fine_tune_checkpoint_type),
+        label_map_path=str(label_map_path),
+        num_classes=label_map.max_id,
+        train_records=(str(directory / "data" / "*_train.record"),),
+        eval_records=(str(directory / "data" / "*_eval.record"),),
+    )
+    config = apply_overrides(parse_pipeline(text, source=f"template {template}"), overrides)
+    raise_for_problems(check_pipeline(config, label_map=label_map, purpose="loop"), source=f"template {template}")
+    _refuse_to_overwrite([config_path, label_map_path], force)
+    _write(config, _header(template, text), label_map, config_path, label_map_path)
+    return InitResult(config_path, label_map_path, _next_steps(directory, fine_tune_checkpoint is None))
+
+
+def _checked(labels: Sequence[str]) -> list[str]:
+    if isinstance(labels, str) or not labels:
+        raise ConfigError("give at least one label, for example --label raccoon")
+    for label in labels:
+        if not label.strip():
+            raise ConfigError(f"a label is empty: {label!r}; give a name, for example --label raccoon")
+        if label != label.strip() or not label.isprintable():
+            raise ConfigError(
+                f"label {label!r} has spaces around it or characters that do not print; write {label.strip()!r}"
+            )
+        if "," in label:
+            raise ConfigError(f"label {label!r} has a comma; give --label once per label")
+    doubled = sorted({label for label in labels if list(labels).count(label) > 1})
+    if doubled:
+        raise ConfigError(f"label {doubled[0]!r} is given twice; every label must be another")
+    return list(labels)
+
+
+def _absolute(checkpoint: str | None) -> str:
+    """ "" for none: a template's own setting is not used."""
+    if not checkpoint or is_remote(checkpoint):
+        return checkpoint or ""
+    return str(Path(checkpoint).absolute())
+
+
+def _restore_type(checkpoint: str | None, restore_type: str | None) -> str | None:
+    if restore_type is not None or not checkpoint:
+        return restore_type
+    found = checkpoint_kind(checkpoint_prefix(checkpoint))
+    if found is None and (is_remote(checkpoint) or Path(f"{checkpoint_prefix(checkpoint)}.index").is_file()):
+        raise ConfigError(
+            f"cannot tell what the checkpoint {checkpoint} holds; give --fine-tune-type detection (a model trained by "
+            "the Object Detection API, such as those of the model zoo) or classification (a bare backbone)"
+        )
+    return found
+
+
+def _refuse_to_overwrite(paths: Sequence[Path], force: bool) -> None:
+    present = [str(path) for path in paths if path.exists()]
+    if present and not force:
+        raise ConfigError(f"already there: {', '.join(present)}; choose another directory, or overwrite with --force")
+
+
+def _header(template: str, text: str) -> str:
+    return "\n".join(
+        [
+            f"# Written by `odkeras init` from the template {template}, whose remarks follow.",
+            "# The paths below are absolute: mend them after moving this folder.",
+            "# label_map_path, num_classes and input_path may be changed by hand; so may everything else.",
+            "#",
+            template_header(text),
+        ]
+    )
+
+
+def _write(config: PipelineConfig, header: str, label_map: LabelMap, config_path: Path, label_map_path: Path) -> None:
+    try:
+        config_path.parent.mkdir(parents=True, exist_ok=True)
+        label_map.save(label_map_path)
+        save_pipeline(config, config_path, header=header)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {config_path.parent}: {error.strerror}; choose another directory"
+        ) from error
+
+
+def _next_steps(directory: Path, from_random_weights: bool) -> str:
+    def path(name: str) -> str:
+        return shlex.quote(str(directory / name))
+
+    folders = f"--data-dir {path('data')} --model-dir {path('model')} --export-dir {path('export')}"
+    steps = [
+        "Annotate images in the browser while the model trains:",
+        f"  odkeras annotate my_dataset IMAGES_FOLDER {path('pipeline.config')} {folders}",
+        "Or let known boxes play the annotator, to see how fast the model learns:",
+        f"  odkeras simulate TRUTH.csv {path('pipeline.config')} --images IMAGES_FOLDER {folders}",
+    ]
+    if from_random_weights:
+        steps += [
+            "The model starts from random weights: good suggestions take hundreds of images. With a checkpoint, like",
+            "those of the TensorFlow 2 detection model zoo, some dozen do: see odkeras init --fine-tune-checkpoint.",
+        ]
+    return "\n".join(steps)

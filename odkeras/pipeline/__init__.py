@@ -1,0 +1,58 @@
+"""pipeline.config, the Object Detection API's own configuration file: read, check, adapt, save. No TensorFlow.
+
+config = load_pipeline("pipeline.config")
+config = apply_overrides(config, Overrides(label_map_path="label_map.pbtxt", num_classes=2))
+problems = check_pipeline(config, label_map=None, purpose="loop")
+raise_for_problems(problems)
+"""
+
+from odkeras.pipeline.checks import Purpose, check_pipeline
+from odkeras.pipeline.overrides import Overrides, apply_overrides, checkpoint_prefix
+from odkeras.pipeline.problems import Problem, Severity, raise_for_problems
+from odkeras.pipeline.proto import (
+    ODAPI_INSTALL_COMMAND,
+    ODAPI_REQUIREMENTS,
+    PipelineConfig,
+    feature_extractor_type,
+    fine_tune_checkpoint_of,
+    fine_tune_type_of,
+    is_placeholder,
+    label_map_path_of,
+    load_pipeline,
+    model_type,
+    num_classes,
+    parse_pipeline,
+    save_pipeline,
+    set_num_classes,
+)
+from odkeras.pipeline.schedules import learning_rate_at
+from odkeras.pipeline.templates import list_templates, read_template, template_header
+
+__all__ = [
+    "ODAPI_INSTALL_COMMAND",
+    "ODAPI_REQUIREMENTS",
+    "Overrides",
+    "PipelineConfig",
+    "Problem",
+    "Purpose",
+    "Severity",
+    "apply_overrides",
+    "check_pipeline",
+    "checkpoint_prefix",
+    "feature_extractor_type",
+    "fine_tune_checkpoint_of",
+    "fine_tune_type_of",
+    "is_placeholder",
+    "label_map_path_of",
+    "learning_rate_at",
+    "list_templates",
+    "load_pipeline",
+    "model_type",
+    "num_classes",
+    "parse_pipeline",
+    "raise_for_problems",
+    "read_template",
+    "save_pipeline",
+    "set_num_classes",
+    "template_header",
+]

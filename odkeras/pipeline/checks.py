@@ -1,0 +1,282 @@
+"""What in a pipeline.config would fail later, or do something else than it says: found before anything heavy starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from odkeras.errors import LabelMapError
+from odkeras.labels import LabelMap
+from odkeras.pipeline import extractors
+from odkeras.pipeline.files import checkpoint_kind, checkpoint_problems, is_remote, record_problems
+from odkeras.pipeline.problems import Problem, Severity
+from odkeras.pipeline.proto import (
+    CHECKPOINT_V2,
+    ODAPI_INSTALL_COMMAND,
+    PipelineConfig,
+    feature_extractor_type,
+    fine_tune_checkpoint_of,
+    fine_tune_type_of,
+    is_placeholder,
+    label_map_path_of,
+    model_of,
+    model_type,
+    num_classes,
+)
+from odkeras.pipeline.schedules import horizon_problems, schedule_problems
+
+Purpose = Literal["loop", "train", "eval", "export"]
+
+FINE_TUNE_TYPES = ("classification", "detection", "full")
+"""What the restore_from_objects methods of the API's meta-architectures know."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    config: PipelineConfig
+    label_map: LabelMap | None
+    purpose: Purpose
+    step: int | None
+
+    @property
+    def trains(self) -> bool:
+        return self.purpose in ("loop", "train")
+
+
+def check_pipeline(
+    config: PipelineConfig, *, label_map: LabelMap | None, purpose: Purpose, step: int | None = None
+) -> list[Problem]:
+    """All problems, in the order of the file: model, training, readers.
+
+    Args:
+        label_map: the one in use, so that label_map_path is not looked at; None reads the one that the config names.
+        purpose: "loop" trains while a person annotates, on records of its own; "train" uses the config's.
+        step: where training goes on from (the newest checkpoint in the model directory); None or 0 at the start.
+    """
+    if config.model.WhichOneof("model") in (None, "experimental_model"):
+        value = config.model.WhichOneof("model") or ""
+        return [
+            Problem("model", value, "no model that can be built", "use model { ssd {...} }, faster_rcnn or center_net")
+        ]
+    question = _Question(config, label_map, purpose, step)
+    return [problem for check in _CHECKS for problem in check(question)]
+
+
+def _check_feature_extractor(question: _Question) -> Iterator[Problem]:
+    config, name = question.config, feature_extractor_type(question.config)
+    field = f"model.{model_type(config)}.feature_extractor.type"
+    if name in extractors.TF1_ONLY:
+        replacement = extractors.TF1_ONLY[name]
+        fix = (
+            f"use {replacement}, with a checkpoint from the TensorFlow 2 zoo" if replacement else "choose another model"
+        )
+        yield Problem(field, name, "this feature extractor exists for TensorFlow 1 only", fix)
+    elif name not in extractors.known(model_type(config)) and not extractors.is_registered(name):
+        fix = extractors.near(name, model_type(config))
+        yield Problem(field, name, f"no such feature extractor for {model_type(config)}", fix)
+    elif name in extractors.NEEDS_OFFICIAL and not _has_official("legacy/image_classification/efficientnet"):
+        yield Problem(field, name, "needs the package tf-models-official", f"run: {ODAPI_INSTALL_COMMAND}")
+    elif name in extractors.DOWNLOADS_WEIGHTS and math.isclose(
+        model_of(config).feature_extractor.depth_multiplier, 1.0
+    ):
+        fix = "build it once with a network connection, or use resnet_v1_50_fpn"
+        yield Problem(field, name, "fetches ImageNet weights from the network while it is built", fix, "warning")
+
+
+def _check_tf1_settings(question: _Question) -> Iterator[Problem]:
+    config = question.config
+    if model_type(config) == "ssd" and config.model.ssd.matcher.WhichOneof("matcher_oneof") == "bipartite_matcher":
+        yield Problem("model.ssd.matcher", "bipartite_matcher", "exists for TensorFlow 1 only", "use argmax_matcher")
+    if model_type(config) == "faster_rcnn" and config.model.faster_rcnn.inplace_batchnorm_update:
+        field = "model.faster_rcnn.inplace_batchnorm_update"
+        yield Problem(field, "true", "is refused by Faster R-CNN in TensorFlow 2", "remove the line")
+    if config.HasField("graph_rewriter"):
+        reason = "quantisation while training exists for TensorFlow 1 only and is left out"
+        yield Problem("graph_rewriter", "", reason, "remove it; quantise the exported SavedModel instead", "warning")
+
+
+def _check_keypoint_label_map(question: _Question) -> Iterator[Problem]:
+    """The API opens this file while it builds the model."""
+    config = question.config
+    if model_type(config) != "center_net" or not config.model.center_net.keypoint_estimation_task:
+        return
+    path = str(config.model.center_net.keypoint_label_map_path)
+    if not path or is_placeholder(path) or not (is_remote(path) or Path(path).is_file()):
+        reason = "no such label map with keypoints, which the keypoint_estimation_task needs"
+        fix = "name one, or remove keypoint_estimation_task to train boxes alone"
+        yield Problem("model.center_net.keypoint_label_map_path", path, reason, fix)
+
+
+def _check_boxes_suffice(question: _Question) -> Iterator[Problem]:
+    """A person draws boxes here; a model that learns more than boxes fails at its first loss."""
+    if question.purpose != "loop":
+        return
+    for field, what in extractors.needs_more_than_boxes(question.config):
+        reason = f"learns from {what}, but the annotations are boxes"
+        yield Problem(field, "", reason, "remove it, or train with `odkeras train` on records that have them")
+
+
+def _check_classes(question: _Question) -> Iterator[Problem]:
+    field, count = f"model.{model_type(question.config)}.num_classes", num_classes(question.config)
+    severity: Severity = "warning" if question.purpose == "export" else "error"
+    label_map = question.label_map
+    if label_map is None:
+        path = label_map_path_of(question.config)
+        problem, label_map = _read_label_map(path, severity)
+        yield from problem
+    if label_map is None:
+        if count < 1:
+            yield Problem(field, str(count), "a model needs at least one class", "set it to the label map's highest id")
+    elif count < label_map.max_id:
+        reason = f"the label map has ids up to {label_map.max_id} ({label_map.name_of(label_map.max_id)!r})"
+        yield Problem(field, str(count), reason, f"set num_classes: {label_map.max_id}")
+    elif count > label_map.max_id:
+        reason = f"the label map's highest id is {label_map.max_id}: {count - label_map.max_id} outputs are never used"
+        yield Problem(field, str(count), reason, f"set num_classes: {label_map.max_id}", "warning")
+
+
+def _read_label_map(path: str | None, severity: Severity) -> tuple[list[Problem], LabelMap | None]:
+    field = "train_input_reader.label_map_path"
+    fix = "put the path of your label map here, or give --label-map-path"
+    if path is None:
+        return [Problem(field, "", "no label map is named", fix, severity)], None
+    if is_placeholder(path):
+        return [Problem(field, path, "is a placeholder", fix, severity)], None
+    if is_remote(path):
+        return [], None
+    try:
+        return [], LabelMap.load(path)
+    except LabelMapError as error:
+        return [Problem(field, path, str(error), fix, severity)], None
+
+
+def _check_batch(question: _Question) -> Iterator[Problem]:
+    if not question.trains:
+        return
+    batch_size = question.config.train_config.batch_size
+    if batch_size < 1:
+        yield Problem("train_config.batch_size", str(batch_size), "must be at least 1", "8 suits most machines")
+    resizer = model_of(question.config).image_resizer
+    kind = resizer.WhichOneof("image_resizer_oneof")
+    field = f"model.{model_type(question.config)}.image_resizer"
+    if kind in (None, "pad_to_multiple_resizer"):
+        yield Problem(
+            field, kind or "", "cannot be used for training", "use fixed_shape_resizer or keep_aspect_ratio_resizer"
+        )
+    elif batch_size > 1 and not _gives_one_size(kind, resizer):
+        reason = f"gives images of different sizes, which do not fit into one batch of {batch_size}"
+        yield Problem(
+            field, kind, reason, "set pad_to_max_dimension: true in keep_aspect_ratio_resizer, or batch_size: 1"
+        )
+
+
+def _gives_one_size(kind: str, resizer: PipelineConfig) -> bool:
+    return kind == "fixed_shape_resizer" or (
+        kind == "keep_aspect_ratio_resizer" and bool(resizer.keep_aspect_ratio_resizer.pad_to_max_dimension)
+    )
+
+
+def _check_optimizer(question: _Question) -> Iterator[Problem]:
+    if not question.trains:
+        return
+    problems = list(schedule_problems(question.config))
+    yield from problems or horizon_problems(question.config, question.step or 0)
+    optimizer = question.config.train_config.optimizer
+    if optimizer.use_moving_average and not _has_official("modeling/optimization/ema_optimizer.py"):
+        reason = "moving averages (on where the field is not set) need the package tf-models-official"
+        fix = f"set use_moving_average: false, or run: {ODAPI_INSTALL_COMMAND}"
+        yield Problem("train_config.optimizer.use_moving_average", "true", reason, fix)
+
+
+def _check_train_config(question: _Question) -> Iterator[Problem]:
+    if not question.trains:
+        return
+    train = question.config.train_config
+    for step in train.data_augmentation_options:
+        if step.WhichOneof("preprocessing_step") == "autoaugment_image":
+            reason = "needs tf.contrib, which TensorFlow 2 does not have"
+            yield Problem("train_config.data_augmentation_options", "autoaugment_image", reason, "remove it")
+    if train.use_bfloat16:
+        yield Problem(
+            "train_config.use_bfloat16", "true", "works on TPUs alone and is left out", "remove the line", "warning"
+        )
+
+
+def _check_fine_tuning(question: _Question) -> Iterator[Problem]:
+    """Left out once training goes on from a checkpoint of its own (step > 0), since this one is not read any more."""
+    train, path = question.config.train_config, fine_tune_checkpoint_of(question.config)
+    if not question.trains or question.step or not train.fine_tune_checkpoint:
+        return
+    field = "train_config.fine_tune_checkpoint"
+    if path is None:
+        severity: Severity = "warning" if question.purpose == "loop" else "error"
+        reason = "is a placeholder, so training would start from random weights, which takes thousands of images"
+        fix = "give --fine-tune-checkpoint, or remove the line if random weights are meant"
+        yield Problem(field, str(train.fine_tune_checkpoint), reason, fix, severity)
+        return
+    yield from checkpoint_problems(path, field=field)
+    if train.fine_tune_checkpoint_version != CHECKPOINT_V2:
+        value = "V1" if train.HasField("fine_tune_checkpoint_version") else ""
+        reason = "TensorFlow 2 restores V2 checkpoints alone (where the field is not set, it is V1)"
+        yield Problem(f"{field}_version", value, reason, "set fine_tune_checkpoint_version: V2")
+    yield from _fine_tune_type_problems(question.config, path)
+
+
+def _fine_tune_type_problems(config: PipelineConfig, path: str) -> Iterator[Problem]:
+    field, kind = "train_config.fine_tune_checkpoint_type", fine_tune_type_of(config)
+    extractor, found = feature_extractor_type(config), checkpoint_kind(path)
+    allowed = [each for each in FINE_TUNE_TYPES if each != "classification" or extractor not in extractors.NO_BACKBONE]
+    if kind == "fine_tune" and model_type(config) == "center_net":
+        yield Problem(field, kind, "is not supported by CenterNet any more", "use detection, which does the same")
+    elif kind not in allowed:
+        reason = f"cannot be restored by {model_type(config)} with {extractor}"
+        yield Problem(field, kind, reason, f"use {' or '.join(allowed)}")
+    elif found is not None and (kind == "classification") != (found == "classification"):
+        yield Problem(field, kind, f"the checkpoint {path} holds a {found} model", f"use {found}")
+
+
+def _check_readers(question: _Question) -> Iterator[Problem]:
+    config = question.config
+    if question.purpose == "train":
+        yield from _reader_problems(config.train_input_reader, "train_input_reader", "error")
+    if question.purpose == "eval" and not config.eval_input_reader:
+        yield Problem("eval_input_reader", "", "there are no records to evaluate on", "add one with an input_path")
+    for reader in config.eval_input_reader:
+        paths = list(reader.tf_record_input_reader.input_path)
+        if question.purpose == "eval" or any(not is_placeholder(path) for path in paths if question.purpose == "train"):
+            yield from _reader_problems(
+                reader, "eval_input_reader", "error" if question.purpose == "eval" else "warning"
+            )
+
+
+def _reader_problems(reader: PipelineConfig, name: str, severity: Severity) -> Iterator[Problem]:
+    field = f"{name}.tf_record_input_reader.input_path"
+    paths = list(reader.tf_record_input_reader.input_path)
+    if not paths:
+        fix = 'name your TFRecord files, for example "data/*_train.record"'
+        yield Problem(field, "", "no records are named", fix, severity)
+    yield from record_problems(paths, field=field, severity=severity)
+
+
+def _has_official(path: str) -> bool:
+    """Found on disk rather than imported: importing the model garden takes TensorFlow and seconds."""
+    spec = importlib.util.find_spec("official")
+    return spec is not None and any((Path(root) / path).exists() for root in spec.submodule_search_locations or ())
+
+
+_CHECKS: tuple[Callable[[_Question], Iterator[Problem]], ...] = (
+    _check_feature_extractor,
+    _check_tf1_settings,
+    _check_keypoint_label_map,
+    _check_boxes_suffice,
+    _check_classes,
+    _check_batch,
+    _check_optimizer,
+    _check_train_config,
+    _check_fine_tuning,
+    _check_readers,
+)

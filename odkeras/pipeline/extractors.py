@@ -1,0 +1,142 @@
+"""The feature extractors that the Object Detection API's model_builder.py lists, and what is special about some."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from odkeras.pipeline.proto import PipelineConfig, model_type
+
+_EFFICIENTNETS = tuple(f"ssd_efficientnet-b{size}_bifpn_keras" for size in range(8))
+_HOURGLASSES = tuple(f"hourglass_{depth}" for depth in (10, 20, 32, 52, 104))
+_TF2: dict[str, tuple[str, ...]] = {
+    "ssd": (
+        "ssd_mobilenet_v1_keras",
+        "ssd_mobilenet_v1_fpn_keras",
+        "ssd_mobilenet_v2_keras",
+        "ssd_mobilenet_v2_fpn_keras",
+        "ssd_resnet50_v1_fpn_keras",
+        "ssd_resnet101_v1_fpn_keras",
+        "ssd_resnet152_v1_fpn_keras",
+        *_EFFICIENTNETS,
+    ),
+    "faster_rcnn": (
+        "faster_rcnn_resnet50_keras",
+        "faster_rcnn_resnet101_keras",
+        "faster_rcnn_resnet152_keras",
+        "faster_rcnn_inception_resnet_v2_keras",
+        "faster_rcnn_resnet50_fpn_keras",
+        "faster_rcnn_resnet101_fpn_keras",
+        "faster_rcnn_resnet152_fpn_keras",
+    ),
+    "center_net": (
+        "resnet_v2_50",
+        "resnet_v2_101",
+        "resnet_v1_18_fpn",
+        "resnet_v1_34_fpn",
+        "resnet_v1_50_fpn",
+        "resnet_v1_101_fpn",
+        *_HOURGLASSES,
+        "mobilenet_v2",
+        "mobilenet_v2_fpn",
+        "mobilenet_v2_fpn_sep_conv",
+    ),
+}
+
+TF1_ONLY: dict[str, str] = {
+    "ssd_mobilenet_v1": "ssd_mobilenet_v1_keras",
+    "ssd_mobilenet_v1_fpn": "ssd_mobilenet_v1_fpn_keras",
+    "ssd_mobilenet_v2": "ssd_mobilenet_v2_keras",
+    "ssd_mobilenet_v2_fpn": "ssd_mobilenet_v2_fpn_keras",
+    "ssd_resnet50_v1_fpn": "ssd_resnet50_v1_fpn_keras",
+    "ssd_resnet101_v1_fpn": "ssd_resnet101_v1_fpn_keras",
+    "ssd_resnet152_v1_fpn": "ssd_resnet152_v1_fpn_keras",
+    "faster_rcnn_resnet50": "faster_rcnn_resnet50_keras",
+    "faster_rcnn_resnet101": "faster_rcnn_resnet101_keras",
+    "faster_rcnn_resnet152": "faster_rcnn_resnet152_keras",
+    "faster_rcnn_inception_resnet_v2": "faster_rcnn_inception_resnet_v2_keras",
+    **dict.fromkeys(
+        (
+            "ssd_inception_v2",
+            "ssd_inception_v3",
+            "ssd_mobilenet_v1_ppn",
+            "ssd_mobilenet_v2_mnasfpn",
+            "ssd_mobilenet_v3_large",
+            "ssd_mobilenet_v3_small",
+            "ssd_mobilenet_v3_small_pruned",
+            "ssd_mobilenet_edgetpu",
+            "ssd_resnet50_v1_ppn",
+            "ssd_resnet101_v1_ppn",
+            "ssd_resnet152_v1_ppn",
+            "embedded_ssd_mobilenet_v1",
+            "ssd_pnasnet",
+            "ssd_mobiledet_cpu",
+            "ssd_mobiledet_dsp",
+            "ssd_mobiledet_edgetpu",
+            "ssd_mobiledet_gpu",
+            "ssd_spaghettinet",
+            "faster_rcnn_nas",
+            "faster_rcnn_pnas",
+            "faster_rcnn_inception_v2",
+        ),
+        "",
+    ),
+}
+"""TensorFlow 1 name -> its TensorFlow 2 counterpart, "" where there is none."""
+
+NEEDS_OFFICIAL = frozenset(_EFFICIENTNETS)
+NO_BACKBONE = frozenset(_HOURGLASSES)
+"""No part of a hourglass is a classification network: fine_tune_checkpoint_type "classification" is refused."""
+DOWNLOADS_WEIGHTS = frozenset({"mobilenet_v2", "mobilenet_v2_fpn", "mobilenet_v2_fpn_sep_conv"})
+
+
+def known(meta_architecture: str) -> tuple[str, ...]:
+    """The TensorFlow 2 feature extractors of "ssd", "faster_rcnn" or "center_net"."""
+    return _TF2.get(meta_architecture, ())
+
+
+def near(name: str, meta_architecture: str) -> str:
+    """Advice for an unknown name."""
+    names = known(meta_architecture)
+    found = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {found[0]}?" if found else f"known: {', '.join(names)}"
+
+
+def is_registered(name: str) -> bool:
+    """Whether the installed API has a name that no list here has: forks add some. Reads the file, imports nothing."""
+    if any(name in names for names in _TF2.values()):
+        return False
+    try:
+        spec = importlib.util.find_spec("object_detection.builders")
+    except ModuleNotFoundError:
+        return False
+    for root in spec.submodule_search_locations or () if spec is not None else ():
+        builder = Path(root) / "model_builder.py"
+        if name and builder.is_file() and f"'{name}':" in builder.read_text(encoding="utf-8"):
+            return True
+    return False
+
+
+def needs_more_than_boxes(config: PipelineConfig) -> Iterator[tuple[str, str]]:
+    """(field, what the model learns from) for each part of the model that boxes cannot train."""
+    if model_type(config) == "center_net":
+        model = config.model.center_net
+        for field, what in (
+            ("mask_estimation_task", "masks"),
+            ("deepmac_mask_estimation", "masks"),
+            ("densepose_estimation_task", "dense poses"),
+            ("track_estimation_task", "tracks"),
+            ("temporal_offset_task", "tracks"),
+        ):
+            if model.HasField(field):
+                yield f"model.center_net.{field}", what
+        if model.keypoint_estimation_task:
+            yield "model.center_net.keypoint_estimation_task", "keypoints"
+    elif model_type(config) == "faster_rcnn":
+        model = config.model.faster_rcnn
+        if model.second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks:
+            yield "model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks", "masks"
+        if model.HasField("context_config"):
+            yield "model.faster_rcnn.context_config", "features of other images (context)"

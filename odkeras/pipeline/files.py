@@ -1,0 +1,94 @@
+"""The files that a pipeline.config names: checkpoints, records, label maps. Looked at without TensorFlow."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from odkeras.pipeline.overrides import checkpoint_prefix
+from odkeras.pipeline.problems import Problem, Severity
+from odkeras.pipeline.proto import is_placeholder
+
+_AT_SHARDS = re.compile(r"@(\d+|\*)$")
+_OF_SHARDS = re.compile(r"-of-(\d+)")
+_OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
+
+
+def is_remote(path: str) -> bool:
+    """A path that only TensorFlow's file systems can open, such as gs://...; not looked at."""
+    return "://" in path
+
+
+def checkpoint_problems(path: str, *, field: str) -> Iterator[Problem]:
+    """Whether `path` is the prefix of a whole, object-based (TensorFlow 2) checkpoint on this machine."""
+    if is_remote(path):
+        return
+    prefix = checkpoint_prefix(path)
+    if prefix != path:
+        yield Problem(
+            field, path, "is one file of a checkpoint; the checkpoint's name goes without ending", f"write {prefix}"
+        )
+        return
+    index = Path(f"{path}.index")
+    if not index.is_file():
+        yield Problem(
+            field, path, f"no such checkpoint: {index.absolute()} does not exist", _checkpoint_advice(Path(path))
+        )
+    elif not any(each.name.startswith(f"{Path(path).name}.data-") for each in index.parent.iterdir()):
+        yield Problem(field, path, "is incomplete: no data file lies beside the .index file", f"copy {path}.data-* too")
+    elif _OBJECT_GRAPH not in index.read_bytes():
+        reason = "is a checkpoint of TensorFlow 1, which TensorFlow 2 models cannot start from"
+        yield Problem(field, path, reason, "download the model from the TensorFlow 2 detection model zoo")
+
+
+def checkpoint_kind(path: str) -> str | None:
+    """What a checkpoint holds: "detection" (trained by this API), "classification" (a bare backbone), or None: unclear.
+
+    The names of the saved objects stand in the .index file; TensorFlow restores a checkpoint by these names.
+    """
+    index = Path(f"{path}.index")
+    if is_remote(path) or not index.is_file():
+        return None
+    names = index.read_bytes()
+    if b"model/_feature_extractor" in names:
+        return "detection"
+    return "classification" if b"feature_extractor/" in names and b"model/" not in names else None
+
+
+def record_problems(patterns: list[str], *, field: str, severity: Severity) -> Iterator[Problem]:
+    """Whether each pattern names at least one file, and all files of a sharded set."""
+    for pattern in patterns:
+        if is_remote(pattern):
+            continue
+        if is_placeholder(pattern):
+            yield Problem(field, pattern, "is a placeholder", "put the path of your TFRecord files here", severity)
+        elif _AT_SHARDS.search(pattern):
+            shards = _AT_SHARDS.sub(lambda match: f"-?????-of-{match.group(1).zfill(5)}", pattern)
+            yield Problem(
+                field, pattern, "name@number is not understood by the Object Detection API", f"write {shards}", severity
+            )
+        else:
+            yield from _match_problems(pattern, field, severity)
+
+
+def _match_problems(pattern: str, field: str, severity: Severity) -> Iterator[Problem]:
+    found = glob.glob(pattern)  # noqa: PTH207 - the pattern may be absolute
+    shards = _OF_SHARDS.search(pattern)
+    if not found:
+        reason = f"no such file: nothing matches {Path(pattern).absolute()}"
+        yield Problem(
+            field, pattern, reason, "write records with `odkeras records from-csv`, or mend the path", severity
+        )
+    elif glob.has_magic(pattern) and shards and len(found) < int(shards.group(1)):
+        reason = f"only {len(found)} of {int(shards.group(1))} shards are there"
+        yield Problem(field, pattern, reason, "copy the missing files", "warning")
+
+
+def _checkpoint_advice(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    found = sorted(folder.glob("*.index")) or sorted(folder.glob("checkpoint/*.index"))
+    if found:
+        return f"did you mean {' or '.join(str(each.with_suffix('')) for each in found[:3])}?"
+    return "give the path of a checkpoint without its ending, for example .../checkpoint/ckpt-0"

@@ -1,0 +1,85 @@
+"""What the command line may change in a pipeline.config."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from odkeras.errors import ConfigError
+from odkeras.pipeline.proto import CHECKPOINT_V2, PipelineConfig, label_map_path_of, set_num_classes
+
+_CHECKPOINT_FILE = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """None and () leave the config as it is.
+
+    Args:
+        batch_size: images per training step, all replicas together.
+        fine_tune_checkpoint: prefix such as ".../ckpt-0", with or without ".index"; "" for none, so that training
+            starts from random weights. Sets fine_tune_checkpoint_version to V2, the only one there is in TensorFlow 2.
+        fine_tune_checkpoint_type: "classification", "detection" or "full".
+        label_map_path: for the training reader and all evaluation readers.
+        num_classes: for the model.
+        num_steps: of `odkeras train`.
+        train_records: paths or patterns of TFRecord files.
+        eval_records: likewise, for the first evaluation reader.
+    """
+
+    batch_size: int | None = None
+    fine_tune_checkpoint: str | None = None
+    fine_tune_checkpoint_type: str | None = None
+    label_map_path: str | None = None
+    num_classes: int | None = None
+    num_steps: int | None = None
+    train_records: tuple[str, ...] = ()
+    eval_records: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_classes", "num_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be a whole number from 1; got {value}")
+
+
+def apply_overrides(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
+    """A changed copy. A fine_tune_checkpoint that names one of the checkpoint's files becomes the prefix."""
+    result = type(config)()
+    result.CopyFrom(config)
+    if overrides.num_classes is not None:
+        set_num_classes(result, overrides.num_classes)
+    _override_training(result.train_config, overrides)
+    _override_readers(result, overrides)
+    return result
+
+
+def checkpoint_prefix(path: str) -> str:
+    """The name to restore from: .../ckpt-0 for .../ckpt-0.index and for .../ckpt-0.data-00000-of-00001."""
+    return _CHECKPOINT_FILE.sub("", path)
+
+
+def _override_training(train: PipelineConfig, overrides: Overrides) -> None:
+    if overrides.batch_size is not None:
+        train.batch_size = overrides.batch_size
+    if overrides.num_steps is not None:
+        train.num_steps = overrides.num_steps
+    if overrides.fine_tune_checkpoint is not None:
+        train.fine_tune_checkpoint = overrides.fine_tune_checkpoint
+        train.fine_tune_checkpoint_version = CHECKPOINT_V2
+    if overrides.fine_tune_checkpoint_type is not None:
+        train.fine_tune_checkpoint_type = overrides.fine_tune_checkpoint_type
+    if train.fine_tune_checkpoint:
+        train.fine_tune_checkpoint = checkpoint_prefix(train.fine_tune_checkpoint)
+
+
+def _override_readers(config: PipelineConfig, overrides: Overrides) -> None:
+    if overrides.eval_records and not config.eval_input_reader:
+        config.eval_input_reader.add(shuffle=False, num_epochs=1, label_map_path=label_map_path_of(config) or "")
+    readers = [config.train_input_reader, *config.eval_input_reader]
+    if overrides.label_map_path is not None:
+        for reader in readers:
+            reader.label_map_path = overrides.label_map_path
+    for reader, records in zip(readers, (overrides.train_records, overrides.eval_records), strict=False):
+        if records:
+            reader.tf_record_input_reader.input_path[:] = records

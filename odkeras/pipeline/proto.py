@@ -1,0 +1,198 @@
+"""The TrainEvalPipelineConfig proto: parse it with errors a person can act on, read its parts, write it.
+
+The classes come from `object_detection.protos`, generated code that needs the protobuf package and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from odkeras.errors import ConfigError, SetupError
+
+PipelineConfig: TypeAlias = Any
+"""An object_detection.protos.pipeline_pb2.TrainEvalPipelineConfig. Generated code without type information."""
+
+ODAPI_REQUIREMENTS = ("tf-object-detection-api==0.1", "lvis==0.5.3", "tf-models-official==2.20.0")
+ODAPI_INSTALL_COMMAND = f"pip install --no-deps {' '.join(ODAPI_REQUIREMENTS)}"
+
+CHECKPOINT_V2 = 2
+"""train_pb2.CheckpointVersion.V2: object-based, the only kind that TensorFlow 2 models restore."""
+
+_PLACEHOLDER = re.compile(r"PATH_TO|TO_BE_CONFIGURED|(?:^|/)path/to(?:/|$)")
+_UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
+_UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named "?(\w+)')
+_POSITION = re.compile(r"^\d+:\d+ : (?:'.*?': )?", re.DOTALL)
+_MOST_NAMES_SHOWN = 15
+_COMPILE = "run: protoc object_detection/protos/*.proto --python_out=."
+
+
+def load_pipeline(path: Path | str) -> PipelineConfig:
+    """Read a pipeline.config.
+
+    Raises:
+        ConfigError: no such file, not text, or not a pipeline.config; names file, line and column.
+        SetupError: the Object Detection API is not installed.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read the pipeline config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not a text file in UTF-8 (byte {error.start}); expected a pipeline.config"
+        ) from error
+    return parse_pipeline(text, source=str(path))
+
+
+def parse_pipeline(text: str, *, source: str) -> PipelineConfig:
+    """Read the text of a pipeline.config; `source` is the file name for error messages.
+
+    Raises:
+        ConfigError: with source, line and column, and near matches of an unknown field or value.
+        SetupError: the Object Detection API is not installed.
+    """
+    from google.protobuf import text_format
+
+    config = _pipeline_pb2().TrainEvalPipelineConfig()
+    try:
+        text_format.Parse(text, config)
+    except text_format.ParseError as error:
+        where = f"{source}:{error.GetLine()}:{error.GetColumn()}"
+        raise ConfigError(f"{where}: {_explain(str(error))}") from error
+    return config
+
+
+def save_pipeline(config: PipelineConfig, path: Path | str, *, header: str = "") -> None:
+    """Write the text form, atomically. `header` is comment text ("# ..." lines) to put above it."""
+    from google.protobuf import text_format
+
+    from odkeras.project import write_atomically
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (f"{header.rstrip()}\n\n" if header else "") + text_format.MessageToString(config))
+
+
+def model_type(config: PipelineConfig) -> str:
+    """The meta-architecture: "ssd", "faster_rcnn", "center_net" or "experimental_model".
+
+    Raises:
+        ConfigError: the config has no model.
+    """
+    name = config.model.WhichOneof("model")
+    if name is None:
+        raise ConfigError("the pipeline config has no model; expected model { ssd {...} }, faster_rcnn or center_net")
+    return str(name)
+
+
+def model_of(config: PipelineConfig) -> Any:
+    """The meta-architecture's own message (Ssd, FasterRcnn, CenterNet).
+
+    Raises:
+        ConfigError: no model, or an experimental one, which has neither classes nor a feature extractor.
+    """
+    name = model_type(config)
+    if name == "experimental_model":
+        raise ConfigError("model.experimental_model is not supported; use ssd, faster_rcnn or center_net")
+    return getattr(config.model, name)
+
+
+def feature_extractor_type(config: PipelineConfig) -> str:
+    """As written in the config, for example "ssd_mobilenet_v2_fpn_keras"; "" where it is not set."""
+    return str(model_of(config).feature_extractor.type)
+
+
+def num_classes(config: PipelineConfig) -> int:
+    """Classes without background: the label map's ids must lie in 1..num_classes."""
+    return int(model_of(config).num_classes)
+
+
+def set_num_classes(config: PipelineConfig, count: int) -> None:
+    """Change `config` in place."""
+    model_of(config).num_classes = count
+
+
+def label_map_path_of(config: PipelineConfig) -> str | None:
+    """The training reader's label map, else the first evaluation reader's; None where neither has one."""
+    readers = (config.train_input_reader, *config.eval_input_reader)
+    return next((str(reader.label_map_path) for reader in readers if reader.label_map_path), None)
+
+
+def is_placeholder(path: str) -> bool:
+    """Whether the path waits to be filled in, as in the API's sample configs: PATH_TO_BE_CONFIGURED/ckpt-0."""
+    return bool(_PLACEHOLDER.search(path))
+
+
+def fine_tune_checkpoint_of(config: PipelineConfig) -> str | None:
+    """The checkpoint to start from; None where there is none or a placeholder: training starts from random weights."""
+    path = str(config.train_config.fine_tune_checkpoint)
+    return path if path and not is_placeholder(path) else None
+
+
+def fine_tune_type_of(config: PipelineConfig) -> str:
+    """What to restore; where it is not set, decided by the deprecated from_detection_checkpoint, as the API does."""
+    train = config.train_config
+    fallback = "detection" if train.from_detection_checkpoint else "classification"
+    return str(train.fine_tune_checkpoint_type) or fallback
+
+
+def _pipeline_pb2() -> Any:
+    try:
+        from object_detection.protos import pipeline_pb2
+    except ImportError as error:
+        raise SetupError(_import_advice(error)) from error
+    except TypeError as error:  # protobuf refuses classes generated by a protoc older than 3.19
+        raise SetupError(
+            "object_detection/protos was generated by a protoc too old for the installed protobuf; "
+            f"in the folder that holds object_detection {_COMPILE}"
+        ) from error
+    return pipeline_pb2
+
+
+def _import_advice(error: ImportError) -> str:
+    if error.name == "object_detection.protos.pipeline_pb2" or "pipeline_pb2" in str(error):
+        return (
+            "object_detection is on the path, but its protos are not compiled; "
+            f"in the folder that holds object_detection {_COMPILE}"
+        )
+    return (
+        f"the TensorFlow Object Detection API is not installed ({error}); run `make install`, or "
+        f"`pip install --no-deps -r requirements-odapi.txt`, which is: {ODAPI_INSTALL_COMMAND}"
+    )
+
+
+def _explain(message: str) -> str:
+    """A ParseError's text without its position, with near matches where a name is unknown."""
+    field = _UNKNOWN_FIELD.search(message)
+    if field is not None:
+        message_type, name = field.groups()
+        return f"unknown field {name!r} in {message_type.rpartition('.')[2]}; {_near(name, _field_names(message_type))}"
+    value = _UNKNOWN_VALUE.search(message)
+    if value is not None:
+        enum_type, name = value.groups()
+        return f"unknown value {name!r} of {enum_type.rpartition('.')[2]}; {_near(name, _value_names(enum_type))}"
+    return _POSITION.sub("", message).replace("object_detection.protos.", "")
+
+
+def _field_names(message_type: str) -> list[str]:
+    from google.protobuf import descriptor_pool
+
+    return sorted(descriptor_pool.Default().FindMessageTypeByName(message_type).fields_by_name)
+
+
+def _value_names(enum_type: str) -> list[str]:
+    from google.protobuf import descriptor_pool
+
+    return sorted(descriptor_pool.Default().FindEnumTypeByName(enum_type).values_by_name)
+
+
+def _near(name: str, known: list[str]) -> str:
+    lowered = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=2)
+    if near:
+        return f"did you mean {' or '.join(lowered[each] for each in near)}?"
+    more = f", ... {len(known) - _MOST_NAMES_SHOWN} more" if len(known) > _MOST_NAMES_SHOWN else ""
+    return f"known: {', '.join(known[:_MOST_NAMES_SHOWN])}{more}"

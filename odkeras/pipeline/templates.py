@@ -1,0 +1,49 @@
+"""The configs that come with odkeras: configs/ in the source, odkeras/configs/ in an installed package."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odkeras.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable  # typed there for Python 3.10 too
+
+_SUFFIX = ".config"
+
+
+def list_templates() -> list[str]:
+    """Names, sorted, without ".config"."""
+    return sorted(entry.name.removesuffix(_SUFFIX) for entry in _folder().iterdir() if entry.name.endswith(_SUFFIX))
+
+
+def read_template(name: str) -> str:
+    """The text of a template.
+
+    Raises:
+        ConfigError: no such template; names the known ones.
+    """
+    known = list_templates()
+    name = name.removesuffix(_SUFFIX)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"there is no template {name!r}; {hint}(known: {', '.join(known)})")
+    return (_folder() / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
+
+
+def template_header(text: str) -> str:
+    """The comment lines above the first setting."""
+    return "\n".join(takewhile(lambda line: line.startswith("#") or not line.strip(), text.splitlines())).strip()
+
+
+def _folder() -> Traversable:
+    """Beside the package in a checkout that is run without being installed, inside it elsewhere."""
+    checkout = Path(__file__).parents[2] / "configs"
+    if (checkout.parent / "setup.cfg").is_file() and checkout.is_dir():
+        return checkout
+    return resources.files("odkeras.configs")
