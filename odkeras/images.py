@@ -37,7 +37,7 @@ DEFAULT_MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 ImageFormat = Literal["jpeg", "png"]
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # a photo of several pictures opens as JPEG, and calls itself MPO
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # MPO, several pictures in one JPEG, opens as JPEG
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {

@@ -54,7 +54,10 @@ class LabelMap:
         Raises:
             LabelMapError: with `source` and the line.
         """
-        items = list(_read_items(_Tokens(text, source)))
+        try:
+            items = list(_read_items(_Tokens(text, source)))
+        except RecursionError as error:
+            raise LabelMapError(f"{source} is nested too deeply for a label map") from error
         _check_labels(items, source)
         return cls(tuple(label for label, _ in items))
 
@@ -156,7 +159,7 @@ class _Token(NamedTuple):
 
 _TOKEN = re.compile(
     r"""(?P<space>[\s,;]+|\#[^\n]*)|(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-    |(?P<word>[\w.+\-/\[\]]+)|(?P<mark>[{}<>:])""",
+    |(?P<word>[\w.+\-]+|\[[\w./]+\])|(?P<mark>[][{}<>:])""",
     re.VERBOSE,
 )
 _CLOSING = {"{": "}", "<": ">"}
@@ -237,6 +240,9 @@ def _skip_value(tokens: _Tokens) -> str | None:
     if token.kind == "mark" and token.text in _CLOSING:
         _read_fields(tokens, token)
         return None
+    if token.kind == "mark" and token.text == "[":
+        _skip_list(tokens, token)
+        return None
     if not colon:
         raise tokens.error(token, "':'")
     if token.kind == "word":
@@ -247,6 +253,14 @@ def _skip_value(tokens: _Tokens) -> str | None:
     while tokens.next.kind == "string":
         parts.append(tokens.take())
     return _unquote(parts, tokens.source)
+
+
+def _skip_list(tokens: _Tokens, opening: _Token) -> None:
+    while (token := tokens.take()).text != "]" or token.kind != "mark":
+        if token.kind == "end":
+            raise LabelMapError(f"{tokens.source}:{opening.line}: '[' is never closed")
+        if token.kind == "mark" and token.text in _CLOSING:
+            _read_fields(tokens, token)
 
 
 def _unquote(parts: list[_Token], source: str) -> str:

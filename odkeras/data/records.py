@@ -195,7 +195,7 @@ def prodigy_to_records(
 
 
 class _Latest:
-    """The latest accepted answer of each image; the examples lie in a spool file, since a dataset may not fit in memory."""
+    """Each image's latest accepted answer; the examples lie in a spool file, as a dataset may not fit in memory."""
 
     def __init__(self, spool: IO[bytes], label_map: LabelMap, report: RecordsReport) -> None:
         self._spool = spool

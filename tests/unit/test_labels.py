@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odkeras.errors import LabelMapError
+from odkeras.labels import Label, LabelMap
+
+COCO_LIKE = """\
+# ids have gaps, as in COCO
+item {
+  name: "/m/01g317"   # person
+  id: 1
+  display_name: "person"
+}
+item {
+  name: '/m/0199g'
+  id: 90
+  display_name: 'bicycle'
+  keypoints { id: 3 label: "pedal" }
+  frequency: FREQUENT
+  ancestor_ids: [4, 5]
+}
+"""
+
+
+def test_a_map_from_names_counts_from_1() -> None:
+    label_map = LabelMap.from_names(["car", "person"])
+    assert label_map.labels == (Label(1, "car"), Label(2, "person"))
+    assert (label_map.names, label_map.ids, label_map.max_id, len(label_map)) == (("car", "person"), (1, 2), 2, 2)
+
+
+def test_a_pbtxt_with_gaps_comments_and_nested_fields() -> None:
+    label_map = LabelMap.from_pbtxt(COCO_LIKE)
+    assert label_map.labels == (Label(1, "/m/01g317", "person"), Label(90, "/m/0199g", "bicycle"))
+    assert label_map.max_id == 90
+    assert label_map.id_of("/m/0199g") == label_map.id_of("bicycle") == 90
+    assert label_map.name_of(1) == "/m/01g317"
+    assert label_map.display_name_of(1) == "person"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "item { id: 1 name: 'car' }",
+        'item{id:1 name:"car"}',
+        "item: { id: 1, name: 'car' }",  # colon, comma
+        "item < id: 1; name: 'car' >",  # angle brackets, semicolon
+        "item {\r\n  id: 1\r\n  name: 'car'\r\n}\r\n",  # Windows
+        "item { name: 'c' 'a'\n \"r\" id: 1 }",  # strings in parts
+        "item { id: 0x1 name: '\\143ar' }",  # hexadecimal number, octal escape
+        "item { id: 1 name: '\\x63ar' }",
+        "item { id: 1 name: '\\u0063ar' }",
+        "item { id: 1 name: '\\U00000063ar' }",
+        "item { id: 7 id: 1 name: 'car' }",  # the last one counts
+        "item { id: 1 display_name: 'car' }",  # no name: the display name
+        "item { id: 1 name: 'car' keypoints: { id: 9 name: 'no' } lvis < x { } > }",
+        "item { id: 1 name: 'car' [ext.x/y]: 4 tags: ['a', 'b'] more: [] points [{ x: 1 }, < y: 2 >] }",
+        "other: 5 another { id: 1 } item { id: 1 name: 'car' }",  # unknown at the top
+        "# only a comment before\n\nitem { # here\n id: 1 name: 'car' } # there",
+    ],
+)
+def test_every_way_to_write_it(text: str) -> None:
+    label_map = LabelMap.from_pbtxt(text)
+    assert (label_map.ids, label_map.display_name_of(1), label_map.id_of("car")) == ((1,), "car", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "m.pbtxt is empty"),
+        ("# nothing", "m.pbtxt is empty"),
+        ("item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }", "m.pbtxt:2: id 1 is used twice (first in line 1)"),
+        ("item { id: 1 name: 'a' }\n\nitem { id: 2 name: 'a' }", "m.pbtxt:3: name 'a' is used twice (first in line 1)"),
+        ("\nitem { id: 0 name: 'a' }", "m.pbtxt:2: id must be from 1 to 2147483647; got 0; ids count from 1"),
+        ("item { id: -3 name: 'a' }", "m.pbtxt:1: id must be from 1 to 2147483647; got -3"),
+        ("item { id: 2147483648 name: 'a' }", "got 2147483648"),
+        ("item { id: 1.5 name: 'a' }", "m.pbtxt:1: id must be a whole number from 1; got '1.5'"),
+        ("item { name: 'a' }", "m.pbtxt:1: item without an id"),
+        ("item { id: 1 }", "m.pbtxt:1: item 1 has no name"),
+        ("item { id: 1 name: '' }", "m.pbtxt:1: item 1 has no name"),
+        ("item { id: 1 name: ' ' }", "m.pbtxt:1: id 1 has an empty name"),
+        ("item {\n id: 1\n name: 'a'\n", "m.pbtxt:1: '{' is never closed"),
+        ("item {\n tags: [1, 2\n}", "m.pbtxt:2: '[' is never closed"),
+        ("item {\n name: 'a\n}", "m.pbtxt:2: unclosed quote"),
+        ("item {\n name 'a'\n}", "m.pbtxt:2: expected ':', found \"'a'\""),
+        ("item {\n name: }\n}", "m.pbtxt:2: expected a value, found '}'"),
+        ("item {\n : 'a'\n}", "m.pbtxt:2: expected a field name, found ':'"),
+        ("item id: 1", "m.pbtxt:1: expected '{' after 'item', found 'id'"),
+        ("item", "m.pbtxt:1: expected '{' after 'item', found the end of the file"),
+        ("{ id: 1 }", "m.pbtxt:1: expected 'item {', found '{'"),
+        ("item { id: 1 name: 'a' } }", "m.pbtxt:1: expected 'item {', found '}'"),
+        ("item { id: 1 ? }", "m.pbtxt:1: unexpected '?'"),
+        ("item { id: 1 name: '\\377' }", "m.pbtxt:1: '\\377' is not UTF-8"),
+        ('{"1": "car"}', "m.pbtxt:1: expected 'item {', found '{'"),  # JSON by mistake
+        ("car\nperson\n", "m.pbtxt:2: expected ':', found 'person'"),  # a list of names by mistake
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(LabelMapError) as raised:
+        LabelMap.from_pbtxt(text, source="m.pbtxt")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("names", [[], [""], ["  "], ["car", "car"]])
+def test_names_that_make_no_map(names: list[str]) -> None:
+    with pytest.raises(LabelMapError):
+        LabelMap.from_names(names)
+
+
+_names = st.text(min_size=1, max_size=12).filter(lambda name: bool(name.strip()))
+
+
+@given(st.lists(_names, min_size=1, max_size=6, unique=True))
+def test_names_survive_the_file_format(names: list[str]) -> None:
+    label_map = LabelMap.from_names(names)
+    assert LabelMap.from_pbtxt(label_map.to_pbtxt()) == label_map
+
+
+@given(
+    st.lists(
+        st.builds(Label, st.integers(1, 2**31 - 1), _names, st.none() | _names),
+        min_size=1,
+        max_size=5,
+        unique_by=(lambda label: label.id, lambda label: label.name),
+    )
+)
+def test_any_map_survives_the_file_format(labels: list[Label]) -> None:
+    label_map = LabelMap(tuple(labels))
+    assert LabelMap.from_pbtxt(label_map.to_pbtxt()) == label_map
+
+
+@given(st.text(alphabet="item{}<>:id name'\"\\# \n01,;é?", max_size=60))
+def test_any_text_is_a_map_or_a_label_map_error(text: str) -> None:
+    with contextlib.suppress(LabelMapError):
+        assert len(LabelMap.from_pbtxt(text)) > 0
+
+
+def test_deep_nesting_is_an_error_not_a_crash() -> None:
+    with pytest.raises(LabelMapError, match="nested too deeply"):
+        LabelMap.from_pbtxt("item { id: 1 name: 'a' " + "x { " * 100_000)
+
+
+def test_load_and_save(tmp_path: Path) -> None:
+    label_map = LabelMap.from_names(["café", 'say "hi"', "back\\slash", "line\nbreak"])
+    label_map.save(tmp_path / "map.pbtxt")
+    assert LabelMap.load(tmp_path / "map.pbtxt") == label_map
+    assert "café" in (tmp_path / "map.pbtxt").read_text(encoding="utf-8")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_map(tmp_path: Path) -> None:
+    path = tmp_path / "map.pbtxt"
+    path.write_bytes(b"\xef\xbb\xbfitem { id: 1 name: 'car' }")
+    assert LabelMap.load(path).names == ("car",)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(LabelMapError, match=r"cannot read the label map .*No such file"):
+        LabelMap.load(tmp_path / "missing.pbtxt")
+    with pytest.raises(LabelMapError, match=r"cannot read the label map .*directory"):
+        LabelMap.load(tmp_path)
+    (tmp_path / "binary").write_bytes(b"item \xff\xfe")
+    with pytest.raises(LabelMapError, match="not a text file"):
+        LabelMap.load(tmp_path / "binary")
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("car ", "did you mean 'car'?"),
+        ("Car", "did you mean 'car'?"),
+        ("preson", "did you mean 'person'?"),
+        ("zebra", "(known: car, person)"),
+    ],
+)
+def test_an_unknown_label_gets_a_hint(asked: str, hint: str, label_map: LabelMap) -> None:
+    with pytest.raises(LabelMapError) as raised:
+        label_map.id_of(asked)
+    assert f"label {asked!r} is not in the label map (known: car, person)" in str(raised.value)
+    assert hint in str(raised.value)
+
+
+def test_a_long_list_of_known_labels_is_cut() -> None:
+    with pytest.raises(LabelMapError, match=r"known: n0, .*, \.\.\. 88 more\)"):
+        LabelMap.from_names(f"n{number}" for number in range(100)).id_of("zebra crossing")
+
+
+def test_a_shared_display_name_is_ambiguous_unless_it_is_a_name() -> None:
+    label_map = LabelMap((Label(1, "a", "thing"), Label(2, "b", "thing"), Label(3, "thing")))
+    assert label_map.id_of("thing") == 3
+    with pytest.raises(LabelMapError, match=r"display name of several ids \(1, 2\)"):
+        LabelMap(label_map.labels[:2]).id_of("thing")
+
+
+def test_unknown_ids(label_map: LabelMap) -> None:
+    with pytest.raises(LabelMapError, match=r"id 3 is not in the label map \(known: 1, 2\)"):
+        label_map.name_of(3)
+    with pytest.raises(LabelMapError, match="id 0 "):
+        label_map.display_name_of(0)
+
+
+def test_membership() -> None:
+    label_map = LabelMap((Label(1, "a", "thing"), Label(2, "b")))
+    assert "a" in label_map
+    assert "thing" in label_map
+    assert "c" not in label_map
+    assert None not in label_map
