@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import draw_pixels, encode
 from PIL import Image
 
 from odkeras.errors import ImageError
@@ -26,7 +27,6 @@ from odkeras.images import (
     read_image,
     recall_image,
 )
-from tests.conftest import draw_pixels, encode
 
 Pixels = npt.NDArray[Any]
 PIXELS = draw_pixels()
