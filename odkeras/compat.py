@@ -6,8 +6,9 @@ Call `prepare()` before the first `object_detection` import (and best before the
     compat.prepare()
     from object_detection.builders import model_builder
 
-Nothing on disk is touched. Every shim puts back one name that went away, only where it is missing, and says since when; a shim that
-is no longer needed is skipped. Works alike for `tf-object-detection-api` from PyPI and for the API's own repository on the path.
+Nothing on disk is touched. Every shim puts back one name that went away, only where it is missing, and says since
+when; a shim that is no longer needed is skipped. Works alike for `tf-object-detection-api` from PyPI and for the
+API's own repository on the path.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from odkeras.errors import SetupError
 
 INSTALL_COMMAND = "pip install --no-deps -r requirements-odapi.txt"
 
-# The packages of tf-models-official whose __init__ pulls in gin-config and most of the model garden, of which the API needs one
-# optimizer and one backbone. Without gin-config they are entered as plain folders, their __init__ not run.
+# The packages of tf-models-official whose __init__ pulls in gin-config and most of the model garden, of which the
+# API needs one optimizer and one backbone. Without gin-config they are entered as plain folders, their __init__ not
+# run.
 _BARE_OFFICIAL_PACKAGES = ("official.modeling", "official.modeling.optimization", "official.modeling.hyperparams")
 
 
@@ -33,7 +35,8 @@ def prepare() -> None:
     """Put back what the Object Detection API misses. May be called any number of times.
 
     Raises:
-        SetupError: TensorFlow is already running with Keras 3, or TensorFlow, tf-keras or the Object Detection API is not installed.
+        SetupError: TensorFlow is already running with Keras 3, or TensorFlow, tf-keras or the Object Detection API
+            is not installed.
     """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     _require("tensorflow", "pip install 'tensorflow>=2.21,<2.22'")
@@ -58,15 +61,17 @@ def _require(package: str, command: str) -> None:
 
 
 def _check_legacy_keras() -> None:
-    """The API is written for Keras 2, which TensorFlow 2.16 and later offer as tf-keras when asked to before Keras is first used."""
+    """The API is written for Keras 2, which TensorFlow 2.16 and later offer as tf-keras when asked to before Keras
+    is first used."""
     import tensorflow as tf
 
     if not tf.keras.Model.__module__.startswith("tf_keras"):
         import keras
 
         raise SetupError(
-            f"TensorFlow is already running with Keras {keras.__version__}, but the Object Detection API needs Keras 2 (tf-keras); "
-            "set TF_USE_LEGACY_KERAS=1 in the environment, or import odkeras.compat and call prepare() before anything uses tf.keras"
+            f"TensorFlow is already running with Keras {keras.__version__}, but the Object Detection API needs Keras 2 "
+            "(tf-keras); set TF_USE_LEGACY_KERAS=1 in the environment, or import odkeras.compat and call prepare() "
+            "before anything uses tf.keras"
         )
 
 
@@ -84,7 +89,8 @@ def _restore_numpy_aliases() -> None:
 
 
 def _restore_estimator_modes() -> None:
-    """`tf.compat.v1.estimator` went in TensorFlow 2.16; inputs and model_lib import it for its `ModeKeys` and type annotations."""
+    """`tf.compat.v1.estimator` went in TensorFlow 2.16; inputs and model_lib import it for its `ModeKeys` and type
+    annotations."""
     import tensorflow as tf
 
     if hasattr(tf.compat.v1, "estimator"):
@@ -121,7 +127,8 @@ def _restore_pillow_getsize() -> None:
 
 
 def _provide_tensorflow_io() -> None:
-    """tensorflow-io ends at TensorFlow 2.16; DeepMAC imports it for one colour conversion, of which this is the computation.
+    """tensorflow-io ends at TensorFlow 2.16; DeepMAC imports it for one colour conversion, of which this is the
+    computation.
 
     Source: IEC 61966-2-1 (sRGB) and CIE 15 (L*a*b*) with the D65 white point.
     """
@@ -156,7 +163,8 @@ def _provide_lvis_vis() -> None:
 
 
 def _provide_official() -> None:
-    """The model garden supplies EfficientNet and the moving-average optimizer; every other model must build without it."""
+    """The model garden supplies EfficientNet and the moving-average optimizer; every other model must build without
+    it."""
     spec = importlib.util.find_spec("official")
     if spec is None or spec.submodule_search_locations is None:
         _stub_official()
@@ -170,12 +178,17 @@ def _provide_official() -> None:
 def _stub_official() -> None:
     def missing(*_args: Any, **_kwargs: Any) -> Any:
         raise SetupError(
-            "this pipeline.config uses EfficientNet or a moving average, which come from the Python package tf-models-official; "
-            f"run: {INSTALL_COMMAND}"
+            "this pipeline.config uses EfficientNet or a moving average, which come from the Python package "
+            f"tf-models-official; run: {INSTALL_COMMAND}"
         )
 
-    for name in ("official", *_BARE_OFFICIAL_PACKAGES[:2], "official.legacy", "official.legacy.image_classification",
-                 "official.legacy.image_classification.efficientnet"):
+    for name in (
+        "official",
+        *_BARE_OFFICIAL_PACKAGES[:2],
+        "official.legacy",
+        "official.legacy.image_classification",
+        "official.legacy.image_classification.efficientnet",
+    ):
         _module(name, __path__=[])
     _module("official.modeling.optimization.ema_optimizer", ExponentialMovingAverage=missing)
     model = types.SimpleNamespace(from_name=missing)

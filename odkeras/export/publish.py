@@ -50,9 +50,9 @@ def read_export_info(version_dir: Path) -> ExportInfo | None:
 class Publisher:
     """Writes versions of one model below one directory.
 
-    The first one is a full `tf.saved_model.save` (seconds), unless a version of the same graph is there already; every later one copies
-    `saved_model.pb` and writes the variables alone (a fraction of a second). A copy loads bit-exact, because the keys of the variables in
-    the checkpoint depend on the graph only.
+    The first one is a full `tf.saved_model.save` (seconds), unless a version of the same graph is there already;
+    every later one copies `saved_model.pb` and writes the variables alone (a fraction of a second). A copy loads
+    bit-exact, because the keys of the variables in the checkpoint depend on the graph only.
 
     Args:
         inference: the model; its weights at the time of `publish` are what is written.
@@ -62,7 +62,12 @@ class Publisher:
     """
 
     def __init__(
-        self, inference: InferenceModel, export_dir: Path, label_map: LabelMap, *, clock: Callable[[], float] = time.time
+        self,
+        inference: InferenceModel,
+        export_dir: Path,
+        label_map: LabelMap,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._inference = inference
         self._export_dir = export_dir
@@ -75,7 +80,8 @@ class Publisher:
     def publish(self, step: int) -> int:
         """Write the current weights as the next version and return its number.
 
-        The version appears by a rename when it is complete and on disk. Versions are strictly increasing, also when the clock goes back.
+        The version appears by a rename when it is complete and on disk. Versions are strictly increasing, also when
+        the clock goes back.
         """
         self._export_dir.mkdir(parents=True, exist_ok=True)
         version = project.next_version(project.list_versions(self._export_dir), self._clock())

@@ -14,7 +14,8 @@ DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 class ServingModule(tf.Module):
     """What `tf.saved_model.save` writes: the weights, and one function per signature.
 
-    It tracks the variables alone, not the Keras layers, whose own functions would be saved too and cost most of the time.
+    It tracks the variables alone, not the Keras layers, whose own functions would be saved too and cost most of the
+    time.
 
     Signatures:
         serving_default: `image_bytes`, string (N,), encoded JPEG or PNG images.
@@ -53,7 +54,9 @@ class ServingModule(tf.Module):
     def _run(self, decode: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
         if self._inference.static_size is not None:
             images, true_shapes = tf.map_fn(
-                lambda item: self._inference.preprocess(decode(item)), batch, fn_output_signature=self._preprocessed_spec()
+                lambda item: self._inference.preprocess(decode(item)),
+                batch,
+                fn_output_signature=self._preprocessed_spec(),
             )
             return self._detect(images, true_shapes)
         return self._run_one_by_one(decode, batch)
@@ -74,7 +77,9 @@ class ServingModule(tf.Module):
         return tf.map_fn(detect_one, batch, fn_output_signature=spec)
 
 
-def _function(method: Callable[[tf.Tensor], dict[str, tf.Tensor]], spec: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+def _function(
+    method: Callable[[tf.Tensor], dict[str, tf.Tensor]], spec: tf.TensorSpec
+) -> tf.types.experimental.PolymorphicFunction:
     return tf.function(method, input_signature=[spec], autograph=False)
 
 

@@ -1,7 +1,9 @@
-"""Warm-up requests: TensorFlow Serving replays them before it makes a version AVAILABLE, so that the first person does not wait.
+"""Warm-up requests: TensorFlow Serving replays them before it makes a version AVAILABLE, so that the first person
+does not wait.
 
-The file is a TFRecord of `PredictionLog` messages at `assets.extra/tf_serving_warmup_requests`. The messages are public API of
-TensorFlow Serving (`apis/prediction_log.proto`, `predict.proto`, `model.proto`); declaring the few fields used saves its client package.
+The file is a TFRecord of `PredictionLog` messages at `assets.extra/tf_serving_warmup_requests`. The messages are
+public API of TensorFlow Serving (`apis/prediction_log.proto`, `predict.proto`, `model.proto`); declaring the few
+fields used saves its client package.
 """
 
 from __future__ import annotations
@@ -52,10 +54,16 @@ def _prediction_log_class() -> Any:
 
     Map entries and the nested TensorProto are declared by their wire format: a repeated key/value message, and bytes.
     """
-    file = descriptor_pb2.FileDescriptorProto(name="odkeras/prediction_log.proto", package="odkeras.serving", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="odkeras/prediction_log.proto", package="odkeras.serving", syntax="proto3"
+    )
     _add_message(file, "ModelSpec", [("signature_name", 3, _FIELD.TYPE_STRING, "")])
     _add_message(file, "Input", [("key", 1, _FIELD.TYPE_STRING, ""), ("value", 2, _FIELD.TYPE_BYTES, "")])
-    _add_message(file, "PredictRequest", [("model_spec", 1, _FIELD.TYPE_MESSAGE, "ModelSpec"), ("inputs", 2, _FIELD.TYPE_MESSAGE, "Input*")])
+    _add_message(
+        file,
+        "PredictRequest",
+        [("model_spec", 1, _FIELD.TYPE_MESSAGE, "ModelSpec"), ("inputs", 2, _FIELD.TYPE_MESSAGE, "Input*")],
+    )
     _add_message(file, "PredictLog", [("request", 1, _FIELD.TYPE_MESSAGE, "PredictRequest")])
     _add_message(file, "PredictionLog", [("predict_log", 6, _FIELD.TYPE_MESSAGE, "PredictLog")])
     pool = descriptor_pool.DescriptorPool()

@@ -36,7 +36,8 @@ def build_detection_model(model_config: Any, *, is_training: bool) -> Any:
 def create_variables(model: Any, model_config: Any) -> None:
     """Create every variable of `model` by tracing one prediction, without running it.
 
-    Building them ahead lets a training step be traced once instead of twice, and lets checkpoints be restored before it.
+    Building them ahead lets a training step be traced once instead of twice, and lets checkpoints be restored
+    before it.
     """
     height, width = _example_size_hw(model_config)
     was_training = model._is_training
@@ -101,7 +102,8 @@ class InferenceModel:
         return list(self.model.variables)
 
     def preprocess(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One RGB image, uint8 (H, W, 3), to the model's input: float32 (h, w, 3) and its true shape int32 (3,) without padding."""
+        """One RGB image, uint8 (H, W, 3), to the model's input: float32 (h, w, 3) and its true shape int32 (3,)
+        without padding."""
         images, true_shapes = self.model.preprocess(tf.cast(image, tf.float32)[tf.newaxis])
         return images[0], true_shapes[0]
 
@@ -110,10 +112,13 @@ class InferenceModel:
 
         Returns:
             float32 tensors: `detection_boxes` (N, D, 4) [ymin, xmin, ymax, xmax] normalised, `detection_scores` (N, D),
-            `detection_classes` (N, D) label-map ids, `num_detections` (N,), and `detection_masks` where the model makes them.
+            `detection_classes` (N, D) label-map ids, `num_detections` (N,), and `detection_masks` where the model
+            makes them.
         """
         predictions = self.model.predict(images, true_shapes)
         detections = self.model.postprocess(predictions, true_shapes)
         fields = standard_fields.DetectionResultFields
-        detections[fields.detection_classes] = tf.cast(detections[fields.detection_classes], tf.float32) + CLASS_ID_OFFSET
+        detections[fields.detection_classes] = (
+            tf.cast(detections[fields.detection_classes], tf.float32) + CLASS_ID_OFFSET
+        )
         return {name: tf.cast(detections[name], tf.float32) for name in _OUTPUTS if name in detections}

@@ -1,4 +1,5 @@
-"""Weights of detection models: naming them, copying them from model to model, restoring them from foreign checkpoints."""
+"""Weights of detection models: naming them, copying them from model to model, restoring them from foreign
+checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ Weights = dict[str, np.ndarray]
 def named_variables(root: Any) -> dict[str, tf.Variable]:
     """Every variable that a checkpoint of `root` would hold, by its path of attribute names.
 
-    Two models built from one config have the same paths, while the names of their variables carry counters of the process.
+    Two models built from one config have the same paths, while the names of their variables carry counters of the
+    process.
     """
     view = tf.train.TrackableView(root)
     found: dict[str, tf.Variable] = {}
@@ -83,15 +85,17 @@ def restore_fine_tune_checkpoint(model: Any, checkpoint: str, checkpoint_type: s
             feature pyramid), "full" (everything, the number of classes must agree), or what else the model offers.
 
     Raises:
-        CheckpointError: no such checkpoint, a TensorFlow 1 one, a type this model does not know, other shapes, or nothing of the feature
-            extractor is in it. The model then has the weights it had before.
+        CheckpointError: no such checkpoint, a TensorFlow 1 one, a type this model does not know, other shapes, or
+            nothing of the feature extractor is in it. The model then has the weights it had before.
     """
     _check_readable(checkpoint)
     variables = named_variables(model)
     before = snapshot(variables)
     floating = {path: variable for path, variable in variables.items() if variable.dtype.is_floating}
     for variable in floating.values():
-        variable.assign(tf.fill(variable.shape, tf.constant(np.nan, variable.dtype)))  # a NaN that stays was not restored
+        variable.assign(
+            tf.fill(variable.shape, tf.constant(np.nan, variable.dtype))
+        )  # a NaN that stays was not restored
     try:
         _restore_objects(model, checkpoint, checkpoint_type)
         restored = [path for path, variable in floating.items() if not np.isnan(np.ravel(variable.numpy())[:1]).any()]
@@ -109,14 +113,16 @@ def _check_readable(checkpoint: str) -> None:
     if not Path(f"{checkpoint}.index").is_file():
         near = sorted(str(path)[: -len(".index")] for path in Path(checkpoint).parent.glob("*.index"))
         hint = f"; there is: {', '.join(near)}" if near else ""
-        raise CheckpointError(f"fine_tune_checkpoint: no checkpoint {checkpoint!r} ({checkpoint}.index is not a file){hint}")
+        raise CheckpointError(
+            f"fine_tune_checkpoint: no checkpoint {checkpoint!r} ({checkpoint}.index is not a file){hint}"
+        )
     try:
         names = [name for name, _ in tf.train.list_variables(checkpoint)]
     except (tf.errors.OpError, ValueError) as error:
         raise CheckpointError(f"fine_tune_checkpoint: {checkpoint!r} cannot be read: {error}") from error
     if "_CHECKPOINTABLE_OBJECT_GRAPH" not in names:
         raise CheckpointError(
-            f"fine_tune_checkpoint: {checkpoint!r} is a TensorFlow 1 checkpoint; take the TensorFlow 2 version of the model"
+            f"fine_tune_checkpoint: {checkpoint!r} is a TensorFlow 1 checkpoint; take the model's TensorFlow 2 version"
         )
 
 
@@ -124,19 +130,23 @@ def _restore_objects(model: Any, checkpoint: str, checkpoint_type: str) -> None:
     try:
         objects = model.restore_from_objects(fine_tune_checkpoint_type=checkpoint_type)
     except (ValueError, NotImplementedError, KeyError) as error:
-        raise CheckpointError(f"fine_tune_checkpoint_type: {checkpoint_type!r} does not exist for this model: {error}") from error
+        raise CheckpointError(
+            f"fine_tune_checkpoint_type: {checkpoint_type!r} does not exist for this model: {error}"
+        ) from error
     try:
         tf.train.Checkpoint(**_as_trackables(objects)).restore(checkpoint).expect_partial()
     except (ValueError, tf.errors.OpError) as error:
         raise CheckpointError(
-            f"fine_tune_checkpoint: {checkpoint!r} does not fit this model with fine_tune_checkpoint_type {checkpoint_type!r} "
-            f"(another number of classes? then use type \"detection\"): {str(error).splitlines()[0]}"
+            f"fine_tune_checkpoint: {checkpoint!r} does not fit this model with fine_tune_checkpoint_type "
+            f"{checkpoint_type!r} "
+            f'(another number of classes? then use type "detection"): {str(error).splitlines()[0]}'
         ) from error
 
 
 def _as_trackables(objects: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: tf.train.Checkpoint(**_as_trackables(value)) if isinstance(value, Mapping) else value for name, value in objects.items()
+        name: tf.train.Checkpoint(**_as_trackables(value)) if isinstance(value, Mapping) else value
+        for name, value in objects.items()
     }
 
 
@@ -145,9 +155,9 @@ def _check_feature_extractor(report: RestoreReport, checkpoint: str, checkpoint_
         return
     held = ", ".join(_top_level(checkpoint))
     raise CheckpointError(
-        f"fine_tune_checkpoint: nothing of the feature extractor was found in {checkpoint!r} with fine_tune_checkpoint_type "
-        f"{checkpoint_type!r}; the checkpoint holds: {held}. It belongs to another architecture, or the type is another one: "
-        '"classification" for a backbone, "detection" or "full" for a detector'
+        f"fine_tune_checkpoint: nothing of the feature extractor was found in {checkpoint!r} with "
+        f"fine_tune_checkpoint_type {checkpoint_type!r}; the checkpoint holds: {held}. It belongs to another architecture "
+        'or has another type: "classification" for a backbone, "detection" or "full" for a detector'
     )
 
 

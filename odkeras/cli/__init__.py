@@ -1,0 +1,49 @@
+"""The `odkeras` command. Commands are thin: they parse, call one library function, and print."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from odkeras import __version__
+from odkeras.cli import hosts, project, records, serving, training
+from odkeras.errors import OdkerasError
+
+app = typer.Typer(
+    name="odkeras",
+    help="Train TensorFlow 2 Object Detection API models in the loop while a person annotates.",
+    epilog="Start with: odkeras init my_project --label cat --label dog",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        print(f"odkeras {__version__}")
+        raise typer.Exit
+
+
+project.add_commands(app)
+records.add_commands(app)
+hosts.add_commands(app)
+training.add_commands(app)
+serving.add_commands(app)
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one line and an exit code, Ctrl-C exit code 130."""
+    try:
+        app()
+    except OdkerasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,57 @@
+"""`odkeras init` and `odkeras doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("init", epilog="Example: odkeras init raccoons --label raccoon")(init)
+    app.command("doctor", epilog="Example: odkeras doctor")(doctor)
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where to write pipeline.config and label_map.pbtxt.")],
+    label: Annotated[list[str], typer.Option("--label", "-l", help="A class to detect; repeat for each.")],
+    template: Annotated[
+        str | None, typer.Option(help="A configuration of configs/ to start from; an unknown name lists them.")
+    ] = None,
+    fine_tune_checkpoint: Annotated[
+        str | None, typer.Option(help="Start from these weights: a checkpoint's path without .index.")
+    ] = None,
+    fine_tune_type: Annotated[
+        str | None, typer.Option(help="classification, detection or full; found out from the checkpoint by default.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier call.")] = False,
+) -> None:
+    """Write a project that is ready to annotate: a pipeline.config and a label map."""
+    from odkeras.init_project import DEFAULT_TEMPLATE, init_project
+
+    result = init_project(
+        directory,
+        label,
+        template=template or DEFAULT_TEMPLATE,
+        fine_tune_checkpoint=fine_tune_checkpoint,
+        fine_tune_checkpoint_type=fine_tune_type,
+        force=force,
+    )
+    for path in result.paths:
+        print(f"wrote {path}")
+    print(result.next_steps)
+
+
+def doctor() -> None:
+    """Check the installation: Python, TensorFlow, the Object Detection API, GPU, disk."""
+    from odkeras.doctor import all_ok, check_environment
+
+    checks = check_environment()
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:{width}}  {check.detail}")
+        if check.fix:
+            print(f"      {'':{width}}  -> {check.fix}")
+    if not all_ok(checks):
+        raise typer.Exit(code=3)

@@ -1,0 +1,67 @@
+"""`odkeras records`: TFRecords from known boxes and from exported answers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from odkeras.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from odkeras.data.records import RecordsReport
+
+LabelMapOption = Annotated[Path, typer.Option("--label-map", "-lmp", help="The label map (.pbtxt).")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    records = typer.Typer(help="Make TFRecords.", no_args_is_help=True)
+    records.command(
+        "from-csv",
+        epilog="Example: odkeras records from-csv train.csv train.record --label-map map.pbtxt --images images/",
+    )(from_csv)
+    records.command(
+        "from-prodigy", epilog="Example: odkeras records from-prodigy answers.jsonl train.record --label-map map.pbtxt"
+    )(from_prodigy)
+    app.add_typer(records, name="records")
+
+
+def from_csv(
+    csv: Annotated[Path, typer.Argument(help="Columns path,xmin,ymin,xmax,ymax,label; pixels; a row per box.")],
+    out: Annotated[Path, typer.Argument(help="The TFRecord to write.")],
+    label_map: LabelMapOption,
+    images: Annotated[Path | None, typer.Option(help="Where relative paths start; default: beside the CSV.")] = None,
+) -> None:
+    """Make a TFRecord from a CSV of known boxes. A row with a path alone is an image without objects."""
+    from odkeras.labels import LabelMap
+
+    loaded = LabelMap.load(label_map)
+    with progress_bar("images") as progress:
+        from odkeras.data.records import csv_to_records
+
+        report = csv_to_records(csv, out, label_map=loaded, images_dir=images or csv.parent, progress=progress)
+    _print_report(out, report)
+
+
+def from_prodigy(
+    jsonl: Annotated[Path, typer.Argument(help="Answers as `prodigy db-out` writes them.")],
+    out: Annotated[Path, typer.Argument(help="The TFRecord to write.")],
+    label_map: LabelMapOption,
+) -> None:
+    """Make a TFRecord from exported answers: the accepted ones, the latest about each image."""
+    from odkeras.labels import LabelMap
+
+    loaded = LabelMap.load(label_map)
+    with progress_bar("answers") as progress:
+        from odkeras.data.records import prodigy_to_records
+
+        report = prodigy_to_records(jsonl, out, label_map=loaded, progress=progress)
+    _print_report(out, report)
+
+
+def _print_report(out: Path, report: RecordsReport) -> None:
+    for file, reason in report.skipped:
+        print(f"skipped {file}: {reason}", file=sys.stderr)
+    print(f"{out}: {report.images} images, {report.boxes} boxes, {report.negatives} images without boxes")

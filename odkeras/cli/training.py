@@ -1,0 +1,190 @@
+"""`odkeras trainer`, `train`, `eval` and `export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from odkeras.cli import options
+from odkeras.cli.progress import progress_bar
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("trainer", epilog="Example: odkeras trainer p/pipeline.config --steps-per-epoch 200")(trainer)
+    app.command("train", epilog="Example: odkeras train p/pipeline.config --steps 3000")(train)
+    app.command("eval", epilog="Example: odkeras eval p/pipeline.config --eval-steps 100")(evaluate)
+    app.command("export", epilog="Example: odkeras export p/pipeline.config --checkpoint p/model/ckpt-3000")(export)
+
+
+def trainer(
+    config: options.Config,
+    data_dir: options.DataDir = None,
+    model_dir: options.ModelDir = None,
+    export_dir: options.ExportDir = None,
+    label_map_path: options.LabelMapPath = None,
+    steps_per_epoch: options.StepsPerEpoch = 1000,
+    batch_size: options.BatchSize = None,
+    max_checkpoints_num: options.MaxCheckpointsNum = 5,
+    temp_files_num: options.TempFilesNum = 5,
+    run_eval: options.RunEval = False,
+    eval_steps: options.EvalSteps = None,
+    replay: options.Replay = "on",
+    strategy: options.Strategy = "none",
+    serving_url: Annotated[
+        str, typer.Option(help="The model server, so that the version it serves is never deleted: http://HOST:PORT")
+    ] = "",
+    model_name: Annotated[str, typer.Option(help="Name of the model on that server.")] = "odkeras",
+    once: Annotated[bool, typer.Option("--once", help="End when nothing waits to be trained.")] = False,
+    tf_logging_level: options.TfLoggingLevel = 40,
+    stop_on_stdin_eof: Annotated[bool, typer.Option("--stop-on-stdin-eof", hidden=True)] = False,
+) -> None:
+    """Run the trainer process: answers in DATA_DIR/inbox become versions in EXPORT_DIR.
+
+    Hosts start it themselves; start it by hand to train on another machine that sees the same three directories. It
+    may be killed at any instant: the next start goes on.
+    """
+    from odkeras.errors import ConfigError
+    from odkeras.logs import configure_logging
+
+    configure_logging(tf_logging_level)
+    if replay not in ("on", "off"):
+        raise ConfigError(f"--replay must be on or off; got {replay!r}")
+    if steps_per_epoch < 1 and steps_per_epoch != -1:
+        raise ConfigError(
+            f"--steps-per-epoch must be 1 or more, or -1 for once over the training set; got {steps_per_epoch}"
+        )
+    from odkeras.pipeline import Overrides
+    from odkeras.project import Project
+    from odkeras.training.process import TrainerOptions, run_trainer
+    from odkeras.training.rounds import RoundOptions
+
+    run_trainer(
+        TrainerOptions(
+            config=config,
+            directories=Project(
+                options.beside(config, data_dir, "data"),
+                options.beside(config, model_dir, "model"),
+                options.beside(config, export_dir, "export"),
+            ),
+            rounds=RoundOptions(
+                steps_per_epoch=steps_per_epoch,
+                max_checkpoints_num=max_checkpoints_num,
+                temp_files_num=temp_files_num,
+                replay=replay == "on",
+                run_eval=run_eval,
+                eval_steps=eval_steps,
+            ),
+            overrides=Overrides(batch_size=batch_size, label_map_path=label_map_path),
+            strategy=strategy,
+            once=once,
+            stop_on_stdin_eof=stop_on_stdin_eof,
+            live_version=_live_version(serving_url, model_name),
+        )
+    )
+
+
+def _live_version(serving_url: str, model_name: str) -> Callable[[], int | None]:
+    if not serving_url:
+        return lambda: None
+    from odkeras.serving.client import ServingClient
+
+    return ServingClient(serving_url, model_name, timeout_s=2.0, retries=0).available_version
+
+
+def train(
+    config: options.Config,
+    model_dir: options.ModelDir = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Train up to this global step; default: CONFIG's num_steps.")
+    ] = None,
+    batch_size: options.BatchSize = None,
+    label_map_path: options.LabelMapPath = None,
+    max_checkpoints_num: options.MaxCheckpointsNum = 5,
+    strategy: options.Strategy = "none",
+    tf_logging_level: options.TfLoggingLevel = 40,
+) -> None:
+    """Train on CONFIG's own records, without the loop. Goes on from the newest checkpoint; Ctrl-C writes one."""
+    from odkeras.logs import configure_logging
+
+    configure_logging(tf_logging_level)
+    import signal
+    import threading
+
+    from odkeras.model.setup import prepare_setup, save_resolved
+    from odkeras.pipeline import Overrides
+    from odkeras.training.plain import train_on_records
+
+    model_dir = options.beside(config, model_dir, "model")
+    setup = prepare_setup(config, model_dir, Overrides(batch_size=batch_size, label_map_path=label_map_path), "train")
+    save_resolved(setup, model_dir)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with progress_bar("steps", steps or setup.config.train_config.num_steps) as advance:
+        result = train_on_records(
+            setup,
+            model_dir,
+            steps=steps,
+            strategy=strategy,
+            max_checkpoints_num=max_checkpoints_num,
+            on_step=lambda report: advance(report.step, note=f"loss {report.loss:.3f}"),
+            should_stop=stop.is_set,
+        )
+    loss = "" if result.loss is None else f", loss {result.loss:.3f}"
+    print(f"{result.steps} steps in {result.seconds:.0f} s{loss}; checkpoints in {model_dir}")
+
+
+def evaluate(
+    config: options.Config,
+    model_dir: options.ModelDir = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Judge this checkpoint; default: the newest.")] = None,
+    eval_steps: options.EvalSteps = None,
+    label_map_path: options.LabelMapPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    tf_logging_level: options.TfLoggingLevel = 40,
+) -> None:
+    """Evaluate a checkpoint on CONFIG's eval_input_reader, with CONFIG's metrics_set."""
+    from odkeras.logs import configure_logging
+
+    configure_logging(tf_logging_level, verbose=False)
+    import json
+
+    from odkeras.model.setup import prepare_setup
+    from odkeras.pipeline import Overrides
+    from odkeras.training.evaluate import evaluate_checkpoint
+
+    model_dir = options.beside(config, model_dir, "model")
+    setup = prepare_setup(config, model_dir, Overrides(label_map_path=label_map_path), "eval")
+    with progress_bar("examples", eval_steps) as advance:
+        metrics = evaluate_checkpoint(
+            setup, model_dir, checkpoint=checkpoint, max_examples=eval_steps, progress=advance
+        )
+    if as_json:
+        print(json.dumps(metrics))
+        return
+    for name, value in metrics.items():
+        print(f"{value:8.4f}  {name}")
+
+
+def export(
+    config: options.Config,
+    model_dir: options.ModelDir = None,
+    export_dir: options.ExportDir = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Export this checkpoint; default: the newest, if any.")] = None,
+    label_map_path: options.LabelMapPath = None,
+    tf_logging_level: options.TfLoggingLevel = 40,
+) -> None:
+    """Publish a SavedModel version for TensorFlow Serving. Without a checkpoint: freshly built weights."""
+    from odkeras.logs import configure_logging
+
+    configure_logging(tf_logging_level, verbose=False)
+    from odkeras.export.command import export_version
+    from odkeras.model.setup import prepare_setup
+    from odkeras.pipeline import Overrides
+
+    model_dir = options.beside(config, model_dir, "model")
+    setup = prepare_setup(config, model_dir, Overrides(label_map_path=label_map_path), "export")
+    result = export_version(setup, model_dir, options.beside(config, export_dir, "export"), checkpoint=checkpoint)
+    print(f"{result.directory}: step {result.step}, from {result.source}")

@@ -1,0 +1,166 @@
+"""From the inbox to a TFRecord: takes the batches that wait and makes one record of them.
+
+It may be killed between any two lines: a batch leaves the inbox only when everything it says is on disk, and a
+batch whose examples are in a record already is recognised by its name and not taken again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odkeras import inbox, project
+from odkeras.data import records
+from odkeras.data.replay import ReplayStore
+from odkeras.errors import AnswerError
+from odkeras.images import DEFAULT_MAX_PIXELS
+from odkeras.labels import LabelMap
+from odkeras.project import Project
+from odkeras.tasks import Annotation, read_answer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What one visit to the inbox brought.
+
+    Args:
+        batches: names of the batches that were taken.
+        record: the new TFRecord; None when no answer was to be trained on.
+        accepted: images in the record.
+        withdrawn: rejected or ignored answers.
+        unusable: answers that went to rejected.jsonl.
+        problems: boxes that were left out of accepted answers, with the reason.
+    """
+
+    batches: tuple[str, ...] = ()
+    record: Path | None = None
+    accepted: int = 0
+    withdrawn: int = 0
+    unusable: int = 0
+    problems: tuple[str, ...] = ()
+
+
+def take_batches(
+    directories: Project,
+    store: ReplayStore,
+    label_map: LabelMap,
+    *,
+    after_record: int = 0,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    clock: Callable[[], float] = time.time,
+) -> Intake:
+    """Move every waiting batch into one new record.
+
+    Args:
+        directories: where the inbox is and the record goes.
+        store: told of the new examples and of the images withdrawn.
+        label_map: translates the labels.
+        after_record: the new record's number will be larger.
+        max_pixels: larger images are refused.
+        clock: seconds since the epoch, for the record's number.
+
+    Raises:
+        InboxError: a batch cannot be read.
+        RecordError: the record cannot be written; the batches stay in the inbox.
+    """
+    paths = [path for path in inbox.list_batches(directories.inbox_dir) if not _was_taken(path, store)]
+    if not paths:
+        return Intake()
+    answers = _Answers(label_map, max_pixels)
+    for path in paths:
+        answers.read(path)
+    _note_rejected(directories.rejected_path, answers.rejected)
+    store.withdraw(answers.withdrawn)
+    record = (
+        _write_record(directories, answers.annotations, label_map, after_record, clock) if answers.annotations else None
+    )
+    if record is not None:
+        store.add_record(record)
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return Intake(
+        batches=tuple(path.name for path in paths),
+        record=record,
+        accepted=len(answers.annotations),
+        withdrawn=len(answers.withdrawn),
+        unusable=len(answers.rejected),
+        problems=tuple(answers.problems),
+    )
+
+
+def _was_taken(path: Path, store: ReplayStore) -> bool:
+    """A crash came after the record was written and before the batch was deleted."""
+    if path.name not in store.batches:
+        return False
+    path.unlink(missing_ok=True)
+    return True
+
+
+class _Answers:
+    """The answers of several batches, the latest one about each image."""
+
+    def __init__(self, label_map: LabelMap, max_pixels: int) -> None:
+        self._label_map = label_map
+        self._max_pixels = max_pixels
+        self.annotations: dict[str, Annotation] = {}
+        self.withdrawn: dict[str, str] = {}
+        self.rejected: list[dict[str, Any]] = []
+        self.problems: list[str] = []
+
+    def read(self, path: Path) -> None:
+        for number, (answer, error) in enumerate(inbox.read_batch(path), start=1):
+            try:
+                if answer is None:
+                    raise AnswerError(error or "empty")
+                self._take(answer, path.name)
+            except AnswerError as reason:
+                _log.warning("%s, answer %d: %s", path.name, number, reason)
+                self.rejected.append({"batch": path.name, "number": number, "reason": str(reason), "answer": answer})
+
+    def _take(self, answer: dict[str, Any], batch: str) -> None:
+        read = read_answer(answer, self._label_map, batch=batch, max_pixels=self._max_pixels)
+        for problem in read.problems:
+            _log.warning("%s: %s", batch, problem)
+        self.problems.extend(read.problems)
+        if read.annotation is not None:
+            self.annotations[read.annotation.image_id] = read.annotation
+            self.withdrawn.pop(read.annotation.image_id, None)
+        elif read.withdrawn_image_id is not None:
+            self.annotations.pop(read.withdrawn_image_id, None)
+            self.withdrawn[read.withdrawn_image_id] = batch
+
+
+def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append what is not there yet: after a crash the same batch is read again."""
+    if not rows:
+        return
+    known = {(row.get("batch"), row.get("number")) for row in project.read_jsonl(path)}
+    project.append_jsonl(path, [row for row in rows if (row["batch"], row["number"]) not in known])
+
+
+def _write_record(
+    directories: Project,
+    annotations: dict[str, Annotation],
+    label_map: LabelMap,
+    after: int,
+    clock: Callable[[], float],
+) -> Path:
+    last = max([after, *(record_number(path) for path in directories.train_records())])
+    path = directories.data_dir / f"{project.next_version([last], clock())}_train.record"
+    examples = (
+        records.example_from_annotation(annotation, label_map).SerializeToString()
+        for annotation in annotations.values()
+    )
+    records.write_records(path, examples)
+    return path
+
+
+def record_number(path: Path) -> int:
+    """The number in `<number>_train.record`; later rounds have larger ones."""
+    return int(path.name.partition("_")[0])

@@ -1,0 +1,189 @@
+"""Every example annotated so far: where it lies in the data directory's TFRecords, and which of them count.
+
+The latest answer about an image wins, and a rejected or ignored image no longer counts. Only positions are kept in
+memory, so that it does not grow with the images.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import tensorflow as tf
+
+from odkeras.data import records
+from odkeras.errors import RecordError
+from odkeras.project import Project, append_jsonl, read_jsonl
+
+_LENGTH = struct.Struct("<Q")  # a TFRecord entry: length, its checksum, data, checksum of the data
+_CHECKSUM_SIZE = 4
+
+
+@dataclass(frozen=True)
+class StoredExample:
+    """Position of one serialized `tf.train.Example` in a TFRecord file.
+
+    Args:
+        image_id: stable id of the image.
+        batch: name of the inbox batch whose answer it is; later batches have larger names.
+        path: the TFRecord file.
+        offset: first byte of the example.
+        length: number of bytes.
+    """
+
+    image_id: str
+    batch: str
+    path: Path
+    offset: int
+    length: int
+
+    def read(self) -> bytes:
+        """Raises: RecordError: the file is gone or shorter than it was."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.length)
+        except OSError as error:
+            raise RecordError(f"cannot read {self.path}: {error.strerror}") from error
+        if len(data) != self.length:
+            raise RecordError(
+                f"{self.path} ends at an example that should have {self.length} bytes; it has {len(data)}"
+            )
+        return data
+
+
+class ReplayStore:
+    """The examples of one data directory.
+
+    Args:
+        project: the directories.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._examples: dict[str, StoredExample] = {}
+        self._withdrawn: dict[str, str] = {}
+        self.batches: set[str] = set()
+
+    def load(self) -> None:
+        """Read what the directory holds.
+
+        Raises:
+            RecordError: a record is damaged.
+        """
+        for row in read_jsonl(self._project.withdrawn_path):
+            self._note_withdrawal(str(row["image_id"]), str(row["batch"]))
+        self._index([self._project.replay_record, *self._project.train_records()])
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def examples(self, only: Collection[Path] | None = None) -> list[StoredExample]:
+        """The examples that count, oldest answer first; `only` those that lie in these files."""
+        chosen = [example for example in self._examples.values() if only is None or example.path in only]
+        return sorted(chosen, key=lambda example: (example.batch, example.image_id))
+
+    def add_record(self, path: Path) -> None:
+        """Take in a record that was just written."""
+        self._index([path])
+
+    def withdraw(self, batch_by_image_id: dict[str, str]) -> None:
+        """Durably take images out of training, by answers of the named batches. A later accept brings them back."""
+        new = {
+            image_id: batch
+            for image_id, batch in batch_by_image_id.items()
+            if self._withdrawn.get(image_id, "") < batch
+        }
+        append_jsonl(
+            self._project.withdrawn_path, [{"image_id": image_id, "batch": batch} for image_id, batch in new.items()]
+        )
+        for image_id, batch in new.items():
+            self._note_withdrawal(image_id, batch)
+
+    def compact(self, keep: int) -> list[Path]:
+        """Move what left the newest `keep` records into replay.record; returns the deleted records. keep <= 0 keeps
+        all.
+
+        A crash in between leaves examples in both, which does no harm.
+        """
+        files = self._project.train_records()
+        leaving = files[:-keep] if keep > 0 else []
+        if not leaving:
+            return []
+        target = self._project.replay_record
+        moving = self.examples(only={target, *leaving})
+        records.write_records(target, (example.read() for example in moving))
+        for path in leaving:
+            path.unlink(missing_ok=True)
+        self._index([target])
+        return leaving
+
+    def _note_withdrawal(self, image_id: str, batch: str) -> None:
+        self._withdrawn[image_id] = max(batch, self._withdrawn.get(image_id, ""))
+        stored = self._examples.get(image_id)
+        if stored is not None and stored.batch <= batch:
+            del self._examples[image_id]
+
+    def _index(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            for example in index_record(path):
+                self.batches.add(example.batch)
+                self._offer(example)
+
+    def _offer(self, example: StoredExample) -> None:
+        known = self._examples.get(example.image_id)
+        if (known is None or example.batch >= known.batch) and self._withdrawn.get(
+            example.image_id, ""
+        ) < example.batch:
+            self._examples[example.image_id] = example
+
+
+def index_record(path: Path) -> list[StoredExample]:
+    """Where each example of a TFRecord lies; none when there is no such file.
+
+    Raises:
+        RecordError: not a TFRecord, or cut off.
+    """
+    try:
+        with path.open("rb") as file:
+            return list(_scan(path, file))
+    except FileNotFoundError:
+        return []
+
+
+def _scan(path: Path, file: BinaryIO) -> Iterator[StoredExample]:
+    while header := file.read(_LENGTH.size + _CHECKSUM_SIZE):
+        offset = file.tell()
+        length = _LENGTH.unpack(header[: _LENGTH.size])[0] if len(header) == _LENGTH.size + _CHECKSUM_SIZE else -1
+        data = file.read(length) if 0 <= length < 1 << 40 else b""
+        if len(data) != length or len(file.read(_CHECKSUM_SIZE)) != _CHECKSUM_SIZE:
+            raise RecordError(f"{path} is damaged at byte {offset}; move it away to go on without its examples")
+        image_id, batch = _identity(data, path)
+        yield StoredExample(image_id, batch, path, offset, length)
+
+
+def _identity(data: bytes, path: Path) -> tuple[str, str]:
+    try:
+        features = tf.train.Example.FromString(data).features.feature
+    except Exception as error:  # protobuf's DecodeError has no stable home
+        raise RecordError(f"{path} holds something else than tf.train.Example: {error}") from error
+    return _text(features, "image/source_id"), _text(features, records.BATCH_FEATURE)
+
+
+def _text(features: tf.train.Features, name: str) -> str:
+    values = features[name].bytes_list.value if name in features else ()
+    return values[0].decode("utf-8", "replace") if values else ""
+
+
+def shuffled_forever(examples: Sequence[StoredExample], seed: int | None = None) -> Iterator[bytes]:
+    """The serialized examples again and again, in a new order each time. Nothing at all when there are none."""
+    order = list(examples)
+    generator = random.Random(seed)
+    while order:
+        generator.shuffle(order)
+        for example in order:
+            yield example.read()

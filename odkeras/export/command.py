@@ -1,0 +1,58 @@
+"""`odkeras export`: one version from a checkpoint, or from freshly built weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from odkeras.errors import CheckpointError
+from odkeras.export.publish import Publisher
+from odkeras.model.checkpoint import checkpoint_step, list_checkpoints, restore_newest
+from odkeras.model.inference import InferenceModel
+from odkeras.model.setup import Setup
+from odkeras.model.weights import restore_fine_tune_checkpoint
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was exported.
+
+    Args:
+        directory: the version directory.
+        source: where the weights came from, for a person.
+        step: training steps behind them.
+    """
+
+    directory: Path
+    source: str
+    step: int
+
+
+def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoint: str | None = None) -> ExportResult:
+    """Publish the newest checkpoint of `model_dir`, or `checkpoint`, as the next version below `export_dir`.
+
+    Without any checkpoint the fine-tune checkpoint of the config is taken, else freshly built weights.
+
+    Raises:
+        CheckpointError: `checkpoint` does not exist, or does not fit the model.
+    """
+    if checkpoint is not None and not Path(f"{checkpoint}.index").is_file():
+        known = ", ".join(Path(path).name for path in list_checkpoints(model_dir)) or "none"
+        raise CheckpointError(f"no checkpoint {checkpoint!r}; in {model_dir} there are: {known}")
+    inference = InferenceModel(setup.config.model)
+    found = restore_newest(inference.model, [checkpoint] if checkpoint else list_checkpoints(model_dir))
+    source, step = _describe(inference, setup, found)
+    version = Publisher(inference, export_dir, setup.label_map).publish(step)
+    return ExportResult(export_dir / str(version), source, step)
+
+
+def _describe(inference: InferenceModel, setup: Setup, found: str | None) -> tuple[str, int]:
+    if found is not None:
+        return f"checkpoint {found}", checkpoint_step(found)
+    train = setup.config.train_config
+    if train.fine_tune_checkpoint:
+        report = restore_fine_tune_checkpoint(
+            inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type
+        )
+        return f"{train.fine_tune_checkpoint} ({report})", 0
+    return "freshly built weights", 0

@@ -1,0 +1,72 @@
+"""From a path to a pipeline.config to what a training needs: resolved, checked, saved beside the run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from odkeras.labels import LabelMap
+from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
+from odkeras.pipeline import (
+    Overrides,
+    PipelineConfig,
+    Purpose,
+    apply_overrides,
+    check_pipeline,
+    fine_tune_checkpoint_of,
+    fine_tune_type_of,
+    label_map_path_of,
+    load_pipeline,
+    num_classes,
+    raise_for_problems,
+    save_pipeline,
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A configuration that can be trained.
+
+    Args:
+        config: a resolved `TrainEvalPipelineConfig`.
+        label_map: the one it uses.
+    """
+
+    config: PipelineConfig
+    label_map: LabelMap
+
+
+def prepare_setup(path: Path, model_dir: Path, overrides: Overrides, purpose: Purpose) -> Setup:
+    """Load a pipeline.config, apply what the command line says, check it.
+
+    Without a `fine_tune_checkpoint` that can be used (none given, or the placeholder of a downloaded config) the
+    model starts from random weights.
+
+    Raises:
+        ConfigError: it cannot be read, or has problems; all of them are named with what to do.
+        LabelMapError: no label map that can be read.
+    """
+    loaded = load_pipeline(path)
+    label_map = LabelMap.load(overrides.label_map_path or label_map_path_of(loaded) or "label_map.pbtxt")
+    config = apply_overrides(loaded, overrides)
+    checkpoints = list_checkpoints(model_dir)
+    step = checkpoint_step(checkpoints[-1]) if checkpoints else None
+    problems = check_pipeline(config, label_map=label_map, purpose=purpose, step=step)
+    for problem in problems:
+        if problem.severity == "warning":
+            _log.warning("%s: %s", path, problem)
+    raise_for_problems(problems, source=str(path))
+    config.train_config.fine_tune_checkpoint = fine_tune_checkpoint_of(config) or ""
+    if config.train_config.fine_tune_checkpoint:
+        config.train_config.fine_tune_checkpoint_type = fine_tune_type_of(config)
+    _log.info("%s: %d classes, batch size %d", path, num_classes(config), config.train_config.batch_size)
+    return Setup(config, label_map)
+
+
+def save_resolved(setup: Setup, model_dir: Path) -> None:
+    """Write the configuration as it is used to `model_dir/pipeline.config`."""
+    model_dir.mkdir(parents=True, exist_ok=True)
+    save_pipeline(setup.config, model_dir / "pipeline.config")

@@ -1,0 +1,101 @@
+"""The input pipeline: the Object Detection API's own decoding, augmentation and padding over sources of our choice.
+
+It is built without autograph, which the API's functions do not need and which takes most of the building time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+from object_detection import inputs as odapi_inputs
+from object_detection.builders import dataset_builder, decoder_builder
+
+from odkeras.errors import ConfigError
+
+SourceFunction = Callable[[], Iterator[bytes]]
+_PREFETCHED_BATCHES = 2
+
+
+def example_source(generate: SourceFunction) -> tf.data.Dataset:
+    """A dataset of serialized `tf.train.Example`s; every new iterator calls `generate` anew, without building
+    anything anew."""
+    return tf.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec([], tf.string))
+
+
+def training_dataset(
+    config: Any, model: Any, source: tf.data.Dataset | None = None, input_context: Any = None
+) -> tf.data.Dataset:
+    """Augmented, resized, padded batches, without end.
+
+    Args:
+        config: a resolved `TrainEvalPipelineConfig`; `train_config` and `train_input_reader` are honoured.
+        model: the `DetectionModel` whose `preprocess` prepares the images.
+        source: serialized examples; None reads the records that `train_input_reader` names.
+        input_context: of a `tf.distribute.Strategy`, to read this worker's share and batch size.
+
+    Returns:
+        Pairs (features, labels) of dictionaries of tensors, as `object_detection.inputs.train_input` describes them.
+
+    Raises:
+        ConfigError: no records, or a configuration that the API refuses.
+    """
+    build = dataset_builder.build if source is None else _builder_over(source)
+
+    def make() -> tf.data.Dataset:
+        return odapi_inputs.train_input(
+            config.train_config, config.train_input_reader, config.model, model=model, input_context=input_context
+        )
+
+    dataset = _with_builder(build, make, "train_input_reader")
+    return dataset if source is not None else dataset.repeat()
+
+
+def evaluation_dataset(config: Any, model: Any, reader: Any) -> tf.data.Dataset:
+    """The examples that `reader` (one of `eval_input_reader`) names, once, in batches of one.
+
+    Raises:
+        ConfigError: no records, or a configuration that the API refuses.
+    """
+
+    def make() -> tf.data.Dataset:
+        return odapi_inputs.eval_input(config.eval_config, reader, config.model, model=model)
+
+    return _with_builder(dataset_builder.build, make, "eval_input_reader")
+
+
+def _with_builder(
+    build: Callable[..., tf.data.Dataset], make: Callable[[], tf.data.Dataset], field: str
+) -> tf.data.Dataset:
+    builders: dict[str, Any] = odapi_inputs.INPUT_BUILDER_UTIL_MAP  # the API's own place to put another reader in
+    usual = builders["dataset_build"]
+    builders["dataset_build"] = build
+    try:
+        return tf.autograph.experimental.do_not_convert(make)()
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise ConfigError(f"{field}: the input pipeline cannot be built: {error}") from error
+    finally:
+        builders["dataset_build"] = usual
+
+
+def _builder_over(source: tf.data.Dataset) -> Callable[..., tf.data.Dataset]:
+    """A stand-in for `dataset_builder.build` that reads `source` instead of files."""
+
+    def build(
+        reader: Any,
+        batch_size: int | None = None,
+        transform_input_data_fn: Callable[[Mapping[str, tf.Tensor]], Any] | None = None,
+        input_context: Any = None,
+        reduce_to_frame_fn: Any = None,
+    ) -> tf.data.Dataset:
+        dataset = source
+        if input_context is not None:
+            dataset = dataset.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
+            batch_size = input_context.get_per_replica_batch_size(batch_size)
+        dataset = dataset.map(decoder_builder.build(reader).decode, tf.data.AUTOTUNE)
+        if transform_input_data_fn is not None:
+            dataset = dataset.map(transform_input_data_fn, tf.data.AUTOTUNE)
+        return dataset.batch(batch_size, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
+
+    return build

@@ -1,0 +1,409 @@
+"""The outer loop: answers in, versions out.
+
+    with open_rounds(options) as rounds:
+        rounds.start()              # publishes a first version when there is none
+        while not stop.is_set():
+            rounds.run_pending() or stop.wait(0.2)
+
+A round takes every waiting batch, writes one record, trains, saves a checkpoint, publishes a version, evaluates if
+asked to, and deletes what is no longer kept. Every step of it may be the last one of the process: the next start
+goes on from what is on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from odkeras import project
+from odkeras.data.intake import Intake, record_number, take_batches
+from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
+from odkeras.errors import SetupError, TrainingError
+from odkeras.export.publish import Publisher, apply_retention, graph_fingerprint, read_export_info
+from odkeras.labels import LabelMap
+from odkeras.model.checkpoint import checkpoint_step, list_checkpoints, restore_newest
+from odkeras.model.inference import InferenceModel
+from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint
+from odkeras.project import Project
+from odkeras.training.evaluate import evaluate
+from odkeras.training.inputs import example_source, training_dataset
+from odkeras.training.status import StatusFile
+from odkeras.training.store import CheckpointStore
+from odkeras.training.summaries import TrainingSummaries
+from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_bucket
+
+_log = logging.getLogger(__name__)
+
+_LOCK_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class RoundOptions:
+    """How rounds go.
+
+    Args:
+        steps_per_epoch: steps of a round; -1 = once over the training set.
+        max_checkpoints_num: checkpoints kept; 0 or less keeps all.
+        temp_files_num: records and versions kept; 0 or less keeps all. Older records are merged into replay.record,
+            nothing is lost.
+        replay: train on everything so far; False trains on the newest answers only, as the 2019 recipe did.
+        run_eval: evaluate after each round on the examples that `eval_input_reader` names.
+        eval_steps: evaluate on at most this many examples; None or 0 = all.
+        checkpoint_every_s: in long rounds, seconds between checkpoints.
+    """
+
+    steps_per_epoch: int = 1000
+    max_checkpoints_num: int = 5
+    temp_files_num: int = 5
+    replay: bool = True
+    run_eval: bool = False
+    eval_steps: int | None = None
+    checkpoint_every_s: float = 60.0
+
+
+class Rounds:
+    """One trainer's life. Use `open_rounds`, which takes the lock on the model directory.
+
+    Args:
+        config: a resolved, checked `TrainEvalPipelineConfig`.
+        label_map: of the project.
+        directories: the three of them.
+        options: how rounds go.
+        strategy: how to distribute the step.
+        live_version: tells which version is being served, so that it is never deleted; None when nobody knows.
+        should_stop: asked between steps.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        label_map: LabelMap,
+        directories: Project,
+        options: RoundOptions,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        live_version: Callable[[], int | None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._config = config
+        self._label_map = label_map
+        self._directories = directories
+        self._options = options
+        self._strategy = strategy
+        self._live_version = live_version
+        self._should_stop = should_stop
+        self.status = StatusFile(directories.status_path)
+        self._store = ReplayStore(directories)
+        self._chosen: list[StoredExample] = []
+
+    def start(self) -> None:
+        """Build the models, publish a first version if there is none, trace the step.
+
+        Raises:
+            OdkerasError: the configuration, the checkpoints or the directories cannot be used.
+        """
+        self.status.update(state="building", reason="building the model")
+        self._inference = InferenceModel(self._config.model)
+        self._publisher = Publisher(self._inference, self._directories.export_dir, self._label_map)
+        self._inference_variables = named_variables(self._inference.model)
+        checkpoint = self._load_weights()
+        self._publish_if_behind(checkpoint)
+        self.status.update(state="building", reason="building the training step")
+        self._trainer = Trainer(self._config, self._strategy)
+        self._checkpoints = CheckpointStore(
+            self._trainer, self._directories.model_dir, self._options.max_checkpoints_num
+        )
+        if checkpoint is None:
+            self._trainer.start_from(self._inference_variables)
+        else:
+            self._checkpoints.restore()
+        self._store.load()
+        self._report_unreported_round()
+        self._dataset = self._build_dataset()
+        self._trainer.trace(self._dataset.element_spec)
+        self._summaries = TrainingSummaries(self._directories.model_dir)
+        self._summaries.text("pipeline.config", str(self._config))
+        self._summaries.text("label_map", self._label_map.to_pbtxt())
+        self.status.update(round=int(self._checkpoints.loop.round.numpy()), step=self._trainer.step)
+        self._wait("no answers yet" if not len(self._store) else "no new answers")
+
+    def run_pending(self) -> bool:
+        """Run one round if there is something to train on; returns whether there was.
+
+        A round whose loss stays non-finite is given up with its reason in status.json and metrics.jsonl; its
+        answers stay in the training set.
+        """
+        started = time.monotonic()
+        loop = self._checkpoints.loop
+        trained = int(loop.trained_record.numpy())
+        intake = take_batches(self._directories, self._store, self._label_map, after_record=trained)
+        records_s = time.monotonic() - started
+        new_records = [path for path in self._directories.train_records() if record_number(path) > trained]
+        if not new_records:
+            if intake.batches:
+                self._wait(_why_nothing_trains(intake))
+            return False
+        self._chosen = self._store.examples(None if self._options.replay else new_records)
+        if self._chosen:
+            self._run_round(new_records, intake, records_s)
+        else:
+            self._finish_records(new_records)
+            self._wait("every image of the newest answers was rejected or ignored later")
+        return True
+
+    def beat(self) -> None:
+        """Show that the trainer is alive while it waits."""
+        self.status.write()
+
+    def close(self) -> None:
+        """Say goodbye in status.json; may be called twice."""
+        if hasattr(self, "_summaries"):
+            self._summaries.close()
+        if self.status.current.state != "failed":
+            self.status.update(state="stopped", reason="the trainer was stopped")
+
+    def fail(self, reason: str) -> None:
+        self.status.update(state="failed", reason=reason)
+
+    def _load_weights(self) -> str | None:
+        """Give the inference model the newest checkpoint, else the fine-tune checkpoint, else leave its fresh
+        weights."""
+        checkpoint = restore_newest(self._inference.model, list_checkpoints(self._directories.model_dir))
+        train = self._config.train_config
+        if checkpoint is not None:
+            _log.info("going on from %s", checkpoint)
+        elif train.fine_tune_checkpoint:
+            report = restore_fine_tune_checkpoint(
+                self._inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type or "detection"
+            )
+            _log.info("fine-tuning from %s: %s", train.fine_tune_checkpoint, report)
+        else:
+            _log.info("starting from freshly built weights")
+        return checkpoint
+
+    def _publish_if_behind(self, checkpoint: str | None) -> None:
+        """A version that is there is served as it is, unless it is another model's or older than the checkpoint."""
+        versions = project.list_versions(self._directories.export_dir)
+        step = checkpoint_step(checkpoint) if checkpoint else 0
+        if versions:
+            self.status.update(version=versions[-1])
+            info = read_export_info(self._directories.export_dir / str(versions[-1]))
+            if info is None or (info.graph == graph_fingerprint(self._config.model) and info.step >= step):
+                return
+        self._publish(step)
+
+    def _publish(self, step: int) -> int:
+        self.status.update(state="publishing", reason=f"publishing the weights of step {step}")
+        version = self._publisher.publish(step)
+        _log.info("published version %d (step %d)", version, step)
+        self.status.update(version=version)
+        return version
+
+    def _build_dataset(self) -> tf.data.Dataset:
+        source = example_source(lambda: shuffled_forever(self._chosen))
+        if self._strategy is None:
+            return training_dataset(self._config, self._trainer.model, source)
+        return self._strategy.distribute_datasets_from_function(
+            lambda context: training_dataset(self._config, self._trainer.model, source, context)
+        )
+
+    def _run_round(self, new_records: list[Path], intake: Intake, records_s: float) -> None:
+        steps = self._open_round(new_records)
+        started = time.monotonic()
+        failure = ""
+        try:
+            result = self._train(steps)
+        except TrainingError as error:
+            failure, result = str(error), TrainingResult(0, 0.0, None)
+        train_s = time.monotonic() - started
+        self._note_bad_images()
+        if self._should_stop() and not failure:
+            self._checkpoints.save()  # the next start finishes the round
+            return
+        seconds = {"records_s": records_s, "train_s": train_s}
+        self._close_round(new_records, intake, result, seconds, failure)
+
+    def _open_round(self, new_records: list[Path]) -> int:
+        """Note in the state of the loop where this round ends; a round that was interrupted goes on."""
+        loop, newest = self._checkpoints.loop, record_number(new_records[-1])
+        if int(loop.open_record.numpy()) != newest or int(loop.round_end_step.numpy()) <= self._trainer.step:
+            steps = self._options.steps_per_epoch
+            if steps < 0:
+                steps = math.ceil(len(self._chosen) / self._config.train_config.batch_size)
+            loop.open_record.assign(newest)
+            loop.round_end_step.assign(self._trainer.step + steps)
+        steps = int(loop.round_end_step.numpy()) - self._trainer.step
+        self.status.update(
+            state="training",
+            reason=f"training on {len(self._chosen)} images",
+            round=int(loop.round.numpy()) + 1,
+            round_step=0,
+            round_steps=steps,
+        )
+        return steps
+
+    def _train(self, steps: int) -> TrainingResult:
+        progress = _RoundProgress(self, steps)
+        batches = iter(self._dataset)
+        return self._trainer.train(batches, steps, on_step=progress.on_step, should_stop=self._should_stop)
+
+    def _close_round(
+        self, new_records: list[Path], intake: Intake, result: TrainingResult, seconds: dict[str, float], failure: str
+    ) -> None:
+        batches = sorted({*intake.batches, *_batches_in(new_records)})
+        started = time.monotonic()
+        self._finish_records(new_records)
+        seconds["checkpoint_s"] = time.monotonic() - started
+        started = time.monotonic()
+        if not failure:
+            copy_weights(self._trainer.weights_for_prediction(), self._inference_variables)
+            self._publish(self._trainer.step)
+        seconds["publish_s"] = time.monotonic() - started
+        row = self._report_round(batches, result, seconds, failure)
+        self._summaries.rate(
+            self._trainer.step, result.steps / max(seconds["train_s"], 1e-9), self._config.train_config.batch_size
+        )
+        self._summaries.round(self._trainer.step, row)
+        if self._options.run_eval and not failure:
+            self._evaluate(row["round"])
+        self._collect_garbage()
+        self._wait(f"the last round failed: {failure}" if failure else "no new answers")
+
+    def _report_round(
+        self, batches: list[str], result: TrainingResult, seconds: dict[str, float], failure: str = ""
+    ) -> dict[str, Any]:
+        row = {
+            "kind": "round",
+            "round": int(self._checkpoints.loop.round.numpy()),
+            "step": self._trainer.step,
+            "steps": result.steps,
+            "examples": len(self._chosen),
+            "loss": result.loss,
+            **{name: round(value, 3) for name, value in seconds.items()},
+            "version": self.status.current.version,
+            "batches": batches,
+            **({"failed": failure} if failure else {}),
+            "time": time.time(),
+        }
+        project.append_jsonl(self._directories.metrics_path, [row])
+        return row
+
+    def _report_unreported_round(self) -> None:
+        """The process ended after the checkpoint of a round and before its line in metrics.jsonl."""
+        rows = [row for row in project.read_jsonl(self._directories.metrics_path) if row.get("kind") == "round"]
+        if int(self._checkpoints.loop.round.numpy()) <= max([0, *(int(row["round"]) for row in rows)]):
+            return
+        reported = {name for row in rows for name in row["batches"]}
+        trained = int(self._checkpoints.loop.trained_record.numpy())
+        records = [path for path in self._directories.train_records() if record_number(path) <= trained]
+        self._chosen = self._store.examples()
+        self._report_round(
+            sorted(set(_batches_in(records)) - reported),
+            TrainingResult(0, 0.0, None),
+            {"train_s": 0.0, "publish_s": 0.0},
+        )
+
+    def _finish_records(self, records: list[Path]) -> None:
+        """Count the records as trained, durably."""
+        loop = self._checkpoints.loop
+        loop.round.assign_add(1)
+        loop.trained_record.assign(record_number(records[-1]))
+        loop.open_record.assign(0)
+        self._checkpoints.save()
+
+    def _evaluate(self, round_number: int) -> None:
+        self.status.update(state="evaluating", reason="evaluating on the validation examples")
+        metrics = evaluate(self._inference, self._config, max_examples=self._options.eval_steps)
+        step = self._trainer.step
+        self._summaries.evaluation(step, metrics)
+        row = {"kind": "evaluation", "round": round_number, "step": step, "metrics": metrics, "time": time.time()}
+        project.append_jsonl(self._directories.metrics_path, [row])
+
+    def _collect_garbage(self) -> None:
+        keep = self._options.temp_files_num
+        apply_retention(self._directories.export_dir, keep, self._live_version())
+        self._store.compact(keep)
+
+    def _note_bad_images(self) -> None:
+        bad = self._trainer.bad_images
+        if bad:
+            images = [example.image_id for example in self._chosen if image_bucket(example.image_id) in bad]
+            _log.error("the loss was not finite in batches with these images: %s", ", ".join(images))
+
+    def _wait(self, reason: str) -> None:
+        self.status.update(state="waiting", reason=reason, round_step=0, round_steps=0)
+
+
+class _RoundProgress:
+    """Listens to the steps of a round: status, summaries, and a checkpoint now and then."""
+
+    def __init__(self, rounds: Rounds, steps: int) -> None:
+        self._rounds = rounds
+        self._done = 0
+        self._steps = steps
+        self._saved_s = time.monotonic()
+
+    def on_step(self, report: StepReport) -> None:
+        rounds = self._rounds
+        self._done += 1
+        rounds.status.update(step=report.step, round_step=self._done, loss=report.loss)
+        rounds._summaries.step(report)
+        if time.monotonic() - self._saved_s > rounds._options.checkpoint_every_s and self._done < self._steps:
+            rounds._checkpoints.save()
+            self._saved_s = time.monotonic()
+
+
+def _why_nothing_trains(intake: Intake) -> str:
+    return (
+        f"the last {len(intake.batches)} batches held nothing to train on: {intake.withdrawn} answers were rejected or "
+        f"ignored, {intake.unusable} could not be used (see rejected.jsonl)"
+    )
+
+
+def _batches_in(records: list[Path]) -> list[str]:
+    return [example.batch for path in records for example in index_record(path)]
+
+
+@contextlib.contextmanager
+def open_rounds(config: Any, label_map: LabelMap, directories: Project, **kwargs: Any) -> Iterator[Rounds]:
+    """`Rounds(...)` with the directories made and the model directory locked: one trainer at a time.
+
+    Raises:
+        SetupError: another trainer has the model directory.
+    """
+    directories.create()
+    with _lock(directories.model_dir / "trainer.lock"):
+        for directory in (directories.export_dir, directories.model_dir):
+            project.remove_stale_temporaries(directory, older_than_s=0.0)
+        rounds = Rounds(config, label_map, directories, **kwargs)
+        try:
+            yield rounds
+        finally:
+            rounds.close()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held until the process ends, however it ends. A trainer that is just being stopped is waited for."""
+    with path.open("a+") as file:
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise SetupError(
+                        f"another trainer is using {path.parent}; stop it, or name another --model-dir"
+                    ) from None
+                time.sleep(0.2)
+        yield

@@ -1,0 +1,299 @@
+"""The inner loop: one model, one optimizer, one traced step.
+
+trainer = Trainer(config)
+trainer.start_from(weights)                      # or restore `trainer.checkpoint`
+result = trainer.train(batches, steps=100)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from object_detection import inputs as odapi_inputs
+from object_detection import model_lib
+from object_detection.builders import optimizer_builder
+from object_detection.core import standard_fields
+from tf_keras.src import backend
+
+from odkeras.errors import TrainingError
+from odkeras.model.inference import build_detection_model, create_variables
+from odkeras.model.weights import copy_weights, named_variables, snapshot
+
+_TOTAL_LOSS = "Loss/total_loss"
+_SNAPSHOT_EVERY_STEPS = 50
+_MAX_RESTORES = 3
+
+Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One training step, as seen by a listener.
+
+    Args:
+        step: global step after it.
+        losses: value of each loss, and their sum as "Loss/total_loss".
+        learning_rate: of this step.
+        gradient_norm: global norm before clipping.
+    """
+
+    step: int
+    losses: Mapping[str, float]
+    learning_rate: float
+    gradient_norm: float
+
+    @property
+    def loss(self) -> float:
+        return self.losses[_TOTAL_LOSS]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a call of `Trainer.train` did.
+
+    Args:
+        steps: steps taken (fewer than asked for when stopped).
+        seconds: time in steps; the first one of the process, which traces, included.
+        loss: mean total loss of the last steps (at most 20), None when none was taken.
+    """
+
+    steps: int
+    seconds: float
+    loss: float | None
+
+
+class Trainer:
+    """Trains one model with the optimizer, losses and clipping of a pipeline.config.
+
+    Args:
+        config: a resolved `TrainEvalPipelineConfig`.
+        strategy: how to distribute the step; None runs it on the default device.
+
+    Attributes:
+        bad_images: `image_bucket`s of the images in batches whose loss was not finite, of the last call of `train`.
+
+    Raises:
+        ConfigError: the API refuses the configuration.
+    """
+
+    def __init__(self, config: Any, strategy: tf.distribute.Strategy | None = None) -> None:
+        self.config = config
+        self.strategy = strategy or tf.distribute.get_strategy()
+        with self.strategy.scope():
+            self.model = build_detection_model(config.model, is_training=True)
+            create_variables(self.model, config.model)
+            self.step_variable = tf.Variable(
+                0,
+                trainable=False,
+                dtype=tf.int64,
+                name="global_step",
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            self.optimizer, self._learning_rate = _build_optimizer(config, self.model, self.step_variable)
+        self.variables = named_variables(self.model)
+        self.bad_images: set[int] = set()
+        self._step_function: Any = None
+
+    @property
+    def step(self) -> int:
+        """Training steps taken in this model's life."""
+        return int(self.step_variable.numpy())
+
+    def start_from(self, weights: Mapping[str, Any]) -> None:
+        """Take the model's weights from another model of the same configuration."""
+        with self.strategy.scope():
+            copy_weights(weights, self.variables)
+            for variable, average in self._averages():
+                average.assign(variable)
+
+    def weights_for_prediction(self) -> dict[str, tf.Variable]:
+        """The variables to predict with, by path: the moving averages where the optimizer keeps them."""
+        averages = {variable.ref(): average for variable, average in self._averages()}
+        return {path: averages.get(variable.ref(), variable) for path, variable in self.variables.items()}
+
+    def _averages(self) -> list[tuple[tf.Variable, tf.Variable]]:
+        if not self.config.train_config.optimizer.use_moving_average:
+            return []
+        return [(variable, self.optimizer.get_slot(variable, "average")) for variable in self.model.trainable_variables]
+
+    def trace(self, element_spec: Any) -> None:
+        """Trace the step for batches of this kind, ahead of the first batch."""
+        self._step_function = tf.function(
+            self._distributed_step, autograph=_needs_autograph(self.config.model), input_signature=tuple(element_spec)
+        )
+        with learning_phase(training=True):
+            self._step_function.get_concrete_function()
+
+    def train(
+        self,
+        batches: Iterator[Batch],
+        steps: int,
+        *,
+        on_step: Callable[[StepReport], None] = lambda report: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> TrainingResult:
+        """Take `steps` steps.
+
+        A step with a non-finite loss or gradient is undone: the last good weights come back, and training goes on
+        with the next batch.
+
+        Raises:
+            TrainingError: the loss stays non-finite, or the batches end.
+        """
+        started = time.monotonic()
+        self.bad_images.clear()
+        watch = _LossWatch(self)
+        losses: list[float] = []
+        while len(losses) < steps and not should_stop():
+            report = self._take_step(batches, watch)
+            if report is not None:
+                losses.append(report.loss)
+                on_step(report)
+        recent = losses[-20:]
+        mean = sum(recent) / len(recent) if recent else None
+        return TrainingResult(len(losses), time.monotonic() - started, mean)
+
+    def _take_step(self, batches: Iterator[Batch], watch: _LossWatch) -> StepReport | None:
+        try:
+            features, labels = next(batches)
+        except StopIteration:
+            raise TrainingError("there are no more examples to train on") from None
+        if self._step_function is None:
+            self.trace(_spec_of((features, labels)))
+        outputs = {name: float(value) for name, value in self._step_function(features, labels).items()}
+        gradient_norm = outputs.pop("gradient_norm")
+        learning_rate = outputs.pop("learning_rate")
+        if not (math.isfinite(outputs[_TOTAL_LOSS]) and math.isfinite(gradient_norm)):
+            watch.undo(features)
+            return None
+        watch.note_good_step()
+        return StepReport(self.step, outputs, learning_rate, gradient_norm)
+
+    def _distributed_step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        per_replica = self.strategy.run(self._replica_step, args=(features, labels))
+        return {
+            name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+            for name, value in per_replica.items()
+        }
+
+    def _replica_step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Forward, backward, update on one replica; the losses are scaled so that their sum over replicas is the
+        mean."""
+        replicas = self.strategy.num_replicas_in_sync
+        with tf.GradientTape() as tape:
+            losses = {name: value / replicas for name, value in self._losses(features, labels).items()}
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(losses[_TOTAL_LOSS], variables)
+        norm = tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
+        clip = self.config.train_config.gradient_clipping_by_norm
+        if clip > 0:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip, use_norm=norm)
+        rate = tf.cast(self._learning_rate(), tf.float32)
+        self.optimizer.apply_gradients((g, v) for g, v in zip(gradients, variables, strict=True) if g is not None)
+        self.step_variable.assign_add(1)
+        return {**losses, "gradient_norm": norm / replicas, "learning_rate": rate / replicas}
+
+    def _losses(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        unstacked = model_lib.unstack_batch(
+            labels, unpad_groundtruth_tensors=self.config.train_config.unpad_groundtruth_tensors
+        )
+        model_lib.provide_groundtruth(self.model, unstacked, training_step=self.step_variable)
+        fields = standard_fields.InputDataFields
+        shapes = features[fields.true_image_shape]
+        predictions = self.model.predict(features[fields.image], shapes, **self.model.get_side_inputs(features))
+        losses = dict(self.model.loss(predictions, shapes))
+        if self.config.train_config.add_regularization_loss:
+            penalties = self.model.regularization_losses()
+            if penalties:
+                losses["Loss/regularization_loss"] = tf.add_n(penalties)
+        losses[_TOTAL_LOSS] = tf.add_n(list(losses.values()))
+        return losses
+
+
+class _LossWatch:
+    """Keeps the last good weights of a training call and brings them back after a non-finite step."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._state = {**named_variables(trainer.model), **_prefixed("optimizer", named_variables(trainer.optimizer))}
+        self._good = snapshot(self._state)
+        self._good_step = trainer.step
+        self._since_snapshot = 0
+        self._restores = 0
+
+    def note_good_step(self) -> None:
+        self._since_snapshot += 1
+        if self._since_snapshot >= _SNAPSHOT_EVERY_STEPS:
+            self._good = snapshot(self._state)
+            self._good_step = self._trainer.step
+            self._since_snapshot = 0
+            self._restores = 0
+
+    def undo(self, features: Mapping[str, Any]) -> None:
+        """Back to the last good weights.
+
+        Raises:
+            TrainingError: it happened too often without progress between.
+        """
+        step = self._trainer.step
+        self._trainer.bad_images.update(_buckets(self._trainer.strategy, features))
+        with self._trainer.strategy.scope():
+            copy_weights(self._good, self._state)
+            self._trainer.step_variable.assign(self._good_step)
+        self._since_snapshot = 0
+        self._restores += 1
+        if self._restores >= _MAX_RESTORES:
+            raise TrainingError(
+                f"the loss was not finite {self._restores} times in a row, the last time at step {step}; the weights "
+                f"of step {self._good_step} are kept. Lower the learning rate, set gradient_clipping_by_norm, or look "
+                "at the named images"
+            )
+
+
+def image_bucket(image_id: str) -> int:
+    """The number by which a batch knows an image: a hash of its id in the input pipeline of the Object Detection
+    API."""
+    return int(tf.strings.to_hash_bucket_fast(image_id, odapi_inputs.HASH_BINS).numpy())
+
+
+@contextmanager
+def learning_phase(*, training: bool) -> Iterator[None]:
+    """The global switch by which layers without an explicit `training` argument behave; it matters while a function
+    is traced."""
+    with backend.deprecated_internal_learning_phase_scope(int(training)):
+        yield
+
+
+def _build_optimizer(config: Any, model: Any, step: tf.Variable) -> tuple[Any, Callable[[], tf.Tensor]]:
+    optimizer, (rate,) = optimizer_builder.build(config.train_config.optimizer, global_step=step)
+    if config.train_config.optimizer.use_moving_average:
+        optimizer.shadow_copy(model)
+    optimizer._create_all_weights(
+        model.trainable_variables
+    )  # ahead, so that the step is traced once and restores find them
+    return optimizer, rate if callable(rate) else lambda: rate
+
+
+def _needs_autograph(model_config: Any) -> bool:
+    """DeepMAC's loss branches on a tensor in Python; no other architecture does, and autograph doubles the time of
+    tracing."""
+    return model_config.HasField("center_net") and model_config.center_net.HasField("deepmac_mask_estimation")
+
+
+def _prefixed(prefix: str, variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:
+    return {f"{prefix}/{path}": variable for path, variable in variables.items()}
+
+
+def _spec_of(batch: Batch) -> Any:
+    return tf.nest.map_structure(tf.type_spec_from_value, batch)
+
+
+def _buckets(strategy: tf.distribute.Strategy, features: Mapping[str, Any]) -> set[int]:
+    per_replica = strategy.experimental_local_results(features[odapi_inputs.HASH_KEY])
+    return {int(bucket) for value in per_replica for bucket in tf.reshape(value, [-1]).numpy()}
