@@ -11,7 +11,7 @@ from odkeras.pipeline.overrides import checkpoint_prefix
 from odkeras.pipeline.problems import Problem, Severity
 from odkeras.pipeline.proto import is_placeholder
 
-_AT_SHARDS = re.compile(r"@(\d+|\*)$")
+_AT_SHARDS = re.compile(r"@(\d+)$")
 _OF_SHARDS = re.compile(r"-of-(\d+)")
 _OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 

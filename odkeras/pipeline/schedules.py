@@ -63,21 +63,21 @@ def schedule_problems(config: PipelineConfig) -> Iterator[Problem]:
 def horizon_problems(config: PipelineConfig, step: int) -> Iterator[Problem]:
     """Whether the schedule is over at `step`. Expects a schedule without `schedule_problems`."""
     kind, schedule = _schedule(config)
+    rate, share = learning_rate_at(config, step), _PRACTICALLY_ENDED
     if kind == "cosine_decay_learning_rate":
         warmup_steps, highest = schedule.warmup_steps, schedule.learning_rate_base
     elif kind == "exponential_decay_learning_rate":
         warmup_steps, highest = schedule.burnin_steps, schedule.initial_learning_rate
-    elif kind == "manual_step_learning_rate":
-        warmup_steps, highest = schedule.schedule[0].step, max(part.learning_rate for part in schedule.schedule)
+    elif kind == "manual_step_learning_rate":  # each of its rates was chosen: only 0 is wrong
+        warmup_steps, highest, share = schedule.schedule[0].step, max(_manual_rates(schedule)), 0.0
     else:
         return
-    rate = learning_rate_at(config, step)
-    if step < warmup_steps or rate > highest * _PRACTICALLY_ENDED:
+    if step < warmup_steps or rate > highest * share:
         return
     yield Problem(
         _field(config, kind),
         "",
-        f"the schedule has ended: at step {step}, where training resumes, it is {rate:.3g} (at first {highest:.3g})",
+        f"the rate has decayed: at step {step}, where training resumes, it is {rate:.3g} (at first {highest:.3g})",
         "use constant_learning_rate { learning_rate: 0.001 } or a longer schedule, or start in an empty model_dir",
         "warning" if rate > 0.0 else "error",
     )
@@ -117,10 +117,14 @@ def _cosine(schedule: PipelineConfig, step: int) -> float:
 
 def _manual(schedule: PipelineConfig, step: int) -> float:
     steps = [part.step for part in schedule.schedule]
-    rates = [schedule.initial_learning_rate, *(part.learning_rate for part in schedule.schedule)]
+    rates = _manual_rates(schedule)
     if schedule.warmup and step < steps[0]:
         return float(rates[0] + (rates[1] - rates[0]) * step / steps[0])
     return float(rates[sum(step >= each for each in steps)])
+
+
+def _manual_rates(schedule: PipelineConfig) -> list[float]:
+    return [schedule.initial_learning_rate, *(part.learning_rate for part in schedule.schedule)]
 
 
 def _positive(field: str, rate: float) -> Iterator[Problem]:
@@ -156,7 +160,7 @@ def _cosine_problems(field: str, schedule: PipelineConfig) -> Iterator[Problem]:
 
 
 def _manual_problems(field: str, schedule: PipelineConfig) -> Iterator[Problem]:
-    yield from _positive(f"{field}.initial_learning_rate", schedule.initial_learning_rate)
+    yield from _positive(field, max(_manual_rates(schedule)))
     steps = [part.step for part in schedule.schedule]
     if not steps:
         yield Problem(f"{field}.schedule", "", "the schedule is empty", "add schedule { step: ... learning_rate: ... }")

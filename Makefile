@@ -1,0 +1,72 @@
+# make help lists the targets. PYTHON names the interpreter that .venv is made with: make install PYTHON=python3.12
+PYTHON ?= python3
+EXTRAS ?= dev
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet --no-input
+STAMP := $(VENV)/.installed
+BENCHMARKS := $(wildcard scripts/bench_*.py)
+
+# Which lines of requirements-odapi.txt to leave out: the API itself, where it can be imported and did not come from there.
+define ODAPI_LEFT_OUT
+import importlib.metadata as m, importlib.util as u
+names = {(d.metadata["Name"] or "").lower().replace("_", "-") for d in m.distributions()}
+own = u.find_spec("object_detection") is not None and "tf-object-detection-api" not in names
+print("^tf-object-detection-api" if own else "^$$")
+endef
+export ODAPI_LEFT_OUT
+
+# pip says nothing for minutes while TensorFlow (600 MB) comes in: run $(1) and say every 15 s that it goes on.
+define with_heartbeat
+	@( t=0; while sleep 15 >/dev/null 2>&1; do t=$$((t + 15)); echo "      ... still at it after $$t s"; done ) & beat=$$!; \
+	trap 'kill $$beat 2>/dev/null' EXIT; $(1)
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv with odkeras, TensorFlow and the Object Detection API (once; about 2.5 GB, some minutes)
+	@echo "Ready: $(VENV)/bin/odkeras --help"
+
+$(STAMP): setup.cfg setup.py pyproject.toml requirements-odapi.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "odkeras needs Python 3.10 to 3.13, the ones TensorFlow 2.21 is built for; $(PYTHON) is: $$($(PYTHON) --version 2>&1)"; \
+	  echo "Name another one, for example: make install PYTHON=python3.12"; exit 1; }
+	@echo "[1/3] virtual environment $(VENV), with $$($(PYTHON) --version)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { \
+	  rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "[2/3] odkeras, TensorFlow and what they need"
+	$(call with_heartbeat,$(PIP) install --no-warn-conflicts -e '.[$(EXTRAS)]')
+	@echo "[3/3] the Object Detection API"
+	@$(PY) -c "$$ODAPI_LEFT_OUT" | grep -v -f - requirements-odapi.txt > $(VENV)/requirements-odapi.txt
+	$(call with_heartbeat,$(PIP) install --no-deps -r $(VENV)/requirements-odapi.txt)
+	@touch $@
+
+demo: $(STAMP) ## draw pictures of shapes, then let a simulated annotator train a model on them (a few minutes)
+	$(PY) scripts/demo.py demo
+
+test: $(STAMP) ## run all tests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(STAMP) ## let ruff format and mend what it can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: $(STAMP) ## run scripts/bench_*.py; each prints a table and a last line in JSON
+	@test -n "$(BENCHMARKS)" || echo "there are no scripts/bench_*.py"
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(PY) $$script; done
+
+clean: ## remove what was built, cached and tried out; keeps .venv
+	rm -rf build dist demo artifacts *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv too
+	rm -rf $(VENV)

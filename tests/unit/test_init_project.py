@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from odkeras.errors import ConfigError
+from odkeras.init_project import init_project
+from odkeras.labels import LabelMap
+from odkeras.pipeline import check_pipeline, list_templates, load_pipeline, model_type, num_classes
+
+
+def write_checkpoint(prefix: Path, names: bytes) -> str:
+    Path(f"{prefix}.index").write_bytes(b"_CHECKPOINTABLE_OBJECT_GRAPH" + names)
+    Path(f"{prefix}.data-00000-of-00001").touch()
+    return str(prefix)
+
+
+def test_a_new_project_has_a_config_and_a_label_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = init_project("my project", ["red fox", "raccoon"])
+    directory = tmp_path / "my project"
+    assert result.paths == (directory / "pipeline.config", directory / "label_map.pbtxt")
+    assert sorted(path.name for path in directory.iterdir()) == ["label_map.pbtxt", "pipeline.config"]
+    assert LabelMap.load(result.label_map_path).names == ("red fox", "raccoon")
+    config = load_pipeline(result.config_path)
+    assert (model_type(config), num_classes(config)) == ("ssd", 2)
+    for reader, records in ((config.train_input_reader, "train"), (config.eval_input_reader[0], "eval")):
+        assert reader.label_map_path == str(directory / "label_map.pbtxt")
+        assert list(reader.tf_record_input_reader.input_path) == [str(directory / "data" / f"*_{records}.record")]
+    assert config.train_config.fine_tune_checkpoint == ""
+    assert check_pipeline(config, label_map=None, purpose="loop") == []
+
+
+def test_the_template_s_remarks_stay_and_the_paths_are_explained(tmp_path: Path) -> None:
+    text = init_project(tmp_path, ["a"]).config_path.read_text()
+    header = text.partition("\n\nmodel {")[0].splitlines()
+    assert header[0].startswith("# Written by `odkeras init` from the template ssd_mobilenet_v2_fpnlite_320")
+    assert "absolute" in header[1]
+    assert any(line.startswith("# Hardware:") for line in header)
+    assert all(line.startswith("#") or not line for line in header)
+
+
+@pytest.mark.parametrize("template", list_templates())
+def test_every_template_becomes_a_project(tmp_path: Path, template: str) -> None:
+    result = init_project(tmp_path, ["a", "b", "c"], template=template)
+    config = load_pipeline(result.config_path)
+    assert num_classes(config) == 3
+    assert check_pipeline(config, label_map=None, purpose="loop") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "expected"),
+    [
+        (b"feature_extractor/layer-0", None, "classification"),
+        (b"model/_feature_extractor/x", None, "detection"),
+        (b"model/_feature_extractor/x", "full", "full"),
+    ],
+)
+def test_a_checkpoint_is_written_down_with_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: bytes, given: str | None, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "ckpt-1", names)
+    result = init_project("p", ["a"], fine_tune_checkpoint="ckpt-1.index", fine_tune_checkpoint_type=given)
+    train = load_pipeline(result.config_path).train_config
+    assert (train.fine_tune_checkpoint, train.fine_tune_checkpoint_type) == (str(tmp_path / "ckpt-1"), expected)
+    assert "random weights" not in result.next_steps
+
+
+def test_a_checkpoint_that_says_nothing_needs_its_type(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "ckpt-1", b"net/layer-0")
+    with pytest.raises(ConfigError, match=r"cannot tell what the checkpoint .*--fine-tune-type detection"):
+        init_project(tmp_path / "p", ["a"], fine_tune_checkpoint=checkpoint)
+    with pytest.raises(ConfigError, match="cannot tell"):
+        init_project(tmp_path / "p", ["a"], fine_tune_checkpoint="gs://bucket/ckpt-1")
+    result = init_project(
+        tmp_path / "p", ["a"], fine_tune_checkpoint="gs://bucket/ckpt-1", fine_tune_checkpoint_type="detection"
+    )
+    assert load_pipeline(result.config_path).train_config.fine_tune_checkpoint == "gs://bucket/ckpt-1"
+
+
+def test_a_checkpoint_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such checkpoint"):
+        init_project(tmp_path / "p", ["a"], fine_tune_checkpoint=str(tmp_path / "ckpt-0"))
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], "at least one label"),
+        ("raccoon", "at least one label"),  # a string is a sequence of letters
+        ([""], "a label is empty"),
+        (["  "], "a label is empty"),
+        (["car ", "bus"], "label 'car ' has spaces around it .*write 'car'"),
+        (["a\tb"], "characters that do not print"),
+        (["car,bus"], "comma; give --label once per label"),
+        (["car", "bus", "car"], "label 'car' is given twice"),
+    ],
+)
+def test_labels_that_would_make_trouble(tmp_path: Path, labels: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        init_project(tmp_path / "p", labels)
+    assert not (tmp_path / "p").exists()
+
+
+def test_an_unknown_template(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no template 'yolo'"):
+        init_project(tmp_path, ["a"], template="yolo")
+
+
+def test_nothing_is_overwritten_unless_wanted(tmp_path: Path) -> None:
+    (tmp_path / "label_map.pbtxt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"already there: .*label_map.pbtxt; .*--force"):
+        init_project(tmp_path, ["a"])
+    assert (tmp_path / "label_map.pbtxt").read_text() == "mine"
+    assert not (tmp_path / "pipeline.config").exists()
+    init_project(tmp_path, ["a"], force=True)
+    assert LabelMap.load(tmp_path / "label_map.pbtxt").names == ("a",)
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot write to .*file.*: Not a directory; choose another directory"):
+        init_project(tmp_path / "file" / "p", ["a"])
+
+
+def test_the_next_steps_can_be_pasted(tmp_path: Path) -> None:
+    result = init_project(tmp_path / "my project", ["a"])
+    quoted = f"'{tmp_path / 'my project' / 'pipeline.config'}'"
+    commands = [line.strip() for line in result.next_steps.splitlines() if line.startswith("  odkeras ")]
+    assert [command.split()[1] for command in commands] == ["annotate", "simulate"]
+    assert all(quoted in command for command in commands)
+    assert "random weights" in result.next_steps

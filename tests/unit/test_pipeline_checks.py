@@ -1,0 +1,571 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from odkeras.labels import Label, LabelMap
+from odkeras.pipeline import (
+    Overrides,
+    PipelineConfig,
+    Problem,
+    Purpose,
+    apply_overrides,
+    check_pipeline,
+    checks,
+    extractors,
+    learning_rate_at,
+    parse_pipeline,
+    read_template,
+)
+from odkeras.pipeline.files import checkpoint_kind
+
+RACCOON = LabelMap.from_names(["raccoon"])
+MIXED = LabelMap((Label(1, "car"), Label(90, "bus")))
+TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
+
+
+def replaced(*pairs: tuple[str, str], template: str = TEMPLATE) -> PipelineConfig:
+    """A template with parts of its text replaced."""
+    text = read_template(template)
+    for before, after in pairs:
+        assert before in text, before
+        text = text.replace(before, after)
+    return parse_pipeline(text, source="sample")
+
+
+def check(config: PipelineConfig, purpose: Purpose = "loop", *, step: int | None = None) -> list[Problem]:
+    return check_pipeline(config, label_map=RACCOON, purpose=purpose, step=step)
+
+
+def only(problems: list[Problem]) -> Problem:
+    assert len(problems) == 1, [str(problem) for problem in problems]
+    return problems[0]
+
+
+def as_in_the_zoo(template: str = TEMPLATE) -> PipelineConfig:
+    """A config as the model zoo ships it: placeholders, 90 classes, a TPU's batch size and schedule."""
+    config = replaced(("num_classes: 1", "num_classes: 90"), template=template)
+    train = config.train_config
+    train.batch_size, train.num_steps, train.use_bfloat16, train.sync_replicas = 128, 50000, True, True
+    train.fine_tune_checkpoint, train.fine_tune_checkpoint_type = "PATH_TO_BE_CONFIGURED/ckpt-0", "classification"
+    train.optimizer.momentum_optimizer.learning_rate.cosine_decay_learning_rate.MergeFrom(
+        type(train.optimizer.momentum_optimizer.learning_rate.cosine_decay_learning_rate)(
+            learning_rate_base=0.08, total_steps=50000, warmup_learning_rate=0.026666, warmup_steps=1000
+        )
+    )
+    for reader in (config.train_input_reader, *config.eval_input_reader):
+        reader.label_map_path = "PATH_TO_BE_CONFIGURED/label_map.txt"
+        reader.tf_record_input_reader.input_path.append("PATH_TO_BE_CONFIGURED/train2017-?????-of-00256.tfrecord")
+    return config
+
+
+def write_checkpoint(prefix: Path, names: str, *, object_based: bool = True) -> str:
+    """The two files of a checkpoint, as far as they are looked at."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    graph = b"_CHECKPOINTABLE_OBJECT_GRAPH\x00" if object_based else b"\x00"
+    Path(f"{prefix}.index").write_bytes(graph + names.encode())
+    Path(f"{prefix}.data-00000-of-00001").write_bytes(b"\x00")
+    return str(prefix)
+
+
+def from_checkpoint(path: str, kind: str = "classification", template: str = TEMPLATE) -> PipelineConfig:
+    overrides = Overrides(fine_tune_checkpoint=path, fine_tune_checkpoint_type=kind)
+    return apply_overrides(replaced(template=template), overrides)
+
+
+# the whole
+
+
+@pytest.mark.parametrize("template", ["ssd_mobilenet_v2_fpnlite_320", "faster_rcnn_resnet50_640", "center_net"])
+def test_a_config_of_the_zoo_has_no_errors_in_the_loop(template: str) -> None:
+    """It must work unchanged once the label map is given: only real obstacles are errors."""
+    name = "centernet_resnet50_512" if template == "center_net" else template
+    problems = check(as_in_the_zoo(name))
+    assert [problem.field for problem in problems if problem.severity == "error"] == []
+    assert {problem.field.rpartition(".")[2] for problem in problems} == {
+        "num_classes",
+        "use_bfloat16",
+        "fine_tune_checkpoint",
+    }
+
+
+def test_a_config_of_the_zoo_cannot_be_trained_without_its_paths() -> None:
+    errors = [problem.field for problem in check(as_in_the_zoo(), "train") if problem.severity == "error"]
+    assert errors == ["train_config.fine_tune_checkpoint", "train_input_reader.tf_record_input_reader.input_path"]
+
+
+def test_a_config_without_model_gets_one_answer() -> None:
+    assert only(check(parse_pipeline("", source="p"))).field == "model"
+    assert only(check(parse_pipeline("model { experimental_model {} }", source="p"))).value == "experimental_model"
+
+
+# the model
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "fix"),
+    [
+        ("ssd_mobilenet_v2", "TensorFlow 1 only", "use ssd_mobilenet_v2_keras, with a checkpoint"),
+        ("ssd_mobilenet_v2_fpn", "TensorFlow 1 only", "use ssd_mobilenet_v2_fpn_keras"),
+        ("ssd_inception_v2", "TensorFlow 1 only", "choose another model"),
+        ("ssd_mobilenet_v2_fnp_keras", "no such feature extractor for ssd", "did you mean ssd_mobilenet_v2_fpn_keras?"),
+        # of another meta-architecture
+        ("resnet_v1_50_fpn", "no such feature extractor for ssd", "did you mean ssd_resnet50_v1_fpn_keras?"),
+        ("", "no such feature extractor for ssd", "known: ssd_mobilenet_v1_keras"),
+    ],
+)
+def test_feature_extractors_that_cannot_be_built(name: str, reason: str, fix: str) -> None:
+    problem = only(check(replaced(("ssd_mobilenet_v2_fpn_keras", name))))
+    assert (problem.field, problem.value, problem.severity) == ("model.ssd.feature_extractor.type", name, "error")
+    assert reason in problem.reason and fix in problem.fix
+
+
+def test_a_feature_extractor_that_a_fork_registers_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    builders = tmp_path / "object_detection" / "builders"
+    builders.mkdir(parents=True)
+    (builders / "model_builder.py").write_text("MAP = {'ssd_mine_keras': Mine}")
+    (builders / "__init__.py").touch()
+
+    class Spec:
+        submodule_search_locations = (str(builders),)
+
+    monkeypatch.setattr(extractors.importlib.util, "find_spec", lambda name: Spec())
+    assert extractors.is_registered("ssd_mine_keras")
+    assert not extractors.is_registered("ssd_yours_keras")
+    assert not extractors.is_registered("")
+
+
+def test_our_list_of_feature_extractors_is_the_api_s() -> None:
+    """Every name of the list is in the installed model_builder.py; TF1 names are there too."""
+    import object_detection
+
+    text = (Path(object_detection.__file__).parent / "builders" / "model_builder.py").read_text()
+    names = [name for kind in ("ssd", "faster_rcnn", "center_net") for name in extractors.known(kind)]
+    assert [name for name in [*names, *extractors.TF1_ONLY] if f"'{name}':" not in text] == []
+    replacements = {name for name in extractors.TF1_ONLY.values() if name}
+    assert replacements <= set(names)
+
+
+def test_efficientdet_and_moving_averages_need_the_model_garden(monkeypatch: pytest.MonkeyPatch) -> None:
+    efficientdet = replaced(template="efficientdet_d0_512")
+    averaging = replaced(("use_moving_average: false", ""))
+    assert check(efficientdet) == check(averaging) == []
+    monkeypatch.setattr(checks, "_has_official", lambda path: False)
+    assert "pip install --no-deps" in only(check(efficientdet)).fix
+    problem = only(check(averaging))
+    assert (
+        problem.field == "train_config.optimizer.use_moving_average" and "set use_moving_average: false" in problem.fix
+    )
+
+
+def test_the_model_garden_is_found_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks._has_official("modeling/optimization/ema_optimizer.py")
+    assert not checks._has_official("modeling/none.py")
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    assert not checks._has_official("modeling/optimization/ema_optimizer.py")
+
+
+def test_centernet_mobilenet_fetches_weights() -> None:
+    problem = only(check(replaced(("resnet_v1_50_fpn", "mobilenet_v2"), template="centernet_resnet50_512")))
+    assert problem.severity == "warning" and "network" in problem.reason
+    other = replaced(('"resnet_v1_50_fpn"', '"mobilenet_v2" depth_multiplier: 0.5'), template="centernet_resnet50_512")
+    assert check(other) == []
+
+
+def test_settings_of_tensorflow_1() -> None:
+    config = replaced(("eval_config {", "graph_rewriter { quantization { delay: 1 } } eval_config {"))
+    problem = only(check(config))
+    assert (problem.field, problem.severity) == ("graph_rewriter", "warning")
+    config = replaced()
+    config.model.ssd.matcher.bipartite_matcher.SetInParent()
+    assert only(check(config)).value == "bipartite_matcher"
+    config = replaced(template="faster_rcnn_resnet50_640")
+    config.model.faster_rcnn.inplace_batchnorm_update = True
+    assert only(check(config)).field == "model.faster_rcnn.inplace_batchnorm_update"
+
+
+@pytest.mark.parametrize(
+    ("template", "addition", "field"),
+    [
+        ("centernet_resnet50_512", "mask_estimation_task {}", "model.center_net.mask_estimation_task"),
+        ("centernet_resnet50_512", "deepmac_mask_estimation {}", "model.center_net.deepmac_mask_estimation"),
+        ("centernet_resnet50_512", "track_estimation_task {}", "model.center_net.track_estimation_task"),
+        ("faster_rcnn_resnet50_640", "context_config {}", "model.faster_rcnn.context_config"),
+    ],
+)
+def test_a_model_that_needs_more_than_boxes_cannot_be_in_the_loop(template: str, addition: str, field: str) -> None:
+    config = replaced(("    num_classes: 1\n", f"    num_classes: 1 {addition}\n"), template=template)
+    assert only(check(config)).field == field
+    assert [problem.field for problem in check(config, "export")] == []
+
+
+def test_mask_r_cnn_needs_masks() -> None:
+    config = replaced(("use_dropout: false", "predict_instance_masks: true"), template="faster_rcnn_resnet50_640")
+    assert only(check(config)).field.endswith("mask_rcnn_box_predictor.predict_instance_masks")
+
+
+def test_keypoints_need_their_label_map_even_to_build(tmp_path: Path) -> None:
+    addition = "num_classes: 1 keypoint_estimation_task {} keypoint_label_map_path: 'PATH_TO_BE_CONFIGURED'"
+    config = replaced(("num_classes: 1", addition), template="centernet_resnet50_512")
+    assert only(check(config, "export")).field == "model.center_net.keypoint_label_map_path"
+    config.model.center_net.keypoint_label_map_path = str(tmp_path / "map.pbtxt")
+    assert only(check(config, "export")).value == str(tmp_path / "map.pbtxt")
+    (tmp_path / "map.pbtxt").write_text("item { id: 1 name: 'a' }")
+    assert check(config, "export") == []
+    assert only(check(config, "loop")).field == "model.center_net.keypoint_estimation_task"
+
+
+# classes and label map
+
+
+def test_more_labels_than_classes_would_be_trained_as_background() -> None:
+    problem = only(check_pipeline(replaced(), label_map=MIXED, purpose="loop"))
+    assert str(problem) == ("model.ssd.num_classes '1': the label map has ids up to 90 ('bus'); set num_classes: 90")
+    assert problem.severity == "error"
+
+
+def test_more_classes_than_labels_are_only_a_waste() -> None:
+    problem = only(check(replaced(("num_classes: 1", "num_classes: 90"))))
+    assert problem.severity == "warning" and "89 outputs are never used" in problem.reason
+
+
+def test_ids_with_gaps_count_by_the_highest() -> None:
+    config = replaced(("num_classes: 1", "num_classes: 90"))
+    assert check_pipeline(config, label_map=MIXED, purpose="loop") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("item { id: 0 name: 'background' } item { id: 1 name: 'a' }", "ids count from 1"),
+        ("", "is empty"),
+        ("item { id: 2 name: 'a' }", "ids up to 2"),
+    ],
+)
+def test_the_label_map_that_the_config_names_is_read(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    config = apply_overrides(replaced(), Overrides(label_map_path=str(path)))
+    assert reason in only(check_pipeline(config, label_map=None, purpose="loop")).reason
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "no label map is named"),
+        ("PATH_TO_BE_CONFIGURED/map.txt", "placeholder"),
+        ("/none/map.pbtxt", "No such file"),
+    ],
+)
+def test_a_label_map_that_is_not_there(path: str, reason: str) -> None:
+    config = apply_overrides(replaced(), Overrides(label_map_path=path))
+    problem = only(check_pipeline(config, label_map=None, purpose="loop"))
+    assert (problem.field, problem.severity) == ("train_input_reader.label_map_path", "error")
+    assert reason in problem.reason and "--label-map-path" in problem.fix
+    assert only(check_pipeline(config, label_map=None, purpose="export")).severity == "warning"
+
+
+def test_a_remote_label_map_is_left_to_tensorflow() -> None:
+    config = apply_overrides(replaced(), Overrides(label_map_path="gs://bucket/map.pbtxt"))
+    assert check_pipeline(config, label_map=None, purpose="loop") == []
+    config.model.ssd.num_classes = 0
+    assert "at least one class" in only(check_pipeline(config, label_map=None, purpose="loop")).reason
+
+
+# training
+
+
+def test_batch_size_and_images_of_different_sizes() -> None:
+    assert only(check(replaced(("batch_size: 8", "batch_size: 0")))).field == "train_config.batch_size"
+    different = ("fixed_shape_resizer { height: 320 width: 320 }", "keep_aspect_ratio_resizer { min_dimension: 320 }")
+    problem = only(check(replaced(different)))
+    assert problem.field == "model.ssd.image_resizer" and "pad_to_max_dimension" in problem.fix
+    assert check(replaced(different, ("batch_size: 8", "batch_size: 1"))) == []
+    assert check(replaced(different), "export") == []
+    none = ("fixed_shape_resizer { height: 320 width: 320 }", "pad_to_multiple_resizer {}")
+    assert "cannot be used for training" in only(check(replaced(none))).reason
+
+
+def test_what_only_tpus_and_tensorflow_1_can_do() -> None:
+    problem = only(check(replaced(("num_steps: 3000", "use_bfloat16: true"))))
+    assert (problem.field, problem.severity) == ("train_config.use_bfloat16", "warning")
+    problem = only(check(replaced(("random_horizontal_flip {}", "autoaugment_image {}"))))
+    assert (problem.value, problem.severity) == ("autoaugment_image", "error")
+
+
+CONSTANT = "constant_learning_rate { learning_rate: 0.001 }"
+
+
+def scheduled(schedule: str) -> PipelineConfig:
+    return replaced((CONSTANT, schedule))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "field"),
+    [
+        ("", "learning_rate"),
+        ("constant_learning_rate { learning_rate: 0 }", "constant_learning_rate.learning_rate"),
+        ("cosine_decay_learning_rate { total_steps: 0 warmup_steps: 0 }", "cosine_decay_learning_rate.total_steps"),
+        # warmup_steps is 10,000 where it is not set: the API divides by zero or refuses
+        ("cosine_decay_learning_rate { total_steps: 10000 }", "cosine_decay_learning_rate.total_steps"),
+        (
+            "cosine_decay_learning_rate { total_steps: 20 warmup_steps: 10 hold_base_rate_steps: 10 }",
+            "cosine_decay_learning_rate.total_steps",
+        ),
+        (
+            "cosine_decay_learning_rate { total_steps: 20 warmup_steps: 10 warmup_learning_rate: 1 }",
+            "cosine_decay_learning_rate.warmup_learning_rate",
+        ),
+        ("exponential_decay_learning_rate { decay_steps: 0 }", "exponential_decay_learning_rate.decay_steps"),
+        ("exponential_decay_learning_rate { decay_factor: 0 }", "exponential_decay_learning_rate.decay_factor"),
+        ("exponential_decay_learning_rate { decay_factor: 1.5 }", "exponential_decay_learning_rate.decay_factor"),
+        ("manual_step_learning_rate {}", "manual_step_learning_rate.schedule"),
+        (
+            "manual_step_learning_rate { initial_learning_rate: 0 schedule { step: 5 learning_rate: 0 } }",
+            "manual_step_learning_rate",
+        ),
+        ("manual_step_learning_rate { schedule { step: 0 } }", "manual_step_learning_rate.schedule.step"),
+        (
+            "manual_step_learning_rate { schedule { step: 9 } schedule { step: 5 } }",
+            "manual_step_learning_rate.schedule.step",
+        ),
+    ],
+)
+def test_schedules_without_length_or_sense(schedule: str, field: str) -> None:
+    config = scheduled(schedule)
+    problem = only(check(config))
+    assert problem.field == "train_config.optimizer.adam_optimizer." + (
+        field if field == "learning_rate" else f"learning_rate.{field}"
+    )
+    assert problem.severity == "error"
+    assert check(config, "export") == []
+    with pytest.raises(ValueError, match=problem.field):
+        learning_rate_at(config, 0)
+
+
+def test_no_optimizer() -> None:
+    config = replaced()
+    config.train_config.optimizer.ClearField("adam_optimizer")
+    assert only(check(config)).field == "train_config.optimizer"
+
+
+COSINE = (
+    "cosine_decay_learning_rate { learning_rate_base: 0.1 total_steps: 1000 warmup_steps: 100 warmup_learning_rate: 0 }"
+)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "severity"),
+    [
+        (CONSTANT, 10**9, None),
+        (COSINE, 0, None),  # a warm-up begins at 0
+        (COSINE, 900, None),
+        (COSINE, 999, "warning"),  # next to nothing
+        (COSINE, 1000, "error"),
+        (COSINE, 5000, "error"),
+        ("exponential_decay_learning_rate { decay_steps: 10 decay_factor: 0.5 }", 50, None),
+        ("exponential_decay_learning_rate { decay_steps: 10 decay_factor: 0.5 }", 200, "warning"),
+        ("exponential_decay_learning_rate { decay_steps: 10 decay_factor: 0.5 }", 10**5, "error"),
+        (
+            "exponential_decay_learning_rate { decay_steps: 10 decay_factor: 0.5 min_learning_rate: 0.001 }",
+            10**5,
+            None,
+        ),
+        ("manual_step_learning_rate { schedule { step: 10 learning_rate: 0.0001 } }", 10**9, None),
+        ("manual_step_learning_rate { schedule { step: 10 learning_rate: 0 } }", 11, "error"),
+    ],
+)
+def test_a_schedule_that_has_ended_where_training_resumes(schedule: str, step: int, severity: str | None) -> None:
+    """The 2019 recipe's way to train without effect: resuming a zoo schedule after its last step."""
+    problems = check(scheduled(schedule), step=step)
+    assert [problem.severity for problem in problems] == ([severity] if severity else [])
+    if problems:
+        assert f"at step {step}" in problems[0].reason and "constant_learning_rate" in problems[0].fix
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "rate"),
+    [
+        (CONSTANT, 7, 0.001),
+        (COSINE, 0, 0.0),
+        (COSINE, 50, 0.05),
+        (COSINE, 100, 0.1),
+        (COSINE, 550, 0.05),
+        (COSINE, 1000, 0.0),
+        (COSINE, 1001, 0.0),
+        (COSINE.replace("warmup_steps: 100", "warmup_steps: 100 hold_base_rate_steps: 100"), 200, 0.1),
+        (COSINE.replace("warmup_steps: 100", "warmup_steps: 100 hold_base_rate_steps: 100"), 600, 0.05),
+        ("exponential_decay_learning_rate { initial_learning_rate: 1 decay_steps: 10 decay_factor: 0.25 }", 9, 1.0),
+        ("exponential_decay_learning_rate { initial_learning_rate: 1 decay_steps: 10 decay_factor: 0.25 }", 10, 0.25),
+        (
+            "exponential_decay_learning_rate "
+            "{ initial_learning_rate: 1 decay_steps: 10 decay_factor: 0.25 staircase: false }",
+            5,
+            0.5,
+        ),
+        (
+            "exponential_decay_learning_rate "
+            "{ initial_learning_rate: 1 decay_steps: 10 decay_factor: 0.25 burnin_steps: 3 burnin_learning_rate: 0.1 }",
+            2,
+            0.1,
+        ),
+        (
+            "manual_step_learning_rate { initial_learning_rate: 1 schedule { step: 10 learning_rate: 0.5 } }",
+            9,
+            1.0,
+        ),
+        (
+            "manual_step_learning_rate { initial_learning_rate: 1 schedule { step: 10 learning_rate: 0.5 } }",
+            10,
+            0.5,
+        ),
+        (
+            "manual_step_learning_rate "
+            "{ initial_learning_rate: 0 warmup: true schedule { step: 10 learning_rate: 0.5 } }",
+            5,
+            0.25,
+        ),
+    ],
+)
+def test_learning_rates(schedule: str, step: int, rate: float) -> None:
+    assert learning_rate_at(scheduled(schedule), step) == pytest.approx(rate)
+
+
+# fine-tuning
+
+
+def test_a_whole_checkpoint_is_fine(tmp_path: Path) -> None:
+    backbone = write_checkpoint(tmp_path / "ckpt-1", "feature_extractor/layer_with_weights-0/kernel")
+    detector = write_checkpoint(tmp_path / "ckpt-2", "model/_feature_extractor/x model/_box_predictor/y")
+    assert check(from_checkpoint(backbone)) == check(from_checkpoint(f"{backbone}.index")) == []
+    assert check(from_checkpoint(detector, "detection")) == check(from_checkpoint(detector, "full")) == []
+    assert checkpoint_kind(backbone) == "classification" and checkpoint_kind(detector) == "detection"
+
+
+def test_the_zoo_s_checkpoint_with_the_zoo_s_type_does_not_fit(tmp_path: Path) -> None:
+    """The config of a zoo archive says "classification", its own origin; the checkpoint beside it is a detector."""
+    detector = write_checkpoint(tmp_path / "ckpt-0", "model/_feature_extractor/x")
+    problem = only(check(from_checkpoint(detector, "classification")))
+    assert (problem.field, problem.fix) == ("train_config.fine_tune_checkpoint_type", "use detection")
+    backbone = write_checkpoint(tmp_path / "ckpt-1", "feature_extractor/layer_with_weights-0/kernel")
+    assert only(check(from_checkpoint(backbone, "detection"))).fix == "use classification"
+
+
+def test_a_checkpoint_of_unclear_content_is_left_to_tensorflow(tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "ckpt-1", "backbone/x")
+    assert checkpoint_kind(other) is None
+    assert check(from_checkpoint(other, "detection")) == []
+    assert check(from_checkpoint("gs://bucket/ckpt-0")) == []
+    assert checkpoint_kind("gs://bucket/ckpt-0") is None
+
+
+def test_checkpoints_that_are_not_there(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "zoo" / "checkpoint" / "ckpt-0", "model/_feature_extractor/x")
+    zoo = tmp_path / "zoo"
+    for wrong in (zoo / "checkpoint" / "ckpt-1", zoo / "checkpoint", zoo):
+        problem = only(check(from_checkpoint(str(wrong), "detection")))
+        assert problem.field == "train_config.fine_tune_checkpoint"
+        assert "no such checkpoint" in problem.reason
+        assert problem.fix == f"did you mean {zoo / 'checkpoint' / 'ckpt-0'}?"
+    problem = only(check(from_checkpoint(str(tmp_path / "none" / "ckpt-0"))))
+    assert "without its ending" in problem.fix
+
+
+def test_a_checkpoint_named_by_one_of_its_files(tmp_path: Path) -> None:
+    """apply_overrides cuts the ending off; a config that went around it is told to."""
+    prefix = write_checkpoint(tmp_path / "ckpt-1", "feature_extractor/x")
+    config = from_checkpoint(prefix)
+    config.train_config.fine_tune_checkpoint += ".index"
+    assert only(check(config)).fix == f"write {prefix}"
+
+
+def test_a_checkpoint_without_data_and_one_of_tensorflow_1(tmp_path: Path) -> None:
+    prefix = write_checkpoint(tmp_path / "ckpt-1", "feature_extractor/x")
+    Path(f"{prefix}.data-00000-of-00001").unlink()
+    assert "no data file" in only(check(from_checkpoint(prefix))).reason
+    old = write_checkpoint(tmp_path / "model.ckpt", "FeatureExtractor/x", object_based=False)
+    assert "TensorFlow 1" in only(check(from_checkpoint(old))).reason
+
+
+def test_the_version_must_be_v2(tmp_path: Path) -> None:
+    config = from_checkpoint(write_checkpoint(tmp_path / "ckpt-1", "feature_extractor/x"))
+    config.train_config.ClearField("fine_tune_checkpoint_version")
+    problem = only(check(config))
+    assert (problem.field, problem.value) == ("train_config.fine_tune_checkpoint_version", "")
+    config.train_config.fine_tune_checkpoint_version = 1
+    assert only(check(config)).value == "V1"
+
+
+@pytest.mark.parametrize(
+    ("template", "extractor", "kind", "fix"),
+    [
+        (TEMPLATE, None, "fine_tune", "use classification or detection or full"),
+        ("centernet_resnet50_512", None, "fine_tune", "use detection, which does the same"),
+        ("centernet_resnet50_512", "hourglass_52", "classification", "use detection or full"),
+        ("centernet_resnet50_512", "hourglass_52", "detection", None),
+        ("faster_rcnn_resnet50_640", None, "Detection", "use classification or detection or full"),
+    ],
+)
+def test_what_can_be_restored(tmp_path: Path, template: str, extractor: str | None, kind: str, fix: str | None) -> None:
+    config = from_checkpoint(write_checkpoint(tmp_path / "ckpt-1", "?"), kind, template)
+    if extractor:
+        config.model.center_net.feature_extractor.type = extractor
+    assert [problem.fix for problem in check(config)] == ([fix] if fix else [])
+
+
+def test_a_checkpoint_is_not_looked_at_where_it_is_not_read() -> None:
+    config = from_checkpoint("/none/ckpt-0")
+    assert len(check(config, "loop")) == len(check(config, "loop", step=0)) == 1
+    assert check(config, "loop", step=300) == check(config, "export") == []
+
+
+# records
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason", "fix"),
+    [
+        ("PATH_TO_BE_CONFIGURED/x.record", "is a placeholder", "put the path"),
+        ("none.record", "no such file", "odkeras records from-csv"),
+        ("none-*.record", "nothing matches", "odkeras records from-csv"),
+        ("train.record@10", "not understood", "write train.record-?????-of-00010"),
+    ],
+)
+def test_records_that_are_not_there(pattern: str, reason: str, fix: str) -> None:
+    config = apply_overrides(replaced(), Overrides(train_records=(pattern,)))
+    problem = only(check(config, "train"))
+    assert (problem.field, problem.value) == ("train_input_reader.tf_record_input_reader.input_path", pattern)
+    assert reason in problem.reason and fix in problem.fix
+    assert check(config, "loop") == []
+
+
+def test_records_by_name_by_pattern_and_in_shards(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"train-{number:05d}-of-00003").touch()
+    (tmp_path / "[1].record").touch()
+    for pattern in ("train-00000-of-00003", "train-?????-of-00003", "train-*"):
+        config = apply_overrides(replaced(), Overrides(train_records=(str(tmp_path / pattern), "gs://b/*.record")))
+        assert check(config, "train") == []
+    (tmp_path / "train-00001-of-00003").unlink()
+    config = apply_overrides(replaced(), Overrides(train_records=(str(tmp_path / "train-?????-of-00003"),)))
+    problem = only(check(config, "train"))
+    assert problem.severity == "warning" and "only 2 of 3 shards" in problem.reason
+
+
+def test_no_records_named() -> None:
+    assert only(check(replaced(), "train")).reason == "no records are named"
+    assert only(check(replaced(), "eval")).field == "eval_input_reader.tf_record_input_reader.input_path"
+    config = replaced()
+    config.ClearField("eval_input_reader")
+    assert only(check(config, "eval")).field == "eval_input_reader"
+
+
+def test_evaluation_records_matter_most_to_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "t.record").touch()
+    overrides = Overrides(train_records=(str(tmp_path / "t.record"),), eval_records=("none.record",))
+    config = apply_overrides(replaced(), overrides)
+    assert only(check(config, "train")).severity == "warning"
+    assert only(check(config, "eval")).severity == "error"
