@@ -114,7 +114,7 @@ def write_atomically(path: Path | str, data: bytes | str) -> None:
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path`: what the block writes there becomes `path`, or is gone if the block raises."""
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}"[:255])
+    temporary = path.with_name(_temporary_name())
     try:
         yield temporary
         sync_to_disk(temporary)
@@ -180,10 +180,14 @@ def _is_stale(path: Path, newest_s: float) -> bool:
         return False
 
 
+def _temporary_name() -> str:
+    return f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
 def _create_dir(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        probe = path / _temporary_name()
         probe.touch()
         probe.unlink()
     except (FileExistsError, NotADirectoryError) as error:

@@ -162,7 +162,7 @@ def _image_of(answer: Task, max_pixels: int) -> EncodedImage:
             raise AnswerError(f"{source}: the image is a URL ({names[0][:80]}), which is not fetched; add its 'path'")
         return read_image((existing or names)[0], max_pixels=max_pixels)
     except ImageError as error:
-        raise AnswerError(str(error)) from error
+        raise AnswerError(f"{error.source or source}: {error.reason}") from error
 
 
 def _is_file(name: str) -> bool:
@@ -235,7 +235,7 @@ def _xyxy_px(span: dict[str, Any]) -> tuple[float, float, float, float]:
     corner = [span.get("x"), span.get("y")]
     size = [span.get("width", span.get("w")), span.get("height", span.get("h"))]
     x, y, width, height = _check_numbers([*corner, *size])
-    return x, y, x + width, y + height
+    return min(x, x + width), min(y, y + height), max(x, x + width), max(y, y + height)
 
 
 def _check_numbers(values: list[Any]) -> list[float]:

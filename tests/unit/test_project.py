@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odkeras import project
+from odkeras.errors import ConfigError, SetupError
+from odkeras.project import (
+    Project,
+    append_jsonl,
+    atomic_path,
+    list_versions,
+    next_version,
+    plan_retention,
+    read_jsonl,
+    read_status,
+    remove_stale_temporaries,
+    write_atomically,
+)
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Project:
+    return Project(tmp_path / "a/data", tmp_path / "model", tmp_path / "export")
+
+
+def test_create_makes_what_is_missing_and_may_be_called_again(directories: Project) -> None:
+    directories.create()
+    directories.create()
+    assert directories.inbox_dir.is_dir()
+    assert directories.model_dir.is_dir()
+    assert directories.export_dir.is_dir()
+    assert [*directories.data_dir.iterdir()] == [directories.inbox_dir]  # the probe is gone
+    assert [*directories.export_dir.iterdir()] == []
+
+
+def test_the_places(directories: Project) -> None:
+    data, model = directories.data_dir, directories.model_dir
+    assert directories.replay_record == data / "replay.record"
+    assert directories.rejected_path == data / "rejected.jsonl"
+    assert directories.withdrawn_path == data / "withdrawn.jsonl"
+    assert directories.status_path == model / "status.json"
+    assert directories.metrics_path == model / "metrics.jsonl"
+    assert directories.config_path == model / "pipeline.config"
+    assert directories.logs_dir == model / "logs"
+
+
+def test_names_become_paths() -> None:
+    assert Project("d", "m", "e").inbox_dir == Path("d/inbox")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("blocked", ["a", "a/data", "a/data/inbox", "model", "export"])
+def test_a_file_in_the_way(directories: Project, tmp_path: Path, blocked: str) -> None:
+    (tmp_path / blocked).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / blocked).touch()
+    with pytest.raises(ConfigError, match=f"must be a directory, but {tmp_path / blocked} is a file"):
+        directories.create()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission(directories: Project) -> None:
+    directories.create()
+    directories.export_dir.chmod(0o500)
+    with pytest.raises(SetupError, match=r"cannot write to the directory .*export: Permission denied"):
+        directories.create()
+
+
+def test_a_full_disk(directories: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touch(self: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", touch)
+    with pytest.raises(SetupError, match=r"cannot write to the directory .*: No space left on device"):
+        directories.create()
+
+
+def test_train_records_come_oldest_first_by_number(directories: Project) -> None:
+    directories.create()
+    names = ["9_train.record", "10_train.record", "1700000000_train.record"]
+    others = [
+        "replay.record",
+        "x_train.record",
+        ".tmp-1-11_train.record",
+        "12_train.record.bak",
+        "13_train.jsonl",
+        "_train.record",
+    ]
+    for name in names + others:
+        (directories.data_dir / name).touch()
+    assert [path.name for path in directories.train_records()] == names
+
+
+def test_without_directories_there_is_nothing(directories: Project) -> None:
+    assert directories.train_records() == []
+    assert list_versions(directories.export_dir) == []
+
+
+def test_versions_are_the_directories_named_by_a_whole_number(tmp_path: Path) -> None:
+    for name in ["1700000000", "9", "10", ".tmp-11", "12.5", "-13", "014", "latest", "1e3", "٣", "0"]:
+        (tmp_path / name).mkdir()
+    (tmp_path / "99").touch()  # a file
+    assert list_versions(tmp_path) == [9, 10, 1700000000]
+
+
+@pytest.mark.parametrize(
+    ("versions", "now_s", "expected"),
+    [
+        ([], 1700000000.9, 1700000000),
+        ([5, 6], 1700000000.0, 1700000000),
+        ([1700000000], 1700000000.5, 1700000001),  # twice within a second
+        ([1800000000, 3], 1700000000.0, 1800000001),  # the clock went back
+    ],
+)
+def test_the_next_version_is_larger_than_all(versions: list[int], now_s: float, expected: int) -> None:
+    assert next_version(versions, now_s) == expected
+
+
+@pytest.mark.parametrize(
+    ("items", "keep", "protected", "deleted"),
+    [
+        ([1, 2, 3, 4, 5], 2, [], [1, 2, 3]),
+        ([1, 2, 3, 4, 5], 2, [2], [1, 3]),  # the version that is served
+        ([1, 2, 3, 4, 5], 2, [5, 99], [1, 2, 3]),
+        ([1, 2], 5, [], []),
+        ([1, 2], 2, [], []),
+        ([1, 2, 3], 0, [], []),  # keep all
+        ([1, 2, 3], -1, [], []),
+        ([], 3, [], []),
+    ],
+)
+def test_retention(items: list[int], keep: int, protected: list[int], deleted: list[int]) -> None:
+    assert plan_retention(items, keep, protected) == deleted
+
+
+@given(st.lists(st.integers(0, 50), unique=True), st.integers(-2, 20), st.sets(st.integers(0, 50)))
+def test_retention_never_takes_the_newest_or_a_protected_one(items: list[int], keep: int, protected: set[int]) -> None:
+    deleted = plan_retention(items, keep, protected)
+    left = [item for item in items if item not in deleted]
+    assert not protected & set(deleted)
+    assert left[-keep:] == items[-keep:] if keep > 0 else left == items
+    assert len(left) <= max(keep, 0) + len(protected) or keep <= 0
+
+
+# --- whole files
+
+
+@pytest.mark.parametrize(("data", "content"), [(b"\x00\xff", b"\x00\xff"), ("é", b"\xc3\xa9"), (b"", b"")])
+def test_a_file_is_written_or_replaced(tmp_path: Path, data: bytes | str, content: bytes) -> None:
+    path = tmp_path / "file"
+    for _ in range(2):
+        write_atomically(path, data)
+        assert path.read_bytes() == content
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_failure_leaves_the_old_content_and_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_without_a_directory_nothing_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "missing/file", "x")
+
+
+def test_what_a_block_writes_appears_when_it_ends(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+        assert temporary.name.startswith(project.TEMPORARY_PREFIX)
+        assert temporary.parent == tmp_path
+        assert not (tmp_path / "file").exists()
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_what_a_failing_block_wrote_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_very_long_name_can_be_written(tmp_path: Path) -> None:
+    write_atomically(tmp_path / ("n" * 250), "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["n" * 250]
+
+
+# --- lines
+
+
+def test_rows_are_appended(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_jsonl(path, [{"a": 1}, {"text": "line\nbreak, é, \u2028"}])
+    append_jsonl(path, [])
+    append_jsonl(path, [{"b": None}])
+    assert read_jsonl(path) == [{"a": 1}, {"text": "line\nbreak, é, \u2028"}, {"b": None}]
+    assert path.read_bytes().count(b"\n") == 3
+
+
+def test_no_rows_make_no_file(tmp_path: Path) -> None:
+    append_jsonl(tmp_path / "rows.jsonl", [])
+    assert not (tmp_path / "rows.jsonl").exists()
+    assert read_jsonl(tmp_path / "rows.jsonl") == []
+
+
+def test_a_torn_line_is_ignored_and_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_jsonl(path, [{"row": 1}, {"row": 2}])
+    path.write_bytes(path.read_bytes()[:-4])
+    assert read_jsonl(path) == [{"row": 1}]
+    append_jsonl(path, [{"row": 3}])
+    assert read_jsonl(path) == [{"row": 1}, {"row": 3}]
+
+
+def test_a_torn_character_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"row": 1}\n{"row": "\xc3')
+    assert read_jsonl(path) == [{"row": 1}]
+
+
+def test_appending_where_there_is_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        append_jsonl(tmp_path / "missing/rows.jsonl", [{"a": 1}])
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b'{"state": "training"}', {"state": "training"}),
+        (b"", None),
+        (b'{"state"', None),
+        (b"[1]", None),
+        (b"\xff", None),
+    ],
+)
+def test_the_status_or_none(tmp_path: Path, content: bytes, status: dict[str, str] | None) -> None:
+    (tmp_path / "status.json").write_bytes(content)
+    assert read_status(tmp_path / "status.json") == status
+
+
+def test_no_status_yet(tmp_path: Path) -> None:
+    assert read_status(tmp_path / "status.json") is None
+    assert read_status(tmp_path / "missing/status.json") is None
+
+
+# --- what a killed process left
+
+
+def test_only_old_temporaries_are_removed(tmp_path: Path) -> None:
+    old_s = time.time() - 3600
+    for name in [".tmp-old", ".tmp-new", "12", ".hidden"]:
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (old_s, old_s))
+    os.utime(tmp_path / ".tmp-new")
+    (tmp_path / ".tmp-old-dir").mkdir()
+    (tmp_path / ".tmp-old-dir/file").touch()
+    os.utime(tmp_path / ".tmp-old-dir", (old_s, old_s))
+    removed = remove_stale_temporaries(tmp_path)
+    assert sorted(path.name for path in removed) == [".tmp-old", ".tmp-old-dir"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".tmp-new", "12"]
+
+
+def test_all_temporaries_of_a_directory_that_is_ours_alone(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-new").touch()
+    remove_stale_temporaries(tmp_path, older_than_s=0)
+    assert [*tmp_path.iterdir()] == []
+    assert remove_stale_temporaries(tmp_path / "missing") == []
+
+
+def test_a_temporary_that_its_owner_finishes_with_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "_listdir", lambda directory: [directory / ".tmp-gone"])
+    assert remove_stale_temporaries(tmp_path) == []
+
+
+def test_rows_are_plain_json_lines(tmp_path: Path) -> None:
+    append_jsonl(tmp_path / "rows.jsonl", [{"a": 1}])
+    assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"a": 1}

@@ -1,0 +1,424 @@
+from __future__ import annotations
+
+import base64
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import draw_pixels, encode
+
+from odkeras.boxes import Detections
+from odkeras.errors import AnswerError
+from odkeras.images import EncodedImage, encode_image
+from odkeras.labels import Label, LabelMap
+from odkeras.tasks import Annotation, Task, make_task, read_answer, with_suggestions
+
+LABEL_MAP = LabelMap((Label(1, "car"), Label(4, "n01", "person")))
+IMAGE = encode_image(encode(draw_pixels(), "JPEG"), source="fixture")
+SIZE_HW = (48, 64)
+
+
+def rect(x: Any, y: Any, width: Any, height: Any, label: Any = "car") -> Task:
+    """A span as Prodigy 1.10 and later write it."""
+    points = [[x, y], [x, y + height], [x + width, y + height], [x + width, y]]
+    return {"id": "0ef6", "label": label, "color": "yellow", "x": x, "y": y, "width": width, "height": height,
+            "center": [x + width / 2, y + height / 2], "type": "rect", "points": points}  # fmt: skip
+
+
+def accepted(*spans: Any, **extra: Any) -> Task:
+    return {**make_task(IMAGE, file="a.jpg"), "spans": list(spans), "answer": "accept", **extra}
+
+
+def annotation_of(answer: Task, label_map: LabelMap = LABEL_MAP) -> Annotation:
+    read = read_answer(answer, label_map)
+    assert read.annotation is not None
+    assert read.withdrawn_image_id is None
+    return read.annotation
+
+
+# --- tasks
+
+
+def test_a_task_has_what_the_page_needs() -> None:
+    task = make_task(IMAGE, file="a.jpg", path="/images/a.jpg")
+    assert task == {
+        "image": IMAGE.data_uri,
+        "width": 64,
+        "height": 48,
+        "image_id": IMAGE.image_id,
+        "meta": {"file": "a.jpg"},
+        "path": "/images/a.jpg",
+        "spans": [],
+    }
+    assert "path" not in make_task(IMAGE, file="a.jpg")
+
+
+DETECTIONS = Detections(
+    np.array([[0.25, 0.5, 0.5, 0.75], [-0.1, 0.1, 0.5, 1.2], [0, 0, 1, 1]]),
+    np.array([0.9, 0.4, 0.1]),
+    np.array([4, 1, 1]),
+)
+
+
+def test_suggestions_become_spans() -> None:
+    task = make_task(IMAGE, file="a.jpg")
+    suggested = with_suggestions(task, DETECTIONS, LABEL_MAP, threshold=0.4, version=17)
+    first, second = suggested["spans"]
+    assert first == {
+        "type": "rect",
+        "label": "n01",
+        "score": 0.9,
+        "x": 32.0,
+        "y": 12.0,
+        "width": 16.0,
+        "height": 12.0,
+        "center": [40.0, 18.0],
+        "points": [[32.0, 12.0], [32.0, 24.0], [48.0, 24.0], [48.0, 12.0]],
+    }
+    assert (second["x"], second["y"], second["width"], second["height"]) == (6.4, 0.0, 57.6, 24.0)  # clipped
+    assert suggested["meta"] == {"file": "a.jpg", "score": 0.9, "model version": 17}
+    assert suggested["_suggestions"] == {"version": 17, "threshold": 0.4, "spans": suggested["spans"]}
+    assert task == make_task(IMAGE, file="a.jpg")  # untouched
+
+
+def test_suggestions_are_plain_json_and_a_copy() -> None:
+    suggested = with_suggestions(make_task(IMAGE, file="a"), DETECTIONS, LABEL_MAP, threshold=0, version=None)
+    assert json.loads(json.dumps(suggested)) == suggested
+    suggested["spans"][0]["points"][0][0] = -1
+    assert suggested["_suggestions"]["spans"][0]["points"][0][0] == 32.0
+    assert suggested["_suggestions"]["version"] is None
+    assert "model version" not in suggested["meta"]
+
+
+def test_display_names_when_asked_for() -> None:
+    suggested = with_suggestions(
+        make_task(IMAGE, file="a"), DETECTIONS, LABEL_MAP, threshold=0.5, version=1, use_display_name=True
+    )
+    assert [span["label"] for span in suggested["spans"]] == ["person"]
+
+
+@pytest.mark.parametrize(
+    ("box", "score", "class_id"),
+    [
+        ([math.nan, 0, 1, 1], 0.9, 1),
+        ([0, 0, math.inf, 1], 0.9, 1),
+        ([0, 0, 1, 1], math.nan, 1),
+        ([0.5, 0.5, 0.5, 0.9], 0.9, 1),  # no height
+        ([0.2, 1.1, 0.5, 1.4], 0.9, 1),  # outside
+        ([0.5, 0.5, 0.1, 0.1], 0.9, 1),  # swapped
+        ([0, 0, 1, 1], 0.9, 2),  # a gap in the label map
+        ([0, 0, 1, 1], 0.9, 0),
+        ([0, 0, 1, 1], 0.39, 1),  # below the threshold
+    ],
+)
+def test_what_cannot_be_drawn_is_not_suggested(box: list[float], score: float, class_id: int) -> None:
+    detections = Detections(np.array([box]), np.array([score]), np.array([class_id]))
+    suggested = with_suggestions(make_task(IMAGE, file="a"), detections, LABEL_MAP, threshold=0.4, version=3)
+    assert suggested["spans"] == []
+    assert suggested["meta"] == {"file": "a", "model version": 3}
+
+
+def test_new_suggestions_replace_the_old() -> None:
+    task = with_suggestions(make_task(IMAGE, file="a"), DETECTIONS, LABEL_MAP, threshold=0, version=1)
+    task = with_suggestions(task, DETECTIONS, LABEL_MAP, threshold=0.5, version=2)
+    assert len(task["spans"]) == 1
+    assert task["_suggestions"]["version"] == task["meta"]["model version"] == 2
+
+
+# --- accepted answers
+
+
+def test_an_accepted_answer_becomes_an_annotation() -> None:
+    annotation = annotation_of(accepted(rect(32, 12, 16, 12, "n01"), rect(0, 0, 6.4, 48)))
+    np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75], [0, 0, 1, 0.1]], atol=1e-6)
+    assert annotation.groundtruth.classes.tolist() == [4, 1]
+    assert annotation.image == IMAGE
+    assert annotation.image_id == IMAGE.image_id
+    assert annotation.file == "a.jpg"
+
+
+def test_the_batch_is_remembered() -> None:
+    read = read_answer(accepted(), LABEL_MAP, batch="17.jsonl")
+    assert read.annotation is not None
+    assert read.annotation.batch == "17.jsonl"
+
+
+POLYGON = {"label": "car", "type": "polygon", "points": [[32, 14], [40, 12], [48, 20], [36, 24]]}
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        rect(32, 12, 16, 12),
+        {"label": "car", "points": [[32, 12], [32, 24], [48, 24], [48, 12]]},  # before Prodigy 1.10
+        {"label": "car", "points": [[48, 24], [48, 12], [32, 12], [32, 24]]},  # drawn from another corner
+        {"label": "car", "points": [(48, 24), (32, 12)]},
+        {"label": "car", "x": 32, "y": 12, "width": 16, "height": 12},
+        {"label": "car", "x": 32, "y": 12, "w": 16, "h": 12, "points": []},
+        {"label": "car", "x": 48, "y": 24, "width": -16, "height": -12},  # drawn to the upper left
+        {**rect(0, 0, 1, 1), "points": [[32, 12], [32, 24], [48, 24], [48, 12]]},  # points count
+        POLYGON,
+    ],
+)
+def test_boxes_of_all_versions_of_prodigy(span: Task) -> None:
+    annotation = annotation_of(accepted(span))
+    np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
+
+
+def test_a_box_across_the_edge_is_clipped() -> None:
+    boxes = annotation_of(accepted(rect(-10, -5, 42, 17), rect(60, 40, 99, 99))).groundtruth.boxes
+    np.testing.assert_allclose(boxes, [[0, 0, 0.25, 0.5], [40 / 48, 60 / 64, 1, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("spans", [[], None, "absent"])
+def test_accepted_without_boxes_is_an_image_without_objects(spans: Any) -> None:
+    answer = accepted()
+    answer["spans"] = spans
+    if spans == "absent":
+        del answer["spans"]
+    read = read_answer(answer, LABEL_MAP)
+    assert read.annotation is not None
+    assert len(read.annotation.groundtruth) == 0
+    assert read.problems == ()
+
+
+UNUSABLE: list[tuple[Any, str]] = [
+    (rect(10, 10, 0, 5), "'car' has no area inside the image"),
+    (rect(10, 10, 5, 0), "'car' has no area inside the image"),
+    (rect(70, 10, 5, 5), "'car' has no area inside the image"),
+    (rect(10, -20, 5, 5), "'car' has no area inside the image"),
+    (rect(math.nan, 10, 5, 5), "coordinates must be finite numbers; got nan"),
+    (rect(10, 10, math.inf, 5), "coordinates must be finite numbers; got inf"),
+    ({"label": "car", "points": [[1, 2], [None, 4]]}, "got None"),
+    ({"label": "car", "points": [["1", 2], [3, 4]]}, "got '1'"),
+    ({"label": "car", "points": [[True, 2], [3, 4]]}, "got True"),
+    ({"label": "car", "points": [[1, 2, 3]]}, "'points' must be a list of [x, y]"),
+    ({"label": "car", "points": [1, 2]}, "'points' must be a list of [x, y]"),
+    ({"label": "car", "points": {"x": 1}}, "'points' must be a list of [x, y]"),
+    ({"label": "car", "points": [[3, 4]]}, "no area"),
+    ({"label": "car", "x": 1, "y": 2, "width": 5}, "got None"),
+    ({"label": "car"}, "got None"),
+    ({"points": [[1, 2], [3, 4]]}, "it has no label"),
+    (rect(10, 10, 5, 5, None), "it has no label"),
+    (rect(10, 10, 5, 5, 1), "it has no label"),
+    (rect(10, 10, 5, 5, "zebra"), "label 'zebra' is not in the label map (known: car, n01)"),
+    (rect(10, 10, 5, 5, "Car"), "did you mean 'car'?"),
+    ("span", "a span must be a JSON object; got str"),
+    (None, "a span must be a JSON object; got NoneType"),
+]
+
+
+@pytest.mark.parametrize(("span", "problem"), UNUSABLE)
+def test_an_unusable_box_is_left_out_and_reported(span: Any, problem: str) -> None:
+    read = read_answer(accepted(rect(32, 12, 16, 12), span), LABEL_MAP)
+    assert read.annotation is not None
+    assert len(read.annotation.groundtruth) == 1
+    assert len(read.problems) == 1
+    assert read.problems[0].startswith("a.jpg: span 2: ")
+    assert problem in read.problems[0]
+
+
+@pytest.mark.parametrize(("span", "problem"), UNUSABLE)
+def test_an_answer_whose_boxes_are_all_unusable_is_not_an_image_without_objects(span: Any, problem: str) -> None:
+    with pytest.raises(AnswerError) as raised:
+        read_answer(accepted(span, span), LABEL_MAP)
+    assert "accepted, but none of its 2 spans is usable: a.jpg: span 1: " in str(raised.value)
+    assert problem in str(raised.value)
+
+
+def test_display_names_are_understood() -> None:
+    assert annotation_of(accepted(rect(1, 1, 5, 5, "person"))).groundtruth.classes.tolist() == [4]
+
+
+box = st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.05, 0.1), st.floats(0.05, 0.1))
+
+
+@settings(deadline=None)
+@given(st.lists(box, max_size=5), st.sampled_from([1, 4]))
+def test_a_suggestion_accepted_as_it_is_comes_back(rows: list[tuple[float, ...]], class_id: int) -> None:
+    boxes = np.array([[y, x, y + height, x + width] for y, x, height, width in rows], np.float32).reshape(-1, 4)
+    detections = Detections(boxes, np.full(len(boxes), 0.8), np.full(len(boxes), class_id))
+    task = with_suggestions(make_task(IMAGE, file="a"), detections, LABEL_MAP, threshold=0.5, version=1)
+    answer = json.loads(json.dumps({**task, "answer": "accept"}))
+    truth = annotation_of(answer).groundtruth
+    np.testing.assert_allclose(truth.boxes, boxes, atol=0.011 / 48)  # spans have two decimals of a pixel
+    assert truth.classes.tolist() == [class_id] * len(boxes)
+
+
+# --- rejected and other answers
+
+
+@pytest.mark.parametrize("decision", ["reject", "ignore"])
+def test_a_rejected_image_is_withdrawn(decision: str) -> None:
+    read = read_answer(accepted(rect(1, 1, 5, 5), answer=decision), LABEL_MAP)
+    assert (read.annotation, read.withdrawn_image_id) == (None, IMAGE.image_id)
+
+
+def test_a_rejected_image_without_an_id_is_withdrawn_by_its_bytes() -> None:
+    assert read_answer({"image": IMAGE.data_uri, "answer": "reject"}, LABEL_MAP).withdrawn_image_id == IMAGE.image_id
+
+
+def test_a_rejected_image_with_an_id_is_not_looked_at() -> None:
+    read = read_answer({"image": "gone.jpg", "image_id": "17", "answer": "reject"}, LABEL_MAP)
+    assert read.withdrawn_image_id == "17"
+
+
+def test_a_rejected_image_that_cannot_be_told_apart() -> None:
+    with pytest.raises(AnswerError, match=r"gone\.jpg: cannot be read"):
+        read_answer({"image": "gone.jpg", "answer": "reject"}, LABEL_MAP)
+
+
+@pytest.mark.parametrize("decision", [None, "", "yes", 1, True, ["accept"]])
+def test_other_decisions_are_no_answers(decision: Any) -> None:
+    with pytest.raises(AnswerError, match="answer must be 'accept', 'reject' or 'ignore'; got "):
+        read_answer(accepted(answer=decision), LABEL_MAP)
+
+
+def test_what_is_no_answer_at_all() -> None:
+    with pytest.raises(AnswerError, match="an answer must be a JSON object; got list"):
+        read_answer([], LABEL_MAP)  # type: ignore[arg-type]
+    with pytest.raises(AnswerError, match="'spans' must be a list; got dict"):
+        read_answer(accepted(spans={"x": 1}), LABEL_MAP)
+
+
+# --- where the image is
+
+
+def test_optional_keys_may_be_missing() -> None:
+    annotation = annotation_of({"image": IMAGE.data_uri, "spans": [rect(32, 12, 16, 12)], "answer": "accept"})
+    np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
+    assert annotation.image_id == IMAGE.image_id
+    assert annotation.file == "image"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    (tmp_path / "b.jpg").write_bytes(IMAGE.data)
+    return str(tmp_path / "b.jpg")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"image": "{path}"},  # as with --remove-base64
+        {"image": "file://{path}"},
+        {"path": "{path}"},  # the image key was deleted
+        {"image": None, "path": "{path}"},
+        {"image": "moved/b.jpg", "path": "{path}"},
+        {"image": "http://127.0.0.1:8080/b.jpg", "path": "{path}"},
+        {"image": "x" * 5000, "path": "{path}"},  # longer than a name may be
+    ],
+)
+def test_the_image_may_be_a_file(path: str, keys: dict[str, Any]) -> None:
+    answer = {key: value and value.replace("{path}", path) for key, value in keys.items()}
+    annotation = annotation_of({**answer, "answer": "accept"})
+    assert annotation.image == IMAGE
+    assert annotation.image_id == IMAGE.image_id
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "has neither 'image' nor 'path'"),
+        ({"image": 5}, "has neither 'image' nor 'path'"),
+        ({"image": ""}, "has neither 'image' nor 'path'"),
+        ({"image": "missing.jpg"}, "missing.jpg: cannot be read: No such file"),
+        ({"image": "https://example.org/c.jpg?Expires=1"}, "c.jpg: the image is a URL (https://example.org/c.jpg"),
+        ({"image": "data:image/jpeg;base64,AAAA"}, "d.jpg: no image data: only zero bytes"),
+        ({"image": "data:image/jpeg;base64,A"}, "d.jpg: broken base64"),
+        ({"image": "data:image/jpeg;base64,"}, "d.jpg: empty file"),
+        ({"image": IMAGE.data_uri[:-40]}, "d.jpg: truncated or damaged"),
+    ],
+)
+def test_an_image_that_cannot_be_read(keys: dict[str, Any], message: str) -> None:
+    if str(keys.get("image")).startswith("data:"):
+        keys = {**keys, "meta": {"file": "d.jpg"}}
+    with pytest.raises(AnswerError) as raised:
+        read_answer({**keys, "answer": "accept"}, LABEL_MAP)
+    assert message in str(raised.value)
+
+
+def test_an_image_that_is_too_large() -> None:
+    for image_id in (IMAGE.image_id, None):
+        with pytest.raises(AnswerError, match="too large: 64 x 48"):
+            read_answer(accepted(image_id=image_id), LABEL_MAP, max_pixels=100)
+
+
+def test_our_own_image_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    assert annotation_of(accepted(rect(1, 1, 5, 5))).image == IMAGE
+
+
+def test_an_id_does_not_vouch_for_other_bytes() -> None:
+    with pytest.raises(AnswerError, match="truncated"):
+        read_answer(accepted(image=IMAGE.data_uri[:-40]), LABEL_MAP)
+
+
+def test_the_id_of_the_task_is_kept() -> None:
+    assert annotation_of(accepted(image_id="mine")).image_id == "mine"
+    assert annotation_of(accepted(image_id=5)).image_id == IMAGE.image_id
+
+
+@pytest.mark.parametrize(
+    ("keys", "file"),
+    [
+        ({"meta": {"file": "m.jpg"}, "path": "/x/p.jpg"}, "m.jpg"),
+        ({"meta": None, "path": "/x/p.jpg"}, "p.jpg"),
+        ({"meta": {"file": 3}}, "5"),
+        ({"meta": {}, "image_id": None}, "image"),
+    ],
+)
+def test_the_file_is_the_best_name_there_is(keys: Task, file: str) -> None:
+    assert annotation_of({**accepted(), "image_id": "5", **keys}).file == file
+
+
+# --- the size that the spans refer to
+
+
+def test_another_format_is_brought_into_our_form() -> None:
+    bmp = encode(draw_pixels(), "BMP")
+    answer = {"image": "data:image/bmp;base64," + base64.b64encode(bmp).decode(), "answer": "accept"}
+    assert annotation_of(answer).image == encode_image(bmp, source="x")
+
+
+def test_spans_on_a_scaled_copy_are_scaled_back() -> None:
+    annotation = annotation_of(accepted(rect(320, 120, 160, 120), width=640, height=480))
+    np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
+
+
+def test_spans_on_an_image_of_another_shape_are_refused() -> None:
+    """A page that ignores EXIF orientation draws on the lying image; its boxes would be nonsense on the upright one."""
+    with pytest.raises(
+        AnswerError, match=r"a\.jpg: the spans are for an image of 48 x 64, but this one has 64 x 48 pixels"
+    ):
+        read_answer(accepted(rect(1, 1, 5, 5), width=48, height=64), LABEL_MAP)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(None, None), (0, 0), ("64", "48"), (-64, 48), (math.nan, 48), (64, None)]
+)
+def test_a_size_that_says_nothing_is_ignored(width: Any, height: Any) -> None:
+    annotation = annotation_of(accepted(rect(32, 12, 16, 12), width=width, height=height))
+    np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
+
+
+def test_rounding_of_a_thumbnail_is_no_other_shape() -> None:
+    image = encode_image(encode(draw_pixels((100, 333)), "JPEG"), source="x")
+    answer = {
+        **make_task(image, file="a"),
+        "spans": [rect(0, 0, 16.5, 10)],
+        "answer": "accept",
+        "width": 33,
+        "height": 10,
+    }
+    np.testing.assert_allclose(annotation_of(answer).groundtruth.boxes, [[0, 0, 1, 0.5]], atol=1e-6)
+
+
+def test_a_task_survives_json(image: EncodedImage) -> None:
+    task = make_task(image, file="a")
+    assert json.loads(json.dumps(task)) == task
