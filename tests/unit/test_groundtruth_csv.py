@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from odkeras.errors import RecordError
+from odkeras.groundtruth_csv import read_truth_csv
+
+HEADER = "path,xmin,ymin,xmax,ymax,label"
+IMAGES = Path("/images")
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(*lines: str, encoding: str = "utf-8") -> Path:
+        path = tmp_path / "truth.csv"
+        path.write_bytes("\n".join(lines).encode(encoding))
+        return path
+
+    return write
+
+
+def test_rows_are_gathered_by_image_in_order_of_first_appearance(write) -> None:
+    csv_path = write(HEADER, "b.jpg,1,2,3,4,car", "a.jpg,5.5,6,7,8,person", "b.jpg,9,10,11,12,person", "c.jpg,,,,,")
+    b, a, c = read_truth_csv(csv_path, IMAGES)
+    assert [image.path for image in (b, a, c)] == [IMAGES / "b.jpg", IMAGES / "a.jpg", IMAGES / "c.jpg"]
+    assert b.boxes_xyxy_px.tolist() == [[1, 2, 3, 4], [9, 10, 11, 12]]
+    assert b.boxes_xyxy_px.dtype == np.float32
+    assert (b.labels, a.labels, c.labels) == (("car", "person"), ("person",), ())
+    assert c.boxes_xyxy_px.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("label,ymax,xmax,ymin,xmin,path", "car,4,3,2,1,a.jpg"),  # any order
+        ("filename,width,height,class,xmin,ymin,xmax,ymax", "a.jpg,64,48,car,1,2,3,4"),  # as of other tools
+        (" Path , XMin,YMIN,xmax,ymax, Label ", " a.jpg , 1 ,2,3,4, car "),  # spaces and capitals
+        ('"path","xmin","ymin","xmax","ymax","label"', '"a.jpg","1","2","3","4","car"'),
+        ("\ufeffpath,xmin,ymin,xmax,ymax,label", "a.jpg,1,2,3,4,car"),  # as Excel saves it
+        ("path,filename,xmin,ymin,xmax,ymax,class,label", "a.jpg,no.jpg,1,2,3,4,no,car"),  # our own names first
+        ("filename,path,xmin,ymin,xmax,ymax,class,label", "no.jpg,a.jpg,1,2,3,4,no,car"),
+        ("path,xmin,ymin,xmax,ymax,label,path", "a.jpg,1,2,3,4,car,no.jpg"),  # the first of two
+        (HEADER, "a.jpg,1e0,2.0,+3,4,car,more,cells"),
+        (HEADER + "\r", "a.jpg,1,2,3,4,car\r"),
+    ],
+)
+def test_every_way_to_write_it(write, header: str, row: str) -> None:
+    (image,) = read_truth_csv(write(header, "", row, " , ,"), IMAGES)
+    assert image.path == IMAGES / "a.jpg"
+    assert image.boxes_xyxy_px.tolist() == [[1, 2, 3, 4]]
+    assert image.labels == ("car",)
+
+
+def test_an_absolute_path_stays_and_names_may_hold_commas(write, tmp_path: Path) -> None:
+    images = read_truth_csv(write(HEADER, f"{tmp_path}/a.jpg,1,2,3,4,car", '"b, c.jpg",1,2,3,4,"big, red"'), IMAGES)
+    assert [image.path for image in images] == [tmp_path / "a.jpg", IMAGES / "b, c.jpg"]
+    assert images[1].labels == ("big, red",)
+
+
+def test_an_image_may_have_an_empty_row_and_boxes(write) -> None:
+    (image,) = read_truth_csv(write(HEADER, "a.jpg", "a.jpg,1,2,3,4,car"), IMAGES)
+    assert len(image.labels) == 1
+
+
+def test_a_box_without_area_is_not_our_business(write) -> None:
+    (image,) = read_truth_csv(write(HEADER, "a.jpg,3,2,3,4,car"), IMAGES)
+    assert image.boxes_xyxy_px.tolist() == [[3, 2, 3, 4]]
+
+
+def test_a_header_alone_has_no_images(write) -> None:
+    assert read_truth_csv(write(HEADER), IMAGES) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([""], ":1: the header lacks path, xmin, ymin, xmax, ymax, label; it has nothing"),
+        (["path,xmin,ymin,xmax,label"], ":1: the header lacks ymax; it has 'path', 'xmin', 'ymin', 'xmax', 'label'"),
+        (["a.jpg,1,2,3,4,car"], ":1: the header lacks path,"),  # no header
+        (["path;xmin;ymin;xmax;ymax;label"], ":1: the header lacks path, xmin"),
+        ([HEADER, "a.jpg,1,2,3,4,car", "a.jpg,1,x,3,4,car"], ":3: ymin must be a number of pixels; got 'x'"),
+        ([HEADER, "a.jpg,1,nan,3,4,car"], ":2: ymin must be a number of pixels; got 'nan'"),
+        ([HEADER, "a.jpg,1,2,inf,4,car"], ":2: xmax must be a number of pixels; got 'inf'"),
+        ([HEADER, "a.jpg,1,2,,4,car"], ":2: xmax must be a number of pixels; got ''"),
+        ([HEADER, "a.jpg,1,2,3"], ":2: ymax must be a number of pixels; got ''"),  # a row that was cut
+        ([HEADER, "a.jpg,,,,,car"], ":2: xmin must be a number of pixels; got ''"),
+        ([HEADER, "a.jpg,1,2,3,4,"], ":2: the box has no label"),
+        ([HEADER, ",1,2,3,4,car"], ":2: the path is empty"),
+        (
+            [HEADER, "a.jpg,9,2,3,4,car"],
+            ":2: xmin 9 is larger than xmax 3; are the columns in the order of the header?",
+        ),
+        ([HEADER, "a.jpg,1,5,3,4,car"], ":2: ymin 5 is larger than ymax 4"),
+        ([HEADER, '"a', 'b.jpg",x,2,3,4,car'], ":3: xmin must be"),  # a line break in a name
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(write, lines: list[str], message: str) -> None:
+    csv_path = write(*lines)
+    with pytest.raises(RecordError) as raised:
+        read_truth_csv(csv_path, IMAGES)
+    assert str(raised.value).startswith(f"{csv_path}{message}")
+
+
+def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"cannot read .*missing\.csv: No such file"):
+        read_truth_csv(tmp_path / "missing.csv", IMAGES)
+    with pytest.raises(RecordError, match=r"cannot read .*: Is a directory"):
+        read_truth_csv(tmp_path, IMAGES)
+    with pytest.raises(RecordError, match="is not a CSV file in UTF-8"):
+        read_truth_csv(write(HEADER, "é.jpg,1,2,3,4,car", encoding="latin-1"), IMAGES)
+    with pytest.raises(RecordError, match="is not a CSV file in UTF-8"):
+        read_truth_csv(write(HEADER, f'a.jpg,1,2,3,4,"{"x" * 200_000}"'), IMAGES)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odkeras.boxes import Detections, Groundtruth, from_xyxy_px
+from odkeras.errors import SetupError
+from odkeras.metrics import Effort, coco_map, effort
+
+SIZE_HW = (480, 640)
+Box = list[float]
+
+
+def truth(*boxes_xyxy_px: Box, classes: list[int] | None = None) -> Groundtruth:
+    return Groundtruth(from_xyxy_px(boxes_xyxy_px, SIZE_HW), np.array(classes or [1] * len(boxes_xyxy_px)))
+
+
+def seen(*boxes_xyxy_px: Box, classes: list[int] | None = None, scores: list[float] | None = None) -> Detections:
+    count = len(boxes_xyxy_px)
+    return Detections(
+        from_xyxy_px(boxes_xyxy_px, SIZE_HW), np.array(scores or [0.9] * count), np.array(classes or [1] * count)
+    )
+
+
+A, B = [100, 100, 200, 200], [300, 250, 420, 330]
+
+
+def shrunk(box: Box, iou: float) -> Box:
+    """A box inside `box` whose IoU with it is `iou`."""
+    return [box[0], box[1], box[0] + (box[2] - box[0]) * iou, box[3]]
+
+
+# --- mAP
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (seen(A, B), (1, 1, 1)),
+        (seen(), (0, 0, 0)),
+        (seen(A, B, classes=[2, 2]), (0, 0, 0)),  # the right places, the wrong class
+        (seen(shrunk(A, 0.8), shrunk(B, 0.8)), (0.7, 1, 1)),  # IoU 0.50 to 0.80: 7 of the 10 thresholds
+        (seen(shrunk(A, 0.62), shrunk(B, 0.62)), (0.3, 1, 0)),
+        (seen(A), (51 / 101, 51 / 101, 51 / 101)),  # half found: recall 0 to 0.50 in steps of 0.01
+        (seen(A, B, [0, 0, 50, 50], scores=[0.9, 0.8, 0.1]), (1, 1, 1)),  # a false one after all true ones
+        (seen([0, 0, 50, 50], A, B, scores=[0.9, 0.8, 0.7]), (2 / 3, 2 / 3, 2 / 3)),  # and one before
+    ],
+)
+def test_map_of_two_true_boxes(found: Detections, expected: tuple[float, float, float]) -> None:
+    result = coco_map([truth(A, B)], [found], [SIZE_HW])
+    assert [*result] == ["mAP", "mAP50", "mAP75"]
+    assert [*result.values()] == pytest.approx(expected, abs=1e-6)
+
+
+def test_map_is_the_mean_over_classes_that_have_true_boxes() -> None:
+    result = coco_map([truth(A, B, classes=[1, 7])], [seen(A, [0, 0, 9, 9], classes=[1, 3])], [SIZE_HW])
+    assert result["mAP"] == pytest.approx(0.5)
+
+
+def test_false_detections_in_images_without_objects_count() -> None:
+    images = [truth(A), Groundtruth.empty()]
+    clean = coco_map(images, [seen(A, scores=[0.5]), Detections.empty()], [SIZE_HW] * 2)
+    false = coco_map(images, [seen(A, scores=[0.5]), seen(B, scores=[0.9])], [SIZE_HW] * 2)
+    assert (clean["mAP50"], false["mAP50"]) == pytest.approx((1, 0.5))
+
+
+def test_detections_of_one_image_do_not_match_another() -> None:
+    result = coco_map([truth(A), truth(B)], [seen(B), seen(A)], [SIZE_HW] * 2)
+    assert result["mAP50"] == 0
+
+
+def test_each_image_has_its_own_size() -> None:
+    tall = Groundtruth([[0.1, 0.1, 0.2, 0.9]], [1])  # type: ignore[arg-type]
+    assert coco_map([tall], [Detections(tall.boxes, np.ones(1), np.ones(1))], [(64, 2000)])["mAP"] == pytest.approx(1)
+
+
+def test_without_any_true_box_map_is_undefined() -> None:
+    assert coco_map([Groundtruth.empty()], [seen(A)], [SIZE_HW]) == {"mAP": -1.0, "mAP50": -1.0, "mAP75": -1.0}
+    assert coco_map([], [], []) == {"mAP": -1.0, "mAP50": -1.0, "mAP75": -1.0}
+
+
+def test_detections_that_are_not_finite_are_left_out() -> None:
+    found = seen(A, B, [1, 1, 2, 2], scores=[0.9, float("nan"), 0.8])
+    broken = Detections(np.where(np.arange(3)[:, None] == 2, np.nan, found.boxes), found.scores, found.classes)
+    assert coco_map([truth(A)], [broken], [SIZE_HW])["mAP"] == pytest.approx(1)
+
+
+def test_map_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    coco_map([truth(A)], [seen(A)], [SIZE_HW])
+    assert capsys.readouterr() == ("", "")
+
+
+def test_sequences_must_be_of_one_length() -> None:
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        coco_map([truth(A)], [seen(A)], [])
+
+
+def test_without_pycocotools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(SetupError, match="pip install pycocotools"):
+        coco_map([truth(A)], [seen(A)], [SIZE_HW])
+
+
+# --- effort
+
+
+@pytest.mark.parametrize(
+    ("true", "suggested", "expected"),
+    [
+        (truth(A, B), seen(A, B), Effort(kept_90=2, kept_70=2)),
+        (truth(A, B), seen(), Effort(drawn=2)),
+        (truth(), seen(A, B), Effort(deleted=2)),
+        (truth(), seen(), Effort()),
+        (truth(A), seen(shrunk(A, 0.95)), Effort(kept_90=1, kept_70=1)),
+        (truth(A), seen(shrunk(A, 0.8)), Effort(kept_70=1, moved=1)),
+        (truth(A), seen(shrunk(A, 0.6)), Effort(moved=1)),
+        (truth(A), seen(shrunk(A, 0.4)), Effort(deleted=1, drawn=1)),
+        (truth(A), seen(A, classes=[2]), Effort(deleted=1, drawn=1)),  # another class
+        (truth(A), seen(shrunk(A, 0.6), A), Effort(kept_90=1, kept_70=1, deleted=1)),  # the better one counts
+        (truth(A, A, classes=[1, 2]), seen(A, A, classes=[2, 1]), Effort(kept_90=2, kept_70=2)),
+        (truth(A, shrunk(A, 0.8)), seen(shrunk(A, 0.9)), Effort(kept_90=1, kept_70=1, drawn=1)),  # one to one
+        (truth(A), Detections(np.full((1, 4), np.nan), np.ones(1), np.ones(1)), Effort(deleted=1, drawn=1)),
+    ],
+)
+def test_effort(true: Groundtruth, suggested: Detections, expected: Effort) -> None:
+    assert effort(true, suggested) == expected
+
+
+def test_efforts_add_up() -> None:
+    one = Effort(kept_90=1, kept_70=2, moved=3, deleted=4, drawn=5)
+    assert one + one == Effort(2, 4, 6, 8, 10)
+    assert sum([one, one, one], Effort()) == Effort(3, 6, 9, 12, 15)
+
+
+rows = st.lists(st.tuples(*[st.floats(0, 1, width=32)] * 4, st.integers(1, 2)), max_size=6)
+
+
+@given(rows, rows)
+def test_every_box_is_accounted_for_once(true: list[Any], suggested: list[Any]) -> None:
+    def split(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([row[:4] for row in values]).reshape(-1, 4), np.array([row[4] for row in values], np.int32)
+
+    boxes, classes = split(suggested)
+    result = effort(Groundtruth(*split(true)), Detections(boxes, np.ones(len(boxes)), classes))
+    matched = result.kept_90 + result.moved
+    assert matched + result.deleted == len(suggested)
+    assert matched + result.drawn == len(true)
+    assert 0 <= result.kept_90 <= result.kept_70 <= matched
