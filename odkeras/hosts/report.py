@@ -1,0 +1,259 @@
+"""The learning curve of a simulated annotator: `curve.json`, `curve.png`, and what is shown while it grows."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from odkeras.errors import RecordError
+from odkeras.project import write_atomically
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One round of the curve.
+
+    Args:
+        annotations: images answered so far; 0 for the model before any answer.
+        mAP: COCO mAP (IoU 0.5 to 0.95) on the held-out images, of the version that was trained on these answers.
+        mAP50: the same at IoU 0.5.
+        kept_90: of the suggestions shown in this round, those that already fit (IoU >= 0.9).
+        kept_70: those that nearly fit (IoU >= 0.7), the `kept_90` included.
+        moved: those that belong to an object but would have to be moved (IoU 0.5 to 0.9).
+        deleted: those that belong to none.
+        drawn: objects without a suggestion.
+        train_s: seconds of training.
+        publish_s: seconds from the answers in the inbox to their version being served, less `train_s`.
+        version: the version that was measured.
+    """
+
+    annotations: int
+    mAP: float
+    mAP50: float
+    kept_90: int = 0
+    kept_70: int = 0
+    moved: int = 0
+    deleted: int = 0
+    drawn: int = 0
+    train_s: float = 0.0
+    publish_s: float = 0.0
+    version: int = 0
+
+
+def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
+    """Atomically; a reader sees the whole old curve or the whole new one."""
+    rows = [{name: _rounded(value) for name, value in asdict(point).items()} for point in points]
+    write_atomically(path, json.dumps(rows, indent=1) + "\n")
+
+
+def read_curve(path: Path) -> list[CurvePoint]:
+    """The points of a `curve.json`; none if there is no file.
+
+    Raises:
+        RecordError: the file is not a curve.
+    """
+    known = {field.name for field in fields(CurvePoint)}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [CurvePoint(**{name: value for name, value in row.items() if name in known}) for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RecordError(
+            f"{path} is not a learning curve ({error}); move it away or choose another report directory"
+        ) from error
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+# The colours of a validated, colour-blind safe order; the text stays in ink, the marks carry the colour.
+_INK, _QUIET, _GRID = "#1f2328", "#656d76", "#e6e8eb"
+_LINES = (("mAP50", "mAP at IoU 0.5", "#2a78d6"), ("mAP", "mAP (IoU 0.5 to 0.95)", "#eb6834"))
+_ABOVE = (
+    ("kept_90", "kept (IoU ≥ 0.9)", "#1baf7a"),
+    ("moved", "moved (IoU 0.5 to 0.9)", "#eda100"),
+    ("drawn", "drawn by hand", "#4a3aa7"),
+)
+_BELOW = ("deleted", "deleted", "#e34948")
+_MOST_TICKS = 14
+
+
+def draw_curve(points: Sequence[CurvePoint], path: Path, *, title: str = "") -> None:
+    """A picture of the curve, as PNG: quality above, what the annotator had to do below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(8.6, 7.4), dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.12), facecolor="white")
+    FigureCanvasAgg(figure)
+    quality, work = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1))
+    _draw_quality(quality, points)
+    _draw_work(work, points)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=13, fontweight="bold")
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    write_atomically(path, data.getvalue())
+
+
+def _draw_quality(axes: Any, points: Sequence[CurvePoint]) -> None:
+    _style(axes, "How good the model is: mAP on held-out images", points)
+    xs = [point.annotations for point in points]
+    for name, label, colour in _LINES:
+        ys = [getattr(point, name) for point in points]
+        axes.plot(xs, ys, color=colour, linewidth=2, marker="o", markersize=5, label=label, clip_on=False, zorder=3)
+        if points:
+            near = points[-1].mAP50 - points[-1].mAP < 0.05
+            lift = (6 if name == "mAP50" else -6) if near else 0
+            axes.annotate(
+                f"{ys[-1]:.2f}", (xs[-1], ys[-1]), (9, lift), textcoords="offset points", va="center", color=_INK
+            )
+    axes.set_ylim(0, 1)
+    _legend(axes, columns=2)
+
+
+def _draw_work(axes: Any, points: Sequence[CurvePoint]) -> None:
+    """Bars that share one unit, objects of the round, so that rounds of different size compare."""
+    _style(axes, "What is left to do for the annotator: % of the objects in the round", points)
+    axes.set_xlabel("annotated images", color=_INK)
+    rounds = [point for point in points if point.annotations > 0]
+    xs = [point.annotations for point in rounds]
+    totals = [max(1, point.kept_90 + point.moved + point.drawn) for point in rounds]
+    width = 0.62 * min((b - a for a, b in zip([0, *xs], xs, strict=False)), default=10)
+    bottom = [0.0] * len(rounds)
+    for name, label, colour in _ABOVE:
+        heights = [100 * getattr(point, name) / total for point, total in zip(rounds, totals, strict=True)]
+        axes.bar(xs, heights, width, bottom, color=colour, edgecolor="white", linewidth=1, label=label, zorder=3)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    name, label, colour = _BELOW
+    depths = [-100 * getattr(point, name) / total for point, total in zip(rounds, totals, strict=True)]
+    axes.bar(xs, depths, width, color=colour, edgecolor="white", linewidth=1, label=label, zorder=3)
+    axes.axhline(0, color=_QUIET, linewidth=1, zorder=4)
+    axes.set_ylim(1.1 * min([-18, *depths]), 104)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
+    if rounds:
+        _legend(axes, columns=4)
+
+
+def _style(axes: Any, title: str, points: Sequence[CurvePoint]) -> None:
+    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold", pad=28)
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_QUIET, length=0, labelbottom=True)
+    last = max([10, *(point.annotations for point in points)])
+    axes.set_xlim(-0.04 * last, 1.08 * last)
+    if 0 < len(points) <= _MOST_TICKS:
+        axes.set_xticks([point.annotations for point in points])
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_QUIET)
+
+
+def _legend(axes: Any, *, columns: int) -> None:
+    """Between title and plot, where no line or bar can be."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, frameon=False, labelcolor=_INK, borderaxespad=0.1
+    )
+
+
+class Display(Protocol):
+    """What a simulation tells while it runs."""
+
+    def say(self, text: str) -> None:
+        """A line to keep. May be called from another thread."""
+
+    def progress(self, text: str) -> None:
+        """What is going on now; replaces the last one."""
+
+    def point(self, point: CurvePoint) -> None:
+        """A round is done."""
+
+
+class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
+    """Rows of a table on the terminal, and below them one live line. Without a terminal, the rows alone."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._status: Status | None = None
+        self._header_shown = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def say(self, text: str) -> None:
+        self._print(text)
+
+    def progress(self, text: str) -> None:
+        if not self._console.is_terminal:
+            return
+        if self._status is None:
+            self._status = self._console.status("")
+            self._status.start()
+        self._status.update(escape(text))
+
+    def point(self, point: CurvePoint) -> None:
+        if not self._header_shown:
+            self._print(TABLE_HEADER, style="bold")
+            self._header_shown = True
+        self._print(table_row(point))
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+_COLUMNS: tuple[tuple[str, int, Callable[[CurvePoint], str]], ...] = (
+    ("annotations", 11, lambda point: str(point.annotations)),
+    ("mAP", 6, lambda point: f"{point.mAP:.3f}"),
+    ("mAP50", 6, lambda point: f"{point.mAP50:.3f}"),
+    ("kept ≥.9", 9, lambda point: str(point.kept_90)),
+    ("kept ≥.7", 9, lambda point: str(point.kept_70)),
+    ("moved", 6, lambda point: str(point.moved)),
+    ("deleted", 8, lambda point: str(point.deleted)),
+    ("drawn", 6, lambda point: str(point.drawn)),
+    ("train s", 8, lambda point: f"{point.train_s:.1f}"),
+    ("publish s", 10, lambda point: f"{point.publish_s:.1f}"),
+)
+TABLE_HEADER = " ".join(f"{name:>{width}}" for name, width, _ in _COLUMNS)
+
+
+def table_row(point: CurvePoint) -> str:
+    return " ".join(f"{text(point):>{width}}" for _, width, text in _COLUMNS)
+
+
+_STATES = {
+    "starting": "the trainer is starting",
+    "building": "building the model",
+    "publishing": "publishing",
+    "waiting": "waiting for the trainer",
+    "evaluating": "evaluating",
+    "failed": "the trainer failed",
+    "stopped": "the trainer stopped",
+}
+
+
+def status_text(status: dict[str, Any] | None) -> str:
+    """The trainer's status.json in words: `training step 40/100, loss 0.531`."""
+    if status is None:
+        return _STATES["starting"]
+    state = str(status.get("state"))
+    if state != "training":
+        return _STATES.get(state, state)
+    loss = status.get("loss")
+    ending = f", loss {loss:.3f}" if isinstance(loss, (int, float)) else ""
+    return f"training step {status.get('round_step', 0)}/{status.get('round_steps', '?')}{ending}"

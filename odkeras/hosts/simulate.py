@@ -1,0 +1,347 @@
+"""A host that plays the annotator from known boxes, to see how fast a model learns.
+
+It uses the stream, the inbox and the processes of every other host. Per round: fetch a batch of tasks, measure what a
+person would have had to do with their suggestions, answer with the true boxes, wait until the version that was
+trained on them is served, measure that on the held-out images.
+
+`report_dir` gets `curve.json` and `curve.png`, both rewritten after every round, and `answered.jsonl` and
+`simulation.json`, from which the next call with the same directories goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from odkeras.boxes import Detections
+from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
+from odkeras.hosts.report import ConsoleDisplay, CurvePoint, Display, draw_curve, read_curve, status_text, write_curve
+from odkeras.hosts.truth import KnownImage, KnownImages, answer_task, read_known_images, suggestions_of
+from odkeras.images import read_image
+from odkeras.loop.components import Loop, LoopOptions, load_label_map
+from odkeras.metrics import Effort, coco_map, effort
+from odkeras.project import append_jsonl, read_jsonl, write_atomically
+
+PREDICT_TOGETHER = 8
+MOST_ATTEMPTS = 5
+_POLL_S = 0.2
+_LOST_AFTER_S = 10.0
+
+Task = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """The learning curve and where it is."""
+
+    points: tuple[CurvePoint, ...]
+    curve_json: Path
+    curve_png: Path
+
+
+def simulate(
+    truth_csv: Path,
+    config: Path,
+    images_dir: Path | None = None,
+    *,
+    annotations: int = 40,
+    batch_size: int = 10,
+    report_dir: Path | None = None,
+    test_csv: Path | None = None,
+    threshold: float = 0.5,
+    display: Display | None = None,
+    **loop_options: Any,
+) -> SimulationResult:
+    """Answers `annotations` images in batches and follows the model's progress; goes on where an earlier call stopped.
+
+    Args:
+        truth_csv: true boxes; columns path,xmin,ymin,xmax,ymax,label.
+        config: pipeline.config.
+        images_dir: where the paths in the CSV files start; the folder of `truth_csv` when None.
+        annotations: images to answer in all, those of earlier calls included.
+        batch_size: images per round.
+        report_dir: `report` beside the config when None.
+        test_csv: images to measure on; a fifth of `truth_csv`, by content, when None.
+        threshold: suggestions below this score are not shown (mAP counts all detections).
+        display: told what happens; the terminal when None.
+        loop_options: see `loop.components.LoopOptions`.
+
+    Raises:
+        ConfigError, LabelMapError, RecordError, SetupError: before anything has started.
+        TrainingError, ServingError: the trainer or the server failed for good; with the end of its log.
+        KeyboardInterrupt: Ctrl-C, after all processes have been stopped and what was kept has been said.
+    """
+    for name, value in (("annotations", annotations), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1")
+    options = LoopOptions(config=config, threshold=threshold, **loop_options)
+    with ExitStack() as stack:
+        show = display or stack.enter_context(ConsoleDisplay())
+        known = read_known_images(
+            truth_csv,
+            images_dir or truth_csv.parent,
+            load_label_map(options),
+            test_csv=test_csv,
+            on_skip=lambda file, reason: show.say(f"skipped {file}: {reason}"),
+            max_pixels=options.max_pixels,
+        )
+        ledger = Ledger(report_dir or config.parent / "report")
+        ledger.open(known, options)
+        return _run(options, known, ledger, show, annotations, batch_size)
+
+
+def _run(
+    options: LoopOptions, known: KnownImages, ledger: Ledger, show: Display, annotations: int, batch_size: int
+) -> SimulationResult:
+    show.say(f"{len(known.annotate)} images to annotate, {len(known.held_out)} held out to measure on")
+    if annotations > len(known.annotate):
+        show.say(f"only {len(known.annotate)} images can be annotated, not {annotations}")
+    try:
+        with Loop(options, say=show.say) as loop:
+            simulation = _Simulation(loop, known, ledger, show)
+            simulation.start()
+            for batch in ledger.batches_left(known.annotate[:annotations], batch_size):
+                simulation.play_round(batch)
+            show.progress("stopping")
+    except KeyboardInterrupt:
+        show.say(ledger.what_is_kept())
+        raise
+    return SimulationResult(tuple(ledger.points), ledger.curve_json, ledger.curve_png)
+
+
+@dataclass(frozen=True)
+class AnsweredBatch:
+    """A line of `answered.jsonl`: a batch in the inbox, and what its suggestions were worth."""
+
+    batch: str
+    image_ids: tuple[str, ...]
+    effort: Effort
+
+
+class Ledger:
+    """What has been answered and measured, on disk in `report_dir`."""
+
+    def __init__(self, report_dir: Path) -> None:
+        self.report_dir = report_dir
+        self.curve_json = report_dir / "curve.json"
+        self.curve_png = report_dir / "curve.png"
+        self.points: list[CurvePoint] = []
+        self.answered: list[AnsweredBatch] = []
+        self._answered_path = report_dir / "answered.jsonl"
+        self._about_path = report_dir / "simulation.json"
+        self._title = ""
+
+    def open(self, known: KnownImages, options: LoopOptions) -> None:
+        """Reads what an earlier call left, and sees that it belongs to this simulation.
+
+        Raises:
+            ConfigError: it does not.
+            RecordError: `curve.json` is not a curve.
+        """
+        self.report_dir.mkdir(parents=True, exist_ok=True)
+        self.points = read_curve(self.curve_json)
+        self.answered = [
+            AnsweredBatch(row["batch"], tuple(row["image_ids"]), Effort(**row["effort"]))
+            for row in read_jsonl(self._answered_path)
+        ]
+        self._check_same({"held_out": known.held_out_id, "threshold": options.threshold})
+        if self.answered and not _has_seen(self.answered[-1].batch, options):
+            raise ConfigError(
+                f"{self.report_dir} tells of {self.annotations} annotations that {options.project.data_dir} and "
+                f"{options.project.model_dir} know nothing of; bring those back, or choose another report directory"
+            )
+        self._title = f"{options.config.parent.resolve().name}: {len(known.held_out)} held-out images"
+
+    def _check_same(self, about: dict[str, Any]) -> None:
+        try:
+            before = json.loads(self._about_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = about
+        changed = [name for name, value in about.items() if before.get(name) != value]
+        if changed:
+            reasons = {"held_out": "other held-out images", "threshold": f"threshold {before.get('threshold')}"}
+            told = " and ".join(reasons[name] for name in changed)
+            raise ConfigError(f"{self.report_dir} holds a curve measured with {told}; choose another report directory")
+        write_atomically(self._about_path, json.dumps(about) + "\n")
+
+    @property
+    def annotations(self) -> int:
+        """Images answered so far."""
+        return sum(len(batch.image_ids) for batch in self.answered)
+
+    def pending(self) -> AnsweredBatch | None:
+        """The last answered batch if its version has not been measured."""
+        measured = {point.annotations for point in self.points}
+        return self.answered[-1] if self.answered and self.annotations not in measured else None
+
+    def batches_left(self, images: Sequence[KnownImage], batch_size: int) -> Iterator[list[KnownImage]]:
+        done = {image_id for batch in self.answered for image_id in batch.image_ids}
+        left = iter([image for image in images if image.image_id not in done])
+        while batch := list(islice(left, batch_size)):
+            yield batch
+
+    def add_answered(self, batch: AnsweredBatch) -> None:
+        append_jsonl(self._answered_path, [asdict(batch)])
+        self.answered.append(batch)
+
+    def add_point(self, point: CurvePoint) -> None:
+        self.points.append(point)
+        write_curve(self.curve_json, self.points)
+        draw_curve(self.points, self.curve_png, title=self._title)
+
+    def what_is_kept(self) -> str:
+        """For a person who has interrupted the simulation."""
+        lines = [f"stopped; kept: {self.annotations} annotations, {len(self.points)} rows of {self.curve_json}"]
+        if pending := self.pending():
+            lines.append(
+                f"the last {len(pending.image_ids)} annotations are not trained to the end: that round starts again"
+            )
+        return "; ".join([*lines, "the same command goes on from here"])
+
+
+def _has_seen(batch: str, options: LoopOptions) -> bool:
+    """Whether the directories know of a batch: in the inbox, perhaps in a record, or in a finished round."""
+    project = options.project
+    if (project.inbox_dir / batch).exists() or project.train_records():
+        return True
+    return find_round(read_jsonl(project.metrics_path), batch) is not None
+
+
+def find_round(metrics: Sequence[dict[str, Any]], batch: str) -> dict[str, Any] | None:
+    """The line of `metrics.jsonl` of the first round that trained on a batch."""
+    return next((row for row in metrics if row.get("kind") == "round" and batch in (row.get("batches") or ())), None)
+
+
+class _Simulation:
+    """Plays rounds in a running loop."""
+
+    def __init__(self, loop: Loop, known: KnownImages, ledger: Ledger, show: Display) -> None:
+        self._loop = loop
+        self._known = known
+        self._by_id = {image.image_id: image for image in known.annotate}
+        self._ledger = ledger
+        self._show = show
+
+    def start(self) -> None:
+        """Waits for the first version; then the row of zero annotations, or of the batch that an earlier call left."""
+        version = self._wait_for_version(1, "before the first annotation")
+        if not self._ledger.points and not self._ledger.answered:
+            scores = self._measure("before the first annotation")
+            self._add(CurvePoint(0, scores["mAP"], scores["mAP50"], version=version))
+        if pending := self._ledger.pending():
+            self._show.say(f"going on with the last {len(pending.image_ids)} of {self._ledger.annotations} annotations")
+            self._finish_round(pending, put_at=None)
+        elif self._ledger.answered:
+            self._show.say(f"going on after {self._ledger.annotations} annotations")
+
+    def play_round(self, batch: Sequence[KnownImage]) -> None:
+        tasks = self._fetch(batch)
+        label_map = self._loop.label_map
+        work = sum(
+            (effort(self._by_id[task["image_id"]].groundtruth, suggestions_of(task, label_map)) for task in tasks),
+            Effort(),
+        )
+        answers = [answer_task(task, self._by_id[task["image_id"]], label_map) for task in tasks]
+        put_at = time.monotonic()
+        path = self._loop.submit(answers)
+        answered = AnsweredBatch(path.name, tuple(task["image_id"] for task in tasks), work)
+        self._ledger.add_answered(answered)
+        self._finish_round(answered, put_at)
+
+    def _fetch(self, batch: Sequence[KnownImage]) -> list[Task]:
+        """The batch's tasks with suggestions: a server that is away for a moment must not look like a useless model."""
+        for _ in range(MOST_ATTEMPTS):
+            self._show.progress(f"{self._after()}: fetching {len(batch)} tasks")
+            tasks = list(self._loop.stream([image.path for image in batch]))
+            if all("_suggestions" in task for task in tasks):
+                break
+            time.sleep(1.0)
+            self._wait_for_version(1, self._after())
+        tasks = [task for task in tasks if task["image_id"] in self._by_id]
+        if not tasks:
+            raise ImageError("none of the round's images can be read any more", str(batch[0].path))
+        return tasks
+
+    def _finish_round(self, answered: AnsweredBatch, put_at: float | None) -> None:
+        row = self._wait_for_round(answered.batch)
+        if row.get("failed"):
+            self._show.say(f"the round after {self._after()} failed: {row['failed']}")
+        version = self._wait_for_version(int(row.get("version") or 1), self._after())
+        served_at = time.monotonic()
+        train_s = float(row.get("train_s") or 0.0)
+        if put_at is None:  # put in by an earlier call: what the trainer measured itself
+            publish_s = sum(float(row.get(name) or 0.0) for name in ("records_s", "checkpoint_s", "publish_s"))
+        else:
+            publish_s = max(0.0, served_at - put_at - train_s)
+        scores = self._measure(self._after())
+        point = CurvePoint(
+            annotations=self._ledger.annotations,
+            mAP=scores["mAP"],
+            mAP50=scores["mAP50"],
+            **asdict(answered.effort),
+            train_s=train_s,
+            publish_s=publish_s,
+            version=version,
+        )
+        self._add(point)
+
+    def _wait_for_round(self, batch: str) -> dict[str, Any]:
+        """Until the trainer has trained on the batch.
+
+        Raises:
+            TrainingError: it has taken the batch and waits for the next one, without a round.
+        """
+        path = self._loop.project.inbox_dir / batch
+        idle_since: float | None = None
+        while (row := find_round(read_jsonl(self._loop.project.metrics_path), batch)) is None:
+            status = self._tick(self._after())
+            idle = status is not None and status.get("state") == "waiting" and not path.exists()
+            idle_since = (idle_since or time.monotonic()) if idle else None
+            if idle_since is not None and time.monotonic() - idle_since > _LOST_AFTER_S:
+                raise TrainingError(
+                    f"the trainer took batch {batch} but did not train on it: {(status or {}).get('reason')}"
+                )
+        return row
+
+    def _wait_for_version(self, at_least: int, when: str) -> int:
+        while (version := self._loop.available_version()) is None or version < at_least:
+            self._tick(when, waiting_for="waiting for the model server")
+        return version
+
+    def _tick(self, when: str, waiting_for: str = "") -> dict[str, Any] | None:
+        """Shows what the trainer does, raises if it or the server is given up, pauses for a moment."""
+        if failure := self._loop.failure():
+            raise failure
+        status = self._loop.trainer_status()
+        idle = status is not None and status.get("state") == "waiting"
+        self._show.progress(f"{when}: {waiting_for if idle and waiting_for else status_text(status)}")
+        time.sleep(_POLL_S)
+        return status
+
+    def _measure(self, when: str) -> dict[str, float]:
+        """mAP of the served version on the held-out images; no score threshold."""
+        held_out = self._known.held_out
+        found: list[Detections] = []
+        while len(found) < len(held_out):
+            self._show.progress(f"{when}: measuring, image {len(found)}/{len(held_out)}")
+            chunk = held_out[len(found) : len(found) + PREDICT_TOGETHER]
+            data = [read_image(known.path, max_pixels=self._loop.options.max_pixels).data for known in chunk]
+            try:
+                found += self._loop.client.predict(data)
+            except ServerUnavailableError:
+                self._tick(when, waiting_for="waiting for the model server")
+        sizes_hw = [known.image_size_hw for known in held_out]
+        return coco_map([known.groundtruth for known in held_out], found, sizes_hw)
+
+    def _after(self) -> str:
+        return f"{self._ledger.annotations} annotations"
+
+    def _add(self, point: CurvePoint) -> None:
+        self._ledger.add_point(point)
+        self._show.point(point)

@@ -1,0 +1,164 @@
+"""An annotator who knows the answers: images with true boxes, some held out, answers as Prodigy would send them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from odkeras import boxes as box_ops
+from odkeras.boxes import Detections, Groundtruth
+from odkeras.errors import ConfigError, ImageError, LabelMapError
+from odkeras.groundtruth_csv import TruthImage, read_truth_csv
+from odkeras.images import DEFAULT_MAX_PIXELS, read_image
+from odkeras.labels import LabelMap
+
+HELD_OUT_SHARE = 0.2
+
+Task = dict[str, Any]
+OnSkip = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class KnownImage:
+    """A readable image and its true boxes."""
+
+    path: Path
+    image_id: str
+    image_size_hw: tuple[int, int]
+    groundtruth: Groundtruth
+
+
+@dataclass(frozen=True, eq=False)
+class KnownImages:
+    """What the simulated annotator knows.
+
+    Args:
+        annotate: to be answered, in this order. The order comes from the images' content: neither the file names nor
+            the CSV decide which images the model sees first.
+        held_out: never answered; the model is measured on them.
+    """
+
+    annotate: tuple[KnownImage, ...]
+    held_out: tuple[KnownImage, ...]
+
+    @property
+    def held_out_id(self) -> str:
+        """What tells one set of held-out images from another: two curves compare only on the same one."""
+        return hashlib.sha256("".join(known.image_id for known in self.held_out).encode()).hexdigest()[:16]
+
+
+def read_known_images(
+    truth_csv: Path,
+    images_dir: Path,
+    label_map: LabelMap,
+    *,
+    test_csv: Path | None = None,
+    on_skip: OnSkip,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> KnownImages:
+    """Reads the truth; without `test_csv` holds a fifth of the images out, chosen by their content.
+
+    Raises:
+        RecordError: a CSV file cannot be read.
+        LabelMapError: a label that is not in the label map.
+        ConfigError: nothing to annotate, or nothing to measure on.
+    """
+    known = _read_images(truth_csv, images_dir, label_map, on_skip, max_pixels)
+    if test_csv is None:
+        held_out = {known_image.image_id for known_image in split_held_out(known)}
+        tested = [known_image for known_image in known if known_image.image_id in held_out]
+    else:
+        tested = _read_images(test_csv, images_dir, label_map, on_skip, max_pixels)
+        held_out = {known_image.image_id for known_image in tested}
+    annotate = [known_image for known_image in known if known_image.image_id not in held_out]
+    if not annotate:
+        raise ConfigError(
+            f"no image of {truth_csv} is left to annotate ({len(known)} readable, {len(tested)} held out)"
+        )
+    if not any(len(known_image.groundtruth) for known_image in tested):
+        raise ConfigError(
+            f"the {len(tested)} held-out images have no boxes to measure on; give a --test CSV that has some"
+        )
+    return KnownImages(tuple(annotate), tuple(tested))
+
+
+def split_held_out(known: Sequence[KnownImage], share: float = HELD_OUT_SHARE) -> list[KnownImage]:
+    """The images to hold out: those whose id, read as a number, is in the lowest `share`; at least one.
+
+    An image is in or out for good, whatever else is in the file.
+    """
+    ordered = sorted(known, key=lambda known_image: known_image.image_id)
+    count = sum(int(known_image.image_id[:8], 16) < share * 16**8 for known_image in ordered)
+    return ordered[: max(1, count)]
+
+
+def _read_images(
+    csv_path: Path, images_dir: Path, label_map: LabelMap, on_skip: OnSkip, max_pixels: int
+) -> list[KnownImage]:
+    """One per image content, in the order of their ids."""
+    known: dict[str, KnownImage] = {}
+    for truth in read_truth_csv(csv_path, images_dir):
+        try:
+            image = read_image(truth.path, max_pixels=max_pixels)
+        except ImageError as error:
+            on_skip(str(truth.path), error.reason)
+            continue
+        groundtruth = _groundtruth(truth, image.image_size_hw, label_map, csv_path)
+        known[image.image_id] = KnownImage(truth.path, image.image_id, image.image_size_hw, groundtruth)
+    return [known[image_id] for image_id in sorted(known)]
+
+
+def _groundtruth(truth: TruthImage, image_size_hw: tuple[int, int], label_map: LabelMap, csv_path: Path) -> Groundtruth:
+    try:
+        classes = np.array([label_map.id_of(label) for label in truth.labels], np.int32)
+    except LabelMapError as error:
+        raise LabelMapError(f"{csv_path}, image {truth.path.name}: {error}") from error
+    boxes = box_ops.clip(box_ops.from_xyxy_px(truth.boxes_xyxy_px, image_size_hw))
+    visible = box_ops.area(boxes) > 0
+    return Groundtruth(boxes[visible], classes[visible])
+
+
+def answer_task(task: Task, known: KnownImage, label_map: LabelMap) -> Task:
+    """The task as it comes back from the browser: true boxes in pixels with one decimal, `answer` accept."""
+    boxes_xyxy_px = box_ops.to_xyxy_px(known.groundtruth.boxes, known.image_size_hw)
+    spans = [
+        _span(f"{known.image_id}/{number}", box_xyxy_px, label_map.name_of(int(class_id)))
+        for number, (box_xyxy_px, class_id) in enumerate(zip(boxes_xyxy_px, known.groundtruth.classes, strict=True))
+    ]
+    return {**task, "spans": spans, "answer": "accept", "_timestamp": int(time.time())}
+
+
+def _span(name: str, box_xyxy_px: Iterable[float], label: str) -> Task:
+    x, y, right, bottom = (round(float(value), 1) for value in box_xyxy_px)
+    width, height = round(right - x, 1), round(bottom - y, 1)
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
+        "label": label,
+        "color": "yellow",
+        "x": x,
+        "y": y,
+        "width": width,
+        "height": height,
+        "center": [x + width / 2, y + height / 2],
+        "type": "rect",
+        "points": [[x, y], [x, bottom], [right, bottom], [right, y]],
+    }
+
+
+def suggestions_of(task: Task, label_map: LabelMap) -> Detections:
+    """What the annotator sees: the task's spans as detections."""
+    spans = task.get("spans") or []
+    size_hw = (int(task["height"]), int(task["width"]))
+    boxes_xyxy_px = [[span["x"], span["y"], span["x"] + span["width"], span["y"] + span["height"]] for span in spans]
+    return Detections(
+        box_ops.from_xyxy_px(boxes_xyxy_px, size_hw),
+        np.array([span["score"] for span in spans], np.float32),
+        np.array([label_map.id_of(span["label"]) for span in spans], np.int32),
+    )

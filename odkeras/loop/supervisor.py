@@ -1,0 +1,302 @@
+"""Owns the trainer and the server processes: starts them, starts them again after a crash, stops them in order.
+
+    with Supervisor([ChildSpec("trainer", command, model_dir / "logs" / "trainer.log")], say=print) as supervisor:
+        ...
+        if problem := supervisor.failure():
+            raise problem
+
+A child is in its own session, so that Ctrl-C in a terminal reaches the host alone, which then stops its children. A
+child's
+stdin is a pipe that only the host holds open: when the host dies, however it dies, the child reads end-of-file and
+    ends too
+(that is what `--stop-on-stdin-eof` is for; `odkeras.loop.leash` does it for programs that know no such flag).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from odkeras.errors import ConfigError, OdkerasError, SetupError
+
+LOG_TAIL_LINES = 15
+_LOG_TAIL_BYTES = 16_384
+_POLL_S = 0.1
+_BACKLOG = 1024
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """A process to keep running.
+
+    Args:
+        name: what it is called in messages ("trainer").
+        command: argument list; never goes through a shell.
+        log_path: its stdout and stderr are appended here.
+        pass_fds: file descriptors that it inherits under the same numbers.
+        env: added to the environment.
+        error: what `failure()` returns when it is given up.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log_path: Path
+    pass_fds: tuple[int, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    error: type[OdkerasError] = OdkerasError
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """When to start a child again.
+
+    Crashes in a row count; a run of `healthy_s` or more clears the count. (A fixed window would restart for ever a
+    trainer that needs a minute to fail.) An exit status in `final_statuses` is never worth another try: the
+    configuration or the installation is wrong.
+    """
+
+    first_delay_s: float = 1.0
+    longest_delay_s: float = 30.0
+    max_crashes: int = 5
+    healthy_s: float = 120.0
+    final_statuses: frozenset[int] = frozenset({ConfigError.exit_code, SetupError.exit_code})
+
+    def delay_s(self, crashes: int, exit_status: int) -> float | None:
+        """Seconds to wait before the next start after that many crashes in a row, None to give up."""
+        if crashes >= self.max_crashes or exit_status in self.final_statuses:
+            return None
+        return float(min(self.longest_delay_s, self.first_delay_s * 2 ** (crashes - 1)))
+
+
+class Supervisor:
+    """Context manager around child processes. `close()` may be called twice; afterwards no child is left.
+
+    Args:
+        specs: started, and signalled at the end, in this order.
+        policy: when to start a child again.
+        say: told, from another thread, what a person should know.
+        stop_timeout_s: what all children together have to end after SIGTERM; then they are killed.
+
+    Raises:
+        SetupError: on entering, when a program cannot be started or its log cannot be written.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ChildSpec],
+        *,
+        policy: RestartPolicy | None = None,
+        say: Say | None = None,
+        stop_timeout_s: float = 3.0,
+    ) -> None:
+        self._policy = policy or RestartPolicy()
+        self._say = say or (lambda text: None)
+        self._children = [_Child(spec, self._policy, self._say) for spec in specs]
+        self._stop_timeout_s = stop_timeout_s
+        self._stopping = threading.Event()
+        self._monitor = threading.Thread(target=self._watch, name="odkeras-supervisor", daemon=True)
+
+    def __enter__(self) -> Supervisor:
+        try:
+            for child in self._children:
+                child.start()
+        except OSError as error:
+            self.close()
+            raise SetupError(f"cannot start the {child.spec.name} ({child.spec.command[0]}): {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        for child in self._children:
+            self._say(f"{child.spec.name}: process {child.pid}, output in {child.spec.log_path}")
+        self._monitor.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def pids(self) -> dict[str, int | None]:
+        """Process ids by name; None for a child that is not running now."""
+        return {child.spec.name: child.pid for child in self._children}
+
+    def running(self, name: str) -> bool:
+        """Whether that child is running now (it may still be starting up)."""
+        return self.pids()[name] is not None
+
+    def alive(self) -> bool:
+        """Whether no child has been given up. A child that waits for its next start counts as alive."""
+        return self.failure() is None
+
+    def failure(self) -> OdkerasError | None:
+        """Why the first given-up child was given up, with the last lines of its log; None while all is well."""
+        return next((child.failure for child in self._children if child.failure is not None), None)
+
+    def close(self) -> None:
+        """SIGTERM to all, `stop_timeout_s` to end, then SIGKILL."""
+        self._stopping.set()
+        try:
+            if self._monitor.is_alive():
+                self._monitor.join()
+            for child in self._children:
+                child.terminate()
+            deadline = time.monotonic() + self._stop_timeout_s
+            for child in self._children:
+                child.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            for child in self._children:
+                child.kill()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_POLL_S):
+            for child in self._children:
+                child.check(time.monotonic())
+
+
+class _Child:
+    """One process and its history. Used by one thread at a time: the monitor's, then the closer's."""
+
+    def __init__(self, spec: ChildSpec, policy: RestartPolicy, say: Say) -> None:
+        self.spec = spec
+        self.failure: OdkerasError | None = None
+        self._policy = policy
+        self._say = say
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._start_again_at: float | None = None
+        self._crashes = 0
+
+    @property
+    def pid(self) -> int | None:
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def start(self) -> None:
+        self._start_again_at = None
+        self._started_at = time.monotonic()
+        self.spec.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.spec.log_path.open("ab") as log:
+            log.write(f"\n--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self.spec.command)}\n".encode())
+            log.flush()
+            self._process = subprocess.Popen(
+                self.spec.command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.spec.env},
+                pass_fds=self.spec.pass_fds,
+                start_new_session=True,
+                bufsize=0,
+            )
+
+    def check(self, now: float) -> None:
+        """Notices the end of the process; starts the next one when its time has come."""
+        if self._start_again_at is not None and now >= self._start_again_at:
+            try:
+                self.start()
+            except OSError as error:
+                self._crashed(now, SetupError.exit_code, f"could not be started: {error}")
+        elif self._process is not None and self._process.poll() is not None:
+            status = self._process.returncode
+            self._forget()
+            self._crashed(now, status, describe_status(status))
+
+    def _crashed(self, now: float, status: int, what: str) -> None:
+        self._crashes = 1 if now - self._started_at >= self._policy.healthy_s else self._crashes + 1
+        delay_s = self._policy.delay_s(self._crashes, status)
+        if delay_s is None:
+            self._start_again_at = None
+            self.failure = self._give_up(status, what)
+            return
+        self._start_again_at = now + delay_s
+        self._say(f"{self.spec.name} {what}; starting it again in {delay_s:g} s (log: {self.spec.log_path})")
+
+    def _give_up(self, status: int, what: str) -> OdkerasError:
+        kinds: dict[int, type[OdkerasError]] = {ConfigError.exit_code: ConfigError, SetupError.exit_code: SetupError}
+        times = "" if self._crashes == 1 else f", {self._crashes} times in a row"
+        text = f"the {self.spec.name} {what}{times}; the end of {self.spec.log_path}:\n{log_tail(self.spec.log_path)}"
+        return kinds.get(status, self.spec.error)(text)
+
+    def terminate(self) -> None:
+        self._start_again_at = None
+        if self._process is not None and self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+
+    def wait(self, timeout_s: float) -> None:
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Ends the process and all in its session; does nothing when it has ended."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process = None
+
+
+def describe_status(status: int) -> str:
+    """What an exit status means: `ended with status 1`, `was ended by SIGKILL`."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"was ended by {name}"
+
+
+def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of a log; empty when there is no log."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+            text = log.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def bind_socket(host: str, port: int) -> socket.socket:
+    """An open listening socket (port 0: any free one) to hand to a server by number; it outlives the server's restarts.
+
+    Who connects while no server is running waits for the next one: clients need a timeout.
+
+    Raises:
+        SetupError: the port is taken, or the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        cure = (
+            "another program has it; stop that one, or choose another port (0: any free one)" if taken else str(error)
+        )
+        raise SetupError(f"cannot use {host} port {port} for the model server: {cure}") from error
+    return bound

@@ -1,0 +1,179 @@
+"""A small data set of coloured shapes, drawn on the spot: something to learn from in minutes, without a download.
+
+Every picture is made from its own random generator (`[seed, set, number]`), so picture 12 looks the same however many
+are asked for. Pictures are wider than high, because square test pictures hide swapped coordinates.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from odkeras.project import write_atomically
+
+CLASSES = ("circle", "triangle", "square")
+IMAGE_SIZES_HW = ((120, 160), (120, 160), (120, 180))
+MIN_RADIUS_PX, MAX_RADIUS_PX = 13.0, 30.0
+MAX_OVERLAP = 0.15
+SUPERSAMPLING = 4
+JPEG_QUALITY = 92
+
+Colour = tuple[int, int, int]
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape: its outline in pixels, (N, 2) as x, y, and what it is called."""
+
+    label: str
+    points_xy_px: Points
+    colour: Colour
+
+    @property
+    def box_xyxy_px(self) -> tuple[float, float, float, float]:
+        (xmin, ymin), (xmax, ymax) = self.points_xy_px.min(axis=0), self.points_xy_px.max(axis=0)
+        return float(xmin), float(ymin), float(xmax), float(ymax)
+
+
+@dataclass(frozen=True)
+class ShapesDataset:
+    """Where the pictures and their two truth files are."""
+
+    images_dir: Path
+    train_csv: Path
+    test_csv: Path
+    labels: tuple[str, ...] = CLASSES
+
+
+def generate_shapes(
+    directory: Path, *, train_images: int = 80, test_images: int = 40, seed: int = 2019
+) -> ShapesDataset:
+    """Writes `images/*.jpg`, `train.csv` and `test.csv` below `directory`; what is there already is written again,
+    alike.
+
+    Args:
+        directory: made if it is not there.
+        train_images: pictures in `train.csv`.
+        test_images: pictures in `test.csv`; none of them is in `train.csv`.
+        seed: another seed gives other pictures.
+    """
+    dataset = ShapesDataset(directory / "images", directory / "train.csv", directory / "test.csv")
+    dataset.images_dir.mkdir(parents=True, exist_ok=True)
+    for number, (name, count) in enumerate((("train", train_images), ("test", test_images))):
+        rows: list[Sequence[object]] = []
+        for index in range(count):
+            picture, shapes = draw_picture(np.random.default_rng([seed, number, index]))
+            file_name = f"{name}_{index:03d}.jpg"
+            write_atomically(dataset.images_dir / file_name, _jpeg(picture))
+            rows += _csv_rows(file_name, picture.size, shapes)
+        write_atomically(directory / f"{name}.csv", _csv_text(rows))
+    return dataset
+
+
+def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[Shape]]:
+    """A picture of one to four shapes, and the shapes in the order in which they were drawn (later ones lie on top)."""
+    height, width = IMAGE_SIZES_HW[rng.integers(len(IMAGE_SIZES_HW))]
+    picture = _background(rng, height, width).resize((width * SUPERSAMPLING, height * SUPERSAMPLING))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(rng.integers(0, 4)):
+        _draw_line(draw, rng, height, width)
+    shapes: list[Shape] = []
+    for _ in range(rng.integers(1, 5)):
+        shape = _place(rng, height, width, shapes)
+        if shape is not None:
+            _draw_shape(draw, rng, shape)
+            shapes.append(shape)
+    if rng.random() < 0.25:
+        _draw_line(draw, rng, height, width)
+    return picture.resize((width, height), Image.Resampling.LANCZOS), shapes
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> Image.Image:
+    """A muted gradient in any direction, with coarse blotches and fine grain."""
+    first, second = rng.uniform(40, 200, 3), rng.uniform(40, 200, 3)
+    angle = rng.uniform(0, 2 * math.pi)
+    ys, xs = np.mgrid[0:height, 0:width]
+    along = (xs * math.cos(angle) / width + ys * math.sin(angle) / height + 1) / 2
+    gradient = first + np.clip(along, 0, 1)[..., None] * (second - first)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    blotches = (np.asarray(coarse, np.float64)[..., None] - 128) * rng.uniform(0.0, 0.25)
+    grain = rng.normal(0, rng.uniform(2, 9), (height, width, 1))
+    return Image.fromarray(np.clip(gradient + blotches + grain, 0, 255).astype(np.uint8))
+
+
+def _place(rng: np.random.Generator, height: int, width: int, others: Sequence[Shape]) -> Shape | None:
+    """A shape that hides little of the others, or None when there is no room left."""
+    for _ in range(30):
+        shape = _random_shape(rng, height, width)
+        if all(_overlap(shape.box_xyxy_px, other.box_xyxy_px) <= MAX_OVERLAP for other in others):
+            return shape
+    return None
+
+
+def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
+    """Wholly inside the picture."""
+    label = CLASSES[rng.integers(len(CLASSES))]
+    radius = rng.uniform(MIN_RADIUS_PX, MAX_RADIUS_PX)
+    corners = {"circle": 64, "triangle": 3, "square": 4}[label]
+    turn = rng.uniform(0, 2 * math.pi)
+    angles = turn + np.arange(corners) * (2 * math.pi / corners)
+    outline = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    low, high = -outline.min(axis=0) + 1, np.array([width, height]) - outline.max(axis=0) - 1
+    colour = rng.integers(0, 256, 3)
+    colour[rng.permutation(3)[:2]] = rng.choice([0, 25, 230, 255], 2)
+    red, green, blue = (int(value) for value in colour)
+    return Shape(label, outline + rng.uniform(low, high), (red, green, blue))
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Shared area as a share of the smaller box: unlike IoU it sees a small shape that a large one would hide."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, rng: np.random.Generator, shape: Shape) -> None:
+    outline = tuple(value // 3 for value in shape.colour) if rng.random() < 0.4 else None
+    points = [(float(x), float(y)) for x, y in shape.points_xy_px * SUPERSAMPLING]
+    draw.polygon(points, fill=shape.colour)
+    if outline is not None:
+        draw.line([*points, points[0]], fill=outline, width=SUPERSAMPLING, joint="curve")
+
+
+def _draw_line(draw: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
+    """Something that is not a shape."""
+    ends = rng.uniform((0, 0), (width, height), (2, 2)) * SUPERSAMPLING
+    red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
+    points = [(float(x), float(y)) for x, y in ends]
+    draw.line(points, fill=(red, green, blue), width=int(rng.integers(1, 4)) * SUPERSAMPLING)
+
+
+def _csv_rows(file_name: str, size: tuple[int, int], shapes: Sequence[Shape]) -> list[Sequence[object]]:
+    return [(file_name, *size, *(round(value, 1) for value in shape.box_xyxy_px), shape.label) for shape in shapes]
+
+
+def _csv_text(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "width", "height", "xmin", "ymin", "xmax", "ymax", "label"])
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=JPEG_QUALITY)
+    return data.getvalue()

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import fake_processes
+import numpy as np
+import pytest
+from PIL import Image
+
+from odkeras.errors import ConfigError, LabelMapError, RequestError, ServingError, SetupError, TrainingError
+from odkeras.inbox import list_batches, read_batch
+from odkeras.labels import LabelMap
+from odkeras.loop import components
+from odkeras.loop.components import Loop, LoopOptions, load_label_map, server_child, trainer_command
+from odkeras.loop.supervisor import bind_socket
+from odkeras.project import write_atomically
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    fake_processes.use_fakes(monkeypatch.setattr)
+    (tmp_path / "pipeline.config").write_text("")
+    LabelMap.from_names(["thing"]).save(tmp_path / "label_map.pbtxt")
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[10:30, 20:50] = 255
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        pixels[0, 0] = number
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    return tmp_path
+
+
+def options(project: Path, **changes: object) -> LoopOptions:
+    return LoopOptions(**{"config": project / "pipeline.config", "steps_per_epoch": 5, **changes})  # type: ignore[arg-type]
+
+
+class TestLoopOptions:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("model_name", "a/b"),
+            ("model_name", ""),
+            ("ip", ""),
+            ("port", -1),
+            ("port", 70000),
+            ("steps_per_epoch", 0),
+            ("steps_per_epoch", -2),
+            ("steps_per_epoch", True),
+            ("threshold", 1.5),
+            ("threshold", float("nan")),
+            ("temp_files_num", -1),
+            ("max_checkpoints_num", 1.5),
+            ("eval_steps", 0),
+            ("replay", "yes"),
+            ("strategy", "tpu"),
+            ("tf_logging_level", 60),
+            ("max_pixels", 0),
+        ],
+    )
+    def test_wrong_values_are_refused_by_name(self, name: str, value: object) -> None:
+        with pytest.raises(ConfigError, match=f"{name} is .*allowed: "):
+            LoopOptions(config=Path("pipeline.config"), **{name: value})  # type: ignore[arg-type]
+
+    def test_directories_are_beside_the_config(self) -> None:
+        project = LoopOptions(config=Path("a/pipeline.config"), export_dir=Path("b")).project
+        assert (project.data_dir, project.model_dir, project.export_dir) == (Path("a/data"), Path("a/model"), Path("b"))
+
+    def test_directories_must_differ(self) -> None:
+        with pytest.raises(ConfigError, match="three different directories"):
+            LoopOptions(config=Path("a/pipeline.config"), data_dir=Path("a/./model"))
+
+    def test_an_external_server_needs_a_port(self) -> None:
+        with pytest.raises(ConfigError, match="port"):
+            LoopOptions(config=Path("pipeline.config"), external_server=True)
+
+
+class TestCommands:
+    def test_trainer(self) -> None:
+        command = trainer_command(LoopOptions(config=Path("p/pipeline.config")), "http://127.0.0.1:8501")
+        assert command[:5] == [sys.executable, "-m", "odkeras", "trainer", "p/pipeline.config"]
+        text = " ".join(command)
+        assert "--data-dir p/data --model-dir p/model --export-dir p/export" in text
+        assert "--serving-url http://127.0.0.1:8501" in text
+        assert "--steps-per-epoch 1000 --temp-files-num 5 --max-checkpoints-num 5 --replay on" in text
+        assert "--label-map-path" not in text
+        assert "--run-eval" not in text
+        assert command[-1] == "--stop-on-stdin-eof"
+
+    def test_trainer_with_everything(self) -> None:
+        changes = LoopOptions(
+            config=Path("c"), label_map=Path("l.pbtxt"), run_eval=True, eval_steps=7, replay="off", steps_per_epoch=-1
+        )
+        text = " ".join(trainer_command(changes, ""))
+        for part in (
+            "--label-map-path l.pbtxt",
+            "--run-eval",
+            "--eval-steps 7",
+            "--replay off",
+            "--steps-per-epoch -1",
+        ):
+            assert part in text
+
+    def test_embedded_server_gets_the_socket(self, tmp_path: Path) -> None:
+        with bind_socket("127.0.0.1", 0) as bound:
+            child = server_child(LoopOptions(config=tmp_path / "c"), tmp_path / "log", bound)
+            assert child.pass_fds == (bound.fileno(),)
+            assert f"--socket-fd {bound.fileno()}" in " ".join(child.command)
+            assert child.error is ServingError
+
+    def test_tensorflow_serving_gets_the_port_and_a_leash(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = tmp_path / "tensorflow_model_server"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        with bind_socket("127.0.0.1", 0) as bound:
+            port = bound.getsockname()[1]
+            child = server_child(LoopOptions(config=tmp_path / "c", tensorflow_serving=True), tmp_path / "log", bound)
+            assert bound.fileno() == -1
+        assert child.pass_fds == ()
+        assert child.command[1:4] == ("-m", "odkeras.loop.leash", str(program))
+        assert f"--rest_api_port={port}" in child.command
+
+
+class TestLabelMap:
+    def test_named_by_the_options(self, tmp_path: Path) -> None:
+        LabelMap.from_names(["a"]).save(tmp_path / "l.pbtxt")
+        assert load_label_map(options(tmp_path, label_map=tmp_path / "l.pbtxt")).names == ("a",)
+
+    def test_named_by_nobody(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(components, "label_map_path_of", lambda config: None)
+        with pytest.raises(ConfigError, match="names no label map"):
+            load_label_map(options(project))
+
+    def test_not_there(self, project: Path) -> None:
+        (project / "label_map.pbtxt").unlink()
+        with pytest.raises(LabelMapError), Loop(options(project)):
+            pass
+
+
+class TestLoop:
+    @pytest.fixture
+    def loop(self, project: Path) -> Iterator[Loop]:
+        with Loop(options(project)) as loop:
+            wait_until(loop.available_version)
+            yield loop
+
+    def test_learns_from_answers(self, loop: Loop, project: Path) -> None:
+        first = list(loop.stream(project / "images"))
+        assert [task["spans"] for task in first] == [[], [], []]
+        assert all("_suggestions" in task for task in first)
+        version = loop.available_version()
+        assert version is not None
+        loop.update([{**task, "answer": "accept"} for task in first])
+        wait_until(lambda: (loop.available_version() or 0) > version)
+        (span,) = next(loop.stream(project / "images"))["spans"]
+        assert span["label"] == "thing"
+        status = loop.status()
+        assert status.failure is None
+        assert status.trainer is not None
+        assert status.version == loop.available_version()
+
+    def test_update_returns_the_latest_loss(self, loop: Loop) -> None:
+        write_atomically(loop.project.status_path, json.dumps({"loss": 0.25, "updated": time.time() + 60}))
+        assert loop.update([]) == 0.25
+
+    def test_suggestions_stop_and_come_back(self, project: Path) -> None:
+        said: list[str] = []
+        with Loop(options(project), say=said.append) as loop:
+            wait_until(loop.available_version)
+            stream = loop.stream([project / "images" / "0.png"] * 1000)
+            assert "_suggestions" in next(stream)
+            server = loop._supervisor.pids()["server"]
+            assert server is not None
+            os.kill(server, signal.SIGKILL)
+            wait_until(lambda: not loop._supervisor.running("server"))
+            wait_until(lambda: "_suggestions" not in next(stream))
+            wait_until(lambda: "_suggestions" in next(stream))
+        assert any(text.startswith("no suggestions for now: ") for text in said)
+        assert "suggestions are back" in said
+
+    def test_skipped_images_are_said(self, project: Path) -> None:
+        (project / "images" / "1.png").write_bytes(b"broken")
+        said: list[str] = []
+        with Loop(options(project), say=said.append) as loop:
+            assert len(list(loop.stream(project / "images"))) == 2
+        assert any("skipped" in text and "1.png" in text for text in said)
+
+    def test_close_twice_and_nothing_is_left(self, project: Path) -> None:
+        loop = Loop(options(project))
+        with loop:
+            pids = [pid for pid in loop._supervisor.pids().values() if pid is not None]
+            loop.close()
+        loop.close()
+        assert len(pids) == 2
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+    def test_a_wrong_config_is_a_failure_with_the_log(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_TRAINER", "wrong-config")
+        with Loop(options(project)) as loop:
+            wait_until(loop.failure)
+            assert isinstance(loop.failure(), ConfigError)
+            assert "train_config.batch_size is 0" in str(loop.failure())
+
+    def test_a_taken_port(self, project: Path) -> None:
+        with (
+            bind_socket("127.0.0.1", 0) as other,
+            pytest.raises(SetupError, match="another program"),
+            Loop(options(project, port=other.getsockname()[1])),
+        ):
+            pass
+
+    def test_the_given_port_is_used(self, project: Path) -> None:
+        with bind_socket("127.0.0.1", 0) as other:
+            port = other.getsockname()[1]
+        with Loop(options(project, port=port, ip="0.0.0.0")) as loop:
+            assert loop.url == f"http://127.0.0.1:{port}"
+            wait_until(loop.available_version)
+
+    def test_a_file_in_the_way(self, project: Path) -> None:
+        (project / "data").write_text("")
+        with pytest.raises(ConfigError), Loop(options(project)):
+            pass
+
+
+class TestExternal:
+    """Nobody is started: somebody else trains and serves."""
+
+    @pytest.fixture
+    def loop(self, project: Path) -> Iterator[Loop]:
+        with bind_socket("127.0.0.1", 0) as nobody:
+            port = nobody.getsockname()[1]
+        with Loop(options(project, external_trainer=True, external_server=True, port=port)) as loop:
+            yield loop
+
+    def test_no_processes(self, loop: Loop, project: Path) -> None:
+        assert loop._supervisor.pids() == {}
+        assert not (project / "model" / "logs").exists()
+        assert loop.available_version() is None
+        assert [task["spans"] for task in loop.stream(project / "images")] == [[], [], []]
+
+    def test_the_trainers_failure_is_in_its_status(self, loop: Loop) -> None:
+        assert loop.failure() is None
+        write_atomically(loop.project.status_path, json.dumps({"state": "failed", "reason": "no GPU", "updated": 1.0}))
+        assert isinstance(loop.failure(), TrainingError)
+        assert "no GPU" in str(loop.failure())
+
+    def test_another_program_at_the_servers_port(self, project: Path) -> None:
+        with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+            threading.Thread(target=other.serve_forever, daemon=True).start()
+            with Loop(options(project, external_trainer=True, external_server=True, port=other.server_port)) as loop:
+                with pytest.raises(RequestError, match="not TensorFlow Serving"):
+                    loop.available_version()
+                assert isinstance(loop.status().failure, RequestError)
+                assert [task["spans"] for task in loop.stream(project / "images")] == [[], [], []]
+            other.shutdown()
+
+    def test_answers_are_durable_when_update_returns(self, loop: Loop) -> None:
+        answer = {"image_id": "a", "answer": "reject"}
+        assert loop.update([answer]) is None
+        (batch,) = list_batches(loop.project.inbox_dir)
+        assert list(read_batch(batch)) == [(answer, None)]
+
+    def test_update_never_raises_and_loses_nothing(self, project: Path) -> None:
+        said: list[str] = []
+        with Loop(options(project, external_trainer=True), say=said.append) as loop:
+            inbox = loop.project.inbox_dir
+            inbox.rmdir()
+            inbox.write_text("a file in the way")
+            loop.update([{"image_id": "a"}])
+            loop.update([{"image_id": "b"}])
+            assert any(text.startswith("2 answers wait to be stored") for text in said)
+            inbox.unlink()
+            loop.update([{"image_id": "c"}])
+            (batch,) = list_batches(inbox)
+            assert [answer["image_id"] for answer, _ in read_batch(batch) if answer] == ["a", "b", "c"]
+
+    def test_what_could_not_be_stored_is_tried_again_at_the_end(self, project: Path) -> None:
+        with Loop(options(project, external_trainer=True)) as loop:
+            inbox = loop.project.inbox_dir
+            inbox.rmdir()
+            inbox.write_text("a file in the way")
+            loop.update([{"image_id": "a"}])
+            inbox.unlink()
+        assert len(list_batches(inbox)) == 1
+
+    def test_what_is_lost_is_said(self, project: Path) -> None:
+        said: list[str] = []
+        with Loop(options(project, external_trainer=True), say=said.append) as loop:
+            loop.project.inbox_dir.rmdir()
+            loop.project.inbox_dir.write_text("a file in the way")
+            loop.update([{"image_id": "a"}])
+        assert "1 answers could not be stored" in said[-1]
+
+
+def test_no_tensorflow() -> None:
+    code = "import sys, odkeras.hosts.simulate, odkeras.shapes; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

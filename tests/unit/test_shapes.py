@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from odkeras.groundtruth_csv import read_truth_csv
+from odkeras.shapes import CLASSES, MAX_OVERLAP, _overlap, draw_picture, generate_shapes
+
+
+def test_same_files_every_time(tmp_path: Path) -> None:
+    first = generate_shapes(tmp_path / "a", train_images=3, test_images=2)
+    again = generate_shapes(tmp_path / "b", train_images=3, test_images=2)
+    assert sorted(path.name for path in first.images_dir.iterdir()) == [
+        "test_000.jpg",
+        "test_001.jpg",
+        "train_000.jpg",
+        "train_001.jpg",
+        "train_002.jpg",
+    ]
+    assert first.train_csv.read_text() == again.train_csv.read_text()
+    assert first.test_csv.read_text() == again.test_csv.read_text()
+    for path in first.images_dir.iterdir():
+        assert path.read_bytes() == (again.images_dir / path.name).read_bytes()
+
+
+def test_a_picture_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+    few = generate_shapes(tmp_path / "few", train_images=2, test_images=1)
+    more = generate_shapes(tmp_path / "more", train_images=4, test_images=1)
+    assert (few.images_dir / "train_001.jpg").read_bytes() == (more.images_dir / "train_001.jpg").read_bytes()
+
+
+def test_another_seed_draws_other_pictures(tmp_path: Path) -> None:
+    one = generate_shapes(tmp_path / "1", train_images=1, test_images=0, seed=1)
+    two = generate_shapes(tmp_path / "2", train_images=1, test_images=0, seed=2)
+    assert (one.images_dir / "train_000.jpg").read_bytes() != (two.images_dir / "train_000.jpg").read_bytes()
+
+
+def test_truth_can_be_read_and_lies_inside_the_pictures(tmp_path: Path) -> None:
+    dataset = generate_shapes(tmp_path, train_images=20, test_images=0)
+    truth = read_truth_csv(dataset.train_csv, dataset.images_dir)
+    assert len(truth) == 20
+    assert {label for image in truth for label in image.labels} == set(CLASSES)
+    for image in truth:
+        with Image.open(image.path) as picture:
+            width, height = picture.size
+        assert width > height
+        assert 1 <= len(image.labels) <= 4
+        assert (image.boxes_xyxy_px >= 0).all()
+        assert (image.boxes_xyxy_px[:, [0, 2]] <= width).all()
+        assert (image.boxes_xyxy_px[:, [1, 3]] <= height).all()
+
+
+def test_boxes_fit_the_pixels() -> None:
+    """The middle of a shape has its colour; the pixels just outside its box do not (checked on lone shapes)."""
+    lone = [
+        pair for pair in (draw_picture(np.random.default_rng([7, seed])) for seed in range(60)) if len(pair[1]) == 1
+    ]
+    assert len(lone) > 5
+    for picture, (shape,) in lone:
+        pixels = np.asarray(picture, np.int32)
+        x, y = shape.points_xy_px.mean(axis=0).astype(int)
+        inside = np.abs(pixels[y - 1 : y + 2, x - 1 : x + 2] - np.array(shape.colour)).sum(axis=2).min()
+        assert inside < 30
+        xmin, ymin, xmax, ymax = shape.box_xyxy_px
+        close = np.abs(pixels - np.array(shape.colour)).sum(axis=2) < 30
+        ys, xs = np.nonzero(close)
+        assert xs.min() >= xmin - 2 or close[:, : int(xmin) - 2].mean() < 0.05
+        assert ((xs >= xmin - 2) & (xs <= xmax + 2) & (ys >= ymin - 2) & (ys <= ymax + 2)).mean() > 0.9
+
+
+def test_shapes_hide_little_of_each_other() -> None:
+    for seed in range(30):
+        _, shapes = draw_picture(np.random.default_rng([3, seed]))
+        for one, other in combinations(shapes, 2):
+            assert _overlap(one.box_xyxy_px, other.box_xyxy_px) <= MAX_OVERLAP
+
+
+def test_overlap_is_a_share_of_the_smaller_box() -> None:
+    assert _overlap((0, 0, 10, 10), (20, 0, 30, 10)) == 0
+    assert _overlap((0, 0, 40, 30), (30, 0, 50, 10)) == 0.5  # half of the small one, a twelfth of the large one
+    assert _overlap((0, 0, 40, 30), (5, 5, 9, 8)) == 1

@@ -1,0 +1,506 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_processes
+import numpy as np
+import pytest
+from PIL import Image
+
+from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingError
+from odkeras.hosts import simulate as module
+from odkeras.hosts.report import CurvePoint, draw_curve
+from odkeras.hosts.simulate import Ledger, SimulationResult, find_round, simulate
+from odkeras.hosts.truth import answer_task, read_known_images, split_held_out, suggestions_of
+from odkeras.images import read_image
+from odkeras.labels import LabelMap
+from odkeras.metrics import Effort
+from odkeras.project import read_jsonl
+from odkeras.tasks import make_task, read_answer, with_suggestions
+
+IMAGES = 30
+LABELS = LabelMap.from_names(["thing"])
+
+
+class Recorder:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.shown: list[str] = []
+        self.points: list[CurvePoint] = []
+        self.on_point: Callable[[CurvePoint], None] = lambda point: None
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def progress(self, text: str) -> None:
+        self.shown.append(text)
+
+    def point(self, point: CurvePoint) -> None:
+        self.points.append(point)
+        self.on_point(point)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    fake_processes.use_fakes(monkeypatch.setattr)
+    monkeypatch.setattr(module, "_POLL_S", 0.02)
+    monkeypatch.setattr(module, "draw_curve", lambda points, path, title: path.write_bytes(b""))
+    make_project(tmp_path)
+    return tmp_path
+
+
+def make_project(directory: Path) -> None:
+    """Bright rectangles on pictures that are not square; every tenth picture has none, one touches the edge."""
+    (directory / "pipeline.config").write_text("")
+    LABELS.save(directory / "label_map.pbtxt")
+    (directory / "images").mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["path,xmin,ymin,xmax,ymax,label"]
+    for number in range(IMAGES):
+        pixels = np.full((48, 64, 3), 20 + number, np.uint8)
+        x, y = (0, 0) if number == 1 else (int(rng.integers(0, 30)), int(rng.integers(0, 20)))
+        width, height = int(rng.integers(12, 30)), int(rng.integers(12, 26))
+        if number % 10:
+            pixels[y : y + height, x : x + width] = 250
+            rows.append(f"{number:02d}.png,{x},{y},{x + width},{y + height},thing")
+        else:
+            rows.append(f"{number:02d}.png,,,,,")
+        Image.fromarray(pixels).save(directory / "images" / f"{number:02d}.png")
+    (directory / "truth.csv").write_text("\n".join(rows) + "\n")
+
+
+def run(project: Path, display: Recorder | None = None, **changes: Any) -> SimulationResult:
+    arguments = {"annotations": 12, "batch_size": 4, "steps_per_epoch": 5, **changes}
+    return simulate(
+        project / "truth.csv",
+        project / "pipeline.config",
+        project / "images",
+        display=display or Recorder(),
+        **arguments,
+    )
+
+
+class TestKnownImages:
+    def test_one_part_to_annotate_one_to_measure(self, project: Path) -> None:
+        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        ids = [image.image_id for image in (*known.annotate, *known.held_out)]
+        assert len(set(ids)) == len(ids) == IMAGES
+        assert 1 <= len(known.held_out) <= 14
+        assert known.annotate[0].image_size_hw == (48, 64)
+        assert [image.image_id for image in known.annotate] == sorted(image.image_id for image in known.annotate)
+
+    def test_the_split_does_not_depend_on_names_order_or_company(self, project: Path) -> None:
+        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        everything = [*known.annotate, *known.held_out]
+        held_out = {image.image_id for image in known.held_out}
+        assert {image.image_id for image in split_held_out(everything[::-1])} == held_out
+        half = everything[::2]
+        assert {image.image_id for image in split_held_out(half)} <= held_out | {min(i.image_id for i in half)}
+
+    def test_at_least_one_is_held_out(self, project: Path) -> None:
+        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        assert split_held_out(known.annotate[-3:]) == [known.annotate[-3]]
+
+    def test_a_test_file(self, project: Path) -> None:
+        lines = (project / "truth.csv").read_text().splitlines()
+        (project / "test.csv").write_text("\n".join([lines[0], *lines[2:5]]) + "\n")
+        known = read_known_images(
+            project / "truth.csv",
+            project / "images",
+            LABELS,
+            test_csv=project / "test.csv",
+            on_skip=lambda *_: None,
+        )
+        assert len(known.held_out) == 3
+        assert len(known.annotate) == IMAGES - 3  # an image that is in both is not annotated
+
+    def test_unreadable_images_are_skipped(self, project: Path) -> None:
+        (project / "images" / "03.png").unlink()
+        (project / "images" / "04.png").write_bytes(b"x")
+        skipped: dict[str, str] = {}
+        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=skipped.__setitem__)
+        assert len(known.annotate) + len(known.held_out) == IMAGES - 2
+        assert sorted(Path(file).name for file in skipped) == ["03.png", "04.png"]
+
+    def test_an_unknown_label(self, project: Path) -> None:
+        with pytest.raises(LabelMapError, match=r"truth\.csv"):
+            read_known_images(
+                project / "truth.csv", project / "images", LabelMap.from_names(["car"]), on_skip=lambda *_: None
+            )
+
+    def test_nothing_to_annotate(self, project: Path) -> None:
+        lines = (project / "truth.csv").read_text().splitlines()
+        (project / "one.csv").write_text("\n".join(lines[:3]) + "\n")
+        with pytest.raises(ConfigError, match="left to annotate"):
+            read_known_images(
+                project / "one.csv", project / "images", LABELS, test_csv=project / "truth.csv", on_skip=lambda *_: None
+            )
+
+    def test_nothing_to_measure_on(self, project: Path) -> None:
+        (project / "test.csv").write_text("path,xmin,ymin,xmax,ymax,label\n00.png,,,,,\n")
+        with pytest.raises(ConfigError, match="no boxes to measure on"):
+            read_known_images(
+                project / "truth.csv",
+                project / "images",
+                LABELS,
+                test_csv=project / "test.csv",
+                on_skip=lambda *_: None,
+            )
+
+
+class TestAnswers:
+    def test_an_answer_means_what_is_known(self, project: Path) -> None:
+        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        for image in (*known.annotate, *known.held_out):
+            task = make_task(read_image(image.path), file=image.path.name, path=str(image.path))
+            answer = json.loads(json.dumps(answer_task(task, image, LABELS)))
+            annotation = read_answer(answer, LABELS).annotation
+            assert annotation is not None
+            assert annotation.image_id == image.image_id
+            np.testing.assert_allclose(annotation.groundtruth.boxes, image.groundtruth.boxes, atol=0.05 / 48)
+            assert annotation.groundtruth.classes.tolist() == image.groundtruth.classes.tolist()
+
+    def test_spans_look_like_the_browsers(self, project: Path) -> None:
+        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        image = next(image for image in (*known.annotate, *known.held_out) if image.path.name == "01.png")
+        task = make_task(read_image(image.path), file="01.png")
+        answer = answer_task(task, image, LABELS)
+        assert answer["answer"] == "accept"
+        (span,) = answer["spans"]
+        assert (span["type"], span["label"], span["x"], span["y"]) == ("rect", "thing", 0.0, 0.0)
+        right, bottom = span["width"], span["height"]
+        assert span["points"] == [[0, 0], [0, bottom], [right, bottom], [right, 0]]
+        assert span["center"] == [right / 2, bottom / 2]
+        assert answer_task(task, image, LABELS)["spans"] == [span]
+
+    def test_suggestions_are_read_back(self, project: Path) -> None:
+        from odkeras.boxes import Detections
+
+        task = make_task(read_image(project / "images" / "02.png"), file="02.png")
+        shown = Detections(np.array([[0.1, 0.2, 0.5, 0.8]]), np.array([0.75]), np.array([1], np.int32))
+        back = suggestions_of(with_suggestions(task, shown, LABELS, threshold=0.5, version=3), LABELS)
+        np.testing.assert_allclose(back.boxes, shown.boxes, atol=1e-3)
+        assert back.scores.tolist() == [0.75]
+        assert back.classes.tolist() == [1]
+        assert len(suggestions_of(task, LABELS)) == 0
+
+
+class TestSimulate:
+    def test_the_curve_rises(self, project: Path) -> None:
+        display = Recorder()
+        result = run(project, display)
+        assert [point.annotations for point in result.points] == [0, 4, 8, 12]
+        assert result.points[0].mAP50 == 0.0
+        assert 0.9 < result.points[2].mAP50 <= 1.0  # trained on 8: the fake model finds the true boxes
+        assert result.points[1].mAP50 > result.points[1].mAP
+        assert list(result.points) == display.points
+        versions = [point.version for point in result.points]
+        assert versions == sorted(set(versions))
+        assert all(point.train_s > 0 and point.publish_s > 0 for point in result.points[1:])
+
+    def test_effort_is_that_of_the_suggestions_before_the_answers(self, project: Path) -> None:
+        points = run(project).points
+        first, second, third = points[1:]
+        assert (first.kept_70, first.moved, first.deleted) == (0, 0, 0)
+        assert first.drawn >= 3  # nothing was suggested
+        assert second.kept_90 == 0
+        assert second.moved >= 3  # off by a quarter: IoU 0.6
+        assert second.kept_70 == second.drawn == 0
+        assert third.kept_90 >= 3
+        assert third.moved == third.deleted == third.drawn == 0
+
+    def test_what_it_leaves(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "draw_curve", draw_curve)
+        result = run(project, report_dir=project / "out")
+        rows = json.loads((project / "out" / "curve.json").read_text())
+        assert [row["annotations"] for row in rows] == [0, 4, 8, 12]
+        assert {"mAP", "mAP50", "kept_90", "kept_70", "moved", "deleted", "drawn", "train_s", "publish_s"} < set(
+            rows[0]
+        )
+        with Image.open(result.curve_png) as picture:
+            assert picture.size[0] > 800
+        answered = read_jsonl(project / "out" / "answered.jsonl")
+        assert [len(row["image_ids"]) for row in answered] == [4, 4, 4]
+        trained = read_jsonl(project / "data" / "trained.jsonl")
+        assert [row["image_id"] for row in trained] == [image_id for row in answered for image_id in row["image_ids"]]
+
+    def test_progress_is_told(self, project: Path) -> None:
+        display = Recorder()
+        run(project, display, annotations=4, steps_per_epoch=60)
+        assert any("training step" in text and "/60, loss 0." in text for text in display.shown)
+        assert any("measuring" in text for text in display.shown)
+        assert any("trainer.log" in text for text in display.said)
+
+    def test_going_on(self, project: Path) -> None:
+        run(project, annotations=8)
+        display = Recorder()
+        result = run(project, display, annotations=12)
+        assert [point.annotations for point in result.points] == [0, 4, 8, 12]
+        assert [point.annotations for point in display.points] == [12]
+        trained = read_jsonl(project / "data" / "trained.jsonl")
+        assert len({row["image_id"] for row in trained}) == len(trained) == 12
+
+    def test_nothing_left_to_do(self, project: Path) -> None:
+        first = run(project)
+        again = run(project)
+        assert [point.annotations for point in again.points] == [point.annotations for point in first.points]
+
+    def test_a_batch_that_was_put_in_but_not_measured_is_waited_for(self, project: Path) -> None:
+        display = Recorder()
+
+        def interrupt(point: CurvePoint) -> None:
+            if point.annotations == 4:
+                raise KeyboardInterrupt
+
+        display.on_point = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            run(project, display)
+        (project / "report" / "curve.json").write_text(
+            json.dumps(json.loads((project / "report" / "curve.json").read_text())[:1])
+        )
+        display = Recorder()
+        result = run(project, display)
+        assert [point.annotations for point in display.points] == [4, 8, 12]
+        assert [point.annotations for point in result.points] == [0, 4, 8, 12]
+        assert any("going on with the last 4 of 4" in text for text in display.said)
+        assert len(read_jsonl(project / "data" / "trained.jsonl")) == 12
+
+    def test_fewer_images_than_asked_for(self, project: Path) -> None:
+        display = Recorder()
+        result = run(project, display, annotations=1000, batch_size=20)
+        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        assert result.points[-1].annotations == len(known.annotate)
+        assert any(f"only {len(known.annotate)} images" in text for text in display.said)
+
+    def test_an_image_that_breaks_on_the_way(self, project: Path) -> None:
+        display = Recorder()
+        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        display.on_point = lambda point: known.annotate[1].path.write_bytes(b"broken")
+        result = run(project, display, annotations=4)
+        assert [point.annotations for point in result.points] == [0, 3]
+        assert any(known.annotate[1].path.name in text for text in display.said)
+
+    @pytest.mark.parametrize("name", ["annotations", "batch_size"])
+    def test_at_least_one(self, project: Path, name: str) -> None:
+        with pytest.raises(ConfigError, match=name):
+            run(project, **{name: 0})
+
+    def test_no_truth_file(self, project: Path) -> None:
+        (project / "truth.csv").unlink()
+        with pytest.raises(RecordError):
+            run(project)
+        assert not (project / "model").exists()
+
+
+class TestTrouble:
+    def test_a_crash_of_the_trainer_costs_nothing(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_TRAINER", "crash-once")
+        display = Recorder()
+        result = run(project, display)
+        assert [point.annotations for point in result.points] == [0, 4, 8, 12]
+        assert any("trainer was ended by SIGKILL; starting it again" in text for text in display.said)
+        assert len(read_jsonl(project / "data" / "trained.jsonl")) == 12
+
+    def test_a_crash_of_the_server_costs_nothing(self, project: Path) -> None:
+        display = Recorder()
+
+        def kill_server(point: CurvePoint) -> None:
+            if point.annotations == 4:
+                (pid,) = [int(text.split()[2]) for text in server_log(project) if text.startswith("fake server")]
+                os.kill(pid, signal.SIGKILL)
+
+        display.on_point = kill_server
+        result = run(project, display)
+        assert [point.annotations for point in result.points] == [0, 4, 8, 12]
+        assert result.points[2].moved >= 3  # a server that is away must not look like a model that sees nothing
+        assert any("server was ended by SIGKILL" in text for text in display.said)
+
+    def test_a_trainer_that_always_crashes(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_TRAINER", "crash-always")
+        monkeypatch.setattr("odkeras.loop.supervisor.RestartPolicy.delay_s", lambda *_: None)
+        with pytest.raises(TrainingError, match="Segmentation fault"):
+            run(project)
+
+    def test_a_wrong_config(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_TRAINER", "wrong-config")
+        with pytest.raises(ConfigError, match="batch_size is 0"):
+            run(project)
+
+    def test_a_round_that_fails_is_said(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_TRAINER", "fail-round")
+        display = Recorder()
+        result = run(project, display, annotations=4)
+        assert result.points[-1].mAP50 == 0
+        assert any("the loss is not finite" in text for text in display.said)
+
+    def test_a_batch_that_the_trainer_drops(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_TRAINER", "lose-batch")
+        monkeypatch.setattr(module, "_LOST_AFTER_S", 0.3)
+        with pytest.raises(TrainingError, match="did not train on it: nothing to train on"):
+            run(project)
+
+
+def server_log(project: Path) -> list[str]:
+    return (project / "model" / "logs" / "server.log").read_text().splitlines()
+
+
+class TestLedger:
+    def test_other_held_out_images(self, project: Path) -> None:
+        run(project, annotations=4)
+        lines = (project / "truth.csv").read_text().splitlines()
+        (project / "test.csv").write_text("\n".join(lines[:8]) + "\n")
+        with pytest.raises(ConfigError, match="other held-out images"):
+            run(project, test_csv=project / "test.csv")
+
+    def test_another_threshold(self, project: Path) -> None:
+        run(project, annotations=4)
+        with pytest.raises(ConfigError, match=r"threshold 0\.5"):
+            run(project, threshold=0.3)
+
+    def test_a_report_without_its_project(self, project: Path) -> None:
+        run(project, annotations=4)
+        for name in ("data", "model", "export"):
+            (project / name).rename(project / f"{name}-elsewhere")
+        with pytest.raises(ConfigError, match="know nothing of"):
+            run(project)
+
+    def test_a_broken_curve(self, project: Path) -> None:
+        (project / "report").mkdir()
+        (project / "report" / "curve.json").write_text("{")
+        with pytest.raises(RecordError):
+            run(project)
+
+    def test_a_torn_line_is_not_an_answer(self, tmp_path: Path, project: Path) -> None:
+        """The process was killed while it wrote the line: the batch is in the inbox, its images are answered again."""
+        run(project, annotations=4)
+        with (project / "report" / "answered.jsonl").open("a") as file:
+            file.write('{"batch": "0001", "image_')
+        assert [point.annotations for point in run(project, annotations=8).points] == [0, 4, 8]
+
+    def test_what_is_kept(self, tmp_path: Path) -> None:
+        ledger = Ledger(tmp_path)
+        assert ledger.what_is_kept().startswith("stopped; kept: 0 annotations, 0 rows")
+        ledger.add_answered(module.AnsweredBatch("1.jsonl", ("a", "b"), Effort()))
+        assert "the last 2 annotations" in ledger.what_is_kept()
+        ledger.add_point(CurvePoint(2, 0.1, 0.2))
+        assert "the last 2 annotations" not in ledger.what_is_kept()
+
+
+def test_find_round() -> None:
+    rows: list[dict[str, Any]] = [
+        {"kind": "evaluation", "batches": ["b"]},
+        {"kind": "round", "batches": ["a"], "version": 1},
+        {"kind": "round"},
+        {"kind": "round", "batches": ["b", "c"], "version": 2},
+    ]
+    found = find_round(rows, "b")
+    assert found is not None
+    assert found["version"] == 2
+    assert find_round(rows, "d") is None
+
+
+HOST = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import fake_processes
+from odkeras.hosts.simulate import simulate
+fake_processes.use_fakes()
+project = Path.cwd()
+try:
+    simulate(project / "truth.csv", project / "pipeline.config", project / "images",
+             annotations=20, batch_size=4, steps_per_epoch=100_000)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+class TestTheHostIsStopped:
+    """The host in a process of its own, in the middle of a round that would take minutes."""
+
+    @pytest.fixture
+    def host(self, tmp_path: Path) -> Any:
+        make_project(tmp_path)
+        root = Path(__file__).parents[2]
+        code = HOST.format(tests=str(Path(__file__).parent))
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        host = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: (read_status(tmp_path) or {}).get("state") == "training")
+        yield host
+        host.kill()
+        host.wait()
+        if host.stdout:
+            host.stdout.close()
+
+    def test_ctrl_c(self, host: subprocess.Popen[str], tmp_path: Path) -> None:
+        pids = children(tmp_path)
+        host.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        output, _ = host.communicate(timeout=20)
+        assert time.monotonic() - started < 5
+        assert host.returncode == 130
+        wait_until(lambda: not any(running(pid) for pid in pids))
+        assert "stopped; kept: 4 annotations, 1 rows of" in output
+        assert "the last 4 annotations are not trained to the end" in output
+        assert "the same command goes on from here" in output
+        assert "SIGINT reached the child" not in (tmp_path / "model" / "logs" / "trainer.log").read_text()
+        assert len(json.loads((tmp_path / "report" / "curve.json").read_text())) == 1
+
+    def test_kill_9_leaves_no_process(self, host: subprocess.Popen[str], tmp_path: Path) -> None:
+        pids = children(tmp_path)
+        assert all(running(pid) for pid in pids)
+        host.kill()
+        host.wait()
+        wait_until(lambda: not any(running(pid) for pid in pids))
+
+    def test_going_on_after_kill_9(
+        self, host: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wait_until(lambda: read_jsonl(tmp_path / "report" / "answered.jsonl"))
+        host.kill()
+        host.wait()
+        fake_processes.use_fakes(monkeypatch.setattr)
+        result = run(tmp_path, annotations=8)
+        assert [point.annotations for point in result.points] == [0, 4, 8]
+        assert len(read_jsonl(tmp_path / "data" / "trained.jsonl")) == 8
+
+
+def children(project: Path) -> list[int]:
+    logs = [(project / "model" / "logs" / f"{name}.log").read_text() for name in ("trainer", "server")]
+    pids = [int(line.split()[2]) for log in logs for line in log.splitlines() if line.startswith("fake ")]
+    assert len(pids) == 2
+    return pids
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def read_status(project: Path) -> dict[str, Any] | None:
+    try:
+        status: dict[str, Any] = json.loads((project / "model" / "status.json").read_text())
+    except FileNotFoundError:
+        return None
+    return status
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from odkeras.errors import ConfigError, ServingError, SetupError, TrainingError
+from odkeras.loop.leash import leash_command
+from odkeras.loop.supervisor import (
+    ChildSpec,
+    RestartPolicy,
+    Supervisor,
+    bind_socket,
+    describe_status,
+    log_tail,
+)
+
+QUICK = RestartPolicy(first_delay_s=0.02, longest_delay_s=0.05)
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def exists(pid: int) -> bool:
+    """A zombie that nobody has waited for yet does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def child(tmp_path: Path, code: str, name: str = "trainer", **options: object) -> ChildSpec:
+    program = tmp_path / f"{name}.py"  # not -c: the command line is in the log too
+    program.write_text(textwrap.dedent(code))
+    return ChildSpec(
+        name, (sys.executable, str(program)), tmp_path / "logs" / f"{name}.log", error=TrainingError, **options
+    )  # type: ignore[arg-type]
+
+
+class TestRestartPolicy:
+    def test_backoff(self) -> None:
+        policy = RestartPolicy(max_crashes=9)
+        assert [policy.delay_s(crashes, 1) for crashes in range(1, 10)] == [1, 2, 4, 8, 16, 30, 30, 30, None]
+
+    def test_gives_up_after_five_by_default(self) -> None:
+        assert RestartPolicy().delay_s(4, -9) == 8
+        assert RestartPolicy().delay_s(5, -9) is None
+
+    @pytest.mark.parametrize("status", [ConfigError.exit_code, SetupError.exit_code])
+    def test_a_wrong_configuration_is_not_tried_again(self, status: int) -> None:
+        assert RestartPolicy().delay_s(1, status) is None
+
+
+class TestSupervisor:
+    def test_runs_children_and_stops_them(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        specs = [child(tmp_path, SLEEP), child(tmp_path, SLEEP, "server")]
+        with Supervisor(specs, say=said.append) as supervisor:
+            wait_until(lambda: log_tail(specs[1].log_path).endswith("up"))
+            pids = [pid for pid in supervisor.pids().values() if pid is not None]
+            assert len(pids) == 2
+            assert all(exists(pid) for pid in pids)
+            assert supervisor.alive()
+            assert supervisor.running("server")
+        assert not any(exists(pid) for pid in pids)
+        assert supervisor.pids() == {"trainer": None, "server": None}
+        assert len(said) == 2
+        assert str(specs[0].log_path) in said[0]
+
+    def test_close_twice(self, tmp_path: Path) -> None:
+        supervisor = Supervisor([child(tmp_path, SLEEP)])
+        with supervisor:
+            supervisor.close()
+        supervisor.close()
+
+    def test_close_without_entering(self, tmp_path: Path) -> None:
+        Supervisor([child(tmp_path, SLEEP)]).close()
+        assert not (tmp_path / "logs").exists()
+
+    def test_output_is_appended_to_the_log(self, tmp_path: Path) -> None:
+        spec = child(tmp_path, "import sys; print('out'); print('err', file=sys.stderr); sys.stdin.read()")
+        for _ in range(2):
+            with Supervisor([spec]):
+                before = spec.log_path.read_text().count("out\n")
+                wait_until(lambda before=before: spec.log_path.read_text().count("out\n") > before or None)
+        text = spec.log_path.read_text()
+        assert text.count("\nout\n") == 2
+        assert text.count("\n--- ") == 2
+
+    def test_environment_and_own_session(self, tmp_path: Path) -> None:
+        spec = child(tmp_path, "import os; print(os.environ['A'], os.getsid(0) == os.getpid())", env={"A": "b"})
+        with Supervisor([spec], policy=QUICK):
+            wait_until(lambda: "b True" in log_tail(spec.log_path))
+
+    def test_a_crash_is_followed_by_a_start(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        with Supervisor([child(tmp_path, SLEEP)], policy=QUICK, say=said.append) as supervisor:
+            first = supervisor.pids()["trainer"]
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda: supervisor.pids()["trainer"] not in (None, first))
+            assert supervisor.alive()
+        assert any("was ended by SIGKILL; starting it again in 0.02 s" in text for text in said)
+
+    def test_gives_up_with_the_end_of_the_log(self, tmp_path: Path) -> None:
+        spec = child(tmp_path, "import sys; print('out of memory'); sys.exit(1)")
+        with Supervisor([spec, child(tmp_path, SLEEP, "server")], policy=QUICK) as supervisor:
+            wait_until(lambda: not supervisor.alive())
+            failure = supervisor.failure()
+            assert isinstance(failure, TrainingError)
+            assert "the trainer ended with status 1, 5 times in a row" in str(failure)
+            assert str(failure).endswith("out of memory")
+            assert not supervisor.running("trainer")
+            assert supervisor.running("server")
+        assert spec.log_path.read_text().count("out of memory") == 5
+
+    @pytest.mark.parametrize("kind", [ConfigError, SetupError])
+    def test_a_wrong_configuration_ends_at_once(self, tmp_path: Path, kind: type[ConfigError]) -> None:
+        spec = child(tmp_path, f"import sys; print('batch_size is 0'); sys.exit({kind.exit_code})")
+        with Supervisor([spec]) as supervisor:
+            wait_until(lambda: not supervisor.alive())
+            assert isinstance(supervisor.failure(), kind)
+            assert "batch_size is 0" in str(supervisor.failure())
+        assert spec.log_path.read_text().count("batch_size is 0") == 1
+
+    def test_a_healthy_run_clears_the_count(self, tmp_path: Path) -> None:
+        policy = RestartPolicy(first_delay_s=0.01, max_crashes=2, healthy_s=0.15)
+        spec = child(tmp_path, "import time, sys; print('run'); time.sleep(0.2); sys.exit(1)")
+        with Supervisor([spec], policy=policy) as supervisor:
+            wait_until(lambda: spec.log_path.read_text().count("run\n") >= 4)
+            assert supervisor.alive()
+
+    def test_a_program_that_is_not_there(self, tmp_path: Path) -> None:
+        good = child(tmp_path, SLEEP, "server")
+        bad = ChildSpec("trainer", (str(tmp_path / "nothing"),), tmp_path / "logs" / "trainer.log")
+        supervisor = Supervisor([good, bad])
+        with pytest.raises(SetupError, match="cannot start the trainer"):
+            supervisor.__enter__()
+        assert supervisor.pids() == {"server": None, "trainer": None}
+
+    def test_a_program_that_goes_away_counts_as_crashing(self, tmp_path: Path) -> None:
+        program = tmp_path / "program"
+        program.write_text('#!/bin/sh\nrm -- "$0"\nexit 1\n')
+        program.chmod(0o755)
+        spec = ChildSpec("server", (str(program),), tmp_path / "server.log", error=ServingError)
+        with Supervisor([spec], policy=QUICK) as supervisor:
+            wait_until(lambda: not supervisor.alive())
+            assert "could not be started" in str(supervisor.failure())
+
+    def test_one_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:
+        spec = child(tmp_path, STUBBORN)
+        with Supervisor([spec], stop_timeout_s=0.2) as supervisor:
+            wait_until(lambda: log_tail(spec.log_path).endswith("up"))
+            pid = supervisor.pids()["trainer"]
+            assert pid is not None
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+        assert not exists(pid)
+
+    def test_no_start_after_closing(self, tmp_path: Path) -> None:
+        spec = child(tmp_path, "print('run')")
+        with Supervisor([spec], policy=RestartPolicy(first_delay_s=0.5)):
+            wait_until(lambda: "run" in log_tail(spec.log_path))
+        count = spec.log_path.read_text().count("run\n")
+        time.sleep(0.6)
+        assert spec.log_path.read_text().count("run\n") == count == 1
+
+    def test_the_socket_survives_a_restart_of_the_server(self, tmp_path: Path) -> None:
+        bound = bind_socket("127.0.0.1", 0)
+        port = bound.getsockname()[1]
+        code = f"""
+            import os, socket
+            server = socket.socket(fileno={bound.fileno()})
+            while True:
+                connection, _ = server.accept()
+                connection.sendall(str(os.getpid()).encode())
+                connection.close()
+        """
+        with (
+            bound,
+            Supervisor([child(tmp_path, code, "server", pass_fds=(bound.fileno(),))], policy=QUICK) as supervisor,
+        ):
+            wait_until(lambda: _ask(port))
+            first = _ask(port)
+            assert first == supervisor.pids()["server"]
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda: _ask(port) not in (None, first))
+
+
+def _ask(port: int) -> int | None:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            return int(connection.recv(100) or 0) or None
+    except ConnectionError:
+        return None
+
+
+class TestTheHostDies:
+    """By kill -9, so that nothing of it can run: its children have to notice by themselves."""
+
+    HOST = """
+        import sys, time
+        from pathlib import Path
+        from odkeras.loop.leash import leash_command
+        from odkeras.loop.supervisor import ChildSpec, Supervisor
+        specs = [ChildSpec("trainer", (sys.executable, "child.py"), Path("trainer.log")),
+                 ChildSpec("server", tuple(leash_command([sys.executable, "deaf.py"])), Path("server.log"))]
+        with Supervisor(specs, say=print) as supervisor:
+            print("pids", *supervisor.pids().values(), flush=True)
+            time.sleep(60)
+    """
+    CHILD = "import sys; print('up', flush=True); sys.stdin.read(); print('host is gone', flush=True)"
+
+    def test_no_child_is_left(self, tmp_path: Path) -> None:
+        (tmp_path / "child.py").write_text(self.CHILD)
+        (tmp_path / "deaf.py").write_text("import os, time; print('deaf', os.getpid(), flush=True); time.sleep(60)")
+        code = [sys.executable, "-c", textwrap.dedent(self.HOST)]
+        host = subprocess.Popen(code, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=_env())
+        assert host.stdout is not None
+        line = next(line for line in host.stdout if line.startswith("pids"))
+        pids = [int(pid) for pid in line.split()[1:]]
+        wait_until(lambda: "deaf " in log_tail(tmp_path / "server.log"))
+        wait_until(lambda: log_tail(tmp_path / "trainer.log").endswith("up"))
+        pids.append(int(log_tail(tmp_path / "server.log").split()[-1]))
+        assert all(exists(pid) for pid in pids)
+        host.kill()
+        host.wait()
+        host.stdout.close()
+        wait_until(lambda: not any(exists(pid) for pid in pids))
+        assert log_tail(tmp_path / "trainer.log").endswith("host is gone")
+
+
+def _env() -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+class TestLeash:
+    def run(self, code: str) -> subprocess.Popen[str]:
+        command = leash_command([sys.executable, "-c", code])
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_env())
+
+    @pytest.mark.parametrize(
+        ("code", "status"), [("", 0), ("import sys; sys.exit(7)", 7), ("import os; os.abort()", 134)]
+    )
+    def test_passes_the_status_on(self, code: str, status: int) -> None:
+        with self.run(code) as process:
+            assert process.wait(20) == status
+
+    @pytest.mark.parametrize("how", ["eof", "sigterm"])
+    def test_ends_the_program(self, how: str) -> None:
+        process = self.run("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        if how == "eof":
+            process.stdin.close()
+        else:
+            process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
+        assert not exists(pid)
+        process.stdout.close()
+        if how != "eof":
+            process.stdin.close()
+
+    def test_kills_a_program_that_ignores_sigterm(self) -> None:
+        process = self.run(STUBBORN)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(10) == 128 + signal.SIGKILL
+        process.stdout.close()
+
+
+class TestBindSocket:
+    def test_a_taken_port(self) -> None:
+        with bind_socket("127.0.0.1", 0) as first:
+            first.listen()
+            with pytest.raises(SetupError, match="another program has it"):
+                bind_socket("127.0.0.1", first.getsockname()[1])
+
+    def test_an_address_of_another_machine(self) -> None:
+        with pytest.raises(SetupError, match=r"192\.0\.2\.1"):
+            bind_socket("192.0.2.1", 0)
+
+    def test_it_listens(self) -> None:
+        with bind_socket("127.0.0.1", 0) as bound, socket.create_connection(bound.getsockname(), timeout=5):
+            assert bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+
+def test_describe_status() -> None:
+    assert describe_status(3) == "ended with status 3"
+    assert describe_status(-9) == "was ended by SIGKILL"
+    assert describe_status(-4000) == "was ended by signal 4000"
+
+
+def test_log_tail(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    assert log_tail(path) == ""
+    path.write_bytes(b"\n".join(b"line %d \xff" % number for number in range(10_000)))
+    assert log_tail(path, 2).splitlines() == ["line 9998 �", "line 9999 �"]
