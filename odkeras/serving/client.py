@@ -1,0 +1,272 @@
+"""A client of TensorFlow Serving's REST API, for the embedded server and TensorFlow Serving alike.
+
+    with ServingClient("http://127.0.0.1:8501", "raccoon") as client:
+        client.wait_for_version(1, timeout_s=60)
+        detections = client.predict([image.data])
+
+What it raises says whether waiting helps: `ServerUnavailableError`, the server is away or has nothing loaded yet;
+`RequestError`, it is there and refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+
+from odkeras.boxes import Detections
+from odkeras.errors import ConfigError, RequestError, ServerUnavailableError
+
+_RETRY_WAIT_S = 0.05
+_POLL_S = 0.1
+_STATUS_TIMEOUT_S = 5.0
+_UNAVAILABLE = frozenset({429, 502, 503, 504})
+_NOT_LOADED = ("Servable not found", "Could not find any versions", "Could not find version")
+_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """`state` is START, LOADING, AVAILABLE, UNLOADING or END; `error` says why a version failed, "" if it did not."""
+
+    version: int
+    state: str
+    error: str = ""
+
+
+class ServingClient:
+    """Asks one model of one server. May be used by several threads at once.
+
+    Args:
+        base_url: scheme, host and port of the REST API: `http://127.0.0.1:8501`.
+        timeout_s: the longest that one request may take, retries included.
+        connect_timeout_s: the longest to wait for a connection.
+        retries: how often to try again when the connection fails; an answer that is a refusal is never asked for again.
+
+    Raises:
+        ConfigError: `base_url` is not a URL.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model_name: str,
+        *,
+        timeout_s: float = 30.0,
+        connect_timeout_s: float = 2.0,
+        retries: int = 2,
+    ) -> None:
+        url = _checked_url(base_url)
+        self.model_name = model_name
+        self._server = str(url).rstrip("/")
+        self._path = f"/v1/models/{quote(model_name, safe='')}"
+        self._timeout_s, self._connect_timeout_s, self._retries = timeout_s, connect_timeout_s, retries
+        # A proxy in the environment is meant for hosts far away.
+        self._http = httpx.Client(base_url=url, trust_env=not _is_loopback(url.host))
+
+    def __enter__(self) -> ServingClient:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. May be called twice."""
+        self._http.close()
+
+    def versions(self) -> list[VersionState]:
+        """The versions that the server knows, ascending; [] if it has none of this model.
+
+        Raises:
+            ServerUnavailableError, RequestError: see the module.
+        """
+        try:
+            document = self._ask("GET", self._path, timeout_s=min(self._timeout_s, _STATUS_TIMEOUT_S))
+        except RequestError as error:
+            if not _is_not_loaded(error):
+                raise
+            return []
+        return sorted(map(_version_state, _list(document, "model_version_status")), key=lambda state: state.version)
+
+    def available_version(self) -> int | None:
+        """The version that answers predictions, None while the server is away or loading.
+
+        Raises:
+            RequestError: something else than TensorFlow Serving answers.
+        """
+        try:
+            states = self.versions()
+        except ServerUnavailableError:
+            return None
+        return max((state.version for state in states if state.state == "AVAILABLE"), default=None)
+
+    def wait_for_version(self, at_least: int, timeout_s: float, stop: Callable[[], bool] | None = None) -> int:
+        """Wait until a version of this number or a later one is available, and return its number.
+
+        Args:
+            stop: asked again and again; True ends the wait.
+
+        Raises:
+            ServerUnavailableError: it took too long, or `stop` said so.
+            RequestError: something else than TensorFlow Serving answers.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            version = self.available_version()
+            if version is not None and version >= at_least:
+                return version
+            if stop is not None and stop():
+                raise ServerUnavailableError(f"stopped waiting for version {at_least} of {self.model_name}")
+            if time.monotonic() >= deadline:
+                raise ServerUnavailableError(self._why_not(at_least, timeout_s))
+            time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+
+    def _why_not(self, at_least: int, timeout_s: float) -> str:
+        try:
+            states = self.versions()
+        except ServerUnavailableError as error:
+            return str(error)
+        seen = [f"{state.version} is {state.state}" + (f" ({state.error})" if state.error else "") for state in states]
+        found = f"version {', version '.join(seen)}" if seen else "it has none"
+        return f"{self._server} has no version {at_least} of {self.model_name} after {timeout_s:g} s: {found}"
+
+    def predict(self, images: Sequence[bytes], *, batch_size: int = 8) -> list[Detections]:
+        """Detections of each image (encoded JPEG or PNG), asked for `batch_size` at a time.
+
+        Raises:
+            ServerUnavailableError, RequestError: see the module.
+        """
+        detections: list[Detections] = []
+        for start in range(0, len(images), batch_size):
+            detections += self._predict_batch(images[start : start + batch_size])
+        return detections
+
+    def _predict_batch(self, images: Sequence[bytes]) -> list[Detections]:
+        instances = ",".join(f'{{"b64":"{b64encode(image).decode("ascii")}"}}' for image in images)
+        body = f'{{"instances":[{instances}]}}'.encode("ascii")
+        try:
+            document = self._ask("POST", f"{self._path}:predict", body, timeout_s=self._timeout_s)
+        except RequestError as error:
+            if not _is_not_loaded(error):
+                raise
+            raise ServerUnavailableError(f"{self._server} has not loaded {self.model_name} yet: {error}") from None
+        predictions = _list(document, "predictions")
+        if len(predictions) != len(images):
+            raise RequestError(200, f"{self._server} gave {len(predictions)} predictions for {len(images)} images")
+        return [_detections(prediction) for prediction in predictions]
+
+    def _ask(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        for attempt in range(self._retries + 1):
+            left_s = max(0.01, deadline - time.monotonic())
+            timeout = httpx.Timeout(left_s, connect=min(left_s, self._connect_timeout_s))
+            try:
+                return self._read(self._http.request(method, path, content=body, timeout=timeout))
+            except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
+                raise ServerUnavailableError(f"{self._server} did not answer within {timeout_s:g} s") from None
+            except httpx.TransportError as error:
+                if not _is_connection_error(error):
+                    raise self._stranger(0, f"its answer is not HTTP/1.1 ({error})") from None
+                if attempt == self._retries or time.monotonic() + _RETRY_WAIT_S >= deadline:
+                    raise ServerUnavailableError(f"no model server at {self._server}: {error}") from None
+            time.sleep(_RETRY_WAIT_S)
+        raise AssertionError("unreachable")
+
+    def _read(self, response: httpx.Response) -> dict[str, Any]:
+        """The answer's JSON object, if it is a good one."""
+        try:
+            document = json.loads(response.content)
+        except ValueError:
+            document = None
+        if response.status_code in _UNAVAILABLE:
+            raise ServerUnavailableError(f"{self._server} is not ready: {_error_text(document, response)}")
+        if not isinstance(document, dict) or (response.is_error and "error" not in document):
+            kind = response.headers.get("content-type", "no content type")
+            raise self._stranger(response.status_code, f"it answered with status {response.status_code} and {kind}")
+        if response.is_error:
+            raise RequestError(response.status_code, _error_text(document, response))
+        return document
+
+    def _stranger(self, status: int, what: str) -> RequestError:
+        return RequestError(
+            status,
+            f"{self._server} is not TensorFlow Serving's REST API: {what}; "
+            "check host and port (the REST port is 8501 unless set otherwise, 8500 is gRPC)",
+        )
+
+
+def _checked_url(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url)
+    except (httpx.InvalidURL, TypeError):
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(f"{base_url!r} is not a server's address; it should look like http://127.0.0.1:8501")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_not_loaded(error: RequestError) -> bool:
+    """Whether the server has no version (yet), or none of a model of that name: it says the same of both."""
+    return error.status == 404 and error.message.startswith(_NOT_LOADED)
+
+
+def _is_connection_error(error: httpx.TransportError) -> bool:
+    """Whether the connection failed or broke; otherwise the other side speaks another protocol."""
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "disconnected" in str(error) or "closed connection" in str(error)
+    return isinstance(error, (httpx.NetworkError, httpx.ConnectTimeout))
+
+
+def _error_text(document: Any, response: httpx.Response) -> str:
+    if isinstance(document, dict) and "error" in document:
+        return str(document["error"])
+    return f"status {response.status_code}"
+
+
+def _list(document: Mapping[str, Any], key: str) -> list[Any]:
+    rows = document.get(key)
+    if not isinstance(rows, list):
+        raise RequestError(200, f"the server's answer has no list {key!r}; it has {sorted(document)}")
+    return rows
+
+
+def _version_state(row: Mapping[str, Any]) -> VersionState:
+    status = row.get("status", {})
+    error = "" if status.get("error_code", "OK") == "OK" else status.get("error_message") or status["error_code"]
+    return VersionState(int(row["version"]), row.get("state", "UNKNOWN"), error)
+
+
+def _detections(prediction: Any) -> Detections:
+    """One row of the answer; what comes after `num_detections` is padding."""
+    missing = [name for name in _OUTPUTS if not isinstance(prediction, dict) or name not in prediction]
+    if missing:
+        has = sorted(prediction) if isinstance(prediction, dict) else type(prediction).__name__
+        raise RequestError(
+            200, f"the model is not an exported detection model: {missing} missing in its answer ({has})"
+        )
+    boxes, scores, classes, number = (prediction[name] for name in _OUTPUTS)
+    try:
+        count = int(number)
+        return Detections(
+            np.array(boxes[:count], np.float32),
+            np.array(scores[:count], np.float32),
+            np.array(classes[:count], np.float32).astype(np.int32),
+        )
+    except (TypeError, ValueError) as error:
+        raise RequestError(200, f"the model's answer is not that of a detection model: {error}") from None

@@ -1,0 +1,211 @@
+"""The model server process: `odkeras serve`.
+
+It listens at once, imports TensorFlow in the background, and ends within 5 s of SIGTERM or SIGINT, running requests
+answered.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import uvicorn
+
+from odkeras.errors import ConfigError, SetupError
+from odkeras.project import list_versions
+from odkeras.serving.app import DEFAULT_MAX_BODY_BYTES, DEFAULT_THREADS, create_app
+from odkeras.serving.versions import Backend, ServedModel
+
+_GRACE_S = 3  # for running requests, once asked to end
+_THREAD_PREFIX = "odkeras-serving"
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What to serve, and where.
+
+    Args:
+        model_base_path: holds the versions; may not be there yet.
+        rest_api_port: 0 takes a free one, which the printed line tells.
+        socket_fd: an open listening socket that was inherited, in place of host and port.
+        stop_on_stdin_eof: end when standard input closes, as it does when the parent process dies.
+        gpu: use the GPUs, which otherwise are left to the trainer.
+        max_body_bytes: larger requests are refused with 413.
+        threads: requests worked on at the same time.
+    """
+
+    model_name: str
+    model_base_path: Path
+    rest_api_port: int = 8501
+    host: str = "127.0.0.1"
+    file_system_poll_wait_seconds: float = 1.0
+    socket_fd: int | None = None
+    stop_on_stdin_eof: bool = False
+    gpu: bool = False
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    threads: int = DEFAULT_THREADS
+
+    def __post_init__(self) -> None:
+        if not self.model_name or set(self.model_name) & set("/:"):
+            raise ConfigError(f"model name {self.model_name!r} must not be empty or contain '/' or ':'")
+        if not 0 <= self.rest_api_port <= 65535:
+            raise ConfigError(f"port {self.rest_api_port} is not one of 0..65535")
+        if not self.file_system_poll_wait_seconds > 0:
+            raise ConfigError(f"file system poll wait {self.file_system_poll_wait_seconds} must be more than 0 seconds")
+
+
+def run_server(options: ServerOptions) -> None:
+    """Serve until SIGTERM or SIGINT; then return, or, if TensorFlow is in the middle of something long, exit with 0.
+
+    Raises:
+        SetupError: TensorFlow is not installed, or the port is taken.
+    """
+    _prepare_tensorflow(options.gpu)
+    with open_socket(options) as listener:
+        model = ServedModel(
+            options.model_name,
+            options.model_base_path,
+            lambda: _open_backend(options.gpu),
+            poll_wait_s=options.file_system_poll_wait_seconds,
+        )
+        app = create_app({model.name: model}, max_body_bytes=options.max_body_bytes, threads=options.threads)
+        server = _Server(app, lambda: _announce(options, listener))
+        with _stop_signals(server.stop):
+            if options.stop_on_stdin_eof:
+                threading.Thread(target=_wait_for_eof, args=(server.stop,), name="stdin", daemon=True).start()
+            with model:
+                server.run(sockets=[listener])
+        _leave_threads_behind(monotonic() + 0.5)
+
+
+def open_socket(options: ServerOptions) -> socket.socket:
+    """The socket to listen on.
+
+    Raises:
+        SetupError: the port is taken or not allowed, there is no such host, or the inherited socket is none.
+    """
+    if options.socket_fd is not None:
+        return _inherited_socket(options.socket_fd)
+    where = f"port {options.rest_api_port} of {options.host}"
+    try:
+        family = socket.getaddrinfo(options.host, options.rest_api_port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((options.host, options.rest_api_port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            what = "is already in use; stop the program that has it, or choose another port (0 takes a free one)"
+            raise SetupError(f"{where} {what}") from None
+        raise SetupError(f"cannot listen on {where}: {error.strerror or error}") from None
+
+
+def _inherited_socket(fd: int) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=fd)
+        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError("it does not listen")
+    except OSError as error:
+        raise SetupError(f"file descriptor {fd} is not an open listening socket: {error}") from None
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, except that signals are the caller's, and that it tells when it listens."""
+
+    def __init__(self, app: object, on_ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                ws="none",
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+        self._on_ready = on_ready
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # uvicorn's own would raise the signal again at the end, so that the exit status were not 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def _prepare_tensorflow(gpu: bool) -> None:
+    """What has to be settled before TensorFlow is imported."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise SetupError("the Python package 'tensorflow' is not installed; run: pip install 'tensorflow>=2.21,<2.22'")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def _open_backend(gpu: bool) -> Backend:
+    from odkeras.serving.backend import TensorFlowBackend
+
+    gc.freeze()  # what TensorFlow made of itself stays: without it a collection after a swap takes 0.2 s less
+    return TensorFlowBackend(gpu=gpu)
+
+
+def _announce(options: ServerOptions, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/models/{options.model_name}"
+    waiting = "" if list_versions(options.model_base_path) else " (waiting for the first version)"
+    with suppress(OSError):  # nobody reads it
+        print(f"odkeras serve: {url} serves {options.model_base_path}{waiting}", flush=True)
+
+
+@contextmanager
+def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT only set a flag, in the main thread; elsewhere they are left alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_eof(stop: Callable[[], None]) -> None:
+    """Read the bare descriptor: a thread that waits in `sys.stdin` would hold its lock while the interpreter ends."""
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        pass
+    stop()
+
+
+def _leave_threads_behind(deadline: float) -> None:
+    """Exit at once if a thread is in the middle of TensorFlow (an import, a load, an endless request).
+
+    Such a thread cannot be stopped, and the interpreter would wait for it, or crash under it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith(_THREAD_PREFIX)]
+    for thread in ours:
+        thread.join(max(0.0, deadline - monotonic()))
+    if any(thread.is_alive() for thread in ours):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
