@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TRUTH_XYXY_PX
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import draw_pixels, encode
+
+from odkeras.boxes import Groundtruth, to_xyxy_px
+from odkeras.data import records
+from odkeras.data.records import (
+    RecordsReport,
+    annotation_from_example,
+    csv_to_records,
+    example_from_annotation,
+    prodigy_to_records,
+    read_records,
+    write_records,
+)
+from odkeras.errors import LabelMapError, RecordError
+from odkeras.images import EncodedImage, encode_image, read_image
+from odkeras.labels import LabelMap
+from odkeras.tasks import Annotation, make_task
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+LABEL_MAP = LabelMap.from_names(["car", "person"])
+IMAGE = encode_image(encode(draw_pixels(), "JPEG"), source="x")
+
+
+def annotations_in(path: Path) -> list[Annotation]:
+    return [annotation_from_example(serialized) for serialized in read_records(path)]
+
+
+# --- one example
+
+
+@pytest.mark.parametrize("kind", TRUTH_XYXY_PX)
+def test_an_annotation_survives_an_example(annotations: dict[str, Annotation], label_map: LabelMap, kind: str) -> None:
+    example = example_from_annotation(annotations[kind], label_map)
+    assert annotation_from_example(example.SerializeToString()) == annotations[kind]
+
+
+unit = st.floats(0, 1, width=32)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(unit, unit, unit, unit, st.integers(1, 2)), max_size=4),
+    st.text(max_size=9),
+    st.text(min_size=1, max_size=9),
+    st.text(max_size=9),
+)
+def test_any_annotation_survives_an_example(rows: list[tuple], file: str, image_id: str, batch: str) -> None:
+    truth = Groundtruth(
+        np.array([row[:4] for row in rows]).reshape(-1, 4), np.array([row[4] for row in rows], np.int32)
+    )
+    annotation = Annotation(IMAGE, truth, image_id, file, batch)
+    assert annotation_from_example(example_from_annotation(annotation, LABEL_MAP).SerializeToString()) == annotation
+
+
+def test_the_features_are_the_apis(annotations: dict[str, Annotation], label_map: LabelMap) -> None:
+    annotation = annotations["three"]
+    features = example_from_annotation(annotation, label_map).features.feature
+    assert features["image/encoded"].bytes_list.value[0] == annotation.image.data
+    assert features["image/format"].bytes_list.value == [b"jpeg"]
+    assert (features["image/height"].int64_list.value, features["image/width"].int64_list.value) == ([48], [64])
+    assert features["image/filename"].bytes_list.value == [b"three.jpg"]
+    assert features["image/source_id"].bytes_list.value == [annotation.image_id.encode()]
+    assert features["image/key/sha256"].bytes_list.value == [annotation.image.image_id.encode()]
+    assert features["image/object/class/text"].bytes_list.value == [b"car", b"person", b"person"]
+    assert features["image/object/class/label"].int64_list.value == [1, 2, 2]
+    assert features["image/object/is_crowd"].int64_list.value == [0, 0, 0]
+    assert features["image/object/difficult"].int64_list.value == [0, 0, 0]
+    assert features["odkeras/batch"].bytes_list.value == [b"batch.jsonl"]
+    sides = {side: features[f"image/object/bbox/{side}"].float_list.value for side in ("xmin", "ymin", "xmax", "ymax")}
+    np.testing.assert_allclose(
+        np.array([*sides.values()]).T * [64, 48, 64, 48], [row[0] for row in TRUTH_XYXY_PX["three"]], rtol=1e-6
+    )
+
+
+def test_the_api_reads_our_examples(annotations: dict[str, Annotation], label_map: LabelMap, tmp_path: Path) -> None:
+    from odkeras import compat
+
+    compat.prepare()
+    from object_detection.data_decoders import tf_example_decoder
+
+    label_map.save(tmp_path / "map.pbtxt")
+    decoder = tf_example_decoder.TfExampleDecoder(label_map_proto_file=str(tmp_path / "map.pbtxt"))
+    for annotation in annotations.values():
+        decoded = decoder.decode(tf.constant(example_from_annotation(annotation, label_map).SerializeToString()))
+        np.testing.assert_allclose(decoded["groundtruth_boxes"], annotation.groundtruth.boxes)
+        np.testing.assert_array_equal(decoded["groundtruth_classes"], annotation.groundtruth.classes)
+        assert decoded["image"].shape == (48, 64, 3)
+        assert decoded["source_id"] == annotation.image_id.encode()
+
+
+def test_a_class_that_the_label_map_lacks() -> None:
+    annotation = Annotation(IMAGE, Groundtruth(np.array([[0, 0, 1, 1]]), np.array([3])), "id", "a.jpg")
+    with pytest.raises(LabelMapError, match="id 3 is not in the label map"):
+        example_from_annotation(annotation, LABEL_MAP)
+
+
+def foreign(**features: Any) -> bytes:
+    made = {}
+    for name, values in features.items():
+        kind = {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(values[0])]
+        made[name.replace("__", "/")] = tf.train.Feature(**{kind: {"value": values}})
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
+
+
+def box_features(**changed: Any) -> dict[str, Any]:
+    sides = {
+        f"image__object__bbox__{side}": [value]
+        for side, value in zip(("ymin", "xmin", "ymax", "xmax"), (0.0, 0.25, 0.5, 1.0), strict=True)
+    }
+    return {"image__encoded": [IMAGE.data], **sides, "image__object__class__label": [2], **changed}
+
+
+def test_an_example_of_another_tool() -> None:
+    annotation = annotation_from_example(foreign(**box_features(image__format=[b"JPG"])))
+    assert annotation.image == IMAGE
+    assert annotation.image_id == IMAGE.image_id
+    assert annotation.groundtruth == Groundtruth(np.array([[0, 0.25, 0.5, 1]]), np.array([2]))
+    assert (annotation.file, annotation.batch) == ("", "")
+
+
+def test_a_foreign_example_in_another_format_is_brought_into_ours() -> None:
+    gif = encode(draw_pixels(), "GIF")
+    annotation = annotation_from_example(
+        foreign(image__encoded=[gif], image__format=[b"gif"], image__height=[48], image__width=[64])
+    )
+    assert annotation.image == encode_image(gif, source="x")
+    assert len(annotation.groundtruth) == 0
+
+
+@pytest.mark.parametrize(
+    ("serialized", "message"),
+    [
+        (b"junk", "not a serialized tf.train.Example"),
+        (foreign(image__filename=[b"a.jpg"]), "example 'a.jpg' has no image/encoded"),
+        (foreign(image__filename=[b"a.jpg"], image__encoded=[b"junk"]), "example 'a.jpg': not an image"),
+        (foreign(**box_features(image__object__class__label=[1, 2])), "have [1, 1, 1, 1, 2] values"),
+        (foreign(**box_features(image__object__bbox__xmax=[float("nan")])), "boxes must be finite"),
+    ],
+)
+def test_examples_that_cannot_be_read(serialized: bytes, message: str) -> None:
+    with pytest.raises(RecordError) as raised:
+        annotation_from_example(serialized)
+    assert message in str(raised.value)
+
+
+# --- files
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.record"
+    assert write_records(path, iter([b"one", b"", b"three" * 1000])) == 3
+    assert [*read_records(path)] == [b"one", b"", b"three" * 1000]
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_an_empty_record_is_a_record(tmp_path: Path) -> None:
+    assert write_records(tmp_path / "a.record", []) == 0
+    assert [*read_records(tmp_path / "a.record")] == []
+
+
+def test_a_failure_in_the_middle_leaves_the_old_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.record"
+    write_records(path, [b"old"])
+
+    def failing() -> Any:
+        yield b"new"
+        assert [*read_records(path)] == [b"old"]
+        raise KeyError("in the middle")
+
+    with pytest.raises(KeyError):
+        write_records(path, failing())
+    assert [*read_records(path)] == [b"old"]
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_records_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecordError, match=r"cannot write .*missing/a\.record"):
+        write_records(tmp_path / "missing/a.record", [b"one"])
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(RecordError, match=r"cannot write .*: No space left on device"):
+        write_records(tmp_path / "a.record", [b"one"])
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_records_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"cannot read .*missing\.record: .*No such file"):
+        next(read_records(tmp_path / "missing.record"))
+    path = tmp_path / "a.record"
+    write_records(path, [b"one" * 100, b"two" * 100])
+    path.write_bytes(path.read_bytes()[:-20])
+    reading = read_records(path)
+    assert next(reading) == b"one" * 100
+    with pytest.raises(RecordError, match="cannot read"):
+        next(reading)
+
+
+# --- from a CSV file
+
+
+def test_a_csv_becomes_a_record(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> None:
+    out, steps = tmp_path / "out.record", []
+    report = csv_to_records(
+        truth_dir / "truth.csv",
+        out,
+        label_map=label_map,
+        images_dir=truth_dir,
+        progress=lambda *step: steps.append(step),
+    )
+    assert report == RecordsReport(images=3, boxes=4, negatives=1, skipped=[])
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    for annotation, (kind, rows) in zip(annotations_in(out), TRUTH_XYXY_PX.items(), strict=True):
+        image = read_image(truth_dir / f"{kind}.jpg")
+        assert (annotation.image, annotation.image_id, annotation.file) == (image, image.image_id, f"{kind}.jpg")
+        boxes_px = to_xyxy_px(annotation.groundtruth.boxes, (48, 64))
+        np.testing.assert_allclose(boxes_px, np.array([box for box, _ in rows]).reshape(-1, 4), atol=1e-4)
+        assert [label_map.name_of(class_id) for class_id in annotation.groundtruth.classes] == [
+            label for _, label in rows
+        ]
+
+
+def test_what_cannot_be_used_is_skipped_and_reported(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> None:
+    (truth_dir / "broken.jpg").write_bytes(b"<html>")
+    with (truth_dir / "truth.csv").open("a") as file:
+        file.write("missing.jpg,1,2,3,4,car\nbroken.jpg,,,,,\none.jpg,70,2,90,9,car\none.jpg,-5,40,9,60,person\n")
+        file.write(f"{truth_dir}/../truth/none.jpg,3,3,3,9,car\n")
+    report = csv_to_records(truth_dir / "truth.csv", tmp_path / "out.record", label_map=label_map, images_dir=truth_dir)
+    assert (report.images, report.boxes, report.negatives) == (3, 5, 1)
+    assert dict(report.skipped) == {
+        str(truth_dir / "missing.jpg"): "cannot be read: No such file or directory",
+        str(truth_dir / "broken.jpg"): "no image data: an HTML page (a failed download?)",
+        str(truth_dir / "one.jpg"): "box [70.0, 2.0, 90.0, 9.0] has no area inside the image",
+        f"{truth_dir}/../truth/none.jpg": "box [3.0, 3.0, 3.0, 9.0] has no area inside the image",
+    }
+    one = annotations_in(tmp_path / "out.record")[1]
+    np.testing.assert_allclose(to_xyxy_px(one.groundtruth.boxes, (48, 64))[1], [0, 40, 9, 48], atol=1e-4)  # clipped
+
+
+def test_a_large_image_is_skipped(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"truth\.csv has no image to write; .*none\.jpg: too large: 64 x 48"):
+        csv_to_records(
+            truth_dir / "truth.csv", tmp_path / "out", label_map=label_map, images_dir=truth_dir, max_pixels=100
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_label_stops_before_anything_is_written(truth_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabelMapError, match=r"three\.jpg: label 'person' is not in the label map \(known: car\)"):
+        csv_to_records(
+            truth_dir / "truth.csv", tmp_path / "out", label_map=LabelMap.from_names(["car"]), images_dir=truth_dir
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_csv_no_record(tmp_path: Path, label_map: LabelMap) -> None:
+    with pytest.raises(RecordError, match="cannot read"):
+        csv_to_records(tmp_path / "missing.csv", tmp_path / "out", label_map=label_map, images_dir=tmp_path)
+
+
+# --- from a Prodigy dataset
+
+
+def answer(image: EncodedImage, decision: str, *boxes_px: list[float], **extra: Any) -> dict[str, Any]:
+    spans = [
+        {"label": "car", "points": [[x, y], [x, bottom], [right, bottom], [right, y]]}
+        for x, y, right, bottom in boxes_px
+    ]
+    return {**make_task(image, file="a.jpg"), "spans": spans, "answer": decision, **extra}
+
+
+def write_jsonl(path: Path, *rows: Any) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def picture(seed: int) -> EncodedImage:
+    return encode_image(encode(draw_pixels(seed=seed), "JPEG"), source="x")
+
+
+def test_the_latest_answer_of_an_image_counts(tmp_path: Path, label_map: LabelMap) -> None:
+    first, second, third = (picture(seed) for seed in range(3))
+    jsonl = write_jsonl(
+        tmp_path / "answers.jsonl",
+        answer(first, "accept", [0, 0, 10, 10]),
+        answer(second, "accept", [0, 0, 10, 10]),
+        answer(third, "reject"),
+        answer(first, "accept", [5, 5, 20, 20], [0, 0, 64, 48]),  # corrected
+        answer(second, "ignore"),  # withdrawn
+        "",
+        answer(third, "accept"),  # after all, without objects
+    )
+    steps: list[tuple[int, int]] = []
+    report = prodigy_to_records(jsonl, tmp_path / "out", label_map=label_map, progress=lambda *step: steps.append(step))
+    assert report == RecordsReport(images=2, boxes=2, negatives=1, skipped=[])
+    assert steps == [(number, 7) for number in range(1, 8)]
+    written = {annotation.image_id: annotation for annotation in annotations_in(tmp_path / "out")}
+    assert {*written} == {first.image_id, third.image_id}
+    np.testing.assert_allclose(
+        to_xyxy_px(written[first.image_id].groundtruth.boxes, (48, 64))[0], [5, 5, 20, 20], atol=1e-4
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl", "out"] or len([*tmp_path.iterdir()]) == 2
+
+
+def test_answers_that_cannot_be_used_are_reported(tmp_path: Path, label_map: LabelMap) -> None:
+    jsonl = write_jsonl(
+        tmp_path / "answers.jsonl",
+        answer(picture(0), "accept", [0, 0, 10, 10], [70, 0, 90, 10]),
+        "not json",
+        answer(picture(1), "accept", [70, 0, 90, 10]),
+        answer(picture(2), "maybe"),
+        "[1, 2]",
+    )
+    report = prodigy_to_records(jsonl, tmp_path / "out", label_map=label_map)
+    assert (report.images, report.boxes) == (1, 1)
+    places, reasons = zip(*report.skipped, strict=True)
+    assert places == tuple(f"{jsonl}:{number}" for number in range(1, 6))
+    for reason, expected in zip(
+        reasons, ["no area", "Expecting value", "none of its 1 spans", "'maybe'", "got list"], strict=True
+    ):
+        assert expected in reason
+
+
+def test_images_in_files(tmp_path: Path, label_map: LabelMap) -> None:
+    (tmp_path / "a.jpg").write_bytes(IMAGE.data)
+    jsonl = write_jsonl(tmp_path / "answers.jsonl", {"image": str(tmp_path / "a.jpg"), "answer": "accept"})
+    prodigy_to_records(jsonl, tmp_path / "out", label_map=label_map)
+    assert annotations_in(tmp_path / "out")[0].image == IMAGE
+
+
+def test_a_dataset_without_accepted_answers(tmp_path: Path, label_map: LabelMap) -> None:
+    jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(picture(0), "reject"), "junk")
+    with pytest.raises(RecordError, match=r"answers\.jsonl has no image to write; .*answers\.jsonl:2: Expecting value"):
+        prodigy_to_records(jsonl, tmp_path / "out", label_map=label_map)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_that_cannot_be_read_or_written(tmp_path: Path, label_map: LabelMap) -> None:
+    with pytest.raises(RecordError, match=r"cannot convert .*missing\.jsonl to .*: No such file"):
+        prodigy_to_records(tmp_path / "missing.jsonl", tmp_path / "out", label_map=label_map)
+    jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(IMAGE, "accept"))
+    with pytest.raises(RecordError, match=r"cannot convert .* to .*missing/out: No such file"):
+        prodigy_to_records(jsonl, tmp_path / "missing/out", label_map=label_map)
+
+
+# --- the script
+
+
+def run_script(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/create_tfrecord.py", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_script(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> None:
+    label_map.save(tmp_path / "map.pbtxt")
+    (truth_dir / "one.jpg").unlink()
+    result = run_script(truth_dir / "truth.csv", tmp_path / "out.record", "--label-map", tmp_path / "map.pbtxt")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{tmp_path}/out.record: 2 images, 3 boxes, 1 without boxes\n"
+    assert (
+        result.stderr.strip().splitlines()[-1]
+        == f"skipped {truth_dir}/one.jpg: cannot be read: No such file or directory"
+    )
+    assert len(annotations_in(tmp_path / "out.record")) == 2
+
+
+def test_the_script_fails_with_one_line(tmp_path: Path) -> None:
+    result = run_script(tmp_path / "truth.csv", tmp_path / "out", "--label-map", tmp_path / "missing.pbtxt")
+    assert result.returncode == LabelMapError.exit_code
+    assert result.stderr == f"error: cannot read the label map {tmp_path}/missing.pbtxt: No such file or directory\n"
+
+
+def test_the_batch_feature_has_the_name_that_others_look_for() -> None:
+    assert records.BATCH_FEATURE == "odkeras/batch"
