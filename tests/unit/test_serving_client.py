@@ -1,0 +1,389 @@
+"""The client, against servers of a few lines that answer over real sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from odkeras.errors import ConfigError, RequestError, ServerUnavailableError
+from odkeras.serving.client import ServingClient, VersionState
+
+Answer = tuple[int, str, bytes]  # status, content type, body
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each request with what `answer(method, path, body)` gives; `requests` has them all."""
+
+    daemon_threads = True
+
+    def __init__(self, answer: Callable[[str, str, bytes], Answer | None]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = answer
+        self.requests: list[tuple[str, str, bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def handle_request(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.requests.append((self.command, self.path, body))
+        answer = self.server.answer(self.command, self.path, body)
+        if answer is None:  # hang up
+            self.close_connection = True
+            return
+        status, content_type, payload = answer
+        self.send_response(status)
+        self.send_header("content-type", content_type)
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    do_GET = do_POST = handle_request
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(answer: Callable[[str, str, bytes], Answer | None]) -> Iterator[Server]:
+    server = Server(answer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def reply(document: Any, status: int = 200) -> Answer:
+    return status, "application/json", json.dumps(document).encode()
+
+
+def status_of(*rows: tuple[int, str, str, str]) -> Answer:
+    keys = [
+        {"version": str(version), "state": state, "status": {"error_code": code, "error_message": message}}
+        for version, state, code, message in rows
+    ]
+    return reply({"model_version_status": keys})
+
+
+def detections_of(image: bytes) -> dict[str, Any]:
+    """Two boxes, told apart by the image's only byte, and one row of padding."""
+    mark = image[0] / 256
+    return {
+        "detection_boxes": [[mark, 0.1, 0.9, 0.5], [0.0, 0.25, 0.5, 1.0], [0, 0, 0, 0]],
+        "detection_scores": [0.75, 0.5, 0.0],
+        "detection_classes": [1.0, 2.0, 1.0],
+        "num_detections": 2.0,
+    }
+
+
+def predict(_method: str, _path: str, body: bytes) -> Answer:
+    images = [b64decode(instance["b64"]) for instance in json.loads(body)["instances"]]
+    return reply({"predictions": [detections_of(image) for image in images]})
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port that refuses connections."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def test_images_go_in_batches_and_come_back_in_order() -> None:
+    images = [bytes([number]) for number in (10, 20, 30, 40, 50)]
+    with serving(predict) as server, ServingClient(server.url, "raccoon") as client:
+        found = client.predict(images, batch_size=2)
+    assert [len(json.loads(body)["instances"]) for _, _, body in server.requests] == [2, 2, 1]
+    assert {path for _, path, _ in server.requests} == {"/v1/models/raccoon:predict"}
+    assert [float(detections.boxes[0, 0] * 256) for detections in found] == [10, 20, 30, 40, 50]
+    np.testing.assert_array_equal(found[0].boxes[1], np.array([0, 0.25, 0.5, 1], np.float32))
+    np.testing.assert_array_equal(found[0].scores, np.array([0.75, 0.5], np.float32))
+    np.testing.assert_array_equal(found[0].classes, np.array([1, 2], np.int32))
+
+
+def test_no_images_need_no_request() -> None:
+    with serving(predict) as server, ServingClient(server.url, "raccoon") as client:
+        assert client.predict([]) == []
+    assert server.requests == []
+
+
+def test_no_detections_are_empty() -> None:
+    empty = {"detection_boxes": [], "detection_scores": [], "detection_classes": [], "num_detections": 0.0}
+    answer = reply({"predictions": [empty]})
+    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
+        (found,) = client.predict([b"x"])
+    assert found.boxes.shape == (0, 4)
+
+
+def test_a_model_name_is_quoted() -> None:
+    answer = status_of((3, "AVAILABLE", "OK", ""))
+    with serving(lambda *_: answer) as server, ServingClient(server.url + "/", "my model/1") as client:
+        assert client.available_version() == 3
+    assert [path for _, path, _ in server.requests] == ["/v1/models/my%20model%2F1"]
+
+
+def test_versions_are_read_and_sorted() -> None:
+    answer = status_of((20, "END", "NOT_FOUND", "no file"), (3, "AVAILABLE", "OK", ""), (4, "END", "UNKNOWN", ""))
+    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
+        assert client.versions() == [
+            VersionState(3, "AVAILABLE"),
+            VersionState(4, "END", "UNKNOWN"),
+            VersionState(20, "END", "no file"),
+        ]
+        assert client.available_version() == 3
+
+
+def test_a_row_without_defaults_is_read_too() -> None:
+    """A server may leave out fields that have their default value."""
+    with (
+        serving(
+            lambda *_: reply({"model_version_status": [{"version": "3", "state": "LOADING", "status": {}}]})
+        ) as server,
+        ServingClient(server.url, "raccoon") as client,
+    ):
+        assert client.versions() == [VersionState(3, "LOADING")]
+
+
+def test_a_server_that_is_away_is_unavailable(free_port: int) -> None:
+    with ServingClient(f"http://127.0.0.1:{free_port}", "raccoon") as client:
+        assert client.available_version() is None
+        for call in (client.versions, lambda: client.predict([b"x"])):
+            with pytest.raises(ServerUnavailableError, match=f"no model server at http://127.0.0.1:{free_port}"):
+                call()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply({"error": "Could not find any versions of model raccoon"}, 404),
+        status_of((3, "LOADING", "OK", "")),
+        reply({"error": "shutting down"}, 503),
+    ],
+)
+def test_a_server_without_a_version_has_none_available(answer: Answer) -> None:
+    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
+        assert client.available_version() is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            reply({"error": "Servable not found for request: Latest(raccoon)"}, 404),
+            "has not loaded raccoon yet: Servable",
+        ),
+        (reply({"error": "shutting down"}, 503), "is not ready: shutting down"),
+        ((502, "text/html", b"<html>Bad Gateway</html>"), "is not ready: status 502"),
+    ],
+)
+def test_predictions_before_a_version_is_loaded_are_unavailable(answer: Answer, words: str) -> None:
+    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
+        with pytest.raises(ServerUnavailableError, match=words):
+            client.predict([b"x"])
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        (reply({"error": "Unknown image file format"}, 400), 400, "^Unknown image file format$"),
+        (reply({"error": "too large"}, 413), 413, "^too large$"),
+        (reply({"error": "no such label"}, 404), 404, "^no such label$"),
+        (
+            (200, "text/html", b"<html>hello</html>"),
+            200,
+            "is not TensorFlow Serving's REST API: .* status 200 and text/html",
+        ),
+        ((404, "text/html", b"<html>hello</html>"), 404, "is not TensorFlow Serving's REST API: .* status 404"),
+        ((200, "application/json", b"[1, 2]"), 200, "is not TensorFlow Serving's REST API"),
+        (reply({"detail": "Not Found"}, 404), 404, "is not TensorFlow Serving's REST API"),  # another web framework
+        (reply({"outputs": []}), 200, "has no list 'predictions'; it has \\['outputs'\\]"),
+        (reply({"predictions": []}), 200, "gave 0 predictions for 1 images"),
+        (reply({"predictions": [1.5]}), 200, "not an exported detection model: .* missing in its answer \\(float\\)"),
+        (
+            reply({"predictions": [{"detection_boxes": [], "scores": []}]}),
+            200,
+            "\\['detection_scores', 'detection_classes', 'num_detections'\\] missing",
+        ),
+        (
+            reply({"predictions": [{**detections_of(b"x"), "detection_scores": [0.5]}]}),
+            200,
+            "not that of a detection model: scores must have shape \\(2,\\)",
+        ),
+        (
+            reply({"predictions": [{**detections_of(b"x"), "num_detections": [2]}]}),
+            200,
+            "not that of a detection model",
+        ),
+    ],
+)
+def test_refusals_and_strangers_are_request_errors(answer: Answer, status: int, words: str) -> None:
+    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
+        with pytest.raises(RequestError, match=words) as refused:
+            client.predict([b"x"])
+        assert len(server.requests) == 1  # a refusal is not asked for again
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize("answer", [(200, "text/html", b"<html>hello</html>"), reply({"error": "secret"}, 403)])
+def test_strangers_are_told_of_when_waiting_too(answer: Answer) -> None:
+    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
+        for call in (client.versions, client.available_version, lambda: client.wait_for_version(1, 10)):
+            with pytest.raises(RequestError):
+                call()
+
+
+@contextmanager
+def talking(first_words: bytes) -> Iterator[str]:
+    """A server that says this at once to everybody, whatever it is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(first_words)
+                    connection.recv(65536)
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+def test_a_grpc_port_is_told_of() -> None:
+    """gRPC is HTTP/2, which opens with a binary SETTINGS frame."""
+    frame = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00" + b"\x00" * 24
+    with talking(frame) as url, ServingClient(url, "raccoon") as client, pytest.raises(RequestError) as refused:
+        client.predict([b"x"])
+    assert "is not TensorFlow Serving's REST API: its answer is not HTTP/1.1" in refused.value.message
+    assert "8500 is gRPC" in refused.value.message
+
+
+def test_broken_connections_are_tried_again() -> None:
+    answers: list[Answer | None] = [None, None, reply({"predictions": [detections_of(b"x")]})]
+    with serving(lambda *_: answers.pop(0)) as server, ServingClient(server.url, "raccoon") as client:
+        assert len(client.predict([b"x"])) == 1
+        assert len(server.requests) == 3
+
+
+def test_not_for_ever() -> None:
+    with serving(lambda *_: None) as server, ServingClient(server.url, "raccoon", retries=1) as client:
+        with pytest.raises(ServerUnavailableError, match="no model server at"):
+            client.predict([b"x"])
+        assert len(server.requests) == 2
+
+
+def test_a_slow_answer_is_given_up_and_not_asked_for_again() -> None:
+    go_on = threading.Event()
+
+    def never(*_: object) -> None:
+        go_on.wait(10)
+
+    with serving(never) as server, ServingClient(server.url, "raccoon", timeout_s=0.1) as client:
+        with pytest.raises(ServerUnavailableError, match=r"did not answer within 0\.1 s"):
+            client.predict([b"x"])
+        go_on.set()
+        assert len(server.requests) == 1
+
+
+def test_waiting_ends_with_the_version() -> None:
+    answers = [
+        reply({"error": "Could not find any versions of model raccoon"}, 404),
+        status_of((3, "AVAILABLE", "OK", "")),
+        status_of((3, "AVAILABLE", "OK", ""), (4, "LOADING", "OK", "")),
+        status_of((3, "END", "OK", ""), (5, "AVAILABLE", "OK", "")),
+    ]
+    with serving(lambda *_: answers.pop(0)) as server, ServingClient(server.url, "raccoon") as client:
+        assert client.wait_for_version(4, timeout_s=10) == 5
+
+
+@pytest.fixture
+def absent(free_port: int) -> Iterator[ServingClient]:
+    with ServingClient(f"http://127.0.0.1:{free_port}", "raccoon") as client:
+        yield client
+
+
+def test_waiting_in_vain_says_what_was_seen() -> None:
+    answer = status_of((3, "AVAILABLE", "OK", ""), (4, "END", "NOT_FOUND", "no saved_model.pb"))
+    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
+        words = r"no version 4 of raccoon after 0\.05 s: version 3 is AVAILABLE, version 4 is END \(no saved_model.pb\)"
+        with pytest.raises(ServerUnavailableError, match=words):
+            client.wait_for_version(4, timeout_s=0.05)
+
+
+def test_waiting_for_an_absent_server_says_so(absent: ServingClient) -> None:
+    with pytest.raises(ServerUnavailableError, match="no model server at"):
+        absent.wait_for_version(1, timeout_s=0.05)
+
+
+def test_waiting_can_be_stopped(absent: ServingClient) -> None:
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) == 2
+
+    with pytest.raises(ServerUnavailableError, match="stopped waiting for version 1 of raccoon"):
+        absent.wait_for_version(1, timeout_s=60, stop=stop)
+
+
+def test_a_proxy_in_the_environment_is_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `http_proxy` set, as in many offices, a request to 127.0.0.1 was answered by the proxy."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with serving(predict) as server, ServingClient(server.url, "raccoon") as client:
+        assert len(client.predict([b"x"])) == 1
+
+
+def test_many_threads_may_ask() -> None:
+    with serving(predict) as server, ServingClient(server.url, "raccoon") as client:
+        found: dict[int, float] = {}
+
+        def ask(number: int) -> None:
+            (detections,) = client.predict([bytes([number])])
+            found[number] = float(detections.boxes[0, 0] * 256)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert found == {number: float(number) for number in range(16)}
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8501", "localhost:8501", "ftp://host", "http://", "http://host:port"])
+def test_an_address_must_be_a_url(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"it should look like http://127\.0\.0\.1:8501"):
+        ServingClient(url, "raccoon")
+
+
+def test_a_closed_client_may_be_closed_again() -> None:
+    client = ServingClient("http://127.0.0.1:1", "raccoon")
+    client.close()
+    client.close()

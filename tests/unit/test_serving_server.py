@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odkeras.errors import ConfigError, SetupError
+from odkeras.serving.server import ServerOptions, open_socket, run_server
+
+
+def options(**changes: Any) -> ServerOptions:
+    return ServerOptions(**{"model_name": "raccoon", "model_base_path": Path("export"), "rest_api_port": 0, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_name": ""}, "must not be empty"),
+        ({"model_name": "a/b"}, "'a/b' must not be empty or contain '/' or ':'"),
+        ({"model_name": "a:b"}, "contain '/' or ':'"),
+        ({"rest_api_port": 65536}, "port 65536 is not one of"),
+        ({"rest_api_port": -1}, "port -1 is not one of"),
+        ({"file_system_poll_wait_seconds": 0}, "must be more than 0 seconds"),
+        ({"file_system_poll_wait_seconds": float("nan")}, "must be more than 0 seconds"),
+    ],
+)
+def test_options_are_checked(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        options(**changes)
+
+
+def test_port_0_takes_a_free_one() -> None:
+    with open_socket(options()) as first, open_socket(options()) as second:
+        assert first.getsockname()[0] == "127.0.0.1"
+        assert first.getsockname()[1] != second.getsockname()[1]
+
+
+def test_a_taken_port_is_told_of() -> None:
+    with open_socket(options()) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SetupError, match=f"port {port} of 127.0.0.1 is already in use; stop the program"):
+            open_socket(options(rest_api_port=port))
+
+
+def test_a_host_that_is_not_ours_is_told_of() -> None:
+    with pytest.raises(SetupError, match=r"cannot listen on port 0 of 203\.0\.113\.1"):  # an address for documentation
+        open_socket(options(host="203.0.113.1"))
+
+
+def test_an_inherited_socket_is_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with open_socket(options(socket_fd=os.dup(listener.fileno()))) as inherited:
+            assert inherited.getsockname() == address
+
+
+def test_an_inherited_descriptor_must_be_a_listening_socket(tmp_path: Path) -> None:
+    not_listening = socket.socket()
+    file = (tmp_path / "file").open("w")
+    with not_listening, file:
+        for fd in (os.dup(not_listening.fileno()), file.fileno(), 987654):
+            with pytest.raises(SetupError, match=f"file descriptor {fd} is not an open listening socket"):
+                open_socket(options(socket_fd=fd))
+
+
+def test_tensorflow_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(SetupError, match="'tensorflow' is not installed; run: pip install"):
+        run_server(options())
+
+
+def test_nothing_but_the_backend_imports_tensorflow() -> None:
+    modules = ["app", "client", "json_tensors", "launch", "protocol", "server", "versions", "warmup"]
+    lines = [f"import odkeras.serving.{module}" for module in modules]
+    program = "\n".join([*lines, "import sys", "sys.exit('tensorflow' in sys.modules)"])
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
