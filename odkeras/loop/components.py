@@ -10,7 +10,6 @@ A host is an adapter between this and whoever annotates.
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import sys
 import threading
@@ -23,108 +22,22 @@ from types import TracebackType
 from typing import Any
 
 from odkeras.errors import ConfigError, OdkerasError, ServingError, TrainingError
-from odkeras.images import DEFAULT_MAX_PIXELS
 from odkeras.inbox import put_batch
 from odkeras.labels import LabelMap
 from odkeras.loop.leash import leash_command
+from odkeras.loop.options import LoopOptions
 from odkeras.loop.stream import OnSkip, Source, Suggester, Task, TaskStream
 from odkeras.loop.supervisor import ChildSpec, Say, Supervisor, bind_socket
 from odkeras.pipeline import label_map_path_of, load_pipeline
-from odkeras.project import Project, read_status
+from odkeras.project import read_status
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import server_command
 
-_REPLAY = ("on", "off")
-_STRATEGIES = ("none", "mirrored", "multi-worker")
 _VERSION_TIMEOUT_S = 2.0
 _PREDICT_TIMEOUT_S = 30.0
 _SERVER_POLL_S = 0.25
 
 _log = logging.getLogger("odkeras.loop")
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """What a host was asked to run; wrong values are refused at construction.
-
-    Args:
-        config: pipeline.config.
-        data_dir, model_dir, export_dir: `data`, `model`, `export` beside the config when None.
-        label_map: the one named in the config when None.
-        model_name: name of the served model, part of the URL.
-        ip, port: where the model server listens; port 0 takes a free one.
-        steps_per_epoch: training steps per round; -1 for one pass over the round's examples.
-        threshold: suggestions below this score are not shown.
-        temp_files_num: records and exported versions to keep; 0 keeps all.
-        max_checkpoints_num: checkpoints to keep; 0 keeps all.
-        run_eval, eval_steps: evaluate after every round, on so many images (None: all).
-        replay: "on" trains on the answers of earlier rounds too, "off" only on the new ones.
-        strategy: how the trainer spreads over GPUs.
-        external_trainer, external_server: somebody else runs it; do not start one.
-        tensorflow_serving: start `tensorflow_model_server`, which must be installed, instead of the embedded server.
-        max_pixels: larger images are skipped.
-    """
-
-    config: Path
-    data_dir: Path | None = None
-    model_dir: Path | None = None
-    export_dir: Path | None = None
-    label_map: Path | None = None
-    model_name: str = "odkeras"
-    ip: str = "127.0.0.1"
-    port: int = 0
-    steps_per_epoch: int = 1000
-    threshold: float = 0.5
-    temp_files_num: int = 5
-    max_checkpoints_num: int = 5
-    run_eval: bool = False
-    eval_steps: int | None = None
-    replay: str = "on"
-    strategy: str = "none"
-    tf_logging_level: int = 40
-    use_display_name: bool = False
-    external_trainer: bool = False
-    external_server: bool = False
-    tensorflow_serving: bool = False
-    max_pixels: int = DEFAULT_MAX_PIXELS
-
-    def __post_init__(self) -> None:
-        for name, ok, allowed in _RULES:
-            value = getattr(self, name)
-            if not ok(value):
-                raise ConfigError(f"{name} is {value!r}; allowed: {allowed}")
-        if self.external_server and self.port == 0:
-            raise ConfigError("port is 0 with an external model server; give the port that the server listens on")
-        project = self.project
-        if len({project.data_dir.resolve(), project.model_dir.resolve(), project.export_dir.resolve()}) < 3:
-            raise ConfigError("data_dir, model_dir and export_dir must be three different directories")
-
-    @property
-    def project(self) -> Project:
-        beside = self.config.parent
-        return Project(
-            self.data_dir or beside / "data", self.model_dir or beside / "model", self.export_dir or beside / "export"
-        )
-
-
-def _whole(value: Any, low: int, high: int | None = None) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
-
-
-_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("model_name", lambda v: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", v) is not None, "letters, digits, _ . -"),
-    ("ip", lambda v: isinstance(v, str) and v != "", "an address or host name"),
-    ("port", lambda v: _whole(v, 0, 65535), "0 to 65535"),
-    ("steps_per_epoch", lambda v: _whole(v, 1) or v == -1, "a number of steps, or -1 for one pass over the examples"),
-    ("threshold", lambda v: isinstance(v, (int, float)) and 0 <= v <= 1, "0 to 1"),
-    ("temp_files_num", lambda v: _whole(v, 0), "a number of files, or 0 to keep all"),
-    ("max_checkpoints_num", lambda v: _whole(v, 0), "a number of checkpoints, or 0 to keep all"),
-    ("eval_steps", lambda v: v is None or _whole(v, 1), "a number of images, or None for all"),
-    ("replay", lambda v: v in _REPLAY, ", ".join(_REPLAY)),
-    ("strategy", lambda v: v in _STRATEGIES, ", ".join(_STRATEGIES)),
-    ("tf_logging_level", lambda v: _whole(v, 0, 50), "0 to 50"),
-    ("max_pixels", lambda v: _whole(v, 1), "a number of pixels"),
-)
 
 
 @dataclass(frozen=True)

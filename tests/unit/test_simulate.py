@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingError
+from odkeras.hosts import ledger as ledger_module
 from odkeras.hosts import simulate as module
+from odkeras.hosts.ledger import AnsweredBatch, Ledger, find_round
 from odkeras.hosts.report import CurvePoint, draw_curve
-from odkeras.hosts.simulate import Ledger, SimulationResult, find_round, simulate
+from odkeras.hosts.simulate import SimulationResult, simulate
 from odkeras.hosts.truth import answer_task, read_known_images, split_held_out, suggestions_of
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
@@ -54,7 +56,7 @@ class Recorder:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake_processes.use_fakes(monkeypatch.setattr)
     monkeypatch.setattr(module, "_POLL_S", 0.02)
-    monkeypatch.setattr(module, "draw_curve", lambda points, path, title: path.write_bytes(b""))
+    monkeypatch.setattr(ledger_module, "draw_curve", lambda points, path, title: path.write_bytes(b""))
     make_project(tmp_path)
     return tmp_path
 
@@ -220,7 +222,7 @@ class TestSimulate:
         assert third.moved == third.deleted == third.drawn == 0
 
     def test_what_it_leaves(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "draw_curve", draw_curve)
+        monkeypatch.setattr(ledger_module, "draw_curve", draw_curve)
         result = run(project, report_dir=project / "out")
         rows = json.loads((project / "out" / "curve.json").read_text())
         assert [row["annotations"] for row in rows] == [0, 4, 8, 12]
@@ -285,15 +287,20 @@ class TestSimulate:
     def test_an_image_that_breaks_on_the_way(self, project: Path) -> None:
         display = Recorder()
         known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
-        display.on_point = lambda point: known.annotate[1].path.write_bytes(b"broken")
+        broken = known.annotate[1].path
+
+        def break_it(point: CurvePoint) -> None:
+            broken.write_bytes(b"broken")
+
+        display.on_point = break_it
         result = run(project, display, annotations=4)
         assert [point.annotations for point in result.points] == [0, 3]
-        assert any(known.annotate[1].path.name in text for text in display.said)
+        assert any(broken.name in text for text in display.said)
 
     @pytest.mark.parametrize("name", ["annotations", "batch_size"])
     def test_at_least_one(self, project: Path, name: str) -> None:
         with pytest.raises(ConfigError, match=name):
-            run(project, **{name: 0})
+            run(project, None, **{name: 0})
 
     def test_no_truth_file(self, project: Path) -> None:
         (project / "truth.csv").unlink()
@@ -390,7 +397,7 @@ class TestLedger:
     def test_what_is_kept(self, tmp_path: Path) -> None:
         ledger = Ledger(tmp_path)
         assert ledger.what_is_kept().startswith("stopped; kept: 0 annotations, 0 rows")
-        ledger.add_answered(module.AnsweredBatch("1.jsonl", ("a", "b"), Effort()))
+        ledger.add_answered(AnsweredBatch("1.jsonl", ("a", "b"), Effort()))
         assert "the last 2 annotations" in ledger.what_is_kept()
         ledger.add_point(CurvePoint(2, 0.1, 0.2))
         assert "the last 2 annotations" not in ledger.what_is_kept()

@@ -158,7 +158,8 @@ class TestSuggester:
         assert [task["spans"] for task in strict(self.tasks(images))] == [[]] * 6
 
     def test_server_away_then_back(self, images: Path) -> None:
-        clock, predictor, said = Clock(), FakePredictor(None), []
+        clock, predictor = Clock(), FakePredictor(None)
+        said: list[str] = []
         suggester = self.suggester(predictor, clock, on_problem=said.append)
         tasks = self.tasks(images)
         assert suggester(tasks) == tasks
@@ -173,7 +174,8 @@ class TestSuggester:
         assert said[1] == ""
 
     def test_server_dies_during_the_prediction(self, images: Path) -> None:
-        predictor, said = FakePredictor(), []
+        predictor = FakePredictor()
+        said: list[str] = []
         predictor.error = ServerUnavailableError("connection refused")
         tasks = self.tasks(images)
         assert self.suggester(predictor, on_problem=said.append)(tasks) == tasks

@@ -8,7 +8,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,10 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None
         time.sleep(0.01)
 
 
+def has_line(path: Path, line: str, times: int) -> bool:
+    return path.read_text().splitlines().count(line) >= times
+
+
 def exists(pid: int) -> bool:
     """A zombie that nobody has waited for yet does not count."""
     try:
@@ -43,12 +49,12 @@ def exists(pid: int) -> bool:
         return False
 
 
-def child(tmp_path: Path, code: str, name: str = "trainer", **options: object) -> ChildSpec:
+def child(tmp_path: Path, code: str, name: str = "trainer", **options: Any) -> ChildSpec:
     program = tmp_path / f"{name}.py"  # not -c: the command line is in the log too
     program.write_text(textwrap.dedent(code))
     return ChildSpec(
         name, (sys.executable, str(program)), tmp_path / "logs" / f"{name}.log", error=TrainingError, **options
-    )  # type: ignore[arg-type]
+    )
 
 
 class TestRestartPolicy:
@@ -96,7 +102,7 @@ class TestSupervisor:
         for _ in range(2):
             with Supervisor([spec]):
                 before = spec.log_path.read_text().count("out\n")
-                wait_until(lambda before=before: spec.log_path.read_text().count("out\n") > before or None)
+                wait_until(partial(has_line, spec.log_path, "out", before + 1))
         text = spec.log_path.read_text()
         assert text.count("\nout\n") == 2
         assert text.count("\n--- ") == 2
@@ -196,6 +202,7 @@ class TestSupervisor:
         ):
             wait_until(lambda: _ask(port))
             first = _ask(port)
+            assert first is not None
             assert first == supervisor.pids()["server"]
             os.kill(first, signal.SIGKILL)
             wait_until(lambda: _ask(port) not in (None, first))

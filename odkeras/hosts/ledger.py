@@ -1,0 +1,120 @@
+"""What a simulated annotator has answered and measured: files in its report directory, to go on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from odkeras.errors import ConfigError
+from odkeras.hosts.report import CurvePoint, draw_curve, read_curve, write_curve
+from odkeras.hosts.truth import KnownImage, KnownImages
+from odkeras.loop.options import LoopOptions
+from odkeras.metrics import Effort
+from odkeras.project import append_jsonl, read_jsonl, write_atomically
+
+
+@dataclass(frozen=True)
+class AnsweredBatch:
+    """A line of `answered.jsonl`: a batch in the inbox, and what its suggestions were worth."""
+
+    batch: str
+    image_ids: tuple[str, ...]
+    effort: Effort
+
+
+class Ledger:
+    """What has been answered and measured, on disk in `report_dir`."""
+
+    def __init__(self, report_dir: Path) -> None:
+        self.report_dir = report_dir
+        self.curve_json = report_dir / "curve.json"
+        self.curve_png = report_dir / "curve.png"
+        self.points: list[CurvePoint] = []
+        self.answered: list[AnsweredBatch] = []
+        self._answered_path = report_dir / "answered.jsonl"
+        self._about_path = report_dir / "simulation.json"
+        self._title = ""
+
+    def open(self, known: KnownImages, options: LoopOptions) -> None:
+        """Reads what an earlier call left, and sees that it belongs to this simulation.
+
+        Raises:
+            ConfigError: it does not.
+            RecordError: `curve.json` is not a curve.
+        """
+        self.report_dir.mkdir(parents=True, exist_ok=True)
+        self.points = read_curve(self.curve_json)
+        self.answered = [
+            AnsweredBatch(row["batch"], tuple(row["image_ids"]), Effort(**row["effort"]))
+            for row in read_jsonl(self._answered_path)
+        ]
+        self._check_same({"held_out": known.held_out_id, "threshold": options.threshold})
+        if self.answered and not _has_seen(self.answered[-1].batch, options):
+            raise ConfigError(
+                f"{self.report_dir} tells of {self.annotations} annotations that {options.project.data_dir} and "
+                f"{options.project.model_dir} know nothing of; bring those back, or choose another report directory"
+            )
+        self._title = f"{options.config.parent.resolve().name}: {len(known.held_out)} held-out images"
+
+    def _check_same(self, about: dict[str, Any]) -> None:
+        try:
+            before = json.loads(self._about_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = about
+        changed = [name for name, value in about.items() if before.get(name) != value]
+        if changed:
+            reasons = {"held_out": "other held-out images", "threshold": f"threshold {before.get('threshold')}"}
+            told = " and ".join(reasons[name] for name in changed)
+            raise ConfigError(f"{self.report_dir} holds a curve measured with {told}; choose another report directory")
+        write_atomically(self._about_path, json.dumps(about) + "\n")
+
+    @property
+    def annotations(self) -> int:
+        """Images answered so far."""
+        return sum(len(batch.image_ids) for batch in self.answered)
+
+    def pending(self) -> AnsweredBatch | None:
+        """The last answered batch if its version has not been measured."""
+        measured = {point.annotations for point in self.points}
+        return self.answered[-1] if self.answered and self.annotations not in measured else None
+
+    def batches_left(self, images: Sequence[KnownImage], batch_size: int) -> Iterator[list[KnownImage]]:
+        done = {image_id for batch in self.answered for image_id in batch.image_ids}
+        left = iter([image for image in images if image.image_id not in done])
+        while batch := list(islice(left, batch_size)):
+            yield batch
+
+    def add_answered(self, batch: AnsweredBatch) -> None:
+        append_jsonl(self._answered_path, [asdict(batch)])
+        self.answered.append(batch)
+
+    def add_point(self, point: CurvePoint) -> None:
+        self.points.append(point)
+        write_curve(self.curve_json, self.points)
+        draw_curve(self.points, self.curve_png, title=self._title)
+
+    def what_is_kept(self) -> str:
+        """For a person who has interrupted the simulation."""
+        lines = [f"stopped; kept: {self.annotations} annotations, {len(self.points)} rows of {self.curve_json}"]
+        if pending := self.pending():
+            lines.append(
+                f"the last {len(pending.image_ids)} annotations are not trained to the end: that round starts again"
+            )
+        return "; ".join([*lines, "the same command goes on from here"])
+
+
+def _has_seen(batch: str, options: LoopOptions) -> bool:
+    """Whether the directories know of a batch: in the inbox, perhaps in a record, or in a finished round."""
+    project = options.project
+    if (project.inbox_dir / batch).exists() or project.train_records():
+        return True
+    return find_round(read_jsonl(project.metrics_path), batch) is not None
+
+
+def find_round(metrics: Sequence[dict[str, Any]], batch: str) -> dict[str, Any] | None:
+    """The line of `metrics.jsonl` of the first round that trained on a batch."""
+    return next((row for row in metrics if row.get("kind") == "round" and batch in (row.get("batches") or ())), None)
