@@ -156,8 +156,8 @@ def _check_feature_extractor(report: RestoreReport, checkpoint: str, checkpoint_
     held = ", ".join(_top_level(checkpoint))
     raise CheckpointError(
         f"fine_tune_checkpoint: nothing of the feature extractor was found in {checkpoint!r} with "
-        f"fine_tune_checkpoint_type {checkpoint_type!r}; the checkpoint holds: {held}. It belongs to another architecture "
-        'or has another type: "classification" for a backbone, "detection" or "full" for a detector'
+        f"fine_tune_checkpoint_type {checkpoint_type!r}; the checkpoint holds: {held}. It belongs to another "
+        'architecture, or is of another type: "classification" (a backbone), "detection" or "full" (a detector)'
     )
 
 
