@@ -6,6 +6,7 @@ are asked for. Pictures are wider than high, because square test pictures hide s
 
 from __future__ import annotations
 
+import colorsys
 import csv
 import io
 import math
@@ -20,6 +21,10 @@ from PIL import Image, ImageDraw
 from odkeras.project import write_atomically
 
 CLASSES = ("circle", "triangle", "square")
+# A hint, not an answer: the hues overlap, so that a network that starts from nothing is good soon but has to learn the
+# forms to be right.
+HUES = {"circle": 0.0, "triangle": 1 / 3, "square": 2 / 3}
+HUE_SPREAD = 0.27
 IMAGE_SIZES_HW = ((120, 160), (120, 160), (120, 180))
 MIN_RADIUS_PX, MAX_RADIUS_PX = 13.0, 30.0
 MAX_OVERLAP = 0.15
@@ -98,8 +103,8 @@ def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[Shape]]:
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    """A muted gradient in any direction, with coarse blotches and fine grain."""
-    first, second = rng.uniform(40, 200, 3), rng.uniform(40, 200, 3)
+    """A greyish gradient in any direction, with coarse blotches and fine grain."""
+    first, second = (rng.uniform(60, 190) + rng.uniform(-15, 15, 3) for _ in range(2))
     angle = rng.uniform(0, 2 * math.pi)
     ys, xs = np.mgrid[0:height, 0:width]
     along = (xs * math.cos(angle) / width + ys * math.sin(angle) / height + 1) / 2
@@ -130,10 +135,13 @@ def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
     angles = turn + np.arange(corners) * (2 * math.pi / corners)
     outline = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     low, high = -outline.min(axis=0) + 1, np.array([width, height]) - outline.max(axis=0) - 1
-    colour = rng.integers(0, 256, 3)
-    colour[rng.permutation(3)[:2]] = rng.choice([0, 25, 230, 255], 2)
-    red, green, blue = (int(value) for value in colour)
-    return Shape(label, outline + rng.uniform(low, high), (red, green, blue))
+    return Shape(label, outline + rng.uniform(low, high), _vivid_colour(rng, label))
+
+
+def _vivid_colour(rng: np.random.Generator, label: str) -> Colour:
+    hue = (HUES[label] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)) % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, rng.uniform(0.7, 1.0), rng.uniform(0.65, 1.0))
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:

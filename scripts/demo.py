@@ -1,6 +1,6 @@
 """The whole loop in a few minutes, on pictures of shapes that are drawn on the spot: `python scripts/demo.py DIR`.
 
-Makes a data set and a project in DIR, then plays an annotator who knows all the boxes: the model suggests, is corrected,
+Makes a data set and a project in DIR, then plays an annotator who knows all boxes: the model suggests, is corrected,
 is trained, suggests better. What is left: a learning curve in DIR/report, checkpoints in DIR/model, exported models in
 DIR/export.
 Started again with the same DIR it goes on; --fresh begins anew.
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left in DIR")
     parser.add_argument("--annotations", type=int, default=60, help="pictures to annotate (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=10, help="pictures per round (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=100, help="training steps per round (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=120, help="training steps per round (default: %(default)s)")
     return parser.parse_args()
 
 

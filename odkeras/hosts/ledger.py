@@ -101,9 +101,7 @@ class Ledger:
         """For a person who has interrupted the simulation."""
         lines = [f"stopped; kept: {self.annotations} annotations, {len(self.points)} rows of {self.curve_json}"]
         if pending := self.pending():
-            lines.append(
-                f"the last {len(pending.image_ids)} annotations are not trained to the end: that round starts again"
-            )
+            lines.append(f"the round of the last {len(pending.image_ids)} is finished next time, from a checkpoint")
         return "; ".join([*lines, "the same command goes on from here"])
 
 

@@ -398,9 +398,9 @@ class TestLedger:
         ledger = Ledger(tmp_path)
         assert ledger.what_is_kept().startswith("stopped; kept: 0 annotations, 0 rows")
         ledger.add_answered(AnsweredBatch("1.jsonl", ("a", "b"), Effort()))
-        assert "the last 2 annotations" in ledger.what_is_kept()
+        assert "the round of the last 2" in ledger.what_is_kept()
         ledger.add_point(CurvePoint(2, 0.1, 0.2))
-        assert "the last 2 annotations" not in ledger.what_is_kept()
+        assert "the round of the last 2" not in ledger.what_is_kept()
 
 
 def test_find_round() -> None:
@@ -460,7 +460,7 @@ class TestTheHostIsStopped:
         assert host.returncode == 130
         wait_until(lambda: not any(running(pid) for pid in pids))
         assert "stopped; kept: 4 annotations, 1 rows of" in output
-        assert "the last 4 annotations are not trained to the end" in output
+        assert "the round of the last 4 is finished next time" in output
         assert "the same command goes on from here" in output
         assert "SIGINT reached the child" not in (tmp_path / "model" / "logs" / "trainer.log").read_text()
         assert len(json.loads((tmp_path / "report" / "curve.json").read_text())) == 1
