@@ -146,15 +146,12 @@ def _write(config: PipelineConfig, header: str, label_map: LabelMap, config_path
 
 
 def _next_steps(directory: Path, from_random_weights: bool) -> str:
-    def path(name: str) -> str:
-        return shlex.quote(str(directory / name))
-
-    folders = f"--data-dir {path('data')} --model-dir {path('model')} --export-dir {path('export')}"
+    config = shlex.quote(str(directory / "pipeline.config"))
     steps = [
         "Annotate images in the browser while the model trains:",
-        f"  odkeras annotate my_dataset IMAGES_FOLDER {path('pipeline.config')} {folders}",
+        f"  odkeras annotate my_dataset IMAGES_FOLDER {config}",
         "Or let known boxes play the annotator, to see how fast the model learns:",
-        f"  odkeras simulate TRUTH.csv {path('pipeline.config')} --images IMAGES_FOLDER {folders}",
+        f"  odkeras simulate TRUTH.csv {config} --images IMAGES_FOLDER",
     ]
     if from_random_weights:
         steps += [
