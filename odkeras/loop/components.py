@@ -230,7 +230,8 @@ def trainer_command(options: LoopOptions, serving_url: str) -> list[str]:
     project = options.project
     command = [sys.executable, "-m", "odkeras", "trainer", str(options.config)]
     command += ["--data-dir", str(project.data_dir), "--model-dir", str(project.model_dir)]
-    command += ["--export-dir", str(project.export_dir), "--serving-url", serving_url]
+    command += ["--export-dir", str(project.export_dir)]
+    command += ["--serving-url", serving_url, "--model-name", options.model_name]
     command += ["--steps-per-epoch", str(options.steps_per_epoch), "--temp-files-num", str(options.temp_files_num)]
     command += ["--max-checkpoints-num", str(options.max_checkpoints_num), "--replay", options.replay]
     command += ["--strategy", options.strategy, "--tf-logging-level", str(options.tf_logging_level)]

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.pipeline import (
@@ -50,7 +51,12 @@ def prepare_setup(path: Path, model_dir: Path, overrides: Overrides, purpose: Pu
         LabelMapError: no label map that can be read.
     """
     loaded = load_pipeline(path)
-    label_map = LabelMap.load(overrides.label_map_path or label_map_path_of(loaded) or "label_map.pbtxt")
+    label_map_path = overrides.label_map_path or label_map_path_of(loaded)
+    if label_map_path is None:
+        raise ConfigError(
+            f"{path}: train_input_reader.label_map_path is not set, or still a placeholder; set it, or give --label-map-path"
+        )
+    label_map = LabelMap.load(label_map_path)
     config = apply_overrides(loaded, overrides)
     checkpoints = list_checkpoints(model_dir)
     step = checkpoint_step(checkpoints[-1]) if checkpoints else None

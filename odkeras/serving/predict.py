@@ -13,6 +13,7 @@ from odkeras.images import EncodedImage, decode_rgb, read_image
 from odkeras.labels import LabelMap
 from odkeras.serving.client import ServingClient
 
+START_TIMEOUT_S = 30.0  # a server that was just started needs some seconds to load its model
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
@@ -38,9 +39,10 @@ def predict_files(
         draw_dir: where to write the images with their boxes; made when missing.
 
     Raises:
-        ServingError: the server is away, or refuses.
+        ServingError: the server does not come up within half a minute, or refuses.
     """
     with ServingClient(url, model_name) as client:
+        client.wait_for_version(1, timeout_s=START_TIMEOUT_S)
         for path in paths:
             try:
                 image = read_image(path)

@@ -51,6 +51,7 @@ def main() -> None:
     for name in ("--data-dir", "--model-dir", "--export-dir"):
         trainer.add_argument(name, type=Path, required=True)
     trainer.add_argument("--serving-url", required=True)
+    trainer.add_argument("--model-name", required=True)
     trainer.add_argument("--replay", choices=["on", "off"])
     for name in ("--steps-per-epoch", "--temp-files-num", "--max-checkpoints-num", "--tf-logging-level"):
         trainer.add_argument(name, type=int)

@@ -96,7 +96,7 @@ class TestCommands:
         assert command[:5] == [sys.executable, "-m", "odkeras", "trainer", "p/pipeline.config"]
         text = " ".join(command)
         assert "--data-dir p/data --model-dir p/model --export-dir p/export" in text
-        assert "--serving-url http://127.0.0.1:8501" in text
+        assert "--serving-url http://127.0.0.1:8501 --model-name odkeras" in text
         assert "--steps-per-epoch 1000 --temp-files-num 5 --max-checkpoints-num 5 --replay on" in text
         assert "--label-map-path" not in text
         assert "--run-eval" not in text
