@@ -24,9 +24,10 @@ PROBE_TIMEOUT_S = 120.0
 _PROBE = """
 import json
 import tensorflow as tf
+keras = tf.keras.Model.__module__.partition(".")[0]
 details = tf.config.experimental.get_device_details
 gpus = [details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
-print("probe:" + json.dumps({"tensorflow": tf.__version__, "keras": tf.keras.__version__, "gpus": gpus}))
+print("probe:" + json.dumps({"tensorflow": tf.__version__, "keras": keras, "gpus": gpus}))
 """
 
 
@@ -49,7 +50,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Probe:
-    """What TensorFlow says about itself in a process of its own; `error` is its last line where it did not come up."""
+    """What TensorFlow says about itself in a process of its own.
+
+    Args:
+        tensorflow: its version.
+        keras: the package behind tf.keras, "tf_keras" (Keras 2, which is wanted) or "keras" (Keras 3).
+        gpus: the name of each.
+        error: the last line it wrote, where it did not come up.
+    """
 
     tensorflow: str = ""
     keras: str = ""
@@ -151,7 +159,7 @@ def _check_keras_in_use(probe: Probe) -> Check:
         return Check(
             "Keras 2 in TensorFlow", False, "unknown, because TensorFlow does not start", "see TensorFlow above"
         )
-    if probe.keras.startswith("2."):
+    if probe.keras == "tf_keras":
         return Check("Keras 2 in TensorFlow", True, f"tf.keras is {probe.keras}")
     return Check(
         "Keras 2 in TensorFlow", False, f"tf.keras is {probe.keras}", f"run: pip install 'tf-keras=={TENSORFLOW}.*'"

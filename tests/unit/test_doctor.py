@@ -11,7 +11,7 @@ import pytest
 from odkeras import doctor
 from odkeras.doctor import Check, Probe, all_ok, check_environment, probe_tensorflow
 
-GOOD = Probe("2.21.0", "2.21.0", ())
+GOOD = Probe("2.21.0", "tf_keras", ())
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -83,7 +83,7 @@ def test_tf_keras_must_fit_tensorflow() -> None:
 
 def test_keras_3_in_use_is_found() -> None:
     assert doctor._check_keras_in_use(GOOD).ok
-    assert doctor._check_keras_in_use(Probe("2.21.0", "3.15.1")).detail == "tf.keras is 3.15.1"
+    assert doctor._check_keras_in_use(Probe("2.21.0", "keras")).detail == "tf.keras is keras"
     assert not doctor._check_keras_in_use(Probe(error="boom")).ok
 
 
@@ -105,7 +105,7 @@ def test_the_object_detection_api_of_a_checkout(
 @pytest.mark.parametrize(
     ("probe", "hardware", "ok", "detail"),
     [
-        (Probe("2.21.0", "2.21.0", ("NVIDIA H200", "NVIDIA H200")), True, True, "NVIDIA H200, NVIDIA H200"),
+        (Probe("2.21.0", "tf_keras", ("NVIDIA H200", "NVIDIA H200")), True, True, "NVIDIA H200, NVIDIA H200"),
         (GOOD, False, True, "none: training runs on the CPU"),
         (GOOD, True, False, "there is an NVIDIA driver, but TensorFlow does not see a GPU"),
     ],
@@ -143,14 +143,15 @@ def test_the_probe_reports_what_tensorflow_says(fake_tensorflow: Path) -> None:
         "import os, types\n"
         "print('a greeting')\n"
         "__version__ = '9.9'\n"
-        "keras = types.SimpleNamespace(__version__='2.' + os.environ['TF_USE_LEGACY_KERAS'])\n"
+        "Model = type('Model', (), {'__module__': 'tf_keras.' + os.environ['TF_USE_LEGACY_KERAS']})\n"
+        "keras = types.SimpleNamespace(Model=Model)\n"
         "gpus = [types.SimpleNamespace(name='/gpu:0'), types.SimpleNamespace(name='/gpu:1')]\n"
         "details = {'/gpu:0': {'device_name': 'Fast One'}, '/gpu:1': {}}\n"
         "config = types.SimpleNamespace(\n"
         "    list_physical_devices=lambda kind: gpus,\n"
         "    experimental=types.SimpleNamespace(get_device_details=lambda gpu: details[gpu.name]))\n"
     )
-    assert probe_tensorflow() == Probe("9.9", "2.1", ("Fast One", "/gpu:1"))
+    assert probe_tensorflow() == Probe("9.9", "tf_keras", ("Fast One", "/gpu:1"))
 
 
 def test_the_probe_survives_a_tensorflow_that_does_not(fake_tensorflow: Path) -> None:
@@ -170,7 +171,7 @@ def test_the_probe_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_doctor_itself_does_not_import_tensorflow() -> None:
     code = (
-        "import sys; from odkeras.doctor import *; check_environment(probe=lambda: Probe('2.21.0', '2.21.0')); "
+        "import sys; from odkeras.doctor import *; check_environment(probe=lambda: Probe('2.21.0', 'tf_keras')); "
         "assert 'tensorflow' not in sys.modules and 'official' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
