@@ -31,13 +31,15 @@ help: ## list the targets
 install: $(STAMP) ## make .venv with odkeras, TensorFlow and the Object Detection API (once; about 2.5 GB, some minutes)
 	@echo "Ready: $(VENV)/bin/odkeras --help"
 
-$(STAMP): setup.cfg setup.py pyproject.toml requirements-odapi.txt
+$(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "odkeras needs Python 3.10 to 3.13, the ones TensorFlow 2.21 is built for; $(PYTHON) is: $$($(PYTHON) --version 2>&1)"; \
 	  echo "Name another one, for example: make install PYTHON=python3.12"; exit 1; }
 	@echo "[1/3] virtual environment $(VENV), with $$($(PYTHON) --version)"
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { \
+	@$(PYTHON) -m venv $(VENV) || { \
 	  rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(STAMP): setup.cfg setup.py pyproject.toml requirements-odapi.txt | $(PY)
 	@echo "[2/3] odkeras, TensorFlow and what they need"
 	$(call with_heartbeat,$(PIP) install --no-warn-conflicts -e '.[$(EXTRAS)]')
 	@echo "[3/3] the Object Detection API"

@@ -44,7 +44,11 @@ class Overrides:
 
 
 def apply_overrides(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
-    """A changed copy. A fine_tune_checkpoint that names one of the checkpoint's files becomes the prefix."""
+    """A changed copy.
+
+    Two things change in any case: a fine_tune_checkpoint that names one of the checkpoint's files becomes the prefix;
+    and use_bfloat16, meant for TPUs, goes off, as in the API's own loop: its input pipeline would round the images.
+    """
     result = type(config)()
     result.CopyFrom(config)
     if overrides.num_classes is not None:
@@ -69,6 +73,8 @@ def _override_training(train: PipelineConfig, overrides: Overrides) -> None:
         train.fine_tune_checkpoint_version = CHECKPOINT_V2
     if overrides.fine_tune_checkpoint_type is not None:
         train.fine_tune_checkpoint_type = overrides.fine_tune_checkpoint_type
+    if train.use_bfloat16:
+        train.use_bfloat16 = False
     if train.fine_tune_checkpoint:
         train.fine_tune_checkpoint = checkpoint_prefix(train.fine_tune_checkpoint)
 

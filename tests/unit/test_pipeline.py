@@ -282,6 +282,13 @@ def test_the_config_s_own_checkpoint_loses_its_ending_too() -> None:
     assert apply_overrides(config, Overrides()).train_config.fine_tune_checkpoint == "a/ckpt-0"
 
 
+def test_bfloat16_goes_off() -> None:
+    """The zoo's configs have it on, and the API's input pipeline then rounds images to 8 bits of mantissa, TPU or not."""
+    config = parse_pipeline("train_config { use_bfloat16: true }", source="p")
+    assert not apply_overrides(config, Overrides()).train_config.use_bfloat16
+    assert config.train_config.use_bfloat16
+
+
 @pytest.mark.parametrize("name", ["batch_size", "num_classes", "num_steps"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_counts_begin_at_1(name: str, value: int) -> None:
