@@ -283,7 +283,7 @@ def test_the_config_s_own_checkpoint_loses_its_ending_too() -> None:
 
 
 def test_bfloat16_goes_off() -> None:
-    """The zoo's configs have it on, and the API's input pipeline then rounds images to 8 bits of mantissa, TPU or not."""
+    """The zoo's configs have it on, and the API's input pipeline then rounds images to 8 bits, TPU or not."""
     config = parse_pipeline("train_config { use_bfloat16: true }", source="p")
     assert not apply_overrides(config, Overrides()).train_config.use_bfloat16
     assert config.train_config.use_bfloat16
