@@ -217,4 +217,4 @@ def _check_model_server(path: str | None) -> Check:
 
 
 def _check_prodigy(version: str | None) -> Check:
-    return Check("Prodigy", True, version or "not installed: annotate in odkeras' own page with `odkeras annotate`")
+    return Check("Prodigy", True, version or "not installed (it is not needed)")

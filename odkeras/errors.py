@@ -1,7 +1,7 @@
 """Everything that odkeras raises on purpose.
 
-A message says what is wrong, the value, what would be right, and what to do. Edges translate once: the command line prints one line
-and exits with `exit_code`, the model server answers `{"error": ...}`.
+A message says what is wrong, the value, what would be right, and what to do. Edges translate once: the command line
+prints one line and exits with `exit_code`, the model server answers `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class OdkerasError(Exception):
 
 
 class SetupError(OdkerasError):
-    """The installation or the machine is not ready: a package is missing, TensorFlow came up with Keras 3, a port is taken."""
+    """The installation or the machine is not ready: a package is missing, Keras 3 is running, a port is taken."""
 
     exit_code = 3
 

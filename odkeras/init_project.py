@@ -148,10 +148,10 @@ def _write(config: PipelineConfig, header: str, label_map: LabelMap, config_path
 def _next_steps(directory: Path, from_random_weights: bool) -> str:
     config = shlex.quote(str(directory / "pipeline.config"))
     steps = [
-        "Annotate images in the browser while the model trains:",
-        f"  odkeras annotate my_dataset IMAGES_FOLDER {config}",
-        "Or let known boxes play the annotator, to see how fast the model learns:",
+        "Let known boxes play the annotator, to see how fast the model learns:",
         f"  odkeras simulate TRUTH.csv {config} --images IMAGES_FOLDER",
+        "Or start the trainer alone, for the answers that another host writes into the data directory:",
+        f"  odkeras trainer {config}",
     ]
     if from_random_weights:
         steps += [

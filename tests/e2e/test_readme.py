@@ -54,7 +54,7 @@ def run(script: str, folder: Path) -> str:
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_the_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
-    """In order, in a directory where `make demo` has left its pictures; curl may be missing on a machine, Python is not."""
+    """In order, in a directory where `make demo` has left its pictures. A machine may lack curl, never Python."""
     generate_shapes(tmp_path / "demo" / "shapes")
     first, second = console_blocks()
     assert "mAP" in run(first, tmp_path)
@@ -69,6 +69,15 @@ def test_every_file_that_the_readme_links_to_exists() -> None:
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8"))
     assert targets
     assert [target for target in targets if not (README.parent / target).exists()] == []
+
+
+def test_the_host_in_the_recipes_guide_uses_what_there_is() -> None:
+    """The example compiles, and every name it imports from odkeras exists."""
+    text = (README.parent / "recipes" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    compile(code, "recipes/README.md", "exec")
+    imports = "\n".join(line for line in code.splitlines() if line.startswith(("from ", "import ")))
+    exec(imports, {})
 
 
 def test_every_template_says_what_was_measured() -> None:
