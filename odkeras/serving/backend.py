@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,6 +79,8 @@ class SavedModelServable:
         except tf.errors.OpError as error:
             code, message = error_of(error)
             raise refusal(code, _brief(message)) from error
+        except UnicodeDecodeError as error:  # TensorFlow's words quote an input that is not text
+            raise refusal("INVALID_ARGUMENT", _brief(error.object.decode("utf-8", errors="replace"))) from None
 
     def prepare_update(self, directory: Path) -> Callable[[], None] | None:
         """Read another version's variables. Calling what is returned assigns them; None: it is not the same graph.
@@ -222,5 +225,6 @@ def _match_objects(model: Any, graph: trackable_object_graph_pb2.TrackableObject
 
 
 def _brief(message: str) -> str:
-    """TensorFlow's own sentence, without the stack trace before it and the name of the op it ran in after it."""
-    return message.rpartition("<stack traces unavailable>\n")[2].partition(" [Op:")[0].strip()
+    """TensorFlow's own sentence, without stack trace, wrapping function and the name of the outermost op."""
+    sentence = message.rpartition("<stack traces unavailable>\n")[2].partition(" [Op:")[0]
+    return re.sub(r"^\{\{function_node [^}]*\}\} ", "", sentence.strip())

@@ -1,0 +1,288 @@
+"""Tiny real SavedModels: loading, updating weights, warm-up, broken files, memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from odkeras.errors import RequestError
+from odkeras.serving.json_tensors import decode_inputs, encode_outputs, parse_document
+from odkeras.serving.protocol import Call, TensorSpec
+from odkeras.serving.versions import ServedModel
+
+tf = pytest.importorskip("tensorflow")
+
+from odkeras.serving.backend import SavedModelServable, TensorFlowBackend  # noqa: E402
+from tests.fixtures_saved_models import Publisher, png, write_warmup  # noqa: E402
+
+pytestmark = pytest.mark.integration
+ANY = Call("predict", "tiny")
+STATM = Path("/proc/self/statm")
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    export_dir = tmp_path / "export"
+    export_dir.mkdir()
+    return Publisher(export_dir)
+
+
+@pytest.fixture
+def model(publisher: Publisher) -> ServedModel:
+    return ServedModel("tiny", publisher.export_dir, TensorFlowBackend)
+
+
+def value_of(servable: SavedModelServable | Any) -> float:
+    """What the model's weights are; fails if they are of two versions."""
+    outputs = servable.run("serving_default", {"image_bytes": np.array([png()], object)})
+    (value,) = set(outputs["detection_classes"].ravel().tolist())
+    np.testing.assert_allclose(outputs["detection_scores"], value / 1000, rtol=1e-6)
+    return float(value)
+
+
+def look(model: ServedModel) -> dict[int, tuple[str, str]]:
+    model.poll_once()
+    return {row.version: (row.state, row.error_code) for row in model.statuses(Call("status", "tiny"))}
+
+
+def served(model: ServedModel) -> tuple[int, float, Any]:
+    with model.lease(ANY) as lease:
+        return lease.version, value_of(lease.servable), lease.servable
+
+
+def test_signatures_are_those_of_the_saved_model(publisher: Publisher) -> None:
+    servable = TensorFlowBackend().load(publisher.publish(1, 7))
+    default = servable.signatures["serving_default"]
+    assert default.inputs == {"image_bytes": TensorSpec("DT_STRING", (-1,), "serving_default_image_bytes:0")}
+    assert default.outputs["detection_boxes"].dtype == "DT_FLOAT"
+    assert default.outputs["detection_boxes"].shape == (-1, 3, 4)
+    assert servable.signatures["image_tensor"].inputs["image"].shape == (-1, -1, -1, 3)
+    assert servable.signatures["image_tensor"].inputs["image"].dtype == "DT_UINT8"
+
+
+def test_images_of_several_sizes_and_pixels_agree(publisher: Publisher) -> None:
+    servable = TensorFlowBackend().load(publisher.publish(1, 7))
+    images = np.array([png(51), png(102, height=10, width=30)], object)
+    encoded = servable.run("serving_default", {"image_bytes": images})
+    np.testing.assert_allclose(encoded["detection_boxes"][:, 0, 0], [0.2, 0.4], rtol=1e-6)
+    pixels = servable.run("image_tensor", {"image": np.full((1, 48, 64, 3), 51, np.uint8)})
+    for name, array in pixels.items():
+        np.testing.assert_array_equal(array[0], encoded[name][0])
+
+
+def test_rest_and_in_process_agree(publisher: Publisher) -> None:
+    """To the last bit, through JSON."""
+    servable = TensorFlowBackend().load(publisher.publish(1, 333))
+    outputs = servable.run("serving_default", {"image_bytes": np.array([png(33)], object)})
+    (row,) = json.loads(encode_outputs(outputs, row_format=True))["predictions"]
+    for name, array in outputs.items():
+        np.testing.assert_array_equal(np.array(row[name], np.float32), array[0])
+
+
+def test_what_tensorflow_refuses_is_refused_in_its_words(publisher: Publisher) -> None:
+    servable = TensorFlowBackend().load(publisher.publish(1, 7))
+    with pytest.raises(RequestError, match=r"^Unknown image file format") as refused:
+        servable.run("serving_default", {"image_bytes": np.array([b"GIF? no."], object)})
+    assert refused.value.status == 400
+    assert "stack traces" not in refused.value.message
+
+
+def test_the_same_graph_gets_new_weights(publisher: Publisher, model: ServedModel) -> None:
+    publisher.publish(1, 7)
+    assert look(model) == {1: ("AVAILABLE", "OK")}
+    version, value, servable = served(model)
+    assert (version, value) == (1, 7.0)
+    publisher.publish(2, 8)
+    assert look(model) == {2: ("AVAILABLE", "OK"), 1: ("END", "OK")}
+    assert served(model) == (2, 8.0, servable)
+
+
+def test_another_graph_is_loaded(publisher: Publisher, model: ServedModel) -> None:
+    publisher.publish(1, 7)
+    look(model)
+    before = served(model)[2]
+    publisher.publish(2, 8, same_graph=False)
+    assert look(model) == {2: ("AVAILABLE", "OK"), 1: ("END", "OK")}
+    version, value, servable = served(model)
+    assert (version, value) == (2, 8.0)
+    assert servable is not before
+
+
+def test_the_same_graph_with_an_asset_is_loaded_in_full(publisher: Publisher) -> None:
+    """An asset (a vocabulary, say) is read when the model is loaded."""
+    servable = TensorFlowBackend().load(publisher.publish(1, 7))
+    directory = publisher.publish(2, 8)
+    (directory / "assets" / "vocabulary.txt").write_text("fox\n")
+    assert servable.prepare_update(directory) is None
+
+
+def test_variables_of_another_shape_are_not_put_in(publisher: Publisher, tmp_path: Path) -> None:
+    servable = TensorFlowBackend().load(publisher.publish(1, 7))
+    directory = publisher.publish(2, 8)
+
+    class Other(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = tf.Variable([1.0, 2.0]), tf.Variable(8.0)
+
+    tf.train.Checkpoint(Other()).write(str(directory / "variables" / "variables"))
+    assert servable.prepare_update(directory) is None
+
+
+def test_a_model_saved_the_old_way_is_served(tmp_path: Path) -> None:
+    """TensorFlow 1 SavedModels have no graph of objects: always loaded in full."""
+    for version, value in ((1, 7.0), (2, 8.0)):
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            x = tf.compat.v1.placeholder(tf.float32, [None], "x")
+            weight = tf.compat.v1.get_variable("weight", initializer=value)
+            session.run(tf.compat.v1.global_variables_initializer())
+            tf.compat.v1.saved_model.simple_save(session, str(tmp_path / str(version)), {"x": x}, {"y": x + weight})
+    servable = TensorFlowBackend().load(tmp_path / "1")
+    outputs = servable.run("serving_default", {"x": np.array([1.0], np.float32)})
+    np.testing.assert_array_equal(outputs["y"], [8.0])
+    assert servable.prepare_update(tmp_path / "2") is None
+
+
+def _without_graph(directory: Path) -> None:
+    (directory / "saved_model.pb").unlink()
+
+
+def _without_variables(directory: Path) -> None:
+    shutil.rmtree(directory / "variables")
+
+
+def _cut_variables(directory: Path) -> None:
+    data = directory / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:100])
+
+
+def _changed_variables(directory: Path) -> None:
+    data = directory / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    data.write_bytes(content)
+
+
+def _cut_graph(directory: Path) -> None:
+    graph = directory / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[:-100])
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [_without_graph, _without_variables, _cut_variables, _changed_variables, _cut_graph, _empty]
+)
+@pytest.mark.parametrize("same_graph", [True, False])
+def test_a_broken_version_leaves_the_old_one_in_place(
+    publisher: Publisher, model: ServedModel, tmp_path: Path, damage: Any, same_graph: bool
+) -> None:
+    publisher.publish(1, 7)
+    look(model)
+    directory = publisher.publish(2, 8, same_graph=same_graph)
+    whole = shutil.copytree(directory, tmp_path / "whole")
+    damage(directory)
+    states = look(model)
+    assert states[1] == ("AVAILABLE", "OK")
+    assert states[2][0] == "END"
+    assert states[2][1] != "OK"
+    (row,) = model.statuses(Call("status", "tiny", 2))
+    assert row.error_message
+    assert served(model)[:2] == (1, 7.0)
+    shutil.copytree(whole, directory, dirs_exist_ok=True)  # as a slow copy does that was looked at too early
+    assert look(model)[2] == ("AVAILABLE", "OK")
+    assert served(model)[:2] == (2, 8.0)
+
+
+def test_warm_up_requests_are_replayed(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = publisher.publish(1, 7, warm=True)
+    asked: list[tuple[str, list[Any]]] = []
+    run = SavedModelServable.run
+
+    def spy(self: SavedModelServable, signature_name: str, inputs: Any) -> Any:
+        asked.append((signature_name, inputs["image_bytes"].tolist()))
+        return run(self, signature_name, inputs)
+
+    monkeypatch.setattr(SavedModelServable, "run", spy)
+    TensorFlowBackend().load(directory)
+    assert asked == [("serving_default", [png()])]
+
+
+def test_a_version_that_fails_its_own_warm_up_is_not_served(publisher: Publisher, model: ServedModel) -> None:
+    directory = publisher.publish(1, 7)
+    write_warmup(directory, "serving_default", {"image_bytes": np.array([b"no image"], object)})
+    assert look(model)[1][0] == "END"
+    (row,) = model.statuses(Call("status", "tiny"))
+    assert "Unknown image file format" in row.error_message
+
+
+def test_a_model_without_warm_up_requests_is_tried_on_a_pixel(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = publisher.publish(1, 7)
+    shapes: list[Any] = []
+    run = SavedModelServable.run
+
+    def spy(self: SavedModelServable, signature_name: str, inputs: Any) -> Any:
+        outputs = run(self, signature_name, inputs)
+        shapes.append(outputs["detection_boxes"][0, 0, 0])
+        return outputs
+
+    monkeypatch.setattr(SavedModelServable, "run", spy)
+    TensorFlowBackend().load(directory)
+    assert shapes == [1.0]  # white
+
+
+def test_a_model_of_other_strings_need_not_like_the_pixel(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.number = tf.function(
+        lambda text: {"number": tf.strings.to_number(text)}, input_signature=[tf.TensorSpec([None], tf.string, "text")]
+    )
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.number})
+    servable = TensorFlowBackend().load(tmp_path / "1")
+    body = b'{"instances": ["2.5", "-1"]}'
+    inputs, _ = decode_inputs(parse_document(body), servable.signatures["serving_default"].inputs, body)
+    np.testing.assert_array_equal(servable.run("serving_default", inputs)["number"], [2.5, -1])
+    for text in (b"fox", b"\x89PNG"):  # the second: TensorFlow fails to say what is wrong, since it is not UTF-8
+        with pytest.raises(RequestError, match=r"^StringToNumberOp could not correctly convert string: ") as refused:
+            servable.run("serving_default", {"text": np.array([text], object)})
+        assert refused.value.status == 400
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="memory is looked up in /proc")
+@pytest.mark.parametrize("same_graph", [True, False], ids=["weights updated", "loaded in full"])
+def test_memory_stays_flat_over_many_swaps(publisher: Publisher, model: ServedModel, same_graph: bool) -> None:
+    """A graph and 130 KB of weights each: some 20 MB if they were kept."""
+    for version in range(1, 11):
+        publisher.publish(version, version, same_graph=same_graph)
+
+    def swap(versions: range) -> None:
+        for version in versions:
+            (publisher.export_dir / str(version)).rename(publisher.export_dir / str(version + 10))
+            assert look(model)[version + 10] == ("AVAILABLE", "OK")
+            assert served(model)[0] == version + 10
+
+    swap(range(1, 11))
+    before = resident_bytes()
+    for start in range(11, 41, 10):
+        swap(range(start, start + 10))
+    grown = resident_bytes() - before
+    print(f"{grown / 1e6:.1f} MB more after 30 swaps")
+    assert grown < 6e6
+    gc.collect()
+    assert sum(isinstance(thing, SavedModelServable) for thing in gc.get_objects()) == 1
+
+
+def resident_bytes() -> int:
+    pages = int(STATM.read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
