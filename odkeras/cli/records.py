@@ -36,7 +36,9 @@ def from_csv(
 ) -> None:
     """Make a TFRecord from a CSV of known boxes. A row with a path alone is an image without objects."""
     from odkeras.labels import LabelMap
+    from odkeras.logs import configure_logging
 
+    configure_logging(verbose=False)
     loaded = LabelMap.load(label_map)
     with progress_bar("images") as progress:
         from odkeras.data.records import csv_to_records
@@ -52,7 +54,9 @@ def from_prodigy(
 ) -> None:
     """Make a TFRecord from exported answers: the accepted ones, the latest about each image."""
     from odkeras.labels import LabelMap
+    from odkeras.logs import configure_logging
 
+    configure_logging(verbose=False)
     loaded = LabelMap.load(label_map)
     with progress_bar("answers") as progress:
         from odkeras.data.records import prodigy_to_records
@@ -64,4 +68,4 @@ def from_prodigy(
 def _print_report(out: Path, report: RecordsReport) -> None:
     for file, reason in report.skipped:
         print(f"skipped {file}: {reason}", file=sys.stderr)
-    print(f"{out}: {report.images} images, {report.boxes} boxes, {report.negatives} images without boxes")
+    print(f"{out}: {report.images} images, {report.boxes} boxes, {report.negatives} without boxes")
