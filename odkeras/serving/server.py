@@ -71,7 +71,7 @@ def run_server(options: ServerOptions) -> None:
     Raises:
         SetupError: TensorFlow is not installed, or the port is taken.
     """
-    _prepare_tensorflow(options.gpu)
+    prepare_tensorflow(options.gpu)
     with open_socket(options) as listener:
         model = ServedModel(
             options.model_name,
@@ -147,8 +147,12 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
 
-def _prepare_tensorflow(gpu: bool) -> None:
-    """What has to be settled before TensorFlow is imported."""
+def prepare_tensorflow(gpu: bool) -> None:
+    """Settle what has to be before TensorFlow is imported.
+
+    Raises:
+        SetupError: it is not installed.
+    """
     if importlib.util.find_spec("tensorflow") is None:
         raise SetupError("the Python package 'tensorflow' is not installed; run: pip install 'tensorflow>=2.21,<2.22'")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -204,7 +204,9 @@ class ServedModel:
             pass
         self._board.set(VersionStatus(old.version, "END"))
         del old
-        gc.collect()  # a SavedModel is full of cycles; without this two or three would stay in memory
+        # A SavedModel is full of cycles: without this two or three would stay in memory. (TensorFlow itself keeps some MB
+        # of every detection graph that it ran, which cannot be had back; an update of weights costs nothing.)
+        gc.collect()
 
     def _drop_current(self) -> None:
         if self._current is not None:

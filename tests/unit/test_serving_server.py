@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from odkeras.errors import ConfigError, SetupError
-from odkeras.serving.server import ServerOptions, open_socket, run_server
+from odkeras.serving.server import ServerOptions, open_socket, prepare_tensorflow, run_server
 
 
 def options(**changes: Any) -> ServerOptions:
@@ -80,3 +80,13 @@ def test_nothing_but_the_backend_imports_tensorflow() -> None:
     lines = [f"import odkeras.serving.{module}" for module in modules]
     program = "\n".join([*lines, "import sys", "sys.exit('tensorflow' in sys.modules)"])
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("gpu", "devices"), [(False, "-1"), (True, "0,1")])
+def test_gpus_are_left_to_the_trainer_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, devices: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    prepare_tensorflow(gpu)
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["TF_CPP_MIN_LOG_LEVEL"]) == (devices, "0")
