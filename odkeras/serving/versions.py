@@ -204,8 +204,8 @@ class ServedModel:
             pass
         self._board.set(VersionStatus(old.version, "END"))
         del old
-        # A SavedModel is full of cycles: without this two or three would stay in memory. (TensorFlow itself keeps some MB
-        # of every detection graph that it ran, which cannot be had back; an update of weights costs nothing.)
+        # A SavedModel is full of cycles: without this two or three would stay in memory. (TensorFlow itself keeps some
+        # MB of every detection graph that it ran, which cannot be had back; an update of weights costs nothing.)
         gc.collect()
 
     def _drop_current(self) -> None:
