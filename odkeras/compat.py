@@ -101,7 +101,12 @@ def _restore_estimator_modes() -> None:
         EVAL = "eval"
         PREDICT = "infer"
 
-    module = _module("tensorflow.compat.v1.estimator", ModeKeys=ModeKeys, __getattr__=lambda name: type(name, (), {}))
+    def any_class(name: str) -> type:
+        if name.startswith("__"):  # Python asks modules for __file__, __path__ and more
+            raise AttributeError(name)
+        return type(name, (), {})
+
+    module = _module("tensorflow.compat.v1.estimator", ModeKeys=ModeKeys, __getattr__=any_class)
     tf.compat.v1.estimator = module
 
 
@@ -168,7 +173,7 @@ def _provide_official() -> None:
     spec = importlib.util.find_spec("official")
     if spec is None or spec.submodule_search_locations is None:
         _stub_official()
-    elif importlib.util.find_spec("gin") is None:
+    elif spec.submodule_search_locations and importlib.util.find_spec("gin") is None:  # our stub has no folder
         root = Path(next(iter(spec.submodule_search_locations)))
         for name in _BARE_OFFICIAL_PACKAGES:
             if name not in sys.modules:

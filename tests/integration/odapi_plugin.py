@@ -1,0 +1,30 @@
+"""A pytest plugin for the Object Detection API's own unit tests: our shims, and what its test runner would do."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from odkeras import compat
+
+compat.prepare()
+
+import numpy as np
+from absl import flags
+from absl.testing import absltest  # noqa: F401 - declares the flag test_tmpdir
+
+
+def pytest_configure(config: Any) -> None:
+    flags.FLAGS(["pytest", f"--test_tmpdir={tempfile.mkdtemp()}"])
+    for name, value in {"int": int, "object": object}.items():  # went in NumPy 1.24; the tests alone use them
+        if name not in np.__dict__:
+            setattr(np, name, value)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    counts = {kind: len(reports) for kind, reports in terminalreporter.stats.items()}
+    if path := os.environ.get("ODAPI_REPORT"):
+        Path(path).write_text(json.dumps(counts))
