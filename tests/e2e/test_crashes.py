@@ -1,0 +1,133 @@
+"""kill -9 at any instant: nothing is lost, nothing is half-written, nothing has to be repaired."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import ShapesProject, kill_all, processes_about, wait_for
+
+from odkeras.project import TEMPORARY_PREFIX, list_versions, read_jsonl
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+# In which state the trainer is killed, and after how many seconds in it at most.
+KILLS = [
+    ("starting", 2.5),
+    ("building", 1.0),
+    ("publishing", 0.3),
+    ("building", 0.5),
+    ("training", 0.6),
+    ("waiting", 0.1),
+]
+
+
+def test_the_trainer_is_killed_again_and_again(shapes_project: ShapesProject, tmp_path: Path) -> None:
+    chance = random.Random(2019)
+    images = shapes_project.known_images()
+    batches = [images[start : start + 2] for start in range(0, 24, 2)]
+    names: list[str] = []
+    for (state, longest_s), batch in zip(itertools.cycle(KILLS), batches, strict=False):
+        names.append(shapes_project.answer(batch).name)
+        run_until_killed(shapes_project, state, chance.uniform(0, longest_s), tmp_path / "trainer.log")
+    names.append(shapes_project.answer(images[24:26]).name)
+    with (tmp_path / "trainer.log").open("ab") as log:
+        command = shapes_project.trainer_command("--once")
+        done = subprocess.run(command, stdout=log, stderr=log, timeout=120, check=False)
+    assert done.returncode == 0, (tmp_path / "trainer.log").read_text()[-4000:]
+    assert_everything_is_trained(shapes_project, names, [image.image_id for image in images[:26]])
+    assert_nothing_is_half_written(shapes_project)
+
+
+def run_until_killed(project: ShapesProject, state: str, after_s: float, log_path: Path) -> None:
+    """Start the trainer and kill it some time after it has come into a state."""
+    project.directories.status_path.unlink(missing_ok=True)
+    with log_path.open("ab") as log:
+        trainer = subprocess.Popen(project.trainer_command(), stdout=log, stderr=log)
+    try:
+        if state != "starting":
+            wait_for(lambda: project.state() == state or trainer.poll() is not None, timeout_s=60)
+        time.sleep(after_s)
+        assert trainer.poll() is None, log_path.read_text()[-4000:]
+    finally:
+        trainer.kill()
+        trainer.wait()
+
+
+def assert_everything_is_trained(project: ShapesProject, batches: list[str], image_ids: list[str]) -> None:
+    import tensorflow as tf
+
+    from odkeras.data.intake import record_number
+    from odkeras.data.replay import ReplayStore
+
+    directories = project.directories
+    assert list(directories.inbox_dir.iterdir()) == []
+    store = ReplayStore(directories)
+    store.load()
+    assert {example.image_id for example in store.examples()} == set(image_ids)
+    rounds = [row for row in read_jsonl(directories.metrics_path) if row["kind"] == "round"]
+    assert {name for row in rounds for name in row["batches"]} == set(batches)
+    newest = tf.train.latest_checkpoint(str(directories.model_dir))
+    trained = tf.train.load_variable(newest, "loop/trained_record/.ATTRIBUTES/VARIABLE_VALUE")
+    assert trained == max(record_number(path) for path in directories.train_records())
+    assert rounds[-1]["step"] == tf.train.load_variable(newest, "step/.ATTRIBUTES/VARIABLE_VALUE")
+
+
+def assert_nothing_is_half_written(project: ShapesProject) -> None:
+    import tensorflow as tf
+
+    directories = project.directories
+    for folder in (directories.data_dir, directories.model_dir, directories.export_dir):
+        assert [path for path in folder.rglob("*") if path.name.startswith(TEMPORARY_PREFIX)] == []
+    versions = list_versions(directories.export_dir)
+    assert versions
+    for version in versions:
+        loaded = tf.saved_model.load(str(directories.export_dir / str(version)))
+        assert set(loaded.signatures) == {"serving_default", "image_tensor", "tf_example"}
+    assert len(list(directories.train_records())) <= 5
+    assert len(versions) <= 5
+
+
+def test_the_whole_tree_is_killed(shapes_project: ShapesProject, tmp_path: Path) -> None:
+    """The host with its trainer and server, several times; then the same command again goes on to the end."""
+    chance = random.Random(7)
+    folder = shapes_project.config.parent
+    pictures = shapes_project.pictures
+    command = [sys.executable, "-m", "odkeras", "simulate", str(pictures.train_csv), str(shapes_project.config)]
+    command += ["--images", str(pictures.images_dir), "--test", str(pictures.test_csv)]
+    command += ["--annotations", "24", "--batch-size", "6", "--steps-per-epoch", "12"]
+    log_path = tmp_path / "simulate.log"
+    for kill_after_s in (chance.uniform(1, 5), chance.uniform(6, 12), chance.uniform(8, 14)):
+        with log_path.open("ab") as log:
+            host = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        time.sleep(kill_after_s)
+        kill_all(processes_about(folder))
+        host.wait()
+        wait_for(lambda: processes_about(folder) == [])
+    with log_path.open("ab") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, timeout=240, check=False)
+    assert done.returncode == 0, log_path.read_text()[-4000:]
+    assert processes_about(folder) == []
+    curve = json.loads((folder / "report" / "curve.json").read_text())
+    assert [row["annotations"] for row in curve] == [0, 6, 12, 18, 24]
+    assert_nothing_is_half_written(shapes_project)
+
+
+def test_children_end_when_their_host_is_killed(shapes_project: ShapesProject, tmp_path: Path) -> None:
+    folder = shapes_project.config.parent
+    pictures = shapes_project.pictures
+    command = [sys.executable, "-m", "odkeras", "simulate", str(pictures.train_csv), str(shapes_project.config)]
+    with (tmp_path / "simulate.log").open("ab") as log:
+        host = subprocess.Popen([*command, "--images", str(pictures.images_dir)], stdout=log, stderr=log)
+    wait_for(lambda: len(processes_about(folder)) >= 3)
+    os.kill(host.pid, signal.SIGKILL)
+    host.wait()
+    wait_for(lambda: processes_about(folder) == [], timeout_s=30)
