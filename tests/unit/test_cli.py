@@ -1,0 +1,145 @@
+"""The command line: help with examples, exit codes, one line per error, no TensorFlow where none is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from odkeras import __version__
+from odkeras.cli import app
+from odkeras.errors import ConfigError, ImageError, OdkerasError, SetupError
+
+COMMANDS = ("init", "doctor", "simulate", "trainer", "train", "eval", "export", "serve", "predict")
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "odkeras", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "records from-csv", "records from-prodigy"])
+def test_every_help_ends_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    last = " ".join(result.output.strip().rpartition("╯")[2].split())
+    assert last.startswith(f"Example: odkeras {command} ") or last == f"Example: odkeras {command}"
+
+
+def test_hidden_options_stay_hidden() -> None:
+    for command in ("trainer", "serve"):
+        assert "stop-on-stdin-eof" not in CliRunner().invoke(app, [command, "--help"]).output
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"odkeras {__version__}\n"
+
+
+def test_help_imports_neither_tensorflow_nor_numpy() -> None:
+    """`odkeras --help` took seconds as soon as one command module imported its library at the top."""
+    code = (
+        "import sys; from odkeras.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('tensorflow', 'numpy', 'httpx', 'PIL', 'uvicorn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_an_error_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
+    result = run("init", str(tmp_path / "project"), "--label", " car")
+    assert result.returncode == ConfigError.exit_code
+    assert result.stderr.startswith("error: label ' car' has spaces around it")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_init_writes_a_project_and_refuses_to_overwrite_it(tmp_path: Path) -> None:
+    first = run("init", "shapes", "--label", "circle", "--label", "square", "--template", "shapes_96", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert (tmp_path / "shapes" / "label_map.pbtxt").read_text().count("item") == 2
+    assert "odkeras simulate" in first.stdout
+    again = run("init", "shapes", "--label", "circle", "--template", "shapes_96", cwd=tmp_path)
+    assert again.returncode == ConfigError.exit_code
+    assert "--force" in again.stderr
+
+
+def test_an_unknown_template_names_the_known_ones(tmp_path: Path) -> None:
+    result = run("init", str(tmp_path), "--label", "car", "--template", "yolo")
+    assert result.returncode == ConfigError.exit_code
+    assert "shapes_96" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--replay", "maybe"], "--replay must be on or off; got 'maybe'"),
+        (["--steps-per-epoch", "0"], "--steps-per-epoch must be 1 or more"),
+        (["--steps-per-epoch", "-2"], "--steps-per-epoch must be 1 or more"),
+    ],
+)
+def test_the_trainer_refuses_wrong_options_at_once(tmp_path: Path, options: list[str], message: str) -> None:
+    result = run("trainer", str(tmp_path / "pipeline.config"), *options)
+    assert result.returncode == ConfigError.exit_code
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_says_that_the_server_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import odkeras.serving.predict as module
+
+    monkeypatch.setattr(module, "START_TIMEOUT_S", 0.3)
+    arguments = ["predict", str(tmp_path / "a.jpg"), "--model-name", "m", "--url", "http://127.0.0.1:9"]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, OdkerasError)
+    assert "127.0.0.1:9" in str(result.exception)
+
+
+def test_predict_prints_a_line_per_image_and_fails_for_a_broken_one(
+    tmp_path: Path, jpeg_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import odkeras.serving.predict as module
+
+    monkeypatch.setattr(module, "ServingClient", FakeClient)
+    (tmp_path / "good.jpg").write_bytes(jpeg_bytes)
+    (tmp_path / "bad.jpg").write_bytes(b"<html>")
+    arguments = ["predict", str(tmp_path / "good.jpg"), str(tmp_path / "bad.jpg"), "--model-name", "m"]
+    result = CliRunner().invoke(app, [*arguments, "--draw", str(tmp_path / "out")])
+    good, bad = (json.loads(line) for line in result.output.splitlines())
+    assert good["boxes"] == [{"xmin": 16.0, "ymin": 12.0, "xmax": 48.0, "ymax": 36.0, "label": "2", "score": 0.9}]
+    assert (good["width"], good["height"]) == (64, 48)
+    assert "error" in bad
+    assert result.exit_code == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+class FakeClient:
+    """Finds one box in the middle, and one with too low a score."""
+
+    def __init__(self, url: str, model_name: str) -> None:
+        assert (url, model_name) == ("http://127.0.0.1:8501", "m")
+
+    def __enter__(self) -> FakeClient:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def wait_for_version(self, at_least: int, timeout_s: float) -> int:
+        return at_least
+
+    def predict(self, images: list[bytes]) -> list[object]:
+        import numpy as np
+
+        from odkeras.boxes import Detections
+
+        boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1]], np.float32)
+        return [Detections(boxes, np.array([0.9, 0.2], np.float32), np.array([2, 1], np.int32)) for _ in images]
+
+
+def test_exit_codes_differ_by_what_a_person_can_do() -> None:
+    codes = (OdkerasError.exit_code, ConfigError.exit_code, SetupError.exit_code)
+    assert codes == (1, 2, 3)
+    assert str(ImageError("truncated", "a.jpg")) == "a.jpg: truncated"
