@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from object_detection.builders import image_resizer_builder, model_builder
+from object_detection.builders import model_builder
 from object_detection.core import standard_fields
 from object_detection.utils import config_util
 
@@ -83,7 +83,6 @@ class InferenceModel:
     def __init__(self, model_config: Any) -> None:
         self.model_config = model_config
         self.model = build_detection_model(model_config, is_training=False)
-        self._resize = image_resizer_builder.build(config_util.get_image_resizer_config(model_config))
         self.static_size = static_image_size(model_config)
         height, width = self.static_size or (None, None)
         self.detect = tf.function(

@@ -17,7 +17,7 @@ Weights = dict[str, np.ndarray]
 
 
 def named_variables(root: Any) -> dict[str, tf.Variable]:
-    """Every variable that a checkpoint of `root` would hold, by its path of attribute names.
+    """Every variable below `root`, by a path of attribute names.
 
     Two models built from one config have the same paths, while the names of their variables carry counters of the
     process.
@@ -101,7 +101,7 @@ def restore_fine_tune_checkpoint(model: Any, checkpoint: str, checkpoint_type: s
         restored = [path for path, variable in floating.items() if not np.isnan(np.ravel(variable.numpy())[:1]).any()]
         report = RestoreReport(tuple(restored), tuple(path for path in floating if path not in set(restored)))
         _check_feature_extractor(report, checkpoint, checkpoint_type)
-    except CheckpointError:
+    except BaseException:
         copy_weights(before, variables)
         raise
     for path in report.new:

@@ -10,14 +10,13 @@ from typing import Any
 
 from odkeras import compat
 
-compat.prepare()
-
-import numpy as np
-from absl import flags
-from absl.testing import absltest  # noqa: F401 - declares the flag test_tmpdir
-
 
 def pytest_configure(config: Any) -> None:
+    compat.prepare()
+    import numpy as np
+    from absl import flags
+    from absl.testing import absltest  # noqa: F401 - declares the flag test_tmpdir
+
     flags.FLAGS(["pytest", f"--test_tmpdir={tempfile.mkdtemp()}"])
     for name, value in {"int": int, "object": object}.items():  # went in NumPy 1.24; the tests alone use them
         if name not in np.__dict__:
@@ -26,5 +25,4 @@ def pytest_configure(config: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts = {kind: len(reports) for kind, reports in terminalreporter.stats.items()}
-    if path := os.environ.get("ODAPI_REPORT"):
-        Path(path).write_text(json.dumps(counts))
+    Path(os.environ["ODAPI_REPORT"]).write_text(json.dumps(counts))

@@ -15,18 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("tensorflow")
-
-from odkeras import compat
-
-compat.prepare()
-
 import tensorflow as tf
 from object_detection import eval_util
 from object_detection.core import standard_fields
 from object_detection.protos import eval_pb2
 from PIL import ImageFont
+
+from odkeras import compat
 
 pytestmark = pytest.mark.integration
 
