@@ -52,7 +52,7 @@ class ServingModule(tf.Module):
         return self._run(_decode, encoded["image/encoded"])
 
     def _run(self, decode: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        if self._inference.static_size is not None:
+        if self._inference.batches_images:
             images, true_shapes = tf.map_fn(
                 lambda item: self._inference.preprocess(decode(item)),
                 batch,
@@ -66,7 +66,7 @@ class ServingModule(tf.Module):
         return tf.TensorSpec([height, width, 3], tf.float32), tf.TensorSpec([3], tf.int32)
 
     def _run_one_by_one(self, decode: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Images that keep their proportions without padding have different sizes: they cannot be stacked."""
+        """One image after the other, for models that cannot, or should not, take several at once."""
 
         def detect_one(item: tf.Tensor) -> dict[str, tf.Tensor]:
             image, true_shape = self._inference.preprocess(decode(item))
@@ -74,7 +74,7 @@ class ServingModule(tf.Module):
 
         outputs = self._inference.detect.get_concrete_function().structured_outputs
         spec = {name: tf.TensorSpec(value.shape[1:], value.dtype) for name, value in outputs.items()}
-        return tf.map_fn(detect_one, batch, fn_output_signature=spec)
+        return tf.map_fn(detect_one, batch, parallel_iterations=1, fn_output_signature=spec)
 
 
 def _function(

@@ -96,6 +96,15 @@ class InferenceModel:
         self.detect.get_concrete_function()
 
     @property
+    def batches_images(self) -> bool:
+        """Whether several images go through the network at once.
+
+        Not when they keep their own sizes, and not in a two-stage model, whose second stage takes hundreds of crops of
+        every image: eight images of 640 x 640 took 18 GB.
+        """
+        return self.static_size is not None and self.model_config.WhichOneof("model") != "faster_rcnn"
+
+    @property
     def variables(self) -> list[tf.Variable]:
         """Every weight that a prediction uses, in a fixed order."""
         return list(self.model.variables)
