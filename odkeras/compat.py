@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import SetupError
+from odkeras.pipeline import ODAPI_INSTALL_COMMAND
 
-INSTALL_COMMAND = "pip install --no-deps -r requirements-odapi.txt"
+INSTALL_COMMAND = ODAPI_INSTALL_COMMAND
 
 # The packages of tf-models-official whose __init__ pulls in gin-config and most of the model garden, of which the
 # API needs one optimizer and one backbone. Without gin-config they are entered as plain folders, their __init__ not
