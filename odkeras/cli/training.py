@@ -105,7 +105,11 @@ def train(
     strategy: options.Strategy = "none",
     tf_logging_level: options.TfLoggingLevel = 40,
 ) -> None:
-    """Train on CONFIG's own records, without the loop. Goes on from the newest checkpoint; Ctrl-C writes one."""
+    """Train on CONFIG's own records, without the loop. Goes on from the newest checkpoint; Ctrl-C writes one.
+
+    With --strategy multi-worker start it on every machine, each with its own TF_CONFIG, and with records of at least as
+    many files as machines; there Ctrl-C just ends.
+    """
     from odkeras.logs import configure_logging
 
     configure_logging(tf_logging_level)
@@ -120,8 +124,9 @@ def train(
     setup = prepare_setup(config, model_dir, Overrides(batch_size=batch_size, label_map_path=label_map_path), "train")
     save_resolved(setup, model_dir)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    if strategy != "multi-worker":  # a worker cannot end in order without the others
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
     with progress_bar("steps", steps or setup.config.train_config.num_steps) as advance:
         result = train_on_records(
             setup,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from odkeras.errors import CheckpointError
 from odkeras.export.publish import Publisher
-from odkeras.model.checkpoint import checkpoint_step, list_checkpoints, restore_newest
+from odkeras.model.checkpoint import checkpoint_step, choose_checkpoints, restore_for_prediction
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup
 from odkeras.model.weights import restore_fine_tune_checkpoint
@@ -36,11 +35,9 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
     Raises:
         CheckpointError: `checkpoint` does not exist, or does not fit the model.
     """
-    if checkpoint is not None and not Path(f"{checkpoint}.index").is_file():
-        known = ", ".join(Path(path).name for path in list_checkpoints(model_dir)) or "none"
-        raise CheckpointError(f"no checkpoint {checkpoint!r}; in {model_dir} there are: {known}")
+    checkpoints = choose_checkpoints(model_dir, checkpoint)
     inference = InferenceModel(setup.config.model)
-    found = restore_newest(inference.model, [checkpoint] if checkpoint else list_checkpoints(model_dir))
+    found = restore_for_prediction(inference.model, checkpoints)
     source, step = _describe(inference, setup, found)
     version = Publisher(inference, export_dir, setup.label_map).publish(step)
     return ExportResult(export_dir / str(version), source, step)

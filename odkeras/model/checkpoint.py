@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from odkeras.errors import CheckpointError
+from odkeras.model.weights import copy_weights, named_variables
 
 _log = logging.getLogger(__name__)
 
+_UNREADABLE = (tf.errors.OpError, ValueError, IndexError, RuntimeError)  # TensorFlow has one for every kind of damage
+_NUMBERED = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})", re.ASCII)
+_NUMBER = re.compile(r"-(\d+)$", re.ASCII)
+_HALF_WRITTEN = re.compile(r"ckpt-\d+_temp|checkpoint\.tmp[0-9a-f]+", re.ASCII)  # names that TensorFlow writes under
+
 
 def list_checkpoints(model_dir: Path) -> list[str]:
-    """Path prefixes of the checkpoints in a directory, oldest first."""
-    state = tf.train.get_checkpoint_state(str(model_dir))
-    return [path for path in state.all_model_checkpoint_paths if Path(f"{path}.index").is_file()] if state else []
+    """Path prefixes of the checkpoints in a directory, oldest first: those in TensorFlow's list, and whole ones with a
+    larger number that did not get into it, because the process was killed or the list was lost."""
+    listed = _listed(model_dir)
+    newest = max([-1, *(int(match[1]) for path in listed if (match := _NUMBER.search(path)))])
+    unlisted = sorted(number for number in _whole_numbers(model_dir) if number > newest)
+    return [path for path in listed if Path(f"{path}.index").is_file()] + [
+        str(model_dir / f"ckpt-{number}") for number in unlisted
+    ]
+
+
+def choose_checkpoints(model_dir: Path, checkpoint: str | None = None) -> list[str]:
+    """Those of a directory, or the one that a person named.
+
+    Raises:
+        CheckpointError: the named one does not exist.
+    """
+    known = list_checkpoints(model_dir)
+    if checkpoint is None:
+        return known
+    if not Path(f"{checkpoint}.index").is_file():
+        names = ", ".join(Path(path).name for path in known) or "none"
+        raise CheckpointError(f"no checkpoint {checkpoint!r}; in {model_dir} there are: {names}")
+    return [checkpoint]
 
 
 def checkpoint_step(checkpoint: str) -> int:
@@ -25,13 +55,28 @@ def checkpoint_step(checkpoint: str) -> int:
     try:
         reader = tf.train.load_checkpoint(checkpoint)
         return int(reader.get_tensor(name)) if reader.has_tensor(name) else 0
-    except (tf.errors.OpError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint {checkpoint} cannot be read: {error}") from error
+    except _UNREADABLE as error:
+        raise CheckpointError(f"the checkpoint {checkpoint} cannot be read: {_first_line(error)}") from error
 
 
-def restore_newest(model: Any, checkpoints: list[str]) -> str | None:
+def newest_step(model_dir: Path) -> int | None:
+    """The global step of the newest checkpoint that can be read; None when there is none."""
+    for checkpoint in reversed(list_checkpoints(model_dir)):
+        try:
+            return checkpoint_step(checkpoint)
+        except CheckpointError as error:
+            _log.warning("%s", error)
+    return None
+
+
+def restore_newest(model: Any, checkpoints: list[str], whole: tf.train.Checkpoint | None = None) -> str | None:
     """Give `model` the weights of the newest of `checkpoints` (oldest first) that can be read; written here or by
     the API's tools.
+
+    Args:
+        model: all of it must be in the checkpoint.
+        checkpoints: path prefixes.
+        whole: what else to restore, as far as the checkpoint has it.
 
     Returns:
         The checkpoint that was taken; None when there are none.
@@ -43,8 +88,10 @@ def restore_newest(model: Any, checkpoints: list[str]) -> str | None:
     for path in reversed(checkpoints):
         try:
             tf.train.Checkpoint(model=model).restore(path).expect_partial().assert_existing_objects_matched()
+            if whole is not None:
+                whole.restore(path).expect_partial()
             return path
-        except (tf.errors.OpError, ValueError, AssertionError) as error:
+        except (*_UNREADABLE, AssertionError) as error:
             problems.append(f"{path}: {_first_line(error)}")
             _log.warning("checkpoint %s cannot be used: %s", path, _first_line(error))
     if problems:
@@ -53,6 +100,86 @@ def restore_newest(model: Any, checkpoints: list[str]) -> str | None:
             "move them away: " + "; ".join(problems)
         )
     return None
+
+
+def restore_for_prediction(model: Any, checkpoints: list[str]) -> str | None:
+    """`restore_newest`, but with the moving averages of the weights where the training kept them: those are what is
+    published."""
+    path = restore_newest(model, checkpoints)
+    if path is not None:
+        averages = saved_averages(path)
+        copy_weights(averages, {name: each for name, each in named_variables(model).items() if name in averages})
+    return path
+
+
+def saved_averages(checkpoint: str) -> dict[str, np.ndarray]:
+    """The moving averages of a model's weights in a checkpoint, by the paths of `named_variables(model)`; empty when
+    the training kept none."""
+    reader = tf.train.load_checkpoint(checkpoint)
+    nodes = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")).nodes
+    slots = [slot for node in nodes for slot in node.slot_variables if slot.slot_name == "average"]
+    keys = {slot.original_variable_node_id: _value_key(nodes[slot.slot_variable_node_id]) for slot in slots}
+    paths = _paths_below(nodes, "model") if keys else {}
+    return {paths[node]: reader.get_tensor(key) for node, key in keys.items() if node in paths}
+
+
+def free_number(model_dir: Path, wanted: int) -> int:
+    """The smallest number from `wanted` on that no checkpoint in the directory has."""
+    taken = {number for _, number in _numbered_files(model_dir)}
+    while wanted in taken:
+        wanted += 1
+    return wanted
+
+
+def tidy_up(model_dir: Path) -> None:
+    """Mend what a process that was killed while it wrote a checkpoint left: parts go, a whole one gets into
+    TensorFlow's list. Only for the process that owns the directory."""
+    whole = _whole_numbers(model_dir)
+    parts = [path for path, number in _numbered_files(model_dir) if number not in whole and path.suffix != ".index"]
+    for path in (*parts, *(path for path in model_dir.iterdir() if _HALF_WRITTEN.fullmatch(path.name))):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    known = list_checkpoints(model_dir)
+    if set(known) - set(_listed(model_dir)):
+        tf.compat.v1.train.update_checkpoint_state(str(model_dir), known[-1], known)
+
+
+def _listed(model_dir: Path) -> list[str]:
+    state = tf.train.get_checkpoint_state(str(model_dir))
+    return list(state.all_model_checkpoint_paths) if state else []
+
+
+def _numbered_files(model_dir: Path) -> list[tuple[Path, int]]:
+    names = sorted(model_dir.iterdir()) if model_dir.is_dir() else []
+    return [(path, int(match[1])) for path in names if (match := _NUMBERED.fullmatch(path.name))]
+
+
+def _whole_numbers(model_dir: Path) -> set[int]:
+    """Numbers of the checkpoints of which an index, which is written last, and data are there."""
+    files = _numbered_files(model_dir)
+    with_data = {number for path, number in files if path.suffix != ".index"}
+    return {number for path, number in files if path.suffix == ".index" and number in with_data}
+
+
+def _value_key(node: Any) -> str:
+    return str(next(each.checkpoint_key for each in node.attributes if each.name == "VARIABLE_VALUE"))
+
+
+def _paths_below(nodes: Any, name: str) -> dict[int, str]:
+    """Number of each node to its path below the root's child `name`; the same walk as in `named_variables`."""
+    start = next((child.node_id for child in nodes[0].children if child.local_name == name), None)
+    paths: dict[int, str] = {}
+    queue = [] if start is None else [("", start)]
+    while queue:
+        path, node = queue.pop(0)
+        if node in paths:
+            continue
+        paths[node] = path
+        children = sorted((child.local_name, child.node_id) for child in nodes[node].children)
+        queue.extend((f"{path}/{child}" if path else child, number) for child, number in children)
+    return paths
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
-from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
+from odkeras.model.checkpoint import newest_step
 from odkeras.pipeline import (
     Overrides,
     PipelineConfig,
@@ -54,13 +54,12 @@ def prepare_setup(path: Path, model_dir: Path, overrides: Overrides, purpose: Pu
     label_map_path = overrides.label_map_path or label_map_path_of(loaded)
     if label_map_path is None:
         raise ConfigError(
-            f"{path}: train_input_reader.label_map_path is not set, or still a placeholder; set it, or give --label-map-path"
+            f"{path}: train_input_reader.label_map_path is not set, or still a placeholder; set it, or give "
+            "--label-map-path"
         )
     label_map = LabelMap.load(label_map_path)
     config = apply_overrides(loaded, overrides)
-    checkpoints = list_checkpoints(model_dir)
-    step = checkpoint_step(checkpoints[-1]) if checkpoints else None
-    problems = check_pipeline(config, label_map=label_map, purpose=purpose, step=step)
+    problems = check_pipeline(config, label_map=label_map, purpose=purpose, step=newest_step(model_dir))
     for problem in problems:
         if problem.severity == "warning":
             _log.warning("%s: %s", path, problem)

@@ -16,7 +16,7 @@ from object_detection import eval_util, model_lib_v2
 from object_detection.utils import label_map_util
 
 from odkeras.errors import CheckpointError, ConfigError
-from odkeras.model.checkpoint import list_checkpoints, restore_newest
+from odkeras.model.checkpoint import choose_checkpoints, restore_for_prediction
 from odkeras.model.inference import CLASS_ID_OFFSET, InferenceModel
 from odkeras.model.setup import Setup
 from odkeras.training.inputs import evaluation_dataset
@@ -37,7 +37,7 @@ def evaluate(
         inference: the model with the weights to judge.
         config: a resolved `TrainEvalPipelineConfig`; every `eval_input_reader` is evaluated, the names of all but a
             single one carry the reader's name.
-        max_examples: stop after this many examples of each reader; None or 0 = all.
+        max_examples: stop after this many examples of each reader; None, 0 or less = all.
         progress: told the number of examples done.
 
     Raises:
@@ -47,7 +47,7 @@ def evaluate(
     readers = list(config.eval_input_reader)
     for number, reader in enumerate(readers):
         prefix = "" if len(readers) == 1 else f"{reader.name or number}/"
-        found = _evaluate_reader(inference, config, reader, max_examples or None, progress)
+        found = _evaluate_reader(inference, config, reader, max_examples, progress)
         metrics.update({f"{prefix}{name}": value for name, value in found.items()})
     if not readers:
         raise ConfigError(
@@ -70,11 +70,13 @@ def evaluate_checkpoint(
         CheckpointError: there is none, or it does not fit the model.
         ConfigError: no examples, or an unknown metric set.
     """
-    inference = InferenceModel(setup.config.model)
-    if restore_newest(inference.model, [checkpoint] if checkpoint else list_checkpoints(model_dir)) is None:
+    checkpoints = choose_checkpoints(model_dir, checkpoint)
+    if not checkpoints:
         raise CheckpointError(
             f"there is no checkpoint in {model_dir}; train first, or give --checkpoint or --model-dir"
         )
+    inference = InferenceModel(setup.config.model)
+    restore_for_prediction(inference.model, checkpoints)
     return evaluate(inference, setup.config, max_examples=max_examples, progress=progress)
 
 
@@ -84,7 +86,7 @@ def _evaluate_reader(
     evaluators = _make_evaluators(config.eval_config, reader)
     dataset = evaluation_dataset(config, inference.model, reader)
     done = 0
-    for features, labels in itertools.islice(dataset, max_examples):
+    for features, labels in itertools.islice(dataset, max_examples if (max_examples or 0) > 0 else None):
         outputs = inference.detect(features["image"], features["true_image_shape"])
         detections = {**outputs, "detection_classes": outputs["detection_classes"] - CLASS_ID_OFFSET}
         eval_dict, _ = model_lib_v2.prepare_eval_dict(detections, _without_padding(labels), features)

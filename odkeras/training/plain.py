@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
 
 from odkeras.errors import ConfigError
-from odkeras.model.checkpoint import list_checkpoints
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup
 from odkeras.model.weights import RestoreReport, named_variables, restore_fine_tune_checkpoint
 from odkeras.training.inputs import training_dataset
+from odkeras.training.lock import lock_model_dir
 from odkeras.training.store import CheckpointStore
-from odkeras.training.strategy import make_strategy
+from odkeras.training.strategy import is_chief, is_multi_worker, make_strategy
 from odkeras.training.summaries import TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult
 
 _DEFAULT_CHECKPOINT_EVERY_S = 120.0
+_CHECKPOINT_EVERY_STEPS = 1000  # in a cluster, whose workers must save at the same step
 
 
 def train_on_records(
@@ -39,41 +44,44 @@ def train_on_records(
         steps: None takes `train_config.num_steps`.
         strategy: see `make_strategy`; every worker of a cluster runs the same command.
         max_checkpoints_num: checkpoints kept; 0 or less keeps all.
-        checkpoint_every_s: seconds between checkpoints.
+        checkpoint_every_s: seconds between checkpoints; a cluster writes one every 1000 steps instead.
         on_step: told of every step.
-        should_stop: asked between steps; a checkpoint is written before it ends.
+        should_stop: asked between steps; a checkpoint is written before it ends. Not asked in a cluster, where one
+            worker cannot end without the others.
 
     Raises:
-        ConfigError: no number of steps, or no records.
+        ConfigError: no number of steps, no records, or fewer files of them than workers.
         CheckpointError: the checkpoints do not fit the model.
+        SetupError: another training is using `model_dir`.
         TrainingError: the loss stays non-finite; the last good weights are in the newest checkpoint.
     """
     target = steps if steps is not None else setup.config.train_config.num_steps
     if target <= 0:
         raise ConfigError("how many steps? give --steps, or set train_config.num_steps in the pipeline.config")
     distribution = make_strategy(strategy)
-    trainer = Trainer(setup.config, distribution)
-    store = CheckpointStore(trainer, model_dir, max_checkpoints_num)
-    if store.restore() is None:
-        start_from_fine_tune_checkpoint(trainer, setup)
-    if distribution is None:
-        dataset = training_dataset(setup.config, trainer.model)
-    else:
-        dataset = distribution.distribute_datasets_from_function(
-            lambda context: training_dataset(setup.config, trainer.model, input_context=context)
-        )
-    with TrainingSummaries(model_dir) as summaries:
-        saver = _Saver(store, checkpoint_every_s)
+    together = is_multi_worker(distribution)
+    with _sole_writer(model_dir, distribution) as writes:
+        trainer = Trainer(setup.config, distribution)
+        store = CheckpointStore(trainer, model_dir, max_checkpoints_num)
+        if store.restore() is None:
+            start_from_fine_tune_checkpoint(trainer, setup)
+        dataset = _dataset(setup.config, trainer, distribution)
+        with TrainingSummaries(model_dir, write=writes) as summaries:
+            saver = _Saver(store, trainer, None if together else checkpoint_every_s)
 
-        def note(report: StepReport) -> None:
-            summaries.step(report)
-            on_step(report)
-            saver.save_when_due()
+            def note(report: StepReport) -> None:
+                summaries.step(report)
+                on_step(report)
+                saver.save_when_due()
 
-        try:
-            return trainer.train(iter(dataset), max(0, target - trainer.step), on_step=note, should_stop=should_stop)
-        finally:
-            store.save()
+            batches = summaries.watch(iter(dataset), trainer.step)
+            remaining = max(0, target - trainer.step)
+            try:
+                return trainer.train(
+                    batches, remaining, on_step=note, should_stop=(lambda: False) if together else should_stop
+                )
+            finally:
+                saver.save_at_end()
 
 
 def start_from_fine_tune_checkpoint(trainer: Trainer, setup: Setup) -> RestoreReport | None:
@@ -87,18 +95,46 @@ def start_from_fine_tune_checkpoint(trainer: Trainer, setup: Setup) -> RestoreRe
     return report
 
 
-def has_checkpoints(model_dir: Path) -> bool:
-    """Whether training would go on rather than start."""
-    return bool(list_checkpoints(model_dir))
+@contextlib.contextmanager
+def _sole_writer(model_dir: Path, strategy: tf.distribute.Strategy | None) -> Iterator[bool]:
+    """Whether this process writes to `model_dir`; if so, it is locked."""
+    if not is_chief(strategy):
+        yield False
+        return
+    with lock_model_dir(model_dir):
+        yield True
+
+
+def _dataset(config: Any, trainer: Trainer, strategy: tf.distribute.Strategy | None) -> Any:
+    if strategy is None:
+        return training_dataset(config, trainer.model)
+    return strategy.distribute_datasets_from_function(
+        lambda context: training_dataset(config, trainer.model, input_context=context)
+    )
 
 
 class _Saver:
-    def __init__(self, store: CheckpointStore, every_s: float) -> None:
+    """Saves now and then, and at the end what has not been saved yet."""
+
+    def __init__(self, store: CheckpointStore, trainer: Trainer, every_s: float | None) -> None:
         self._store = store
+        self._trainer = trainer
         self._every_s = every_s
         self._saved_s = time.monotonic()
+        self._saved_step = trainer.step
 
     def save_when_due(self) -> None:
-        if time.monotonic() - self._saved_s > self._every_s:
-            self._store.save()
-            self._saved_s = time.monotonic()
+        if self._every_s is None:
+            due = self._trainer.step - self._saved_step >= _CHECKPOINT_EVERY_STEPS
+        else:
+            due = time.monotonic() - self._saved_s > self._every_s
+        if due:
+            self._save()
+
+    def save_at_end(self) -> None:
+        if self._trainer.step != self._saved_step:
+            self._save()
+
+    def _save(self) -> None:
+        self._store.save()
+        self._saved_s, self._saved_step = time.monotonic(), self._trainer.step

@@ -12,10 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from odkeras.errors import ConfigError, OdkerasError
-from odkeras.model.setup import prepare_setup, save_resolved
-from odkeras.pipeline import Overrides
+import tensorflow as tf
+
+from odkeras.errors import ConfigError, OdkerasError, SetupError
+from odkeras.model.setup import Setup, prepare_setup, save_resolved
+from odkeras.pipeline import Overrides, check_pipeline, raise_for_problems
 from odkeras.project import Project
+from odkeras.training.lock import lock_model_dir
 from odkeras.training.rounds import RoundOptions, Rounds, open_rounds
 from odkeras.training.status import StatusFile
 from odkeras.training.strategy import grow_gpu_memory, make_strategy
@@ -63,32 +66,41 @@ def run_trainer(options: TrainerOptions) -> None:
         threading.Thread(target=_stop_at_end_of_file, args=(stop,), daemon=True).start()
     options.directories.create()
     try:
-        _run(options, stop)
+        setup, strategy = _prepare(options)
     except OdkerasError as error:
-        with suppress(OSError):
-            StatusFile(options.directories.status_path).update(state="failed", reason=str(error))
+        _note_failure(options.directories, error)
         raise
-
-
-def _run(options: TrainerOptions, stop: threading.Event) -> None:
-    if options.strategy == "multi-worker":
-        raise ConfigError(
-            "--strategy multi-worker is for `odkeras train`; the loop trains on one machine (none or mirrored)"
-        )
-    grow_gpu_memory()
-    setup = prepare_setup(options.config, options.directories.model_dir, options.overrides, "loop")
     with open_rounds(
         setup.config,
         setup.label_map,
         options.directories,
         options=options.rounds,
-        strategy=make_strategy(options.strategy),
+        strategy=strategy,
         live_version=options.live_version,
         should_stop=stop.is_set,
     ) as rounds:
         save_resolved(setup, options.directories.model_dir)
         rounds.start()
         _serve_rounds(rounds, stop, once=options.once)
+
+
+def _prepare(options: TrainerOptions) -> tuple[Setup, tf.distribute.Strategy | None]:
+    if options.strategy == "multi-worker":
+        raise ConfigError(
+            "--strategy multi-worker is for `odkeras train`; the loop trains on one machine (none or mirrored)"
+        )
+    grow_gpu_memory()
+    setup = prepare_setup(options.config, options.directories.model_dir, options.overrides, "loop")
+    if options.rounds.run_eval:
+        problems = check_pipeline(setup.config, label_map=setup.label_map, purpose="eval")
+        raise_for_problems(problems, source=f"{options.config}, with --run-eval")
+    return setup, make_strategy(options.strategy)
+
+
+def _note_failure(directories: Project, error: OdkerasError) -> None:
+    """Into status.json, unless that is another trainer's."""
+    with suppress(SetupError, OSError), lock_model_dir(directories.model_dir, wait_s=0.0):
+        StatusFile(directories.status_path).update(state="failed", reason=str(error))
 
 
 def _serve_rounds(rounds: Rounds, stop: threading.Event, *, once: bool) -> None:

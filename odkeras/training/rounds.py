@@ -13,7 +13,6 @@ goes on from what is on disk.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import math
 import time
@@ -27,23 +26,22 @@ import tensorflow as tf
 from odkeras import project
 from odkeras.data.intake import Intake, record_number, take_batches
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
-from odkeras.errors import SetupError, TrainingError
+from odkeras.errors import OdkerasError, TrainingError
 from odkeras.export.publish import Publisher, apply_retention, graph_fingerprint, read_export_info
 from odkeras.labels import LabelMap
-from odkeras.model.checkpoint import checkpoint_step, list_checkpoints, restore_newest
+from odkeras.model.checkpoint import checkpoint_step, list_checkpoints, restore_for_prediction
 from odkeras.model.inference import InferenceModel
 from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint
 from odkeras.project import Project
 from odkeras.training.evaluate import evaluate
 from odkeras.training.inputs import example_source, training_dataset
+from odkeras.training.lock import lock_model_dir
 from odkeras.training.status import StatusFile
 from odkeras.training.store import CheckpointStore
 from odkeras.training.summaries import TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_bucket
 
 _log = logging.getLogger(__name__)
-
-_LOCK_WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ class Rounds:
         if self._chosen:
             self._run_round(new_records, intake, records_s)
         else:
-            self._finish_records(new_records)
+            self._save_as_trained(new_records)
             self._wait("every image of the newest answers was rejected or ignored later")
         return True
 
@@ -172,12 +170,13 @@ class Rounds:
             self.status.update(state="stopped", reason="the trainer was stopped")
 
     def fail(self, reason: str) -> None:
+        """Say in status.json why the trainer ends."""
         self.status.update(state="failed", reason=reason)
 
     def _load_weights(self) -> str | None:
         """Give the inference model the newest checkpoint, else the fine-tune checkpoint, else leave its fresh
         weights."""
-        checkpoint = restore_newest(self._inference.model, list_checkpoints(self._directories.model_dir))
+        checkpoint = restore_for_prediction(self._inference.model, list_checkpoints(self._directories.model_dir))
         train = self._config.train_config
         if checkpoint is not None:
             _log.info("going on from %s", checkpoint)
@@ -226,8 +225,8 @@ class Rounds:
             failure, result = str(error), TrainingResult(0, 0.0, None)
         train_s = time.monotonic() - started
         self._note_bad_images()
-        if self._should_stop() and not failure:
-            self._checkpoints.save()  # the next start finishes the round
+        if self._trainer.step < int(self._checkpoints.loop.round_end_step.numpy()) and not failure:
+            self._checkpoints.save()  # it was stopped; the next start finishes the round
             return
         seconds = {"records_s": records_s, "train_s": train_s}
         self._close_round(new_records, intake, result, seconds, failure)
@@ -235,7 +234,7 @@ class Rounds:
     def _open_round(self, new_records: list[Path]) -> int:
         """Note in the state of the loop where this round ends; a round that was interrupted goes on."""
         loop, newest = self._checkpoints.loop, record_number(new_records[-1])
-        if int(loop.open_record.numpy()) != newest or int(loop.round_end_step.numpy()) <= self._trainer.step:
+        if int(loop.open_record.numpy()) != newest:
             steps = self._options.steps_per_epoch
             if steps < 0:
                 steps = math.ceil(len(self._chosen) / self._config.train_config.batch_size)
@@ -252,8 +251,8 @@ class Rounds:
         return steps
 
     def _train(self, steps: int) -> TrainingResult:
-        progress = _RoundProgress(self, steps)
-        batches = iter(self._dataset)
+        progress = _RoundProgress(self, self._trainer.step, steps)
+        batches = self._summaries.watch(iter(self._dataset), self._trainer.step)
         return self._trainer.train(batches, steps, on_step=progress.on_step, should_stop=self._should_stop)
 
     def _close_round(
@@ -261,7 +260,8 @@ class Rounds:
     ) -> None:
         batches = sorted({*intake.batches, *_batches_in(new_records)})
         started = time.monotonic()
-        self._finish_records(new_records)
+        self._checkpoints.loop.round.assign_add(1)
+        self._save_as_trained(new_records)
         seconds["checkpoint_s"] = time.monotonic() - started
         started = time.monotonic()
         if not failure:
@@ -312,25 +312,30 @@ class Rounds:
             {"train_s": 0.0, "publish_s": 0.0},
         )
 
-    def _finish_records(self, records: list[Path]) -> None:
-        """Count the records as trained, durably."""
+    def _save_as_trained(self, records: list[Path]) -> None:
+        """Write a checkpoint that knows the records."""
         loop = self._checkpoints.loop
-        loop.round.assign_add(1)
         loop.trained_record.assign(record_number(records[-1]))
         loop.open_record.assign(0)
         self._checkpoints.save()
 
     def _evaluate(self, round_number: int) -> None:
         self.status.update(state="evaluating", reason="evaluating on the validation examples")
-        metrics = evaluate(self._inference, self._config, max_examples=self._options.eval_steps)
-        step = self._trainer.step
-        self._summaries.evaluation(step, metrics)
-        row = {"kind": "evaluation", "round": round_number, "step": step, "metrics": metrics, "time": time.time()}
-        project.append_jsonl(self._directories.metrics_path, [row])
+        row: dict[str, Any] = {"kind": "evaluation", "round": round_number, "step": self._trainer.step}
+        try:
+            row["metrics"] = evaluate(self._inference, self._config, max_examples=self._options.eval_steps)
+            self._summaries.evaluation(self._trainer.step, row["metrics"])
+        except (OdkerasError, tf.errors.OpError) as error:  # the training goes on all the same
+            row["failed"] = str(error)
+            _log.error("the evaluation failed: %s", error)
+        project.append_jsonl(self._directories.metrics_path, [{**row, "time": time.time()}])
 
     def _collect_garbage(self) -> None:
         keep = self._options.temp_files_num
-        apply_retention(self._directories.export_dir, keep, self._live_version())
+        try:
+            apply_retention(self._directories.export_dir, keep, self._live_version())
+        except OdkerasError as error:
+            _log.warning("old versions stay, since it is not known which one is served: %s", error)
         self._store.compact(keep)
 
     def _note_bad_images(self) -> None:
@@ -346,18 +351,17 @@ class Rounds:
 class _RoundProgress:
     """Listens to the steps of a round: status, summaries, and a checkpoint now and then."""
 
-    def __init__(self, rounds: Rounds, steps: int) -> None:
+    def __init__(self, rounds: Rounds, first_step: int, steps: int) -> None:
         self._rounds = rounds
-        self._done = 0
+        self._first_step = first_step
         self._steps = steps
         self._saved_s = time.monotonic()
 
     def on_step(self, report: StepReport) -> None:
-        rounds = self._rounds
-        self._done += 1
-        rounds.status.update(step=report.step, round_step=self._done, loss=report.loss)
+        rounds, done = self._rounds, report.step - self._first_step
+        rounds.status.update(step=report.step, round_step=done, loss=report.loss)
         rounds._summaries.step(report)
-        if time.monotonic() - self._saved_s > rounds._options.checkpoint_every_s and self._done < self._steps:
+        if time.monotonic() - self._saved_s > rounds._options.checkpoint_every_s and done < self._steps:
             rounds._checkpoints.save()
             self._saved_s = time.monotonic()
 
@@ -375,35 +379,22 @@ def _batches_in(records: list[Path]) -> list[str]:
 
 @contextlib.contextmanager
 def open_rounds(config: Any, label_map: LabelMap, directories: Project, **kwargs: Any) -> Iterator[Rounds]:
-    """`Rounds(...)` with the directories made and the model directory locked: one trainer at a time.
+    """`Rounds(...)` with the directories made and the model directory locked: one trainer at a time. An error in the
+    block gets into status.json.
 
     Raises:
         SetupError: another trainer has the model directory.
     """
     directories.create()
-    with _lock(directories.model_dir / "trainer.lock"):
-        for directory in (directories.export_dir, directories.model_dir):
+    with lock_model_dir(directories.model_dir):
+        for directory in (directories.data_dir, directories.export_dir, directories.model_dir):
             project.remove_stale_temporaries(directory, older_than_s=0.0)
+        project.remove_stale_temporaries(directories.inbox_dir)  # where hosts write meanwhile
         rounds = Rounds(config, label_map, directories, **kwargs)
         try:
             yield rounds
+        except Exception as error:
+            rounds.fail(str(error) if isinstance(error, OdkerasError) else f"{type(error).__name__}: {error}")
+            raise
         finally:
             rounds.close()
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held until the process ends, however it ends. A trainer that is just being stopped is waited for."""
-    with path.open("a+") as file:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise SetupError(
-                        f"another trainer is using {path.parent}; stop it, or name another --model-dir"
-                    ) from None
-                time.sleep(0.2)
-        yield

@@ -3,12 +3,15 @@ resume from."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import tensorflow as tf
 
-from odkeras.errors import CheckpointError
-from odkeras.model.checkpoint import restore_newest
+from odkeras.model.checkpoint import free_number, list_checkpoints, restore_newest, saved_averages, tidy_up
+from odkeras.project import TEMPORARY_PREFIX
+from odkeras.training.strategy import is_chief
 from odkeras.training.trainer import Trainer
 
 
@@ -35,7 +38,7 @@ class CheckpointStore:
 
     Args:
         trainer: what is saved; the model under `model`, the optimizer under `optimizer`, the global step under `step`.
-        model_dir: where to.
+        model_dir: where to. In a cluster every worker must save, but only the chief's checkpoint stays.
         max_to_keep: how many of the newest are kept; 0 or less keeps all.
     """
 
@@ -43,19 +46,30 @@ class CheckpointStore:
         with trainer.strategy.scope():
             self.loop = LoopState()
         self._trainer = trainer
+        self._model_dir = model_dir
+        self._writes = is_chief(trainer.strategy)
+        self._directory = model_dir if self._writes else model_dir / f"{TEMPORARY_PREFIX}worker-{os.getpid()}"
+        model_dir.mkdir(parents=True, exist_ok=True)
+        if self._writes:
+            tidy_up(model_dir)
         self._checkpoint = tf.train.Checkpoint(
             model=trainer.model, optimizer=trainer.optimizer, step=trainer.step_variable, loop=self.loop
         )
         self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(model_dir), max_to_keep if max_to_keep > 0 else None
+            self._checkpoint, str(self._directory), max_to_keep if max_to_keep > 0 else None
         )
 
     def save(self) -> str:
-        """Write a checkpoint, delete the oldest ones, return its path prefix."""
-        path = self._manager.save(checkpoint_number=self._trainer.step)
-        if path is None:
-            raise CheckpointError(f"no checkpoint could be written to {self._manager.directory}")
-        return str(path)
+        """Write a checkpoint, delete the oldest ones, return its path prefix.
+
+        Its number is the global step, or the next free one: none is ever written over, since a process that is killed
+        meanwhile would leave a mixture of two.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = str(self._manager.save(checkpoint_number=free_number(self._directory, self._trainer.step)))
+        if not self._writes:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        return path
 
     def restore(self) -> str | None:
         """Go on from the newest checkpoint that can be read; None when there is none.
@@ -63,9 +77,9 @@ class CheckpointStore:
         Raises:
             CheckpointError: there are checkpoints, but none fits this model.
         """
-        path = restore_newest(self._trainer.model, list(self._manager.checkpoints))
-        if path is not None:
-            self._checkpoint.restore(path).expect_partial()  # one of the API's own tools has no state of the loop
+        path = restore_newest(self._trainer.model, list_checkpoints(self._model_dir), whole=self._checkpoint)
+        if path is not None and not saved_averages(path):
+            self._trainer.start_averages()
         return path
 
 

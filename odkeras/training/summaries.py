@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,12 +22,14 @@ class TrainingSummaries:
     Args:
         model_dir: parent of the three.
         every_steps: write the scalars of every n-th step.
+        write: False for a worker that is not the chief, which writes nothing.
     """
 
-    def __init__(self, model_dir: Path, every_steps: int = 10) -> None:
+    def __init__(self, model_dir: Path, every_steps: int = 10, *, write: bool = True) -> None:
         self._every_steps = every_steps
         self._writers = {
-            name: tf.summary.create_file_writer(str(model_dir / name)) for name in ("train", "eval", "loop")
+            name: tf.summary.create_file_writer(str(model_dir / name)) if write else tf.summary.create_noop_writer()
+            for name in ("train", "eval", "loop")
         }
 
     def __enter__(self) -> TrainingSummaries:
@@ -56,9 +58,16 @@ class TrainingSummaries:
         """Speed of a round, without the step that traced."""
         self._scalars("train", {"steps_per_s": steps_per_s, "images_per_s": steps_per_s * batch_size}, step)
 
-    def images(self, step: int, batch: Batch) -> None:
-        """Training images with their boxes as the model sees them, after augmentation."""
-        features, labels = batch
+    def watch(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
+        """The same batches; images of the first one are written, with their boxes, as the model sees them after
+        augmentation."""
+        for number, batch in enumerate(batches):
+            if number == 0:
+                self._images(step, batch)
+            yield batch
+
+    def _images(self, step: int, batch: Batch) -> None:
+        features, labels = tf.nest.map_structure(_of_first_replica, batch)
         with self._writers["train"].as_default(step=step):
             tf.summary.image("training_examples", draw_boxes(features, labels), max_outputs=_MAX_IMAGES)
 
@@ -80,6 +89,10 @@ class TrainingSummaries:
         with self._writers[writer].as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
+
+
+def _of_first_replica(value: Any) -> tf.Tensor:
+    return value.values[0] if isinstance(value, tf.distribute.DistributedValues) else value
 
 
 def draw_boxes(features: Mapping[str, tf.Tensor], labels: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from odkeras.model.weights import copy_weights, named_variables, snapshot
 _TOTAL_LOSS = "Loss/total_loss"
 _SNAPSHOT_EVERY_STEPS = 50
 _MAX_RESTORES = 3
+_RECENT_LOSSES = 20
 
 Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
@@ -58,7 +60,7 @@ class TrainingResult:
     """What a call of `Trainer.train` did.
 
     Args:
-        steps: steps taken (fewer than asked for when stopped).
+        steps: steps taken (fewer than asked for when stopped), without those that were undone.
         seconds: time in steps; the first one of the process, which traces, included.
         loss: mean total loss of the last steps (at most 20), None when none was taken.
     """
@@ -109,6 +111,11 @@ class Trainer:
         """Take the model's weights from another model of the same configuration."""
         with self.strategy.scope():
             copy_weights(weights, self.variables)
+        self.start_averages()
+
+    def start_averages(self) -> None:
+        """Begin the moving averages, if there are any, with the weights as they are."""
+        with self.strategy.scope():
             for variable, average in self._averages():
                 average.assign(variable)
 
@@ -121,6 +128,11 @@ class Trainer:
         if not self.config.train_config.optimizer.use_moving_average:
             return []
         return [(variable, self.optimizer.get_slot(variable, "average")) for variable in self.model.trainable_variables]
+
+    def optimizer_variables(self) -> dict[str, tf.Variable]:
+        """What the optimizer remembers from step to step: momentum, moving averages, its own count of steps."""
+        kept = [*self.optimizer.weights, *(average for _, average in self._averages())]
+        return {f"optimizer/{number}": variable for number, variable in enumerate(kept)}
 
     def trace(self, element_spec: Any) -> None:
         """Trace the step for batches of this kind, ahead of the first batch."""
@@ -144,26 +156,22 @@ class Trainer:
         with the next batch.
 
         Raises:
-            TrainingError: the loss stays non-finite, or the batches end.
+            TrainingError: the loss stays non-finite, or the batches end or cannot be read.
         """
-        started = time.monotonic()
+        started, first = time.monotonic(), self.step
         self.bad_images.clear()
         watch = _LossWatch(self)
-        losses: list[float] = []
-        while len(losses) < steps and not should_stop():
+        losses: deque[float] = deque(maxlen=_RECENT_LOSSES)
+        while self.step < first + steps and not should_stop():
             report = self._take_step(batches, watch)
             if report is not None:
                 losses.append(report.loss)
                 on_step(report)
-        recent = losses[-20:]
-        mean = sum(recent) / len(recent) if recent else None
-        return TrainingResult(len(losses), time.monotonic() - started, mean)
+        mean = sum(losses) / len(losses) if losses else None
+        return TrainingResult(self.step - first, time.monotonic() - started, mean)
 
     def _take_step(self, batches: Iterator[Batch], watch: _LossWatch) -> StepReport | None:
-        try:
-            features, labels = next(batches)
-        except StopIteration:
-            raise TrainingError("there are no more examples to train on") from None
+        features, labels = _next_of(batches)
         if self._step_function is None:
             self.trace(_spec_of((features, labels)))
         outputs = {name: float(value) for name, value in self._step_function(features, labels).items()}
@@ -203,7 +211,8 @@ class Trainer:
         unstacked = model_lib.unstack_batch(
             labels, unpad_groundtruth_tensors=self.config.train_config.unpad_groundtruth_tensors
         )
-        model_lib.provide_groundtruth(self.model, unstacked, training_step=self.step_variable)
+        step = tf.convert_to_tensor(self.step_variable)  # the model would track the variable, and save it as its own
+        model_lib.provide_groundtruth(self.model, unstacked, training_step=step)
         fields = standard_fields.InputDataFields
         shapes = features[fields.true_image_shape]
         predictions = self.model.predict(features[fields.image], shapes, **self.model.get_side_inputs(features))
@@ -217,11 +226,12 @@ class Trainer:
 
 
 class _LossWatch:
-    """Keeps the last good weights of a training call and brings them back after a non-finite step."""
+    """Keeps the last good weights of a training call and brings them back after a non-finite step; the optimizer's
+    too, in whose momentum a NaN would stay."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._state = {**named_variables(trainer.model), **_prefixed("optimizer", named_variables(trainer.optimizer))}
+        self._state = {**trainer.variables, **trainer.optimizer_variables()}
         self._good = snapshot(self._state)
         self._good_step = trainer.step
         self._since_snapshot = 0
@@ -250,9 +260,9 @@ class _LossWatch:
         self._restores += 1
         if self._restores >= _MAX_RESTORES:
             raise TrainingError(
-                f"the loss was not finite {self._restores} times in a row, the last time at step {step}; the weights "
-                f"of step {self._good_step} are kept. Lower the learning rate, set gradient_clipping_by_norm, or look "
-                "at the named images"
+                f"the loss was not finite {self._restores} times in less than {_SNAPSHOT_EVERY_STEPS} steps, the last "
+                f"time at step {step}; the weights of step {self._good_step} are kept. Lower the learning rate, set "
+                "gradient_clipping_by_norm, or look at the images that the log names"
             )
 
 
@@ -286,8 +296,13 @@ def _needs_autograph(model_config: Any) -> bool:
     return model_config.HasField("center_net") and model_config.center_net.HasField("deepmac_mask_estimation")
 
 
-def _prefixed(prefix: str, variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:
-    return {f"{prefix}/{path}": variable for path, variable in variables.items()}
+def _next_of(batches: Iterator[Batch]) -> Batch:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise TrainingError("there are no more examples to train on") from None
+    except tf.errors.OpError as error:
+        raise TrainingError(f"a batch of examples cannot be read: {error.message}") from error
 
 
 def _spec_of(batch: Batch) -> Any:
