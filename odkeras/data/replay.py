@@ -6,6 +6,7 @@ memory, so that it does not grow with the images.
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -136,9 +137,8 @@ class ReplayStore:
 
     def _offer(self, example: StoredExample) -> None:
         known = self._examples.get(example.image_id)
-        if (known is None or example.batch >= known.batch) and self._withdrawn.get(
-            example.image_id, ""
-        ) < example.batch:
+        withdrawn = self._withdrawn.get(example.image_id)
+        if (known is None or example.batch >= known.batch) and (withdrawn is None or example.batch > withdrawn):
             self._examples[example.image_id] = example
 
 
@@ -156,10 +156,11 @@ def index_record(path: Path) -> list[StoredExample]:
 
 
 def _scan(path: Path, file: BinaryIO) -> Iterator[StoredExample]:
+    size = os.fstat(file.fileno()).st_size  # a damaged length may be larger than the memory
     while header := file.read(_LENGTH.size + _CHECKSUM_SIZE):
         offset = file.tell()
         length = _LENGTH.unpack(header[: _LENGTH.size])[0] if len(header) == _LENGTH.size + _CHECKSUM_SIZE else -1
-        data = file.read(length) if 0 <= length < 1 << 40 else b""
+        data = file.read(length) if 0 <= length <= size - offset else b""
         if len(data) != length or len(file.read(_CHECKSUM_SIZE)) != _CHECKSUM_SIZE:
             raise RecordError(f"{path} is damaged at byte {offset}; move it away to go on without its examples")
         image_id, batch = _identity(data, path)
@@ -171,7 +172,8 @@ def _identity(data: bytes, path: Path) -> tuple[str, str]:
         features = tf.train.Example.FromString(data).features.feature
     except Exception as error:  # protobuf's DecodeError has no stable home
         raise RecordError(f"{path} holds something else than tf.train.Example: {error}") from error
-    return _text(features, "image/source_id"), _text(features, records.BATCH_FEATURE)
+    image_id = _text(features, "image/source_id") or records.annotation_from_example(data).image_id
+    return image_id, _text(features, records.BATCH_FEATURE)
 
 
 def _text(features: tf.train.Features, name: str) -> str:

@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from odkeras.data import records
+from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
+from odkeras.errors import RecordError
+from odkeras.labels import LabelMap
+from odkeras.project import Project, append_jsonl, read_jsonl
+from odkeras.tasks import Annotation
+
+pytestmark = pytest.mark.integration
+
+Place = tuple[str, str]
+
+
+def example(image_id: str, batch: str, size: int = 40) -> bytes:
+    """A serialized example whose picture tells which answer it is of."""
+    picture = f"{image_id} of {batch} ".encode().ljust(size, b".")
+    features = {"image/source_id": image_id.encode(), records.BATCH_FEATURE: batch.encode(), "image/encoded": picture}
+    return tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in features.items()
+            }
+        )
+    ).SerializeToString()
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Project:
+    made = Project(tmp_path / "data", tmp_path / "model", tmp_path / "export")
+    made.create()
+    return made
+
+
+def write(directories: Project, number: int, *places: Place) -> Path:
+    path = directories.data_dir / f"{number}_train.record"
+    records.write_records(path, [example(*place) for place in places])
+    return path
+
+
+def loaded(directories: Project) -> ReplayStore:
+    store = ReplayStore(directories)
+    store.load()
+    return store
+
+
+def places(store: ReplayStore) -> list[Place]:
+    """(image, batch) of what counts; what is read must be the example itself."""
+    for each in store.examples():
+        assert each.read().startswith(b"\n") and f"{each.image_id} of {each.batch} ".encode() in each.read()
+    return [(each.image_id, each.batch) for each in store.examples()]
+
+
+class TestWhatCounts:
+    def test_nothing_yet(self, directories: Project) -> None:
+        store = loaded(directories)
+        assert (len(store), store.examples(), store.batches) == (0, [], set())
+
+    def test_the_latest_answer_about_an_image(self, directories: Project) -> None:
+        write(directories, 5, ("a", "b1"), ("b", "b1"), ("c", "b1"))
+        write(directories, 10, ("b", "b2"), ("d", "b2"))  # after 5, although "10" sorts before "5"
+        store = loaded(directories)
+        assert places(store) == [("a", "b1"), ("c", "b1"), ("b", "b2"), ("d", "b2")]
+        assert len(store) == 4
+        assert store.batches == {"b1", "b2"}
+
+    def test_the_later_batch_wins_wherever_it_lies(self, directories: Project) -> None:
+        write(directories, 1, ("a", "b9"))
+        write(directories, 2, ("a", "b3"))
+        assert places(loaded(directories)) == [("a", "b9")]
+
+    def test_a_record_that_was_just_written(self, directories: Project) -> None:
+        store = loaded(directories)
+        store.add_record(write(directories, 1, ("a", "b1")))
+        store.add_record(write(directories, 2, ("a", "b2")))
+        assert places(store) == [("a", "b2")]
+
+    def test_some_files_only(self, directories: Project) -> None:
+        first = write(directories, 1, ("a", "b1"), ("b", "b1"))
+        second = write(directories, 2, ("b", "b2"))
+        store = loaded(directories)
+        assert [each.image_id for each in store.examples(only={first})] == ["a"]  # "b" counts in the second alone
+        assert [each.image_id for each in store.examples(only={second})] == ["b"]
+        assert store.examples(only=set()) == []
+
+    def test_names_in_any_script(self, directories: Project) -> None:
+        write(directories, 1, ("Straße \N{SNOWMAN}", "b1"))
+        assert places(loaded(directories)) == [("Straße \N{SNOWMAN}", "b1")]
+
+
+class TestWithdrawal:
+    def test_a_later_reject_takes_an_image_out(self, directories: Project) -> None:
+        write(directories, 1, ("a", "b1"), ("b", "b1"))
+        store = loaded(directories)
+        store.withdraw({"a": "b2"})
+        assert places(store) == places(loaded(directories)) == [("b", "b1")]
+
+    def test_a_later_accept_brings_it_back(self, directories: Project) -> None:
+        write(directories, 1, ("a", "b1"))
+        store = loaded(directories)
+        store.withdraw({"a": "b2"})
+        store.add_record(write(directories, 2, ("a", "b3")))
+        assert places(store) == places(loaded(directories)) == [("a", "b3")]
+
+    def test_an_earlier_reject_does_not_matter(self, directories: Project) -> None:
+        store = loaded(directories)
+        store.withdraw({"a": "b1"})
+        store.add_record(write(directories, 1, ("a", "b2")))
+        store.withdraw({"a": "b1"})  # the batch is read again after a crash
+        assert places(store) == places(loaded(directories)) == [("a", "b2")]
+
+    def test_it_is_noted_once(self, directories: Project) -> None:
+        store = loaded(directories)
+        for _ in range(2):
+            store.withdraw({"a": "b1", "b": "b1"})
+        loaded(directories).withdraw({"a": "b1"})
+        assert read_jsonl(directories.withdrawn_path) == [
+            {"image_id": "a", "batch": "b1"},
+            {"image_id": "b", "batch": "b1"},
+        ]
+
+    def test_the_latest_note_holds_in_whatever_order_they_stand(self, directories: Project) -> None:
+        append_jsonl(directories.withdrawn_path, [{"image_id": "a", "batch": name} for name in ("b3", "b1")])
+        write(directories, 1, ("a", "b2"))
+        assert places(loaded(directories)) == []
+
+    def test_a_torn_last_line_is_left_out(self, directories: Project) -> None:
+        directories.withdrawn_path.write_text('{"image_id": "a", "batch": "b2"}\n{"image_id": "b", "ba')
+        write(directories, 1, ("a", "b1"), ("b", "b1"))
+        assert places(loaded(directories)) == [("b", "b1")]
+
+
+class TestCompaction:
+    def test_what_counts_moves_and_nothing_else(self, directories: Project) -> None:
+        first = write(directories, 1, ("a", "b1"), ("b", "b1"), ("c", "b1"))
+        second = write(directories, 2, ("b", "b2"), ("d", "b2"))
+        third = write(directories, 3, ("c", "b3"), ("e", "b3"))
+        store = loaded(directories)
+        store.withdraw({"d": "b4"})
+        before = {each.image_id: each.read() for each in store.examples()}
+        assert store.compact(1) == [first, second]
+        assert directories.train_records() == [third]
+        moved = index_record(directories.replay_record)
+        assert [(each.image_id, each.batch) for each in moved] == [("a", "b1"), ("b", "b2")]
+        for now in (store, loaded(directories)):
+            assert {each.image_id: each.read() for each in now.examples()} == before
+            assert {each.path for each in now.examples()} == {directories.replay_record, third}
+        assert list(records.read_records(directories.replay_record)) == [before["a"], before["b"]]
+
+    def test_again_and_again(self, directories: Project) -> None:
+        store = loaded(directories)
+        for number in range(1, 8):
+            store.add_record(write(directories, number, (f"i{number}", f"b{number}"), ("always", f"b{number}")))
+            store.compact(2)
+        expected = [*((f"i{number}", f"b{number}") for number in range(1, 7)), ("always", "b7"), ("i7", "b7")]
+        assert places(store) == places(loaded(directories)) == expected
+        assert [path.name for path in directories.train_records()] == ["6_train.record", "7_train.record"]
+        assert len(index_record(directories.replay_record)) == 5
+
+    @pytest.mark.parametrize("keep", [0, -1, 2, 5])
+    def test_nothing_leaves(self, directories: Project, keep: int) -> None:
+        write(directories, 1, ("a", "b1"))
+        write(directories, 2, ("b", "b2"))
+        assert loaded(directories).compact(keep) == []
+        assert len(directories.train_records()) == 2
+        assert not directories.replay_record.exists()
+
+    def test_nothing_that_leaves_counts(self, directories: Project) -> None:
+        write(directories, 1, ("a", "b1"))
+        write(directories, 2, ("a", "b2"))
+        store = loaded(directories)
+        store.compact(1)
+        assert directories.replay_record.read_bytes() == b""
+        assert places(store) == places(loaded(directories)) == [("a", "b2")]
+
+    def test_a_withdrawn_image_leaves_the_replay_record_too(self, directories: Project) -> None:
+        write(directories, 1, ("a", "b1"), ("b", "b1"))
+        for number in (2, 3):
+            write(directories, number, (f"i{number}", f"b{number}"))
+        store = loaded(directories)
+        store.compact(2)
+        store.withdraw({"a": "b4"})
+        store.compact(1)
+        assert [each.image_id for each in index_record(directories.replay_record)] == ["b", "i2"]
+
+    def test_a_crash_before_the_old_records_are_deleted(
+        self, directories: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(directories, 1, ("a", "b1"), ("b", "b1"))
+        write(directories, 2, ("b", "b2"))
+        store = loaded(directories)
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", killed)
+            with pytest.raises(KeyboardInterrupt):
+                store.compact(1)
+        assert len(directories.train_records()) == 2
+        again = loaded(directories)
+        assert places(again) == [("a", "b1"), ("b", "b2")]
+        again.compact(1)
+        assert places(again) == places(loaded(directories)) == [("a", "b1"), ("b", "b2")]
+
+    def test_a_crash_between_two_deletions(self, directories: Project) -> None:
+        """The newest of an image's answers moved, and its record is gone; an older record is still there."""
+        first = write(directories, 1, ("a", "b1"))
+        data = first.read_bytes()
+        write(directories, 2, ("a", "b2"))
+        write(directories, 3, ("c", "b3"))
+        loaded(directories).compact(1)
+        first.write_bytes(data)
+        again = loaded(directories)
+        assert places(again) == [("a", "b2"), ("c", "b3")]
+        again.compact(1)
+        assert places(again) == places(loaded(directories)) == [("a", "b2"), ("c", "b3")]
+
+    def test_a_full_disk_leaves_everything_as_it_was(
+        self, directories: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(directories, 1, ("a", "b1"))
+        write(directories, 2, ("b", "b2"))
+        store = loaded(directories)
+
+        def full(self: Path, target: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", full)
+            with pytest.raises(RecordError, match=r"cannot write .*replay\.record: No space left on device"):
+                store.compact(1)
+        assert places(store) == places(loaded(directories)) == [("a", "b1"), ("b", "b2")]
+
+
+class TestPositions:
+    def test_they_are_where_tensorflow_reads(self, directories: Project) -> None:
+        path = directories.data_dir / "1_train.record"
+        written = [example(f"i{number}", "b1", size) for number, size in enumerate([1, 200, 70_000])]
+        records.write_records(path, written)
+        assert [each.read() for each in index_record(path)] == written == list(records.read_records(path))
+
+    def test_no_file_has_no_examples(self, tmp_path: Path) -> None:
+        assert index_record(tmp_path / "missing.record") == []
+
+    @pytest.mark.parametrize("missing", [1, 3, 4, 5, 50])  # in the last checksum, at its start, in the example
+    def test_a_record_that_was_cut_off(self, directories: Project, missing: int) -> None:
+        path = write(directories, 1, ("a", "b1"), ("b", "b1"))
+        second = index_record(path)[1].offset
+        path.write_bytes(path.read_bytes()[:-missing])
+        with pytest.raises(RecordError, match=rf"1_train\.record is damaged at byte {second}; move it away"):
+            loaded(directories)
+
+    def test_a_record_that_was_cut_off_in_a_header(self, directories: Project) -> None:
+        path = write(directories, 1, ("a", "b1"), ("b", "b1"))
+        end = index_record(path)[1].offset - 12
+        path.write_bytes(path.read_bytes()[: end + 7])
+        with pytest.raises(RecordError, match=rf"is damaged at byte {end + 7}"):
+            index_record(path)
+
+    @pytest.mark.parametrize("length", [1 << 39, 1 << 41, (1 << 64) - 1])
+    def test_a_length_that_cannot_be(self, directories: Project, length: int) -> None:
+        """A damaged length of some hundred gigabytes was read in one piece: MemoryError instead of RecordError."""
+        path = write(directories, 1, ("a", "b1"))
+        path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+        with pytest.raises(RecordError, match=r"is damaged at byte 12"):
+            index_record(path)
+
+    def test_something_else_than_a_record(self, directories: Project) -> None:
+        path = directories.replay_record
+        path.write_text("path,xmin,ymin,xmax,ymax,label\nraccoon-1.jpg,81,88,522,408,raccoon\n")
+        with pytest.raises(RecordError, match=r"replay\.record is damaged at byte 12; move it away"):
+            loaded(directories)
+
+    def test_something_else_than_examples(self, directories: Project) -> None:
+        path = directories.data_dir / "1_train.record"
+        records.write_records(path, [b"neither example nor message \xff"])
+        with pytest.raises(RecordError, match=r"1_train\.record holds something else than tf\.train\.Example"):
+            loaded(directories)
+
+    def test_examples_of_another_tool(self, directories: Project) -> None:
+        """They have no batch, so they are older than every answer; they did not count at all."""
+        foreign = [tf.train.Example() for _ in range(2)]
+        for name, each in zip((b"a", b"b"), foreign, strict=True):
+            each.features.feature["image/source_id"].bytes_list.value.append(name)
+        path = directories.data_dir / "1_train.record"
+        records.write_records(path, [each.SerializeToString() for each in foreign])
+        write(directories, 2, ("b", "b1"))
+        store = loaded(directories)
+        assert [(each.image_id, each.batch) for each in store.examples()] == [("a", ""), ("b", "b1")]
+        store.withdraw({"a": "b2"})
+        assert places(store) == places(loaded(directories)) == [("b", "b1")]
+
+    def test_examples_without_an_image_s_name(
+        self, directories: Project, annotations: dict[str, Annotation], label_map: LabelMap
+    ) -> None:
+        """All of them were taken for one image, so that only the last one counted."""
+        foreign = []
+        for annotation in annotations.values():
+            example = records.example_from_annotation(annotation, label_map)
+            del example.features.feature["image/source_id"]
+            foreign.append(example.SerializeToString())
+        records.write_records(directories.data_dir / "1_train.record", foreign)
+        ids = {each.image_id for each in loaded(directories).examples()}
+        assert ids == {annotation.image_id for annotation in annotations.values()}
+
+    def test_a_record_that_went_or_shrank(self, directories: Project) -> None:
+        path = write(directories, 1, ("a", "b1"))
+        (stored,) = index_record(path)
+        path.write_bytes(path.read_bytes()[:30])
+        with pytest.raises(RecordError, match=rf"should have {stored.length} bytes; it has 18"):
+            stored.read()
+        path.unlink()
+        with pytest.raises(RecordError, match=r"cannot read .*1_train\.record: No such file"):
+            stored.read()
+
+
+class TestShuffling:
+    @pytest.fixture
+    def stored(self, directories: Project) -> list[StoredExample]:
+        return index_record(write(directories, 1, *((f"i{number}", "b1") for number in range(12))))
+
+    def test_every_example_once_per_pass(self, stored: list[StoredExample]) -> None:
+        stream = shuffled_forever(stored)
+        passes = [list(itertools.islice(stream, len(stored))) for _ in range(3)]
+        for one in passes:
+            assert sorted(one) == sorted(each.read() for each in stored)
+        assert len({tuple(one) for one in passes}) == 3
+
+    def test_a_seed_gives_the_same_order(self, stored: list[StoredExample]) -> None:
+        def first(seed: int | None) -> list[bytes]:
+            return list(itertools.islice(shuffled_forever(stored, seed), 30))
+
+        assert first(1) == first(1) != first(2)
+
+    def test_the_argument_stays_as_it_was(self, stored: list[StoredExample]) -> None:
+        before = list(stored)
+        next(shuffled_forever(stored, 1))
+        assert stored == before
+
+    def test_nothing_ends_at_once(self) -> None:
+        stream: Iterator[bytes] = shuffled_forever([])
+        assert list(stream) == []
