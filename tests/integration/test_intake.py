@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import draw_pixels, encode
+
+from odkeras import inbox
+from odkeras import project as rules
+from odkeras.boxes import Groundtruth
+from odkeras.data import intake, records, replay
+from odkeras.data.intake import Intake, record_number, take_batches
+from odkeras.data.replay import ReplayStore, index_record
+from odkeras.errors import InboxError, RecordError
+from odkeras.images import encode_image
+from odkeras.inbox import list_batches, put_batch
+from odkeras.project import Project, read_jsonl
+from odkeras.tasks import Annotation
+from tests.fixtures_training import LABEL_MAP, Answer, answer
+
+pytestmark = pytest.mark.integration
+
+
+class Data:
+    """A data directory, as a trainer process that was just started sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.directories = Project(folder / "data", folder / "model", folder / "export")
+        self.directories.create()
+
+    def put(self, *answers: Answer) -> str:
+        return put_batch(self.directories.inbox_dir, answers).name
+
+    def take(self, store: ReplayStore | None = None, **options: Any) -> Intake:
+        return take_batches(self.directories, self.store() if store is None else store, LABEL_MAP, **options)
+
+    def store(self) -> ReplayStore:
+        store = ReplayStore(self.directories)
+        store.load()
+        return store
+
+    def counting(self) -> dict[str, str]:
+        """Image to batch of what is trained on."""
+        return {each.image_id: each.batch for each in self.store().examples()}
+
+    def on_disk(self) -> list[tuple[str, str]]:
+        """(image, batch) of all examples in all records."""
+        found = [each for path in self.directories.train_records() for each in index_record(path)]
+        return sorted((each.image_id, each.batch) for each in found)
+
+    def inbox(self) -> list[Path]:
+        return list_batches(self.directories.inbox_dir)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    return Data(tmp_path)
+
+
+def span(label: str, *corners: float) -> dict[str, Any]:
+    x1, y1, x2, y2 = corners
+    return {"label": label, "points": [[x1, y1], [x1, y2], [x2, y2], [x2, y1]]}
+
+
+class TestOneRecord:
+    def test_from_several_batches(self, data: Data, shapes: list[Annotation]) -> None:
+        first = data.put(answer(shapes[0]), answer(shapes[1]))
+        second = data.put(answer(shapes[2]))
+        found = data.take(clock=lambda: 1_700_000_000.9)
+        record = data.directories.data_dir / "1700000000_train.record"
+        assert found == Intake(batches=(first, second), record=record, accepted=3)
+        read = [records.annotation_from_example(example) for example in records.read_records(record)]
+        assert [each.batch for each in read] == [first, first, second]
+        for given, got in zip(shapes, read, strict=False):
+            assert (got.image.data, got.image_id, got.file) == (given.image.data, given.image_id, given.file)
+            np.testing.assert_allclose(got.groundtruth.boxes, given.groundtruth.boxes, atol=1e-6)
+            assert got.groundtruth.classes.tolist() == given.groundtruth.classes.tolist()
+        assert data.inbox() == []
+        assert rules.read_jsonl(data.directories.rejected_path) == []
+
+    def test_the_store_knows_it_at_once(self, data: Data, shapes: list[Annotation]) -> None:
+        store = data.store()
+        batch = data.put(answer(shapes[0]))
+        data.take(store)
+        assert [(each.image_id, each.batch) for each in store.examples()] == [(shapes[0].image_id, batch)]
+
+    def test_nothing_waits(self, data: Data) -> None:
+        assert data.take() == Intake()
+        assert data.directories.train_records() == []
+
+    def test_the_latest_answer_about_an_image(self, data: Data, shapes: list[Annotation]) -> None:
+        image_id = shapes[0].image_id
+        data.put(answer(shapes[0]))
+        last = data.put({**answer(shapes[0]), "spans": []})
+        found = data.take()
+        assert (found.accepted, data.on_disk()) == (1, [(image_id, last)])
+
+    def test_accepted_without_boxes_is_a_negative_example(self, data: Data, shapes: list[Annotation]) -> None:
+        data.put({**answer(shapes[0]), "spans": []})
+        found = data.take()
+        assert (found.accepted, found.unusable, found.problems) == (1, 0, ())
+        assert found.record is not None
+        (example,) = records.read_records(found.record)
+        assert len(records.annotation_from_example(example).groundtruth) == 0
+
+    def test_numbers_increase_although_the_clock_goes_back(self, data: Data, shapes: list[Annotation]) -> None:
+        numbers = []
+        for shape, now_s in zip(shapes, [2000.0, 1000.0, 1500.0, 2001.0, 3000.0], strict=False):
+            data.put(answer(shape))
+            record = data.take(clock=lambda now_s=now_s: now_s).record
+            assert record is not None
+            numbers.append(record_number(record))
+        assert numbers == [2000, 2001, 2002, 2003, 3000]
+        assert [record_number(path) for path in data.directories.train_records()] == numbers
+
+    def test_its_number_is_larger_than_the_last_round_s(self, data: Data, shapes: list[Annotation]) -> None:
+        data.put(answer(shapes[0]))
+        found = data.take(after_record=5000, clock=lambda: 1000.0)
+        assert found.record is not None and record_number(found.record) == 5001
+
+    def test_a_project_deep_below(self, tmp_path: Path, shapes: list[Annotation]) -> None:
+        data = Data(tmp_path / "Straße mit Leerzeichen" / "2_train.record")
+        data.put(answer(shapes[0]))
+        assert data.take().accepted == 1
+
+
+class TestWithdrawals:
+    @pytest.mark.parametrize("decision", ["reject", "ignore"])
+    def test_a_batch_of_them_leaves_no_record(self, data: Data, shapes: list[Annotation], decision: str) -> None:
+        data.put(answer(shapes[0]), answer(shapes[1]))
+        data.take()
+        batch = data.put(answer(shapes[0], decision))
+        found = data.take()
+        assert found == Intake(batches=(batch,), withdrawn=1)
+        assert len(data.directories.train_records()) == 1
+        assert list(data.counting()) == [shapes[1].image_id]
+        assert data.inbox() == []
+
+    def test_a_later_accept_brings_an_image_back(self, data: Data, shapes: list[Annotation]) -> None:
+        data.put(answer(shapes[0]))
+        data.put(answer(shapes[0], "reject"))
+        assert data.take().accepted == 0
+        last = data.put(answer(shapes[0]))
+        assert data.take().accepted == 1
+        assert data.counting() == {shapes[0].image_id: last}
+
+    @pytest.mark.parametrize("decisions", [("accept", "reject"), ("reject", "accept"), ("accept", "reject", "accept")])
+    def test_the_last_answer_of_one_batch(
+        self, data: Data, shapes: list[Annotation], decisions: tuple[str, ...]
+    ) -> None:
+        data.put(*(answer(shapes[0], decision) for decision in decisions))
+        found = data.take()
+        accepted = decisions[-1] == "accept"
+        assert (found.accepted, found.withdrawn, found.record is not None) == (accepted, not accepted, accepted)
+        assert list(data.counting()) == [shapes[0].image_id] * accepted
+
+
+class TestUnusableAnswers:
+    def test_they_are_kept_with_their_reason(self, data: Data, shapes: list[Annotation]) -> None:
+        broken = {**answer(shapes[1]), "image": "data:image/jpeg;base64,AAAA"}
+        unknown = {**answer(shapes[2]), "answer": "perhaps"}
+        batch = data.put(answer(shapes[0]), broken, unknown)
+        found = data.take()
+        assert (found.accepted, found.unusable) == (1, 2)
+        rows = read_jsonl(data.directories.rejected_path)
+        assert [(row["batch"], row["number"], row["answer"]) for row in rows] == [
+            (batch, 2, broken),
+            (batch, 3, unknown),
+        ]
+        assert rows[1]["reason"].endswith("answer must be 'accept', 'reject' or 'ignore'; got 'perhaps'")
+        assert shapes[1].file in rows[0]["reason"]
+        assert list(data.counting()) == [shapes[0].image_id]
+
+    def test_a_line_that_is_not_json(self, data: Data, shapes: list[Annotation]) -> None:
+        path = data.directories.inbox_dir / "00000000000000000001-dropped-by-hand.jsonl"
+        path.write_text(json.dumps(answer(shapes[0])) + "\nnot json\n")
+        assert data.take().unusable == 1
+        (row,) = read_jsonl(data.directories.rejected_path)
+        assert row["reason"].startswith(f"{path.name}:2: not JSON")
+        assert (row["number"], row["answer"]) == (2, None)
+
+    def test_a_batch_of_them_leaves_no_record(self, data: Data, shapes: list[Annotation]) -> None:
+        batch = data.put({"answer": "accept"})
+        assert data.take() == Intake(batches=(batch,), unusable=1)
+        assert (data.inbox(), data.directories.train_records()) == ([], [])
+
+    def test_none_is_noted_twice(self, data: Data) -> None:
+        """After a crash the same batch is read again."""
+        batch = data.put({"answer": "accept"}, {"answer": "maybe"})
+        waiting = data.inbox()[0].read_bytes()
+        for _ in range(3):
+            (data.directories.inbox_dir / batch).write_bytes(waiting)
+            data.take()
+        assert [(row["batch"], row["number"]) for row in read_jsonl(data.directories.rejected_path)] == [
+            (batch, 1),
+            (batch, 2),
+        ]
+
+    def test_an_image_with_too_many_pixels(self, data: Data) -> None:
+        """`max_pixels` reaches the images; this one is not among those that this process read before."""
+        image = encode_image(encode(draw_pixels(seed=77), "PNG"), source="large.png")
+        stranger = Annotation(image, Groundtruth.empty(), image.image_id, "large.png")
+        data.put({**answer(stranger), "image_id": "other"})
+        found = data.take(max_pixels=1000)
+        assert (found.accepted, found.unusable) == (0, 1)
+
+    @pytest.mark.parametrize(
+        ("bad", "problem"),
+        [
+            (span("hexagon", 10, 10, 40, 40), "label 'hexagon' is not in the label map"),
+            (span("circle", float("nan"), 10, 40, 40), "coordinates must be finite numbers; got nan"),
+            (span("circle", 20, 20, 20, 40), "'circle' has no area inside the image"),
+            (span("circle", -50, 10, -5, 40), "'circle' has no area inside the image"),
+            ({"label": "circle", "x": 1, "y": 1, "width": None, "height": 4}, "must be finite numbers; got None"),
+            ({"points": [[1, 1], [9, 9]]}, "it has no label"),
+        ],
+        ids=["unknown label", "NaN", "zero area", "outside", "null", "no label"],
+    )
+    def test_a_box_that_cannot_be_used_is_reported(
+        self, data: Data, shapes: list[Annotation], bad: dict[str, Any], problem: str
+    ) -> None:
+        good = span("circle", 10, 10, 40, 40)
+        data.put({**answer(shapes[0]), "spans": [good, bad]})
+        data.put({**answer(shapes[1]), "spans": [bad]})
+        found = data.take()
+        assert (found.accepted, found.unusable) == (1, 1)
+        (told,) = found.problems
+        assert told.startswith(f"{shapes[0].file}: span 2: ") and problem in told
+        assert found.record is not None
+        (example,) = records.read_records(found.record)
+        assert len(records.annotation_from_example(example).groundtruth) == 1
+        (row,) = read_jsonl(data.directories.rejected_path)  # as a negative example it would teach a wrong thing
+        assert "none of its 1 spans is usable" in row["reason"] and problem in row["reason"]
+
+
+class TestFailures:
+    def test_a_batch_that_cannot_be_read(
+        self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data.put(answer(shapes[0]))
+
+        def fail(path: Path) -> bytes:
+            raise PermissionError(13, "Permission denied")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_bytes", fail)
+            with pytest.raises(InboxError, match=r"cannot read the batch .*: Permission denied"):
+                take_batches(data.directories, ReplayStore(data.directories), LABEL_MAP)
+        assert len(data.inbox()) == 1
+
+    def test_a_full_disk(self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch) -> None:
+        batch = data.put(answer(shapes[0]))
+
+        def full(path: Path, target: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", full)
+            with pytest.raises(RecordError, match=r"_train\.record: No space left on device"):
+                data.take()
+        assert [path.name for path in data.inbox()] == [batch]
+        assert data.take().accepted == 1
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as one process can feel it."""
+
+
+class CrashPoint:
+    """Raises at the first, second, ... call of a function, before or after its work; later calls go through."""
+
+    def __init__(self, owner: Any, name: str, *, call: int, after: bool) -> None:
+        self.owner, self.name, self._call, self._after = owner, name, call, after
+        self._works = getattr(owner, name)
+        self.calls = 0
+
+    def install(self, patched: pytest.MonkeyPatch) -> None:
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            if self.calls != self._call:
+                return self._works(*args, **kwargs)
+            if self._after:
+                result = self._works(*args, **kwargs)
+                _ = list(result) if inspect.isgenerator(result) else None
+            raise Killed
+
+        patched.setattr(self.owner, self.name, replacement)
+
+
+# What take_batches calls, in its order, each with the number of its calls for the batches below.
+STEPS: list[tuple[Any, str, int]] = [
+    (inbox, "read_batch", 4),
+    (intake, "_note_rejected", 1),
+    (rules, "append_jsonl", 1),
+    (ReplayStore, "withdraw", 1),
+    (replay, "append_jsonl", 1),
+    (intake, "_write_record", 1),
+    (records, "write_records", 1),
+    (rules, "sync_to_disk", 2),  # of the record, and of its name
+    (Path, "replace", 1),
+    (ReplayStore, "add_record", 1),
+    (Path, "unlink", 4),
+]
+CRASHES = [
+    pytest.param(owner, name, call, after, id=f"{'after' if after else 'before'} {name} {call}")
+    for owner, name, calls in STEPS
+    for call, after in itertools.product(range(1, calls + 1), (False, True))
+]
+
+
+class TestCrashes:
+    @pytest.mark.parametrize(("owner", "name", "call", "after"), CRASHES)
+    def test_between_any_two_steps(
+        self,
+        data: Data,
+        shapes: list[Annotation],
+        monkeypatch: pytest.MonkeyPatch,
+        owner: Any,
+        name: str,
+        call: int,
+        after: bool,
+    ) -> None:
+        a, b, c, d, e = shapes[:5]
+        before = data.put(answer(e))
+        data.take()
+        broken: Answer = {"answer": "accept"}
+        first = data.put(answer(a), answer(b), broken)
+        second = data.put(answer(b), answer(e, "reject"), broken)
+        third = data.put(answer(c, "reject"), broken)  # nothing of it gets into a record
+        last = data.put(answer(d))
+        point = CrashPoint(owner, name, call=call, after=after)
+        with monkeypatch.context() as patched:
+            point.install(patched)
+            with pytest.raises(Killed):
+                data.take()
+        data.take()
+        assert data.inbox() == []
+        expected = {a.image_id: first, b.image_id: second, d.image_id: last}
+        assert data.counting() == expected
+        assert data.on_disk() == sorted([*expected.items(), (e.image_id, before)])
+        assert [(row["batch"], row["number"]) for row in read_jsonl(data.directories.rejected_path)] == [
+            (first, 3),
+            (second, 3),
+            (third, 2),
+        ]
+        withdrawn = [(row["image_id"], row["batch"]) for row in read_jsonl(data.directories.withdrawn_path)]
+        assert withdrawn == [(e.image_id, second), (c.image_id, third)]
+        assert data.take() == Intake()
+
+    def test_no_crash_is_left_out(self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The table of steps says how often each is called."""
+        data.put(answer(shapes[0]), {"answer": "accept"})
+        data.put(answer(shapes[1]))
+        data.put(answer(shapes[2], "reject"))
+        data.put(answer(shapes[3]))
+        store = data.store()
+        points = [CrashPoint(owner, name, call=0, after=False) for owner, name, _ in STEPS]
+        with monkeypatch.context() as patched:
+            for point in points:
+                point.install(patched)
+            data.take(store)
+        assert {point.name: point.calls for point in points} == {name: calls for _, name, calls in STEPS}
+
+    def test_answers_that_a_later_batch_undid_do_not_come_back(
+        self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first batch has nothing in the record, so after the crash it is not recognised and is written again;
+        the batch it came in tells that it is out of date."""
+        a, b, c = shapes[:3]
+        data.put(answer(a), answer(b))
+        second = data.put({**answer(a), "spans": []}, answer(b, "reject"), answer(c))
+        with monkeypatch.context() as patched:
+            CrashPoint(ReplayStore, "add_record", call=1, after=False).install(patched)
+            with pytest.raises(Killed):
+                data.take()
+        data.take()
+        assert data.inbox() == []
+        assert data.counting() == {a.image_id: second, c.image_id: second}
+        data.put(answer(shapes[3]))
+        data.take()
+        data.store().compact(1)
+        moved = index_record(data.directories.replay_record)
+        assert {(each.image_id, each.batch) for each in moved} == {(a.image_id, second), (c.image_id, second)}
