@@ -27,15 +27,13 @@ from odkeras import project
 from odkeras.data.intake import Intake, record_number, take_batches
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
 from odkeras.errors import OdkerasError, TrainingError
-from odkeras.export.publish import Publisher, apply_retention, graph_fingerprint, read_export_info
+from odkeras.export.publish import apply_retention
 from odkeras.labels import LabelMap
-from odkeras.model.checkpoint import checkpoint_step, list_checkpoints, restore_for_prediction
-from odkeras.model.inference import InferenceModel
-from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint
 from odkeras.project import Project
 from odkeras.training.evaluate import evaluate
 from odkeras.training.inputs import example_source, training_dataset
 from odkeras.training.lock import lock_model_dir
+from odkeras.training.published import PublishedModel
 from odkeras.training.status import StatusFile
 from odkeras.training.store import CheckpointStore
 from odkeras.training.summaries import TrainingSummaries
@@ -110,18 +108,16 @@ class Rounds:
             OdkerasError: the configuration, the checkpoints or the directories cannot be used.
         """
         self.status.update(state="building", reason="building the model")
-        self._inference = InferenceModel(self._config.model)
-        self._publisher = Publisher(self._inference, self._directories.export_dir, self._label_map)
-        self._inference_variables = named_variables(self._inference.model)
-        checkpoint = self._load_weights()
-        self._publish_if_behind(checkpoint)
+        self._published = PublishedModel(self._config, self._label_map, self._directories, self.status)
+        checkpoint = self._published.load_weights()
+        self._published.publish_if_behind(checkpoint)
         self.status.update(state="building", reason="building the training step")
         self._trainer = Trainer(self._config, self._strategy)
         self._checkpoints = CheckpointStore(
             self._trainer, self._directories.model_dir, self._options.max_checkpoints_num
         )
         if checkpoint is None:
-            self._trainer.start_from(self._inference_variables)
+            self._trainer.start_from(self._published.variables)
         else:
             self._checkpoints.restore()
         self._store.load()
@@ -172,40 +168,6 @@ class Rounds:
     def fail(self, reason: str) -> None:
         """Say in status.json why the trainer ends."""
         self.status.update(state="failed", reason=reason)
-
-    def _load_weights(self) -> str | None:
-        """Give the inference model the newest checkpoint, else the fine-tune checkpoint, else leave its fresh
-        weights."""
-        checkpoint = restore_for_prediction(self._inference.model, list_checkpoints(self._directories.model_dir))
-        train = self._config.train_config
-        if checkpoint is not None:
-            _log.info("going on from %s", checkpoint)
-        elif train.fine_tune_checkpoint:
-            report = restore_fine_tune_checkpoint(
-                self._inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type or "detection"
-            )
-            _log.info("fine-tuning from %s: %s", train.fine_tune_checkpoint, report)
-        else:
-            _log.info("starting from freshly built weights")
-        return checkpoint
-
-    def _publish_if_behind(self, checkpoint: str | None) -> None:
-        """A version that is there is served as it is, unless it is another model's or older than the checkpoint."""
-        versions = project.list_versions(self._directories.export_dir)
-        step = checkpoint_step(checkpoint) if checkpoint else 0
-        if versions:
-            self.status.update(version=versions[-1])
-            info = read_export_info(self._directories.export_dir / str(versions[-1]))
-            if info is None or (info.graph == graph_fingerprint(self._config.model) and info.step >= step):
-                return
-        self._publish(step)
-
-    def _publish(self, step: int) -> int:
-        self.status.update(state="publishing", reason=f"publishing the weights of step {step}")
-        version = self._publisher.publish(step)
-        _log.info("published version %d (step %d)", version, step)
-        self.status.update(version=version)
-        return version
 
     def _build_dataset(self) -> tf.data.Dataset:
         source = example_source(lambda: shuffled_forever(self._chosen))
@@ -265,8 +227,8 @@ class Rounds:
         seconds["checkpoint_s"] = time.monotonic() - started
         started = time.monotonic()
         if not failure:
-            copy_weights(self._trainer.weights_for_prediction(), self._inference_variables)
-            self._publish(self._trainer.step)
+            self._published.take_weights(self._trainer.weights_for_prediction())
+            self._published.publish(self._trainer.step)
         seconds["publish_s"] = time.monotonic() - started
         row = self._report_round(batches, result, seconds, failure)
         self._summaries.rate(
@@ -323,7 +285,7 @@ class Rounds:
         self.status.update(state="evaluating", reason="evaluating on the validation examples")
         row: dict[str, Any] = {"kind": "evaluation", "round": round_number, "step": self._trainer.step}
         try:
-            row["metrics"] = evaluate(self._inference, self._config, max_examples=self._options.eval_steps)
+            row["metrics"] = evaluate(self._published.inference, self._config, max_examples=self._options.eval_steps)
             self._summaries.evaluation(self._trainer.step, row["metrics"])
         except (OdkerasError, tf.errors.OpError) as error:  # the training goes on all the same
             row["failed"] = str(error)
