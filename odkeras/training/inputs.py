@@ -39,8 +39,10 @@ def training_dataset(
         Pairs (features, labels) of dictionaries of tensors, as `object_detection.inputs.train_input` describes them.
 
     Raises:
-        ConfigError: no records, or a configuration that the API refuses.
+        ConfigError: no records, fewer files of them than workers, or a configuration that the API refuses.
     """
+    if source is None and input_context is not None:
+        _check_files_suffice(config.train_input_reader, input_context.num_input_pipelines)
     build = dataset_builder.build if source is None else _builder_over(source)
 
     def make() -> tf.data.Dataset:
@@ -63,6 +65,16 @@ def evaluation_dataset(config: Any, model: Any, reader: Any) -> tf.data.Dataset:
         return odapi_inputs.eval_input(config.eval_config, reader, config.model, model=model)
 
     return _with_builder(dataset_builder.build, make, "eval_input_reader")
+
+
+def _check_files_suffice(reader: Any, workers: int) -> None:
+    """The API shares out whole files; a worker without any would wait for ever."""
+    files = len(tf.io.gfile.glob(list(reader.tf_record_input_reader.input_path)))
+    if 0 < files < workers:
+        noun = "file" if files == 1 else "files"
+        raise ConfigError(
+            f"train_input_reader: {workers} workers share {files} {noun}; make at least as many files as workers"
+        )
 
 
 def _with_builder(

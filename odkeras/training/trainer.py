@@ -139,8 +139,7 @@ class Trainer:
         self._step_function = tf.function(
             self._distributed_step, autograph=_needs_autograph(self.config.model), input_signature=tuple(element_spec)
         )
-        with learning_phase(training=True):
-            self._step_function.get_concrete_function()
+        self._step_function.get_concrete_function()
 
     def train(
         self,
@@ -194,7 +193,7 @@ class Trainer:
         """Forward, backward, update on one replica; the losses are scaled so that their sum over replicas is the
         mean."""
         replicas = self.strategy.num_replicas_in_sync
-        with tf.GradientTape() as tape:
+        with learning_phase(training=True), tf.GradientTape() as tape:
             losses = {name: value / replicas for name, value in self._losses(features, labels).items()}
         variables = self.model.trainable_variables
         gradients = tape.gradient(losses[_TOTAL_LOSS], variables)
@@ -274,8 +273,8 @@ def image_bucket(image_id: str) -> int:
 
 @contextmanager
 def learning_phase(*, training: bool) -> Iterator[None]:
-    """The global switch by which layers without an explicit `training` argument behave; it matters while a function
-    is traced."""
+    """The switch by which layers without an explicit `training` argument behave. It matters while a function is traced,
+    and in the thread that traces, of which a distributed step has one per replica."""
     with backend.deprecated_internal_learning_phase_scope(int(training)):
         yield
 
