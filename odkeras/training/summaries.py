@@ -55,7 +55,7 @@ class TrainingSummaries:
         )
 
     def rate(self, step: int, steps_per_s: float, batch_size: int) -> None:
-        """Speed of a round, without the step that traced."""
+        """Speed of a round."""
         self._scalars("train", {"steps_per_s": steps_per_s, "images_per_s": steps_per_s * batch_size}, step)
 
     def watch(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
@@ -76,8 +76,9 @@ class TrainingSummaries:
         self._writers["eval"].flush()
 
     def round(self, step: int, values: Mapping[str, Any]) -> None:
-        """Numbers of a finished round."""
-        self._scalars("loop", {name: value for name, value in values.items() if isinstance(value, int | float)}, step)
+        """Seconds, loss and number of examples of a finished round, out of its line in metrics.jsonl."""
+        shown = {name: value for name, value in values.items() if name.endswith("_s") or name in ("loss", "examples")}
+        self._scalars("loop", {name: value for name, value in shown.items() if value is not None}, step)
         for writer in self._writers.values():
             writer.flush()
 
