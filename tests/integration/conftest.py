@@ -73,6 +73,15 @@ def session_trainer(session_config: PipelineConfig) -> Any:
     return Trainer(session_config)
 
 
+@pytest.fixture(scope="session")
+def saved_once(session_inference: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of the session's model."""
+    from odkeras.export.publish import Publisher
+
+    folder = tmp_path_factory.mktemp("export")
+    return folder / str(Publisher(session_inference, folder, LABEL_MAP).publish(0))
+
+
 @pytest.fixture
 def inference(session_inference: Any) -> Iterator[Any]:
     """An `InferenceModel`; the test may give it other weights."""
@@ -83,8 +92,7 @@ def inference(session_inference: Any) -> Iterator[Any]:
 @pytest.fixture
 def trainer(session_trainer: Any) -> Iterator[Any]:
     """A `Trainer` at step 0 whose step may be traced already; the test may train it."""
-    remembered = [*session_trainer.variables.values(), *session_trainer.optimizer_variables().values()]
-    with kept_as_is([*remembered, session_trainer.step_variable]):
+    with kept_as_is(_state_of(session_trainer)):
         session_trainer.bad_images.clear()
         yield session_trainer
 
@@ -107,3 +115,82 @@ class kept_as_is:
 def project(tmp_path: Path) -> TinyProject:
     """A project without answers, checkpoints and versions."""
     return TinyProject(tmp_path / "project").write()
+
+
+@pytest.fixture(scope="session")
+def session_dataset(session_config: PipelineConfig, session_trainer: Any) -> tuple[Any, dict[str, Any]]:
+    """Training batches of whatever examples `feed["generate"]` makes, and that `feed`."""
+    from odkeras.training.inputs import example_source, training_dataset
+
+    feed: dict[str, Any] = {}
+    source = example_source(lambda: feed["generate"]())
+    dataset = training_dataset(session_config, session_trainer.model, source)
+    session_trainer.trace(dataset.element_spec)
+    return dataset, feed
+
+
+@pytest.fixture
+def shared_models(
+    session_dataset: tuple[Any, dict[str, Any]],
+    saved_once: Path,
+    inference: Any,
+    trainer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever builds a tiny model for the loop, for plain training, an evaluation or an export gets the session's, with
+    the weights of its first day; nothing is traced, and no graph saved, a second time. Other models are built as
+    usual."""
+    from odkeras.export.publish import Publisher, graph_fingerprint
+    from odkeras.model.inference import InferenceModel
+    from odkeras.training.inputs import example_source, training_dataset
+    from odkeras.training.trainer import Trainer
+
+    first_day = {id(each): each.numpy() for each in (*inference.variables, *_state_of(trainer))}
+    dataset, feed = session_dataset
+    real_find_template, saved_graph = Publisher._find_template, graph_fingerprint(inference.model_config)
+
+    def build_inference(model_config: Any) -> Any:
+        if model_config != inference.model_config:
+            return InferenceModel(model_config)
+        for variable in inference.variables:
+            variable.assign(first_day[id(variable)])
+        return inference
+
+    def build_trainer(config: Any, strategy: Any = None) -> Any:
+        if strategy is not None or not _trains_alike(config, trainer.config):
+            return Trainer(config, strategy)
+        for variable in _state_of(trainer):
+            variable.assign(first_day[id(variable)])
+        return trainer
+
+    def build_source(generate: Any) -> Any:
+        feed["generate"] = generate
+        return example_source(generate)
+
+    def build_dataset(config: Any, model: Any, source: Any = None, input_context: Any = None) -> Any:
+        if model is trainer.model and source is not None:
+            return dataset
+        return training_dataset(config, model, source, input_context)
+
+    def find_template(publisher: Any) -> Path | None:
+        return real_find_template(publisher) or (saved_once if publisher._graph == saved_graph else None)
+
+    for module in ("training.published", "training.plain", "training.evaluate", "export.command"):
+        monkeypatch.setattr(f"odkeras.{module}.InferenceModel", build_inference)
+    for module in ("training.rounds", "training.plain"):
+        monkeypatch.setattr(f"odkeras.{module}.Trainer", build_trainer)
+        monkeypatch.setattr(f"odkeras.{module}.training_dataset", build_dataset)
+    monkeypatch.setattr("odkeras.training.rounds.example_source", build_source)
+    monkeypatch.setattr(trainer, "trace", lambda element_spec: None)
+    monkeypatch.setattr(Publisher, "_find_template", find_template)
+
+
+def _state_of(trainer: Any) -> list[Any]:
+    return [*trainer.variables.values(), *trainer.optimizer_variables().values(), trainer.step_variable]
+
+
+def _trains_alike(a: PipelineConfig, b: PipelineConfig) -> bool:
+    return a.model == b.model and all(
+        getattr(a.train_config, name) == getattr(b.train_config, name)
+        for name in ("optimizer", "gradient_clipping_by_norm", "batch_size", "data_augmentation_options")
+    )

@@ -1,0 +1,682 @@
+"""The outer loop: what each round leaves behind, and that the next start goes on from whatever there is."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from odkeras.data.intake import take_batches
+from odkeras.data.replay import ReplayStore
+from odkeras.errors import RequestError, SetupError, TrainingError
+from odkeras.export.publish import EXPORT_INFO_PATH, read_export_info
+from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
+from odkeras.model.weights import named_variables, snapshot
+from odkeras.project import list_versions, read_jsonl
+from odkeras.tasks import Annotation
+from odkeras.training import lock
+from odkeras.training.lock import lock_model_dir
+from odkeras.training.rounds import RoundOptions, Rounds, open_rounds
+from odkeras.training.store import CheckpointStore
+from odkeras.training.trainer import Trainer, image_bucket
+from tests.fixtures_training import LABEL_MAP, TinyProject
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
+
+
+class Killed(BaseException):
+    """The process ends here, without any goodbye."""
+
+
+def begin(
+    project: TinyProject,
+    *,
+    live_version: Callable[[], int | None] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> Rounds:
+    """A trainer that has just been started. It may simply be dropped, as a killed one is."""
+    options = {"steps_per_epoch": 2, **options}
+    rounds = Rounds(
+        project.config(),
+        LABEL_MAP,
+        project.directories,
+        RoundOptions(**options),
+        live_version=live_version,
+        should_stop=should_stop,
+    )
+    rounds.start()
+    return rounds
+
+
+def versions(project: TinyProject) -> list[int]:
+    return list_versions(project.directories.export_dir)
+
+
+def version_step(project: TinyProject, version: int) -> int:
+    info = read_export_info(project.directories.export_dir / str(version))
+    assert info is not None
+    return info.step
+
+
+def published_weights(project: TinyProject, version: int) -> list[np.ndarray]:
+    """The variables of a version, in the order of the model."""
+    path = project.directories.export_dir / str(version) / "variables" / "variables"
+    reader = tf.train.load_checkpoint(str(path))
+    count = sum(name.startswith("weights/") for name in reader.get_variable_to_shape_map())
+    return [reader.get_tensor(f"weights/{number}/.ATTRIBUTES/VARIABLE_VALUE") for number in range(count)]
+
+
+def everything(trainer: Trainer) -> dict[str, Any]:
+    return {**snapshot(trainer.variables), **snapshot(trainer.optimizer_variables()), "step": trainer.step}
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert set(found) == set(expected)
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+class TestTheFirstVersion:
+    def test_freshly_built_weights(self, project: TinyProject) -> None:
+        begin(project)
+        (version,) = versions(project)
+        assert version_step(project, version) == 0
+        status = project.status()
+        assert (status["state"], status["reason"]) == ("waiting", "no answers yet")
+        assert (status["version"], status["step"], status["round"]) == (version, 0, 0)
+        assert list_checkpoints(project.directories.model_dir) == []
+
+    def test_the_trainer_starts_from_what_was_published(self, project: TinyProject) -> None:
+        rounds = begin(project)
+        weights = snapshot(named_variables(rounds._published.inference.model))
+        assert_same(snapshot(rounds._trainer.variables), weights)
+
+    def test_one_that_is_there_is_served_as_it_is(self, project: TinyProject) -> None:
+        begin(project)
+        before = versions(project)
+        begin(project)
+        assert versions(project) == before
+        assert project.status()["version"] == before[0]
+
+    def test_one_of_somebody_else_is_left_alone(self, project: TinyProject) -> None:
+        foreign = project.directories.export_dir / "7"
+        foreign.mkdir()
+        (foreign / "saved_model.pb").write_bytes(b"of another tool")
+        begin(project)
+        assert versions(project) == [7]
+        assert project.status()["version"] == 7
+
+    def test_one_of_another_model_is_replaced(self, project: TinyProject) -> None:
+        begin(project)
+        (before,) = versions(project)
+        config = project.config()
+        config.model.center_net.object_center_params.max_box_predictions = 7
+        project.save(config)
+        begin(project)
+        assert len(versions(project)) == 2 and versions(project)[0] == before
+
+    def test_a_checkpoint_that_is_newer_is_published(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        """The trainer was killed between its checkpoint and the publishing."""
+        rounds = begin(project)
+        (first,) = versions(project)
+        rounds._trainer.step_variable.assign(30)
+        for variable in rounds._trainer.variables.values():
+            variable.assign(tf.ones_like(variable))
+        rounds._checkpoints.save()
+        begin(project)
+        assert [version_step(project, version) for version in versions(project)] == [0, 30]
+        assert versions(project)[0] == first
+        assert all((weights == 1).all() for weights in published_weights(project, versions(project)[-1]))
+
+    def test_the_fine_tune_checkpoint(self, project: TinyProject, trainer: Trainer, tmp_path: Path) -> None:
+        for variable in trainer.variables.values():
+            variable.assign(tf.fill(variable.shape, 0.25))
+        checkpoint = CheckpointStore(trainer, tmp_path / "elsewhere", 1).save()
+        config = project.config()
+        config.train_config.fine_tune_checkpoint = checkpoint
+        config.train_config.fine_tune_checkpoint_type = "full"
+        project.save(config)
+        rounds = begin(project)
+        assert all((weights == 0.25).all() for weights in published_weights(project, versions(project)[0]))
+        assert all((weights == 0.25).all() for weights in snapshot(rounds._trainer.variables).values())
+        assert rounds._trainer.step == 0
+
+
+class TestARound:
+    def test_answers_become_a_version(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project)
+        name = project.put(shapes[:3])
+        assert rounds.run_pending() is True
+        assert rounds.run_pending() is False
+        first, second = versions(project)
+        assert second > first
+        assert [version_step(project, version) for version in (first, second)] == [0, 2]
+        (checkpoint,) = list_checkpoints(project.directories.model_dir)
+        assert checkpoint_step(checkpoint) == 2
+        (row,) = project.metrics()
+        assert {key: row[key] for key in ("round", "step", "steps", "examples", "version", "batches")} == {
+            "round": 1,
+            "step": 2,
+            "steps": 2,
+            "examples": 3,
+            "version": second,
+            "batches": [name],
+        }
+        assert row["loss"] > 0 and "failed" not in row
+        assert all(row[key] >= 0 for key in ("records_s", "train_s", "checkpoint_s", "publish_s"))
+        status = project.status()
+        assert (status["state"], status["reason"]) == ("waiting", "no new answers")
+        assert (status["round"], status["step"], status["version"]) == (1, 2, second)
+        assert status["loss"] > 0
+        assert len(project.directories.train_records()) == 1
+        assert list(project.directories.inbox_dir.iterdir()) == []
+
+    def test_the_version_has_the_trained_weights(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project)
+        before = snapshot(rounds._trainer.variables)
+        project.put(shapes[:2])
+        rounds.run_pending()
+        trained = snapshot(rounds._trainer.variables)
+        assert_same(snapshot(rounds._published.variables), trained)
+        for variable, weights in zip(
+            rounds._published.inference.variables, published_weights(project, versions(project)[-1]), strict=True
+        ):
+            np.testing.assert_array_equal(variable, weights)
+        assert any(not np.array_equal(before[name], trained[name]) for name in before)
+
+    def test_what_comes_in_meanwhile_makes_the_next_round(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project)
+        first = [project.put(shapes[:2]), project.put(shapes[2:3])]
+        rounds.run_pending()
+        second = project.put(shapes[3:5])
+        rounds.run_pending()
+        assert [row["batches"] for row in project.metrics()] == [first, [second]]
+        assert [row["examples"] for row in project.metrics()] == [3, 5]
+        assert [row["step"] for row in project.metrics()] == [2, 4]
+        assert [row["round"] for row in project.metrics()] == [1, 2]
+
+    def test_without_replay_on_the_new_answers_alone(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project, replay=False)
+        for some in (shapes[:3], shapes[3:5]):
+            project.put(some)
+            rounds.run_pending()
+        assert {example.image_id for example in rounds._chosen} == {each.image_id for each in shapes[3:5]}
+        assert [row["examples"] for row in project.metrics()] == [3, 2]
+
+    @pytest.mark.parametrize(("images", "steps"), [(1, 1), (4, 2), (5, 3)])
+    def test_once_over_the_training_set(
+        self, project: TinyProject, shapes: list[Annotation], images: int, steps: int
+    ) -> None:
+        rounds = begin(project, steps_per_epoch=-1)
+        project.put(shapes[:images])
+        rounds.run_pending()
+        assert [row["steps"] for row in project.metrics()] == [steps]
+
+    def test_an_image_without_objects_trains(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        empty = Annotation(shapes[0].image, shapes[0].groundtruth.empty(), shapes[0].image_id, "empty.jpg")
+        rounds = begin(project)
+        project.put([empty])
+        assert rounds.run_pending()
+        assert project.metrics()[0]["loss"] > 0
+
+    def test_rejected_answers_alone_make_no_round(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project)
+        project.put(shapes[:2], "reject")
+        assert rounds.run_pending() is False
+        assert project.metrics() == []
+        assert project.status()["reason"] == (
+            "the last 1 batches held nothing to train on: 2 answers were rejected or ignored, 0 could not be used "
+            "(see rejected.jsonl)"
+        )
+
+    def test_a_rejected_image_leaves_the_training_set(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project)
+        project.put(shapes[:3])
+        rounds.run_pending()
+        project.put(shapes[:1], "reject")
+        project.put(shapes[3:4])
+        rounds.run_pending()
+        assert {example.image_id for example in rounds._chosen} == {each.image_id for each in shapes[1:4]}
+
+    def test_all_new_answers_were_rejected_before_they_were_trained(
+        self, project: TinyProject, shapes: list[Annotation]
+    ) -> None:
+        """It counted as a round that nobody reported: the next start wrote one of no steps into metrics.jsonl."""
+        project.put(shapes[:2])
+        take_batches(project.directories, ReplayStore(project.directories), LABEL_MAP)  # killed after that
+        project.put(shapes[:2], "ignore")
+        rounds = begin(project, replay=False)
+        assert rounds.run_pending() is True
+        assert project.status()["reason"] == "every image of the newest answers was rejected or ignored later"
+        assert rounds.run_pending() is False
+        begin(project)
+        assert project.metrics() == []
+
+    def test_what_tensorboard_shows(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        with open_tiny(project, steps_per_epoch=10) as rounds:
+            project.put(shapes[:3])
+            rounds.run_pending()
+        events = {name: read_events(project.directories.model_dir / name) for name in ("train", "loop")}
+        scalars = {"Loss/total_loss", "learning_rate", "gradient_norm", "steps_per_s", "images_per_s"}
+        assert scalars <= set(events["train"])
+        assert {"training_examples", "pipeline.config", "label_map"} <= set(events["train"])
+        assert events["train"]["Loss/total_loss"] == [10]
+        assert {"examples", "loss", "publish_s"} <= set(events["loop"])
+        assert events["loop"]["examples"] == [10]
+
+
+class TestWhatIsKept:
+    def test_records_versions_and_checkpoints(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project, temp_files_num=2, max_checkpoints_num=1)
+        for number in range(4):
+            project.put(shapes[number : number + 1])
+            rounds.run_pending()
+        assert [version_step(project, version) for version in versions(project)] == [6, 8]
+        assert len(project.directories.train_records()) == 2
+        assert project.directories.replay_record.is_file()
+        assert [checkpoint_step(path) for path in list_checkpoints(project.directories.model_dir)] == [8]
+        assert [row["examples"] for row in project.metrics()] == [1, 2, 3, 4]
+
+    def test_everything(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project, temp_files_num=0, max_checkpoints_num=0)
+        for number in range(3):
+            project.put(shapes[number : number + 1])
+            rounds.run_pending()
+        assert len(versions(project)) == 4
+        assert len(project.directories.train_records()) == 3
+        assert len(list_checkpoints(project.directories.model_dir)) == 3
+
+    def test_the_version_that_is_served(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        served: list[int] = []
+        rounds = begin(project, temp_files_num=1, live_version=lambda: served[0])
+        served += versions(project)
+        for number in range(2):
+            project.put(shapes[number : number + 1])
+            rounds.run_pending()
+        assert [version_step(project, version) for version in versions(project)] == [0, 4]
+
+    def test_nobody_can_say_which_version_is_served(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        """Something else answered at the server's address: the trainer ended after every round."""
+
+        def confused() -> int | None:
+            raise RequestError(404, "not a model server")
+
+        rounds = begin(project, temp_files_num=1, live_version=confused)
+        for number in range(2):
+            project.put(shapes[number : number + 1])
+            assert rounds.run_pending()
+        assert len(versions(project)) == 3
+        assert len(project.directories.train_records()) == 1
+
+
+class TestARoundThatFails:
+    @pytest.fixture
+    def poisoned(self, project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> Rounds:
+        """A trainer whose first round has nothing but poisoned images."""
+        rounds = begin(project)
+        real, poisoning = rounds._summaries.watch, [True]
+
+        def watch(batches: Iterator[Any], step: int) -> Iterator[Any]:
+            for features, labels in real(batches, step):
+                yield ({**features, "image": features["image"] * np.nan} if poisoning[0] else features), labels
+
+        monkeypatch.setattr(rounds._summaries, "watch", watch)
+        monkeypatch.setattr(rounds, "heal", lambda: poisoning.clear() or poisoning.append(False), raising=False)
+        return rounds
+
+    def test_it_is_given_up_with_its_reason(
+        self,
+        project: TinyProject,
+        shapes: list[Annotation],
+        poisoned: Rounds,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        before = everything(poisoned._trainer)
+        name = project.put(shapes[:2])
+        monkeypatch.setattr(logging.getLogger("odkeras"), "propagate", True)
+        assert poisoned.run_pending() is True
+        (row,) = project.metrics()
+        assert (row["batches"], row["steps"], row["step"], row["loss"]) == ([name], 0, 0, None)
+        assert row["failed"].startswith("the loss was not finite 3 times")
+        status = project.status()
+        assert (status["state"], status["reason"]) == ("waiting", f"the last round failed: {row['failed']}")
+        assert len(versions(project)) == 1
+        assert_same(everything(poisoned._trainer), before)
+        for each in shapes[:2]:
+            assert each.image_id in caplog.text
+
+    def test_it_is_not_tried_again_and_its_answers_stay(
+        self, project: TinyProject, shapes: list[Annotation], poisoned: Rounds
+    ) -> None:
+        project.put(shapes[:2])
+        poisoned.run_pending()
+        assert poisoned.run_pending() is False
+        poisoned.heal()  # type: ignore[attr-defined]
+        project.put(shapes[2:3])
+        assert poisoned.run_pending() is True
+        assert [row["examples"] for row in project.metrics()] == [2, 3]
+        assert [row["step"] for row in project.metrics()] == [0, 2]
+        assert version_step(project, versions(project)[-1]) == 2
+
+    def test_not_after_a_restart_either(self, project: TinyProject, shapes: list[Annotation], poisoned: Rounds) -> None:
+        project.put(shapes[:2])
+        poisoned.run_pending()
+        assert begin(project).run_pending() is False
+        assert len(project.metrics()) == 1
+
+
+class TestEvaluation:
+    @pytest.fixture
+    def with_records(self, project: TinyProject, shape_records: dict[str, Path]) -> TinyProject:
+        config = project.config()
+        config.eval_input_reader[0].tf_record_input_reader.input_path[:] = [str(shape_records["test"])]
+        project.save(config)
+        return project
+
+    def test_after_each_round(self, with_records: TinyProject, shapes: list[Annotation]) -> None:
+        with open_tiny(with_records, run_eval=True, eval_steps=3) as rounds:
+            with_records.put(shapes[:2])
+            rounds.run_pending()
+        (row,) = with_records.metrics("evaluation")
+        assert (row["round"], row["step"]) == (1, 2)
+        assert 0.0 <= row["metrics"]["DetectionBoxes_Precision/mAP"] <= 1.0
+        assert "DetectionBoxes_Precision/mAP@.50IOU" in read_events(with_records.directories.model_dir / "eval")
+
+    def test_one_that_fails_does_not_end_the_training(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        """The records to evaluate on had been moved away: the trainer ended with a ConfigError after its first
+        round, which a host takes for final."""
+        rounds = begin(project, run_eval=True)
+        for number in range(2):
+            project.put(shapes[number : number + 1])
+            assert rounds.run_pending()
+        assert [row["step"] for row in project.metrics()] == [2, 4]
+        failed = [row["failed"] for row in project.metrics("evaluation")]
+        assert len(failed) == 2 and failed[0].startswith("eval_input_reader")
+
+
+class TestStoppedInARound:
+    def test_the_next_start_takes_the_steps_that_are_left(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        name = project.put(shapes[:3])
+        rounds = begin(project, steps_per_epoch=6, should_stop=lambda: rounds._trainer.step >= 2)
+        rounds.run_pending()
+        assert project.metrics() == []
+        assert checkpoint_step(list_checkpoints(project.directories.model_dir)[-1]) == 2
+        at_2 = everything(rounds._trainer)
+        again = begin(project, steps_per_epoch=6)
+        assert_same(everything(again._trainer), at_2)
+        assert again.run_pending() is True
+        (row,) = project.metrics()
+        assert (row["step"], row["steps"], row["round"], row["batches"]) == (6, 4, 1, [name])
+        assert again.run_pending() is False
+
+    def test_new_answers_make_it_a_new_round(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        names = [project.put(shapes[:3])]
+        rounds = begin(project, steps_per_epoch=6, should_stop=lambda: rounds._trainer.step >= 2)
+        rounds.run_pending()
+        names.append(project.put(shapes[3:4]))
+        again = begin(project, steps_per_epoch=6)
+        again.run_pending()
+        (row,) = project.metrics()
+        assert (row["step"], row["batches"]) == (8, names)
+
+    def test_at_its_last_step_it_is_finished(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        """It was left open, and the next start took all its steps a second time."""
+        project.put(shapes[:3])
+        rounds = begin(project, steps_per_epoch=3, should_stop=lambda: rounds._trainer.step >= 3)
+        rounds.run_pending()
+        assert [(row["step"], row["steps"]) for row in project.metrics()] == [(3, 3)]
+        assert begin(project, steps_per_epoch=3).run_pending() is False
+
+
+class TestKilled:
+    def killed_at(self, rounds: Rounds, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        """Run a round in a process that ends when it comes to `owner.name`."""
+
+        def end(*_: object, **__: object) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, end)
+            with pytest.raises(Killed):
+                rounds.run_pending()
+
+    def test_while_it_trains(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        """No checkpoint of this round yet: it starts again."""
+        name = project.put(shapes[:3])
+
+        def die_at_2() -> bool:
+            if rounds._trainer.step >= 2:
+                raise Killed
+            return False
+
+        rounds = begin(project, steps_per_epoch=4, should_stop=die_at_2)
+        with pytest.raises(Killed):
+            rounds.run_pending()
+        again = begin(project, steps_per_epoch=4)
+        assert again._trainer.step == 0
+        again.run_pending()
+        assert [(row["step"], row["steps"], row["batches"]) for row in project.metrics()] == [(4, 4, [name])]
+
+    def test_while_it_trains_after_a_checkpoint(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        name = project.put(shapes[:3])
+
+        def die_at_3() -> bool:
+            if rounds._trainer.step >= 3:
+                raise Killed
+            return False
+
+        rounds = begin(project, steps_per_epoch=5, checkpoint_every_s=-1.0, should_stop=die_at_3)
+        with pytest.raises(Killed):
+            rounds.run_pending()
+        again = begin(project, steps_per_epoch=5)
+        assert again._trainer.step == 3
+        again.run_pending()
+        assert [(row["step"], row["steps"], row["batches"]) for row in project.metrics()] == [(5, 2, [name])]
+
+    def test_before_its_checkpoint(
+        self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = project.put(shapes[:3])
+        rounds = begin(project)
+        self.killed_at(rounds, monkeypatch, rounds._checkpoints, "save")
+        again = begin(project)
+        assert again.run_pending() is True
+        assert [(row["step"], row["batches"]) for row in project.metrics()] == [(2, [name])]
+
+    @pytest.mark.parametrize("at", ["take_weights", "publish"])
+    def test_between_its_checkpoint_and_the_version(
+        self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch, at: str
+    ) -> None:
+        name = project.put(shapes[:3])
+        rounds = begin(project)
+        self.killed_at(rounds, monkeypatch, rounds._published, at)
+        trained = snapshot(rounds._trainer.variables)
+        again = begin(project)
+        assert [version_step(project, version) for version in versions(project)] == [0, 2]
+        assert_same(snapshot(again._published.variables), trained)
+        (row,) = project.metrics()
+        assert (row["round"], row["step"], row["batches"]) == (1, 2, [name])
+        assert row["version"] == versions(project)[-1] and row["examples"] == 3
+        assert again.run_pending() is False
+        begin(project)
+        assert len(project.metrics()) == 1
+
+    def test_between_the_version_and_its_line(
+        self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = project.put(shapes[:3])
+        rounds = begin(project)
+        self.killed_at(rounds, monkeypatch, rounds, "_report_round")
+        before = versions(project)
+        begin(project)
+        assert versions(project) == before and len(before) == 2
+        assert [(row["round"], row["batches"], row["version"]) for row in project.metrics()] == [
+            (1, [name], before[-1])
+        ]
+
+    def test_with_half_a_line_in_metrics(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        names = []
+        rounds = begin(project)
+        for number in range(2):
+            names.append(project.put(shapes[number : number + 1]))
+            rounds.run_pending()
+        path = project.directories.metrics_path
+        path.write_bytes(path.read_bytes()[:-30])
+        begin(project)
+        assert [row["batches"] for row in project.metrics()] == [[names[0]], [names[1]]]
+
+    def test_before_old_files_are_deleted(
+        self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rounds = begin(project, temp_files_num=1)
+        project.put(shapes[:1])
+        rounds.run_pending()
+        project.put(shapes[1:2])
+        self.killed_at(rounds, monkeypatch, rounds, "_collect_garbage")
+        assert (len(versions(project)), len(project.directories.train_records())) == (2, 2)
+        again = begin(project, temp_files_num=1)
+        project.put(shapes[2:3])
+        again.run_pending()
+        assert (len(versions(project)), len(project.directories.train_records())) == (1, 1)
+        assert [row["examples"] for row in project.metrics()] == [1, 2, 3]
+
+    def test_the_newest_checkpoint_is_damaged(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        """A power cut: what was trained since the one before is trained again."""
+        rounds = begin(project)
+        for number in range(2):
+            project.put(shapes[number : number + 1])
+            rounds.run_pending()
+        newest = list_checkpoints(project.directories.model_dir)[-1]
+        path = Path(f"{newest}.data-00000-of-00001")
+        path.write_bytes(path.read_bytes()[:1000])
+        again = begin(project)
+        assert again._trainer.step == 2
+        assert again.run_pending() is True
+        assert again._trainer.step == 4
+        assert {example.image_id for example in again._chosen} == {each.image_id for each in shapes[:2]}
+
+    def test_what_half_written_files_it_left(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        """Only those in the model and the export directory were looked for: a record half-written stayed for ever."""
+        directories = project.directories
+        left = [
+            directories.data_dir / ".tmp-1-abc",
+            directories.model_dir / ".tmp-1-abc",
+            directories.export_dir / ".tmp-1700000000-1",
+            directories.model_dir / "ckpt-3_temp",
+            directories.model_dir / "checkpoint.tmp00ff",
+        ]
+        for path in left:
+            path.mkdir()
+        others = directories.inbox_dir / ".tmp-of-a-host"  # which is just being written
+        others.touch()
+        with open_tiny(project):
+            assert [path for path in left if path.exists()] == []
+            assert others.exists()
+
+
+class open_tiny:
+    """`open_rounds` of a tiny project, started."""
+
+    def __init__(self, project: TinyProject, **options: Any) -> None:
+        settings = RoundOptions(**{"steps_per_epoch": 2, **options})
+        self._context = open_rounds(project.config(), LABEL_MAP, project.directories, options=settings)
+
+    def __enter__(self) -> Rounds:
+        rounds = self._context.__enter__()
+        rounds.start()
+        return rounds
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+
+
+class TestOneTrainer:
+    def test_it_says_goodbye(self, project: TinyProject) -> None:
+        with open_tiny(project) as rounds:
+            assert project.status()["state"] == "waiting"
+        rounds.close()
+        assert (project.status()["state"], project.status()["reason"]) == ("stopped", "the trainer was stopped")
+        assert project.status()["version"] == versions(project)[0]
+
+    def test_a_second_one_is_refused(self, project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lock, "WAIT_S", 0.0)
+        with (
+            open_tiny(project),
+            pytest.raises(SetupError, match=r"another training is using .*model; stop it, or name another --model-dir"),
+            open_tiny(project),
+        ):
+            pass
+
+    def test_one_that_is_being_stopped_is_waited_for(
+        self, project: TinyProject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with lock_model_dir(project.directories.model_dir) as _:
+            waited: list[float] = []
+            monkeypatch.setattr(lock.time, "sleep", waited.append)
+            monkeypatch.setattr(lock, "_try_lock", lambda descriptor: len(waited) >= 3)
+            with lock_model_dir(project.directories.model_dir):
+                assert len(waited) == 3
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (TrainingError("the reason"), "the reason"),
+            (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        ],
+    )
+    def test_why_it_ended(self, project: TinyProject, error: Exception, reason: str) -> None:
+        """An error that nobody had thought of left "the trainer was stopped" in status.json."""
+        with pytest.raises(type(error)), open_tiny(project):
+            raise error
+        status = project.status()
+        assert (status["state"], status["reason"]) == ("failed", reason)
+        assert status["version"] == versions(project)[0]
+
+    def test_a_damaged_record_is_named(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        project.put(shapes[:2])
+        begin(project).run_pending()
+        (record,) = project.directories.train_records()
+        record.write_bytes(record.read_bytes()[:-1])
+        with pytest.raises(Exception, match=r"is damaged at byte .* move it away to go on without its examples"):
+            begin(project)
+
+    def test_a_sign_of_life(self, project: TinyProject) -> None:
+        rounds = begin(project)
+        before = project.status()["updated"]
+        rounds.beat()
+        assert project.status()["updated"] > before
+
+
+def test_an_image_is_known_by_its_bucket(config: Any, trainer: Trainer, shapes: list[Annotation]) -> None:
+    """The hash that the input pipeline gives an image."""
+    from odkeras.training.inputs import training_dataset
+
+    features, _ = next(iter(training_dataset(config, trainer.model)))
+    buckets = {image_bucket(each.image_id) for each in shapes}
+    assert set(features["hash"].numpy()) <= buckets
+
+
+def read_events(folder: Path) -> dict[str, list[int]]:
+    """The steps of each summary below a folder, by its name."""
+    found: dict[str, list[int]] = {}
+    for path in folder.glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append(event.step)
+    return found
+
+
+def test_the_info_of_a_version(project: TinyProject) -> None:
+    begin(project)
+    (version,) = versions(project)
+    info = json.loads((project.directories.export_dir / str(version) / EXPORT_INFO_PATH).read_text())
+    assert info["labels"] == [[1, "circle"], [2, "triangle"], [3, "square"]]
+    assert read_jsonl(project.directories.metrics_path) == []
