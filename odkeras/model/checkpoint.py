@@ -87,7 +87,7 @@ def restore_newest(model: Any, checkpoints: list[str], whole: tf.train.Checkpoin
     problems = []
     for path in reversed(checkpoints):
         try:
-            tf.train.Checkpoint(model=model).restore(path).expect_partial().assert_existing_objects_matched()
+            tf.train.Checkpoint(model=model).read(path).expect_partial().assert_existing_objects_matched()
             if whole is not None:
                 whole.restore(path).expect_partial()
             return path

@@ -27,7 +27,7 @@ def build_detection_model(model_config: Any, *, is_training: bool) -> Any:
         ConfigError: the API refuses the configuration.
     """
     try:
-        return model_builder.build(model_config, is_training=is_training)
+        return model_builder.build(model_config, is_training=is_training, add_summaries=False)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         kind = model_config.WhichOneof("model") or "nothing"
         raise ConfigError(f"model {{ {kind} {{...}} }} of the pipeline.config cannot be built: {error}") from error

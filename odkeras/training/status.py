@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.project import write_atomically
+
+_log = logging.getLogger(__name__)
 
 _MIN_INTERVAL_S = 0.3
 
@@ -64,7 +67,10 @@ class StatusFile:
             self.write()
 
     def write(self) -> None:
-        """Write status.json now; readers tell a live trainer by its age."""
+        """Write status.json now; readers tell a live trainer by its age. A disk that is full is only logged."""
         content = {**asdict(self.current), "pid": os.getpid(), "updated": time.time()}
-        write_atomically(self._path, json.dumps(content))
         self._written_s = time.monotonic()
+        try:
+            write_atomically(self._path, json.dumps(content))
+        except OSError as error:  # a full disk must not end the training for the sake of a progress report
+            _log.warning("%s cannot be written: %s", self._path, error.strerror or error)

@@ -123,6 +123,7 @@ def test_a_sign_of_life_is_written_although_nothing_changed(path: Path, clock: C
 
 
 def test_a_reader_never_sees_half_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the old content stays; the trainer once ended in mid-round over a mere progress report."""
     file = status.StatusFile(path)
     file.update(state="training")
     before = path.read_bytes()
@@ -132,8 +133,7 @@ def test_a_reader_never_sees_half_a_file(path: Path, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="No space left"):
-            file.update(state="publishing")
+        file.update(state="publishing")
     assert path.read_bytes() == before
     assert [*path.parent.iterdir()] == [path]
     file.update(reason="again")
