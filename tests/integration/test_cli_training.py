@@ -1,0 +1,305 @@
+"""`odkeras trainer`, `train`, `eval` and `export`, as typed; with the session's models, in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odkeras.cli import main
+from odkeras.errors import ConfigError, SetupError
+from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
+from odkeras.pipeline import load_pipeline
+from odkeras.project import list_versions
+from odkeras.tasks import Annotation
+from odkeras.training import lock, process
+from odkeras.training.lock import lock_model_dir
+from tests.fixtures_training import TinyProject
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: str
+    err: str
+
+
+Odkeras = Callable[..., Result]
+
+
+@pytest.fixture
+def odkeras(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Odkeras]:
+    """Runs a command line; what a process would keep for itself (logging, signals) is undone afterwards."""
+    monkeypatch.setattr("odkeras.logs.configure_logging", lambda *_, **__: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["odkeras", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return Result(status, out, err)
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def with_records(project: TinyProject, shape_records: dict[str, Path]) -> TinyProject:
+    """A project whose config names records to train and to evaluate on."""
+    return project.write(
+        train_records=(str(shape_records["train"]),),
+        eval_records=(str(shape_records["test"]),),
+    )
+
+
+class TestTrain:
+    def test_it_trains_and_goes_on(self, odkeras: Odkeras, with_records: TinyProject) -> None:
+        result = odkeras("train", with_records.config_path, "--steps", "2")
+        assert result.status == 0, result.err
+        model_dir = with_records.directories.model_dir
+        assert result.out.startswith("2 steps in ") and result.out.endswith(f"; checkpoints in {model_dir}\n")
+        assert ", loss " in result.out
+        assert odkeras("train", with_records.config_path, "--steps", "3").out.startswith("1 steps in ")
+        assert odkeras("train", with_records.config_path, "--steps", "3").out.startswith("0 steps in ")
+        assert [checkpoint_step(path) for path in list_checkpoints(model_dir)] == [2, 3]
+
+    def test_the_resolved_config_lies_beside_the_checkpoints(
+        self, odkeras: Odkeras, with_records: TinyProject, tmp_path: Path
+    ) -> None:
+        odkeras("train", with_records.config_path, "--steps", "1", "--model-dir", tmp_path / "m", "--batch-size", "2")
+        resolved = load_pipeline(tmp_path / "m" / "pipeline.config")
+        assert resolved.train_config.batch_size == 2
+        assert resolved.train_input_reader.label_map_path == str(with_records.label_map_path)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_it_in_order(
+        self, odkeras: Odkeras, with_records: TinyProject, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    ) -> None:
+        from odkeras.training.summaries import TrainingSummaries
+
+        def step(self: TrainingSummaries, report: Any) -> None:
+            if report.step == 2:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(TrainingSummaries, "step", step)
+        result = odkeras("train", with_records.config_path, "--steps", "50")
+        assert (result.status, result.out[:11]) == (0, "2 steps in ")
+        assert [checkpoint_step(path) for path in list_checkpoints(with_records.directories.model_dir)] == [2]
+
+    def test_no_records(self, odkeras: Odkeras, project: TinyProject) -> None:
+        result = odkeras("train", project.config_path, "--steps", "1")
+        assert result.status == ConfigError.exit_code
+        assert result.err.startswith(f"error: {project.config_path}: train_input_reader.tf_record_input_reader")
+        assert len(result.err.splitlines()) == 1
+
+
+class TestEval:
+    @pytest.fixture
+    def trained(self, odkeras: Odkeras, with_records: TinyProject) -> TinyProject:
+        assert odkeras("train", with_records.config_path, "--steps", "1").status == 0
+        return with_records
+
+    def test_json(self, odkeras: Odkeras, trained: TinyProject) -> None:
+        result = odkeras("eval", trained.config_path, "--json")
+        assert result.status == 0, result.err
+        metrics = json.loads(result.out)
+        assert sorted(metrics) == [
+            "DetectionBoxes_Precision/mAP",
+            "DetectionBoxes_Precision/mAP (large)",
+            "DetectionBoxes_Precision/mAP (medium)",
+            "DetectionBoxes_Precision/mAP (small)",
+            "DetectionBoxes_Precision/mAP@.50IOU",
+            "DetectionBoxes_Precision/mAP@.75IOU",
+            "DetectionBoxes_Recall/AR@1",
+            "DetectionBoxes_Recall/AR@10",
+            "DetectionBoxes_Recall/AR@100",
+            "DetectionBoxes_Recall/AR@100 (large)",
+            "DetectionBoxes_Recall/AR@100 (medium)",
+            "DetectionBoxes_Recall/AR@100 (small)",
+        ]
+        assert 0.0 <= metrics["DetectionBoxes_Precision/mAP"] < 0.2
+
+    def test_a_table(self, odkeras: Odkeras, trained: TinyProject) -> None:
+        lines = odkeras("eval", trained.config_path, "--eval-steps", "2").out.splitlines()
+        assert len(lines) == 12
+        value, name = lines[0].split(maxsplit=1)
+        assert name == "DetectionBoxes_Precision/mAP" and len(value) == 6
+
+    def test_an_unknown_metric(self, odkeras: Odkeras, trained: TinyProject) -> None:
+        config = trained.config()
+        config.eval_config.metrics_set[:] = ["map"]
+        trained.save(config)
+        result = odkeras("eval", trained.config_path)
+        assert result.status == ConfigError.exit_code
+        assert result.err.startswith("error: eval_config.metrics_set: Metric not found: map; known: coco_detection_m")
+        assert len(result.err.splitlines()) == 1
+
+    def test_before_any_training(self, odkeras: Odkeras, with_records: TinyProject) -> None:
+        result = odkeras("eval", with_records.config_path)
+        assert (result.status, result.out) == (1, "")
+        assert result.err == (
+            f"error: there is no checkpoint in {with_records.directories.model_dir}; train first, or give --checkpoint "
+            "or --model-dir\n"
+        )
+
+
+class TestExport:
+    def test_freshly_built_weights(self, odkeras: Odkeras, project: TinyProject) -> None:
+        result = odkeras("export", project.config_path)
+        (version,) = list_versions(project.directories.export_dir)
+        assert (result.status, result.out) == (
+            0,
+            f"{project.directories.export_dir / str(version)}: step 0, from freshly built weights\n",
+        )
+
+    def test_a_checkpoint(self, odkeras: Odkeras, with_records: TinyProject, tmp_path: Path) -> None:
+        odkeras("train", with_records.config_path, "--steps", "1")
+        result = odkeras("export", with_records.config_path, "--export-dir", tmp_path / "elsewhere")
+        (version,) = list_versions(tmp_path / "elsewhere")
+        checkpoint = with_records.directories.model_dir / "ckpt-1"
+        assert result.out == f"{tmp_path / 'elsewhere' / str(version)}: step 1, from checkpoint {checkpoint}\n"
+
+    def test_no_such_checkpoint(self, odkeras: Odkeras, project: TinyProject) -> None:
+        result = odkeras("export", project.config_path, "--checkpoint", "ckpt-3")
+        assert (result.status, result.out) == (1, "")
+        assert result.err == f"error: no checkpoint 'ckpt-3'; in {project.directories.model_dir} there are: none\n"
+
+
+class TestTrainer:
+    def test_once(self, odkeras: Odkeras, project: TinyProject, shapes: list[Annotation]) -> None:
+        name = project.put(shapes[:3])
+        result = odkeras("trainer", project.config_path, "--steps-per-epoch", "2", "--once")
+        assert (result.status, result.out, result.err) == (0, "", "")
+        assert [(row["step"], row["batches"]) for row in project.metrics()] == [(2, [name])]
+        assert len(list_versions(project.directories.export_dir)) == 2
+        assert project.status()["state"] == "stopped"
+        assert load_pipeline(project.directories.config_path).train_config.batch_size == 2
+
+    def test_the_other_options(
+        self, odkeras: Odkeras, project: TinyProject, shapes: list[Annotation], tmp_path: Path
+    ) -> None:
+        """Three visits to the inbox, one picture each."""
+        folders = {name: tmp_path / f"the {name}" for name in ("data", "model", "export")}
+        arguments = [argument for name, path in folders.items() for argument in (f"--{name}-dir", path)]
+        moved = TinyProject(tmp_path)
+        for number in range(3):
+            batch = project.put(shapes[number : number + 1])
+            (folders["data"] / "inbox").mkdir(parents=True, exist_ok=True)
+            (project.directories.inbox_dir / batch).rename(folders["data"] / "inbox" / batch)
+            result = odkeras(
+                *("trainer", project.config_path, *arguments, "--once", "--steps-per-epoch", "-1", "--replay", "off"),
+                *("--temp-files-num", "2", "--max-checkpoints-num", "1"),
+            )
+            assert result.status == 0, result.err
+        rows = [json.loads(line) for line in (folders["model"] / "metrics.jsonl").read_text().splitlines()]
+        assert [(row["examples"], row["steps"], row["step"]) for row in rows] == [(1, 1, 1), (1, 1, 2), (1, 1, 3)]
+        assert len(list_versions(folders["export"])) == 2
+        assert len(list_checkpoints(folders["model"])) == 1
+        assert len(list(folders["data"].glob("*_train.record"))) == 2
+        assert not moved.config_path.exists()
+
+    def test_until_it_is_told_to_stop(
+        self, odkeras: Odkeras, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(process, "_BEAT_EVERY", 1)
+        beats: list[float] = []
+
+        def beat(self: Any) -> None:
+            beats.append(1.0)
+            if len(beats) == 1:
+                project.put(shapes[:1])
+            elif project.metrics():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr("odkeras.training.rounds.Rounds.beat", beat)
+        assert odkeras("trainer", project.config_path, "--steps-per-epoch", "1").status == 0
+        assert len(project.metrics()) == 1
+        assert project.status()["state"] == "stopped"
+
+    def test_until_its_host_is_gone(
+        self, odkeras: Odkeras, project: TinyProject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reading, writing = os.pipe()
+        with os.fdopen(reading) as stdin, os.fdopen(writing, "w") as host:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            monkeypatch.setattr(process, "_BEAT_EVERY", 1)
+            monkeypatch.setattr("odkeras.training.rounds.Rounds.beat", lambda self: host.close())
+            assert odkeras("trainer", project.config_path, "--stop-on-stdin-eof").status == 0
+        assert project.status()["state"] == "stopped"
+
+    def test_a_config_that_does_not_work(self, odkeras: Odkeras, project: TinyProject) -> None:
+        config = project.config()
+        config.model.center_net.num_classes = 2
+        project.save(config)
+        result = odkeras("trainer", project.config_path, "--once")
+        assert result.status == ConfigError.exit_code
+        assert "model.center_net.num_classes '2': the label map has ids up to 3" in result.err
+        status = project.status()
+        assert status["state"] == "failed" and f"error: {status['reason']}\n" == result.err
+
+    def test_checkpoints_of_another_model(self, odkeras: Odkeras, project: TinyProject) -> None:
+        import tensorflow as tf
+
+        state = tf.train.Checkpoint(model=tf.train.Checkpoint(w=tf.Variable(1.0)))
+        tf.train.CheckpointManager(state, str(project.directories.model_dir), 1).save()
+        result = odkeras("trainer", project.config_path, "--once")
+        assert (result.status, len(result.err.splitlines())) == (1, 1)
+        status = project.status()
+        assert status["state"] == "failed" and status["reason"].startswith("none of the checkpoints fits this model")
+
+    def test_evaluation_without_records_is_refused_at_once(self, odkeras: Odkeras, project: TinyProject) -> None:
+        """It trained a round first, and ended then."""
+        result = odkeras("trainer", project.config_path, "--once", "--run-eval")
+        assert result.status == ConfigError.exit_code
+        assert (
+            "with --run-eval: eval_input_reader.tf_record_input_reader.input_path: no records are named" in result.err
+        )
+        assert list_versions(project.directories.export_dir) == []
+
+    def test_the_loop_is_not_for_a_cluster(self, odkeras: Odkeras, project: TinyProject) -> None:
+        result = odkeras("trainer", project.config_path, "--once", "--strategy", "multi-worker")
+        assert result.status == ConfigError.exit_code
+        assert result.err.startswith("error: --strategy multi-worker is for `odkeras train`")
+        assert project.status()["state"] == "failed"
+
+    def test_a_second_one_leaves_the_first_alone(
+        self, odkeras: Odkeras, project: TinyProject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It wrote "failed" into the status.json of the one at work, which a host took for the end of the training."""
+        monkeypatch.setattr(lock, "WAIT_S", 0.0)
+        odkeras("trainer", project.config_path, "--once")
+        before = project.status()
+        with lock_model_dir(project.directories.model_dir):
+            result = odkeras("trainer", project.config_path, "--once")
+            assert result.status == SetupError.exit_code
+            assert result.err == (
+                f"error: another training is using {project.directories.model_dir}; stop it, or name another "
+                "--model-dir\n"
+            )
+            odkeras("trainer", project.config_path, "--once", "--strategy", "multi-worker")
+            assert project.status() == before
+
+    def test_the_served_version_is_asked_for(self, odkeras: Odkeras, project: TinyProject, shapes: Any) -> None:
+        """Nothing listens there: nobody knows, and nothing is in the way."""
+        project.put(shapes[:1])
+        result = odkeras(
+            *("trainer", project.config_path, "--once", "--steps-per-epoch", "1", "--temp-files-num", "1"),
+            *("--serving-url", "http://127.0.0.1:9", "--model-name", "shapes"),
+        )
+        assert result.status == 0
+        assert len(list_versions(project.directories.export_dir)) == 1

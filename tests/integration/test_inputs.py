@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from object_detection import inputs as odapi_inputs
+
+from odkeras.data.records import read_records
+from odkeras.errors import ConfigError
+from odkeras.images import decode_rgb
+from odkeras.pipeline import PipelineConfig
+from odkeras.tasks import Annotation
+from odkeras.training.inputs import evaluation_dataset, example_source, training_dataset
+from odkeras.training.trainer import image_bucket
+from tests.fixtures_training import LABEL_MAP
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def examples(shape_records: dict[str, Path]) -> list[bytes]:
+    return list(read_records(shape_records["train"]))
+
+
+def in_order(examples: list[bytes]) -> Iterator[bytes]:
+    while True:
+        yield from examples
+
+
+class TestTraining:
+    def test_pictures_and_their_boxes(
+        self, config: PipelineConfig, trainer: Any, examples: list[bytes], shapes: list[Annotation]
+    ) -> None:
+        dataset = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
+        features, labels = next(iter(dataset))
+        assert features["image"].shape.as_list() == [2, 96, 128, 3]
+        assert features["true_image_shape"].numpy().tolist() == [[96, 128, 3]] * 2
+        assert features["hash"].numpy().tolist() == [image_bucket(each.image_id) for each in shapes[:2]]
+        for row, annotation in enumerate(shapes[:2]):
+            truth = annotation.groundtruth
+            count = int(labels["num_groundtruth_boxes"][row])
+            assert count == len(truth)
+            np.testing.assert_allclose(labels["groundtruth_boxes"][row, :count], truth.boxes, atol=1e-5)
+            classes = labels["groundtruth_classes"][row, :count].numpy().argmax(axis=1) + 1
+            assert classes.tolist() == truth.classes.tolist()
+            assert labels["groundtruth_weights"][row].numpy().tolist() == [1.0] * count + [0.0] * (20 - count)
+
+    def test_the_pixels_are_the_picture_s(
+        self, config: PipelineConfig, trainer: Any, examples: list[bytes], shapes: list[Annotation]
+    ) -> None:
+        dataset = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
+        features, _ = next(iter(dataset))
+        picture = tf.image.resize(decode_rgb(shapes[0].image), (96, 128)).numpy()
+        expected = trainer.model._feature_extractor.preprocess(picture[np.newaxis])[0]
+        assert np.abs(features["image"][0] - expected).mean() < 0.02 * np.ptp(expected)
+
+    def test_a_new_iterator_asks_the_source_anew(
+        self, config: PipelineConfig, trainer: Any, examples: list[bytes], shapes: list[Annotation]
+    ) -> None:
+        """The loop's data grow without anything being built again."""
+        current = examples[:2]
+        dataset = training_dataset(config, trainer.model, example_source(lambda: in_order(current)))
+        seen = [set(next(iter(dataset))[0]["hash"].numpy())]
+        current[:] = examples[4:6]
+        seen.append(set(next(iter(dataset))[0]["hash"].numpy()))
+        wanted = [{image_bucket(each.image_id) for each in some} for some in (shapes[:2], shapes[4:6])]
+        assert seen == wanted
+
+    def test_it_is_what_the_api_s_own_pipeline_gives(
+        self, config: PipelineConfig, trainer: Any, examples: list[bytes]
+    ) -> None:
+        config.train_input_reader.shuffle = False
+        theirs = odapi_inputs.train_input(
+            config.train_config, config.train_input_reader, config.model, model=trainer.model
+        )
+        ours = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
+        assert ours.element_spec == theirs.element_spec
+        for (features, labels), (their_features, their_labels) in islice(zip(ours, theirs, strict=False), 3):
+            for name, value in their_features.items():
+                np.testing.assert_array_equal(features[name], value, err_msg=name)
+            for name, value in their_labels.items():
+                np.testing.assert_array_equal(labels[name], value, err_msg=name)
+
+    def test_records_that_the_config_names_without_end(self, config: PipelineConfig, trainer: Any) -> None:
+        config.train_input_reader.num_epochs = 1
+        batches = list(islice(training_dataset(config, trainer.model), 10))  # six are once over the twelve pictures
+        assert len(batches) == 10
+        assert len({bucket for features, _ in batches for bucket in features["hash"].numpy()}) == 12
+
+    def test_augmentation(self, config: PipelineConfig, trainer: Any, examples: list[bytes]) -> None:
+        config.train_config.data_augmentation_options.add().random_horizontal_flip.probability = 1.0
+        flipped = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
+        del config.train_config.data_augmentation_options[:]
+        plain = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
+        there, here = next(iter(flipped))[1], next(iter(plain))[1]
+        ymin, xmin, ymax, xmax = (here["groundtruth_boxes"][0, 0].numpy()).tolist()
+        np.testing.assert_allclose(there["groundtruth_boxes"][0, 0], [ymin, 1 - xmax, ymax, 1 - xmin], atol=1e-5)
+
+    def test_the_api_s_own_reader_is_back_afterwards(
+        self, config: PipelineConfig, trainer: Any, examples: list[bytes]
+    ) -> None:
+        before = odapi_inputs.INPUT_BUILDER_UTIL_MAP["dataset_build"]
+        training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
+        config.train_input_reader.tf_record_input_reader.input_path[:] = ["/nowhere/*.record"]
+        with pytest.raises(ConfigError):
+            training_dataset(config, trainer.model)
+        assert odapi_inputs.INPUT_BUILDER_UTIL_MAP["dataset_build"] is before
+
+    def test_no_records(self, config: PipelineConfig, trainer: Any) -> None:
+        config.train_input_reader.tf_record_input_reader.input_path[:] = ["/nowhere/*.record"]
+        with pytest.raises(ConfigError, match="train_input_reader: the input pipeline cannot be built: "):
+            training_dataset(config, trainer.model)
+
+    @pytest.mark.parametrize(("workers", "files", "enough"), [(2, 1, False), (2, 2, True), (1, 1, True)])
+    def test_a_file_for_every_worker(
+        self, config: PipelineConfig, trainer: Any, tmp_path: Path, workers: int, files: int, enough: bool
+    ) -> None:
+        (source,) = config.train_input_reader.tf_record_input_reader.input_path
+        for number in range(files):
+            (tmp_path / f"{number}.record").write_bytes(Path(source).read_bytes())
+        config.train_input_reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "*.record")]
+        context = tf.distribute.InputContext(workers, workers - 1, workers)
+        if enough:
+            features, _ = next(iter(training_dataset(config, trainer.model, input_context=context)))
+            assert features["image"].shape[0] == 2 // workers
+        else:
+            with pytest.raises(ConfigError, match="2 workers share 1 file; make at least as many files as workers"):
+                training_dataset(config, trainer.model, input_context=context)
+
+    def test_workers_share_a_source(self, config: PipelineConfig, trainer: Any, examples: list[bytes]) -> None:
+        buckets = []
+        for worker in range(2):
+            context = tf.distribute.InputContext(2, worker, 2)
+            source = example_source(lambda: in_order(examples))
+            dataset = training_dataset(config, trainer.model, source, context)
+            buckets.append({int(features["hash"][0]) for features, _ in islice(dataset, 6)})
+        assert buckets[0].isdisjoint(buckets[1]) and len(buckets[0] | buckets[1]) == 12
+
+
+class TestEvaluation:
+    def test_every_example_once_in_order(
+        self, config: PipelineConfig, trainer: Any, shape_records: dict[str, Path]
+    ) -> None:
+        ids = [
+            tf.train.Example.FromString(each).features.feature["image/source_id"].bytes_list.value[0].decode()
+            for each in read_records(shape_records["test"])
+        ]
+        dataset = evaluation_dataset(config, trainer.model, config.eval_input_reader[0])
+        found = [(features, labels) for features, labels in dataset]
+        assert [int(features["hash"][0]) for features, _ in found] == [image_bucket(image_id) for image_id in ids]
+        for features, labels in found:
+            assert features["image"].shape.as_list() == [1, 96, 128, 3]
+            assert labels["groundtruth_classes"].shape[-1] == len(LABEL_MAP)
+
+    def test_no_records(self, config: PipelineConfig, trainer: Any) -> None:
+        reader = config.eval_input_reader[0]
+        reader.tf_record_input_reader.input_path[:] = ["/nowhere/*.record"]
+        with pytest.raises(ConfigError, match="eval_input_reader: the input pipeline cannot be built: "):
+            evaluation_dataset(config, trainer.model, reader)
