@@ -61,15 +61,21 @@ def config(session_config: PipelineConfig) -> PipelineConfig:
 
 @pytest.fixture(scope="session")
 def session_inference(session_config: PipelineConfig) -> Any:
+    import tensorflow as tf
+
     from odkeras.model.inference import InferenceModel
 
+    tf.keras.utils.set_random_seed(2019)  # the same weights in every session
     return InferenceModel(session_config.model)
 
 
 @pytest.fixture(scope="session")
 def session_trainer(session_config: PipelineConfig) -> Any:
+    import tensorflow as tf
+
     from odkeras.training.trainer import Trainer
 
+    tf.keras.utils.set_random_seed(2020)  # other weights than the inference model's
     return Trainer(session_config)
 
 

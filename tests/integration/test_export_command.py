@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from typer.testing import CliRunner
 
+from odkeras.cli import app
 from odkeras.errors import CheckpointError
-from odkeras.export.command import export_version
+from odkeras.export import command
+from odkeras.export.command import ExportResult, export_version
 from odkeras.export.publish import read_export_info
 from odkeras.model.setup import Setup
 from odkeras.pipeline import PipelineConfig
 from odkeras.project import list_versions
-from odkeras.training.store import CheckpointStore
-from tests.fixtures_training import LABEL_MAP
+from tests.fixtures_training import LABEL_MAP, TinyProject
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
+pytestmark = pytest.mark.integration
+
+Save = Callable[[str, int | None, float], str]
 
 
 @pytest.fixture
@@ -23,69 +29,110 @@ def setup(config: PipelineConfig) -> Setup:
     return Setup(config, LABEL_MAP)
 
 
-def save_filled(trainer: Any, model_dir: Path, step: int) -> str:
-    """A checkpoint whose weights are all `step`."""
-    for variable in trainer.variables.values():
-        variable.assign(tf.fill(variable.shape, float(step)))
-    trainer.step_variable.assign(step)
-    return CheckpointStore(trainer, model_dir, 5).save()
+@pytest.fixture(autouse=True)
+def one_model(monkeypatch: pytest.MonkeyPatch, inference: Any) -> None:
+    """Every test but those of another configuration exports the session's model."""
+    monkeypatch.setattr(command, "InferenceModel", lambda _: inference)
 
 
-def weights_in(version_dir: Path) -> set[float]:
-    reader = tf.train.load_checkpoint(str(version_dir / "variables" / "variables"))
-    keys = [key for key in reader.get_variable_to_shape_map() if key.startswith("weights/")]
-    return {float(value) for key in keys for value in reader.get_tensor(key).ravel()[:3]}
+@pytest.fixture
+def save(inference: Any, tmp_path: Path) -> Save:
+    """Writes tmp_path/NAME with the same value in every weight; the step is left out when it is None."""
+
+    def write(name: str, step: int | None, value: float) -> str:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        before = [variable.numpy() for variable in inference.variables]
+        for variable in inference.variables:
+            variable.assign(tf.fill(variable.shape, tf.cast(value, variable.dtype)))
+        counter = {} if step is None else {"step": tf.Variable(step, dtype=tf.int64)}
+        checkpoint = tf.train.Checkpoint(model=inference.model, **counter)
+        checkpoint.save_counter.assign_add(1)  # as a CheckpointManager does
+        path = str(checkpoint.write(str(tmp_path / name)))
+        for variable, value_before in zip(inference.variables, before, strict=True):
+            variable.assign(value_before)
+        return path
+
+    return write
 
 
-def test_the_newest_checkpoint(setup: Setup, trainer: Any, tmp_path: Path) -> None:
-    save_filled(trainer, tmp_path / "model", 3)
-    newest = save_filled(trainer, tmp_path / "model", 4)
-    result = export_version(setup, tmp_path / "model", tmp_path / "export")
-    assert (result.step, result.source) == (4, f"checkpoint {newest}")
-    assert list_versions(tmp_path / "export") == [int(result.directory.name)]
-    assert weights_in(result.directory) == {4.0}
-    info = read_export_info(result.directory)
-    assert info is not None and info.step == 4
-    assert info.labels == ((1, "circle"), (2, "triangle"), (3, "square"))
+def exported_values(version_dir: Path) -> set[float]:
+    weights = tf.saved_model.load(str(version_dir)).weights
+    return {round(float(value), 4) for variable in weights for value in np.unique(variable.numpy())[:3]}
 
 
-def test_the_named_checkpoint(setup: Setup, trainer: Any, tmp_path: Path) -> None:
-    first = save_filled(trainer, tmp_path / "model", 3)
-    save_filled(trainer, tmp_path / "model", 4)
-    result = export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=first)
-    assert (result.step, weights_in(result.directory)) == (3, {3.0})
+def test_the_newest_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
+    save("model/ckpt-9", 90, 0.25)
+    newest = save("model/ckpt-10", 100, 0.5)
+    found = export_version(setup, tmp_path / "model", tmp_path / "export")
+    (version,) = list_versions(tmp_path / "export")
+    assert found == ExportResult(tmp_path / "export" / str(version), f"checkpoint {newest}", 100)
+    assert exported_values(found.directory) == {0.5}
+    info = read_export_info(found.directory)
+    assert info is not None and (info.step, info.labels[0]) == (100, (1, "circle"))
 
 
-def test_the_named_one_does_not_exist(setup: Setup, trainer: Any, tmp_path: Path) -> None:
-    save_filled(trainer, tmp_path / "model", 3)
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'ckpt-9'; in .*model there are: ckpt-3"):
-        export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint="ckpt-9")
-    assert list_versions(tmp_path / "export") == []
+def test_a_named_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
+    named = save("model/ckpt-9", 90, 0.25)
+    save("model/ckpt-10", 100, 0.5)
+    found = export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=named)
+    assert (found.source, found.step) == (f"checkpoint {named}", 90)
+    assert exported_values(found.directory) == {0.25}
 
 
-def test_the_checkpoints_are_another_model_s(setup: Setup, tmp_path: Path) -> None:
-    state = tf.train.Checkpoint(model=tf.train.Checkpoint(w=tf.Variable(1.0)))
-    tf.train.CheckpointManager(state, str(tmp_path / "model"), 1).save()
-    with pytest.raises(CheckpointError, match="none of the checkpoints fits this model"):
-        export_version(setup, tmp_path / "model", tmp_path / "export")
-    assert list_versions(tmp_path / "export") == []
+def test_a_checkpoint_that_lies_elsewhere_and_has_no_step(setup: Setup, save: Save, tmp_path: Path) -> None:
+    named = save("zoo/ckpt-0", None, 0.75)
+    found = export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=named)
+    assert found.step == 0
+    assert exported_values(found.directory) == {0.75}
 
 
-def test_without_a_checkpoint_the_fine_tune_checkpoint(setup: Setup, trainer: Any, tmp_path: Path) -> None:
-    setup.config.train_config.fine_tune_checkpoint = save_filled(trainer, tmp_path / "elsewhere", 7)
-    setup.config.train_config.fine_tune_checkpoint_type = "full"
-    result = export_version(setup, tmp_path / "model", tmp_path / "export")
-    assert result.step == 0
-    assert result.source.startswith(str(tmp_path / "elsewhere" / "ckpt-7")) and "restored 82 of 82" in result.source
-    assert weights_in(result.directory) == {7.0}
+def test_a_fine_tune_checkpoint(setup: Setup, inference: Any, save: Save, tmp_path: Path) -> None:
+    train = setup.config.train_config
+    train.fine_tune_checkpoint, train.fine_tune_checkpoint_type = save("zoo/ckpt-0", None, 0.75), "full"
+    found = export_version(setup, tmp_path / "model", tmp_path / "export")
+    total = len(inference.variables)
+    assert (found.source, found.step) == (f"{train.fine_tune_checkpoint} (restored {total} of {total} variables)", 0)
+    assert exported_values(found.directory) == {0.75}
 
 
-def test_without_any_freshly_built_weights(setup: Setup, tmp_path: Path) -> None:
-    result = export_version(setup, tmp_path / "model", tmp_path / "export")
-    assert (result.step, result.source) == (0, "freshly built weights")
-    assert len(weights_in(result.directory)) > 10
+def test_a_checkpoint_goes_before_a_fine_tune_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
+    train = setup.config.train_config
+    train.fine_tune_checkpoint, train.fine_tune_checkpoint_type = save("zoo/ckpt-0", None, 0.75), "full"
+    save("model/ckpt-3", 30, 0.5)
+    found = export_version(setup, tmp_path / "model", tmp_path / "export")
+    assert (found.step, exported_values(found.directory)) == (30, {0.5})
 
 
-def test_again_makes_the_next_version(setup: Setup, tmp_path: Path) -> None:
-    versions = [int(export_version(setup, tmp_path, tmp_path / "export").directory.name) for _ in range(3)]
-    assert versions == sorted(set(versions)) == list_versions(tmp_path / "export")
+def test_fresh_weights(setup: Setup, inference: Any, tmp_path: Path) -> None:
+    found = export_version(setup, tmp_path / "model", tmp_path / "export")
+    assert (found.source, found.step) == ("freshly built weights", 0)
+    model = tf.saved_model.load(str(found.directory))
+    for exported, variable in zip(model.weights, inference.variables, strict=True):
+        np.testing.assert_array_equal(exported.numpy(), variable.numpy())
+
+
+def test_a_missing_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
+    save("model/ckpt-3", 30, 0.5)
+    missing = str(tmp_path / "model" / "ckpt-4")
+    with pytest.raises(CheckpointError, match=r"no checkpoint '.*ckpt-4'; in .*model there are: ckpt-3"):
+        export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=missing)
+    with pytest.raises(CheckpointError, match="there are: none"):
+        export_version(setup, tmp_path / "empty", tmp_path / "export", checkpoint=missing)
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_checkpoint_of_another_model(setup: Setup, tmp_path: Path) -> None:
+    """Nothing is published rather than a model that is partly random."""
+    other = str(tf.train.Checkpoint(model=tf.train.Checkpoint(a=tf.Variable(1.0))).write(str(tmp_path / "ckpt-1")))
+    with pytest.raises(CheckpointError, match=r"none of the checkpoints fits this model .*ckpt-1"):
+        export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=other)
+    assert not (tmp_path / "export").exists()
+
+
+def test_from_the_command_line(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("odkeras.logs.configure_logging", lambda *_, **__: None)  # it changes the whole process
+    result = CliRunner().invoke(app, ["export", str(project.config_path)])
+    assert result.exit_code == 0, result.output
+    (version,) = list_versions(project.directories.export_dir)
+    directory = project.directories.export_dir / str(version)
+    assert result.stdout == f"{directory}: step 0, from freshly built weights\n"

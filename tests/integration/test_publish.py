@@ -148,7 +148,7 @@ class TestSignatures:
         colour = np.repeat(grey[..., np.newaxis], 3, axis=-1)
         found = served(model, [encode(grey, "PNG"), encode(colour, "PNG"), encode(colour, "JPEG", quality=100)])
         np.testing.assert_allclose(found["detection_scores"][0], found["detection_scores"][1], atol=2e-4)
-        np.testing.assert_allclose(found["detection_scores"][0], found["detection_scores"][2], atol=2e-2)
+        np.testing.assert_allclose(found["detection_scores"][0], found["detection_scores"][2], atol=5e-2)
 
     def test_bytes_that_are_no_image(self, model: Any) -> None:
         with pytest.raises(tf.errors.InvalidArgumentError):
