@@ -88,9 +88,7 @@ class TestFineTuning:
         for name, variable in names.items():
             np.testing.assert_array_equal(variable, theirs[name], err_msg=name)
 
-    def test_another_number_of_classes(
-        self, config: PipelineConfig, inference: Any, foreign: tuple[Any, str]
-    ) -> None:
+    def test_another_number_of_classes(self, config: PipelineConfig, inference: Any, foreign: tuple[Any, str]) -> None:
         config.model.center_net.num_classes = 5
         model = build_detection_model(config.model, is_training=False)
         create_variables(model, config.model)
