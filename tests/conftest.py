@@ -7,18 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from pictures import IMAGE_SIZE_HW, draw_pixels, encode
+from pictures import IMAGE_SIZE_HW, TRUTH_XYXY_PX, draw_pixels, encode
 
 from odkeras.boxes import Groundtruth, from_xyxy_px
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import LabelMap
 from odkeras.tasks import Annotation
-
-TRUTH_XYXY_PX: dict[str, list[tuple[list[float], str]]] = {
-    "none": [],
-    "one": [([8, 6, 40, 30], "car")],
-    "three": [([0, 10, 20, 34], "car"), ([24, 4, 44, 16], "person"), ([30, 20, 64, 48], "person")],  # two touch edges
-}
 
 
 def truth_of(kind: str, label_map: LabelMap) -> Groundtruth:

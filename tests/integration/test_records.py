@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TRUTH_XYXY_PX
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import draw_pixels, encode
+from pictures import TRUTH_XYXY_PX, draw_pixels, encode
 
 from odkeras.boxes import Groundtruth, to_xyxy_px
 from odkeras.data import records
