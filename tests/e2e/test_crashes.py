@@ -87,6 +87,10 @@ def assert_nothing_is_half_written(project: ShapesProject) -> None:
     directories = project.directories
     for folder in (directories.data_dir, directories.model_dir, directories.export_dir):
         assert [path for path in folder.rglob("*") if path.name.startswith(TEMPORARY_PREFIX)] == []
+    checkpoints = {path.name for path in directories.model_dir.iterdir() if path.name[0] == "c"} - {"checkpoint"}
+    numbers = {name.partition(".")[0] for name in checkpoints}
+    assert checkpoints == {f"{each}{suffix}" for each in numbers for suffix in (".index", ".data-00000-of-00001")}
+    assert len(numbers) <= 5
     versions = list_versions(directories.export_dir)
     assert versions
     for version in versions:
