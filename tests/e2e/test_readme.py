@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -33,22 +34,24 @@ def free_port() -> int:
 def run(script: str, folder: Path) -> str:
     """Run a block like a shell would; what it left in the background is ended with it."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(
-        ["bash", "-e", "-c", script],
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        process.wait(timeout=280)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-    output = process.stdout.read() if process.stdout else ""
-    assert process.returncode == 0, output
-    return output
+    with (folder / "output.txt").open("w+") as output:
+        process = subprocess.Popen(
+            ["bash", "-e", "-c", script],
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            process.wait(timeout=280)
+        finally:
+            with suppress(ProcessLookupError):  # nothing is left in the background
+                os.killpg(process.pid, signal.SIGTERM)
+        output.seek(0)
+        text = output.read()
+    assert process.returncode == 0, text
+    return text
 
 
 @pytest.mark.e2e
