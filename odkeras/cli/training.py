@@ -119,7 +119,9 @@ def train(
     from odkeras.model.setup import prepare_setup, save_resolved
     from odkeras.pipeline import Overrides
     from odkeras.training.plain import train_on_records
+    from odkeras.training.strategy import grow_gpu_memory
 
+    grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
     setup = prepare_setup(config, model_dir, Overrides(batch_size=batch_size, label_map_path=label_map_path), "train")
     save_resolved(setup, model_dir)
@@ -159,7 +161,9 @@ def evaluate(
     from odkeras.model.setup import prepare_setup
     from odkeras.pipeline import Overrides
     from odkeras.training.evaluate import evaluate_checkpoint
+    from odkeras.training.strategy import grow_gpu_memory
 
+    grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
     setup = prepare_setup(config, model_dir, Overrides(label_map_path=label_map_path), "eval")
     with progress_bar("examples", eval_steps) as advance:
@@ -188,7 +192,9 @@ def export(
     from odkeras.export.command import export_version
     from odkeras.model.setup import prepare_setup
     from odkeras.pipeline import Overrides
+    from odkeras.training.strategy import grow_gpu_memory
 
+    grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
     setup = prepare_setup(config, model_dir, Overrides(label_map_path=label_map_path), "export")
     result = export_version(setup, model_dir, options.beside(config, export_dir, "export"), checkpoint=checkpoint)

@@ -17,6 +17,17 @@ from tests.fixtures_training import LABEL_MAP, TinyProject, read_annotations, ti
 compat.prepare()  # before any test module imports the Object Detection API
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """What TensorFlow and Keras keep for the whole process is after a module as it was before."""
+    import tensorflow as tf
+    from tf_keras.src import backend
+
+    yield
+    assert [device.name for device in tf.config.list_logical_devices("CPU")] == ["/device:CPU:0"]
+    assert not backend.global_learning_phase_is_set() and not tf.distribute.has_strategy()
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShapesDataset:
     return generate_shapes(tmp_path_factory.mktemp("shapes"), train_images=12, test_images=4)

@@ -303,3 +303,22 @@ class TestTrainer:
         )
         assert result.status == 0
         assert len(list_versions(project.directories.export_dir)) == 1
+
+
+@pytest.mark.parametrize("command", ["trainer", "train", "eval", "export"])
+def test_the_rest_of_the_gpu_is_left_to_others(
+    odkeras: Odkeras, with_records: TinyProject, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Only the trainer asked for it: `odkeras eval` beside it found no memory, or left it none."""
+
+    class Asked(BaseException):
+        pass
+
+    def ask(device: str, enable: bool) -> None:
+        assert (device, enable) == ("GPU:0", True)
+        raise Asked
+
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: ["GPU:0"] * (kind == "GPU"))
+    monkeypatch.setattr("tensorflow.config.experimental.set_memory_growth", ask)
+    with pytest.raises(Asked):
+        odkeras(command, with_records.config_path)
