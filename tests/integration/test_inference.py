@@ -70,7 +70,7 @@ def test_other_weights_other_detections_without_tracing_again(
     before = inference.detect(images, true_shapes)["detection_scores"].numpy()
     traced = inference.detect.experimental_get_tracing_count()
     for variable in inference.variables:
-        variable.assign(variable * 1.5)
+        variable.assign(variable * 0.5)  # fresh weights saturate the scores; larger ones would too
     assert not np.allclose(inference.detect(images, true_shapes)["detection_scores"], before)
     assert inference.detect.experimental_get_tracing_count() == traced
 
