@@ -1,7 +1,7 @@
 """Boxes, in one form: float32 (N, 4), [ymin, xmin, ymax, xmax], normalised to 0..1.
 
-Pixels exist at the edges only (spans, CSV files, drawings); the conversions are here and nowhere else. Class ids are
-label-map ids, from 1.
+Pixels exist at the edges only (spans, CSV files, drawings); the conversions are here, those of outlines in `polygons`,
+and nowhere else. Class ids are label-map ids, from 1.
 """
 
 from __future__ import annotations

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from odkeras import boxes as box_ops
-from odkeras.boxes import Detections, Groundtruth
+from odkeras import polygons as polygon_ops
+from odkeras.boxes import Detections, FloatArray, Groundtruth
 from odkeras.errors import AnswerError, ImageError, LabelMapError
 from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, bytes_from_data_uri, encode_image, read_image, recall_image
 from odkeras.labels import LabelMap
@@ -19,15 +20,50 @@ from odkeras.labels import LabelMap
 Task = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Annotation:
-    """An image and its true boxes, as a person accepted them. `batch` names the inbox file that it came in."""
+    """An image and its true boxes, as a person accepted them.
+
+    Args:
+        image: as it is trained on.
+        groundtruth: the boxes.
+        image_id: stable id of the image.
+        file: its name, for people.
+        batch: name of the inbox file that it came in.
+        polygons: the outline of each box, in their order: float32 (K, 2) [y, x], normalised; None for a rectangle.
+            () where all are rectangles.
+
+    Raises:
+        ValueError: not one entry per box, or one that is no polygon.
+    """
 
     image: EncodedImage
     groundtruth: Groundtruth
     image_id: str
     file: str
     batch: str = ""
+    polygons: tuple[FloatArray | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        polygons = tuple(None if each is None else polygon_ops.as_polygon(each) for each in self.polygons)
+        if polygons and len(polygons) != len(self.groundtruth):
+            raise ValueError(f"polygons must have {len(self.groundtruth)} entries, one per box; got {len(polygons)}")
+        object.__setattr__(self, "polygons", polygons if any(each is not None for each in polygons) else ())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Annotation):
+            return NotImplemented
+        names = [each.name for each in fields(self) if each.name != "polygons"]
+        return all(getattr(self, name) == getattr(other, name) for name in names) and _same_polygons(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # holds arrays
+
+
+def _same_polygons(one: Annotation, other: Annotation) -> bool:
+    pairs = zip(one.polygons, other.polygons, strict=False)
+    return len(one.polygons) == len(other.polygons) and all(
+        a is b if a is None or b is None else np.array_equal(a, b) for a, b in pairs
+    )
 
 
 @dataclass(frozen=True)
@@ -106,9 +142,20 @@ def read_answer(
         raise AnswerError(f"{_file_of(answer)}: answer must be 'accept', 'reject' or 'ignore'; got {decision!r}")
     image = _image_of(answer, max_pixels)
     file = _file_of(answer)
-    groundtruth, problems = _groundtruth_of(answer, image, label_map, file)
+    objects, problems = _objects_of(answer, image, label_map, file)
+    boxes = np.array([each.box for each in objects], np.float32)
+    groundtruth = Groundtruth(boxes, np.array([each.class_id for each in objects], np.int32))
+    polygons = tuple(each.polygon for each in objects)
     image_id = _given_id(answer) or image.image_id
-    return ReadAnswer(Annotation(image, groundtruth, image_id, file, batch), None, problems)
+    return ReadAnswer(Annotation(image, groundtruth, image_id, file, batch, polygons), None, problems)
+
+
+class _Object(NamedTuple):
+    """One usable span: label-map id, box (4,), and polygon (K, 2) unless it is a rectangle."""
+
+    class_id: int
+    box: FloatArray
+    polygon: FloatArray | None
 
 
 def _span(box: np.ndarray, size_hw: tuple[int, int]) -> dict[str, Any] | None:
@@ -172,27 +219,23 @@ def _is_file(name: str) -> bool:
         return False
 
 
-def _groundtruth_of(
+def _objects_of(
     answer: Task, image: EncodedImage, label_map: LabelMap, file: str
-) -> tuple[Groundtruth, tuple[str, ...]]:
+) -> tuple[list[_Object], tuple[str, ...]]:
     spans = answer.get("spans") or []
     if not isinstance(spans, list):
         raise AnswerError(f"{file}: 'spans' must be a list; got {type(spans).__name__}")
     size_hw = _frame_hw(answer, image.image_size_hw, file)
-    usable: list[np.ndarray] = []
-    classes: list[int] = []
+    usable: list[_Object] = []
     problems: list[str] = []
     for number, span in enumerate(spans, start=1):
         try:
-            class_id, box = _read_span(span, size_hw, label_map)
+            usable.append(_read_span(span, size_hw, label_map))
         except (AnswerError, LabelMapError) as error:
             problems.append(f"{file}: span {number}: {error}")
-            continue
-        usable.append(box)
-        classes.append(class_id)
     if spans and not usable:
         raise AnswerError(f"accepted, but none of its {len(spans)} spans is usable: {'; '.join(problems)}")
-    return Groundtruth(np.array(usable, np.float32), np.array(classes, np.int32)), tuple(problems)
+    return usable, tuple(problems)
 
 
 def _frame_hw(answer: Task, image_size_hw: tuple[int, int], file: str) -> tuple[float, float]:
@@ -208,34 +251,45 @@ def _frame_hw(answer: Task, image_size_hw: tuple[int, int], file: str) -> tuple[
     return height, width
 
 
-def _read_span(span: Any, size_hw: tuple[float, float], label_map: LabelMap) -> tuple[int, np.ndarray]:
+def _read_span(span: Any, size_hw: tuple[float, float], label_map: LabelMap) -> _Object:
     if not isinstance(span, dict):
         raise AnswerError(f"a span must be a JSON object; got {type(span).__name__}")
     label = span.get("label")
     if not isinstance(label, str):
         raise AnswerError("it has no label")
     class_id = label_map.id_of(label)
-    box = box_ops.clip(box_ops.from_xyxy_px([_xyxy_px(span)], size_hw))
-    if box_ops.area(box)[0] <= 0:
+    box, polygon = _shape_of(span, size_hw)
+    if box_ops.area(box[None])[0] <= 0:
         raise AnswerError(f"{label!r} has no area inside the image")
-    return class_id, box[0]
+    return _Object(class_id, box, polygon)
 
 
-def _xyxy_px(span: dict[str, Any]) -> tuple[float, float, float, float]:
-    """`points` is the one key that all versions of Prodigy write."""
+def _shape_of(span: dict[str, Any], size_hw: tuple[float, float]) -> tuple[FloatArray, FloatArray | None]:
+    """Box and polygon inside the image. The points decide, not the span's `type`, which old versions do not write."""
+    points_px = _points_px(span)
+    if len(points_px) > 2 and not polygon_ops.is_rectangle(points_px):
+        polygon = polygon_ops.from_xy_px(points_px, size_hw)
+        if not polygon_ops.is_flat(polygon):
+            inside = polygon_ops.clip(polygon)
+            return polygon_ops.bounds(inside), inside
+    (left, top), (right, bottom) = np.min(points_px, axis=0), np.max(points_px, axis=0)
+    return box_ops.clip(box_ops.from_xyxy_px([(left, top, right, bottom)], size_hw))[0], None
+
+
+def _points_px(span: dict[str, Any]) -> list[tuple[float, float]]:
+    """Corners [x, y]: all of `points`, the one key that all versions of Prodigy write, else two opposite ones."""
     points = span.get("points")
     if points:
         if not isinstance(points, list) or not all(
             isinstance(point, list | tuple) and len(point) == 2 for point in points
         ):
             raise AnswerError("'points' must be a list of [x, y]")
-        xs, ys = [point[0] for point in points], [point[1] for point in points]
-        _check_numbers([*xs, *ys])
-        return min(xs), min(ys), max(xs), max(ys)
+        _check_numbers([value for point in points for value in point])
+        return [(x, y) for x, y in points]
     corner = [span.get("x"), span.get("y")]
     size = [span.get("width", span.get("w")), span.get("height", span.get("h"))]
     x, y, width, height = _check_numbers([*corner, *size])
-    return min(x, x + width), min(y, y + height), max(x, x + width), max(y, y + height)
+    return [(x, y), (x + width, y + height)]
 
 
 def _check_numbers(values: list[Any]) -> list[float]:

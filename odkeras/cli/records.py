@@ -51,8 +51,15 @@ def from_prodigy(
     jsonl: Annotated[Path, typer.Argument(help="Answers as `prodigy db-out` writes them.")],
     out: Annotated[Path, typer.Argument(help="The TFRecord to write.")],
     label_map: LabelMapOption,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Masks for all images; a rectangle's is its box, filled.")
+    ] = False,
 ) -> None:
-    """Make a TFRecord from exported answers: the accepted ones, the latest about each image."""
+    """Make a TFRecord from exported answers: the accepted ones, the latest about each image.
+
+    An image with a polygon or a freehand shape gets masks (PNG_MASKS), all others boxes alone. A model that learns
+    masks needs them for all of its images: --masks.
+    """
     from odkeras.labels import LabelMap
     from odkeras.logs import configure_logging
 
@@ -61,7 +68,7 @@ def from_prodigy(
     with progress_bar("answers") as progress:
         from odkeras.data.records import prodigy_to_records
 
-        report = prodigy_to_records(jsonl, out, label_map=loaded, progress=progress)
+        report = prodigy_to_records(jsonl, out, label_map=loaded, masks=masks, progress=progress)
     _print_report(out, report)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -12,17 +13,21 @@ from typing import IO, Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from PIL import Image
 
 from odkeras import boxes as box_ops
-from odkeras.boxes import Groundtruth
+from odkeras import polygons as polygon_ops
+from odkeras.boxes import FloatArray, Groundtruth
 from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError
 from odkeras.groundtruth_csv import TruthImage, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, encode_image, read_image
 from odkeras.labels import LabelMap
+from odkeras.polygons import BoolArray
 from odkeras.project import atomic_path
 from odkeras.tasks import Annotation, read_answer
 
 BATCH_FEATURE = "odkeras/batch"
+MASK_FEATURE = "image/object/mask"
 _FORMATS = {b"jpeg": "jpeg", b"jpg": "jpeg", b"png": "png"}
 Progress = Callable[[int, int], None]
 
@@ -48,8 +53,11 @@ class RecordsReport:
         self.negatives += not len(annotation.groundtruth)
 
 
-def example_from_annotation(annotation: Annotation, label_map: LabelMap) -> tf.train.Example:
+def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, masks: bool = False) -> tf.train.Example:
     """The features that the API's decoder reads, and `odkeras/batch`, the inbox file that the annotation came in.
+
+    Where an object has a polygon, or `masks` asks for them, there is a mask for every object: a PNG of the image's
+    size, 1 where the object is (for a rectangle: in its box) and 0 elsewhere. The decoder calls them PNG_MASKS.
 
     Raises:
         LabelMapError: a class is not in the label map.
@@ -73,24 +81,41 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap) -> tf.t
     }
     for column, side in enumerate(("ymin", "xmin", "ymax", "xmax")):
         features[f"image/object/bbox/{side}"] = _floats(truth.boxes[:, column])
+    if masks or annotation.polygons:
+        features[MASK_FEATURE] = _bytes(_png_masks(truth.boxes, image.image_size_hw, annotation.polygons))
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
 def annotation_from_example(serialized: bytes) -> Annotation:
     """The annotation in a serialized example, also one that another tool wrote (there the size and id may be missing).
 
+    Masks stay behind: an example does not keep the polygons that they were made of.
+
     Raises:
         RecordError: not an example, no readable image, or boxes that do not fit together.
     """
-    try:
-        features = tf.train.Example.FromString(serialized).features.feature
-    except DecodeError as error:
-        raise RecordError("not a serialized tf.train.Example") from error
+    features = _parse(serialized).features.feature
     file = _text(features, "image/filename")
     image = _image_of(features, file)
     image_id = _text(features, "image/source_id") or image.image_id
     truth = _groundtruth_of(features, file)
     return Annotation(image, truth, image_id, file, _text(features, BATCH_FEATURE))
+
+
+def with_masks(serialized: bytes) -> bytes:
+    """The serialized example itself if it has masks, else a copy with its boxes, filled, for masks.
+
+    Raises:
+        RecordError: as `annotation_from_example`.
+    """
+    example = _parse(serialized)
+    features = example.features.feature
+    if MASK_FEATURE in features:
+        return serialized
+    file = _text(features, "image/filename")
+    boxes, size_hw = _groundtruth_of(features, file).boxes, _image_of(features, file).image_size_hw
+    features[MASK_FEATURE].CopyFrom(_bytes(_png_masks(boxes, size_hw)))
+    return example.SerializeToString()
 
 
 def write_records(path: Path | str, serialized: Iterable[bytes]) -> int:
@@ -166,12 +191,14 @@ def prodigy_to_records(
     out: Path | str,
     *,
     label_map: LabelMap,
+    masks: bool = False,
     progress: Progress | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> RecordsReport:
     """Convert the answers of a Prodigy dataset (`prodigy db-out`) to a TFRecord. An image's latest answer counts.
 
     Args:
+        masks: every example gets masks, not only one with a polygon; see `example_from_annotation`.
         progress: called with (lines done, lines in all).
 
     Raises:
@@ -181,7 +208,7 @@ def prodigy_to_records(
     try:
         lines = _count_lines(Path(jsonl_path))
         with Path(jsonl_path).open("rb") as file, tempfile.TemporaryFile(dir=Path(out).parent) as spool:
-            kept = _Latest(spool, label_map, report)
+            kept = _Latest(spool, label_map, report, masks)
             for number, line in enumerate(file, start=1):
                 kept.take(line, f"{jsonl_path}:{number}", max_pixels)
                 if progress is not None:
@@ -197,10 +224,11 @@ def prodigy_to_records(
 class _Latest:
     """Each image's latest accepted answer; the examples lie in a spool file, as a dataset may not fit in memory."""
 
-    def __init__(self, spool: IO[bytes], label_map: LabelMap, report: RecordsReport) -> None:
+    def __init__(self, spool: IO[bytes], label_map: LabelMap, report: RecordsReport, masks: bool) -> None:
         self._spool = spool
         self._label_map = label_map
         self._report = report
+        self._masks = masks
         self._places: dict[str, tuple[int, int, int]] = {}  # image id -> offset, length, boxes
 
     def take(self, line: bytes, where: str, max_pixels: int) -> None:
@@ -215,7 +243,8 @@ class _Latest:
         if read.annotation is None:
             self._places.pop(str(read.withdrawn_image_id), None)
             return
-        example = example_from_annotation(read.annotation, self._label_map).SerializeToString()
+        made = example_from_annotation(read.annotation, self._label_map, masks=self._masks)
+        example = made.SerializeToString()
         place = (self._spool.tell(), len(example), len(read.annotation.groundtruth))
         self._spool.write(example)
         self._places[read.annotation.image_id] = place
@@ -265,6 +294,29 @@ def _check_not_empty(report: RecordsReport, source: Path | str) -> None:
 def _count_lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(1 for _ in file)
+
+
+def _parse(serialized: bytes) -> tf.train.Example:
+    try:
+        return tf.train.Example.FromString(serialized)
+    except DecodeError as error:
+        raise RecordError("not a serialized tf.train.Example") from error
+
+
+def _png_masks(
+    boxes: FloatArray, image_size_hw: tuple[int, int], polygons: Sequence[FloatArray | None] = ()
+) -> list[bytes]:
+    """An image file for each box, with one bit a pixel."""
+    return [
+        _png(polygon_ops.mask_of(box, polygon, image_size_hw))
+        for box, polygon in zip(boxes, polygons or [None] * len(boxes), strict=True)
+    ]
+
+
+def _png(mask: BoolArray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _image_of(features: Any, file: str) -> EncodedImage:

@@ -88,8 +88,8 @@ class InferenceModel:
         self.detect = tf.function(
             self._detect,
             input_signature=[
-                tf.TensorSpec([None, height, width, 3], tf.float32, name="images"),
-                tf.TensorSpec([None, 3], tf.int32, name="true_shapes"),
+                tf.TensorSpec([self._batch_size, height, width, 3], tf.float32, name="images"),
+                tf.TensorSpec([self._batch_size, 3], tf.int32, name="true_shapes"),
             ],
             autograph=False,
         )
@@ -102,7 +102,14 @@ class InferenceModel:
         Not when they keep their own sizes, and not in a two-stage model, whose second stage takes hundreds of crops of
         every image: eight images of 640 x 640 took 18 GB.
         """
-        return self.static_size is not None and self.model_config.WhichOneof("model") != "faster_rcnn"
+        is_two_stage = self.model_config.WhichOneof("model") == "faster_rcnn"
+        return self.static_size is not None and not is_two_stage and self._batch_size is None
+
+    @property
+    def _batch_size(self) -> int | None:
+        """Always 1 for CenterNet's masks: the API crops them in a loop whose result it declares as uint8 and computes
+        as int32, which TensorFlow refuses unless the loop is unrolled. None, any, for all others."""
+        return 1 if self.model_config.center_net.HasField("mask_estimation_task") else None
 
     @property
     def variables(self) -> list[tf.Variable]:

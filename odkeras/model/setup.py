@@ -21,6 +21,7 @@ from odkeras.pipeline import (
     load_pipeline,
     num_classes,
     raise_for_problems,
+    read_png_masks,
     save_pipeline,
 )
 
@@ -44,7 +45,7 @@ def prepare_setup(path: Path, model_dir: Path, overrides: Overrides, purpose: Pu
     """Load a pipeline.config, apply what the command line says, check it.
 
     Without a `fine_tune_checkpoint` that can be used (none given, or the placeholder of a downloaded config) the
-    model starts from random weights.
+    model starts from random weights. For the loop, whose records odkeras writes, `mask_type` becomes PNG_MASKS.
 
     Raises:
         ConfigError: it cannot be read, or has problems; all of them are named with what to do.
@@ -64,6 +65,8 @@ def prepare_setup(path: Path, model_dir: Path, overrides: Overrides, purpose: Pu
         if problem.severity == "warning":
             _log.warning("%s: %s", path, problem)
     raise_for_problems(problems, source=str(path))
+    if purpose == "loop" and read_png_masks(config):
+        _log.info("%s: train_input_reader.mask_type is PNG_MASKS here, as in the records that the loop writes", path)
     config.train_config.fine_tune_checkpoint = fine_tune_checkpoint_of(config) or ""
     if config.train_config.fine_tune_checkpoint:
         config.train_config.fine_tune_checkpoint_type = fine_tune_type_of(config)

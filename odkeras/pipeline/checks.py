@@ -23,6 +23,7 @@ from odkeras.pipeline.proto import (
     fine_tune_type_of,
     is_placeholder,
     label_map_path_of,
+    loads_masks,
     model_of,
     model_type,
     num_classes,
@@ -111,13 +112,22 @@ def _check_keypoint_label_map(question: _Question) -> Iterator[Problem]:
         yield Problem("model.center_net.keypoint_label_map_path", path, reason, fix)
 
 
-def _check_boxes_suffice(question: _Question) -> Iterator[Problem]:
-    """A person draws boxes here; a model that learns more than boxes fails at its first loss."""
+def _check_shapes_suffice(question: _Question) -> Iterator[Problem]:
+    """A person draws boxes and polygons here; a model that learns more than these fails at its first loss."""
     if question.purpose != "loop":
         return
-    for field, what in extractors.needs_more_than_boxes(question.config):
-        reason = f"learns from {what}, but the annotations are boxes"
+    for field, what in extractors.needs_more_than_shapes(question.config):
+        reason = f"learns from {what}, but the annotations are boxes and polygons"
         yield Problem(field, "", reason, "remove it, or train with `odkeras train` on records that have them")
+
+
+def _check_masks_are_loaded(question: _Question) -> Iterator[Problem]:
+    """A model that learns masks fails at its first loss without them."""
+    parts = extractors.mask_parts(question.config)
+    if question.trains and parts and not loads_masks(question.config):
+        reason = f"must be true for a model that learns masks ({parts[0]})"
+        fix = "set load_instance_masks: true and mask_type: PNG_MASKS"
+        yield Problem("train_input_reader.load_instance_masks", "", reason, fix)
 
 
 def _check_classes(question: _Question) -> Iterator[Problem]:
@@ -272,7 +282,8 @@ _CHECKS: tuple[Callable[[_Question], Iterator[Problem]], ...] = (
     _check_feature_extractor,
     _check_tf1_settings,
     _check_keypoint_label_map,
-    _check_boxes_suffice,
+    _check_shapes_suffice,
+    _check_masks_are_loaded,
     _check_classes,
     _check_batch,
     _check_optimizer,

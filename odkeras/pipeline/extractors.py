@@ -119,13 +119,23 @@ def is_registered(name: str) -> bool:
     return False
 
 
-def needs_more_than_boxes(config: PipelineConfig) -> Iterator[tuple[str, str]]:
-    """(field, what the model learns from) for each part of the model that boxes cannot train."""
+def mask_parts(config: PipelineConfig) -> list[str]:
+    """The fields by which the model learns masks."""
+    if model_type(config) == "center_net":
+        fields = ("mask_estimation_task", "deepmac_mask_estimation")
+        return [f"model.center_net.{field}" for field in fields if config.model.center_net.HasField(field)]
+    if model_type(config) == "faster_rcnn":
+        predictor = "second_stage_box_predictor.mask_rcnn_box_predictor"
+        if config.model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks:
+            return [f"model.faster_rcnn.{predictor}.predict_instance_masks"]
+    return []
+
+
+def needs_more_than_shapes(config: PipelineConfig) -> Iterator[tuple[str, str]]:
+    """(field, what the model learns from) for each part of the model that neither boxes nor masks can train."""
     if model_type(config) == "center_net":
         model = config.model.center_net
         for field, what in (
-            ("mask_estimation_task", "masks"),
-            ("deepmac_mask_estimation", "masks"),
             ("densepose_estimation_task", "dense poses"),
             ("track_estimation_task", "tracks"),
             ("temporal_offset_task", "tracks"),
@@ -134,9 +144,5 @@ def needs_more_than_boxes(config: PipelineConfig) -> Iterator[tuple[str, str]]:
                 yield f"model.center_net.{field}", what
         if model.keypoint_estimation_task:
             yield "model.center_net.keypoint_estimation_task", "keypoints"
-    elif model_type(config) == "faster_rcnn":
-        model = config.model.faster_rcnn
-        if model.second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks:
-            yield "model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks", "masks"
-        if model.HasField("context_config"):
-            yield "model.faster_rcnn.context_config", "features of other images (context)"
+    elif model_type(config) == "faster_rcnn" and config.model.faster_rcnn.HasField("context_config"):
+        yield "model.faster_rcnn.context_config", "features of other images (context)"

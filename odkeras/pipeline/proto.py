@@ -21,6 +21,9 @@ ODAPI_INSTALL_COMMAND = f"pip install --no-deps {' '.join(ODAPI_REQUIREMENTS)}"
 CHECKPOINT_V2 = 2
 """train_pb2.CheckpointVersion.V2: object-based, the only kind that TensorFlow 2 models restore."""
 
+PNG_MASKS = 2
+"""input_reader_pb2.InstanceMaskType.PNG_MASKS: a PNG for each object, as odkeras writes them."""
+
 _PLACEHOLDER = re.compile(r"PATH_TO|TO_BE_CONFIGURED|(?:^|/)path/to(?:/|$)")
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named "?(\w+)')
@@ -119,6 +122,20 @@ def label_map_path_of(config: PipelineConfig) -> str | None:
     """The training reader's label map, else the first evaluation reader's; None where neither has one."""
     readers = (config.train_input_reader, *config.eval_input_reader)
     return next((str(reader.label_map_path) for reader in readers if reader.label_map_path), None)
+
+
+def loads_masks(config: PipelineConfig) -> bool:
+    """Whether the training reader expects masks in its examples."""
+    return bool(config.train_input_reader.load_instance_masks)
+
+
+def read_png_masks(config: PipelineConfig) -> bool:
+    """Change `config` in place so that a training reader that loads masks expects PNGs; whether it did not."""
+    reader = config.train_input_reader
+    if not loads_masks(config) or reader.mask_type == PNG_MASKS:
+        return False
+    reader.mask_type = PNG_MASKS
+    return True
 
 
 def is_placeholder(path: str) -> bool:

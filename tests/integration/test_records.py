@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -13,8 +15,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import TRUTH_XYXY_PX, draw_pixels, encode
+from PIL import Image
+from typer.testing import CliRunner
 
 from odkeras.boxes import Groundtruth, to_xyxy_px
+from odkeras.cli import app
 from odkeras.data import records
 from odkeras.data.records import (
     RecordsReport,
@@ -23,6 +28,7 @@ from odkeras.data.records import (
     example_from_annotation,
     prodigy_to_records,
     read_records,
+    with_masks,
     write_records,
 )
 from odkeras.errors import LabelMapError, RecordError
@@ -102,6 +108,110 @@ def test_the_api_reads_our_examples(annotations: dict[str, Annotation], label_ma
         np.testing.assert_array_equal(decoded["groundtruth_classes"], annotation.groundtruth.classes)
         assert decoded["image"].shape == (48, 64, 3)
         assert decoded["source_id"] == annotation.image_id.encode()
+
+
+# --- masks
+
+
+TRIANGLE_PX = [[8.0, 6.0], [40.0, 6.0], [8.0, 30.0]]  # of the box "one"
+TRIANGLE = np.array(TRIANGLE_PX)[:, ::-1] / (48, 64)
+
+
+@pytest.fixture
+def with_polygon(annotations: dict[str, Annotation]) -> Annotation:
+    """Three objects, of which the second is a triangle."""
+    return dataclasses.replace(annotations["three"], polygons=(None, TRIANGLE, None))
+
+
+@pytest.fixture
+def decoder(label_map: LabelMap, tmp_path: Path) -> Any:
+    """The Object Detection API's, as a reader with `load_instance_masks: true mask_type: PNG_MASKS` builds it."""
+    from object_detection.data_decoders import tf_example_decoder
+    from object_detection.protos import input_reader_pb2
+
+    label_map.save(tmp_path / "map.pbtxt")
+    return tf_example_decoder.TfExampleDecoder(
+        load_instance_masks=True,
+        instance_mask_type=input_reader_pb2.PNG_MASKS,
+        label_map_proto_file=str(tmp_path / "map.pbtxt"),
+    )
+
+
+def decoded_masks(decoder: Any, serialized: bytes) -> np.ndarray:
+    return np.asarray(decoder.decode(tf.constant(serialized))["groundtruth_instance_masks"])
+
+
+def box_mask(left: int, top: int, right: int, bottom: int) -> np.ndarray:
+    mask = np.zeros((48, 64), np.float32)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+def test_an_example_without_polygons_has_no_masks(annotations: dict[str, Annotation], label_map: LabelMap) -> None:
+    features = example_from_annotation(annotations["three"], label_map).features.feature
+    assert "image/object/mask" not in features
+
+
+def test_the_api_reads_our_masks(with_polygon: Annotation, label_map: LabelMap, decoder: Any) -> None:
+    """A polygon as it is, the rectangles beside it filled."""
+    example = example_from_annotation(with_polygon, label_map)
+    decoded = decoder.decode(tf.constant(example.SerializeToString()))
+    masks = np.asarray(decoded["groundtruth_instance_masks"])
+    assert (masks.shape, masks.dtype) == ((3, 48, 64), np.float32)
+    np.testing.assert_array_equal(masks[0], box_mask(0, 10, 20, 34))
+    np.testing.assert_array_equal(masks[2], box_mask(30, 20, 64, 48))
+    ys, xs = np.mgrid[0:48, 0:64] + 0.5
+    triangle = (xs > 8) & (ys > 6) & ((xs - 8) / 32 + (ys - 6) / 24 < 1)
+    np.testing.assert_array_equal(masks[1], triangle)
+    assert decoded["groundtruth_instance_mask_weights"].numpy().tolist() == [1, 1, 1]
+    assert len(decoded["groundtruth_boxes"]) == 3
+
+
+def test_the_masks_are_png_files_with_zeros_and_ones(with_polygon: Annotation, label_map: LabelMap) -> None:
+    features = example_from_annotation(with_polygon, label_map).features.feature
+    for data in features["image/object/mask"].bytes_list.value:
+        with Image.open(io.BytesIO(data)) as picture:
+            assert (picture.format, picture.mode, picture.size) == ("PNG", "1", (64, 48))
+            assert np.unique(np.asarray(picture, np.uint8)).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", TRUTH_XYXY_PX)
+def test_masks_for_all_who_ask(
+    annotations: dict[str, Annotation], label_map: LabelMap, decoder: Any, kind: str
+) -> None:
+    """Also for an image without objects."""
+    example = example_from_annotation(annotations[kind], label_map, masks=True).SerializeToString()
+    masks = decoded_masks(decoder, example)
+    assert masks.shape == (len(TRUTH_XYXY_PX[kind]), 48, 64)
+    for mask, (box, _) in zip(masks, TRUTH_XYXY_PX[kind], strict=True):
+        np.testing.assert_array_equal(mask, box_mask(*map(int, box)))
+
+
+@pytest.mark.parametrize("kind", TRUTH_XYXY_PX)
+def test_masks_for_an_example_that_was_stored_without(
+    annotations: dict[str, Annotation], label_map: LabelMap, kind: str
+) -> None:
+    bare = example_from_annotation(annotations[kind], label_map).SerializeToString()
+    asked_for = example_from_annotation(annotations[kind], label_map, masks=True)
+    assert tf.train.Example.FromString(with_masks(bare)) == asked_for
+    assert annotation_from_example(with_masks(bare)) == annotations[kind]
+
+
+def test_masks_that_are_there_stay(with_polygon: Annotation, label_map: LabelMap) -> None:
+    example = example_from_annotation(with_polygon, label_map).SerializeToString()
+    assert with_masks(example) is example
+
+
+def test_masks_for_an_example_of_another_tool() -> None:
+    """Without size and format."""
+    example = tf.train.Example.FromString(with_masks(foreign(**box_features())))
+    (mask,) = example.features.feature["image/object/mask"].bytes_list.value
+    np.testing.assert_array_equal(tf.io.decode_png(mask)[..., 0] > 0, box_mask(16, 0, 64, 24))
+
+
+def test_an_example_does_not_keep_the_polygons(with_polygon: Annotation, label_map: LabelMap) -> None:
+    read = annotation_from_example(example_from_annotation(with_polygon, label_map).SerializeToString())
+    assert read == dataclasses.replace(with_polygon, polygons=())
 
 
 def test_a_class_that_the_label_map_lacks() -> None:
@@ -359,6 +469,43 @@ def test_a_dataset_that_cannot_be_read_or_written(tmp_path: Path, label_map: Lab
     jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(IMAGE, "accept"))
     with pytest.raises(RecordError, match=r"cannot convert .* to .*missing/out: No such file"):
         prodigy_to_records(jsonl, tmp_path / "missing/out", label_map=label_map)
+
+
+POLYGON_SPAN = {"label": "person", "type": "polygon", "points": TRIANGLE_PX}
+
+
+def masks_in(path: Path) -> list[int | None]:
+    """Number of masks of each example; None where it has no such feature."""
+    found = [tf.train.Example.FromString(serialized).features.feature for serialized in read_records(path)]
+    return [len(each["image/object/mask"].bytes_list.value) if "image/object/mask" in each else None for each in found]
+
+
+def write_polygon_answers(folder: Path) -> Path:
+    """Two objects of which one is a polygon; a box; nothing."""
+    mixed = answer(picture(0), "accept", [0, 0, 10, 10])
+    mixed["spans"].append(POLYGON_SPAN)
+    others = answer(picture(1), "accept", [0, 0, 10, 10]), answer(picture(2), "accept")
+    return write_jsonl(folder / "answers.jsonl", mixed, *others)
+
+
+def test_polygons_bring_masks(tmp_path: Path, label_map: LabelMap, decoder: Any) -> None:
+    report = prodigy_to_records(write_polygon_answers(tmp_path), tmp_path / "out", label_map=label_map)
+    assert report == RecordsReport(images=3, boxes=3, negatives=1, skipped=[])
+    assert masks_in(tmp_path / "out") == [2, None, None]
+    box, triangle = decoded_masks(decoder, next(read_records(tmp_path / "out")))
+    np.testing.assert_array_equal(box, box_mask(0, 0, 10, 10))
+    assert triangle.sum() == pytest.approx(32 * 24 / 2, rel=0.05)
+
+
+def test_the_command_brings_masks_for_all(tmp_path: Path, label_map: LabelMap) -> None:
+    label_map.save(tmp_path / "map.pbtxt")
+    paths = [str(write_polygon_answers(tmp_path)), str(tmp_path / "out")]
+    command = ["records", "from-prodigy", *paths, "--label-map", str(tmp_path / "map.pbtxt"), "--masks"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert masks_in(tmp_path / "out") == [2, 1, 0]
+    CliRunner().invoke(app, command[:-1])
+    assert masks_in(tmp_path / "out") == [2, None, None]
 
 
 # --- the script

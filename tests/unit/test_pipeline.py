@@ -23,16 +23,18 @@ from odkeras.pipeline import (
     label_map_path_of,
     list_templates,
     load_pipeline,
+    loads_masks,
     model_type,
     num_classes,
     parse_pipeline,
     raise_for_problems,
+    read_png_masks,
     read_template,
     save_pipeline,
     set_num_classes,
     template_header,
 )
-from odkeras.pipeline.proto import CHECKPOINT_V2
+from odkeras.pipeline.proto import CHECKPOINT_V2, PNG_MASKS
 
 SMALL = """\
 # a comment
@@ -314,6 +316,32 @@ def test_v2_is_what_the_proto_says() -> None:
     from object_detection.protos import train_pb2
 
     assert train_pb2.CheckpointVersion.Value("V2") == CHECKPOINT_V2
+
+
+def test_png_masks_is_what_the_proto_says() -> None:
+    from object_detection.protos import input_reader_pb2
+
+    assert PNG_MASKS == input_reader_pb2.PNG_MASKS
+
+
+@pytest.mark.parametrize(
+    ("reader", "loads", "changes"),
+    [
+        ("", False, False),
+        ("mask_type: NUMERICAL_MASKS", False, False),
+        ("load_instance_masks: true", True, True),  # NUMERICAL_MASKS where nothing is said
+        ("load_instance_masks: true mask_type: NUMERICAL_MASKS", True, True),
+        ("load_instance_masks: true mask_type: PNG_MASKS", True, False),
+    ],
+)
+def test_masks_that_are_loaded_can_be_made_pngs(reader: str, loads: bool, changes: bool) -> None:
+    config = parse_pipeline(f"train_input_reader {{ {reader} }}", source="x")
+    before = str(config)
+    assert loads_masks(config) is loads
+    assert read_png_masks(config) is changes
+    assert (str(config) != before) is changes
+    assert (config.train_input_reader.mask_type == PNG_MASKS) is loads
+    assert read_png_masks(config) is False
 
 
 # problems

@@ -190,21 +190,35 @@ def test_settings_of_tensorflow_1() -> None:
 @pytest.mark.parametrize(
     ("template", "addition", "field"),
     [
-        ("centernet_resnet50_512", "mask_estimation_task {}", "model.center_net.mask_estimation_task"),
-        ("centernet_resnet50_512", "deepmac_mask_estimation {}", "model.center_net.deepmac_mask_estimation"),
+        ("centernet_resnet50_512", "densepose_estimation_task {}", "model.center_net.densepose_estimation_task"),
         ("centernet_resnet50_512", "track_estimation_task {}", "model.center_net.track_estimation_task"),
         ("faster_rcnn_resnet50_640", "context_config {}", "model.faster_rcnn.context_config"),
     ],
 )
-def test_a_model_that_needs_more_than_boxes_cannot_be_in_the_loop(template: str, addition: str, field: str) -> None:
+def test_a_model_that_needs_more_than_shapes_cannot_be_in_the_loop(template: str, addition: str, field: str) -> None:
     config = replaced(("    num_classes: 1\n", f"    num_classes: 1 {addition}\n"), template=template)
     assert only(check(config)).field == field
     assert [problem.field for problem in check(config, "export")] == []
 
 
-def test_mask_r_cnn_needs_masks() -> None:
-    config = replaced(("use_dropout: false", "predict_instance_masks: true"), template="faster_rcnn_resnet50_640")
-    assert only(check(config)).field.endswith("mask_rcnn_box_predictor.predict_instance_masks")
+MASK_MODELS = [
+    ("centernet_resnet50_512", "num_classes: 1", "num_classes: 1 mask_estimation_task {}"),
+    ("centernet_resnet50_512", "num_classes: 1", "num_classes: 1 deepmac_mask_estimation {}"),
+    ("faster_rcnn_resnet50_640", "use_dropout: false", "predict_instance_masks: true"),
+]
+
+
+@pytest.mark.parametrize(("template", "old", "new"), MASK_MODELS)
+def test_a_model_that_learns_masks_needs_a_reader_that_loads_them(template: str, old: str, new: str) -> None:
+    """The API refuses the first training step, after everything was built."""
+    config = replaced((old, new), template=template)
+    problem = only(check(config))
+    assert (problem.field, problem.severity) == ("train_input_reader.load_instance_masks", "error")
+    assert new.split()[-2].rstrip(":") in problem.reason
+    assert problem.fix == "set load_instance_masks: true and mask_type: PNG_MASKS"
+    assert check(config, "export") == []
+    config.train_input_reader.load_instance_masks = True
+    assert check(config) == []
 
 
 def test_keypoints_need_their_label_map_even_to_build(tmp_path: Path) -> None:

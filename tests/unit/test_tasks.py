@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import draw_pixels, encode
 
-from odkeras.boxes import Detections
+from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import AnswerError
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import Label, LabelMap
@@ -148,7 +148,7 @@ def test_the_batch_is_remembered() -> None:
     assert read.annotation.batch == "17.jsonl"
 
 
-POLYGON = {"label": "car", "type": "polygon", "points": [[32, 14], [40, 12], [48, 20], [36, 24]]}
+POLYGON: Task = {"label": "car", "type": "polygon", "points": [[32, 14], [40, 12], [48, 20], [36, 24]]}
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,122 @@ POLYGON = {"label": "car", "type": "polygon", "points": [[32, 14], [40, 12], [48
 def test_boxes_of_all_versions_of_prodigy(span: Task) -> None:
     annotation = annotation_of(accepted(span))
     np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
+
+
+# --- polygons
+
+
+def polygons_px(annotation: Annotation) -> list[list[list[float]] | None]:
+    """The polygons as [x, y] in pixels."""
+    return [None if each is None else (each[:, ::-1] * (64, 48)).round(3).tolist() for each in annotation.polygons]
+
+
+def test_polygons_are_kept_in_the_order_of_the_boxes() -> None:
+    freehand = {"label": "n01", "type": "freehand", "points": [[0, 0], [8, 1], [16, 12], [3, 9], [1, 4]],
+                "x": 0, "y": 0, "width": 16, "height": 12}  # fmt: skip
+    annotation = annotation_of(accepted(POLYGON, rect(1, 2, 30, 4), freehand))
+    np.testing.assert_allclose(
+        annotation.groundtruth.boxes * (48, 64, 48, 64), [[12, 32, 24, 48], [2, 1, 6, 31], [0, 0, 12, 16]], atol=1e-4
+    )
+    assert annotation.groundtruth.classes.tolist() == [1, 1, 4]
+    assert polygons_px(annotation) == [POLYGON["points"], None, freehand["points"]]
+    assert {each.dtype for each in annotation.polygons if each is not None} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("kind", [None, "rect", "ellipse", "of tomorrow", 7])
+def test_points_make_a_polygon_whatever_the_type_says(kind: Any) -> None:
+    """The versions before 1.10 write none."""
+    span = {**POLYGON, "type": kind} if kind else {name: POLYGON[name] for name in ("label", "points")}
+    assert polygons_px(annotation_of(accepted(span))) == [POLYGON["points"]]
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        rect(32, 12, 16, 12),
+        {"label": "car", "points": [[32, 12], [48, 24]]},
+        {"label": "car", "points": [[48, 24], [48, 12], [32, 12], [32, 24]]},
+        {"label": "car", "points": [[48, 24], [32, 12], [48, 12], [32, 24]]},  # in no order
+        {"label": "car", "points": [[32, 12], [32, 24], [48, 24], [48, 12], [32, 12]], "type": "polygon"},
+        {"label": "car", "points": [[32, 12], [32.001, 24], [48, 24.003], [48, 12]]},  # rounded
+        {"label": "car", "x": 32, "y": 12, "width": 16, "height": 12},
+    ],
+)
+def test_a_rectangle_is_no_polygon(span: Task) -> None:
+    annotation = annotation_of(accepted(span))
+    np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-4)
+    assert annotation.polygons == ()
+
+
+def test_no_polygons_no_entries() -> None:
+    assert annotation_of(accepted(rect(1, 2, 3, 4), rect(5, 6, 7, 8))).polygons == ()
+    assert annotation_of(accepted()).polygons == ()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [[32, 12], [48, 24], [40, 18]],  # one line
+        [[32, 12], [48, 24], [32, 12], [48, 24]],
+        [[32, 12], [32, 12], [48, 24]],
+    ],
+)
+def test_a_polygon_that_covers_nothing_is_its_bounding_box(points: list[list[float]]) -> None:
+    annotation = annotation_of(accepted({"label": "car", "type": "polygon", "points": points}))
+    np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
+    assert annotation.polygons == ()
+
+
+def test_a_polygon_across_the_edge_is_cut_there() -> None:
+    span = {"label": "car", "type": "polygon", "points": [[-64, 24], [64, 8], [64, 40]]}
+    annotation = annotation_of(accepted(span))
+    np.testing.assert_allclose(annotation.groundtruth.boxes, [[8 / 48, 0, 40 / 48, 1]], atol=1e-6)
+    (corners,) = polygons_px(annotation)
+    assert corners is not None and sorted(corners) == [[0, 16], [0, 32], [64, 8], [64, 40]]
+
+
+def test_a_polygon_on_a_scaled_copy_is_scaled_back() -> None:
+    span = {**POLYGON, "points": [[x * 10, y * 10] for x, y in POLYGON["points"]]}
+    assert polygons_px(annotation_of(accepted(span, width=640, height=480))) == [POLYGON["points"]]
+
+
+def test_an_unusable_span_does_not_shift_the_polygons() -> None:
+    read = read_answer(accepted(rect(1, 2, 3, 4), {**POLYGON, "label": "zebra"}, POLYGON), LABEL_MAP)
+    assert read.annotation is not None and len(read.problems) == 1
+    assert polygons_px(read.annotation) == [None, POLYGON["points"]]
+
+
+TRUTH = Groundtruth(np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5]]), np.array([1, 4]))
+TRIANGLE = np.array([[0, 0], [1, 0], [0, 1]])
+
+
+def annotated(*polygons: Any) -> Annotation:
+    return Annotation(IMAGE, TRUTH, "id", "a.jpg", polygons=polygons)
+
+
+@pytest.mark.parametrize(
+    ("polygons", "message"),
+    [
+        ((TRIANGLE,), "polygons must have 2 entries, one per box; got 1"),
+        ((None, None, None), "one per box; got 3"),
+        ((None, TRIANGLE[:2]), r"a polygon must have shape \(K, 2\) with K >= 3; got \(2, 2\)"),
+        ((None, TRIANGLE * math.nan), "a polygon must be finite"),
+    ],
+)
+def test_polygons_that_do_not_fit_the_boxes(polygons: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        annotated(*polygons)
+
+
+def test_annotations_are_equal_by_their_values() -> None:
+    """Arrays in a dataclass's own comparison raise: "the truth value of an array is ambiguous"."""
+    assert annotated(None, TRIANGLE) == annotated(None, TRIANGLE.copy())
+    assert annotated(None, None) == annotated()
+    for other in (annotated(TRIANGLE, None), annotated(TRIANGLE, TRIANGLE), annotated(None, TRIANGLE / 2), annotated()):
+        assert annotated(None, TRIANGLE) != other
+    assert annotated() != Annotation(IMAGE, TRUTH, "id", "b.jpg")
+    assert annotated() != Annotation(IMAGE, Groundtruth.empty(), "id", "a.jpg")
+    assert annotated() != "annotation"
 
 
 def test_a_box_across_the_edge_is_clipped() -> None:
@@ -201,6 +317,10 @@ UNUSABLE: list[tuple[Any, str]] = [
     ({"label": "car", "points": [1, 2]}, "'points' must be a list of [x, y]"),
     ({"label": "car", "points": {"x": 1}}, "'points' must be a list of [x, y]"),
     ({"label": "car", "points": [[3, 4]]}, "no area"),
+    ({"label": "car", "points": [[3, 4], [3, 9], [3, 7]], "type": "polygon"}, "'car' has no area inside the image"),
+    ({"label": "car", "points": [[70, 4], [90, 9], [75, 30]], "type": "polygon"}, "no area inside the image"),
+    ({"label": "car", "points": [[-40, 20], [20, -40], [-40, -40]]}, "no area inside the image"),  # but its bounds have
+    ({"label": "car", "points": [[1, 2], [3, math.nan], [9, 9]], "type": "freehand"}, "got nan"),
     ({"label": "car", "x": 1, "y": 2, "width": 5}, "got None"),
     ({"label": "car"}, "got None"),
     ({"points": [[1, 2], [3, 4]]}, "it has no label"),
