@@ -1,4 +1,7 @@
-"""Answers on their way to the trainer: one .jsonl file per batch, whole or absent, taken in the order they came."""
+"""Answers on their way to the trainer: one .jsonl file per batch, whole or absent, taken in the order they came.
+
+An answer's image lies in the answer itself, or beside the batches, where the host put it when it handed the task out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import InboxError
+from odkeras.image_store import ImageStore
 from odkeras.project import write_atomically
+
+STORED_IMAGE = "stored_image"
+"""Key of an answer that is written without its image: the image's file name in `images_dir(inbox_dir)`."""
 
 _naming = threading.Lock()
 _last_stamp_ns = 0
@@ -37,6 +44,20 @@ def put_batch(inbox_dir: Path | str, answers: Sequence[dict[str, Any]]) -> Path:
     except OSError as error:
         raise InboxError(f"cannot store {len(answers)} answers in {inbox_dir}: {error.strerror or error}") from error
     return path
+
+
+def images_dir(inbox_dir: Path | str) -> Path:
+    """Where the images that were handed out lie (see `image_store`)."""
+    return Path(inbox_dir) / "images"
+
+
+def with_stored_image(answer: dict[str, Any], inbox_dir: Path | str) -> dict[str, Any]:
+    """The answer with its image's file in `image`, if it was written without its image."""
+    if STORED_IMAGE not in answer:
+        return answer
+    rest = {key: value for key, value in answer.items() if key != STORED_IMAGE}
+    path = ImageStore(images_dir(inbox_dir)).path_of(answer[STORED_IMAGE])
+    return {**rest, "image": str(path)} if path else rest
 
 
 def list_batches(inbox_dir: Path | str) -> list[Path]:

@@ -53,6 +53,16 @@ class Project:
         return self.data_dir / "replay.record"
 
     @property
+    def image_ids_path(self) -> Path:
+        """A cache: which id an image had when it was last read."""
+        return self.data_dir / "image_ids.jsonl"
+
+    @property
+    def kept_images_dir(self) -> Path:
+        """Images that have no file of their own and that a host's database refers to. They stay."""
+        return self.data_dir / "images"
+
+    @property
     def rejected_path(self) -> Path:
         return self.data_dir / "rejected.jsonl"
 
@@ -151,6 +161,49 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [row for line in lines if (row := _json_object(line)) is not None]
+
+
+def find_round(metrics: Sequence[dict[str, Any]], batch: str) -> dict[str, Any] | None:
+    """The line of `metrics.jsonl` of the first round that trained on a batch."""
+    return next((row for row in metrics if row.get("kind") == "round" and batch in (row.get("batches") or ())), None)
+
+
+class JsonlTail:
+    """The rows that others append to a file of JSON lines, each once.
+
+    Args:
+        path: need not be there yet. One that becomes shorter, or another file, is read from its start.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self._offset = 0
+        self._inode: int | None = None
+
+    def skip(self) -> None:
+        """Leave out the lines that are there already, which may be many."""
+        try:
+            with self._path.open("rb") as file:
+                self._inode = os.fstat(file.fileno()).st_ino
+                self._offset = sum(len(line) for line in file if line.endswith(b"\n"))
+        except OSError:
+            return
+
+    def read(self) -> list[dict[str, Any]]:
+        """The rows since the last call; a line that is still being written comes next time."""
+        try:
+            found = self._path.stat()
+            if found.st_ino != self._inode or found.st_size < self._offset:
+                self._inode, self._offset = found.st_ino, 0
+            if found.st_size == self._offset:
+                return []
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole = file.read().rpartition(b"\n")[0]
+        except OSError:
+            return []
+        self._offset += len(whole) + 1 if whole else 0
+        return [row for line in whole.split(b"\n") if (row := _json_object(line)) is not None]
 
 
 def read_status(path: Path | str) -> dict[str, Any] | None:

@@ -152,6 +152,7 @@ def play_round(loop: Loop, images: list[KnownImage], label_map: LabelMap) -> dic
         answers.append(answer_task(task, known, label_map))
     started = time.perf_counter()
     batch = loop.submit(answers)
+    assert batch is not None, "each image is answered once"
     row = wait_for_round(loop, batch.name)
     reported = time.perf_counter()
     wait_for_version(loop, int(row["version"]))

@@ -21,7 +21,10 @@ LabelMapPath = Annotated[
     str | None, typer.Option("--label-map-path", "-lmp", help="The label map; default: the one that CONFIG names.")
 ]
 StepsPerEpoch = Annotated[
-    int, typer.Option("--steps-per-epoch", "-spe", help="Training steps per round; -1 = once over the training set.")
+    int,
+    typer.Option(
+        "--steps-per-epoch", "-spe", help="Training steps per round; -1 = once over the training set, 0 = at least 100."
+    ),
 ]
 Replay = Annotated[str, typer.Option(help="on = train on everything so far; off = on the newest answers only.")]
 MaxCheckpointsNum = Annotated[int, typer.Option("--max-checkpoints-num", "-mcn", help="Checkpoints to keep; 0 = all.")]

@@ -38,6 +38,9 @@ def trainer(
     model_name: Annotated[str, typer.Option(help="Name of the model on that server.")] = "odkeras",
     once: Annotated[bool, typer.Option("--once", help="End when nothing waits to be trained.")] = False,
     tf_logging_level: options.TfLoggingLevel = 40,
+    give_way: Annotated[
+        bool, typer.Option("--give-way", help="Let other processes on this machine have the processor first.")
+    ] = False,
     stop_on_stdin_eof: Annotated[bool, typer.Option("--stop-on-stdin-eof", hidden=True)] = False,
 ) -> None:
     """Run the trainer process: answers in DATA_DIR/inbox become versions in EXPORT_DIR.
@@ -51,9 +54,10 @@ def trainer(
     configure_logging(tf_logging_level)
     if replay not in ("on", "off"):
         raise ConfigError(f"--replay must be on or off; got {replay!r}")
-    if steps_per_epoch < 1 and steps_per_epoch != -1:
+    if steps_per_epoch < -1:
         raise ConfigError(
-            f"--steps-per-epoch must be 1 or more, or -1 for once over the training set; got {steps_per_epoch}"
+            "--steps-per-epoch must be 1 or more, -1 for once over the training set, or 0 for that but at least 100; "
+            f"got {steps_per_epoch}"
         )
     from odkeras.pipeline import Overrides
     from odkeras.project import Project
@@ -80,6 +84,7 @@ def trainer(
             strategy=strategy,
             once=once,
             stop_on_stdin_eof=stop_on_stdin_eof,
+            give_way=give_way,
             live_version=_live_version(serving_url, model_name),
         )
     )

@@ -16,8 +16,9 @@ from typing import Any
 from odkeras import inbox, project
 from odkeras.data import records
 from odkeras.data.replay import ReplayStore
-from odkeras.errors import AnswerError
-from odkeras.images import DEFAULT_MAX_PIXELS
+from odkeras.errors import AnswerError, ImageError
+from odkeras.image_store import ImageStore
+from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
 from odkeras.project import Project
 from odkeras.tasks import Annotation, read_answer
@@ -52,6 +53,7 @@ def take_batches(
     label_map: LabelMap,
     *,
     after_record: int = 0,
+    masks: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     clock: Callable[[], float] = time.time,
 ) -> Intake:
@@ -62,6 +64,7 @@ def take_batches(
         store: told of the new examples and of the images withdrawn.
         label_map: translates the labels.
         after_record: the new record's number will be larger.
+        masks: every example gets masks, not only one with a polygon.
         max_pixels: larger images are refused.
         clock: seconds since the epoch, for the record's number.
 
@@ -73,17 +76,19 @@ def take_batches(
     if not paths:
         return Intake()
     answers = _Answers(label_map, max_pixels)
+    images = ImageStore(inbox.images_dir(directories.inbox_dir))
     for path in paths:
         answers.read(path)
     _note_rejected(directories.rejected_path, answers.rejected)
     store.withdraw(answers.withdrawn)
-    record = (
-        _write_record(directories, answers.annotations, label_map, after_record, clock) if answers.annotations else None
-    )
-    if record is not None:
+    record = None
+    if answers.annotations:
+        record = _record_path(directories, after_record, clock)
+        _write_record(record, answers.annotations, label_map, masks)
         store.add_record(record)
     for path in paths:
         path.unlink(missing_ok=True)
+    images.remove_unclaimed()
     return Intake(
         batches=tuple(path.name for path in paths),
         record=record,
@@ -118,10 +123,11 @@ class _Answers:
             try:
                 if answer is None:
                     raise AnswerError(error or "empty")
-                self._take(answer, path.name)
+                self._take(inbox.with_stored_image(answer, path.parent), path.name)
             except AnswerError as reason:
                 _log.warning("%s, answer %d: %s", path.name, number, reason)
-                self.rejected.append({"batch": path.name, "number": number, "reason": str(reason), "answer": answer})
+                row = {"batch": path.name, "number": number, "reason": str(reason)}
+                self.rejected.append({**row, "answer": _with_image(answer, path.parent)})
 
     def _take(self, answer: dict[str, Any], batch: str) -> None:
         read = read_answer(answer, self._label_map, batch=batch, max_pixels=self._max_pixels)
@@ -136,6 +142,17 @@ class _Answers:
             self.withdrawn[read.withdrawn_image_id] = batch
 
 
+def _with_image(answer: dict[str, Any] | None, inbox_dir: Path) -> dict[str, Any] | None:
+    """The answer as the host got it: the images beside the batches do not stay, those who mend it need one."""
+    if answer is None or inbox.STORED_IMAGE not in answer:
+        return answer
+    whole = inbox.with_stored_image(answer, inbox_dir)
+    try:
+        return {**whole, "image": read_image(whole["image"], max_pixels=0).data_uri}
+    except (ImageError, KeyError):
+        return answer
+
+
 def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append what is not there yet: after a crash the same batch is read again."""
     if not rows:
@@ -144,21 +161,17 @@ def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
     project.append_jsonl(path, [row for row in rows if (row["batch"], row["number"]) not in known])
 
 
-def _write_record(
-    directories: Project,
-    annotations: dict[str, Annotation],
-    label_map: LabelMap,
-    after: int,
-    clock: Callable[[], float],
-) -> Path:
+def _record_path(directories: Project, after: int, clock: Callable[[], float]) -> Path:
     last = max([after, *(record_number(path) for path in directories.train_records())])
-    path = directories.data_dir / f"{project.next_version([last], clock())}_train.record"
+    return directories.data_dir / f"{project.next_version([last], clock())}_train.record"
+
+
+def _write_record(path: Path, annotations: dict[str, Annotation], label_map: LabelMap, masks: bool) -> None:
     examples = (
-        records.example_from_annotation(annotation, label_map).SerializeToString()
+        records.example_from_annotation(annotation, label_map, masks=masks).SerializeToString()
         for annotation in annotations.values()
     )
     records.write_records(path, examples)
-    return path
 
 
 def record_number(path: Path) -> int:

@@ -14,7 +14,7 @@ from odkeras.hosts.report import CurvePoint, draw_curve, read_curve, write_curve
 from odkeras.hosts.truth import KnownImage, KnownImages
 from odkeras.loop.options import LoopOptions
 from odkeras.metrics import Effort
-from odkeras.project import append_jsonl, read_jsonl, write_atomically
+from odkeras.project import append_jsonl, find_round, read_jsonl, write_atomically
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,3 @@ def _has_seen(batch: str, options: LoopOptions) -> bool:
     if (project.inbox_dir / batch).exists() or project.train_records():
         return True
     return find_round(read_jsonl(project.metrics_path), batch) is not None
-
-
-def find_round(metrics: Sequence[dict[str, Any]], batch: str) -> dict[str, Any] | None:
-    """The line of `metrics.jsonl` of the first round that trained on a batch."""
-    return next((row for row in metrics if row.get("kind") == "round" and batch in (row.get("batches") or ())), None)

@@ -19,13 +19,13 @@ from typing import Any
 
 from odkeras.boxes import Detections
 from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
-from odkeras.hosts.ledger import AnsweredBatch, Ledger, find_round
+from odkeras.hosts.ledger import AnsweredBatch, Ledger
 from odkeras.hosts.report import ConsoleDisplay, CurvePoint, Display, status_text
 from odkeras.hosts.truth import KnownImage, KnownImages, answer_task, read_known_images, suggestions_of
 from odkeras.images import read_image
 from odkeras.loop.components import Loop, LoopOptions, load_label_map
 from odkeras.metrics import Effort, coco_map, effort
-from odkeras.project import read_jsonl
+from odkeras.project import find_round, read_jsonl
 
 PREDICT_TOGETHER = 8
 MOST_ATTEMPTS = 5
@@ -146,6 +146,7 @@ class _Simulation:
         answers = [answer_task(task, self._by_id[task["image_id"]], label_map) for task in tasks]
         put_at = time.monotonic()
         path = self._loop.submit(answers)
+        assert path is not None, "each image is answered once"
         answered = AnsweredBatch(path.name, tuple(task["image_id"] for task in tasks), work)
         self._ledger.add_answered(answered)
         self._finish_round(answered, put_at)

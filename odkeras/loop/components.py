@@ -10,32 +10,36 @@ A host is an adapter between this and whoever annotates.
 from __future__ import annotations
 
 import logging
-import socket
-import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from odkeras.errors import ConfigError, OdkerasError, ServingError, TrainingError
-from odkeras.inbox import put_batch
+from odkeras.image_store import ImageStore
+from odkeras.inbox import images_dir
 from odkeras.labels import LabelMap
-from odkeras.loop.leash import leash_command
+from odkeras.loop.answers import AnswerWriter
+from odkeras.loop.children import server_child, server_url, trainer_child
+from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.options import LoopOptions
-from odkeras.loop.stream import OnSkip, Source, Suggester, Task, TaskStream
+from odkeras.loop.sources import OnSkip, Source
+from odkeras.loop.stream import Prepare, Suggester, TaskStream
 from odkeras.loop.supervisor import ChildSpec, Say, Supervisor, bind_socket
+from odkeras.loop.watch import Look, News, Watch
+from odkeras.loop.web_images import WebImages
 from odkeras.pipeline import label_map_path_of, load_pipeline
-from odkeras.project import read_status
+from odkeras.project import find_round, read_jsonl, read_status
 from odkeras.serving.client import ServingClient
-from odkeras.serving.launch import server_command
+from odkeras.tasks import Task
 
-_VERSION_TIMEOUT_S = 2.0
+VERSION_TIMEOUT_S = 2.0
 _PREDICT_TIMEOUT_S = 30.0
-_SERVER_POLL_S = 0.25
+_WAIT_POLL_S = 0.1
+_LOST_AFTER_S = 2.0
 
 _log = logging.getLogger("odkeras.loop")
 
@@ -62,18 +66,33 @@ class Loop:
         options: what to run.
         say: told what a person should know; may be called from another thread. Goes to the log `odkeras.loop` when
             None.
+        warn: told what does not work; `say` when None.
+        watch: told, from another thread, of each step that the trainer and the server take; nobody when None.
+        on_suggested: told of every task with its suggestions, and the seconds that its prediction took.
 
     Raises:
         ConfigError, LabelMapError, SetupError: on entering.
     """
 
-    def __init__(self, options: LoopOptions, *, say: Say | None = None) -> None:
+    def __init__(
+        self,
+        options: LoopOptions,
+        *,
+        say: Say | None = None,
+        warn: Say | None = None,
+        watch: Callable[[News], None] | None = None,
+        on_suggested: Callable[[Task, float], None] | None = None,
+    ) -> None:
         self.options = options
         self.project = options.project
         self._say = say or _log.info
+        self._warn = warn or self._say
+        self._tell = watch
+        self._on_suggested = on_suggested
         self._stack = ExitStack()
-        self._lock = threading.Lock()
-        self._unsaved: list[Task] = []
+        self._image_ids = ImageIds(self.project.image_ids_path)
+        self._store = ImageStore(images_dir(self.project.inbox_dir))
+        self._answers = AnswerWriter(self.project.inbox_dir, self._store, warn=self._warn)
 
     def __enter__(self) -> Loop:
         self._entered_at = time.time()
@@ -84,10 +103,13 @@ class Loop:
             self.client = stack.enter_context(
                 ServingClient(self.url, self.options.model_name, timeout_s=_PREDICT_TIMEOUT_S)
             )
-            self._watch = stack.enter_context(
-                ServingClient(self.url, self.options.model_name, timeout_s=_VERSION_TIMEOUT_S, retries=0)
+            self._quick = stack.enter_context(
+                ServingClient(self.url, self.options.model_name, timeout_s=VERSION_TIMEOUT_S, retries=0)
             )
-            self._supervisor = stack.enter_context(Supervisor(children, say=self._say))
+            self._web = stack.enter_context(WebImages())
+            self._supervisor = stack.enter_context(Supervisor(children, say=self._say, warn=self._warn))
+            if self._tell is not None:
+                stack.enter_context(Watch(self.look, self.project, self._tell))
             self._stack = stack.pop_all()
         return self
 
@@ -99,11 +121,8 @@ class Loop:
     def close(self) -> None:
         """Stops the trainer and the server, after a last attempt to store what could not be stored before."""
         try:
-            if self._unsaved:
-                self.update([])
-            if self._unsaved:
-                self._say(f"{len(self._unsaved)} answers could not be stored for training and are lost to it")
-                self._unsaved = []
+            if lost := self._answers.give_up():
+                self._warn(f"{lost} answers could not be stored for training and are lost to it")
         finally:
             self._stack.close()
 
@@ -112,7 +131,7 @@ class Loop:
         source: Source,
         *,
         exclude: Collection[str] = (),
-        prepare: Callable[[Task], Task] | None = None,
+        prepare: Prepare | None = None,
         on_skip: OnSkip | None = None,
     ) -> TaskStream:
         """Tasks with the newest model's suggestions; see `loop.stream.TaskStream`."""
@@ -123,38 +142,74 @@ class Loop:
             use_display_name=self.options.use_display_name,
             available_version=self.available_version,
             on_problem=self._report_suggestions,
+            on_suggested=self._on_suggested,
+            warn=self._warn,
         )
         return TaskStream(
             source,
             suggest,
+            is_fresh=suggest.is_fresh,
             exclude=exclude,
             prepare=prepare,
             on_skip=on_skip or (lambda file, reason: self._say(f"skipped {file}: {reason}")),
+            fetch=self._web.fetch,
+            store=self._store,
+            ids=self._image_ids,
             max_pixels=self.options.max_pixels,
+            together=self.options.predict_batch_size,
         )
 
     def update(self, answers: Sequence[Task]) -> float | None:
         """Stores the answers for the trainer, returns the latest training loss if there is one. Never raises.
 
-        Answers that cannot be stored (disk full) are reported, kept, and tried again with the next ones.
+        Answers that cannot be stored (disk full) are reported, kept, and tried again with the next ones; those that
+        were sent before, unchanged, are left out.
         """
-        with self._lock:
-            self._unsaved += answers
-            try:
-                if self._unsaved:
-                    put_batch(self.project.inbox_dir, self._unsaved)
-                self._unsaved = []
-            except Exception as error:  # a host that lost its update callback would lose the answers too
-                self._say(f"{len(self._unsaved)} answers wait to be stored for training: {error}")
-        return _latest_loss(self.trainer_status())
+        self.store(answers)
+        return self.latest_loss()
 
-    def submit(self, answers: Sequence[Task]) -> Path:
-        """Stores the answers as one batch and returns its file, whose name is found again in `metrics.jsonl`.
+    def store(self, answers: Sequence[Task]) -> Path | None:
+        """`update`, but returns the batch's file; None if nothing is new, or nothing could be stored. Works when the
+        loop is closed, too: the next one trains on it."""
+        return self._answers.try_write(answers)
+
+    def submit(self, answers: Sequence[Task]) -> Path | None:
+        """Stores the answers as one batch and returns its file, whose name is found again in `metrics.jsonl`; None if
+        all of them were sent before, unchanged.
 
         Raises:
-            InboxError: they could not be stored.
+            InboxError: they could not be stored; they are kept, and tried again with the next ones.
         """
-        return put_batch(self.project.inbox_dir, answers)
+        return self._answers.write(answers)
+
+    def latest_loss(self) -> float | None:
+        """The training loss that the trainer reported last."""
+        return _loss_of(self.trainer_status())
+
+    def wait_until_served(self, batch: Path, *, stop: Callable[[], bool] = lambda: False) -> float | None:
+        """Until a version that was trained on a batch of `submit` is served; returns that round's loss.
+
+        None if there is nothing to train on in it, the round or the trainer failed, or `stop` said so.
+        """
+        idle_since: float | None = None
+        while not stop() and self.failure() is None:
+            if row := find_round(read_jsonl(self.project.metrics_path), batch.name):
+                served = not row.get("failed") and self._wait_for_version(int(row.get("version") or 1), stop)
+                return _loss_of(row) if served else None
+            idle = not batch.exists() and (self.trainer_status() or {}).get("state") == "waiting"
+            idle_since = (idle_since or time.monotonic()) if idle else None
+            if idle_since is not None and time.monotonic() - idle_since > _LOST_AFTER_S:
+                return None  # all of it was rejected, ignored or unusable
+            time.sleep(_WAIT_POLL_S)
+        return None
+
+    def _wait_for_version(self, at_least: int, stop: Callable[[], bool]) -> bool:
+        while not stop() and self.failure() is None:
+            with suppress(ServingError):
+                if (self.available_version() or 0) >= at_least:
+                    return True
+            time.sleep(_WAIT_POLL_S)
+        return False
 
     def trainer_status(self) -> dict[str, Any] | None:
         """What the trainer says that it is doing; None when it has not said anything yet."""
@@ -171,14 +226,22 @@ class Loop:
         """
         if not self.options.external_server and not self._supervisor.running("server"):
             return None  # its socket is open all the same: a connection would wait
-        return self._watch.available_version()
+        return self._quick.available_version()
 
     def status(self) -> LoopStatus:
         """Never raises: what is wrong is its `failure`."""
+        version: int | None = None
+        stranger: ServingError | None = None
         try:
-            return LoopStatus(self.trainer_status(), self.available_version(), self.failure())
+            version = self.available_version()
         except ServingError as error:  # something else than a model server answers at that port
-            return LoopStatus(self.trainer_status(), None, error)
+            stranger = error
+        return LoopStatus(self.trainer_status(), version, stranger or self.failure())  # what may take long came first
+
+    def look(self) -> Look:
+        """`status`, for `Watch`."""
+        status = self.status()
+        return Look(status.trainer, status.version, str(status.failure or ""))
 
     def failure(self) -> OdkerasError | None:
         """Why the trainer or the server was given up; None while all is well."""
@@ -194,54 +257,13 @@ class Loop:
             bound = stack.enter_context(closing(bind_socket(options.ip, options.port)))
             port = bound.getsockname()[1]
             children.append(server_child(options, logs / "server.log", bound))
-        url = f"http://{_reachable(options.ip)}:{port}"
+        url = server_url(options.ip, port)
         if not options.external_trainer:
-            command = tuple(trainer_command(options, url))
-            children.insert(
-                0, ChildSpec("trainer", command, logs / "trainer.log", env=_UNBUFFERED, error=TrainingError)
-            )
+            children.insert(0, trainer_child(options, logs / "trainer.log", url))
         return url, children
 
     def _report_suggestions(self, problem: str) -> None:
         self._say(f"no suggestions for now: {problem}" if problem else "suggestions are back")
-
-
-_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
-
-
-def server_child(options: LoopOptions, log_path: Path, bound: socket.socket) -> ChildSpec:
-    """The model server on an open socket; TensorFlow Serving, which cannot inherit one, gets its port instead."""
-    name, base_path = options.model_name, options.project.export_dir
-    if options.tensorflow_serving:
-        port = bound.getsockname()[1]
-        bound.close()
-        command = server_command(name, base_path, rest_api_port=port, poll_wait_s=1, tensorflow_serving=True)
-        return ChildSpec("server", tuple(leash_command(command)), log_path, error=ServingError)
-    command = server_command(
-        name, base_path, socket_fd=bound.fileno(), poll_wait_s=_SERVER_POLL_S, stop_on_stdin_eof=True
-    )
-    return ChildSpec(
-        "server", tuple(command), log_path, pass_fds=(bound.fileno(),), env=_UNBUFFERED, error=ServingError
-    )
-
-
-def trainer_command(options: LoopOptions, serving_url: str) -> list[str]:
-    """Command line of the trainer process."""
-    project = options.project
-    command = [sys.executable, "-m", "odkeras", "trainer", str(options.config)]
-    command += ["--data-dir", str(project.data_dir), "--model-dir", str(project.model_dir)]
-    command += ["--export-dir", str(project.export_dir)]
-    command += ["--serving-url", serving_url, "--model-name", options.model_name]
-    command += ["--steps-per-epoch", str(options.steps_per_epoch), "--temp-files-num", str(options.temp_files_num)]
-    command += ["--max-checkpoints-num", str(options.max_checkpoints_num), "--replay", options.replay]
-    command += ["--strategy", options.strategy, "--tf-logging-level", str(options.tf_logging_level)]
-    if options.label_map is not None:
-        command += ["--label-map-path", str(options.label_map)]
-    if options.run_eval:
-        command += ["--run-eval"]
-    if options.eval_steps is not None:
-        command += ["--eval-steps", str(options.eval_steps)]
-    return [*command, "--stop-on-stdin-eof"]
 
 
 def load_label_map(options: LoopOptions) -> LabelMap:
@@ -256,13 +278,6 @@ def load_label_map(options: LoopOptions) -> LabelMap:
     return LabelMap.load(Path(path))
 
 
-def _latest_loss(status: dict[str, Any] | None) -> float | None:
-    loss = (status or {}).get("loss")
+def _loss_of(row: dict[str, Any] | None) -> float | None:
+    loss = (row or {}).get("loss")
     return float(loss) if isinstance(loss, (int, float)) else None
-
-
-def _reachable(ip: str) -> str:
-    """An address to connect to for one to listen on."""
-    if ip in ("0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{ip}]" if ":" in ip else ip

@@ -10,6 +10,7 @@ from typing import Any
 
 from odkeras.errors import ConfigError
 from odkeras.images import DEFAULT_MAX_PIXELS
+from odkeras.loop.stream import PREDICT_TOGETHER
 from odkeras.project import Project
 
 _REPLAY = ("on", "off")
@@ -26,7 +27,8 @@ class LoopOptions:
         label_map: the one named in the config when None.
         model_name: name of the served model, part of the URL.
         ip, port: where the model server listens; port 0 takes a free one.
-        steps_per_epoch: training steps per round; -1 for one pass over the round's examples.
+        steps_per_epoch: training steps per round; -1 for one pass over the round's examples; 0 for one pass,
+            but at least 100.
         threshold: suggestions below this score are not shown.
         temp_files_num: records and exported versions to keep; 0 keeps all.
         max_checkpoints_num: checkpoints to keep; 0 keeps all.
@@ -35,6 +37,7 @@ class LoopOptions:
         strategy: how the trainer spreads over GPUs.
         external_trainer, external_server: somebody else runs it; do not start one.
         tensorflow_serving: start `tensorflow_model_server`, which must be installed, instead of the embedded server.
+        predict_batch_size: images per prediction request.
         max_pixels: larger images are skipped.
     """
 
@@ -59,6 +62,7 @@ class LoopOptions:
     external_trainer: bool = False
     external_server: bool = False
     tensorflow_serving: bool = False
+    predict_batch_size: int = PREDICT_TOGETHER
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -88,7 +92,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model_name", lambda v: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", v) is not None, "letters, digits, _ . -"),
     ("ip", lambda v: isinstance(v, str) and v != "", "an address or host name"),
     ("port", lambda v: _whole(v, 0, 65535), "0 to 65535"),
-    ("steps_per_epoch", lambda v: _whole(v, 1) or v == -1, "a number of steps, or -1 for one pass over the examples"),
+    ("steps_per_epoch", lambda v: _whole(v, -1), "a number of steps; -1 for one pass over the examples; 0: chosen"),
     ("threshold", lambda v: isinstance(v, (int, float)) and 0 <= v <= 1, "0 to 1"),
     ("temp_files_num", lambda v: _whole(v, 0), "a number of files, or 0 to keep all"),
     ("max_checkpoints_num", lambda v: _whole(v, 0), "a number of checkpoints, or 0 to keep all"),
@@ -96,5 +100,6 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("replay", lambda v: v in _REPLAY, ", ".join(_REPLAY)),
     ("strategy", lambda v: v in _STRATEGIES, ", ".join(_STRATEGIES)),
     ("tf_logging_level", lambda v: _whole(v, 0, 50), "0 to 50"),
+    ("predict_batch_size", lambda v: _whole(v, 1), "a number of images"),
     ("max_pixels", lambda v: _whole(v, 1), "a number of pixels"),
 )

@@ -87,6 +87,7 @@ class Supervisor:
         specs: started, and signalled at the end, in this order.
         policy: when to start a child again.
         say: told, from another thread, what a person should know.
+        warn: told of a child that ended by itself; `say` when None.
         stop_timeout_s: what all children together have to end after SIGTERM; then they are killed.
 
     Raises:
@@ -99,11 +100,12 @@ class Supervisor:
         *,
         policy: RestartPolicy | None = None,
         say: Say | None = None,
+        warn: Say | None = None,
         stop_timeout_s: float = 3.0,
     ) -> None:
         self._policy = policy or RestartPolicy()
         self._say = say or (lambda text: None)
-        self._children = [_Child(spec, self._policy, self._say) for spec in specs]
+        self._children = [_Child(spec, self._policy, warn or self._say) for spec in specs]
         self._stop_timeout_s = stop_timeout_s
         self._stopping = threading.Event()
         self._monitor = threading.Thread(target=self._watch, name="odkeras-supervisor", daemon=True)
@@ -168,11 +170,11 @@ class Supervisor:
 class _Child:
     """One process and its history. Used by one thread at a time: the monitor's, then the closer's."""
 
-    def __init__(self, spec: ChildSpec, policy: RestartPolicy, say: Say) -> None:
+    def __init__(self, spec: ChildSpec, policy: RestartPolicy, warn: Say) -> None:
         self.spec = spec
         self.failure: OdkerasError | None = None
         self._policy = policy
-        self._say = say
+        self._warn = warn
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._start_again_at: float | None = None
@@ -221,7 +223,7 @@ class _Child:
             self.failure = self._give_up(status, what)
             return
         self._start_again_at = now + delay_s
-        self._say(f"{self.spec.name} {what}; starting it again in {delay_s:g} s (log: {self.spec.log_path})")
+        self._warn(f"{self.spec.name} {what}; starting it again in {delay_s:g} s (log: {self.spec.log_path})")
 
     def _give_up(self, status: int, what: str) -> OdkerasError:
         kinds: dict[int, type[OdkerasError]] = {ConfigError.exit_code: ConfigError, SetupError.exit_code: SetupError}

@@ -139,26 +139,32 @@ class ServingClient:
         found = f"version {', version '.join(seen)}" if seen else "it has none"
         return f"{self._server} has no version {at_least} of {self.model_name} after {timeout_s:g} s: {found}"
 
-    def predict(self, images: Sequence[bytes], *, batch_size: int = 8) -> list[Detections]:
+    def predict(self, images: Sequence[bytes], *, batch_size: int = 8, version: int | None = None) -> list[Detections]:
         """Detections of each image (encoded JPEG or PNG), asked for `batch_size` at a time.
 
+        Args:
+            version: the one to ask; the newest when None.
+
         Raises:
-            ServerUnavailableError, RequestError: see the module.
+            ServerUnavailableError: as in the module, or that version is not loaded (any longer).
+            RequestError: see the module.
         """
         detections: list[Detections] = []
         for start in range(0, len(images), batch_size):
-            detections += self._predict_batch(images[start : start + batch_size])
+            detections += self._predict_batch(images[start : start + batch_size], version)
         return detections
 
-    def _predict_batch(self, images: Sequence[bytes]) -> list[Detections]:
+    def _predict_batch(self, images: Sequence[bytes], version: int | None) -> list[Detections]:
         instances = ",".join(f'{{"b64":"{b64encode(image).decode("ascii")}"}}' for image in images)
         body = f'{{"instances":[{instances}]}}'.encode("ascii")
+        path = self._path if version is None else f"{self._path}/versions/{version}"
         try:
-            document = self._ask("POST", f"{self._path}:predict", body, timeout_s=self._timeout_s)
+            document = self._ask("POST", f"{path}:predict", body, timeout_s=self._timeout_s)
         except RequestError as error:
             if not _is_not_loaded(error):
                 raise
-            raise ServerUnavailableError(f"{self._server} has not loaded {self.model_name} yet: {error}") from None
+            which = "yet" if version is None else f"version {version}"
+            raise ServerUnavailableError(f"{self._server} has not loaded {self.model_name} {which}: {error}") from None
         predictions = _list(document, "predictions")
         if len(predictions) != len(images):
             raise RequestError(200, f"{self._server} gave {len(predictions)} predictions for {len(images)} images")

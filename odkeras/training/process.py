@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _BEAT_EVERY = 20
+_NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class TrainerOptions:
         strategy: "none", "mirrored" or "multi-worker".
         once: end when nothing waits to be trained.
         stop_on_stdin_eof: end when standard input is closed, as it is when the parent process dies.
+        give_way: let other processes have the processor first: the host, and the model server that somebody waits for.
         live_version: tells which version is being served.
     """
 
@@ -51,6 +53,7 @@ class TrainerOptions:
     strategy: str = "none"
     once: bool = False
     stop_on_stdin_eof: bool = False
+    give_way: bool = False
     live_version: Callable[[], int | None] = lambda: None
 
 
@@ -62,6 +65,8 @@ def run_trainer(options: TrainerOptions) -> None:
     """
     stop = threading.Event()
     _stop_on_signals(stop)
+    if options.give_way:
+        _give_way()
     if options.stop_on_stdin_eof:
         threading.Thread(target=_stop_at_end_of_file, args=(stop,), daemon=True).start()
     options.directories.create()
@@ -95,6 +100,14 @@ def _prepare(options: TrainerOptions) -> tuple[Setup, tf.distribute.Strategy | N
         problems = check_pipeline(setup.config, label_map=setup.label_map, purpose="eval")
         raise_for_problems(problems, source=f"{options.config}, with --run-eval")
     return setup, make_strategy(options.strategy)
+
+
+def _give_way() -> None:
+    """Lower our priority; where Linux schedules by session (autogroup), that of our session too."""
+    with suppress(OSError):
+        os.nice(_NICENESS)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
 
 
 def _note_failure(directories: Project, error: OdkerasError) -> None:

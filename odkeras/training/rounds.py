@@ -25,10 +25,12 @@ import tensorflow as tf
 
 from odkeras import project
 from odkeras.data.intake import Intake, record_number, take_batches
+from odkeras.data.records import with_masks
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
 from odkeras.errors import OdkerasError, TrainingError
 from odkeras.export.publish import apply_retention
 from odkeras.labels import LabelMap
+from odkeras.pipeline import loads_masks
 from odkeras.project import Project
 from odkeras.training.evaluate import evaluate
 from odkeras.training.inputs import example_source, training_dataset
@@ -42,12 +44,16 @@ from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_
 _log = logging.getLogger(__name__)
 
 
+LEAST_STEPS = 100
+"""Fewer steps hardly change a model; these take about as long as a person needs for the next few images."""
+
+
 @dataclass(frozen=True)
 class RoundOptions:
     """How rounds go.
 
     Args:
-        steps_per_epoch: steps of a round; -1 = once over the training set.
+        steps_per_epoch: steps of a round; -1 = once over the training set; 0 = that, but at least `LEAST_STEPS`.
         max_checkpoints_num: checkpoints kept; 0 or less keeps all.
         temp_files_num: records and versions kept; 0 or less keeps all. Older records are merged into replay.record,
             nothing is lost.
@@ -97,6 +103,8 @@ class Rounds:
         self._strategy = strategy
         self._live_version = live_version
         self._should_stop = should_stop
+        self._masks = loads_masks(config)
+        self._checkpoint: str | None = None
         self.status = StatusFile(directories.status_path)
         self._store = ReplayStore(directories)
         self._chosen: list[StoredExample] = []
@@ -139,7 +147,7 @@ class Rounds:
         started = time.monotonic()
         loop = self._checkpoints.loop
         trained = int(loop.trained_record.numpy())
-        intake = take_batches(self._directories, self._store, self._label_map, after_record=trained)
+        intake = take_batches(self._directories, self._store, self._label_map, after_record=trained, masks=self._masks)
         records_s = time.monotonic() - started
         new_records = [path for path in self._directories.train_records() if record_number(path) > trained]
         if not new_records:
@@ -170,12 +178,17 @@ class Rounds:
         self.status.update(state="failed", reason=reason)
 
     def _build_dataset(self) -> tf.data.Dataset:
-        source = example_source(lambda: shuffled_forever(self._chosen))
+        source = example_source(self._examples)
         if self._strategy is None:
             return training_dataset(self._config, self._trainer.model, source)
         return self._strategy.distribute_datasets_from_function(
             lambda context: training_dataset(self._config, self._trainer.model, source, context)
         )
+
+    def _examples(self) -> Iterator[bytes]:
+        """What is trained on, without end. What was stored before the config asked for masks gets filled boxes."""
+        examples = shuffled_forever(self._chosen)
+        return map(with_masks, examples) if self._masks else examples
 
     def _run_round(self, new_records: list[Path], intake: Intake, records_s: float) -> None:
         steps = self._open_round(new_records)
@@ -197,11 +210,9 @@ class Rounds:
         """Note in the state of the loop where this round ends; a round that was interrupted goes on."""
         loop, newest = self._checkpoints.loop, record_number(new_records[-1])
         if int(loop.open_record.numpy()) != newest:
-            steps = self._options.steps_per_epoch
-            if steps < 0:
-                steps = math.ceil(len(self._chosen) / self._config.train_config.batch_size)
+            one_pass = math.ceil(len(self._chosen) / self._config.train_config.batch_size)
             loop.open_record.assign(newest)
-            loop.round_end_step.assign(self._trainer.step + steps)
+            loop.round_end_step.assign(self._trainer.step + steps_of_round(self._options.steps_per_epoch, one_pass))
         steps = int(loop.round_end_step.numpy()) - self._trainer.step
         self.status.update(
             state="training",
@@ -250,6 +261,7 @@ class Rounds:
             "steps": result.steps,
             "examples": len(self._chosen),
             "loss": result.loss,
+            "checkpoint": self._checkpoint,
             **{name: round(value, 3) for name, value in seconds.items()},
             "version": self.status.current.version,
             "batches": batches,
@@ -279,7 +291,7 @@ class Rounds:
         loop = self._checkpoints.loop
         loop.trained_record.assign(record_number(records[-1]))
         loop.open_record.assign(0)
-        self._checkpoints.save()
+        self._checkpoint = Path(self._checkpoints.save()).name
 
     def _evaluate(self, round_number: int) -> None:
         self.status.update(state="evaluating", reason="evaluating on the validation examples")
@@ -294,11 +306,15 @@ class Rounds:
 
     def _collect_garbage(self) -> None:
         keep = self._options.temp_files_num
+        versions: list[int] = []
         try:
-            apply_retention(self._directories.export_dir, keep, self._live_version())
+            versions = apply_retention(self._directories.export_dir, keep, self._live_version())
         except OdkerasError as error:
             _log.warning("old versions stay, since it is not known which one is served: %s", error)
-        self._store.compact(keep)
+        records = [path.name for path in self._store.compact(keep)]
+        if versions or records:
+            row = {"kind": "garbage", "versions": versions, "records": records, "time": time.time()}
+            project.append_jsonl(self._directories.metrics_path, [row])
 
     def _note_bad_images(self) -> None:
         bad = self._trainer.bad_images
@@ -326,6 +342,13 @@ class _RoundProgress:
         if time.monotonic() - self._saved_s > rounds._options.checkpoint_every_s and done < self._steps:
             rounds._checkpoints.save()
             self._saved_s = time.monotonic()
+
+
+def steps_of_round(steps_per_epoch: int, one_pass: int) -> int:
+    """Steps of a round when so many make one pass over the training set."""
+    if steps_per_epoch > 0:
+        return steps_per_epoch
+    return one_pass if steps_per_epoch < 0 else max(one_pass, LEAST_STEPS)
 
 
 def _why_nothing_trains(intake: Intake) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from pictures import draw_pixels, encode
 
 from odkeras import inbox
@@ -19,6 +20,7 @@ from odkeras.data.replay import ReplayStore, index_record
 from odkeras.errors import InboxError, RecordError
 from odkeras.images import encode_image
 from odkeras.inbox import list_batches, put_batch
+from odkeras.polygons import fill, from_xy_px
 from odkeras.project import Project, read_jsonl
 from odkeras.tasks import Annotation
 from tests.fixtures_training import LABEL_MAP, Answer, answer
@@ -127,6 +129,40 @@ class TestOneRecord:
         data = Data(tmp_path / "Straße mit Leerzeichen" / "2_train.record")
         data.put(answer(shapes[0]))
         assert data.take().accepted == 1
+
+
+class TestMasks:
+    CORNERS = ([10, 10], [50, 12], [30, 60])
+
+    @pytest.fixture
+    def outlined(self, shapes: list[Annotation]) -> Answer:
+        polygon = {"label": "triangle", "type": "polygon", "points": list(self.CORNERS)}
+        return {**answer(shapes[0]), "spans": [polygon, span("circle", 60, 20, 80, 40)]}
+
+    def masks(self, found: Intake) -> list[list[np.ndarray]]:
+        """The masks of each example in the record, in the order of its objects."""
+        assert found.record is not None
+        features = [tf.train.Example.FromString(each).features.feature for each in records.read_records(found.record)]
+        return [
+            [tf.io.decode_png(mask)[..., 0].numpy() > 0 for mask in each["image/object/mask"].bytes_list.value]
+            for each in features
+        ]
+
+    def test_a_polygon_brings_them(self, data: Data, shapes: list[Annotation], outlined: Answer) -> None:
+        data.put(outlined, answer(shapes[1]))
+        (polygon, box), others = self.masks(data.take())
+        size_hw = shapes[0].image.image_size_hw
+        assert polygon.shape == box.shape == size_hw
+        np.testing.assert_array_equal(polygon, fill(from_xy_px(self.CORNERS, size_hw), size_hw))
+        assert box[20:40, 60:80].all() and box.sum() == 400
+        assert others == []
+
+    def test_for_every_example_when_the_model_learns_them(
+        self, data: Data, shapes: list[Annotation], outlined: Answer
+    ) -> None:
+        data.put(outlined, answer(shapes[1]), {**answer(shapes[2]), "spans": []})
+        counts = [len(masks) for masks in self.masks(data.take(masks=True))]
+        assert counts == [2, len(shapes[1].groundtruth), 0]
 
 
 class TestWithdrawals:

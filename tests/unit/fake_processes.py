@@ -27,17 +27,17 @@ import numpy as np
 from PIL import Image
 
 from odkeras.inbox import list_batches, read_batch
-from odkeras.project import append_jsonl, list_versions, next_version, write_atomically
+from odkeras.project import append_jsonl, list_versions, next_version, read_jsonl, write_atomically
 
 
 def use_fakes(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     """Have loops start these processes, and read their label map from beside the config."""
-    from odkeras.loop import components
+    from odkeras.loop import children, components
 
-    real_trainer, real_server = components.trainer_command, components.server_command
+    real_trainer, real_server = children.trainer_command, children.server_command
     fake = [sys.executable, str(Path(__file__))]
-    set_attribute(components, "trainer_command", lambda *args: fake + real_trainer(*args)[3:])
-    set_attribute(components, "server_command", lambda *args, **options: fake + real_server(*args, **options)[3:])
+    set_attribute(children, "trainer_command", lambda *args: fake + real_trainer(*args)[3:])
+    set_attribute(children, "server_command", lambda *args, **options: fake + real_server(*args, **options)[3:])
     set_attribute(components, "load_pipeline", lambda path: path)
     set_attribute(components, "label_map_path_of", lambda path: str(path.parent / "label_map.pbtxt"))
 
@@ -56,6 +56,7 @@ def main() -> None:
     for name in ("--steps-per-epoch", "--temp-files-num", "--max-checkpoints-num", "--tf-logging-level"):
         trainer.add_argument(name, type=int)
     trainer.add_argument("--strategy")
+    trainer.add_argument("--give-way", action="store_true", required=True)
     trainer.add_argument("--eval-steps", type=int)
     trainer.add_argument("--label-map-path")
     trainer.add_argument("--run-eval", action="store_true")
@@ -107,8 +108,17 @@ def run_trainer(args: argparse.Namespace) -> None:
 
 def _play_round(args: argparse.Namespace, status: Status, batches: list[Path], modes: list[str], step_s: float) -> None:
     started = time.monotonic()
-    for step in range(args.steps_per_epoch):
-        status.write(state="training", round_step=step, round_steps=args.steps_per_epoch, loss=1 / (step + 1))
+    steps, number = args.steps_per_epoch, len(read_jsonl(args.model_dir / "metrics.jsonl")) + 1
+    for step in range(steps):
+        loss = 1 / (step + 1)
+        status.write(
+            state="training",
+            reason=f"training on {len(batches)} batches",
+            round=number,
+            round_step=step,
+            round_steps=steps,
+            loss=loss,
+        )
         time.sleep(step_s)
         mark = args.model_dir / "crashed"
         if "crash-once" in modes and step == 2 and not mark.exists():
@@ -123,6 +133,10 @@ def _play_round(args: argparse.Namespace, status: Status, batches: list[Path], m
     version = list_versions(args.export_dir)[-1] if failed else _publish(args.export_dir, trained)
     row = {
         "kind": "round",
+        "round": number,
+        "steps": steps,
+        "examples": trained,
+        "loss": loss,
         "batches": [path.name for path in batches],
         "version": version,
         "train_s": train_s,
@@ -131,7 +145,7 @@ def _play_round(args: argparse.Namespace, status: Status, batches: list[Path], m
     append_jsonl(args.model_dir / "metrics.jsonl", [row])
     for path in batches:
         path.unlink()
-    status.write(state="waiting", version=version)
+    status.write(state="waiting", reason="no new answers", round=number, loss=loss, version=version)
 
 
 class Status:
@@ -164,6 +178,9 @@ def run_server(args: argparse.Namespace) -> None:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             version = list_versions(args.model_base_path)[-1]
+            if "/versions/" in self.path and not self.path.endswith(f"/versions/{version}:predict"):
+                self.answer(404, {"error": f"Servable not found for request: {self.path}"})
+                return
             trained = int((args.model_base_path / str(version) / "annotations").read_text())
             images = [base64.b64decode(instance["b64"]) for instance in request["instances"]]
             self.answer(200, {"predictions": [predict(image, trained) for image in images]})

@@ -77,7 +77,6 @@ def test_an_unknown_template_names_the_known_ones(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--replay", "maybe"], "--replay must be on or off; got 'maybe'"),
-        (["--steps-per-epoch", "0"], "--steps-per-epoch must be 1 or more"),
         (["--steps-per-epoch", "-2"], "--steps-per-epoch must be 1 or more"),
     ],
 )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import fake_processes
 import numpy as np
@@ -17,12 +18,15 @@ import pytest
 from PIL import Image
 
 from odkeras.errors import ConfigError, LabelMapError, RequestError, ServingError, SetupError, TrainingError
-from odkeras.inbox import list_batches, read_batch
+from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
 from odkeras.loop import components
-from odkeras.loop.components import Loop, LoopOptions, load_label_map, server_child, trainer_command
+from odkeras.loop.children import server_child, server_url, trainer_command
+from odkeras.loop.components import Loop, LoopOptions, load_label_map
+from odkeras.loop.stream import image_bytes
 from odkeras.loop.supervisor import bind_socket
-from odkeras.project import write_atomically
+from odkeras.loop.watch import News
+from odkeras.project import append_jsonl, read_jsonl, write_atomically
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
@@ -46,6 +50,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def submit(loop: Loop, project: Path) -> Path:
+    batch = loop.submit([{**task, "answer": "accept"} for task in loop.stream(project / "images")])
+    assert batch is not None
+    return batch
+
+
 def options(project: Path, **changes: object) -> LoopOptions:
     return LoopOptions(**{"config": project / "pipeline.config", "steps_per_epoch": 5, **changes})  # type: ignore[arg-type]
 
@@ -59,7 +69,6 @@ class TestLoopOptions:
             ("ip", ""),
             ("port", -1),
             ("port", 70000),
-            ("steps_per_epoch", 0),
             ("steps_per_epoch", -2),
             ("steps_per_epoch", True),
             ("threshold", 1.5),
@@ -70,6 +79,7 @@ class TestLoopOptions:
             ("replay", "yes"),
             ("strategy", "tpu"),
             ("tf_logging_level", 60),
+            ("predict_batch_size", 0),
             ("max_pixels", 0),
         ],
     )
@@ -115,6 +125,19 @@ class TestCommands:
             "--steps-per-epoch -1",
         ):
             assert part in text
+
+    @pytest.mark.parametrize(
+        ("ip", "url"),
+        [
+            ("127.0.0.1", "http://127.0.0.1:8501"),
+            ("0.0.0.0", "http://127.0.0.1:8501"),  # listens everywhere: it is on this machine, too
+            ("::", "http://127.0.0.1:8501"),
+            ("::1", "http://[::1]:8501"),
+            ("gpu-box", "http://gpu-box:8501"),
+        ],
+    )
+    def test_where_a_server_that_listens_there_is_asked(self, ip: str, url: str) -> None:
+        assert server_url(ip, 8501) == url
 
     def test_embedded_server_gets_the_socket(self, tmp_path: Path) -> None:
         with bind_socket("127.0.0.1", 0) as bound:
@@ -177,9 +200,102 @@ class TestLoop:
         assert status.trainer is not None
         assert status.version == loop.available_version()
 
-    def test_update_returns_the_latest_loss(self, loop: Loop) -> None:
-        write_atomically(loop.project.status_path, json.dumps({"loss": 0.25, "updated": time.time() + 60}))
-        assert loop.update([]) == 0.25
+    @pytest.mark.parametrize(
+        ("status", "loss"),
+        [
+            ({"loss": 0.25, "updated": time.time() + 60}, 0.25),
+            ({"loss": None, "updated": time.time() + 60}, None),
+            ({"loss": 0.25, "updated": 1.0}, None),  # an earlier trainer's
+        ],
+    )
+    def test_update_returns_the_latest_loss(self, loop: Loop, status: dict[str, Any], loss: float | None) -> None:
+        write_atomically(loop.project.status_path, json.dumps(status))
+        assert loop.update([]) == loop.latest_loss() == loss
+
+    def test_waits_until_what_was_trained_on_a_batch_is_served(self, loop: Loop, project: Path) -> None:
+        batch = submit(loop, project)
+        assert loop.wait_until_served(batch) == 1 / 5  # the fake trainer's loss after 5 steps
+        (row,) = read_jsonl(loop.project.metrics_path)
+        assert row["batches"] == [batch.name]
+        assert loop.available_version() == row["version"]
+
+    def test_waits_no_longer_than_it_is_wanted(self, loop: Loop, project: Path) -> None:
+        asked = iter([False, False, True])
+        assert loop.wait_until_served(loop.project.inbox_dir / "none.jsonl", stop=lambda: next(asked)) is None
+
+    @pytest.mark.parametrize("mode", ["lose-batch", "fail-round", "wrong-config"])
+    def test_waits_for_nothing_that_cannot_come(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    ) -> None:
+        """lose-batch: all of it was rejected; fail-round: the loss was not finite."""
+        monkeypatch.setenv("FAKE_TRAINER", mode)
+        monkeypatch.setattr(components, "_LOST_AFTER_S", 0.2)
+        with Loop(options(project)) as loop:
+            assert loop.wait_until_served(submit(loop, project)) is None
+            assert (loop.failure() is not None) == (mode == "wrong-config")
+
+    def test_so_many_images_as_wanted_are_predicted_in_one_request(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """More than eight went to the server by eights, whatever was asked for."""
+        with Loop(options(project, predict_batch_size=9)) as loop:
+            wait_until(loop.available_version)
+            sizes: list[int] = []
+            ask = loop.client._predict_batch
+
+            def noting(images: list[bytes], version: int | None) -> Any:
+                sizes.append(len(images))
+                return ask(images, version)
+
+            monkeypatch.setattr(loop.client, "_predict_batch", noting)
+            next(loop.stream([project / "images" / "0.png"] * 20))
+        assert sizes == [9]
+
+    def test_each_task_with_suggestions_is_told_of(self, project: Path) -> None:
+        told: list[str] = []
+        with Loop(options(project), on_suggested=lambda task, _: told.append(task["meta"]["file"])) as loop:
+            wait_until(loop.available_version)
+            list(loop.stream(project / "images"))
+        assert told == ["0.png", "1.png", "2.png"]
+
+    def test_the_watch_tells_of_each_step(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_TRAINER", "step_s=0.1")  # long enough to be seen
+        news: list[News] = []
+        with Loop(options(project), watch=news.append) as loop:
+            wait_until(loop.available_version)
+            batch = submit(loop, project)
+            loop.wait_until_served(batch)
+            (row,) = read_jsonl(loop.project.metrics_path)
+            wait_until(lambda: any(item.text == f"version {row['version']} is served" for item in news))
+        texts = [item.text for item in news]
+        steps = [
+            "trainer: round 1, 5 steps: training on 1 batches",
+            f"round 1: trained 5 steps on 3 images in {row['train_s']:.1f} s, loss 0.2",
+            f"version {row['version']} published",
+            f"version {row['version']} is served",
+        ]
+        assert [text for text in texts if text in steps] == steps
+        assert not any(item.urgent for item in news)
+
+    def test_the_watch_tells_of_a_failure(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_TRAINER", "wrong-config")
+        news: list[News] = []
+        with Loop(options(project), watch=news.append):
+            wait_until(lambda: any(item.urgent for item in news))
+        text = next(item.text for item in news if item.urgent)
+        assert text.startswith("annotating goes on, but training or suggestions do not: the trainer ended with status")
+
+    def test_a_crash_is_a_warning(self, project: Path) -> None:
+        said: list[str] = []
+        warned: list[str] = []
+        with Loop(options(project), say=said.append, warn=warned.append) as loop:
+            wait_until(loop.available_version)
+            server = loop._supervisor.pids()["server"]
+            assert server is not None
+            os.kill(server, signal.SIGKILL)
+            wait_until(lambda: warned)
+        assert warned[0].startswith("server was ended by SIGKILL; starting it again in 1 s")
+        assert not any("SIGKILL" in text for text in said)
 
     def test_suggestions_stop_and_come_back(self, project: Path) -> None:
         said: list[str] = []
@@ -280,15 +396,76 @@ class TestExternal:
         (batch,) = list_batches(loop.project.inbox_dir)
         assert list(read_batch(batch)) == [(answer, None)]
 
+    def test_batches_have_no_images(self, loop: Loop, project: Path) -> None:
+        """They lie beside them, so that an update takes no longer than writing the boxes."""
+        tasks = list(loop.stream(project / "images"))
+        loop.update([{**task, "answer": "accept"} for task in tasks])
+        (batch,) = list_batches(loop.project.inbox_dir)
+        answers = [answer for answer, _ in read_batch(batch) if answer]
+        assert len(answers) == 3
+        for task, answer in zip(tasks, answers, strict=True):
+            assert "image" not in answer
+            assert (images_dir(batch.parent) / answer["stored_image"]).read_bytes() == image_bytes(task)
+            assert answer["image_id"] == task["image_id"]
+
+    def test_answers_that_are_sent_again_are_stored_once(self, loop: Loop) -> None:
+        answers = [{"image_id": "a", "answer": "reject"}]
+        batch = loop.submit(answers)
+        assert list_batches(loop.project.inbox_dir) == [batch]
+        assert loop.submit(answers) is None
+        assert loop.store(answers) is None
+        loop.update(answers)
+        assert list_batches(loop.project.inbox_dir) == [batch]
+
+    def test_answers_that_come_when_all_is_stopped_are_for_the_next_time(self, loop: Loop) -> None:
+        loop.close()
+        path = loop.store([{"image_id": "a", "answer": "reject"}])
+        assert list_batches(loop.project.inbox_dir) == [path]
+
+    def test_an_image_that_is_answered_is_not_read_in_the_next_session(
+        self, loop: Loop, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answered = {task["image_id"] for task in loop.stream(project / "images")}
+
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("read")
+
+        monkeypatch.setattr("odkeras.loop.sources.read_image", refuse)
+        stream = loop.stream(project / "images", exclude=answered)
+        assert list(stream) == []
+        assert stream.excluded == 3
+
+    def test_the_trainer_is_looked_at_last(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A round whose line was written while the server was asked was told of before its start."""
+
+        def slow_server() -> int:
+            write_atomically(loop.project.status_path, json.dumps({"state": "training", "updated": 1.0}))
+            return 3
+
+        write_atomically(loop.project.status_path, json.dumps({"state": "waiting", "updated": 1.0}))
+        monkeypatch.setattr(loop, "available_version", slow_server)
+        look = loop.look()
+        assert (look.trainer, look.version, look.failure) == ({"state": "training", "updated": 1.0}, 3, "")
+
+    def test_waits_for_a_round_on_another_machine(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+        batch = loop.submit([{"image_id": "a", "answer": "accept"}])
+        assert batch is not None
+        served = iter([None, 16, 17])
+        monkeypatch.setattr(loop, "available_version", lambda: next(served))
+        row = {"kind": "round", "batches": [batch.name], "version": 17, "loss": 0.5}
+        append_jsonl(loop.project.metrics_path, [row])
+        assert loop.wait_until_served(batch) == 0.5
+        assert list(served) == []
+
     def test_update_never_raises_and_loses_nothing(self, project: Path) -> None:
-        said: list[str] = []
-        with Loop(options(project, external_trainer=True), say=said.append) as loop:
+        warned: list[str] = []
+        with Loop(options(project, external_trainer=True), warn=warned.append) as loop:
             inbox = loop.project.inbox_dir
             inbox.rmdir()
             inbox.write_text("a file in the way")
             loop.update([{"image_id": "a"}])
             loop.update([{"image_id": "b"}])
-            assert any(text.startswith("2 answers wait to be stored") for text in said)
+            assert warned[1].startswith("2 answers wait to be stored")
             inbox.unlink()
             loop.update([{"image_id": "c"}])
             (batch,) = list_batches(inbox)

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from odkeras import project
 from odkeras.errors import ConfigError, SetupError
 from odkeras.project import (
+    JsonlTail,
     Project,
     append_jsonl,
     atomic_path,
+    find_round,
     list_versions,
     next_version,
     plan_retention,
@@ -43,6 +46,8 @@ def test_create_makes_what_is_missing_and_may_be_called_again(directories: Proje
 def test_the_places(directories: Project) -> None:
     data, model = directories.data_dir, directories.model_dir
     assert directories.replay_record == data / "replay.record"
+    assert directories.image_ids_path == data / "image_ids.jsonl"
+    assert directories.kept_images_dir == data / "images"
     assert directories.rejected_path == data / "rejected.jsonl"
     assert directories.withdrawn_path == data / "withdrawn.jsonl"
     assert directories.status_path == model / "status.json"
@@ -235,6 +240,115 @@ def test_a_torn_character_is_ignored(tmp_path: Path) -> None:
 def test_appending_where_there_is_no_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         append_jsonl(tmp_path / "missing/rows.jsonl", [{"a": 1}])
+
+
+class TestJsonlTail:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        return tmp_path / "rows.jsonl"
+
+    def test_each_row_once(self, path: Path) -> None:
+        tail = JsonlTail(path)
+        assert tail.read() == []  # not there yet
+        append_jsonl(path, [{"row": 1}, {"text": "line\nbreak, é, \u2028"}])
+        assert tail.read() == [{"row": 1}, {"text": "line\nbreak, é, \u2028"}]
+        assert tail.read() == []
+        append_jsonl(path, [{"row": 3}])
+        assert tail.read() == [{"row": 3}]
+
+    @pytest.mark.parametrize("cut", [0, 1, 5, -2, -1])
+    def test_a_line_that_is_still_being_written_comes_next_time(self, path: Path, cut: int) -> None:
+        line = b'{"row": 2}\n'
+        tail = JsonlTail(path)
+        path.write_bytes(b'{"row": 1}\n' + line[:cut])
+        assert tail.read() == [{"row": 1}]
+        assert tail.read() == []
+        path.write_bytes(b'{"row": 1}\n' + line)
+        assert tail.read() == [{"row": 2}]
+        assert tail.read() == []
+
+    def test_what_a_crash_tore_off_is_left_out(self, path: Path) -> None:
+        tail = JsonlTail(path)
+        append_jsonl(path, [{"row": 1}, {"row": 2}])
+        path.write_bytes(path.read_bytes()[:-4])
+        assert tail.read() == [{"row": 1}]
+        append_jsonl(path, [{"row": 3}])
+        assert tail.read() == [{"row": 3}]
+
+    def test_empty_and_strange_lines_are_left_out(self, path: Path) -> None:
+        tail = JsonlTail(path)
+        path.write_bytes(b'\n\n[1]\n\xff\nnonsense\n{"row": 1}\n\n')
+        assert tail.read() == [{"row": 1}]
+        path.write_bytes(path.read_bytes() + b"\n\n")
+        assert tail.read() == []
+        append_jsonl(path, [{"row": 2}])
+        assert tail.read() == [{"row": 2}]
+
+    def test_what_was_there_is_left_out_after_skip(self, path: Path) -> None:
+        append_jsonl(path, [{"row": 1}, {"row": 2}])
+        tail = JsonlTail(path)
+        tail.skip()
+        assert tail.read() == []
+        append_jsonl(path, [{"row": 3}])
+        assert tail.read() == [{"row": 3}]
+
+    def test_a_line_that_is_being_written_at_skip_comes_later(self, path: Path) -> None:
+        path.write_bytes(b'{"row": 1}\n{"ro')
+        tail = JsonlTail(path)
+        tail.skip()
+        path.write_bytes(b'{"row": 1}\n{"row": 2}\n')
+        assert tail.read() == [{"row": 2}]
+
+    def test_skip_where_nothing_is(self, path: Path) -> None:
+        tail = JsonlTail(path)
+        tail.skip()
+        append_jsonl(path, [{"row": 1}])
+        assert tail.read() == [{"row": 1}]
+
+    def test_a_file_that_became_shorter_is_read_from_its_start(self, path: Path) -> None:
+        tail = JsonlTail(path)
+        append_jsonl(path, [{"row": 1}, {"row": 2}])
+        tail.read()
+        path.write_text('{"row": 3}\n')
+        assert tail.read() == [{"row": 3}]
+
+    @pytest.mark.parametrize("rows", [1, 2, 5])
+    def test_another_file_is_read_from_its_start(self, path: Path, rows: int) -> None:
+        tail = JsonlTail(path)
+        append_jsonl(path, [{"row": "a"}, {"row": "b"}])
+        tail.read()
+        write_atomically(path, '{"row": "c"}\n' * rows)
+        assert tail.read() == [{"row": "c"}] * rows
+
+    def test_a_file_that_went_away_and_came_back(self, path: Path, tmp_path: Path) -> None:
+        tail = JsonlTail(path)
+        append_jsonl(path, [{"row": 1}])
+        tail.read()
+        path.rename(tmp_path / "kept")
+        assert tail.read() == []
+        append_jsonl(path, [{"row": 2}])
+        assert tail.read() == [{"row": 2}]
+
+    def test_a_directory_in_the_way_has_no_rows(self, path: Path) -> None:
+        path.mkdir()
+        tail = JsonlTail(path)
+        tail.skip()
+        assert tail.read() == []
+
+
+def test_the_first_round_that_trained_on_a_batch() -> None:
+    rows: list[dict[str, Any]] = [
+        {"kind": "round", "round": 1, "batches": ["a", "b"]},
+        {"kind": "evaluation", "round": 1, "batches": ["c"]},
+        {"kind": "round", "round": 2, "batches": None},
+        {"kind": "round", "round": 3},
+        {"batches": ["c"]},
+        {"kind": "round", "round": 4, "batches": ["b", "c"]},
+    ]
+    assert find_round(rows, "a") == find_round(rows, "b") == rows[0]
+    assert find_round(rows, "c") == rows[5]
+    assert find_round(rows, "d") is None
+    assert find_round([], "a") is None
 
 
 @pytest.mark.parametrize(

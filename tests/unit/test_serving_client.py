@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from base64 import b64decode
@@ -139,6 +140,26 @@ def test_a_model_name_is_quoted() -> None:
     with serving(lambda *_: answer) as server, ServingClient(server.url + "/", "my model/1") as client:
         assert client.available_version() == 3
     assert [path for _, path, _ in server.requests] == ["/v1/models/my%20model%2F1"]
+
+
+def test_one_version_is_asked() -> None:
+    with serving(predict) as server, ServingClient(server.url, "my model") as client:
+        assert len(client.predict([b"x", b"y", b"z"], batch_size=2, version=1700000000)) == 3
+    assert [path for _, path, _ in server.requests] == ["/v1/models/my%20model/versions/1700000000:predict"] * 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "Servable not found for request: Specific(raccoon, 3)",  # unloaded, or not there yet
+        "Could not find version 3 of model raccoon",
+    ],
+)
+def test_a_version_that_is_not_loaded_any_longer_is_unavailable(error: str) -> None:
+    with serving(lambda *_: reply({"error": error}, 404)) as server, ServingClient(server.url, "raccoon") as client:
+        with pytest.raises(ServerUnavailableError, match=f"has not loaded raccoon version 3: {re.escape(error)}"):
+            client.predict([b"x"], version=3)
+        assert len(server.requests) == 1
 
 
 def test_versions_are_read_and_sorted() -> None:

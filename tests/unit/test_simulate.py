@@ -18,14 +18,14 @@ from PIL import Image
 from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingError
 from odkeras.hosts import ledger as ledger_module
 from odkeras.hosts import simulate as module
-from odkeras.hosts.ledger import AnsweredBatch, Ledger, find_round
+from odkeras.hosts.ledger import AnsweredBatch, Ledger
 from odkeras.hosts.report import CurvePoint, draw_curve
 from odkeras.hosts.simulate import SimulationResult, simulate
 from odkeras.hosts.truth import answer_task, read_known_images, split_held_out, suggestions_of
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.metrics import Effort
-from odkeras.project import read_jsonl
+from odkeras.project import find_round, read_jsonl
 from odkeras.tasks import make_task, read_answer, with_suggestions
 
 IMAGES = 30

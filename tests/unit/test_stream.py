@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,13 @@ from PIL import Image
 
 from odkeras.boxes import Detections
 from odkeras.errors import ConfigError, ImageError, RequestError, ServerUnavailableError
+from odkeras.image_store import ImageStore
+from odkeras.images import EncodedImage, read_image
 from odkeras.labels import LabelMap
-from odkeras.loop.stream import Suggester, Task, TaskStream, image_bytes, suggested_tasks, tasks_from_source
+from odkeras.loop.image_ids import ImageIds
+from odkeras.loop.sources import load_task, open_source
+from odkeras.loop.stream import SuggestedTasks, Suggester, TaskStream, image_bytes
+from odkeras.tasks import Task
 
 LABELS = LabelMap.from_names(["car", "person"])
 
@@ -29,24 +35,41 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-class FakePredictor:
-    """One detection per image; `version` None, or an error, stands for a server in trouble."""
+@pytest.fixture
+def opened(images: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are read, in that order."""
+    found: list[str] = []
+    read_bytes = Path.read_bytes
 
-    def __init__(self, version: int | None = 1) -> None:
+    def noting(self: Path) -> bytes:
+        found.append(self.name)
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", noting)
+    return found
+
+
+class FakePredictor:
+    """One detection per image, of class `found`; `version` None, or an error, stands for a server in trouble."""
+
+    def __init__(self, version: int | None = 1, found: int = 2) -> None:
         self.version = version
+        self.found = found
         self.error: Exception | None = None
         self.asked: list[int] = []
+        self.asked_versions: list[int | None] = []
 
     def available_version(self) -> int | None:
         return self.version
 
-    def predict(self, images: Sequence[bytes]) -> list[Detections]:
+    def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
+        assert batch_size == len(images)  # one request
         self.asked.append(len(images))
+        self.asked_versions.append(version)
         if self.error is not None:
             raise self.error
-        return [
-            Detections(np.array([[0.25, 0.5, 0.75, 1.0]]), np.array([0.9]), np.array([2], np.int32)) for _ in images
-        ]
+        found = np.array([self.found], np.int32)
+        return [Detections(np.array([[0.25, 0.5, 0.75, 1.0]]), np.array([0.9]), found) for _ in images]
 
 
 class Clock:
@@ -60,108 +83,89 @@ def bare(count: int) -> list[Task]:
     return [{"image_id": str(number)} for number in range(count)]
 
 
-class TestTasksFromSource:
-    def test_a_directory(self, images: Path) -> None:
-        tasks = list(tasks_from_source(images, on_skip=lambda *_: None))
-        assert [task["meta"]["file"] for task in tasks] == [f"{number}.png" for number in range(6)]
-        assert tasks[0]["path"] == str(images / "0.png")
-        assert (tasks[0]["width"], tasks[0]["height"], tasks[0]["spans"]) == (64, 48, [])
-        assert image_bytes(tasks[3]) == (images / "3.png").read_bytes()
+def as_they_are(tasks: Sequence[Task]) -> list[Task]:
+    return list(tasks)
 
-    def test_one_file_and_a_text_path(self, images: Path) -> None:
-        assert len(list(tasks_from_source(str(images / "0.png"), on_skip=lambda *_: None))) == 1
 
-    def test_paths_and_ready_tasks(self, images: Path) -> None:
-        ready = {"image": "data:image/png;base64,AAAA", "image_id": "x"}
-        tasks = list(tasks_from_source([images / "5.png", ready], on_skip=lambda *_: None))
-        assert tasks[0]["meta"]["file"] == "5.png"
-        assert tasks[1] is ready
+def names(tasks: Iterator[Task] | Sequence[Task]) -> list[str]:
+    return [task["meta"]["file"] for task in tasks]
 
-    def test_images_are_read_when_they_are_asked_for(self, images: Path) -> None:
-        tasks = tasks_from_source(images, on_skip=lambda *_: None)
-        next(tasks)
-        (images / "1.png").unlink()
-        skipped: list[str] = []
-        tasks = tasks_from_source([images / "0.png", images / "1.png"], on_skip=lambda file, why: skipped.append(file))
-        next(tasks)
-        assert skipped == []
 
-    def test_broken_images_are_skipped_with_a_reason(self, images: Path) -> None:
-        (images / "1.png").write_bytes(b"")
-        (images / "2.png").write_bytes((images / "3.png").read_bytes()[:60])
-        (images / "4.png").write_text("not an image")
-        skipped: dict[str, str] = {}
-        tasks = list(tasks_from_source(images, on_skip=skipped.__setitem__))
-        assert [task["meta"]["file"] for task in tasks] == ["0.png", "3.png", "5.png"]
-        assert sorted(Path(file).name for file in skipped) == ["1.png", "2.png", "4.png"]
-        assert all(skipped.values())
+def tasks_of(images: Path) -> list[Task]:
+    return [load_task(item)[0] for item in open_source(images, on_skip=lambda *_: None)[0]]
 
-    def test_a_file_that_went_away_is_skipped(self, images: Path) -> None:
-        skipped: dict[str, str] = {}
-        assert list(tasks_from_source([images / "none.png"], on_skip=skipped.__setitem__)) == []
-        assert list(skipped) == [str(images / "none.png")]
 
-    def test_nothing_there_is_said_at_once(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="no such file or directory"):
-            tasks_from_source(tmp_path / "none", on_skip=lambda *_: None)
-        with pytest.raises(ConfigError, match="no images"):
-            tasks_from_source(tmp_path, on_skip=lambda *_: None)
+class Numbered:
+    """Suggestions that tell how often they were asked for; `asked` has the ids of each time."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def __call__(self, tasks: Sequence[Task]) -> list[Task]:
+        self.asked.append([task["image_id"] for task in tasks])
+        return [{**task, "round": len(self.asked)} for task in tasks]
 
 
 class TestSuggestedTasks:
     def test_a_few_at_a_time_and_not_before_they_are_wanted(self) -> None:
-        asked: list[list[str]] = []
-
-        def suggest(tasks: Sequence[Task]) -> list[Task]:
-            asked.append([task["image_id"] for task in tasks])
-            return [{**task, "round": len(asked)} for task in tasks]
-
-        stream = suggested_tasks(bare(5), suggest, together=3, clock=Clock())
-        assert asked == []
+        suggest = Numbered()
+        stream = SuggestedTasks(bare(5), suggest, lambda: True, together=3)
+        assert suggest.asked == []
         assert [next(stream)["image_id"] for _ in range(3)] == ["0", "1", "2"]
-        assert asked == [["0", "1", "2"]]
+        assert suggest.asked == [["0", "1", "2"]]
         assert [task["image_id"] for task in stream] == ["3", "4"]
-        assert asked == [["0", "1", "2"], ["3", "4"]]
+        assert suggest.asked == [["0", "1", "2"], ["3", "4"]]
 
-    def test_what_was_not_fetched_soon_is_predicted_again(self) -> None:
-        clock, rounds = Clock(), iter(range(10))
+    def test_what_was_not_fetched_before_a_newer_version_came_is_predicted_again(self) -> None:
+        suggest, fresh = Numbered(), [True, False, True, True]
+        stream = SuggestedTasks(bare(4), suggest, lambda: fresh.pop(0), together=3)
+        tasks = [next(stream), next(stream)]
+        assert suggest.asked == [["0", "1", "2"]]  # a minute later, or an hour: it is the same version
+        tasks += stream
+        assert [task["round"] for task in tasks] == [1, 1, 2, 2]
+        assert suggest.asked[1:] == [["2", "3"]]
+
+    def test_an_error_loses_no_task(self) -> None:
+        errors: list[Exception] = [ValueError("not this time")]
 
         def suggest(tasks: Sequence[Task]) -> list[Task]:
-            number = next(rounds)
-            return [{**task, "round": number} for task in tasks]
+            if errors:
+                raise errors.pop()
+            return list(tasks)
 
-        stream = suggested_tasks(bare(4), suggest, together=3, fresh_for_s=1.0, clock=clock)
-        first = next(stream)
-        clock.now += 60  # a training round
-        rest = list(stream)
-        assert [first["round"], *(task["round"] for task in rest)] == [0, 1, 1, 1]
-        assert [first["image_id"], *(task["image_id"] for task in rest)] == ["0", "1", "2", "3"]
+        stream = SuggestedTasks(bare(3), suggest, lambda: True, together=2)
+        with pytest.raises(ValueError, match="not this time"):
+            next(stream)
+        assert [task["image_id"] for task in stream] == ["0", "1", "2"]
+
+    def test_the_end_stays_the_end(self) -> None:
+        stream = SuggestedTasks([], Numbered(), lambda: True)
+        assert list(stream) == list(stream) == []
 
 
 class TestSuggester:
-    def suggester(self, predictor: FakePredictor, clock: Clock | None = None, **options: object) -> Suggester:
-        return Suggester(predictor, LABELS, threshold=0.5, clock=clock or Clock(), **options)  # type: ignore[arg-type]
-
-    def tasks(self, images: Path) -> list[Task]:
-        return list(tasks_from_source(images, on_skip=lambda *_: None))
+    def suggester(self, predictor: FakePredictor, clock: Clock | None = None, **options: Any) -> Suggester:
+        return Suggester(predictor, LABELS, threshold=0.5, clock=clock or Clock(), **options)
 
     def test_suggestions_of_the_served_version(self, images: Path) -> None:
-        suggested = self.suggester(FakePredictor(1700000000))(self.tasks(images))
+        predictor = FakePredictor(1700000000)
+        suggested = self.suggester(predictor)(tasks_of(images))
         (span,) = suggested[5]["spans"]
         assert span["label"] == "person"
         assert span["points"] == [[32.0, 12.0], [32.0, 36.0], [64.0, 36.0], [64.0, 12.0]]
         assert suggested[5]["_suggestions"]["version"] == 1700000000
         assert suggested[5]["meta"]["file"] == "5.png"
+        assert predictor.asked_versions == [1700000000]  # no other one
 
     def test_threshold(self, images: Path) -> None:
         strict = Suggester(FakePredictor(), LABELS, threshold=0.95)
-        assert [task["spans"] for task in strict(self.tasks(images))] == [[]] * 6
+        assert [task["spans"] for task in strict(tasks_of(images))] == [[]] * 6
 
     def test_server_away_then_back(self, images: Path) -> None:
         clock, predictor = Clock(), FakePredictor(None)
         said: list[str] = []
         suggester = self.suggester(predictor, clock, on_problem=said.append)
-        tasks = self.tasks(images)
+        tasks = tasks_of(images)
         assert suggester(tasks) == tasks
         assert "_suggestions" not in suggester(tasks)[0]
         predictor.version = 7
@@ -169,35 +173,120 @@ class TestSuggester:
         clock.now += 1.5
         assert suggester(tasks)[0]["_suggestions"]["version"] == 7
         assert predictor.asked == [6]
-        assert len(said) == 2
-        assert "away" in said[0]
-        assert said[1] == ""
+        assert said == ["the model server is away or has no version loaded yet", ""]
 
     def test_server_dies_during_the_prediction(self, images: Path) -> None:
         predictor = FakePredictor()
         said: list[str] = []
         predictor.error = ServerUnavailableError("connection refused")
-        tasks = self.tasks(images)
+        tasks = tasks_of(images)
         assert self.suggester(predictor, on_problem=said.append)(tasks) == tasks
         assert said == ["connection refused"]
+        assert predictor.asked == [6]  # the version is the same: it is not asked once more
+
+    def test_a_version_that_is_swapped_in_between_is_asked_for_the_next_one(self, images: Path) -> None:
+        """Suggestions carried the number of the version that was served before they were made."""
+
+        class Swapping(FakePredictor):
+            def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
+                self.version = 8
+                self.error = None if version == 8 else ServerUnavailableError("Servable not found")
+                return super().predict(images, batch_size=batch_size, version=version)
+
+        predictor = Swapping(7)
+        said: list[str] = []
+        suggested = self.suggester(predictor, on_problem=said.append)(tasks_of(images))
+        assert {task["_suggestions"]["version"] for task in suggested} == {8}
+        assert predictor.asked_versions == [7, 8]
+        assert said == []
+
+    def test_not_for_ever(self, images: Path) -> None:
+        class Racing(FakePredictor):
+            def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
+                assert version is not None
+                self.version, self.error = version + 1, ServerUnavailableError(f"version {version} is gone")
+                return super().predict(images, batch_size=batch_size, version=version)
+
+        predictor = Racing(7)
+        said: list[str] = []
+        tasks = tasks_of(images)
+        assert self.suggester(predictor, on_problem=said.append)(tasks) == tasks
+        assert predictor.asked_versions == [7, 8]
+        assert said == ["version 8 is gone"]
 
     def test_one_refused_image_does_not_cost_the_others_their_suggestions(self, images: Path) -> None:
-        tasks = self.tasks(images)
+        tasks = tasks_of(images)
         bad = image_bytes(tasks[2])
 
         class Picky(FakePredictor):
-            def predict(self, images: Sequence[bytes]) -> list[Detections]:
+            def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
                 if bad in images:
                     raise RequestError(400, "cannot decode")
-                return super().predict(images)
+                return super().predict(images, batch_size=batch_size, version=version)
 
-        suggested = self.suggester(Picky())(tasks)
-        assert [len(task["spans"]) for task in suggested] == [1, 1, 0, 1, 1, 1]
-        assert "_suggestions" not in suggested[2]
+        said: list[str] = []
+        suggester = self.suggester(Picky(), warn=said.append, on_problem=lambda problem: pytest.fail(problem))
+        for _ in range(2):
+            suggested = suggester(tasks)
+            assert [len(task["spans"]) for task in suggested] == [1, 1, 0, 1, 1, 1]
+            assert "_suggestions" not in suggested[2]
+        assert said == ["no suggestions for 2.png: the server refuses it: cannot decode"]
+
+    def test_what_is_fresh(self, images: Path) -> None:
+        predictor = FakePredictor(None)
+        suggester, tasks = self.suggester(predictor, ask_again_after_s=0.0), tasks_of(images)[:1]
+        suggester(tasks)
+        assert not suggester.is_fresh()  # nothing was suggested
+        predictor.version = 7
+        suggester(tasks)
+        assert suggester.is_fresh()
+        predictor.version = 8
+        assert not suggester.is_fresh()
+        predictor.version = None
+        assert suggester.is_fresh()  # nobody there who knows better
+
+    def test_a_stranger_at_the_servers_port_is_asked_once_and_left_alone(self, images: Path) -> None:
+        """It was taken for a refusal of one of the images, and asked again for each of them, every time."""
+        asked: list[int] = []
+
+        def stranger() -> int | None:
+            asked.append(1)
+            raise RequestError(200, "not TensorFlow Serving's REST API")
+
+        said: list[str] = []
+        suggester = self.suggester(FakePredictor(), available_version=stranger, on_problem=said.append)
+        tasks = tasks_of(images)
+        assert suggester(tasks) == suggester(tasks) == tasks
+        assert len(asked) == 1
+        assert said == ["not TensorFlow Serving's REST API"]
 
     def test_the_version_may_come_from_elsewhere(self, images: Path) -> None:
         suggester = self.suggester(FakePredictor(1), available_version=lambda: 2)
-        assert suggester(self.tasks(images))[0]["_suggestions"]["version"] == 2
+        assert suggester(tasks_of(images))[0]["_suggestions"]["version"] == 2
+
+    def test_each_task_with_suggestions_is_told_of(self, images: Path) -> None:
+        told: list[tuple[Task, float]] = []
+        predictor, clock = FakePredictor(), Clock()
+        suggester = self.suggester(predictor, clock, on_suggested=lambda *what: told.append(what))
+        suggested = suggester(tasks_of(images))
+        assert [task for task, _ in told] == suggested
+        assert all(0 <= seconds < 1 for _, seconds in told)
+        predictor.version = None
+        suggester(tasks_of(images))
+        assert len(told) == 6  # no suggestions, nothing to tell
+
+    def test_an_unknown_class_is_left_out_and_told_of_once(self, images: Path) -> None:
+        said: list[str] = []
+        suggester = self.suggester(FakePredictor(found=5), warn=said.append)
+        for _ in range(2):
+            assert [task["spans"] for task in suggester(tasks_of(images))] == [[]] * 6
+        (text,) = said
+        assert text.startswith("the served model finds class 5, which the label map does not have (its ids: 1, 2)")
+
+    def test_an_unknown_class_below_the_threshold_is_nothing_to_tell(self, images: Path) -> None:
+        said: list[str] = []
+        Suggester(FakePredictor(found=5), LABELS, threshold=0.95, warn=said.append)(tasks_of(images))
+        assert said == []
 
     def test_a_task_without_data_uri(self) -> None:
         with pytest.raises(ImageError):
@@ -206,7 +295,7 @@ class TestSuggester:
 
 class TestTaskStream:
     def test_exclude_and_prepare(self, images: Path) -> None:
-        everything = list(tasks_from_source(images, on_skip=lambda *_: None))
+        everything = tasks_of(images)
         excluded = {everything[0]["image_id"]}
         stream = TaskStream(
             images,
@@ -219,7 +308,133 @@ class TestTaskStream:
         assert first["meta"]["file"] == "1.png"
         assert first["hash_seen"] == 0
         excluded.add(everything[2]["image_id"])
-        assert [task["meta"]["file"] for task in stream] == ["3.png", "4.png", "5.png"]
+        assert names(stream) == ["3.png", "4.png", "5.png"]
+        assert (stream.total, stream.excluded, stream.skipped) == (6, 2, 0)
+
+    def test_what_is_answered_after_it_was_read_is_left_out_too(self, images: Path) -> None:
+        """A copy of an image, a few files further, was handed out although the image had just been answered."""
+        (images / "1.png").write_bytes((images / "0.png").read_bytes())
+        answered: set[str] = set()
+        stream = TaskStream(images, as_they_are, exclude=answered, together=6)
+        answered.add(next(stream)["image_id"])
+        assert names(stream) == ["2.png", "3.png", "4.png", "5.png"]
+        assert stream.excluded == 1
+
+    def test_prepare_may_leave_a_task_out(self, images: Path, tmp_path: Path) -> None:
+        store = ImageStore(tmp_path / "store")
+        stream = TaskStream(
+            images, as_they_are, prepare=lambda task: None if task["meta"]["file"] < "4" else task, store=store
+        )
+        assert names(stream) == ["4.png", "5.png"]
+        assert stream.excluded == 4
+        assert len(list(store.directory.iterdir())) == 2
+
+    def test_an_image_that_is_known_to_be_answered_is_not_read(
+        self, images: Path, tmp_path: Path, opened: list[str]
+    ) -> None:
+        known = tmp_path / "known.jsonl"
+        answered = {task["image_id"] for task in TaskStream(images, as_they_are, ids=ImageIds(known))}
+        fresh = save_image(images / "1.png", 99)  # changed since
+        opened.clear()
+        stream = TaskStream(images, as_they_are, exclude=answered, ids=ImageIds(known))
+        assert names(stream) == [fresh.name]
+        assert [name for name in opened if name.endswith(".png")] == [fresh.name]
+        assert (stream.total, stream.excluded) == (6, 5)
+
+    def test_an_image_that_is_known_but_not_answered_is_read(self, images: Path, tmp_path: Path) -> None:
+        known = ImageIds(tmp_path / "known.jsonl")
+        for _ in range(2):
+            assert len(list(TaskStream(images, as_they_are, ids=known))) == 6
+
+    def test_nothing_is_read_before_it_is_asked_for(self, images: Path, opened: list[str]) -> None:
+        stream = TaskStream(images, as_they_are, together=2)
+        assert opened == []
+        next(stream)
+        assert opened == ["0.png", "1.png"]
+        next(stream)
+        assert opened == ["0.png", "1.png"]
+        next(stream)
+        assert opened == ["0.png", "1.png", "2.png", "3.png"]
+
+    def test_broken_images_are_skipped_with_a_reason(self, images: Path) -> None:
+        (images / "1.png").write_bytes(b"")
+        (images / "2.png").write_bytes((images / "3.png").read_bytes()[:60])
+        (images / "4.png").write_text("not an image")
+        skipped: dict[str, str] = {}
+        stream = TaskStream(images, as_they_are, on_skip=skipped.__setitem__)
+        assert names(stream) == ["0.png", "3.png", "5.png"]
+        assert [Path(file).name for file in skipped] == ["1.png", "2.png", "4.png"]
+        assert skipped[str(images / "1.png")] == "empty file"
+        assert (stream.total, stream.excluded, stream.skipped) == (6, 0, 3)
+
+    def test_a_file_that_went_away_is_skipped(self, images: Path) -> None:
+        skipped: dict[str, str] = {}
+        stream = TaskStream(images, as_they_are, on_skip=skipped.__setitem__)
+        (images / "3.png").unlink()
+        assert len(list(stream)) == 5
+        assert skipped == {str(images / "3.png"): "cannot be read: No such file or directory"}
+
+    def test_broken_lines_and_broken_records_are_skipped(self, images: Path, tmp_path: Path) -> None:
+        lines = tmp_path / "tasks.jsonl"
+        lines.write_text('{"image": "images/0.png"}\nnonsense\n{"image": "https://example.org/a.png"}\n{}\n')
+        skipped: list[str] = []
+        stream = TaskStream(lines, as_they_are, on_skip=lambda name, reason: skipped.append(name))
+        assert names(stream) == ["0.png"]
+        assert skipped == [f"{lines}:2", "https://example.org/a.png", f"{lines}:4"]
+        assert (stream.total, stream.skipped) == (None, 3)
+
+    def test_images_of_urls_are_fetched(self, images: Path) -> None:
+        data = (images / "0.png").read_bytes()
+        stream = TaskStream([{"image": "https://example.org/a.png"}], as_they_are, fetch=lambda url: data)
+        assert image_bytes(next(stream)) == data
+
+    def test_what_is_handed_out_is_in_the_store(self, images: Path, tmp_path: Path) -> None:
+        store = ImageStore(tmp_path / "store")
+        answered = {read_image(images / "0.png").image_id}
+        tasks = list(TaskStream(images, as_they_are, exclude=answered, store=store))
+        assert len(tasks) == len(list(store.directory.iterdir())) == 5
+        for task in tasks:
+            name = store.claim(task["image_id"])
+            assert name is not None
+            assert store.path_of(name).read_bytes() == image_bytes(task)
+
+    def test_a_full_disk_does_not_stop_it(self, images: Path, tmp_path: Path) -> None:
+        class Full(ImageStore):
+            def put(self, image: EncodedImage) -> Path:
+                raise OSError(28, "No space left on device")
+
+        stream = TaskStream(images, as_they_are, store=Full(tmp_path / "store"))
+        assert len(list(stream)) == 6
+        assert stream.skipped == 0
+
+    def test_too_many_pixels(self, images: Path) -> None:
+        skipped: dict[str, str] = {}
+        assert list(TaskStream(images, as_they_are, on_skip=skipped.__setitem__, max_pixels=3000)) == []
+        assert set(skipped.values()) == {"too large: 64 x 48, more than 3000 pixels"}
+
+    def test_what_is_read_ahead_is_predicted_by_the_newest_version(self, images: Path) -> None:
+        suggest, fresh = Numbered(), [False, True]
+        stream = TaskStream(images, suggest, is_fresh=lambda: fresh.pop(0), together=3)
+        assert [next(stream)["round"] for _ in range(3)] == [1, 2, 2]
+        assert [len(ids) for ids in suggest.asked] == [3, 3]
+
+    @pytest.mark.parametrize(
+        ("source", "total"),
+        [
+            (lambda images: images, 6),
+            (lambda images: images / "0.png", 1),
+            (lambda images: [images / "0.png", {"image": str(images / "1.png")}], 2),
+            (lambda images: iter([images / "0.png"]), None),
+        ],
+    )
+    def test_total(self, images: Path, source: Callable[[Path], Any], total: int | None) -> None:
+        stream = TaskStream(source(images), as_they_are)
+        assert stream.total == total
+        assert len(list(stream)) == (total or 1)
+
+    def test_nothing_there_is_said_at_once(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="no such file or directory"):
+            TaskStream(tmp_path / "none", as_they_are)
 
     def test_several_threads_share_one_stream(self, images: Path) -> None:
         """A bare generator raises `generator already executing` here; Prodigy's handlers run on several threads."""

@@ -122,6 +122,19 @@ class TestSupervisor:
             assert supervisor.alive()
         assert any("was ended by SIGKILL; starting it again in 0.02 s" in text for text in said)
 
+    def test_a_crash_is_a_warning_where_those_are_wanted(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        warned: list[str] = []
+        spec = child(tmp_path, SLEEP)
+        with Supervisor([spec], policy=QUICK, say=said.append, warn=warned.append) as supervisor:
+            pid = supervisor.pids()["trainer"]
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: warned)
+        log = spec.log_path
+        assert warned == [f"trainer was ended by SIGKILL; starting it again in 0.02 s (log: {log})"]
+        assert said == [f"trainer: process {pid}, output in {log}"]
+
     def test_gives_up_with_the_end_of_the_log(self, tmp_path: Path) -> None:
         spec = child(tmp_path, "import sys; print('out of memory'); sys.exit(1)")
         with Supervisor([spec, child(tmp_path, SLEEP, "server")], policy=QUICK) as supervisor:

@@ -1,0 +1,69 @@
+"""The processes of a loop: what is run, with which options."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+from odkeras.errors import ServingError, TrainingError
+from odkeras.loop.leash import leash_command
+from odkeras.loop.options import LoopOptions
+from odkeras.loop.supervisor import ChildSpec
+from odkeras.serving.launch import server_command
+
+_SERVER_POLL_S = 0.25
+_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+
+
+def trainer_child(options: LoopOptions, log_path: Path, serving_url: str) -> ChildSpec:
+    """The trainer, which asks the server at that URL which version must not be deleted."""
+    command = tuple(trainer_command(options, serving_url))
+    return ChildSpec("trainer", command, log_path, env=_UNBUFFERED, error=TrainingError)
+
+
+def server_child(options: LoopOptions, log_path: Path, bound: socket.socket) -> ChildSpec:
+    """The model server on an open socket; TensorFlow Serving, which cannot inherit one, gets its port instead."""
+    name, base_path = options.model_name, options.project.export_dir
+    if options.tensorflow_serving:
+        port = bound.getsockname()[1]
+        bound.close()
+        command = server_command(name, base_path, rest_api_port=port, poll_wait_s=1, tensorflow_serving=True)
+        return ChildSpec("server", tuple(leash_command(command)), log_path, error=ServingError)
+    command = server_command(
+        name, base_path, socket_fd=bound.fileno(), poll_wait_s=_SERVER_POLL_S, stop_on_stdin_eof=True
+    )
+    return ChildSpec(
+        "server", tuple(command), log_path, pass_fds=(bound.fileno(),), env=_UNBUFFERED, error=ServingError
+    )
+
+
+def trainer_command(options: LoopOptions, serving_url: str) -> list[str]:
+    """Command line of the trainer process."""
+    project = options.project
+    command = [sys.executable, "-m", "odkeras", "trainer", str(options.config)]
+    command += ["--data-dir", str(project.data_dir), "--model-dir", str(project.model_dir)]
+    command += ["--export-dir", str(project.export_dir)]
+    command += ["--serving-url", serving_url, "--model-name", options.model_name]
+    command += ["--steps-per-epoch", str(options.steps_per_epoch), "--temp-files-num", str(options.temp_files_num)]
+    command += ["--max-checkpoints-num", str(options.max_checkpoints_num), "--replay", options.replay]
+    command += ["--strategy", options.strategy, "--tf-logging-level", str(options.tf_logging_level)]
+    if options.label_map is not None:
+        command += ["--label-map-path", str(options.label_map)]
+    if options.run_eval:
+        command += ["--run-eval"]
+    if options.eval_steps is not None:
+        command += ["--eval-steps", str(options.eval_steps)]
+    return [*command, "--give-way", "--stop-on-stdin-eof"]
+
+
+def server_url(ip: str, port: int) -> str:
+    """Where to ask a server that listens there."""
+    return f"http://{_reachable(ip)}:{port}"
+
+
+def _reachable(ip: str) -> str:
+    """An address to connect to for one to listen on."""
+    if ip in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{ip}]" if ":" in ip else ip

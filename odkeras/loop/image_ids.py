@@ -1,0 +1,54 @@
+"""Which id an image had when it was last read, so that one that is answered already need not be read again.
+
+A cache: losing it, or a line of it, costs time only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from odkeras.project import read_jsonl
+
+_log = logging.getLogger(__name__)
+
+
+class ImageIds:
+    """Ids by fingerprint (`sources.Item.fingerprint`: path, size and time of a file), kept in a file of JSON lines.
+
+    Args:
+        path: read when the first id is asked for; made when the first one is noted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ids: dict[str, str] | None = None
+        self._writable = True
+
+    def id_of(self, fingerprint: str | None) -> str | None:
+        """The `image_id`, None if the image has not been read before, or has changed since."""
+        return None if fingerprint is None else self._known().get(fingerprint)
+
+    def note(self, fingerprint: str | None, image_id: str) -> None:
+        """Remember; never raises."""
+        if fingerprint is None or self._known().get(fingerprint) == image_id:
+            return
+        self._known()[fingerprint] = image_id
+        if not self._writable:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"image": fingerprint, "id": image_id}) + "\n")
+        except OSError as error:
+            self._writable = False
+            _log.warning("%s cannot be written, a restart will take longer: %s", self._path, error.strerror)
+
+    def _known(self) -> dict[str, str]:
+        if self._ids is None:
+            try:
+                rows = read_jsonl(self._path)
+            except OSError:
+                rows = []
+            self._ids = {str(row.get("image")): str(row.get("id")) for row in rows}
+        return self._ids

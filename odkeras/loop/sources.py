@@ -1,0 +1,268 @@
+"""Where images come from: directories, JSONL files, standard input, other tools' tasks. Nothing is read before it is
+asked for.
+
+    items = open_source("images/")                      # or tasks.jsonl, "-", an iterable
+    for item in items:
+        task = load_task(item, fetch=WebImages().fetch) # the image, checked and in the one form
+
+A record of a JSONL file has its image in `image` (data URI, http(s) URL or path) or `path`; whatever else it has
+stays in the task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from odkeras.errors import ConfigError, ImageError
+from odkeras.images import (
+    DEFAULT_MAX_PIXELS,
+    SUFFIXES,
+    EncodedImage,
+    bytes_from_data_uri,
+    encode_image,
+    list_image_files,
+    read_image,
+)
+from odkeras.inbox import STORED_IMAGE
+from odkeras.tasks import Task, make_task
+
+Source = Path | str | Iterable[Path | Task]
+OnSkip = Callable[[str, str], None]
+Fetch = Callable[[str], bytes]
+
+STDIN = "-"
+_JSONL = frozenset({".jsonl", ".ndjson"})
+_KINDS = "JPEG, PNG, WebP, BMP, GIF, TIFF"
+_NOT_CARRIED = frozenset(
+    {
+        *("answer", "image", "path", "width", "height", "meta", "image_id", "_suggestions", "_is_binary"),
+        *("_input_hash", "_task_hash", "_session_id", "_annotator_id", "_view_id", "_timestamp", STORED_IMAGE),
+    }
+)
+"""What an earlier answer left in a record, and what is made anew."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image that has not been read yet.
+
+    Args:
+        name: for messages.
+        path: the image file, if it is one.
+        record: the JSON object that tells of it, if it is not just a file.
+        base_dir: where relative paths of the record start.
+    """
+
+    name: str
+    path: Path | None = None
+    record: Mapping[str, Any] | None = None
+    base_dir: Path | None = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells whether it is the same image as in an earlier run, without reading it; None if nothing does."""
+        path = self.path
+        if path is None:
+            value = _place_of(self.record or {}, self.base_dir)
+            if isinstance(value, str):
+                return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
+            path = value
+        try:
+            found = path.stat() if path else None
+        except (OSError, ValueError):
+            return None
+        return f"{path.absolute()}|{found.st_size}|{found.st_mtime_ns}" if path and found else None
+
+
+def resolve_source(source: Source) -> Source:
+    """A directory becomes the list of its images; what is no source is refused before anything starts.
+
+    Raises:
+        ConfigError: nothing is there, a directory without images, or a kind of file that cannot be a source.
+    """
+    if not isinstance(source, (str, Path)) or str(source) == STDIN:
+        return source
+    path = Path(source)
+    try:
+        return path if path.is_file() and path.suffix.lower() in _JSONL else _image_files(path)
+    except OSError as error:  # no permission, or a very long name
+        raise ConfigError(f"source {path}: cannot be read: {error.strerror}") from error
+
+
+def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None) -> tuple[Iterator[Item], int | None]:
+    """The source's items and, where that can be told, their number.
+
+    Args:
+        source: directory, image file, JSONL file, "-" for JSONL on standard input, or an iterable of paths and records.
+        on_skip: told place and reason of every line that is no record.
+        stdin: standard input when None.
+
+    Raises:
+        ConfigError: nothing is there, a directory without images, or a kind of file that cannot be a source. Said at
+            once, not at the first item.
+    """
+    source = resolve_source(source)
+    if not isinstance(source, (str, Path)):
+        number = len(source) if isinstance(source, Sized) else None
+        return (_item(each) for each in source), number
+    if str(source) == STDIN:
+        return _records(stdin or _standard_input(), "stdin", None, on_skip), None
+    return _lines_of(Path(source), on_skip), None
+
+
+def load_task(
+    item: Item, *, fetch: Fetch | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[Task, EncodedImage]:
+    """Read an item's image, and make the task that a host shows.
+
+    A record's other keys are carried over, its spans too: they are shown while no model is served. An `image_id` of
+    its own becomes `source_image_id`.
+
+    Args:
+        fetch: gets the bytes of an http(s) URL; URLs are refused when None.
+
+    Raises:
+        ImageError: it cannot be read, with the reason.
+    """
+    if item.record is None:
+        assert item.path is not None
+        image = read_image(item.path, max_pixels=max_pixels)
+        return make_task(image, file=item.path.name, path=str(item.path)), image
+    image, path = _read_record(item, fetch, max_pixels)
+    return _task_of_record(item.record, image, path), image
+
+
+def _item(each: Path | Task) -> Item:
+    if isinstance(each, Mapping):
+        return Item(_name_of(each), record=each)
+    return Item(str(each), Path(each))
+
+
+def _image_files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise ConfigError(f"source {path}: neither an image ({_KINDS}) nor a .jsonl file with an object per line")
+        return [path]
+    if not path.is_dir():
+        raise ConfigError(f"source {path}: no such file or directory; give a directory of images, a .jsonl file, or -")
+    files = list_image_files(path)
+    if not files:
+        raise ConfigError(f"source {path}: no images in this directory ({_KINDS})")
+    return files
+
+
+def _standard_input() -> IO[str]:
+    """UTF-8, whatever the locale says; a broken byte spoils its own line only."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
+    return sys.stdin
+
+
+def _lines_of(path: Path, on_skip: OnSkip) -> Iterator[Item]:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"source {path}: cannot be read: {error.strerror}") from error
+    return _records(_text_lines(path), str(path), path.parent, on_skip)
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        yield from file
+
+
+def _records(lines: Iterable[str], source: str, base_dir: Path | None, on_skip: OnSkip) -> Iterator[Item]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            on_skip(f"{source}:{number}", f"not JSON: {error}")
+            continue
+        if isinstance(record, dict):
+            yield Item(f"{source}:{number}", record=record, base_dir=base_dir)
+        else:
+            on_skip(f"{source}:{number}", f"a line must be a JSON object; got {type(record).__name__}")
+
+
+def _name_of(record: Mapping[str, Any]) -> str:
+    meta = record.get("meta")
+    for value in (meta.get("file") if isinstance(meta, Mapping) else None, record.get("path"), record.get("image")):
+        if isinstance(value, str) and value and not value.startswith("data:"):
+            return value
+    return "a task of the source"
+
+
+def _place_of(record: Mapping[str, Any], base_dir: Path | None) -> str | Path | None:
+    """A data URI or URL as text, or a file: what `image` says, else `path`; the first of them that is there."""
+    texts = [value for key in ("image", "path") if isinstance(value := record.get(key), str) and value]
+    files = [_file_of(text, base_dir) for text in texts if not _is_remote(text)]
+    for text in texts:
+        if text.startswith("data:"):
+            return text
+    existing = [file for file in files if _exists(file)]
+    remote = [text for text in texts if _is_remote(text)]
+    places: list[str | Path] = [*existing, *remote, *files]
+    return places[0] if places else None
+
+
+def _is_remote(text: str) -> bool:
+    return text.startswith(("data:", "http://", "https://"))
+
+
+def _file_of(text: str, base_dir: Path | None) -> Path:
+    path = Path(text.removeprefix("file://"))
+    below = base_dir / path if base_dir is not None else path
+    return below if _exists(below) else path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+
+
+def _read_record(item: Item, fetch: Fetch | None, max_pixels: int) -> tuple[EncodedImage, str | None]:
+    """The image and where it lies, None for one that lies in the record."""
+    place = _place_of(item.record or {}, item.base_dir)
+    if place is None:
+        raise ImageError("the record has neither 'image' nor 'path'", item.name)
+    if isinstance(place, Path):
+        return read_image(place, max_pixels=max_pixels), str(place)
+    if place.startswith("data:"):
+        path = (item.record or {}).get("path")
+        image = encode_image(bytes_from_data_uri(place), source=item.name, max_pixels=max_pixels)
+        return image, path if isinstance(path, str) and path else None
+    if fetch is None:
+        raise ImageError("the image is a URL, which is not fetched here", place)
+    return encode_image(fetch(place), source=place, max_pixels=max_pixels), place
+
+
+def _task_of_record(record: Mapping[str, Any], image: EncodedImage, path: str | None) -> Task:
+    meta = record.get("meta")
+    meta = dict(meta) if isinstance(meta, Mapping) else {}
+    if "_suggestions" in record:  # what `with_suggestions` put there
+        meta = {key: value for key, value in meta.items() if key not in ("score", "model version")}
+    file = meta.get("file")
+    if not isinstance(file, str) or not file:
+        file = _base_name(path) if path else "image"
+    task = make_task(image, file=file, path=path)
+    if "image_id" in record and record["image_id"] != image.image_id:
+        task["source_image_id"] = record["image_id"]
+    carried = {key: value for key, value in record.items() if key not in _NOT_CARRIED}
+    if not isinstance(carried.get("spans", []), list):
+        carried["spans"] = []
+    return {**task, **carried, "meta": {**meta, **task["meta"]}}
+
+
+def _base_name(path: str) -> str:
+    return path.partition("?")[0].rstrip("/").rpartition("/")[2] or path

@@ -1,0 +1,185 @@
+"""What happens in the other processes, as lines for a person: one per step of the flow.
+
+    with Watch(loop.look, loop.project, tell=lambda item: print(item.text)): ...
+
+`news` decides what is worth a line; it compares two looks at the directories and the server. `Watch` looks a few times
+a second, from a thread of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from odkeras.project import JsonlTail, Project
+
+POLL_S = 0.25
+
+_log = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen at one moment.
+
+    Args:
+        trainer: contents of status.json; None before the trainer has said anything.
+        version: the version served; None while the server is away or loading.
+        failure: why the trainer or the server was given up; "" while all is well.
+    """
+
+    trainer: Row | None = None
+    version: int | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class News:
+    """A line for a person. `urgent`: something does not work; `details` is for who wants to know more."""
+
+    text: str
+    urgent: bool = False
+    details: Any = None
+
+
+def news(before: Look, now: Look) -> Iterator[News]:
+    """What changed between two looks."""
+    if now.failure and now.failure != before.failure:
+        yield News(f"annotating goes on, but training or suggestions do not: {now.failure}", urgent=True)
+    if now.version != before.version:
+        if now.version is None:
+            yield News(f"version {before.version} is no longer served")
+        else:
+            yield News(f"version {now.version} is served")
+    trainer, earlier = now.trainer or {}, before.trainer or {}
+    if _stage(trainer) != _stage(earlier):
+        yield from _news_of_the_trainer(trainer)
+
+
+def _stage(trainer: Row) -> tuple[Any, ...]:
+    """Two rounds may follow each other with the same reason, and nothing seen in between."""
+    state = trainer.get("state")
+    return state, trainer.get("reason"), trainer.get("round") if state == "training" else None
+
+
+def _news_of_the_trainer(trainer: Row) -> Iterator[News]:
+    state, reason = trainer.get("state"), trainer.get("reason")
+    if state == "training":
+        where = f"round {trainer.get('round')}, {trainer.get('round_steps')} steps"
+        yield News(f"trainer: {where}: {reason}", details=dict(trainer))
+    elif state == "failed":
+        yield News(f"trainer: failed: {reason}", urgent=True)
+    elif state:
+        yield News(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))
+
+
+def news_of_row(row: Row) -> Iterator[News]:
+    """What a line of `metrics.jsonl` says."""
+    kind = row.get("kind")
+    if kind == "round":
+        yield from _news_of_round(row)
+    elif kind == "evaluation":
+        failed = row.get("failed")
+        said = f"failed: {failed}" if failed else _listed(row.get("metrics") or {})
+        text = f"evaluation after round {row.get('round')}: {said}"
+        yield News(text, urgent=bool(failed), details=row.get("metrics"))
+    elif kind == "garbage":
+        counts = [f"{len(row[name])} {name}" for name in ("versions", "records") if row.get(name)]
+        if counts:
+            yield News(f"deleted what is no longer kept: {', '.join(counts)}", details=dict(row))
+
+
+def _news_of_round(row: Row) -> Iterator[News]:
+    number = row.get("round")
+    if row.get("failed"):
+        yield News(f"round {number} failed: {row['failed']}", urgent=True, details=dict(row))
+        return
+    loss = row.get("loss")
+    told = "" if loss is None else f", loss {loss:.4g}"
+    took = f" in {row['train_s']:.1f} s" if row.get("train_s") else ""
+    text = f"round {number}: trained {row.get('steps')} steps on {row.get('examples')} images{took}{told}"
+    yield News(text, details=dict(row))
+    if row.get("checkpoint"):
+        yield News(f"checkpoint {row['checkpoint']} saved")
+    if row.get("version"):
+        yield News(f"version {row['version']} published")
+
+
+def news_of_rejected(row: Row) -> News:
+    """What a line of `rejected.jsonl` says."""
+    return News(f"an answer cannot be trained on: {row.get('reason')}", urgent=True)
+
+
+def _listed(metrics: Mapping[str, Any], most: int = 4) -> str:
+    shown = [f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float) and value >= 0]
+    return ", ".join(shown[:most]) or "no figures"
+
+
+class Watch:
+    """Context manager that tells what happens, from a thread of its own, until it is closed (twice is fine).
+
+    Args:
+        look: says what is to be seen now; may raise. The trainer must be its last look: what its status says is in
+            `metrics.jsonl` by then, and told first.
+        project: the directories.
+        tell: gets the news.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Look],
+        project: Project,
+        tell: Callable[[News], None],
+        *,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._look = look
+        self._tell = tell
+        self._poll_s = poll_s
+        self._metrics = JsonlTail(project.metrics_path)
+        self._rejected = JsonlTail(project.rejected_path)
+        self._seen = Look()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="odkeras-watch", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._metrics.skip()
+        self._rejected.skip()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        problem = ""
+        while not self._stop.wait(self._poll_s):
+            try:
+                self.look_once()
+            except Exception as error:  # whatever happens there, the annotator goes on
+                if repr(error) != problem:
+                    _log.exception("cannot see what the trainer and the server do")
+                problem = repr(error)
+
+    def look_once(self) -> None:
+        """Tell what is new since the last look."""
+        before, now = self._seen, self._look()
+        self._seen = now
+        for row in self._metrics.read():
+            for item in news_of_row(row):
+                self._tell(item)
+        for row in self._rejected.read():
+            self._tell(news_of_rejected(row))
+        for item in news(before, now):
+            self._tell(item)

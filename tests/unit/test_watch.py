@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odkeras.loop.watch import Look, News, Watch, news, news_of_rejected, news_of_row
+from odkeras.project import Project, append_jsonl, write_atomically
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def training(round: int = 1, **changes: Any) -> dict[str, Any]:
+    return {"state": "training", "reason": "training on 8 images", "round": round, "round_steps": 50, **changes}
+
+
+WAITING = {"state": "waiting", "reason": "no new answers", "round": 1}
+URGENT = "! "
+
+
+def told(items: list[News]) -> list[str]:
+    return [(URGENT if item.urgent else "") + item.text for item in items]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (Look(), Look(), []),
+        (Look(WAITING, 3), Look(WAITING, 3), []),
+        # the server
+        (Look(version=None), Look(version=3), ["version 3 is served"]),
+        (Look(version=3), Look(version=4), ["version 4 is served"]),
+        (Look(version=3), Look(version=None), ["version 3 is no longer served"]),
+        # the trainer
+        (
+            Look(),
+            Look({"state": "building", "reason": "building the model"}),
+            ["trainer: building: building the model"],
+        ),
+        (Look(), Look({"state": "starting", "reason": ""}), ["trainer: starting"]),
+        (Look(), Look({}), []),  # somebody else's status.json
+        (Look(WAITING), Look(None), []),  # another trainer has not said anything yet
+        (Look(WAITING), Look(training()), ["trainer: round 1, 50 steps: training on 8 images"]),
+        (Look(training(round_step=1)), Look(training(round_step=9, loss=0.5)), []),  # progress is no news
+        # The next round was not told of if it followed within a quarter of a second and with as many images.
+        (Look(training(1)), Look(training(2)), ["trainer: round 2, 50 steps: training on 8 images"]),
+        (Look({**WAITING, "round": 1}), Look({**WAITING, "round": 2}), []),
+        (Look(WAITING), Look({**WAITING, "reason": "no answers yet"}), ["trainer: waiting: no answers yet"]),
+        (Look(WAITING), Look({"state": "failed", "reason": "no GPU"}), ["! trainer: failed: no GPU"]),
+        # what was given up
+        (
+            Look(),
+            Look(failure="the trainer ended with status 1"),
+            ["! annotating goes on, but training or suggestions do not: the trainer ended with status 1"],
+        ),
+        (Look(failure="the trainer ended"), Look(failure="the trainer ended"), []),
+        (Look(failure="the trainer ended"), Look(), []),
+        (
+            Look(WAITING, 3),
+            Look(training(), None, "gone"),
+            [
+                "! annotating goes on, but training or suggestions do not: gone",
+                "version 3 is no longer served",
+                "trainer: round 1, 50 steps: training on 8 images",
+            ],
+        ),
+    ],
+)
+def test_what_changed_between_two_looks(before: Look, now: Look, expected: list[str]) -> None:
+    assert told(list(news(before, now))) == expected
+
+
+ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.123456, "train_s": 4.56, "version": 17}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (ROUND, ["round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235", "version 17 published"]),
+        (
+            {**ROUND, "checkpoint": "ckpt-3"},
+            [
+                "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
+                "checkpoint ckpt-3 saved",
+                "version 17 published",
+            ],
+        ),
+        # a round that an earlier process closed: nobody knows how it went
+        (
+            {**ROUND, "steps": 0, "loss": None, "train_s": 0.0, "version": None},
+            ["round 2: trained 0 steps on 8 images"],
+        ),
+        ({**ROUND, "failed": "the loss is not finite"}, ["! round 2 failed: the loss is not finite"]),
+        (
+            {
+                "kind": "evaluation",
+                "round": 2,
+                "metrics": {"mAP": 0.51234, "mAP50": 0.75, "images": 8, "mAP large": -1.0},
+            },
+            ["evaluation after round 2: mAP 0.512, mAP50 0.750"],  # -1 stands for: there are none of these
+        ),
+        (
+            {"kind": "evaluation", "round": 2, "metrics": {f"m{number}": 0.5 for number in range(6)}},
+            ["evaluation after round 2: m0 0.500, m1 0.500, m2 0.500, m3 0.500"],
+        ),
+        (
+            {"kind": "evaluation", "round": 2, "metrics": {"mAP": float("nan")}},
+            ["evaluation after round 2: no figures"],
+        ),
+        ({"kind": "evaluation", "round": 2, "metrics": None}, ["evaluation after round 2: no figures"]),
+        (
+            {"kind": "evaluation", "round": 2, "failed": "no examples"},
+            ["! evaluation after round 2: failed: no examples"],
+        ),
+        (
+            {"kind": "garbage", "versions": [3, 4], "records": ["1_train.record"]},
+            ["deleted what is no longer kept: 2 versions, 1 records"],
+        ),
+        ({"kind": "garbage", "versions": [], "records": []}, []),  # nothing was deleted, nothing to tell
+        ({"kind": "something new"}, []),
+        ({}, []),
+    ],
+)
+def test_what_a_line_of_metrics_says(row: dict[str, Any], expected: list[str]) -> None:
+    assert told(list(news_of_row(row))) == expected
+
+
+def test_details_are_for_who_wants_to_know_more() -> None:
+    assert next(news_of_row(ROUND)).details == ROUND
+    assert next(news(Look(), Look(training()))).details == training()
+
+
+def test_what_a_line_of_rejected_says() -> None:
+    item = news_of_rejected({"batch": "1.jsonl", "number": 1, "reason": "a.png: label 'cat' is not in the label map"})
+    assert told([item]) == ["! an answer cannot be trained on: a.png: label 'cat' is not in the label map"]
+
+
+class TestWatch:
+    @pytest.fixture
+    def project(self, tmp_path: Path) -> Project:
+        project = Project(tmp_path / "data", tmp_path / "model", tmp_path / "export")
+        project.create()
+        return project
+
+    @pytest.fixture
+    def said(self) -> list[str]:
+        return []
+
+    def watch(self, project: Project, said: list[str], look: Callable[[], Look] = Look, **options: Any) -> Watch:
+        def tell(item: News) -> None:
+            said.extend(told([item]))
+
+        return Watch(look, project, tell, **options)
+
+    def test_tells_from_a_thread_of_its_own(self, project: Project, said: list[str]) -> None:
+        append_jsonl(project.metrics_path, [{**ROUND, "round": 1}])  # of an earlier session
+        append_jsonl(project.rejected_path, [{"reason": "old"}])
+        with self.watch(project, said, poll_s=0.005):
+            wait_until(lambda: threading.active_count() > 1)
+            append_jsonl(project.metrics_path, [ROUND])
+            wait_until(lambda: len(said) == 2)
+            append_jsonl(project.rejected_path, [{"reason": "no label"}])
+            wait_until(lambda: len(said) == 3)
+        assert said == [
+            "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
+            "version 17 published",
+            "! an answer cannot be trained on: no label",
+        ]
+        assert "odkeras-watch" not in [thread.name for thread in threading.enumerate()]
+
+    def test_in_the_order_of_the_flow(self, project: Project, said: list[str]) -> None:
+        """What the trainer wrote before it changed its status is told before that."""
+        looks = iter([Look(training(1), 3), Look(WAITING, 17)])
+        watch = self.watch(project, said, lambda: next(looks))
+        watch.look_once()
+        append_jsonl(project.metrics_path, [ROUND])
+        watch.look_once()
+        assert said == [
+            "version 3 is served",
+            "trainer: round 1, 50 steps: training on 8 images",
+            "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
+            "version 17 published",
+            "version 17 is served",
+            "trainer: waiting: no new answers",
+        ]
+
+    def test_a_torn_line_is_told_of_when_it_is_whole(self, project: Project, said: list[str]) -> None:
+        line = json.dumps({"reason": "no label"}).encode() + b"\n"
+        project.rejected_path.write_bytes(line[:10])
+        with self.watch(project, said, poll_s=60) as watch:
+            watch.look_once()
+            assert said == []
+            with project.rejected_path.open("ab") as file:
+                file.write(line[10:])
+            watch.look_once()
+            watch.look_once()
+            assert said == ["! an answer cannot be trained on: no label"]
+
+    def test_a_file_that_is_replaced_is_told_of_from_its_start(self, project: Project, said: list[str]) -> None:
+        append_jsonl(project.rejected_path, [{"reason": "old"}] * 5)
+        with self.watch(project, said, poll_s=60) as watch:
+            write_atomically(project.rejected_path, '{"reason": "new"}\n')
+            watch.look_once()
+        assert said == ["! an answer cannot be trained on: new"]
+
+    def test_another_version_is_told_of_at_once(self, project: Project, said: list[str]) -> None:
+        looks = iter([Look(version=version) for version in (None, 3, 3, None, 4)])
+        watch = self.watch(project, said, lambda: next(looks))
+        for _ in range(5):
+            watch.look_once()
+        assert said == ["version 3 is served", "version 3 is no longer served", "version 4 is served"]
+
+    def test_goes_on_after_an_error_that_it_logs_once(
+        self, project: Project, said: list[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It was logged with a trace four times a second."""
+        looked: list[int] = []
+
+        def look() -> Look:
+            looked.append(1)
+            if len(looked) < 20:
+                raise ValueError("strange")
+            return Look(version=3)
+
+        with caplog.at_level(logging.ERROR), self.watch(project, said, look, poll_s=0.001):
+            wait_until(lambda: said)
+        assert said == ["version 3 is served"]
+        assert caplog.messages == ["cannot see what the trainer and the server do"]
+
+    def test_close_twice_and_without_entering(self, project: Project, said: list[str]) -> None:
+        self.watch(project, said).close()
+        with self.watch(project, said) as watch:
+            watch.close()
+        watch.close()

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+from image_server import ImageServer, image_server
+
+from odkeras.errors import ImageError
+from odkeras.loop.web_images import WebImages
+
+
+@pytest.fixture
+def server() -> Iterator[ImageServer]:
+    with image_server() as running:
+        yield running
+
+
+@pytest.fixture
+def web() -> Iterator[WebImages]:
+    with WebImages() as found:
+        yield found
+
+
+def test_the_bytes(server: ImageServer, web: WebImages, png_bytes: bytes) -> None:
+    url = server.put("/a%20b.png?width=64&height=48", png_bytes)
+    assert web.fetch(url) == png_bytes
+    assert server.requests == ["/a%20b.png?width=64&height=48"]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, "the server answers with status 401 (needs a login)"),
+        (403, "the server answers with status 403 (not allowed, or the link has expired)"),
+        (404, "the server answers with status 404 (not there)"),
+        (410, "the server answers with status 410"),
+        (500, "the server answers with status 500"),
+        (503, "the server answers with status 503"),
+    ],
+)
+def test_a_refusal(server: ImageServer, web: WebImages, status: int, reason: str) -> None:
+    server.pages["/a.png"] = (status, {}, b"<html>no</html>")
+    with pytest.raises(ImageError) as refused:
+        web.fetch(server.url("/a.png"))
+    assert (refused.value.reason, refused.value.source) == (reason, server.url("/a.png"))
+
+
+def test_redirections_are_followed(server: ImageServer, web: WebImages, png_bytes: bytes) -> None:
+    server.pages["/old.png"] = (301, {"Location": "/newer.png"}, b"")
+    server.pages["/newer.png"] = (302, {"Location": server.put("/new.png", png_bytes)}, b"")
+    assert web.fetch(server.url("/old.png")) == png_bytes
+    assert server.requests == ["/old.png", "/newer.png", "/new.png"]
+
+
+def test_but_not_in_circles(server: ImageServer, web: WebImages) -> None:
+    server.pages["/a.png"] = (302, {"Location": "/a.png"}, b"")
+    with pytest.raises(ImageError, match="cannot be fetched: Exceeded maximum allowed redirects"):
+        web.fetch(server.url("/a.png"))
+
+
+@pytest.mark.parametrize(("size", "fits"), [(3072, True), (3073, False)])
+def test_too_large(server: ImageServer, size: int, fits: bool) -> None:
+    url = server.put("/a.png", b"\0" * size)
+    with WebImages(max_bytes=3072) as web:
+        if fits:
+            assert len(web.fetch(url)) == size
+        else:
+            with pytest.raises(ImageError, match=r"a\.png: too large: more than 0\.00293 MB"):
+                web.fetch(url)
+
+
+def test_a_file_without_end_is_given_up_when_it_is_too_large(server: ImageServer) -> None:
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(b"\0" * 65536)
+        except OSError:
+            pass
+
+    server.pages["/a.png"] = endless
+    with WebImages(max_bytes=2**20) as web, pytest.raises(ImageError, match="too large: more than 1 MB"):
+        web.fetch(server.url("/a.png"))
+
+
+def test_a_server_that_does_not_answer(server: ImageServer) -> None:
+    go_on = threading.Event()
+
+    def never(handler: BaseHTTPRequestHandler) -> None:
+        go_on.wait(10)
+
+    server.pages["/a.png"] = never
+    with WebImages(timeout_s=0.05) as web, pytest.raises(ImageError, match=r"a\.png: no answer within 0\.05 s"):
+        web.fetch(server.url("/a.png"))
+    go_on.set()
+
+
+def test_a_server_that_sends_byte_by_byte(server: ImageServer) -> None:
+    """Each byte comes in time, so that no timeout of the connection ends it."""
+    given_up = threading.Event()
+
+    def trickle(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        try:
+            while not given_up.wait(0.005):
+                handler.wfile.write(b"\0")
+        except OSError:
+            pass
+
+    server.pages["/a.png"] = trickle
+    with WebImages(timeout_s=0.1) as web, pytest.raises(ImageError, match=r"a\.png: not complete within 0\.1 s"):
+        web.fetch(server.url("/a.png"))
+    given_up.set()
+
+
+def test_a_server_that_hangs_up(server: ImageServer, web: WebImages) -> None:
+    server.pages["/none.png"] = lambda handler: None
+    server.pages["/half.png"] = (200, {"Content-Length": "100"}, b"half")
+    for path, words in [("/none.png", "Server disconnected"), ("/half.png", "peer closed connection")]:
+        with pytest.raises(ImageError, match=f"{path}: cannot be fetched: {words}"):
+            web.fetch(server.url(path))
+
+
+def test_nobody_is_there(web: WebImages) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/a.png"
+        with pytest.raises(ImageError, match=r"a\.png: cannot be fetched: .*refused"):
+            web.fetch(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.org/a.png", "file:///etc/passwd", "a.png", "http://", "http://a:b/c.png", "http://[/", ""]
+)
+def test_what_is_no_web_address(web: WebImages, url: str) -> None:
+    with pytest.raises(ImageError, match=r"cannot be fetched: .") as refused:
+        web.fetch(url)
+    assert refused.value.source == url
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_proxy_in_the_environment_is_not_for_this_machine(
+    server: ImageServer, png_bytes: bytes, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """With `http_proxy` set, as in many offices, the images of a server on this machine were asked of the proxy."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server.put("/a.png", png_bytes)
+    with WebImages() as web:
+        assert web.fetch(f"http://{host}:{server.server_port}/a.png") == png_bytes
+
+
+def test_close_twice_and_without_a_fetch(server: ImageServer) -> None:
+    WebImages().close()
+    web = WebImages()
+    web.fetch(server.put("/a.png", b"x"))
+    web.close()
+    web.close()
+
+
+def test_many_threads_may_fetch(server: ImageServer, web: WebImages) -> None:
+    urls = [server.put(f"/{number}.png", bytes([number]) * 1000) for number in range(16)]
+    found: dict[int, bytes] = {}
+
+    def fetch(number: int) -> None:
+        found[number] = web.fetch(urls[number])
+
+    threads = [threading.Thread(target=fetch, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert found == {number: bytes([number]) * 1000 for number in range(16)}
