@@ -1,0 +1,20 @@
+"""Prodigy as the host. A recipe file holds arguments and returns what `trainmodel` or `servingmodel` makes of them.
+
+    return trainmodel(TrainmodelArguments(**locals()))
+
+Works with every Prodigy from 1.8 on: what differs between them is in `api`.
+"""
+
+from odkeras.hosts.prodigy.api import exit_on_error, require_prodigy
+from odkeras.hosts.prodigy.recipes import ServingmodelArguments, TrainmodelArguments, servingmodel, trainmodel
+from odkeras.hosts.prodigy.source import split_list
+
+__all__ = [
+    "ServingmodelArguments",
+    "TrainmodelArguments",
+    "exit_on_error",
+    "require_prodigy",
+    "servingmodel",
+    "split_list",
+    "trainmodel",
+]

@@ -1,0 +1,124 @@
+"""What recipes use of Prodigy, wherever the installed version keeps it. Prodigy is imported when it is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from odkeras.errors import ConfigError, OdkerasError
+from odkeras.tasks import Task
+
+_HASH_KEYS = ("image_id",)
+INPUT_HASH, TASK_HASH = "_input_hash", "_task_hash"
+
+
+def require_prodigy() -> ModuleType:
+    """The installed Prodigy.
+
+    Raises:
+        ModuleNotFoundError: there is none, with what to do.
+    """
+    try:
+        return import_module("prodigy")
+    except ModuleNotFoundError as error:
+        if error.name != "prodigy":
+            raise
+        raise ModuleNotFoundError(
+            f"Prodigy is not installed for {sys.executable}. It needs a licence (https://prodi.gy); with one, install "
+            "it into the same environment as odkeras. Without one, `odkeras simulate` plays the annotator from known "
+            "boxes, and `odkeras trainer`, `serve` and `predict` do all else",
+            name="prodigy",
+        ) from None
+
+
+@contextmanager
+def exit_on_error(recipe: str) -> Iterator[None]:
+    """Ends the command with one line and an exit status when the block raises an error of ours."""
+    try:
+        yield
+    except OdkerasError as error:
+        print(f"{recipe}: error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+
+
+@dataclass(frozen=True)
+class ProdigyApi:
+    """The functions of the installed Prodigy.
+
+    Args:
+        log: `log(message, details=None)`; silent unless PRODIGY_LOGGING is basic or verbose.
+        set_hashes: `set_hashes(task, input_keys=..., task_keys=..., overwrite=...)`.
+    """
+
+    log: Callable[..., None]
+    set_hashes: Callable[..., Task]
+
+    @classmethod
+    def installed(cls) -> ProdigyApi:
+        """Raises: ModuleNotFoundError: there is none."""
+        prodigy = require_prodigy()
+        util = import_module("prodigy.util")
+        return cls(
+            log=getattr(prodigy, "log", None) or util.log,
+            set_hashes=getattr(prodigy, "set_hashes", None) or util.set_hashes,
+        )
+
+    def with_hashes(self, task: Task) -> Task:
+        """The task with hashes that depend on the image alone. To be called before it has suggestions: Prodigy's own
+        task hash covers the spans, and would change as the model learns."""
+        return self.set_hashes(task, input_keys=_HASH_KEYS, task_keys=_HASH_KEYS, overwrite=True)
+
+    def input_hash(self, task: Task) -> int:
+        """Prodigy's usual input hash of a task, as other recipes' tasks have it."""
+        return int(self.set_hashes(dict(task), overwrite=True)[INPUT_HASH])
+
+    def input_hash_of(self, image_id: str) -> int:
+        """The input hash that `with_hashes` gives to a task with this image."""
+        return int(self.with_hashes({"image_id": image_id})[INPUT_HASH])
+
+    def open_api(self, source: Any, api: str) -> Iterable[Task]:
+        """The tasks of one of Prodigy's own API loaders.
+
+        Raises:
+            ConfigError: this version has none of that name.
+        """
+        for home in ("prodigy.components.stream", "prodigy.components.loaders"):
+            try:
+                get_stream = import_module(home).get_stream
+            except (ModuleNotFoundError, AttributeError):
+                continue
+            try:
+                return iter(get_stream(source, api=api, input_key="image"))
+            except (TypeError, ValueError) as error:  # newer versions have no `api`
+                raise ConfigError(f"--api {api}: the installed Prodigy has no such API loader ({error})") from error
+        raise ConfigError(f"--api {api}: the installed Prodigy has no get_stream; give a directory or a .jsonl file")
+
+    def connect(self) -> Any:
+        """Prodigy's database."""
+        return import_module("prodigy.components.db").connect()
+
+
+def read_dataset(db: Any, name: str) -> list[Task]:
+    """The examples of a dataset.
+
+    Raises:
+        ConfigError: there is no such dataset, or it has no example.
+    """
+    examples = None
+    if name in db:
+        examples = db.get_dataset_examples(name) if hasattr(db, "get_dataset_examples") else db.get_dataset(name)
+    if not examples:
+        known = ", ".join(map(str, getattr(db, "datasets", None) or ())) or "none"
+        raise ConfigError(f"source dataset:{name}: there is no dataset {name!r} with examples (known: {known})")
+    return list(examples)
+
+
+def read_input_hashes(db: Any, names: Sequence[str]) -> set[int]:
+    """Input hashes of what the datasets hold; names without a dataset are left out."""
+    present = [name for name in names if name in db]
+    return set(map(int, db.get_input_hashes(*present))) if present else set()

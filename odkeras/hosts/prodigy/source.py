@@ -1,0 +1,103 @@
+"""What the annotator is asked about: the recipe's SOURCE, without what has been answered before."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from odkeras.errors import ConfigError
+from odkeras.hosts.prodigy.api import ProdigyApi, read_dataset, read_input_hashes
+from odkeras.loop.sources import STDIN, Source, resolve_source
+from odkeras.tasks import Task
+
+_DATASET = "dataset:"
+_DECISIONS = ("accept", "reject", "ignore")
+
+
+def split_list(text: str | None) -> list[str] | None:
+    """The parts of a comma-separated list, or the lines of the text file of that name; None for nothing."""
+    if not text:
+        return None
+    path = Path(text)
+    try:
+        parts = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else text.split(",")
+    except (OSError, ValueError):
+        parts = text.split(",")
+    return [part.strip() for part in parts if part.strip()] or None
+
+
+def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Source:
+    """The recipe's SOURCE as one that the stream reads: directory, image, JSONL file, "-" or nothing for standard
+    input, `dataset:NAME` or `dataset:NAME:accept`, an iterable, or (with `api`) one of Prodigy's API loaders.
+
+    Raises:
+        ConfigError: nothing is there, or nothing that can be a source.
+    """
+    if api:
+        return prodigy.open_api(source, api)
+    if source is None or source == STDIN:
+        return STDIN
+    if isinstance(source, str) and source.startswith(_DATASET):
+        return _tasks_of_dataset(source.removeprefix(_DATASET), prodigy)
+    return resolve_source(source)
+
+
+def _tasks_of_dataset(name: str, prodigy: ProdigyApi) -> list[Task]:
+    name, _, decision = name.partition(":")
+    if decision and decision not in _DECISIONS:
+        raise ConfigError(f"source dataset:{name}:{decision}: the answer must be one of {', '.join(_DECISIONS)}")
+    examples = read_dataset(prodigy.connect(), name)
+    return [example for example in examples if not decision or example.get("answer") == decision]
+
+
+class AnsweredImages(Collection[str]):
+    """The images that need not be asked for again, by `image_id`. Empty until `load` is called."""
+
+    def __init__(self, prodigy: ProdigyApi) -> None:
+        self._prodigy = prodigy
+        self._hashes: set[int] = set()
+
+    def load(self, db: Any, names: Collection[str]) -> None:
+        """Take what the datasets hold."""
+        self._hashes |= read_input_hashes(db, list(names))
+
+    def __contains__(self, image_id: object) -> bool:
+        return bool(self._hashes) and self._prodigy.input_hash_of(str(image_id)) in self._hashes
+
+    def __iter__(self) -> Iterator[str]:  # hashes only are known
+        return iter(())
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def has_elsewhere(self, task: Task) -> bool:
+        """Whether another recipe's hash of the task is known: image.manual and the 2019 recipe hash the data URI (newer
+        versions perhaps the path) and the file name, with or without its ending."""
+        if not self._hashes:
+            return False
+        file = str(task["meta"]["file"])
+        images = [task[key] for key in ("image", "path") if key in task]
+        texts: list[Task] = [{}, {"text": file}, {"text": Path(file).stem}]
+        candidates = ({"image": image, **text} for image in images for text in texts)
+        return any(self._prodigy.input_hash(candidate) in self._hashes for candidate in candidates)
+
+
+class Progress:
+    """How much of the source is answered. May be used by several threads."""
+
+    def __init__(self) -> None:
+        self._answered: set[str] = set()
+        self._lock = threading.Lock()
+
+    def add(self, answers: Collection[Task]) -> None:
+        with self._lock:
+            self._answered.update(str(answer.get("image_id")) for answer in answers if isinstance(answer, dict))
+
+    def share(self, total: int | None, done_before: int, skipped: int) -> float | None:
+        """0 to 1; None, which Prodigy shows as infinite, where the source has no length."""
+        if not total:
+            return None
+        with self._lock:
+            return min(1.0, (len(self._answered) + done_before + skipped) / total)

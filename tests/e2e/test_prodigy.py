@@ -1,0 +1,165 @@
+"""`prodigy image.trainmodel` with real processes and a small real model; only Prodigy is a test double."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_prodigy import prodigy_environment, running_prodigy
+from prodigy_annotator import Annotator, ui_answer
+from running import ShapesProject, kill_all, processes_about, wait_for
+
+from odkeras.boxes import to_xyxy_px
+from odkeras.hosts.truth import read_known_images
+from odkeras.labels import LabelMap
+from odkeras.project import list_versions, read_jsonl
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "image_train.py"
+Task = dict[str, Any]
+
+
+class Truth:
+    """What the annotator knows about the pictures."""
+
+    def __init__(self, project: ShapesProject) -> None:
+        label_map = LabelMap.load(project.config.parent / "label_map.pbtxt")
+        pictures = project.pictures
+        known = read_known_images(
+            pictures.train_csv,
+            pictures.images_dir,
+            label_map,
+            test_csv=pictures.test_csv,
+            on_skip=lambda file, reason: None,
+        )
+        self._boxes = {
+            known.image_id: [
+                (box.tolist(), label_map.name_of(int(class_id)))
+                for box, class_id in zip(
+                    to_xyxy_px(known.groundtruth.boxes, known.image_size_hw), known.groundtruth.classes, strict=True
+                )
+            ]
+            for known in (*known.annotate, *known.held_out)
+        }
+
+    def answer(self, annotator: Annotator, tasks: list[Task], era: str = "1.18") -> list[Task]:
+        return annotator.answer(
+            tasks, lambda task: ui_answer(task, self._boxes[task["image_id"]], era=era, session_id=annotator.session_id)
+        )
+
+
+@contextmanager
+def annotating(
+    project: ShapesProject, home: Path, *more: str, version: str = "1.18", **env: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Annotator, Path]]:
+    """The recipe in the double, an annotator in front of it, and the log."""
+    images = project.config.parent / "to annotate"
+    if not images.exists():
+        images.symlink_to(project.pictures.images_dir)
+    log_path = home / f"prodigy-{time.monotonic_ns()}.log"
+    line = ["image.trainmodel", "shapes", str(images), str(project.config), *more, "-F", str(RECIPE)]
+    environment = {**prodigy_environment(home, version), "PRODIGY_LOGGING": "verbose", **env}
+    with running_prodigy(line, environment, log_path) as (process, url):
+        yield process, Annotator(url), log_path
+
+
+@pytest.mark.parametrize("version", ["1.8", "1.18"])
+def test_answers_bring_suggestions_of_the_next_version(
+    shapes_project: ShapesProject, tmp_path: Path, version: str
+) -> None:
+    """And the whole flow is told, without image data, and nothing runs on at the end."""
+    truth, folder = Truth(shapes_project), shapes_project.config.parent
+    export_dir = shapes_project.directories.export_dir
+    with annotating(shapes_project, tmp_path, "-spe", "8", "-t", "0.01", version=version) as (process, annotator, log):
+        tasks = annotator.questions()  # at once, no model is there yet
+        assert len(tasks) == 5
+        first = wait_for(lambda: list_versions(export_dir))[0]
+        wait_for(lambda: f"version {first} is served" in log.read_text())
+        truth.answer(annotator, tasks, version)
+        wait_for(lambda: len(list_versions(export_dir)) > 1, timeout_s=90)
+        second = list_versions(export_dir)[1]
+        wait_for(lambda: f"version {second} is served" in log.read_text())
+        tasks = annotator.questions()
+        assert {task["_suggestions"]["version"] for task in tasks} == {second}
+        assert any(task["spans"] for task in tasks)
+        truth.answer(annotator, tasks, version)
+        wait_for(lambda: len(list_versions(export_dir)) > 2)
+    assert process.returncode == 0
+    assert processes_about(folder) == []
+    text = log.read_text()
+    for said in (
+        "answers stored (5 accept)",
+        "trained 8 steps on 5 images",
+        "checkpoint ckpt-8 saved",
+    ):
+        assert said in text
+    assert f"suggestions of version {second} for " in text
+    assert "base64" not in text
+    assert str(shapes_project.directories.model_dir / "logs" / "trainer.log") in text
+    rounds = [row for row in read_jsonl(shapes_project.directories.metrics_path) if row["kind"] == "round"]
+    assert [row["examples"] for row in rounds] == [5, 10]
+
+
+def test_a_killed_prodigy_leaves_no_orphan_and_the_next_one_goes_on(
+    shapes_project: ShapesProject, tmp_path: Path
+) -> None:
+    truth, folder = Truth(shapes_project), shapes_project.config.parent
+    with annotating(shapes_project, tmp_path, "-spe", "8") as (process, annotator, _):
+        answered = truth.answer(annotator, annotator.questions())
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_for(lambda: processes_about(folder) == [], timeout_s=30)
+    with annotating(shapes_project, tmp_path, "-spe", "8", "--sync", "-t", "0.01") as (_, annotator, _log):
+        tasks = annotator.questions()
+        assert {task["image_id"] for task in tasks}.isdisjoint(task["image_id"] for task in answered)
+        truth.answer(annotator, tasks)  # returns when a model that was trained on them is served
+        served = list_versions(shapes_project.directories.export_dir)[-1]
+        assert {task["_suggestions"]["version"] for task in annotator.questions()} == {served}
+    rounds = [row for row in read_jsonl(shapes_project.directories.metrics_path) if row["kind"] == "round"]
+    assert sum(len(row["batches"]) for row in rounds) == 2
+    assert rounds[-1]["examples"] == 10
+
+
+def test_with_a_server_and_a_trainer_of_somebody_else(
+    shapes_project: ShapesProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command line of 2019, the REST port in place of gRPC's; the trainer is started by hand."""
+    truth = Truth(shapes_project)
+    monkeypatch.chdir(tmp_path)
+    children = []
+    serve = [sys.executable, "-m", "odkeras", "serve", "--model-name", "shapes", "--rest-api-port", "0"]
+    serve += ["--model-base-path", "export_dir", "--file-system-poll-wait-seconds", "0.2"]
+    train = shapes_project.trainer_command("--data-dir", "data_dir", "--model-dir", "model_dir")
+    try:
+        with (tmp_path / "serve.log").open("wb") as log:
+            children.append(subprocess.Popen(serve, stdout=log, stderr=log))
+            children.append(subprocess.Popen([*train, "--export-dir", "export_dir"], stdout=log, stderr=log))
+        port = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)/", (tmp_path / "serve.log").read_text()))[1]
+        more = ("127.0.0.1", port, "shapes", "--external-trainer", "--remove-base64", "-t", "0.01")
+        with annotating(shapes_project, tmp_path, *more) as (_, annotator, log_path):
+            truth.answer(annotator, annotator.questions())
+            wait_for(lambda: "version" in (rows := read_jsonl(tmp_path / "model_dir" / "metrics.jsonl")) or rows, 90)
+            served = wait_for(lambda: list_versions(tmp_path / "export_dir")[1:])[-1]
+            wait_for(lambda: f"version {served} is served" in log_path.read_text())
+            assert {task["_suggestions"]["version"] for task in annotator.questions()} == {served}
+    finally:
+        kill_all([child.pid for child in children])
+        for child in children:
+            child.wait()
+    stored = subprocess.run(
+        [sys.executable, "-m", "prodigy", "db-out", "shapes"], env=prodigy_environment(tmp_path), capture_output=True
+    )
+    rows = [json.loads(line) for line in stored.stdout.splitlines()]
+    assert len(rows) == 5
+    assert all(row["image"] == row["path"] for row in rows)
