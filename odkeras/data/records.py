@@ -182,6 +182,7 @@ def csv_to_records(
                 progress(done, len(truths))
         _check_not_empty(report, csv_path)
 
+    _make_folder_of(out)
     write_records(out, examples())
     return report
 
@@ -207,6 +208,7 @@ def prodigy_to_records(
     report = RecordsReport()
     try:
         lines = _count_lines(Path(jsonl_path))
+        _make_folder_of(out)
         with Path(jsonl_path).open("rb") as file, tempfile.TemporaryFile(dir=Path(out).parent) as spool:
             kept = _Latest(spool, label_map, report, masks)
             for number, line in enumerate(file, start=1):
@@ -289,6 +291,13 @@ def _check_not_empty(report: RecordsReport, source: Path | str) -> None:
     if not report.images:
         reasons = "".join(f"; {file}: {reason}" for file, reason in report.skipped[:3])
         raise RecordError(f"{source} has no image to write{reasons}")
+
+
+def _make_folder_of(out: Path | str) -> None:
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"cannot write {out}: {error.strerror}") from error
 
 
 def _count_lines(path: Path) -> int:

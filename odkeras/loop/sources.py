@@ -122,8 +122,8 @@ def load_task(
 ) -> tuple[Task, EncodedImage]:
     """Read an item's image, and make the task that a host shows.
 
-    A record's other keys are carried over, its spans too: they are shown while no model is served. An `image_id` of
-    its own becomes `source_image_id`.
+    A record's other keys are carried over, its spans too if they are for an image of this size: they are shown while no
+    model is served. An `image_id` of its own becomes `source_image_id`.
 
     Args:
         fetch: gets the bytes of an http(s) URL; URLs are refused when None.
@@ -259,9 +259,15 @@ def _task_of_record(record: Mapping[str, Any], image: EncodedImage, path: str | 
     if "image_id" in record and record["image_id"] != image.image_id:
         task["source_image_id"] = record["image_id"]
     carried = {key: value for key, value in record.items() if key not in _NOT_CARRIED}
-    if not isinstance(carried.get("spans", []), list):
+    if not isinstance(carried.get("spans", []), list) or not _is_of_size(record, image.image_size_hw):
         carried["spans"] = []
     return {**task, **carried, "meta": {**meta, **task["meta"]}}
+
+
+def _is_of_size(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> bool:
+    """Whether the record's spans, in pixels, are for the image as it is (upright, full size)."""
+    height, width = record.get("height"), record.get("width")
+    return (height is None or height == image_size_hw[0]) and (width is None or width == image_size_hw[1])
 
 
 def _base_name(path: str) -> str:

@@ -73,8 +73,6 @@ def _news_of_the_trainer(trainer: Row) -> Iterator[News]:
     if state == "training":
         where = f"round {trainer.get('round')}, {trainer.get('round_steps')} steps"
         yield News(f"trainer: {where}: {reason}", details=dict(trainer))
-    elif state == "failed":
-        yield News(f"trainer: failed: {reason}", urgent=True)
     elif state:
         yield News(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))
 

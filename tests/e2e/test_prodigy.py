@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -26,7 +27,10 @@ from odkeras.project import list_versions, read_jsonl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "image_train.py"
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "image_train.py"
+README = ROOT / "recipes" / "README.md"
+SHARED = ROOT.parent / "shared" / "data"
 Task = dict[str, Any]
 
 
@@ -163,3 +167,78 @@ def test_with_a_server_and_a_trainer_of_somebody_else(
     rows = [json.loads(line) for line in stored.stdout.splitlines()]
     assert len(rows) == 5
     assert all(row["image"] == row["path"] for row in rows)
+
+
+def test_tensorflow_serving_is_started_where_it_is_installed(shapes_project: ShapesProject, tmp_path: Path) -> None:
+    """A program of that name, with the flags that the real one documents; behind it is the embedded server."""
+    program = tmp_path / "bin" / "tensorflow_model_server"
+    program.parent.mkdir()
+    lines = ["#!/bin/sh", 'test "$1" = --port=0 || exit 9', "shift", f'exec "{sys.executable}" -m odkeras serve "$@"']
+    program.write_text("\n".join(lines) + "\n")
+    program.chmod(0o755)
+    path = os.pathsep.join([str(program.parent), prodigy_environment(tmp_path)["PATH"]])
+    with annotating(shapes_project, tmp_path, PATH=path) as (_, annotator, log):
+        wait_for(lambda: " is served" in log.read_text())
+        assert all("_suggestions" in task for task in annotator.questions())
+        assert processes_about(program)
+    assert processes_about(shapes_project.config.parent) == []
+
+
+@pytest.mark.skipif(not (SHARED / "raccoon").is_dir(), reason="the raccoon data set is not beside this checkout")
+def test_the_walk_through_of_the_readme_runs_as_written(tmp_path: Path) -> None:
+    """From the first command to the model for others; the annotator answers two batches of real photographs."""
+    blocks = re.findall(r"^```console\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    prepare, annotate, evaluate = ["\n".join(line.removeprefix("$ ") for line in each.splitlines()) for each in blocks]
+    paths = {"RACCOON": str(SHARED / "raccoon"), "BACKBONE": str(SHARED / "mobilenet_v2_backbone" / "ckpt-1")}
+    env = {**prodigy_environment(tmp_path), **paths}
+    run(prepare, tmp_path, env)
+    with background(annotate, tmp_path, env) as (process, log):
+        url = wait_for(lambda: re.search(r"web server at (http://\S+) ", log.read_text()))[1]
+        annotator, truth = Annotator(url), raccoon_truth()
+        tasks = annotator.questions()
+        annotator.answer(tasks, lambda task: ui_answer(task, truth[task["meta"]["file"]]))
+        wait_for(lambda: re.search(r"evaluation after round 1: .*mAP", log.read_text()), timeout_s=240)
+        tasks = annotator.questions()
+        assert {task["_suggestions"]["version"] for task in tasks} == {list_versions(tmp_path / "raccoons/export")[-1]}
+        annotator.answer(tasks, lambda task: ui_answer(task, truth[task["meta"]["file"]]))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0, log.read_text()[-3000:]
+    output = run(evaluate, tmp_path, env)
+    assert "DetectionBoxes_Precision/mAP" in output
+    assert len((tmp_path / "raccoons.jsonl").read_text().splitlines()) == 10
+    assert (tmp_path / "raccoons" / "annotated.record").stat().st_size > 10_000
+    assert list_versions(tmp_path / "raccoons" / "final")
+
+
+def raccoon_truth() -> dict[str, list[tuple[list[float], str]]]:
+    """Boxes by file name."""
+    found: dict[str, list[tuple[list[float], str]]] = {}
+    for name in ("train.csv", "test.csv"):
+        with (SHARED / "raccoon" / name).open(newline="") as file:
+            for row in csv.DictReader(file):
+                box = [float(row[side]) for side in ("xmin", "ymin", "xmax", "ymax")]
+                found.setdefault(row["path"], []).append((box, row["label"]))
+    return found
+
+
+def run(script: str, folder: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@contextmanager
+def background(script: str, folder: Path, env: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A block that goes on until it is interrupted, and its output."""
+    log_path = folder / "annotate.log"
+    with log_path.open("wb") as log:
+        command = ["bash", "-e", "-c", f"exec env {script}"]  # no shell that waits in between
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process, log_path
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)

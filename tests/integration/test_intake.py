@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from odkeras.data import intake, records, replay
 from odkeras.data.intake import Intake, record_number, take_batches
 from odkeras.data.replay import ReplayStore, index_record
 from odkeras.errors import InboxError, RecordError
+from odkeras.image_store import ImageStore
 from odkeras.images import encode_image
 from odkeras.inbox import list_batches, put_batch
 from odkeras.polygons import fill, from_xy_px
@@ -67,6 +69,50 @@ def data(tmp_path: Path) -> Data:
 def span(label: str, *corners: float) -> dict[str, Any]:
     x1, y1, x2, y2 = corners
     return {"label": label, "points": [[x1, y1], [x1, y2], [x2, y2], [x2, y1]]}
+
+
+class TestImagesBesideTheInbox:
+    """Hosts put images there when they hand them out, and leave them out of the answers."""
+
+    def put(self, data: Data, annotation: Annotation, **changes: Any) -> Path:
+        """An answer without its image, which lies beside the inbox; returns the image's file."""
+        path = ImageStore(inbox.images_dir(data.directories.inbox_dir)).put(annotation.image)
+        whole = {**answer(annotation), "stored_image": path.name, **changes}
+        data.put({key: value for key, value in whole.items() if key != "image"})
+        return path
+
+    def test_they_get_into_the_record(self, data: Data, shapes: list[Annotation]) -> None:
+        path = self.put(data, shapes[0])
+        taken = data.take()
+        assert taken.accepted == 1
+        (example,) = data.store().examples()
+        assert records.annotation_from_example(example.read()).image == shapes[0].image
+        assert path.exists()  # somebody else may answer about it within the hour
+
+    def test_they_go_when_nobody_has_wanted_them_for_an_hour(self, data: Data, shapes: list[Annotation]) -> None:
+        path = self.put(data, shapes[0])
+        os.utime(path, (0, 0))
+        assert data.take().accepted == 1  # read before it goes
+        assert not path.exists()
+
+    def test_an_answer_that_cannot_be_used_is_kept_with_its_image(self, data: Data, shapes: list[Annotation]) -> None:
+        self.put(data, shapes[0], spans=[span("zebra", 1, 1, 20, 20)])
+        assert data.take().unusable == 1
+        (row,) = read_jsonl(data.directories.rejected_path)
+        assert row["answer"]["image"] == shapes[0].image.data_uri
+        assert "stored_image" not in row["answer"]
+
+    def test_one_that_is_gone_is_read_where_it_came_from(
+        self, data: Data, shapes: list[Annotation], tmp_path: Path
+    ) -> None:
+        (tmp_path / "original").write_bytes(shapes[0].image.data)
+        self.put(data, shapes[0], path=str(tmp_path / "original")).unlink()
+        assert data.take().accepted == 1
+
+    @pytest.mark.parametrize("name", ["../../secret.png", 7, None, "a.jpeg"])
+    def test_other_names_are_not_looked_at(self, data: Data, shapes: list[Annotation], name: Any) -> None:
+        self.put(data, shapes[0], stored_image=name)
+        assert data.take().unusable == 1
 
 
 class TestOneRecord:

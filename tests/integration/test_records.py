@@ -467,8 +467,17 @@ def test_a_dataset_that_cannot_be_read_or_written(tmp_path: Path, label_map: Lab
     with pytest.raises(RecordError, match=r"cannot convert .*missing\.jsonl to .*: No such file"):
         prodigy_to_records(tmp_path / "missing.jsonl", tmp_path / "out", label_map=label_map)
     jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(IMAGE, "accept"))
-    with pytest.raises(RecordError, match=r"cannot convert .* to .*missing/out: No such file"):
-        prodigy_to_records(jsonl, tmp_path / "missing/out", label_map=label_map)
+    with pytest.raises(RecordError, match=r"cannot write .*answers\.jsonl/out: (Not a directory|File exists)"):
+        prodigy_to_records(jsonl, jsonl / "out", label_map=label_map)
+
+
+def test_the_folder_of_the_record_is_made(truth_dir: Path, tmp_path: Path, label_map: LabelMap) -> None:
+    """`odkeras records from-csv ... project/data/test_eval.record` failed in a new project."""
+    jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(IMAGE, "accept"))
+    prodigy_to_records(jsonl, tmp_path / "a" / "b" / "out", label_map=label_map)
+    csv_to_records(truth_dir / "truth.csv", tmp_path / "c" / "d" / "out", label_map=label_map, images_dir=truth_dir)
+    assert len(annotations_in(tmp_path / "a" / "b" / "out")) == 1
+    assert len(annotations_in(tmp_path / "c" / "d" / "out")) == 3
 
 
 POLYGON_SPAN = {"label": "person", "type": "polygon", "points": TRIANGLE_PX}

@@ -22,7 +22,7 @@ from odkeras.project import list_versions, read_jsonl
 from odkeras.tasks import Annotation
 from odkeras.training import lock
 from odkeras.training.lock import lock_model_dir
-from odkeras.training.rounds import RoundOptions, Rounds, open_rounds
+from odkeras.training.rounds import LEAST_STEPS, RoundOptions, Rounds, open_rounds, steps_of_round
 from odkeras.training.store import CheckpointStore
 from odkeras.training.trainer import Trainer, image_bucket
 from tests.fixtures_training import LABEL_MAP, TinyProject
@@ -219,6 +219,13 @@ class TestARound:
         rounds.run_pending()
         assert [row["steps"] for row in project.metrics()] == [steps]
 
+    @pytest.mark.parametrize(
+        ("steps_per_epoch", "one_pass", "steps"),
+        [(7, 3, 7), (-1, 3, 3), (0, 3, LEAST_STEPS), (0, LEAST_STEPS + 1, LEAST_STEPS + 1)],
+    )
+    def test_how_many_steps(self, steps_per_epoch: int, one_pass: int, steps: int) -> None:
+        assert steps_of_round(steps_per_epoch, one_pass) == steps
+
     def test_an_image_without_objects_trains(self, project: TinyProject, shapes: list[Annotation]) -> None:
         empty = Annotation(shapes[0].image, shapes[0].groundtruth.empty(), shapes[0].image_id, "empty.jpg")
         rounds = begin(project)
@@ -283,6 +290,10 @@ class TestWhatIsKept:
         assert project.directories.replay_record.is_file()
         assert [checkpoint_step(path) for path in list_checkpoints(project.directories.model_dir)] == [8]
         assert [row["examples"] for row in project.metrics()] == [1, 2, 3, 4]
+        assert [row["checkpoint"] for row in project.metrics()] == ["ckpt-2", "ckpt-4", "ckpt-6", "ckpt-8"]
+        deleted = project.metrics("garbage")
+        assert [len(row["versions"]) for row in deleted] == [0, 1, 1, 1][4 - len(deleted) :]
+        assert sum(len(row["records"]) for row in deleted) == 2
 
     def test_everything(self, project: TinyProject, shapes: list[Annotation]) -> None:
         rounds = begin(project, temp_files_num=0, max_checkpoints_num=0)

@@ -304,6 +304,12 @@ class TestLoadTask:
         spans = [{"label": "car", "points": [[8, 6], [8, 30], [40, 30], [40, 6]]}]
         assert task_of({"image": data_uri(png()), "spans": spans})["spans"] == spans
 
+    @pytest.mark.parametrize(("width", "height", "kept"), [(64, 48, 1), (None, None, 1), (640, 480, 0), (48, 64, 0)])
+    def test_spans_for_another_size_are_not(self, width: int | None, height: int | None, kept: int) -> None:
+        spans = [{"label": "car", "points": [[8, 6], [8, 30], [40, 30], [40, 6]]}]
+        task = task_of({"image": data_uri(png()), "spans": spans, "width": width, "height": height})
+        assert (len(task["spans"]), task["width"], task["height"]) == (kept, 64, 48)
+
     @pytest.mark.parametrize("spans", [None, "car", {"label": "car"}])
     def test_spans_that_are_no_list_are_not(self, spans: object) -> None:
         assert task_of({"image": data_uri(png()), "spans": spans})["spans"] == []

@@ -57,7 +57,7 @@ def told(items: list[News]) -> list[str]:
         (Look(training(1)), Look(training(2)), ["trainer: round 2, 50 steps: training on 8 images"]),
         (Look({**WAITING, "round": 1}), Look({**WAITING, "round": 2}), []),
         (Look(WAITING), Look({**WAITING, "reason": "no answers yet"}), ["trainer: waiting: no answers yet"]),
-        (Look(WAITING), Look({"state": "failed", "reason": "no GPU"}), ["! trainer: failed: no GPU"]),
+        (Look(WAITING), Look({"state": "failed", "reason": "no GPU"}), ["trainer: failed: no GPU"]),
         # what was given up
         (
             Look(),
