@@ -14,7 +14,8 @@ from odkeras.images import EncodedImage
 from odkeras.project import TEMPORARY_PREFIX, write_atomically
 
 KEEP_S = 3600.0
-"""Seconds after which an image that no answer refers to may go. An answer that comes later brings its image along."""
+"""Seconds after which an image that no answer refers to may go. An answer that comes later brings its image along, or
+the file that it came from."""
 
 _NAME = re.compile(r"[0-9a-f]{32}\.(?:jpeg|png)", re.ASCII)
 
@@ -66,12 +67,20 @@ class ImageStore:
         Time is the file system's own: clocks of machines that share it may differ.
         """
         newest_s = self._now_s() - older_than_s
-        removed = []
-        for path in self._files():
-            if _mtime_s(path) <= newest_s:
-                path.unlink(missing_ok=True)
-                removed.append(path)
-        return removed
+        return [path for path in self._files() if _mtime_s(path) <= newest_s and self._remove(path, newest_s)]
+
+    def _remove(self, path: Path, newest_s: float) -> bool:
+        """By way of another name: one that was claimed in the last moment comes back."""
+        grave = path.with_name(f"{TEMPORARY_PREFIX}{path.name.removeprefix(TEMPORARY_PREFIX)}")
+        try:
+            path.rename(grave)
+            if _mtime_s(grave) > newest_s:
+                grave.rename(path)
+                return False
+            grave.unlink()
+            return True
+        except OSError:
+            return False
 
     def _files(self) -> list[Path]:
         try:

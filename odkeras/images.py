@@ -19,6 +19,7 @@ import io
 import os
 import re
 import urllib.parse
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +109,22 @@ def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Enc
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from error
     return encode_image(data, source=str(path), max_pixels=max_pixels)
+
+
+def is_image_file(path: Path | str, image_id: str) -> bool:
+    """Whether a file is there whose image gets that id. Its bytes tell, unless they had to be encoded anew."""
+    try:
+        data = Path(path).read_bytes()
+        return _image_id(data) == image_id or encode_image(data, source=str(path)).image_id == image_id
+    except (OSError, ValueError, ImageError):
+        return False
+
+
+def local_path(name: str) -> Path:
+    """The path that a name or a `file:` URL stands for."""
+    if not name.lower().startswith("file:"):
+        return Path(name)
+    return Path(urllib.request.url2pathname(urllib.parse.urlsplit(name).path))
 
 
 def recall_image(

@@ -11,16 +11,18 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from odkeras.errors import InboxError
 from odkeras.image_store import ImageStore
-from odkeras.project import write_atomically
+from odkeras.project import TEMPORARY_PREFIX, write_atomically
 
 STORED_IMAGE = "stored_image"
 """Key of an answer that is written without its image: the image's file name in `images_dir(inbox_dir)`."""
 
+_LAST_STAMP = ".last-stamp"
 _naming = threading.Lock()
 _last_stamp_ns = 0
 
@@ -103,10 +105,18 @@ def _decode(line: bytes, where: str) -> tuple[dict[str, Any] | None, str | None]
 
 
 def _next_stamp_ns(inbox_dir: Path) -> int:
-    """Now, but later than every waiting batch: an image's latest answer wins, even if the clock was set back."""
+    """Now, but later than every batch that waits or has been taken: an image's latest answer wins, even if the clock
+    was set back, or that of another host is ahead."""
     global _last_stamp_ns
+    last_path = inbox_dir / _LAST_STAMP
     with _naming:
-        stamps = [path.name.split("-")[0] for path in list_batches(inbox_dir)]
-        waiting = [int(stamp) for stamp in stamps if len(stamp) == 20 and stamp.isdecimal()]
-        _last_stamp_ns = max([time.time_ns(), _last_stamp_ns + 1, *(stamp + 1 for stamp in waiting)])
+        given = [path.name.split("-")[0] for path in list_batches(inbox_dir)]
+        with suppress(OSError):
+            given.append(last_path.read_text(encoding="ascii", errors="replace"))
+        stamps = [int(stamp) for stamp in given if len(stamp) == 20 and stamp.isdecimal()]
+        _last_stamp_ns = max([time.time_ns(), _last_stamp_ns + 1, *(stamp + 1 for stamp in stamps)])
+        partial = last_path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}{_LAST_STAMP}")
+        with suppress(OSError):  # it helps only where a clock is wrong
+            partial.write_text(f"{_last_stamp_ns:020d}", encoding="ascii")
+            partial.replace(last_path)
         return _last_stamp_ns

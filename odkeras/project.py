@@ -58,6 +58,11 @@ class Project:
         return self.data_dir / "image_ids.jsonl"
 
     @property
+    def answered_path(self) -> Path:
+        """Which answers of a host's database have been handed to the trainer."""
+        return self.data_dir / "answered.jsonl"
+
+    @property
     def kept_images_dir(self) -> Path:
         """Images that have no file of their own and that a host's database refers to. They stay."""
         return self.data_dir / "images"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -14,7 +13,15 @@ from odkeras import boxes as box_ops
 from odkeras import polygons as polygon_ops
 from odkeras.boxes import Detections, FloatArray, Groundtruth
 from odkeras.errors import AnswerError, ImageError, LabelMapError
-from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, bytes_from_data_uri, encode_image, read_image, recall_image
+from odkeras.images import (
+    DEFAULT_MAX_PIXELS,
+    EncodedImage,
+    bytes_from_data_uri,
+    encode_image,
+    local_path,
+    read_image,
+    recall_image,
+)
 from odkeras.labels import LabelMap
 
 Task = dict[str, Any]
@@ -201,20 +208,29 @@ def _image_of(answer: Task, max_pixels: int) -> EncodedImage:
             data = bytes_from_data_uri(image)
             recalled = recall_image(data, _given_id(answer) or "", source=source, max_pixels=max_pixels)
             return recalled or encode_image(data, source=source, max_pixels=max_pixels)
-        names = [name.removeprefix("file://") for name in (image, path) if isinstance(name, str) and name]
+        names = [name for name in (image, path) if isinstance(name, str) and name]
         if not names:
             raise AnswerError(f"{source}: the answer has neither 'image' nor 'path'")
         existing = [name for name in names if _is_file(name)]
-        if not existing and all("://" in name for name in names):
+        if not existing and all("://" in name and not name.startswith("file:") for name in names):
             raise AnswerError(f"{source}: the image is a URL ({names[0][:80]}), which is not fetched; add its 'path'")
-        return read_image((existing or names)[0], max_pixels=max_pixels)
+        return _read_file((existing or names)[0], _given_id(answer) or "", max_pixels)
     except ImageError as error:
         raise AnswerError(f"{error.source or source}: {error.reason}") from error
 
 
+def _read_file(name: str, image_id: str, max_pixels: int) -> EncodedImage:
+    path = local_path(name)
+    try:
+        recalled = recall_image(path.read_bytes(), image_id, source=str(path), max_pixels=max_pixels)
+    except (OSError, ValueError):
+        recalled = None
+    return recalled or read_image(path, max_pixels=max_pixels)
+
+
 def _is_file(name: str) -> bool:
     try:
-        return Path(name).is_file()
+        return local_path(name).is_file()
     except (OSError, ValueError):  # too long, or with a NUL
         return False
 

@@ -10,7 +10,7 @@ import sys
 from typing import Any, Dict, List, Optional
 
 try:
-    from odkeras.hosts.prodigy import ServingmodelArguments, require_prodigy, servingmodel, split_list
+    from odkeras.hosts.prodigy import ServingmodelArguments, require_prodigy, servingmodel, split_commas, split_list
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "odkeras":
         raise
@@ -32,7 +32,7 @@ prodigy = require_prodigy()
     source=("Directory of images, image, JSONL file, dataset:NAME, or - for JSONL on stdin", "positional", None, str),
     threshold=("Lowest score of a suggestion, 0 to 1", "option", "t", float),
     api=("API loader of Prodigy's to read SOURCE with (old versions only)", "option", "a", str),
-    exclude=("Comma-separated datasets whose images are left out", "option", "e", split_list),
+    exclude=("Comma-separated datasets whose images are left out", "option", "e", split_commas),
     label=("Comma-separated labels to choose from, or a file of them; all if not given", "option", "l", split_list),
     predict_batch_size=("Images per prediction request", "option", "pbs", int),
 )

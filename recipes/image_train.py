@@ -11,7 +11,7 @@ import sys
 from typing import Any, Dict, List, Optional
 
 try:
-    from odkeras.hosts.prodigy import TrainmodelArguments, require_prodigy, split_list, trainmodel
+    from odkeras.hosts.prodigy import TrainmodelArguments, require_prodigy, split_commas, split_list, trainmodel
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "odkeras":
         raise
@@ -50,7 +50,7 @@ prodigy = require_prodigy()
     use_display_name=("Show the label map's display names", "flag", "D", bool),
     tf_logging_level=("How much TensorFlow says in its log: 10 debug, 20, 30, 40, 50 fatal", "option", "tl", int),
     api=("API loader of Prodigy's to read SOURCE with (old versions only)", "option", "a", str),
-    exclude=("Comma-separated datasets whose images are left out", "option", "e", split_list),
+    exclude=("Comma-separated datasets whose images are left out", "option", "e", split_commas),
     replay=("on: train on all answers so far; off: on the newest only, as in 2019", "option", "rp", str),
     sync=("Wait after each batch until the model trained on it is served, as in 2019", "flag", "S", bool),
     external_trainer=("Start no trainer: `odkeras trainer` runs elsewhere on the same directories", "flag", "xt", bool),

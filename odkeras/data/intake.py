@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
 from odkeras.project import Project
 from odkeras.tasks import Annotation, read_answer
+
+MOST_BYTES = 512 * 2**20
+"""Of encoded images in one record: a trainer that was away for days must not take all of them into memory at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ def take_batches(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     clock: Callable[[], float] = time.time,
 ) -> Intake:
-    """Move every waiting batch into one new record.
+    """Move the waiting batches into one new record, oldest first, as many as memory has room for.
 
     Args:
         directories: where the inbox is and the record goes.
@@ -72,13 +75,11 @@ def take_batches(
         InboxError: a batch cannot be read.
         RecordError: the record cannot be written; the batches stay in the inbox.
     """
-    paths = [path for path in inbox.list_batches(directories.inbox_dir) if not _was_taken(path, store)]
-    if not paths:
+    waiting = [path for path in inbox.list_batches(directories.inbox_dir) if not _was_taken(path, store)]
+    if not waiting:
         return Intake()
-    answers = _Answers(label_map, max_pixels)
-    images = ImageStore(inbox.images_dir(directories.inbox_dir))
-    for path in paths:
-        answers.read(path)
+    answers = _Answers(label_map, max_pixels, ImageStore(directories.kept_images_dir))
+    paths = answers.read_some(waiting)
     _note_rejected(directories.rejected_path, answers.rejected)
     store.withdraw(answers.withdrawn)
     record = None
@@ -88,7 +89,8 @@ def take_batches(
         store.add_record(record)
     for path in paths:
         path.unlink(missing_ok=True)
-    images.remove_unclaimed()
+    if not inbox.list_batches(directories.inbox_dir):  # what still waits may refer to them
+        ImageStore(inbox.images_dir(directories.inbox_dir)).remove_unclaimed()
     return Intake(
         batches=tuple(path.name for path in paths),
         record=record,
@@ -110,13 +112,24 @@ def _was_taken(path: Path, store: ReplayStore) -> bool:
 class _Answers:
     """The answers of several batches, the latest one about each image."""
 
-    def __init__(self, label_map: LabelMap, max_pixels: int) -> None:
+    def __init__(self, label_map: LabelMap, max_pixels: int, kept_images: ImageStore) -> None:
         self._label_map = label_map
         self._max_pixels = max_pixels
+        self._kept_images = kept_images
         self.annotations: dict[str, Annotation] = {}
         self.withdrawn: dict[str, str] = {}
         self.rejected: list[dict[str, Any]] = []
         self.problems: list[str] = []
+
+    def read_some(self, paths: Sequence[Path]) -> list[Path]:
+        """Reads batches until their images are `MOST_BYTES`; returns those that were read."""
+        done: list[Path] = []
+        for path in paths:
+            if done and sum(len(each.image.data) for each in self.annotations.values()) > MOST_BYTES:
+                break
+            self.read(path)
+            done.append(path)
+        return done
 
     def read(self, path: Path) -> None:
         for number, (answer, error) in enumerate(inbox.read_batch(path), start=1):
@@ -127,7 +140,17 @@ class _Answers:
             except AnswerError as reason:
                 _log.warning("%s, answer %d: %s", path.name, number, reason)
                 row = {"batch": path.name, "number": number, "reason": str(reason)}
-                self.rejected.append({**row, "answer": _with_image(answer, path.parent)})
+                self.rejected.append({**row, "answer": self._with_kept_image(answer, path.parent)})
+
+    def _with_kept_image(self, answer: dict[str, Any] | None, inbox_dir: Path) -> dict[str, Any] | None:
+        """The answer, its image in a place where it stays until somebody mends the answer."""
+        if answer is None or inbox.STORED_IMAGE not in answer:
+            return answer
+        whole = inbox.with_stored_image(answer, inbox_dir)
+        try:
+            return {**whole, "image": str(self._kept_images.put(read_image(whole["image"], max_pixels=0)))}
+        except (ImageError, OSError, KeyError):
+            return answer
 
     def _take(self, answer: dict[str, Any], batch: str) -> None:
         read = read_answer(answer, self._label_map, batch=batch, max_pixels=self._max_pixels)
@@ -140,17 +163,6 @@ class _Answers:
         elif read.withdrawn_image_id is not None:
             self.annotations.pop(read.withdrawn_image_id, None)
             self.withdrawn[read.withdrawn_image_id] = batch
-
-
-def _with_image(answer: dict[str, Any] | None, inbox_dir: Path) -> dict[str, Any] | None:
-    """The answer as the host got it: the images beside the batches do not stay, those who mend it need one."""
-    if answer is None or inbox.STORED_IMAGE not in answer:
-        return answer
-    whole = inbox.with_stored_image(answer, inbox_dir)
-    try:
-        return {**whole, "image": read_image(whole["image"], max_pixels=0).data_uri}
-    except (ImageError, KeyError):
-        return answer
 
 
 def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:

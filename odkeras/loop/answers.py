@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from odkeras.errors import ImageError
 from odkeras.image_store import ImageStore
+from odkeras.images import read_image
 from odkeras.inbox import STORED_IMAGE, put_batch
 from odkeras.tasks import Task
 
@@ -48,7 +50,9 @@ class AnswerWriter:
             InboxError: they cannot be stored; they are kept, and tried again with the next ones.
         """
         with self._lock:
-            self._unsaved += [answer for answer in answers if self._is_json(answer) and self._is_new(answer)]
+            for answer in answers:
+                if self._is_json(answer) and self._is_new(answer):
+                    self._unsaved.append(answer)
             if not self._unsaved:
                 return None
             path = put_batch(self._inbox_dir, [self._without_image(answer) for answer in self._unsaved])
@@ -91,8 +95,24 @@ class AnswerWriter:
 
     def _without_image(self, answer: Task) -> Task:
         image_id = answer.get("image_id")
-        name = self._store.claim(image_id) if isinstance(image_id, str) else None
+        if not isinstance(image_id, str):
+            return answer
+        name = self._store.claim(image_id) or self._store_file_of(answer, image_id)
         return answer if name is None else {**_all_but_image(answer), STORED_IMAGE: name}
+
+    def _store_file_of(self, answer: Task, image_id: str) -> str | None:
+        """The image of an answer that names its file only: the trainer may be on a machine that does not have it."""
+        if str(answer.get("image") or "").startswith("data:"):
+            return None
+        for key in ("image", "path"):
+            name = answer.get(key)
+            if isinstance(name, str) and "://" not in name:
+                try:
+                    image = read_image(name)
+                    return self._store.put(image).name if image.image_id == image_id else None
+                except (ImageError, OSError):
+                    continue
+        return None
 
 
 def _identity(answer: Task) -> str | None:

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from odkeras.errors import ConfigError, OdkerasError, ServingError, TrainingError
 from odkeras.image_store import ImageStore
@@ -29,17 +29,18 @@ from odkeras.loop.options import LoopOptions
 from odkeras.loop.sources import OnSkip, Source
 from odkeras.loop.stream import Prepare, Suggester, TaskStream
 from odkeras.loop.supervisor import ChildSpec, Say, Supervisor, bind_socket
+from odkeras.loop.waiting import BatchWait
 from odkeras.loop.watch import Look, News, Watch
 from odkeras.loop.web_images import WebImages
 from odkeras.pipeline import label_map_path_of, load_pipeline
-from odkeras.project import find_round, read_jsonl, read_status
+from odkeras.project import read_status
 from odkeras.serving.client import ServingClient
 from odkeras.tasks import Task
 
 VERSION_TIMEOUT_S = 2.0
 _PREDICT_TIMEOUT_S = 30.0
-_WAIT_POLL_S = 0.1
-_LOST_AFTER_S = 2.0
+
+T = TypeVar("T")
 
 _log = logging.getLogger("odkeras.loop")
 
@@ -85,9 +86,9 @@ class Loop:
     ) -> None:
         self.options = options
         self.project = options.project
-        self._say = say or _log.info
-        self._warn = warn or self._say
-        self._tell = watch
+        self._say = _unfailing(say or _log.info)
+        self._warn = _unfailing(warn or say or _log.warning)
+        self._tell = _unfailing(watch) if watch is not None else None
         self._on_suggested = on_suggested
         self._stack = ExitStack()
         self._image_ids = ImageIds(self.project.image_ids_path)
@@ -130,6 +131,7 @@ class Loop:
         self,
         source: Source,
         *,
+        classes: Collection[int] | None = None,
         exclude: Collection[str] = (),
         prepare: Prepare | None = None,
         on_skip: OnSkip | None = None,
@@ -140,6 +142,7 @@ class Loop:
             self.label_map,
             threshold=self.options.threshold,
             use_display_name=self.options.use_display_name,
+            classes=classes,
             available_version=self.available_version,
             on_problem=self._report_suggestions,
             on_suggested=self._on_suggested,
@@ -189,27 +192,10 @@ class Loop:
     def wait_until_served(self, batch: Path, *, stop: Callable[[], bool] = lambda: False) -> float | None:
         """Until a version that was trained on a batch of `submit` is served; returns that round's loss.
 
-        None if there is nothing to train on in it, the round or the trainer failed, or `stop` said so.
+        None if there is nothing to train on in it, the round failed, nobody trains or serves, or `stop` said so.
         """
-        idle_since: float | None = None
-        while not stop() and self.failure() is None:
-            if row := find_round(read_jsonl(self.project.metrics_path), batch.name):
-                served = not row.get("failed") and self._wait_for_version(int(row.get("version") or 1), stop)
-                return _loss_of(row) if served else None
-            idle = not batch.exists() and (self.trainer_status() or {}).get("state") == "waiting"
-            idle_since = (idle_since or time.monotonic()) if idle else None
-            if idle_since is not None and time.monotonic() - idle_since > _LOST_AFTER_S:
-                return None  # all of it was rejected, ignored or unusable
-            time.sleep(_WAIT_POLL_S)
-        return None
-
-    def _wait_for_version(self, at_least: int, stop: Callable[[], bool]) -> bool:
-        while not stop() and self.failure() is None:
-            with suppress(ServingError):
-                if (self.available_version() or 0) >= at_least:
-                    return True
-            time.sleep(_WAIT_POLL_S)
-        return False
+        row = BatchWait(self, batch, stop=stop, warn=self._warn).run()
+        return _loss_of(row)
 
     def trainer_status(self) -> dict[str, Any] | None:
         """What the trainer says that it is doing; None when it has not said anything yet."""
@@ -264,6 +250,16 @@ class Loop:
 
     def _report_suggestions(self, problem: str) -> None:
         self._say(f"no suggestions for now: {problem}" if problem else "suggestions are back")
+
+
+def _unfailing(tell: Callable[[T], None]) -> Callable[[T], None]:
+    """A closed terminal, or a log that is full, must not end what is told of."""
+
+    def told(what: T) -> None:
+        with suppress(Exception):
+            tell(what)
+
+    return told
 
 
 def load_label_map(options: LoopOptions) -> LabelMap:

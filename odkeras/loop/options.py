@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,25 @@ class LoopOptions:
         )
 
 
+def is_host(text: Any) -> bool:
+    """Whether it is a host name, an IPv4 or an IPv6 address."""
+    if not isinstance(text, str):
+        return False
+    if ":" in text:
+        try:
+            return ip_address(text).version == 6
+        except ValueError:
+            return False
+    return re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?", text) is not None
+
+
 def _whole(value: Any, low: int, high: int | None = None) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
 
 
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model_name", lambda v: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", v) is not None, "letters, digits, _ . -"),
-    ("ip", lambda v: isinstance(v, str) and v != "", "an address or host name"),
+    ("ip", lambda v: is_host(v), "an address or host name, without http:// and without a port"),
     ("port", lambda v: _whole(v, 0, 65535), "0 to 65535"),
     ("steps_per_epoch", lambda v: _whole(v, -1), "a number of steps; -1 for one pass over the examples; 0: chosen"),
     ("threshold", lambda v: isinstance(v, (int, float)) and 0 <= v <= 1, "0 to 1"),

@@ -27,7 +27,9 @@ from odkeras.images import (
     EncodedImage,
     bytes_from_data_uri,
     encode_image,
+    is_image_file,
     list_image_files,
+    local_path,
     read_image,
 )
 from odkeras.inbox import STORED_IMAGE
@@ -71,7 +73,7 @@ class Item:
         path = self.path
         if path is None:
             value = _place_of(self.record or {}, self.base_dir)
-            if isinstance(value, str):
+            if isinstance(value, str):  # a URL stands for one image: fetching them all again would take long
                 return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
             path = value
         try:
@@ -123,7 +125,8 @@ def load_task(
     """Read an item's image, and make the task that a host shows.
 
     A record's other keys are carried over, its spans too if they are for an image of this size: they are shown while no
-    model is served. An `image_id` of its own becomes `source_image_id`.
+    model is served. An `image_id` of its own becomes `source_image_id`, a `path`
+    where another image lies `source_path`.
 
     Args:
         fetch: gets the bytes of an http(s) URL; URLs are refused when None.
@@ -219,7 +222,7 @@ def _is_remote(text: str) -> bool:
 
 
 def _file_of(text: str, base_dir: Path | None) -> Path:
-    path = Path(text.removeprefix("file://"))
+    path = local_path(text)
     below = base_dir / path if base_dir is not None else path
     return below if _exists(below) else path
 
@@ -239,12 +242,20 @@ def _read_record(item: Item, fetch: Fetch | None, max_pixels: int) -> tuple[Enco
     if isinstance(place, Path):
         return read_image(place, max_pixels=max_pixels), str(place)
     if place.startswith("data:"):
-        path = (item.record or {}).get("path")
         image = encode_image(bytes_from_data_uri(place), source=item.name, max_pixels=max_pixels)
-        return image, path if isinstance(path, str) and path else None
+        return image, _path_of_copy(item, image)
     if fetch is None:
         raise ImageError("the image is a URL, which is not fetched here", place)
     return encode_image(fetch(place), source=place, max_pixels=max_pixels), place
+
+
+def _path_of_copy(item: Item, image: EncodedImage) -> str | None:
+    """The record's `path` if this very image lies there (it may be a part of that one, or a smaller copy)."""
+    path = (item.record or {}).get("path")
+    if not isinstance(path, str) or not path or _is_remote(path):
+        return None
+    file = _file_of(path, item.base_dir)
+    return str(file) if is_image_file(file, image.image_id) else None
 
 
 def _task_of_record(record: Mapping[str, Any], image: EncodedImage, path: str | None) -> Task:
@@ -254,14 +265,45 @@ def _task_of_record(record: Mapping[str, Any], image: EncodedImage, path: str | 
         meta = {key: value for key, value in meta.items() if key not in ("score", "model version")}
     file = meta.get("file")
     if not isinstance(file, str) or not file:
-        file = _base_name(path) if path else "image"
+        place = path or record.get("path")
+        file = _base_name(place) if isinstance(place, str) and place else "image"
     task = make_task(image, file=file, path=path)
-    if "image_id" in record and record["image_id"] != image.image_id:
-        task["source_image_id"] = record["image_id"]
+    for key in ("image_id", "path"):
+        if key in record and record[key] != task.get(key):
+            task[f"source_{key}"] = record[key]
     carried = {key: value for key, value in record.items() if key not in _NOT_CARRIED}
-    if not isinstance(carried.get("spans", []), list) or not _is_of_size(record, image.image_size_hw):
-        carried["spans"] = []
-    return {**task, **carried, "meta": {**meta, **task["meta"]}}
+    carried["spans"] = _usable_spans(record, image.image_size_hw)
+    task = {**task, **carried, "meta": {**meta, **task["meta"]}}
+    _check_json(task)
+    return task
+
+
+def _check_json(task: Task) -> None:
+    try:
+        json.dumps({key: value for key, value in task.items() if key != "image"}, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ImageError(f"the record is not plain JSON: {error}", task["meta"]["file"]) from error
+
+
+def _usable_spans(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> list[Any]:
+    """Those that the page can draw: shapes with points, for an image of this size."""
+    spans = record.get("spans")
+    if not isinstance(spans, list) or not _is_of_size(record, image_size_hw):
+        return []
+    return [span for span in spans if isinstance(span, Mapping) and _has_points(span)]
+
+
+def _has_points(span: Mapping[str, Any]) -> bool:
+    points = span.get("points")
+    return isinstance(points, list) and len(points) > 1 and all(_is_point(point) for point in points)
+
+
+def _is_point(point: Any) -> bool:
+    return (
+        isinstance(point, (list, tuple))
+        and len(point) == 2
+        and all(isinstance(value, (int, float)) and abs(value) < 1e9 for value in point)
+    )
 
 
 def _is_of_size(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> bool:

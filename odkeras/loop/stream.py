@@ -15,8 +15,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Protocol
+
+import numpy as np
 
 from odkeras.boxes import Detections
 from odkeras.errors import ImageError, RequestError, ServerUnavailableError, ServingError
@@ -28,6 +29,7 @@ from odkeras.loop.sources import Fetch, Item, OnSkip, Source, load_task, open_so
 from odkeras.tasks import Task, with_suggestions
 
 PREDICT_TOGETHER = 5
+READ_AHEAD_S = 0.5
 ASK_AGAIN_AFTER_S = 1.0
 
 Suggest = Callable[[Sequence[Task]], list[Task]]
@@ -117,6 +119,9 @@ class TaskStream:
         except ImageError as error:
             self._skip(error.source or item.name, error.reason)
             return None
+        except Exception as error:  # whatever it is, the other images are still there
+            self._skip(item.name, f"{type(error).__name__}: {error}")
+            return None
         if self._ids is not None:
             self._ids.note(fingerprint, image.image_id)
         if self._is_excluded(image.image_id):
@@ -139,8 +144,15 @@ class SuggestedTasks:
     """Suggestions for up to `together` tasks at once; again for those that were not fetched while they were fresh."""
 
     def __init__(
-        self, tasks: Iterable[Task], suggest: Suggest, is_fresh: Callable[[], bool], *, together: int = PREDICT_TOGETHER
+        self,
+        tasks: Iterable[Task],
+        suggest: Suggest,
+        is_fresh: Callable[[], bool],
+        *,
+        together: int = PREDICT_TOGETHER,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._source = iter(tasks)
         self._suggest = suggest
         self._is_fresh = is_fresh
@@ -158,10 +170,19 @@ class SuggestedTasks:
         return self._suggested.popleft()
 
     def _ask(self) -> None:
-        self._bare.extend(islice(self._source, self._together - len(self._bare)))
+        self._read_ahead()
         if not self._bare:
             raise StopIteration
         self._suggested = deque(self._suggest(list(self._bare)))
+
+    def _read_ahead(self) -> None:
+        """Up to `together` tasks, but of a slow source what is there: somebody waits."""
+        started = self._clock()
+        while len(self._bare) < self._together and (not self._bare or self._clock() - started < READ_AHEAD_S):
+            try:
+                self._bare.append(next(self._source))
+            except StopIteration:
+                return
 
 
 class Suggester:
@@ -174,6 +195,7 @@ class Suggester:
         label_map: names of the classes.
         threshold: suggestions below this score are left out.
         use_display_name: show display names rather than names.
+        classes: ids of the classes to suggest; all of the label map when None.
         available_version: asked before every prediction, so it should answer soon; the predictor's when None.
         on_problem: told once when suggestions stop, with the reason, and once ("") when they are back.
         on_suggested: told of every task with its suggestions, and the seconds that its prediction took.
@@ -188,6 +210,7 @@ class Suggester:
         *,
         threshold: float,
         use_display_name: bool = False,
+        classes: Collection[int] | None = None,
         available_version: Callable[[], int | None] | None = None,
         on_problem: Callable[[str], None] | None = None,
         on_suggested: Callable[[Task, float], None] | None = None,
@@ -200,6 +223,7 @@ class Suggester:
         self._label_map = label_map
         self._threshold = threshold
         self._use_display_name = use_display_name
+        self._classes = None if classes is None else np.array(sorted(classes), np.int32)
         self._on_problem = on_problem or (lambda reason: None)
         self._on_suggested = on_suggested or (lambda task, seconds: None)
         self._warn = warn or (lambda problem: None)
@@ -245,7 +269,7 @@ class Suggester:
         suggested = [
             with_suggestions(
                 task,
-                found,
+                self._wanted(found),
                 self._label_map,
                 threshold=self._threshold,
                 version=version,
@@ -257,6 +281,12 @@ class Suggester:
         for task in suggested:
             self._on_suggested(task, seconds)
         return suggested
+
+    def _wanted(self, found: Detections) -> Detections:
+        if self._classes is None:
+            return found
+        keep = np.isin(found.classes, self._classes)
+        return Detections(found.boxes[keep], found.scores[keep], found.classes[keep])
 
     def _predict(self, images: Sequence[bytes]) -> tuple[int, list[Detections]]:
         """Ask for just the version that is served, so that suggestions carry the right number; a swap in between makes

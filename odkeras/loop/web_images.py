@@ -55,7 +55,7 @@ class WebImages:
                 return self._read(response, url, deadline)
         except httpx.TimeoutException:
             raise ImageError(f"no answer within {self._timeout_s:g} s", url) from None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError, ImportError) as error:
             raise ImageError(f"cannot be fetched: {str(error) or type(error).__name__}", url) from error
 
     def _client(self) -> httpx.Client:

@@ -53,7 +53,7 @@ class ServingClient:
         retries: how often to try again when the connection fails; an answer that is a refusal is never asked for again.
 
     Raises:
-        ConfigError: `base_url` is not a URL.
+        ConfigError: `base_url` is not a URL, or the proxy settings of the environment cannot be used.
     """
 
     def __init__(
@@ -71,7 +71,12 @@ class ServingClient:
         self._path = f"/v1/models/{quote(model_name, safe='')}"
         self._timeout_s, self._connect_timeout_s, self._retries = timeout_s, connect_timeout_s, retries
         # A proxy in the environment is meant for hosts far away.
-        self._http = httpx.Client(base_url=url, trust_env=not _is_loopback(url.host))
+        try:
+            self._http = httpx.Client(base_url=url, trust_env=not _is_loopback(url.host))
+        except (ImportError, OSError, ValueError) as error:  # a proxy of another kind, certificates that are not there
+            raise ConfigError(
+                f"{base_url} cannot be asked with the proxy settings of the environment: {error}"
+            ) from error
 
     def __enter__(self) -> ServingClient:
         return self

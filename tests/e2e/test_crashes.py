@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from running import ShapesProject, kill_all, processes_about, wait_for
 
+from odkeras.inbox import list_batches
 from odkeras.project import TEMPORARY_PREFIX, list_versions, read_jsonl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -69,7 +70,7 @@ def assert_everything_is_trained(project: ShapesProject, batches: list[str], ima
     from odkeras.data.replay import ReplayStore
 
     directories = project.directories
-    assert list(directories.inbox_dir.iterdir()) == []
+    assert list_batches(directories.inbox_dir) == []
     store = ReplayStore(directories)
     store.load()
     assert {example.image_id for example in store.examples()} == set(image_ids)

@@ -99,8 +99,20 @@ class TestImagesBesideTheInbox:
         self.put(data, shapes[0], spans=[span("zebra", 1, 1, 20, 20)])
         assert data.take().unusable == 1
         (row,) = read_jsonl(data.directories.rejected_path)
-        assert row["answer"]["image"] == shapes[0].image.data_uri
+        assert Path(row["answer"]["image"]).read_bytes() == shapes[0].image.data
+        assert Path(row["answer"]["image"]).parent == data.directories.kept_images_dir
         assert "stored_image" not in row["answer"]
+
+    def test_a_backlog_is_taken_a_part_at_a_time(
+        self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Days of answers, taken into memory at once, ended the trainer again and again."""
+        monkeypatch.setattr(intake, "MOST_BYTES", len(shapes[0].image.data) + 1)
+        paths = [self.put(data, each) for each in shapes[:4]]
+        for path in paths:
+            os.utime(path, (0, 0))  # and nothing of what still waits is deleted
+        assert [data.take().accepted for _ in range(3)] == [2, 2, 0]
+        assert len(data.counting()) == 4
 
     def test_one_that_is_gone_is_read_where_it_came_from(
         self, data: Data, shapes: list[Annotation], tmp_path: Path

@@ -16,6 +16,7 @@ from odkeras.data.intake import take_batches
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import RequestError, SetupError, TrainingError
 from odkeras.export.publish import EXPORT_INFO_PATH, read_export_info
+from odkeras.inbox import list_batches
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.weights import named_variables, snapshot
 from odkeras.project import list_versions, read_jsonl
@@ -176,7 +177,7 @@ class TestARound:
         assert (status["round"], status["step"], status["version"]) == (1, 2, second)
         assert status["loss"] > 0
         assert len(project.directories.train_records()) == 1
-        assert list(project.directories.inbox_dir.iterdir()) == []
+        assert list_batches(project.directories.inbox_dir) == []
 
     def test_the_version_has_the_trained_weights(self, project: TinyProject, shapes: list[Annotation]) -> None:
         rounds = begin(project)

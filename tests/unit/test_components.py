@@ -20,7 +20,7 @@ from PIL import Image
 from odkeras.errors import ConfigError, LabelMapError, RequestError, ServingError, SetupError, TrainingError
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
-from odkeras.loop import components
+from odkeras.loop import components, waiting
 from odkeras.loop.children import server_child, server_url, trainer_command
 from odkeras.loop.components import Loop, LoopOptions, load_label_map
 from odkeras.loop.stream import image_bytes
@@ -229,7 +229,7 @@ class TestLoop:
     ) -> None:
         """lose-batch: all of it was rejected; fail-round: the loss was not finite."""
         monkeypatch.setenv("FAKE_TRAINER", mode)
-        monkeypatch.setattr(components, "_LOST_AFTER_S", 0.2)
+        monkeypatch.setattr(waiting, "LOST_AFTER_S", 0.2)
         with Loop(options(project)) as loop:
             assert loop.wait_until_served(submit(loop, project)) is None
             assert (loop.failure() is not None) == (mode == "wrong-config")

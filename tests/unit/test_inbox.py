@@ -31,7 +31,7 @@ def test_a_batch_comes_out_as_it_went_in(tmp_path: Path) -> None:
     path = put_batch(tmp_path / "new/inbox", answers)
     assert answers_of(path) == answers
     assert re.fullmatch(rf"\d{{20}}-{os.getpid()}-[0-9a-f]{{8}}\.jsonl", path.name)
-    assert [*path.parent.iterdir()] == [path]
+    assert {each.name for each in path.parent.iterdir()} == {path.name, ".last-stamp"}
 
 
 @given(
@@ -42,6 +42,15 @@ def test_a_batch_comes_out_as_it_went_in(tmp_path: Path) -> None:
 )
 def test_any_answers_survive(tmp_path_factory: pytest.TempPathFactory, answers: list[dict]) -> None:
     assert answers_of(put_batch(tmp_path_factory.mktemp("inbox"), answers)) == answers
+
+
+def test_a_clock_that_was_set_back_does_not_make_answers_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart with an empty inbox a later answer about the same image used to lose."""
+    first = put_batch(tmp_path, [{"number": 1}])
+    first.unlink()  # taken
+    monkeypatch.setattr(inbox, "_last_stamp_ns", 0)  # another process
+    monkeypatch.setattr(inbox.time, "time_ns", lambda: 1_000)
+    assert put_batch(tmp_path, [{"number": 2}]).name > first.name
 
 
 def test_batches_are_listed_in_the_order_they_came(tmp_path: Path) -> None:
@@ -116,7 +125,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         patched.setattr(os, "fsync", fsync)
         with pytest.raises(InboxError, match=r"cannot store 1 answers in .*: No space left on device"):
             put_batch(tmp_path, [{"a": 1}])
-    assert [*tmp_path.iterdir()] == []
+    assert [path.name for path in tmp_path.iterdir()] == [".last-stamp"]
     assert answers_of(put_batch(tmp_path, [{"a": 1}])) == [{"a": 1}]
 
 

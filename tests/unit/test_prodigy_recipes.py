@@ -285,6 +285,66 @@ class TestUpdate:
         if removed:
             assert [example["image"] for example in stored] == [f"images/{number:02}.png" for number in range(5)]
 
+    def test_the_path_of_another_image_does_not_take_the_place_of_this_one(
+        self, run: Callable[..., Any], project: Path
+    ) -> None:
+        """A part of a page, with the page's path: the part was thrown away for the page."""
+        uri = f"data:image/png;base64,{base64.b64encode((project / 'images' / '03.png').read_bytes()).decode()}"
+        append_jsonl(project / "tasks.jsonl", [{"image": uri, "path": "images/04.png"}])
+        ctrl = run(source="tasks.jsonl", external_trainer=True, remove_base64=True)
+        (task,) = ctrl.get_questions()
+        answer_all(ctrl, [{**task, "path": "images/05.png"}])  # nor one that the browser sends
+        (example,) = ctrl.db.get_dataset("things")
+        assert Path(example["image"]).read_bytes() == (project / "images" / "03.png").read_bytes()
+
+    def test_an_answer_that_only_names_its_file_gets_the_image_into_the_store(
+        self, run: Callable[..., Any], project: Path
+    ) -> None:
+        """The trainer may be on a machine without that file; the store keeps an unanswered image for an hour."""
+        ctrl = run(external_trainer=True)
+        task = ctrl.get_questions()[0]
+        store = images_dir(project / "data" / "inbox")
+        for path in store.iterdir():
+            path.unlink()
+        ctrl._components["update"]([{**ui_answer(task, TRUTH), "image": task["path"]}])
+        (answer,) = answers_in(project)
+        assert (store / answer["stored_image"]).read_bytes() == (project / task["path"]).read_bytes()
+
+    def test_what_did_not_reach_the_trainer_does_so_at_the_next_start(
+        self, run: Callable[..., Any], project: Path
+    ) -> None:
+        """Prodigy was killed between its database and `update`, or the disk was full: the images are never asked for
+        again."""
+        ctrl = run(external_trainer=True)
+        tasks = ctrl.get_questions()
+        ctrl._components["update"] = lambda answers: None
+        answer_all(ctrl, tasks)
+        assert answers_in(project) == []
+        ctrl.save()
+        again = run(external_trainer=True)
+        wait_until(lambda: len(answers_in(project)) == 5)
+        answer_all(again, again.get_questions())
+        again.save()
+        run(external_trainer=True)
+        wait_until(lambda: not any(thread.name == "odkeras-recovery" for thread in threading.enumerate()))
+        assert len(answers_in(project)) == 10  # each once
+
+    def test_a_closed_terminal_is_no_reason_to_lose_anything(
+        self, run: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`prodigy ... 2>&1 | tee log` with a dead tee: update raised, the stream ended, the server was not restarted."""
+        (project / "images" / "01.png").write_bytes(b"broken")
+        ctrl = run()
+        wait_until(lambda: served_version(ctrl))
+        broken = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+        monkeypatch.setattr("sys.stderr", broken)
+        os.kill(host_of(ctrl)._loop._supervisor.pids()["server"], signal.SIGKILL)
+        tasks = [task for _ in range(3) for task in ctrl.get_questions()]
+        assert len(tasks) == 11
+        ctrl._components["update"]([ui_answer(task, TRUTH) for task in tasks] + [{"image": b"x"}])
+        wait_until(lambda: len(answers_in(project)) == 11)
+        wait_until(lambda: served_version(ctrl))
+
     def test_an_image_without_a_file_gets_one(self, run: Callable[..., Any], project: Path) -> None:
         data = [(project / "images" / f"{number:02}.png").read_bytes() for number in range(2)]
         uris = [f"data:image/png;base64,{base64.b64encode(each).decode()}" for each in data]
@@ -293,7 +353,7 @@ class TestUpdate:
         answer_all(ctrl, ctrl.get_questions())
         for example in ctrl.db.get_dataset("things"):
             assert Path(example["image"]).read_bytes()[:4] == b"\x89PNG"
-            assert Path(example["image"]).parent == Path("data/images")
+            assert Path(example["image"]).parent == project / "data" / "images"  # found from everywhere
             assert example["path"] == example["image"]
 
     def test_what_is_sent_again_is_stored_once_and_what_is_edited_again(
@@ -373,7 +433,7 @@ class TestUpdate:
 
 
 class TestSources:
-    def test_dataset(self, run: Callable[..., Any], project: Path) -> None:
+    def test_dataset(self, run: Callable[..., Any], project: Path, capsys: pytest.CaptureFixture[str]) -> None:
         db = importlib.import_module("prodigy.components.db").connect()
         db.add_dataset("seen")
         rows = [{"image": f"images/{number:02}.png", "answer": "accept"} for number in range(3)]
@@ -383,6 +443,9 @@ class TestSources:
         ctrl = run(source="dataset:seen:accept", external_trainer=True)
         tasks = ctrl.get_questions()
         assert [task["path"] for task in tasks] == [f"images/{number:02}.png" for number in range(3)]
+        with pytest.raises(SystemExit):
+            components_of(source="dataset:seen:ignore")
+        assert "none of its 4 examples has that answer" in capsys.readouterr().err
         assert all("answer" not in task and not 0 <= task["_input_hash"] < 4 for task in tasks)
 
     def test_stdin(self, run: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,6 +454,24 @@ class TestSources:
             monkeypatch.setattr("sys.stdin", file)
             (task,) = run(source="-", external_trainer=True).get_questions()
         assert (task["path"], task["shelf"]) == ("images/03.png", 7)
+
+    def test_records_that_prodigy_could_not_show(self, run: Callable[..., Any], project: Path) -> None:
+        rows = [
+            '{"path": "images/00.png", "area": NaN}',
+            '{"path": "images/01.png", "spans": [{"start": 1, "end": 2}]}',
+        ]
+        (project / "in.jsonl").write_text("\n".join(rows))
+        (task,) = run(source="in.jsonl", external_trainer=True).get_questions()
+        assert (task["path"], task["spans"]) == ("images/01.png", [])
+
+    def test_an_error_of_any_kind_skips_one_image(
+        self, run: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It ended the stream: "No tasks available", with thousands left."""
+        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")  # needs a package that is not there
+        append_jsonl(project / "in.jsonl", [{"image": "http://example.org/a.png"}, {"path": "images/01.png"}])
+        (task,) = run(source="in.jsonl", external_trainer=True).get_questions()
+        assert task["path"] == "images/01.png"
 
     def test_an_iterable_from_python(self, run: Callable[..., Any], project: Path) -> None:
         paths = sorted((project / "images").iterdir())[:3]
@@ -429,6 +510,13 @@ class TestArguments:
         assert run(external_trainer=True, label=["other"]).config["labels"] == ["other"]
         assert run(external_trainer=True, use_display_name=True).config["labels"] == ["Thing", "other"]
 
+    def test_chosen_labels_are_all_that_is_suggested(self, run: Callable[..., Any]) -> None:
+        ctrl = run(label=["other"])
+        first = wait_until(lambda: served_version(ctrl))
+        answer_all(ctrl, ctrl.get_questions())
+        wait_until(lambda: served_version(ctrl) not in (None, first))
+        assert [task["spans"] for task in ctrl.get_questions()] == [[]] * 5  # the model finds things only
+
     def test_the_config_asks_for_nothing_that_predicts_ahead(self, run: Callable[..., Any]) -> None:
         config = run(external_trainer=True).config
         assert (config["batch_size"], config["auto_count_stream"], config["exclude_by"]) == (5, False, "input")
@@ -450,6 +538,15 @@ class TestArguments:
             ({"threshold": 2.0}, 2, "threshold is 2.0; allowed: 0 to 1"),
             ({"tf_logging_level": 15}, 2, "--tf-logging-level 15: it must be one of 10, 20, 30, 40, 50"),
             ({"eval_steps": 0}, 2, "--eval-steps 0: it must be 1 or more"),
+            ({"steps_per_epoch": -7}, 2, "--steps-per-epoch -7: it must be 1 or more, or -1"),
+            (
+                {"ip": "http://localhost"},
+                2,
+                "ip is 'http://localhost'; allowed: an address or host name, without http://",
+            ),
+            ({"ip": "localhost:8501"}, 2, "ip is 'localhost:8501'"),
+            ({"ip": "local host"}, 2, "ip is 'local host'"),
+            ({"ip": "localhost", "port": 70000}, 2, "port is 70000"),
             ({"replay": "yes"}, 2, "replay is 'yes'; allowed: on, off"),
             ({"predict_batch_size": 0}, 2, "predict_batch_size is 0"),
             ({"model_name": "a/b"}, 2, "model_name is 'a/b'"),
@@ -719,6 +816,9 @@ class TestServingmodel:
             ({"threshold": -1.0}, "--threshold -1.0: out of range"),
             ({"label_map_path": "none"}, "cannot read the label map none"),
             ({"dataset": ""}, "DATASET is ''"),
+            ({"port": 0}, "IP is '127.0.0.1' and PORT is 0"),
+            ({"port": 70000}, "PORT is 70000"),
+            ({"ip": "http://localhost"}, "give an address or host name, without http://"),
         ],
     )
     def test_what_cannot_work(

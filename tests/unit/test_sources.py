@@ -221,10 +221,15 @@ class TestLoadTask:
         assert (task["width"], task["height"], task["meta"]) == (64, 48, {"file": "image"})
         assert "path" not in task
 
-    def test_of_a_data_uri_whose_file_is_known(self) -> None:
-        """Prodigy's own loaders leave both; the file may be on another machine."""
-        task = task_of({"image": data_uri(png()), "path": "/elsewhere/a.png"})
-        assert (task["path"], task["meta"]["file"]) == ("/elsewhere/a.png", "a.png")
+    def test_of_a_data_uri_whose_file_is_known(self, tmp_path: Path) -> None:
+        """Prodigy's own loaders leave both. The file may be on another machine, or the image be a part of that one."""
+        (tmp_path / "a.png").write_bytes(png())
+        (tmp_path / "page.png").write_bytes(png(7))
+        task = task_of({"image": data_uri(png()), "path": str(tmp_path / "a.png")})
+        assert (task["path"], task["meta"]["file"]) == (str(tmp_path / "a.png"), "a.png")
+        for path in ("/elsewhere/a.png", str(tmp_path / "page.png")):
+            task = task_of({"image": data_uri(png()), "path": path})
+            assert (task.get("path"), task["source_path"], task["meta"]["file"]) == (None, path, Path(path).name)
 
     def test_of_a_url(self, server: ImageServer) -> None:
         url = server.put("/photos/a.png?size=large", png(1))

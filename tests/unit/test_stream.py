@@ -125,6 +125,20 @@ class TestSuggestedTasks:
         assert [task["round"] for task in tasks] == [1, 1, 2, 2]
         assert suggest.asked[1:] == [["2", "3"]]
 
+    def test_a_slow_source_does_not_hold_back_what_is_there(self) -> None:
+        clock = Clock()
+
+        def slow() -> Iterator[Task]:
+            for task in bare(4):
+                yield task
+                clock.now += 4
+
+        suggest = Numbered()
+        stream = SuggestedTasks(slow(), suggest, lambda: True, together=3, clock=clock)
+        assert next(stream)["image_id"] == "0"
+        assert suggest.asked == [["0", "1"]]  # the first, and the one that took too long
+        assert [task["image_id"] for task in stream] == ["1", "2", "3"]
+
     def test_an_error_loses_no_task(self) -> None:
         errors: list[Exception] = [ValueError("not this time")]
 

@@ -2,12 +2,12 @@
 
     return trainmodel(TrainmodelArguments(**locals()))
 
-Works with every Prodigy from 1.8 on: what differs between them is in `api`.
+Written for every Prodigy from 1.8 on: what differs between them is in `api`.
 """
 
 from odkeras.hosts.prodigy.api import exit_on_error, require_prodigy
 from odkeras.hosts.prodigy.recipes import ServingmodelArguments, TrainmodelArguments, servingmodel, trainmodel
-from odkeras.hosts.prodigy.source import split_list
+from odkeras.hosts.prodigy.source import split_commas, split_list
 
 __all__ = [
     "ServingmodelArguments",
@@ -15,6 +15,7 @@ __all__ = [
     "exit_on_error",
     "require_prodigy",
     "servingmodel",
+    "split_commas",
     "split_list",
     "trainmodel",
 ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from odkeras.errors import ImageError
 from odkeras.hosts.prodigy.api import ProdigyApi, exit_on_error
+from odkeras.hosts.prodigy.recovery import AnsweredLedger, recover_answers
 from odkeras.hosts.prodigy.source import AnsweredImages, Progress
 from odkeras.image_store import ImageStore
-from odkeras.images import bytes_from_data_uri, encode_image, recall_image
+from odkeras.images import bytes_from_data_uri, encode_image, is_image_file, recall_image
 from odkeras.labels import LabelMap
 from odkeras.loop.children import trainer_command
 from odkeras.loop.components import VERSION_TIMEOUT_S, Loop
@@ -35,14 +38,24 @@ Say = Callable[[str], None]
 class _Host:
     """What both recipes share: the stream, without what is answered, and its messages."""
 
+    recipe = ""
+
     def __init__(
-        self, prodigy: ProdigyApi, source: Source, *, labels: Sequence[str], dataset: str, exclude: Sequence[str]
+        self,
+        prodigy: ProdigyApi,
+        source: Source,
+        *,
+        labels: Sequence[str],
+        dataset: str,
+        exclude: Sequence[str],
+        classes: Collection[int] | None,
     ) -> None:
         self._prodigy = prodigy
         self._source = source
         self._labels = list(labels)
         self._dataset = dataset
         self._exclude = list(exclude)
+        self._classes = classes
         self._answered = AnsweredImages(prodigy)
         self._stream: TaskStream | None = None
         self._lock = threading.Lock()
@@ -51,11 +64,13 @@ class _Host:
         return self
 
     def __next__(self) -> Task:
-        return next(self._started())
+        with exit_on_error(self.recipe):
+            stream = self._started()
+        return next(stream)
 
     def on_load(self, ctrl: Any) -> None:
         """Prodigy starts: take in what is answered already, and start what is to be started."""
-        with exit_on_error("recipe"):
+        with exit_on_error(self.recipe):
             self._load_answered(ctrl)
             self._started()
 
@@ -67,13 +82,17 @@ class _Host:
         """May be called twice."""
 
     def log(self, text: str, details: Any = None) -> None:
-        """One step of the flow, for PRODIGY_LOGGING=basic; `details` for verbose."""
-        self._prodigy.log(f"RECIPE: {text}", details)
+        """One step of the flow, for PRODIGY_LOGGING=basic; `details` for verbose. Never raises."""
+        with suppress(Exception):  # a closed terminal must not end the stream
+            self._prodigy.log(f"RECIPE: {text}", details)
 
     def warn(self, text: str) -> None:
-        """What does not work; shown without PRODIGY_LOGGING too."""
-        print(f"odkeras: {text}", file=sys.stderr, flush=True)
-        self.log(text)
+        """What does not work; shown without PRODIGY_LOGGING too. Never raises."""
+        with suppress(Exception):
+            if os.environ.get("PRODIGY_LOGGING") not in ("basic", "verbose"):  # which shows the line anyhow
+                print(f"odkeras: {text}", file=sys.stderr, flush=True)
+        first, _, rest = text.partition("\n")
+        self.log(first, rest or None)
 
     def _open(self) -> TaskStream:
         raise AssertionError("a host opens its stream")
@@ -107,6 +126,9 @@ class _Host:
             config = getattr(ctrl, "config", None) or {}
             if config.get("auto_exclude_current", True) and not config.get("feed_overlap", False):
                 names.append(self._dataset)
+            unknown = [name for name in self._exclude if name not in ctrl.db]
+            if unknown:
+                self.warn(f"--exclude: there is no dataset {', '.join(unknown)}")
             self._answered.load(ctrl.db, names)
             if len(self._answered):
                 self.log(f"{len(self._answered)} images of {', '.join(names)} are answered and left out")
@@ -127,6 +149,8 @@ class _Host:
 class TrainingHost(_Host):
     """`image.trainmodel`: suggestions of a model that is trained on the answers.
 
+    What is in the dataset and has not reached the data directory is handed to the trainer when Prodigy starts.
+
     Args:
         options: the loop to run.
         source: what the annotator is asked about.
@@ -134,6 +158,7 @@ class TrainingHost(_Host):
         labels: those that the annotator can choose from.
         dataset: where Prodigy stores the answers.
         exclude: datasets whose images are left out.
+        classes: ids of the classes to suggest; all when None.
         sync: `update` returns only when a model that was trained on the answers is served, as in 2019.
         remove_base64: Prodigy's database gets the images' paths instead of the images.
     """
@@ -147,17 +172,26 @@ class TrainingHost(_Host):
         labels: Sequence[str],
         dataset: str,
         exclude: Sequence[str] = (),
+        classes: Collection[int] | None = None,
         sync: bool = False,
         remove_base64: bool = False,
     ) -> None:
-        super().__init__(prodigy, source, labels=labels, dataset=dataset, exclude=exclude)
+        super().__init__(prodigy, source, labels=labels, dataset=dataset, exclude=exclude, classes=classes)
         self._options = options
         self._sync = sync
         self._remove_base64 = remove_base64
         self._kept_images = ImageStore(options.project.kept_images_dir)
+        self._ledger = AnsweredLedger(options.project.answered_path)
         self._progress = Progress()
         self._closing = threading.Event()
         self._loop: Loop | None = None
+
+    recipe = "image.trainmodel"
+
+    def on_load(self, ctrl: Any) -> None:
+        """Prodigy starts: start everything; answers that got lost on the way follow in the background."""
+        super().on_load(ctrl)
+        threading.Thread(target=self._recover, args=(ctrl,), name="odkeras-recovery", daemon=True).start()
 
     def components(self) -> Components:
         """What the recipe returns."""
@@ -218,18 +252,44 @@ class TrainingHost(_Host):
             on_suggested=self._suggested,
         )
         loop.__enter__()
+        try:
+            stream = self._stream_of(loop)
+        except BaseException:
+            loop.close()
+            raise
         atexit.register(self.close)
         self._loop = loop
+        return stream
+
+    def _stream_of(self, loop: Loop) -> TaskStream:
         self.log(f"model server at {loop.url}, training in {loop.project.model_dir}")
         self.log(f"watch the training with: tensorboard --logdir {loop.project.model_dir}")
         if self._options.external_trainer:
             command = " ".join(["odkeras", *trainer_command(self._options, loop.url)[3:-2]])
             self.log(f"somebody else trains; on that machine: {command}")
-        return loop.stream(self._source, exclude=self._answered, prepare=self._prepare, on_skip=self._skipped)
+        return loop.stream(
+            self._source,
+            classes=self._classes,
+            exclude=self._answered,
+            prepare=self._prepare,
+            on_skip=self._skipped,
+        )
+
+    def _recover(self, ctrl: Any) -> None:
+        """Never raises: whatever kind of database it is."""
+        try:
+            assert self._loop is not None
+            stop = self._closing.is_set
+            count = recover_answers(ctrl.db, self._dataset, self._ledger, self._loop.store, stop=stop)
+            if count:
+                self.log(f"{count} answers of {self._dataset} had not reached the trainer, and do now")
+        except Exception as error:
+            self.log(f"cannot compare {self._dataset} with the data directory: {type(error).__name__}: {error}")
 
     def _store(self, loop: Loop, answers: Sequence[Task]) -> Path | None:
         path = loop.store(answers)
         if path is not None:
+            self._ledger.add(answers)
             decisions = [str(answer.get("answer")) for answer in answers if isinstance(answer, dict)]
             counts = ", ".join(f"{decisions.count(each)} {each}" for each in sorted(set(decisions)))
             self.log(f"{len(answers)} answers stored ({counts})", path.name)
@@ -246,14 +306,14 @@ class TrainingHost(_Host):
         if not isinstance(image, str) or not image.startswith("data:"):
             return example
         path = example.get("path")
-        if isinstance(path, str) and Path(path).is_file():
+        if isinstance(path, str) and is_image_file(path, str(example.get("image_id"))):
             return {**example, "image": path}
         try:
-            kept = self._keep(example, bytes_from_data_uri(image))
+            kept = self._keep(example, bytes_from_data_uri(image)).absolute()
         except (OSError, ImageError) as error:  # rather a large database than a lost image
             self.warn(f"{path or example.get('image_id')}: the image stays in the database: {error}")
             return example
-        return {**example, "image": str(kept), "path": path or str(kept)}
+        return {**example, "image": str(kept), "path": str(kept)}
 
     def _keep(self, example: Task, data: bytes) -> Path:
         source = str(example.get("path") or example.get("image_id") or "image")
@@ -267,7 +327,7 @@ class ServingHost(_Host):
     Args:
         url: the server.
         model_name: its model.
-        source, prodigy, labels, dataset, exclude: as in `TrainingHost`.
+        source, prodigy, labels, dataset, exclude, classes: as in `TrainingHost`.
         label_map: of the served model.
         threshold: suggestions below this score are not shown.
         predict_batch_size: images per prediction request.
@@ -284,16 +344,19 @@ class ServingHost(_Host):
         labels: Sequence[str],
         dataset: str,
         exclude: Sequence[str] = (),
+        classes: Collection[int] | None = None,
         threshold: float = 0.5,
         predict_batch_size: int,
     ) -> None:
-        super().__init__(prodigy, source, labels=labels, dataset=dataset, exclude=exclude)
+        super().__init__(prodigy, source, labels=labels, dataset=dataset, exclude=exclude, classes=classes)
         self._client = ServingClient(url, model_name)
         self._quick = ServingClient(url, model_name, timeout_s=VERSION_TIMEOUT_S, retries=0)
         self._label_map = label_map
         self._threshold = threshold
         self._together = predict_batch_size
         self._web = WebImages()
+
+    recipe = "image.servingmodel"
 
     def components(self) -> Components:
         """What the recipe returns."""
@@ -318,6 +381,7 @@ class ServingHost(_Host):
             self._label_map,
             threshold=self._threshold,
             use_display_name=True,
+            classes=self._classes,
             available_version=self._quick.available_version,
             on_problem=self._problem,
             on_suggested=self._suggested,

@@ -14,7 +14,7 @@ from odkeras.hosts.prodigy.source import open_recipe_source
 from odkeras.labels import LabelMap
 from odkeras.loop.children import server_url
 from odkeras.loop.components import load_label_map
-from odkeras.loop.options import LoopOptions
+from odkeras.loop.options import LoopOptions, is_host
 from odkeras.loop.served_labels import check_served_labels
 from odkeras.loop.stream import PREDICT_TOGETHER
 from odkeras.serving.client import ServingClient
@@ -68,6 +68,7 @@ def trainmodel(arguments: TrainmodelArguments) -> Components:
         check_dataset(arguments.dataset)
         source = open_recipe_source(arguments.source, arguments.api or None, prodigy)
         check_served_labels(options.project.export_dir, label_map)
+        options.project.create()
         host = TrainingHost(
             options,
             source,
@@ -75,12 +76,13 @@ def trainmodel(arguments: TrainmodelArguments) -> Components:
             labels=labels,
             dataset=arguments.dataset,
             exclude=list(arguments.exclude or ()),
+            classes=[label_map.id_of(label) for label in labels] if arguments.label else None,
             sync=arguments.sync,
             remove_base64=arguments.remove_base64,
         )
         if options.external_server:
             url = server_url(options.ip, options.port)
-            check_server(url, options.model_name, host.log, start=_how_to_serve(options))
+            check_server(url, options.model_name, host.warn, start=_how_to_serve(options))
         return host.components()
 
 
@@ -98,6 +100,8 @@ def options_of(arguments: TrainmodelArguments) -> LoopOptions:
         raise ConfigError(f"--tf-logging-level {arguments.tf_logging_level}: it must be one of {allowed}")
     if arguments.eval_steps < 1:
         raise ConfigError(f"--eval-steps {arguments.eval_steps}: it must be 1 or more")
+    if arguments.steps_per_epoch < -1:
+        raise ConfigError(f"--steps-per-epoch {arguments.steps_per_epoch}: it must be 1 or more, or -1")
     config = Path(arguments.config_path)
     if not config.is_file():
         raise ConfigError(f"{config}: no such file; CONFIG is a pipeline.config, which `odkeras init` writes")
@@ -163,6 +167,11 @@ def servingmodel(arguments: ServingmodelArguments) -> Components:
         ):
             if not ok:
                 raise ConfigError(f"--{name} {value}: out of range")
+        if not is_host(arguments.ip) or not 0 < arguments.port < 65536:
+            raise ConfigError(
+                f"IP is {arguments.ip!r} and PORT is {arguments.port}; give an address or host name, without http://, "
+                f"and the REST port, usually {DEFAULT_PORT}"
+            )
         url = server_url(arguments.ip, arguments.port)
         host = ServingHost(
             url,
@@ -173,10 +182,11 @@ def servingmodel(arguments: ServingmodelArguments) -> Components:
             labels=labels,
             dataset=arguments.dataset,
             exclude=list(arguments.exclude or ()),
+            classes=[label_map.id_of(label) for label in labels] if arguments.label else None,
             threshold=arguments.threshold,
             predict_batch_size=arguments.predict_batch_size,
         )
-        check_server(url, arguments.model_name, host.log, start="start it, with that model")
+        check_server(url, arguments.model_name, host.warn, start="start it, with that model")
         return host.components()
 
 
@@ -197,7 +207,7 @@ def chosen_labels(wanted: Sequence[str] | None, label_map: LabelMap, *, use_disp
     return [name_of(id) for id in dict.fromkeys(ids)]
 
 
-def check_server(url: str, model_name: str, log: Callable[[str], None], *, start: str) -> None:
+def check_server(url: str, model_name: str, warn: Callable[[str], None], *, start: str) -> None:
     """See that the port is TensorFlow Serving's REST port, if anything listens there.
 
     Raises:
@@ -214,12 +224,14 @@ def check_server(url: str, model_name: str, log: Callable[[str], None], *, start
                     f"{url} takes connections but does not speak HTTP: is it the gRPC port? The 2019 recipe asked "
                     f"there; this one asks the REST port ({DEFAULT_PORT} unless set otherwise)"
                 ) from error
-            log(f"no model server at {url} yet: tasks come without suggestions until then; {start}")
+            warn(f"no model server at {url} yet: tasks come without suggestions until then; {start}")
             return
         except ServingError as error:
             raise ConfigError(str(error)) from error
     if not any(state.state == "AVAILABLE" for state in versions):
-        log(f"{url} has no version of the model {model_name!r} yet: tasks come without suggestions until then; {start}")
+        warn(
+            f"{url} has no version of the model {model_name!r} yet: tasks come without suggestions until then; {start}"
+        )
 
 
 def _how_to_serve(options: LoopOptions) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ def split_list(text: str | None) -> list[str] | None:
     if not text:
         return None
     path = Path(text)
-    try:
-        parts = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else text.split(",")
-    except (OSError, ValueError):
-        parts = text.split(",")
-    return [part.strip() for part in parts if part.strip()] or None
+    with suppress(OSError, ValueError):  # too long for a name, or not a text
+        text = ",".join(path.read_text(encoding="utf-8-sig").splitlines()) if path.is_file() else text
+    return split_commas(text)
+
+
+def split_commas(text: str | None) -> list[str] | None:
+    """The parts of a comma-separated list; None for nothing."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()] or None
 
 
 def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Source:
@@ -49,7 +53,10 @@ def _tasks_of_dataset(name: str, prodigy: ProdigyApi) -> list[Task]:
     if decision and decision not in _DECISIONS:
         raise ConfigError(f"source dataset:{name}:{decision}: the answer must be one of {', '.join(_DECISIONS)}")
     examples = read_dataset(prodigy.connect(), name)
-    return [example for example in examples if not decision or example.get("answer") == decision]
+    chosen = [example for example in examples if not decision or example.get("answer") == decision]
+    if not chosen:
+        raise ConfigError(f"source dataset:{name}:{decision}: none of its {len(examples)} examples has that answer")
+    return chosen
 
 
 class AnsweredImages(Collection[str]):

@@ -1,0 +1,106 @@
+"""Waiting until a model that was trained on a batch is served, for hosts that want it so."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from odkeras.errors import OdkerasError, ServingError
+from odkeras.project import Project, find_round, read_jsonl
+
+SILENT_S = 120.0
+"""A trainer that has said nothing for so long is not there, or hangs; building a large model takes a minute."""
+AWAY_S = 30.0
+LOST_AFTER_S = 2.0
+_POLL_S = 0.1
+
+
+class Waitable(Protocol):
+    """The part of `components.Loop` that is looked at."""
+
+    project: Project
+
+    def failure(self) -> OdkerasError | None: ...
+
+    def trainer_status(self) -> dict[str, Any] | None: ...
+
+    def available_version(self) -> int | None: ...
+
+
+class BatchWait:
+    """One wait for one batch.
+
+    Args:
+        loop: where the batch went.
+        batch: its file.
+        stop: asked again and again; True ends the wait. So does the end of the main thread.
+        warn: told why it is given up.
+        clock, sleep: for tests.
+    """
+
+    def __init__(
+        self,
+        loop: Waitable,
+        batch: Path,
+        *,
+        stop: Callable[[], bool],
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._loop = loop
+        self._batch = batch
+        self._stop = stop
+        self._warn = warn
+        self._clock = clock
+        self._sleep = sleep
+
+    def run(self) -> dict[str, Any] | None:
+        """The round's line in `metrics.jsonl` once its version is served; None if there is nothing to train on in the
+        batch, the round failed, or nobody trains or serves."""
+        row = self._wait_for_round()
+        if row is None or row.get("failed"):
+            return None
+        return row if self._wait_for_version(int(row.get("version") or 1)) else None
+
+    def _wait_for_round(self) -> dict[str, Any] | None:
+        said, said_at, idle_since = object(), self._clock(), None
+        while not self._ended():
+            if row := find_round(read_jsonl(self._loop.project.metrics_path), self._batch.name):
+                return row
+            status, now = self._loop.trainer_status() or {}, self._clock()
+            if status.get("updated") != said:
+                said, said_at = status.get("updated"), now
+            if now - said_at > SILENT_S:
+                self._warn(f"not waiting any longer: no trainer has said anything for {SILENT_S:g} s")
+                return None
+            idle = status.get("state") == "waiting" and not self._batch.exists()
+            idle_since = (idle_since or now) if idle else None
+            if idle_since is not None and now - idle_since > LOST_AFTER_S:
+                return None  # all of it was rejected, ignored or unusable
+            self._sleep(_POLL_S)
+        return None
+
+    def _wait_for_version(self, at_least: int) -> bool:
+        seen_at = self._clock()
+        while not self._ended():
+            version = self._served()
+            if version is not None and version >= at_least:
+                return True
+            if self._clock() - seen_at > AWAY_S:
+                self._warn(f"not waiting any longer: version {at_least} is not served after {AWAY_S:g} s")
+                return False
+            self._sleep(_POLL_S)
+        return False
+
+    def _served(self) -> int | None:
+        try:
+            return self._loop.available_version()
+        except ServingError:
+            return None
+
+    def _ended(self) -> bool:
+        return self._stop() or self._loop.failure() is not None or not threading.main_thread().is_alive()
