@@ -332,7 +332,7 @@ class TestUpdate:
     def test_a_closed_terminal_is_no_reason_to_lose_anything(
         self, run: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """`prodigy ... 2>&1 | tee log` with a dead tee: update raised, the stream ended, the server was not restarted."""
+        """`prodigy ... 2>&1 | tee log` with a dead tee: update raised, the stream ended, no server was restarted."""
         (project / "images" / "01.png").write_bytes(b"broken")
         ctrl = run()
         wait_until(lambda: served_version(ctrl))
