@@ -27,7 +27,8 @@ from odkeras.loop.children import server_child, server_url, trainer_child
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.options import LoopOptions
 from odkeras.loop.sources import OnSkip, Source
-from odkeras.loop.stream import Prepare, Suggester, TaskStream
+from odkeras.loop.stream import Prepare, TaskStream
+from odkeras.loop.suggester import Suggester
 from odkeras.loop.supervisor import ChildSpec, Say, Supervisor, bind_socket
 from odkeras.loop.waiting import BatchWait
 from odkeras.loop.watch import Look, News, Watch

@@ -15,33 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
 
-import numpy as np
-
-from odkeras.boxes import Detections
-from odkeras.errors import ImageError, RequestError, ServerUnavailableError, ServingError
+from odkeras.errors import ImageError
 from odkeras.image_store import ImageStore
-from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri
-from odkeras.labels import LabelMap
+from odkeras.images import DEFAULT_MAX_PIXELS
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.sources import Fetch, Item, OnSkip, Source, load_task, open_source
-from odkeras.tasks import Task, with_suggestions
+from odkeras.tasks import Task
 
 PREDICT_TOGETHER = 5
 READ_AHEAD_S = 0.5
-ASK_AGAIN_AFTER_S = 1.0
 
 Suggest = Callable[[Sequence[Task]], list[Task]]
 Prepare = Callable[[Task], Task | None]
-
-
-class Predictor(Protocol):
-    """The part of `serving.client.ServingClient` that the stream uses."""
-
-    def available_version(self) -> int | None: ...
-
-    def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]: ...
 
 
 class TaskStream:
@@ -183,156 +169,3 @@ class SuggestedTasks:
                 self._bare.append(next(self._source))
             except StopIteration:
                 return
-
-
-class Suggester:
-    """Adds what the newest served model says to tasks; never raises because of the server.
-
-    After a failed attempt the server is left alone for `ask_again_after_s`, so that an absent server slows nobody down.
-
-    Args:
-        predictor: asks the server for detections.
-        label_map: names of the classes.
-        threshold: suggestions below this score are left out.
-        use_display_name: show display names rather than names.
-        classes: ids of the classes to suggest; all of the label map when None.
-        available_version: asked before every prediction, so it should answer soon; the predictor's when None.
-        on_problem: told once when suggestions stop, with the reason, and once ("") when they are back.
-        on_suggested: told of every task with its suggestions, and the seconds that its prediction took.
-        warn: told, once each, if the model finds what the label map does not have, which is left out, and if the
-            server refuses an image.
-    """
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        label_map: LabelMap,
-        *,
-        threshold: float,
-        use_display_name: bool = False,
-        classes: Collection[int] | None = None,
-        available_version: Callable[[], int | None] | None = None,
-        on_problem: Callable[[str], None] | None = None,
-        on_suggested: Callable[[Task, float], None] | None = None,
-        warn: Callable[[str], None] | None = None,
-        ask_again_after_s: float = ASK_AGAIN_AFTER_S,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._predictor = predictor
-        self._available_version = available_version or predictor.available_version
-        self._label_map = label_map
-        self._threshold = threshold
-        self._use_display_name = use_display_name
-        self._classes = None if classes is None else np.array(sorted(classes), np.int32)
-        self._on_problem = on_problem or (lambda reason: None)
-        self._on_suggested = on_suggested or (lambda task, seconds: None)
-        self._warn = warn or (lambda problem: None)
-        self._ask_again_after_s = ask_again_after_s
-        self._clock = clock
-        self._problem = ""
-        self._warned: set[str] = set()
-        self._failed_at: float | None = None
-        self._version: int | None = None
-
-    def __call__(self, tasks: Sequence[Task]) -> list[Task]:
-        if self._failed_at is not None and self._clock() - self._failed_at < self._ask_again_after_s:
-            return list(tasks)
-        try:
-            suggested = self._suggest(tasks)
-        except RequestError as error:  # one of them is to blame: the others need not suffer
-            if len(tasks) > 1:
-                return [self([task])[0] for task in tasks]
-            self._warn_once(
-                str(error), f"no suggestions for {tasks[0]['meta']['file']}: the server refuses it: {error}"
-            )
-            return list(tasks)
-        except ServingError as error:
-            self._failed_at, self._version = self._clock(), None
-            self._report(str(error) or type(error).__name__)
-            return list(tasks)
-        self._failed_at = None
-        self._report("")
-        return suggested
-
-    def is_fresh(self) -> bool:
-        """Whether the version that suggested last is still the newest, or nobody can be asked for more."""
-        try:
-            return self._version is not None and self._available_version() in (self._version, None)
-        except ServingError:
-            return True
-
-    def _suggest(self, tasks: Sequence[Task]) -> list[Task]:
-        started = time.monotonic()
-        version, detections = self._predict([image_bytes(task) for task in tasks])
-        self._version = version
-        seconds = (time.monotonic() - started) / len(tasks)
-        suggested = [
-            with_suggestions(
-                task,
-                self._wanted(found),
-                self._label_map,
-                threshold=self._threshold,
-                version=version,
-                use_display_name=self._use_display_name,
-            )
-            for task, found in zip(tasks, detections, strict=True)
-        ]
-        self._check_classes(detections)
-        for task in suggested:
-            self._on_suggested(task, seconds)
-        return suggested
-
-    def _wanted(self, found: Detections) -> Detections:
-        if self._classes is None:
-            return found
-        keep = np.isin(found.classes, self._classes)
-        return Detections(found.boxes[keep], found.scores[keep], found.classes[keep])
-
-    def _predict(self, images: Sequence[bytes]) -> tuple[int, list[Detections]]:
-        """Ask for just the version that is served, so that suggestions carry the right number; a swap in between makes
-        it ask once more."""
-        for attempt in (1, 2):
-            version = self._served_version()
-            if version is None:
-                raise ServerUnavailableError("the model server is away or has no version loaded yet")
-            try:
-                return version, self._predictor.predict(images, batch_size=len(images), version=version)
-            except ServerUnavailableError:
-                if attempt == 2 or self._served_version() in (None, version):
-                    raise
-        raise AssertionError("unreachable")
-
-    def _served_version(self) -> int | None:
-        try:
-            return self._available_version()
-        except RequestError as error:  # something else than a model server: no image is to blame
-            raise ServerUnavailableError(str(error)) from error
-
-    def _check_classes(self, detections: Sequence[Detections]) -> None:
-        shown = {int(class_id) for found in detections for class_id in found.above(self._threshold).classes}
-        if strange := sorted(shown - set(self._label_map.ids)):
-            self._warn_once(
-                "unknown class",
-                f"the served model finds class {', '.join(map(str, strange))}, which the label map does not have (its "
-                f"ids: {', '.join(map(str, self._label_map.ids))}); that is left out. Give the label map that the "
-                "model was trained with",
-            )
-
-    def _warn_once(self, what: str, text: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            self._warn(text)
-
-    def _report(self, problem: str) -> None:
-        if bool(problem) != bool(self._problem):
-            self._on_problem(problem)
-        self._problem = problem
-
-
-def image_bytes(task: Task) -> bytes:
-    """The encoded image of a task.
-
-    Raises:
-        ImageError: the task holds no data URI.
-    """
-    return bytes_from_data_uri(task["image"])

@@ -23,7 +23,7 @@ from odkeras.labels import LabelMap
 from odkeras.loop import components, waiting
 from odkeras.loop.children import server_child, server_url, trainer_command
 from odkeras.loop.components import Loop, LoopOptions, load_label_map
-from odkeras.loop.stream import image_bytes
+from odkeras.loop.suggester import image_bytes
 from odkeras.loop.supervisor import bind_socket
 from odkeras.loop.watch import News
 from odkeras.project import append_jsonl, read_jsonl, write_atomically

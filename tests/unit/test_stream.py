@@ -16,7 +16,8 @@ from odkeras.images import EncodedImage, read_image
 from odkeras.labels import LabelMap
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.sources import load_task, open_source
-from odkeras.loop.stream import SuggestedTasks, Suggester, TaskStream, image_bytes
+from odkeras.loop.stream import SuggestedTasks, TaskStream
+from odkeras.loop.suggester import Suggester, image_bytes
 from odkeras.tasks import Task
 
 LABELS = LabelMap.from_names(["car", "person"])

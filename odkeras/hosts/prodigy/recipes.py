@@ -9,8 +9,9 @@ from typing import Any
 
 from odkeras.errors import ConfigError, RequestError, ServerUnavailableError, ServingError
 from odkeras.hosts.prodigy.api import ProdigyApi, exit_on_error
-from odkeras.hosts.prodigy.hosts import ServingHost, TrainingHost
+from odkeras.hosts.prodigy.serving_host import ServingHost
 from odkeras.hosts.prodigy.source import open_recipe_source
+from odkeras.hosts.prodigy.training_host import TrainingHost
 from odkeras.labels import LabelMap
 from odkeras.loop.children import server_url
 from odkeras.loop.components import load_label_map

@@ -1,0 +1,93 @@
+"""What Prodigy calls while people annotate and nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from odkeras.hosts.prodigy.api import ProdigyApi
+from odkeras.hosts.prodigy.host import Components, Host
+from odkeras.labels import LabelMap
+from odkeras.loop.components import VERSION_TIMEOUT_S
+from odkeras.loop.sources import Source
+from odkeras.loop.stream import TaskStream
+from odkeras.loop.suggester import Suggester
+from odkeras.loop.web_images import WebImages
+from odkeras.serving.client import ServingClient
+
+
+class ServingHost(Host):
+    """`image.servingmodel`: suggestions of a model that somebody serves. Nothing is trained.
+
+    Args:
+        url: the server.
+        model_name: its model.
+        source, prodigy, labels, dataset, exclude, classes: as in `TrainingHost`.
+        label_map: of the served model.
+        threshold: suggestions below this score are not shown.
+        predict_batch_size: images per prediction request.
+    """
+
+    recipe = "image.servingmodel"
+
+    def __init__(
+        self,
+        url: str,
+        model_name: str,
+        source: Source,
+        prodigy: ProdigyApi,
+        *,
+        label_map: LabelMap,
+        labels: Sequence[str],
+        dataset: str,
+        exclude: Sequence[str] = (),
+        classes: Collection[int] | None = None,
+        threshold: float = 0.5,
+        predict_batch_size: int,
+    ) -> None:
+        super().__init__(prodigy, source, labels=labels, dataset=dataset, exclude=exclude, classes=classes)
+        self._client = ServingClient(url, model_name)
+        self._quick = ServingClient(url, model_name, timeout_s=VERSION_TIMEOUT_S, retries=0)
+        self._label_map = label_map
+        self._threshold = threshold
+        self._together = predict_batch_size
+        self._web = WebImages()
+
+    def components(self) -> Components:
+        """What the recipe returns."""
+        return {
+            "dataset": self._dataset,
+            "view_id": "image_manual",
+            "stream": self,
+            "exclude": self._exclude or None,
+            "on_load": self.on_load,
+            "on_exit": self.on_exit,
+            "config": self._config(),
+        }
+
+    def close(self) -> None:
+        """May be called twice."""
+        for each in (self._client, self._quick, self._web):
+            each.close()
+
+    def _open(self) -> TaskStream:
+        suggest = Suggester(
+            self._client,
+            self._label_map,
+            threshold=self._threshold,
+            use_display_name=True,
+            classes=self._classes,
+            available_version=self._quick.available_version,
+            on_problem=self._problem,
+            on_suggested=self._suggested,
+            warn=self.warn,
+        )
+        return TaskStream(
+            self._source,
+            suggest,
+            is_fresh=suggest.is_fresh,
+            exclude=self._answered,
+            prepare=self._prepare,
+            on_skip=self._skipped,
+            fetch=self._web.fetch,
+            together=self._together,
+        )
