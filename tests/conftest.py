@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,16 @@ from odkeras.boxes import Groundtruth, from_xyxy_px
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import LabelMap
 from odkeras.tasks import Annotation
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command that is run in this process sets up the log of the whole process."""
+    log = logging.getLogger("odkeras")
+    before = log.level, log.handlers[:], log.propagate
+    yield
+    level, log.handlers[:], log.propagate = before
+    log.setLevel(level)
 
 
 def truth_of(kind: str, label_map: LabelMap) -> Groundtruth:

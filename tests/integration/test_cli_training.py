@@ -17,7 +17,7 @@ from odkeras.cli import main
 from odkeras.errors import ConfigError, SetupError
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.pipeline import load_pipeline
-from odkeras.project import list_versions
+from odkeras.project import list_versions, read_jsonl
 from odkeras.tasks import Annotation
 from odkeras.training import lock, process
 from odkeras.training.lock import lock_model_dir
@@ -206,7 +206,7 @@ class TestTrainer:
                 *("--temp-files-num", "2", "--max-checkpoints-num", "1"),
             )
             assert result.status == 0, result.err
-        rows = [json.loads(line) for line in (folders["model"] / "metrics.jsonl").read_text().splitlines()]
+        rows = [row for row in read_jsonl(folders["model"] / "metrics.jsonl") if row["kind"] == "round"]
         assert [(row["examples"], row["steps"], row["step"]) for row in rows] == [(1, 1, 1), (1, 1, 2), (1, 1, 3)]
         assert len(list_versions(folders["export"])) == 2
         assert len(list_checkpoints(folders["model"])) == 1

@@ -201,14 +201,17 @@ class TestLoop:
         assert status.version == loop.available_version()
 
     @pytest.mark.parametrize(
-        ("status", "loss"),
+        ("reported", "age_s", "loss"),
         [
-            ({"loss": 0.25, "updated": time.time() + 60}, 0.25),
-            ({"loss": None, "updated": time.time() + 60}, None),
-            ({"loss": 0.25, "updated": 1.0}, None),  # an earlier trainer's
+            (0.25, 0.0, 0.25),
+            (None, 0.0, None),
+            (0.25, 3600.0, None),  # an earlier trainer's
         ],
     )
-    def test_update_returns_the_latest_loss(self, loop: Loop, status: dict[str, Any], loss: float | None) -> None:
+    def test_update_returns_the_latest_loss(
+        self, loop: Loop, reported: float | None, age_s: float, loss: float | None
+    ) -> None:
+        status = {"loss": reported, "updated": time.time() - age_s}
         write_atomically(loop.project.status_path, json.dumps(status))
         assert loop.update([]) == loop.latest_loss() == loss
 
