@@ -13,11 +13,10 @@ from typing import Any, Dict, List, Optional
 try:
     from odkeras.hosts.prodigy import TrainmodelArguments, require_prodigy, split_commas, split_list, trainmodel
 except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "odkeras":
-        raise
     raise ModuleNotFoundError(
-        f"odkeras is not installed for {sys.executable}, where Prodigy runs; install it there as its README says",
-        name="odkeras",
+        f"{error}: odkeras, or a package that it needs, is not installed for {sys.executable}, where Prodigy runs; "
+        "install it there as its README says",
+        name=error.name,
     ) from None
 
 prodigy = require_prodigy()

@@ -266,7 +266,7 @@ ROWS = (
 
 def report(found: dict[str, Any], args: argparse.Namespace) -> None:
     for text, key, unit, goal in ROWS:
-        print(f"{text:50} {found[key]:9.2f} {unit:3} {goal}")
+        print(f"{text:50} {found[key]:9.2f} {unit:3} {goal}".rstrip())
     about = {
         "template": args.template,
         "image_px": [WIDTH, HEIGHT],

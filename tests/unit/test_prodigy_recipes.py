@@ -851,6 +851,20 @@ class TestWithoutProdigy:
         assert raised.value.name == "prodigy"
 
 
+@pytest.mark.parametrize("file", ["image_train", "image_serving"])
+def test_without_odkeras_it_says_so(file: str, tmp_path: Path) -> None:
+    """Prodigy lives in another environment than odkeras: the commonest mistake."""
+    (tmp_path / f"{file}.py").write_bytes((RECIPES / f"{file}.py").read_bytes())
+    command = [sys.executable, "-S", "-c", f"import {file}"]  # no site-packages
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(
+        "ModuleNotFoundError: No module named 'odkeras': odkeras, or a package that it needs, is not"
+    )
+    assert sys.executable in said
+
+
 def test_no_tensorflow_in_the_host() -> None:
     code = "import sys, odkeras.hosts.prodigy; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=RECIPES.parent).returncode == 0
