@@ -69,6 +69,15 @@ def test_no_such_dataset_yet(ledger: AnsweredLedger) -> None:
     assert recover_answers(FakeDatabase([example(1)]), "bikes", ledger, lambda some: pytest.fail("none")) == 0
 
 
+def test_what_cannot_be_stored_is_handed_on_next_time(ledger: AnsweredLedger) -> None:
+    def full(answers: object) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        recover_answers(FakeDatabase([example(1)]), "cars", ledger, full)
+    assert ledger.missing([1]) == {1}
+
+
 def test_one_that_is_stopped_goes_on_next_time(ledger: AnsweredLedger) -> None:
     database = FakeDatabase([example(number) for number in range(25)])
     stops = iter([False, True])

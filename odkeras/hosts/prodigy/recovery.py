@@ -73,6 +73,9 @@ def recover_answers(
 
     Returns:
         How many answers were handed on.
+
+    Raises:
+        whatever `write` and the database do; what is missing is handed on at the next start then.
     """
     missing = ledger.missing(read_input_hashes(db, [dataset]))
     if not missing:

@@ -100,7 +100,8 @@ class Progress:
 
     def add(self, answers: Collection[Task]) -> None:
         with self._lock:
-            self._answered.update(str(answer.get("image_id")) for answer in answers if isinstance(answer, dict))
+            ids = (answer.get("image_id") for answer in answers if isinstance(answer, dict))
+            self._answered.update(image_id for image_id in ids if isinstance(image_id, str))
 
     def share(self, total: int | None, done_before: int, skipped: int) -> float | None:
         """0 to 1; None, which Prodigy shows as infinite, where the source has no length."""

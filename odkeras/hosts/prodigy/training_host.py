@@ -158,7 +158,7 @@ class TrainingHost(Host):
         try:
             assert self._loop is not None
             stop = self._closing.is_set
-            count = recover_answers(ctrl.db, self._dataset, self._ledger, self._loop.store, stop=stop)
+            count = recover_answers(ctrl.db, self._dataset, self._ledger, self._loop.submit, stop=stop)
             if count:
                 self.log(f"{count} answers of {self._dataset} had not reached the trainer, and do now")
         except Exception as error:
