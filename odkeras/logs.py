@@ -19,7 +19,7 @@ def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbo
         tf_logging_level: 10 debug, 20 info, 30 warning, 40 error, 50 fatal, as in Python's logging.
         verbose: show odkeras' informative lines, not only its warnings.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _cpp_level(tf_logging_level))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", cpp_log_level(tf_logging_level))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
     ours = logging.getLogger("odkeras")
@@ -32,7 +32,7 @@ def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbo
         warnings.filterwarnings("ignore", module=r"tf_keras|object_detection|tensorflow|tf_slim")
 
 
-def _cpp_level(level: int) -> str:
+def cpp_log_level(level: int) -> str:
     """What TensorFlow's C++ half hides: "0" nothing, "1" its informative lines, "2" warnings, "3" errors too, of which
     it has one for every machine without a GPU."""
     return "0" if level <= logging.INFO else "1" if level <= logging.WARNING else "3"

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from odkeras.cli import options
+
 ModelName = Annotated[str, typer.Option("--model-name", "--model_name", help="Name of the model in the URL.")]
 
 
@@ -33,6 +35,7 @@ def serve(
     ] = 1.0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the GPU, which is left to the trainer otherwise.")] = False,
+    tf_logging_level: options.TfLoggingLevel = 40,
     socket_fd: Annotated[int | None, typer.Option("--socket-fd", hidden=True)] = None,
     stop_on_stdin_eof: Annotated[bool, typer.Option("--stop-on-stdin-eof", hidden=True)] = False,
 ) -> None:
@@ -40,7 +43,7 @@ def serve(
     interruption."""
     from odkeras.logs import configure_logging
 
-    configure_logging()
+    configure_logging(tf_logging_level)
     from odkeras.serving.server import ServerOptions, run_server
 
     run_server(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from odkeras.errors import ServingError, TrainingError
+from odkeras.logs import cpp_log_level
 from odkeras.loop.leash import leash_command
 from odkeras.loop.options import LoopOptions
 from odkeras.loop.supervisor import ChildSpec
@@ -29,9 +30,15 @@ def server_child(options: LoopOptions, log_path: Path, bound: socket.socket) -> 
         port = bound.getsockname()[1]
         bound.close()
         command = server_command(name, base_path, rest_api_port=port, poll_wait_s=1, tensorflow_serving=True)
-        return ChildSpec("server", tuple(leash_command(command)), log_path, error=ServingError)
+        env = {"TF_CPP_MIN_LOG_LEVEL": cpp_log_level(options.tf_logging_level)}
+        return ChildSpec("server", tuple(leash_command(command)), log_path, env=env, error=ServingError)
     command = server_command(
-        name, base_path, socket_fd=bound.fileno(), poll_wait_s=_SERVER_POLL_S, stop_on_stdin_eof=True
+        name,
+        base_path,
+        socket_fd=bound.fileno(),
+        poll_wait_s=_SERVER_POLL_S,
+        tf_logging_level=options.tf_logging_level,
+        stop_on_stdin_eof=True,
     )
     return ChildSpec(
         "server", tuple(command), log_path, pass_fds=(bound.fileno(),), env=_UNBUFFERED, error=ServingError

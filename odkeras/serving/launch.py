@@ -20,6 +20,7 @@ def server_command(
     poll_wait_s: float = 1.0,
     host: str = "127.0.0.1",
     stop_on_stdin_eof: bool = False,
+    tf_logging_level: int | None = None,
     tensorflow_serving: bool = False,
 ) -> list[str]:
     """What to run.
@@ -29,6 +30,8 @@ def server_command(
         socket_fd: an open listening socket that the process inherits (embedded server only).
         poll_wait_s: seconds between two looks for new versions.
         stop_on_stdin_eof: have the server end with its parent (embedded server only).
+        tf_logging_level: how much TensorFlow says, 10 to 50 (embedded server only; the other one is told by its
+            environment).
         tensorflow_serving: run `tensorflow_model_server`, which must be on the PATH, and listens on all interfaces.
 
     Raises:
@@ -47,6 +50,8 @@ def server_command(
         command += ["--host", host, "--rest-api-port", str(rest_api_port)]
     else:
         command += ["--socket-fd", str(socket_fd)]
+    if tf_logging_level is not None:
+        command += ["--tf-logging-level", str(tf_logging_level)]
     return command + (["--stop-on-stdin-eof"] if stop_on_stdin_eof else [])
 
 

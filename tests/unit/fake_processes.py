@@ -66,6 +66,7 @@ def main() -> None:
     server.add_argument("--model-base-path", type=Path, required=True)
     server.add_argument("--file-system-poll-wait-seconds", type=float)
     server.add_argument("--socket-fd", type=int, required=True)
+    server.add_argument("--tf-logging-level", type=int)
     server.set_defaults(run=run_server)
     for command in (trainer, server):
         command.add_argument("--stop-on-stdin-eof", action="store_true", required=True)

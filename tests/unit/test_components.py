@@ -144,6 +144,7 @@ class TestCommands:
             child = server_child(LoopOptions(config=tmp_path / "c"), tmp_path / "log", bound)
             assert child.pass_fds == (bound.fileno(),)
             assert f"--socket-fd {bound.fileno()}" in " ".join(child.command)
+            assert "--tf-logging-level 40" in " ".join(child.command)
             assert child.error is ServingError
 
     def test_tensorflow_serving_gets_the_port_and_a_leash(
@@ -160,6 +161,7 @@ class TestCommands:
         assert child.pass_fds == ()
         assert child.command[1:4] == ("-m", "odkeras.loop.leash", str(program))
         assert f"--rest_api_port={port}" in child.command
+        assert child.env == {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 class TestLabelMap:
