@@ -95,6 +95,8 @@ def news_of_row(row: Row) -> Iterator[News]:
 
 def _news_of_round(row: Row) -> Iterator[News]:
     number = row.get("round")
+    for problem in row.get("problems") or ():
+        yield News(f"a box is left out of training: {problem}", urgent=True)
     if row.get("failed"):
         yield News(f"round {number} failed: {row['failed']}", urgent=True, details=dict(row))
         return
@@ -111,7 +113,7 @@ def _news_of_round(row: Row) -> Iterator[News]:
 
 def news_of_rejected(row: Row) -> News:
     """What a line of `rejected.jsonl` says."""
-    return News(f"an answer cannot be trained on: {row.get('reason')}", urgent=True)
+    return News(f"an answer cannot be trained on, and is kept in rejected.jsonl: {row.get('reason')}", urgent=True)
 
 
 def _listed(metrics: Mapping[str, Any], most: int = 4) -> str:

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_
 _log = logging.getLogger(__name__)
 
 
+_MOST_PROBLEMS = 20
 LEAST_STEPS = 100
 """Fewer steps hardly change a model; these take about as long as a person needs for the next few images."""
 
@@ -241,7 +242,7 @@ class Rounds:
             self._published.take_weights(self._trainer.weights_for_prediction())
             self._published.publish(self._trainer.step)
         seconds["publish_s"] = time.monotonic() - started
-        row = self._report_round(batches, result, seconds, failure)
+        row = self._report_round(batches, result, seconds, failure, intake.problems[:_MOST_PROBLEMS])
         self._summaries.rate(
             self._trainer.step, result.steps / max(seconds["train_s"], 1e-9), self._config.train_config.batch_size
         )
@@ -252,7 +253,12 @@ class Rounds:
         self._wait(f"the last round failed: {failure}" if failure else "no new answers")
 
     def _report_round(
-        self, batches: list[str], result: TrainingResult, seconds: dict[str, float], failure: str = ""
+        self,
+        batches: list[str],
+        result: TrainingResult,
+        seconds: dict[str, float],
+        failure: str = "",
+        problems: Sequence[str] = (),
     ) -> dict[str, Any]:
         row = {
             "kind": "round",
@@ -266,6 +272,7 @@ class Rounds:
             "version": self.status.current.version,
             "batches": batches,
             **({"failed": failure} if failure else {}),
+            **({"problems": list(problems)} if problems else {}),
             "time": time.time(),
         }
         project.append_jsonl(self._directories.metrics_path, [row])

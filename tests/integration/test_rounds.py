@@ -16,7 +16,7 @@ from odkeras.data.intake import take_batches
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import RequestError, SetupError, TrainingError
 from odkeras.export.publish import EXPORT_INFO_PATH, read_export_info
-from odkeras.inbox import list_batches
+from odkeras.inbox import list_batches, put_batch
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.weights import named_variables, snapshot
 from odkeras.project import list_versions, read_jsonl
@@ -26,7 +26,7 @@ from odkeras.training.lock import lock_model_dir
 from odkeras.training.rounds import LEAST_STEPS, RoundOptions, Rounds, open_rounds, steps_of_round
 from odkeras.training.store import CheckpointStore
 from odkeras.training.trainer import Trainer, image_bucket
-from tests.fixtures_training import LABEL_MAP, TinyProject
+from tests.fixtures_training import LABEL_MAP, TinyProject, answer
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
 
@@ -243,6 +243,17 @@ class TestARound:
             "the last 1 batches held nothing to train on: 2 answers were rejected or ignored, 0 could not be used "
             "(see rejected.jsonl)"
         )
+
+    def test_boxes_that_are_left_out_are_told_of(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        """They were in the trainer's log alone, where no annotator looks."""
+        whole = answer(shapes[0])
+        whole["spans"].append({"label": "zebra", "points": [[1, 1], [1, 9], [9, 9], [9, 1]]})
+        put_batch(project.directories.inbox_dir, [whole])
+        rounds = begin(project)
+        assert rounds.run_pending()
+        (row,) = project.metrics()
+        (problem,) = row["problems"]
+        assert "label 'zebra' is not in the label map" in problem
 
     def test_a_rejected_image_leaves_the_training_set(self, project: TinyProject, shapes: list[Annotation]) -> None:
         rounds = begin(project)

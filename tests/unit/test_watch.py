@@ -101,6 +101,13 @@ ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.1234
             {**ROUND, "steps": 0, "loss": None, "train_s": 0.0, "version": None},
             ["round 2: trained 0 steps on 8 images"],
         ),
+        (
+            {**ROUND, "version": None, "problems": ["a.png: span 1: 'car' has no area inside the image"]},
+            [
+                "! a box is left out of training: a.png: span 1: 'car' has no area inside the image",
+                "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
+            ],
+        ),
         ({**ROUND, "failed": "the loss is not finite"}, ["! round 2 failed: the loss is not finite"]),
         (
             {
@@ -143,7 +150,9 @@ def test_details_are_for_who_wants_to_know_more() -> None:
 
 def test_what_a_line_of_rejected_says() -> None:
     item = news_of_rejected({"batch": "1.jsonl", "number": 1, "reason": "a.png: label 'cat' is not in the label map"})
-    assert told([item]) == ["! an answer cannot be trained on: a.png: label 'cat' is not in the label map"]
+    assert told([item]) == [
+        "! an answer cannot be trained on, and is kept in rejected.jsonl: a.png: label 'cat' is not in the label map"
+    ]
 
 
 class TestWatch:
@@ -175,7 +184,7 @@ class TestWatch:
         assert said == [
             "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
             "version 17 published",
-            "! an answer cannot be trained on: no label",
+            "! an answer cannot be trained on, and is kept in rejected.jsonl: no label",
         ]
         assert "odkeras-watch" not in [thread.name for thread in threading.enumerate()]
 
@@ -205,14 +214,14 @@ class TestWatch:
                 file.write(line[10:])
             watch.look_once()
             watch.look_once()
-            assert said == ["! an answer cannot be trained on: no label"]
+            assert said == ["! an answer cannot be trained on, and is kept in rejected.jsonl: no label"]
 
     def test_a_file_that_is_replaced_is_told_of_from_its_start(self, project: Project, said: list[str]) -> None:
         append_jsonl(project.rejected_path, [{"reason": "old"}] * 5)
         with self.watch(project, said, poll_s=60) as watch:
             write_atomically(project.rejected_path, '{"reason": "new"}\n')
             watch.look_once()
-        assert said == ["! an answer cannot be trained on: new"]
+        assert said == ["! an answer cannot be trained on, and is kept in rejected.jsonl: new"]
 
     def test_another_version_is_told_of_at_once(self, project: Project, said: list[str]) -> None:
         looks = iter([Look(version=version) for version in (None, 3, 3, None, 4)])
