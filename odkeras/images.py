@@ -121,9 +121,10 @@ def is_image_file(path: Path | str, image_id: str) -> bool:
 
 
 def local_path(name: str) -> Path:
-    """The path that a name or a `file:` URL stands for."""
-    if not name.lower().startswith("file:"):
-        return Path(name)
+    """The path that a name or a `file:` URL stands for, percent-encoded or not."""
+    literal = Path(name.removeprefix("file://"))
+    if not name.lower().startswith("file:") or os.path.exists(literal):  # noqa: PTH110 (raises for a long name)
+        return literal
     return Path(urllib.request.url2pathname(urllib.parse.urlsplit(name).path))
 
 

@@ -113,7 +113,7 @@ def _next_stamp_ns(inbox_dir: Path) -> int:
         given = [path.name.split("-")[0] for path in list_batches(inbox_dir)]
         with suppress(OSError):
             given.append(last_path.read_text(encoding="ascii", errors="replace"))
-        stamps = [int(stamp) for stamp in given if len(stamp) == 20 and stamp.isdecimal()]
+        stamps = [int(stamp) for stamp in given if len(stamp) == 20 and stamp.isdecimal() and int(stamp) < 2**63]
         _last_stamp_ns = max([time.time_ns(), _last_stamp_ns + 1, *(stamp + 1 for stamp in stamps)])
         partial = last_path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}{_LAST_STAMP}")
         with suppress(OSError):  # it helps only where a clock is wrong

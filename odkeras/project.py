@@ -140,8 +140,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     sync_to_disk(path.parent)
 
 
-def append_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows in one durable write. What a crash tore off at the end before stays a line of its own.
+def append_jsonl(path: Path | str, rows: Iterable[dict[str, Any]], *, durable: bool = True) -> None:
+    """Append rows in one write. What a crash tore off at the end before stays a line of its own.
+
+    Args:
+        durable: on disk when this returns.
 
     Raises:
         OSError: the disk is full, no permission.
@@ -156,7 +159,8 @@ def append_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from odkeras.data import records
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import AnswerError, ImageError
 from odkeras.image_store import ImageStore
-from odkeras.images import DEFAULT_MAX_PIXELS, read_image
+from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri, encode_image, read_image
 from odkeras.labels import LabelMap
 from odkeras.project import Project
 from odkeras.tasks import Annotation, read_answer
@@ -124,9 +124,11 @@ class _Answers:
     def read_some(self, paths: Sequence[Path]) -> list[Path]:
         """Reads batches until their images are `MOST_BYTES`; returns those that were read."""
         done: list[Path] = []
+        taken = 0
         for path in paths:
-            if done and sum(len(each.image.data) for each in self.annotations.values()) > MOST_BYTES:
+            if done and taken + sum(len(each.image.data) for each in self.annotations.values()) > MOST_BYTES:
                 break
+            taken += path.stat().st_size
             self.read(path)
             done.append(path)
         return done
@@ -144,11 +146,17 @@ class _Answers:
 
     def _with_kept_image(self, answer: dict[str, Any] | None, inbox_dir: Path) -> dict[str, Any] | None:
         """The answer, its image in a place where it stays until somebody mends the answer."""
-        if answer is None or inbox.STORED_IMAGE not in answer:
+        if answer is None:
             return answer
         whole = inbox.with_stored_image(answer, inbox_dir)
         try:
-            return {**whole, "image": str(self._kept_images.put(read_image(whole["image"], max_pixels=0)))}
+            if str(whole["image"]).startswith("data:"):
+                image = encode_image(bytes_from_data_uri(whole["image"]), source="answer", max_pixels=0)
+            elif inbox.STORED_IMAGE in answer:
+                image = read_image(whole["image"], max_pixels=0)
+            else:
+                return answer
+            return {**whole, "image": str(self._kept_images.put(image))}
         except (ImageError, OSError, KeyError):
             return answer
 

@@ -113,7 +113,7 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
     source = resolve_source(source)
     if not isinstance(source, (str, Path)):
         number = len(source) if isinstance(source, Sized) else None
-        return (_item(each) for each in source), number
+        return (item for each in source if (item := _item(each, on_skip)) is not None), number
     if str(source) == STDIN:
         return _records(stdin or _standard_input(), "stdin", None, on_skip), None
     return _lines_of(Path(source), on_skip), None
@@ -142,10 +142,13 @@ def load_task(
     return _task_of_record(item.record, image, path), image
 
 
-def _item(each: Path | Task) -> Item:
+def _item(each: Any, on_skip: OnSkip) -> Item | None:
     if isinstance(each, Mapping):
         return Item(_name_of(each), record=each)
-    return Item(str(each), Path(each))
+    if isinstance(each, (str, Path)):
+        return Item(str(each), Path(each))
+    on_skip(repr(each)[:80], f"must be a path or a task; got {type(each).__name__}")
+    return None
 
 
 def _image_files(path: Path) -> list[Path]:

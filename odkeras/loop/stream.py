@@ -102,6 +102,7 @@ class TaskStream:
             return None
         try:
             task, image = load_task(item, fetch=self._fetch, max_pixels=self._max_pixels)
+            prepared = self._prepare(task)
         except ImageError as error:
             self._skip(error.source or item.name, error.reason)
             return None
@@ -112,7 +113,6 @@ class TaskStream:
             self._ids.note(fingerprint, image.image_id)
         if self._is_excluded(image.image_id):
             return None
-        prepared = self._prepare(task)
         if prepared is None:
             self.excluded += 1
         elif self._store is not None:

@@ -107,7 +107,7 @@ class TestImagesBesideTheInbox:
         self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Days of answers, taken into memory at once, ended the trainer again and again."""
-        monkeypatch.setattr(intake, "MOST_BYTES", len(shapes[0].image.data) + 1)
+        monkeypatch.setattr(intake, "MOST_BYTES", 1.5 * len(shapes[0].image.data))
         paths = [self.put(data, each) for each in shapes[:4]]
         for path in paths:
             os.utime(path, (0, 0))  # and nothing of what still waits is deleted
@@ -262,10 +262,11 @@ class TestUnusableAnswers:
         found = data.take()
         assert (found.accepted, found.unusable) == (1, 2)
         rows = read_jsonl(data.directories.rejected_path)
-        assert [(row["batch"], row["number"], row["answer"]) for row in rows] == [
-            (batch, 2, broken),
-            (batch, 3, unknown),
-        ]
+        assert [(row["batch"], row["number"]) for row in rows] == [(batch, 2), (batch, 3)]
+        assert rows[0]["answer"] == broken
+        kept = rows[1]["answer"]  # its image is a file, so that this one stays small
+        assert {**kept, "image": unknown["image"]} == unknown
+        assert Path(kept["image"]).read_bytes() == shapes[2].image.data
         assert rows[1]["reason"].endswith("answer must be 'accept', 'reject' or 'ignore'; got 'perhaps'")
         assert shapes[1].file in rows[0]["reason"]
         assert list(data.counting()) == [shapes[0].image_id]

@@ -23,7 +23,9 @@ from odkeras.images import (
     bytes_from_data_uri,
     decode_rgb,
     encode_image,
+    is_image_file,
     list_image_files,
+    local_path,
     read_image,
     recall_image,
 )
@@ -625,3 +627,20 @@ def test_listing_below_a_hidden_directory_that_was_asked_for(tmp_path: Path) -> 
 def test_listing_what_is_no_directory(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="missing: not a directory"):
         list_image_files(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("name", ["a b.png", "b#1.png", "e?x.png", "c%20d.png"])
+def test_a_file_url_may_be_encoded_or_not(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert local_path(f"file://{tmp_path}/{name}") == tmp_path / name
+    assert local_path((tmp_path / name).as_uri()) == tmp_path / name
+    assert local_path(str(tmp_path / name)) == tmp_path / name
+
+
+def test_which_image_a_file_holds(tmp_path: Path) -> None:
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    for name in ("a.png", "a.bmp"):  # bytes that are kept, and bytes that are encoded anew
+        Image.fromarray(pixels).save(tmp_path / name)
+        assert is_image_file(tmp_path / name, read_image(tmp_path / name).image_id)
+        assert not is_image_file(tmp_path / name, "0" * 32)
+    assert not is_image_file(tmp_path / "none.png", "0" * 32)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from odkeras.hosts.prodigy.recovery import AnsweredLedger, recover_answers
+from odkeras.hosts.prodigy.recovery import AnsweredLedger, find_missing, hand_on, hashes_of
 
 Task = dict[str, Any]
 
@@ -30,43 +31,78 @@ class FakeDatabase:
 
 
 def example(number: int, answer: str = "accept", **more: Any) -> Task:
-    return {"image": "data:,", "_input_hash": number, "answer": answer, **more}
+    return {"image": "data:,", "spans": [], "_input_hash": number, "answer": answer, **more}
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> AnsweredLedger:
-    return AnsweredLedger(tmp_path / "answered.jsonl")
+    return AnsweredLedger(tmp_path / "answered.jsonl", "cars")
 
 
-def test_what_is_not_known_is_handed_on_once(ledger: AnsweredLedger, tmp_path: Path) -> None:
-    database = FakeDatabase([example(number) for number in range(25)])
-    ledger.add([example(3), example(4)])
-    written: list[list[Task]] = []
-    assert recover_answers(database, "cars", ledger, lambda some: written.append(list(some))) == 23
+def recover(database: FakeDatabase, ledger: AnsweredLedger, write: Any, **options: Any) -> int:
+    return hand_on(find_missing(database, "cars", ledger), ledger, write, alone=threading.Lock(), **options)
+
+
+def test_what_is_not_known_is_handed_on_once_in_the_order_it_came(ledger: AnsweredLedger, tmp_path: Path) -> None:
+    database = FakeDatabase([example(number) for number in range(25, 0, -1)])
+    ledger.add([3, 4])
+    written: list[list[int]] = []
+    assert recover(database, ledger, lambda some: written.append(hashes_of(some))) == 23
     assert [len(some) for some in written] == [10, 10, 3]
-    assert {each["_input_hash"] for some in written for each in some} == set(range(25)) - {3, 4}
-    again = AnsweredLedger(tmp_path / "answered.jsonl")  # the next start
-    assert recover_answers(database, "cars", again, lambda some: pytest.fail("again")) == 0
+    assert [value for some in written for value in some] == [25 - at for at in range(25) if 25 - at not in (3, 4)]
+    again = AnsweredLedger(tmp_path / "answered.jsonl", "cars")  # the next start
+    assert find_missing(database, "cars", again) == []
     assert database.read == 1  # hashes alone the second time
 
 
 def test_the_latest_answer_about_an_image_counts(ledger: AnsweredLedger) -> None:
-    database = FakeDatabase([example(1), example(1, "reject")])
-    written: list[Task] = []
-    recover_answers(database, "cars", ledger, written.extend)
-    assert [each["answer"] for each in written] == ["reject"]
+    database = FakeDatabase([example(1), example(2), example(1, "reject")])
+    found = find_missing(database, "cars", ledger)
+    assert [(each["_input_hash"], each["answer"]) for each in found] == [(2, "accept"), (1, "reject")]
 
 
-def test_what_is_no_answer_about_an_image_is_left(ledger: AnsweredLedger) -> None:
-    rows = [{"text": "a car", "_input_hash": 1, "answer": "accept"}, example(2, "maybe"), example(3)]
-    written: list[Task] = []
-    assert recover_answers(FakeDatabase(rows), "cars", ledger, written.extend) == 1
-    assert [each["_input_hash"] for each in written] == [3]
-    assert ledger.missing([1, 2, 3]) == set()  # and not looked at again
+def test_an_answer_that_came_meanwhile_is_newer(ledger: AnsweredLedger) -> None:
+    """A correction, made while the earlier answers were handed on, was overruled by them."""
+    written: list[int] = []
+
+    def write(some: list[Task]) -> None:
+        written.extend(hashes_of(some))
+        ledger.add([15, 16])  # corrected now
+
+    assert recover(FakeDatabase([example(number) for number in range(20)]), ledger, write) == 18
+    assert written == [number for number in range(20) if number not in (15, 16)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "a car", "spans": [], "answer": "accept"},
+        {"image": "data:,", "spans": [], "answer": "maybe"},
+        # a choice about an image: without boxes, but not an image without objects
+        {"image": "data:,", "answer": "accept", "accept": ["sharp"], "_view_id": "choice"},
+    ],
+)
+def test_what_is_no_answer_about_boxes_is_left(ledger: AnsweredLedger, row: Task) -> None:
+    drawn = {"image": "data:,", "answer": "accept", "_view_id": "image_manual", "_input_hash": 3}  # nothing was there
+    database = FakeDatabase([{**row, "_input_hash": 1}, drawn])
+    assert hashes_of(find_missing(database, "cars", ledger)) == [3]
+    assert ledger.missing([1, 3]) == {3}  # and the other one is not looked at again
 
 
 def test_no_such_dataset_yet(ledger: AnsweredLedger) -> None:
-    assert recover_answers(FakeDatabase([example(1)]), "bikes", ledger, lambda some: pytest.fail("none")) == 0
+    assert find_missing(FakeDatabase([example(1)]), "bikes", ledger) == []
+
+
+def test_another_dataset_of_the_same_data_directory(ledger: AnsweredLedger, tmp_path: Path) -> None:
+    ledger.add([1, 2])
+    assert AnsweredLedger(tmp_path / "answered.jsonl", "bikes").missing([1, 2]) == {1, 2}
+
+
+def test_one_that_is_stopped_goes_on_where_it_was(ledger: AnsweredLedger) -> None:
+    stops = iter([False, True])
+    database = FakeDatabase([example(number) for number in range(25)])
+    assert recover(database, ledger, lambda some: None, stop=lambda: next(stops)) == 10
+    assert ledger.missing(range(25)) == set(range(10, 25))
 
 
 def test_what_cannot_be_stored_is_handed_on_next_time(ledger: AnsweredLedger) -> None:
@@ -74,28 +110,20 @@ def test_what_cannot_be_stored_is_handed_on_next_time(ledger: AnsweredLedger) ->
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        recover_answers(FakeDatabase([example(1)]), "cars", ledger, full)
+        recover(FakeDatabase([example(1)]), ledger, full)
     assert ledger.missing([1]) == {1}
-
-
-def test_one_that_is_stopped_goes_on_next_time(ledger: AnsweredLedger) -> None:
-    database = FakeDatabase([example(number) for number in range(25)])
-    stops = iter([False, True])
-    assert recover_answers(database, "cars", ledger, lambda some: None, stop=lambda: next(stops)) == 10
-    assert len(ledger.missing(range(25))) == 25  # those ten once more: that does no harm
 
 
 def test_a_ledger_survives_what_it_should_not_hold(tmp_path: Path) -> None:
     path = tmp_path / "answered.jsonl"
-    path.write_text(json.dumps({"input_hash": -7}) + '\n{"input_hash": "x"}\nnonsense\n{"inp')
-    ledger = AnsweredLedger(path)
+    path.write_text(json.dumps({"dataset": "cars", "input_hash": -7}) + '\n{"dataset": "cars"}\nnonsense\n{"inp')
+    ledger = AnsweredLedger(path, "cars")
     assert ledger.missing([-7, 8]) == {8}
-    ledger.add([{"_input_hash": 8}, {"_input_hash": None}, {}, "no answer"])  # type: ignore[list-item]
-    ledger.add([{"_input_hash": 8}])
-    assert ledger.missing([-7, 8]) == set()
+    ledger.add([8, None, "x"])
+    assert AnsweredLedger(path, "cars").missing([-7, 8]) == set()  # the torn line has not swallowed it
 
 
 def test_a_ledger_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
-    ledger = AnsweredLedger(tmp_path / "nowhere" / "answered.jsonl")
-    ledger.add([{"_input_hash": 8}])
+    ledger = AnsweredLedger(tmp_path / "nowhere" / "answered.jsonl", "cars")
+    ledger.add([8])
     assert ledger.missing([8, 9]) == {9}

@@ -371,3 +371,11 @@ class TestFingerprint:
     def test_of_nothing(self, record: dict[str, Any]) -> None:
         assert Item("tasks.jsonl:1", record=record).fingerprint is None
         assert Item("none.png", Path("/none/none.png")).fingerprint is None
+
+
+def test_what_is_neither_a_path_nor_a_task_is_skipped() -> None:
+    """One such element ended the stream."""
+    skipped: dict[str, str] = {}
+    items, _ = open_source([None, 7, "a.png"], on_skip=skipped.__setitem__)  # type: ignore[list-item]
+    assert [item.name for item in items] == ["a.png"]
+    assert skipped["7"] == "must be a path or a task; got int"

@@ -11,7 +11,7 @@ from typing import Any
 from odkeras.errors import ImageError
 from odkeras.hosts.prodigy.api import ProdigyApi
 from odkeras.hosts.prodigy.host import Components, Host
-from odkeras.hosts.prodigy.recovery import AnsweredLedger, recover_answers
+from odkeras.hosts.prodigy.recovery import AnsweredLedger, find_missing, hand_on, hashes_of
 from odkeras.hosts.prodigy.source import Progress
 from odkeras.image_store import ImageStore
 from odkeras.images import bytes_from_data_uri, encode_image, is_image_file, recall_image
@@ -61,15 +61,24 @@ class TrainingHost(Host):
         self._sync = sync
         self._remove_base64 = remove_base64
         self._kept_images = ImageStore(options.project.kept_images_dir)
-        self._ledger = AnsweredLedger(options.project.answered_path)
+        self._ledger = AnsweredLedger(options.project.answered_path, dataset)
+        self._handing_on = threading.Lock()
         self._progress = Progress()
         self._closing = threading.Event()
         self._loop: Loop | None = None
 
     def on_load(self, ctrl: Any) -> None:
-        """Prodigy starts: start everything; answers that got lost on the way follow in the background."""
+        """Prodigy starts: start everything; answers that got lost on the way are looked for now, while nobody needs the
+        database, and follow in the background."""
         super().on_load(ctrl)
-        threading.Thread(target=self._recover, args=(ctrl,), name="odkeras-recovery", daemon=True).start()
+        try:
+            lost = find_missing(ctrl.db, self._dataset, self._ledger)
+        except Exception as error:  # no database, or one of another kind
+            self.log(f"cannot compare {self._dataset} with the data directory: {type(error).__name__}: {error}")
+            return
+        if lost:
+            self.log(f"{len(lost)} answers of {self._dataset} had not reached the trainer, and do now")
+            threading.Thread(target=self._hand_on, args=(lost,), name="odkeras-recovery", daemon=True).start()
 
     def components(self) -> Components:
         """What the recipe returns."""
@@ -153,21 +162,19 @@ class TrainingHost(Host):
             on_skip=self._skipped,
         )
 
-    def _recover(self, ctrl: Any) -> None:
-        """Never raises: whatever kind of database it is."""
+    def _hand_on(self, lost: Sequence[Task]) -> None:
         try:
             assert self._loop is not None
-            stop = self._closing.is_set
-            count = recover_answers(ctrl.db, self._dataset, self._ledger, self._loop.submit, stop=stop)
-            if count:
-                self.log(f"{count} answers of {self._dataset} had not reached the trainer, and do now")
+            hand_on(lost, self._ledger, self._loop.submit, alone=self._handing_on, stop=self._closing.is_set)
         except Exception as error:
-            self.log(f"cannot compare {self._dataset} with the data directory: {type(error).__name__}: {error}")
+            self.warn(f"earlier answers of {self._dataset} cannot be stored, the next start tries again: {error}")
 
     def _store(self, loop: Loop, answers: Sequence[Task]) -> Path | None:
-        path = loop.store(answers)
+        with self._handing_on:
+            path = loop.store(answers)
+            if path is not None:
+                self._ledger.add(hashes_of(answers))
         if path is not None:
-            self._ledger.add(answers)
             decisions = [str(answer.get("answer")) for answer in answers if isinstance(answer, dict)]
             counts = ", ".join(f"{decisions.count(each)} {each}" for each in sorted(set(decisions)))
             self.log(f"{len(answers)} answers stored ({counts})", path.name)
@@ -191,7 +198,8 @@ class TrainingHost(Host):
         except (OSError, ImageError) as error:  # rather a large database than a lost image
             self.warn(f"{path or example.get('image_id')}: the image stays in the database: {error}")
             return example
-        return {**example, "image": str(kept), "path": str(kept)}
+        origin = path if isinstance(path, str) and "://" in path else str(kept)
+        return {**example, "image": str(kept), "path": origin}
 
     def _keep(self, example: Task, data: bytes) -> Path:
         source = str(example.get("path") or example.get("image_id") or "image")
