@@ -51,6 +51,10 @@ class InboxError(OdkerasError):
     """Answers could not be stored durably (disk full, no permission)."""
 
 
+class DatabaseError(OdkerasError):
+    """The database of answers cannot be read or written (disk full, no permission, not a database)."""
+
+
 class RecordError(OdkerasError):
     """A CSV, JSONL or TFRecord file cannot be read or written."""
 

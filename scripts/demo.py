@@ -1,25 +1,33 @@
-"""The whole loop in a few minutes, on pictures of shapes that are drawn on the spot: `python scripts/demo.py DIR`.
+"""The whole loop on pictures of shapes that are drawn on the spot: `python scripts/demo.py DIR`.
 
-Makes a data set and a project in DIR, then plays an annotator who knows all boxes: the model suggests, is corrected,
-is trained, suggests better. What is left: a learning curve in DIR/report, checkpoints in DIR/model, exported models in
-DIR/export.
+Makes a data set and a project in DIR and opens the page in which you label: the model suggests, is corrected, is
+trained, suggests better. With --simulate known boxes play the annotator, and a learning curve is drawn.
 Started again with the same DIR it goes on; --fresh begins anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 from odkeras.errors import OdkerasError
+from odkeras.hosts.prodigy import TrainmodelArguments
 from odkeras.hosts.simulate import simulate
+from odkeras.hosts.web.server import PageOptions, run_annotate
+from odkeras.hosts.web.web_host import WebOptions
 from odkeras.init_project import init_project
-from odkeras.shapes import CLASSES, generate_shapes
+from odkeras.project import write_atomically
+from odkeras.shapes import CLASSES, ShapesDataset, generate_shapes
 
 MADE_HERE = ("shapes", "data", "model", "export", "report", "pipeline.config", "label_map.pbtxt")
+MADE_BY_THE_PAGE = ("annotations.db", "annotations.db-wal", "annotations.db-shm")
+DATASET = "shapes"
 
 
 def main() -> int:
@@ -39,9 +47,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, epilog=more)
     parser.add_argument("directory", metavar="DIR", type=Path, help="made if it is not there")
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left in DIR")
-    parser.add_argument("--annotations", type=int, default=60, help="pictures to annotate (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=10, help="pictures per round (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=120, help="training steps per round (default: %(default)s)")
+    page = parser.add_argument_group("the page")
+    page.add_argument("--web-port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    page.add_argument("--no-open", action="store_true", help="do not open a browser")
+    played = parser.add_argument_group("the simulated annotator")
+    played.add_argument("--simulate", action="store_true", help="known boxes play the annotator")
+    played.add_argument("--annotations", type=int, default=60, help="pictures to annotate (default: %(default)s)")
+    played.add_argument("--batch-size", type=int, default=10, help="pictures per round (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -50,7 +63,6 @@ def run_demo(args: argparse.Namespace) -> None:
     Raises:
         OdkerasError: whatever an odkeras command raises.
     """
-    started = time.monotonic()
     directory: Path = args.directory.absolute()
     config = directory / "pipeline.config"
     if args.fresh:
@@ -59,6 +71,55 @@ def run_demo(args: argparse.Namespace) -> None:
     dataset = generate_shapes(directory / "shapes")
     if not config.exists():
         init_project(directory, CLASSES, template="shapes_96")
+    if args.simulate:
+        play(args, directory, config, dataset)
+    else:
+        open_page(args, directory, config, dataset)
+
+
+def open_page(args: argparse.Namespace, directory: Path, config: Path, dataset: ShapesDataset) -> None:
+    write_evaluation_record(directory, dataset)
+    source = directory / "shapes" / "train.jsonl"
+    write_source(source, dataset.train_csv)
+    print(
+        "\nIn the page: press 1, 2 or 3 for circle, triangle or square, drag a box around each shape, press a to\n"
+        f"accept. After five pictures the first training starts ({args.steps} steps, well under a minute); from then\n"
+        "on the model suggests boxes, and is better after every five. Press h in the page for all keys.\n"
+    )
+    arguments = TrainmodelArguments(
+        dataset=DATASET,
+        source=str(source),
+        config_path=str(config),
+        steps_per_epoch=args.steps,
+        run_eval=True,
+    )
+    page = PageOptions(port=args.web_port, open_browser=not args.no_open)
+    run_annotate(arguments, WebOptions(db=directory / "annotations.db"), page)
+
+
+def write_evaluation_record(directory: Path, dataset: ShapesDataset) -> None:
+    """In a process of its own: it needs TensorFlow, which the page's process does without."""
+    record = directory / "data" / "test_eval.record"
+    if record.exists():
+        return
+    record.parent.mkdir(parents=True, exist_ok=True)
+    print("writing the pictures that the model is measured on, once")
+    command = [sys.executable, "-m", "odkeras", "records", "from-csv", str(dataset.test_csv), str(record)]
+    label_map = directory / "label_map.pbtxt"
+    done = subprocess.run([*command, "--label-map", str(label_map), "--images", str(dataset.images_dir)], check=False)
+    if done.returncode:
+        raise OdkerasError(f"{' '.join(command)} ended with status {done.returncode}")
+
+
+def write_source(path: Path, truth_csv: Path) -> None:
+    """The pictures to label, a JSON object per line, without their known boxes."""
+    with truth_csv.open(newline="", encoding="utf-8") as file:
+        names = dict.fromkeys(row["path"] for row in csv.DictReader(file))
+    write_atomically(path, "".join(json.dumps({"path": f"images/{name}"}) + "\n" for name in names))
+
+
+def play(args: argparse.Namespace, directory: Path, config: Path, dataset: ShapesDataset) -> None:
+    started = time.monotonic()
     print("playing the annotator; Ctrl-C stops, the same command goes on")
     result = simulate(
         dataset.train_csv,
@@ -82,7 +143,7 @@ def remove_earlier_demo(directory: Path) -> None:
     """Only in a directory that holds a demo, and there only what a demo makes."""
     if not (directory / "shapes" / "train.csv").exists():
         return
-    for name in MADE_HERE:
+    for name in (*MADE_HERE, *MADE_BY_THE_PAGE):
         path = directory / name
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""`odkeras simulate`: hosts of the loop."""
+"""`odkeras annotate` and `odkeras simulate`: hosts of the loop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,128 @@ from odkeras.cli import options
 
 
 def add_commands(app: typer.Typer) -> None:
+    app.command("annotate", epilog="Example: odkeras annotate raccoons images/ raccoons/pipeline.config -spe 100")(
+        annotate
+    )
     app.command(
         "simulate", epilog="Example: odkeras simulate train.csv p/pipeline.config --images images/ --annotations 40"
     )(simulate)
+
+
+def annotate(
+    dataset: Annotated[str, typer.Argument(help="Dataset that the answers are stored in.")],
+    source: Annotated[
+        str, typer.Argument(help="Directory of images, image, JSONL file, dataset:NAME, or - for JSONL on stdin.")
+    ],
+    config: options.Config,
+    ip: Annotated[
+        str | None, typer.Argument(help="Address of a running TensorFlow Serving; else a model server is started.")
+    ] = None,
+    port: Annotated[int, typer.Argument(help="Its REST port; 8501 if only IP is given.", show_default=False)] = 0,
+    model_name: Annotated[str | None, typer.Argument(help="Its model's name; odkeras if not given.")] = None,
+    host: Annotated[str, typer.Option(help="Address of the page; any but this machine's own needs a token.")] = (
+        "127.0.0.1"
+    ),
+    web_port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 8080,
+    db: options.Database = Path("annotations.db"),
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
+    overlap: Annotated[
+        bool, typer.Option("--overlap", help="Ask every annotator (?session=NAME) about every image.")
+    ] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="ODKERAS_TOKEN", help="Token of a page for other machines; made up if not given."),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name, besides this machine's own, that the page is opened by.")
+    ] = None,
+    label_map_path: options.LabelMapPath = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", "-l", help="Comma-separated labels to choose from, or a file of them; default: all."),
+    ] = None,
+    model_dir: options.ModelDir = None,
+    export_dir: options.ExportDir = None,
+    data_dir: options.DataDir = None,
+    steps_per_epoch: Annotated[
+        int,
+        typer.Option(
+            "--steps-per-epoch", "-spe", help="Training steps per round; -1: once over all answers, at least 100."
+        ),
+    ] = -1,
+    threshold: Annotated[float, typer.Option("--threshold", "-t", help="Lowest score of a suggestion, 0 to 1.")] = 0.5,
+    temp_files_num: options.TempFilesNum = 5,
+    max_checkpoints_num: options.MaxCheckpointsNum = 5,
+    run_eval: options.RunEval = False,
+    eval_steps: Annotated[int, typer.Option("--eval-steps", "-es", help="Images to evaluate on.")] = 50,
+    use_display_name: Annotated[
+        bool, typer.Option("--use-display-name", "-D", help="Show the label map's display names.")
+    ] = False,
+    tf_logging_level: options.TfLoggingLevel = 40,
+    exclude: Annotated[
+        str | None, typer.Option("--exclude", "-e", help="Comma-separated datasets whose images are left out.")
+    ] = None,
+    replay: options.Replay = "on",
+    sync: Annotated[
+        bool, typer.Option("--sync", "-S", help="Wait after each batch until the model trained on it is served.")
+    ] = False,
+    external_trainer: Annotated[
+        bool,
+        typer.Option("--external-trainer", "-xt", help="`odkeras trainer` runs elsewhere on these directories."),
+    ] = False,
+    predict_batch_size: Annotated[
+        int, typer.Option("--predict-batch-size", "-pbs", help="Images per prediction request.")
+    ] = 5,
+) -> None:
+    """Label images in a browser while a model learns from the answers and suggests the next boxes.
+
+    Starts the page, the trainer and the model server. Ctrl-C stops all; the same command goes on from there.
+    The answers are in the database (--db); `odkeras db out DATASET` writes them.
+    """
+    from odkeras.hosts.prodigy import TrainmodelArguments, split_commas, split_list
+    from odkeras.hosts.web.server import PageOptions, run_annotate
+    from odkeras.hosts.web.web_host import WebOptions
+    from odkeras.logs import configure_logging
+
+    configure_logging(verbose=False)
+    arguments = TrainmodelArguments(
+        dataset=dataset,
+        source=source,
+        config_path=str(config),
+        ip=ip,
+        port=port,
+        model_name=model_name,
+        label_map_path=label_map_path,
+        label=split_list(label),
+        model_dir=_text(model_dir),
+        export_dir=_text(export_dir),
+        data_dir=_text(data_dir),
+        steps_per_epoch=steps_per_epoch,
+        threshold=threshold,
+        temp_files_num=temp_files_num,
+        max_checkpoints_num=max_checkpoints_num,
+        run_eval=run_eval,
+        eval_steps=eval_steps,
+        use_display_name=use_display_name,
+        tf_logging_level=tf_logging_level,
+        exclude=split_commas(exclude),
+        replay=replay,
+        sync=sync,
+        external_trainer=external_trainer,
+        predict_batch_size=predict_batch_size,
+    )
+    page = PageOptions(
+        host=host,
+        port=web_port,
+        token=token,
+        allowed_hosts=tuple(allowed_host or ()),
+        open_browser=not no_open,
+    )
+    run_annotate(arguments, WebOptions(db=db, overlap=overlap), page)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def simulate(

@@ -38,6 +38,7 @@ EvalSteps = Annotated[
 Strategy = Annotated[
     str, typer.Option(help="How to distribute training: none, mirrored (all GPUs of this machine), multi-worker.")
 ]
+Database = Annotated[Path, typer.Option("--db", envvar="ODKERAS_DB", help="The database of answers.")]
 TfLoggingLevel = Annotated[
     int, typer.Option("--tf-logging-level", "-tl", help="10 debug, 20 info, 30 warning, 40 error, 50 fatal.")
 ]

@@ -70,6 +70,7 @@ class Loop:
             None.
         warn: told what does not work; `say` when None.
         watch: told, from another thread, of each step that the trainer and the server take; nobody when None.
+        on_look: with `watch`, told what there is to see, a few times a second.
         on_suggested: told of every task with its suggestions, and the seconds that its prediction took.
 
     Raises:
@@ -83,6 +84,7 @@ class Loop:
         say: Say | None = None,
         warn: Say | None = None,
         watch: Callable[[News], None] | None = None,
+        on_look: Callable[[Look], None] | None = None,
         on_suggested: Callable[[Task, float], None] | None = None,
     ) -> None:
         self.options = options
@@ -90,6 +92,7 @@ class Loop:
         self._say = _unfailing(say or _log.info)
         self._warn = _unfailing(warn or say or _log.warning)
         self._tell = _unfailing(watch) if watch is not None else None
+        self._on_look = _unfailing(on_look) if on_look is not None else None
         self._on_suggested = on_suggested
         self._stack = ExitStack()
         self._image_ids = ImageIds(self.project.image_ids_path)
@@ -111,7 +114,7 @@ class Loop:
             self._web = stack.enter_context(WebImages())
             self._supervisor = stack.enter_context(Supervisor(children, say=self._say, warn=self._warn))
             if self._tell is not None:
-                stack.enter_context(Watch(self.look, self.project, self._tell))
+                stack.enter_context(Watch(self.look, self.project, self._tell, on_look=self._on_look))
             self._stack = stack.pop_all()
         return self
 
@@ -185,6 +188,11 @@ class Loop:
             InboxError: they could not be stored; they are kept, and tried again with the next ones.
         """
         return self._answers.write(answers)
+
+    @property
+    def unsaved(self) -> int:
+        """Answers that could not be stored for the trainer yet."""
+        return self._answers.waiting
 
     def latest_loss(self) -> float | None:
         """The training loss that the trainer reported last."""

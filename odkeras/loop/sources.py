@@ -40,6 +40,7 @@ OnSkip = Callable[[str, str], None]
 Fetch = Callable[[str], bytes]
 
 STDIN = "-"
+_COUNTED_BYTES = 256 * 2**20
 _JSONL = frozenset({".jsonl", ".ndjson"})
 _KINDS = "JPEG, PNG, WebP, BMP, GIF, TIFF"
 _NOT_CARRIED = frozenset(
@@ -116,7 +117,7 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
         return (item for each in source if (item := _item(each, on_skip)) is not None), number
     if str(source) == STDIN:
         return _records(stdin or _standard_input(), "stdin", None, on_skip), None
-    return _lines_of(Path(source), on_skip), None
+    return _lines_of(Path(source), on_skip), _number_of_lines(Path(source))
 
 
 def load_task(
@@ -177,6 +178,14 @@ def _lines_of(path: Path, on_skip: OnSkip) -> Iterator[Item]:
     except OSError as error:
         raise ConfigError(f"source {path}: cannot be read: {error.strerror}") from error
     return _records(_text_lines(path), str(path), path.parent, on_skip)
+
+
+def _number_of_lines(path: Path) -> int | None:
+    """None for a file that would take long to read: images are in it."""
+    if path.stat().st_size > _COUNTED_BYTES:
+        return None
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
 
 
 def _text_lines(path: Path) -> Iterator[str]:

@@ -36,7 +36,7 @@ class TaskStream:
     Args:
         source: see `sources.open_source`.
         suggest: adds suggestions to a few tasks; gives as many tasks back, in the same order.
-        is_fresh: whether what `suggest` said last is still the best there is; asked for every task.
+        is_fresh: whether a task's suggestions are still the best there are; asked for every task.
         exclude: `image_id`s of tasks to leave out, asked again for every task (a set that grows while streaming is
             fine).
         prepare: applied to every task before it has suggestions (Prodigy's `set_hashes` belongs here: hashes must not
@@ -61,7 +61,7 @@ class TaskStream:
         source: Source,
         suggest: Suggest,
         *,
-        is_fresh: Callable[[], bool] = lambda: True,
+        is_fresh: Callable[[Task], bool] = lambda task: True,
         exclude: Collection[str] = (),
         prepare: Prepare | None = None,
         on_skip: OnSkip | None = None,
@@ -74,6 +74,7 @@ class TaskStream:
         self.excluded = 0
         self.skipped = 0
         self._on_skip = on_skip or (lambda name, reason: None)
+        self._suggest = suggest
         self._exclude = exclude
         self._fetch, self._store, self._ids, self._max_pixels = fetch, store, ids, max_pixels
         items, self.total = open_source(source, on_skip=self._skip)
@@ -91,6 +92,15 @@ class TaskStream:
                 if not self._is_excluded(task.get("image_id")):  # by now
                     return task
             raise StopIteration
+
+    def suggest_again(self, tasks: Sequence[Task]) -> list[Task]:
+        """Tasks that were handed out before, with what the newest model says; as they are while there is none.
+
+        Args:
+            tasks: with their images.
+        """
+        with self._lock:
+            return self._suggest(tasks) if tasks else []
 
     def _skip(self, name: str, reason: str) -> None:
         self.skipped += 1
@@ -133,7 +143,7 @@ class SuggestedTasks:
         self,
         tasks: Iterable[Task],
         suggest: Suggest,
-        is_fresh: Callable[[], bool],
+        is_fresh: Callable[[Task], bool],
         *,
         together: int = PREDICT_TOGETHER,
         clock: Callable[[], float] = time.monotonic,
@@ -150,7 +160,7 @@ class SuggestedTasks:
         return self
 
     def __next__(self) -> Task:
-        if not self._suggested or not self._is_fresh():
+        if not self._suggested or not self._is_fresh(self._suggested[0]):
             self._ask()
         self._bare.popleft()
         return self._suggested.popleft()

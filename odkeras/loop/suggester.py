@@ -72,7 +72,6 @@ class Suggester:
         self._problem = ""
         self._warned: set[str] = set()
         self._failed_at: float | None = None
-        self._version: int | None = None
 
     def __call__(self, tasks: Sequence[Task]) -> list[Task]:
         if self._failed_at is not None and self._clock() - self._failed_at < self._ask_again_after_s:
@@ -87,24 +86,24 @@ class Suggester:
             )
             return list(tasks)
         except ServingError as error:
-            self._failed_at, self._version = self._clock(), None
+            self._failed_at = self._clock()
             self._report(str(error) or type(error).__name__)
             return list(tasks)
         self._failed_at = None
         self._report("")
         return suggested
 
-    def is_fresh(self) -> bool:
-        """Whether the version that suggested last is still the newest, or nobody can be asked for more."""
+    def is_fresh(self, task: Task) -> bool:
+        """Whether the version that made the task's suggestions is still the newest, or nobody can be asked for more."""
+        version = (task.get("_suggestions") or {}).get("version")
         try:
-            return self._version is not None and self._available_version() in (self._version, None)
+            return version is not None and self._available_version() in (version, None)
         except ServingError:
             return True
 
     def _suggest(self, tasks: Sequence[Task]) -> list[Task]:
         started = time.monotonic()
         version, detections = self._predict([image_bytes(task) for task in tasks])
-        self._version = version
         seconds = (time.monotonic() - started) / len(tasks)
         suggested = [
             with_suggestions(

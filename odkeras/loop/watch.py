@@ -129,6 +129,7 @@ class Watch:
             `metrics.jsonl` by then, and told first.
         project: the directories.
         tell: gets the news.
+        on_look: gets every look, new or not, after its news.
     """
 
     def __init__(
@@ -137,10 +138,12 @@ class Watch:
         project: Project,
         tell: Callable[[News], None],
         *,
+        on_look: Callable[[Look], None] | None = None,
         poll_s: float = POLL_S,
     ) -> None:
         self._look = look
         self._tell = tell
+        self._on_look = on_look or (lambda look: None)
         self._poll_s = poll_s
         self._metrics = JsonlTail(project.metrics_path)
         self._rejected = JsonlTail(project.rejected_path)
@@ -183,3 +186,4 @@ class Watch:
             self._tell(news_of_rejected(row))
         for item in news(before, now):
             self._tell(item)
+        self._on_look(now)

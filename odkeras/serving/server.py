@@ -6,25 +6,22 @@ answered.
 
 from __future__ import annotations
 
-import errno
 import gc
 import importlib.util
 import os
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-import uvicorn
-
 from odkeras.errors import ConfigError, SetupError
 from odkeras.project import list_versions
 from odkeras.serving.app import DEFAULT_MAX_BODY_BYTES, DEFAULT_THREADS, create_app
+from odkeras.serving.listening import HttpServer, open_listener, stop_signals
 from odkeras.serving.versions import Backend, ServedModel
 
 _GRACE_S = 3  # for running requests, once asked to end
@@ -80,8 +77,8 @@ def run_server(options: ServerOptions) -> None:
             poll_wait_s=options.file_system_poll_wait_seconds,
         )
         app = create_app({model.name: model}, max_body_bytes=options.max_body_bytes, threads=options.threads)
-        server = _Server(app, lambda: _announce(options, listener))
-        with _stop_signals(server.stop):
+        server = HttpServer(app, lambda: _announce(options, listener), grace_s=_GRACE_S)
+        with stop_signals(server.stop):
             if options.stop_on_stdin_eof:
                 threading.Thread(target=_wait_for_eof, args=(server.stop,), name="stdin", daemon=True).start()
             with model:
@@ -97,15 +94,7 @@ def open_socket(options: ServerOptions) -> socket.socket:
     """
     if options.socket_fd is not None:
         return _inherited_socket(options.socket_fd)
-    where = f"port {options.rest_api_port} of {options.host}"
-    try:
-        family = socket.getaddrinfo(options.host, options.rest_api_port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((options.host, options.rest_api_port), family=family, backlog=2048)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            what = "is already in use; stop the program that has it, or choose another port (0 takes a free one)"
-            raise SetupError(f"{where} {what}") from None
-        raise SetupError(f"cannot listen on {where}: {error.strerror or error}") from None
+    return open_listener(options.host, options.rest_api_port)
 
 
 def _inherited_socket(fd: int) -> socket.socket:
@@ -116,35 +105,6 @@ def _inherited_socket(fd: int) -> socket.socket:
     except OSError as error:
         raise SetupError(f"file descriptor {fd} is not an open listening socket: {error}") from None
     return listener
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, except that signals are the caller's, and that it tells when it listens."""
-
-    def __init__(self, app: object, on_ready: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,  # type: ignore[arg-type]
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                ws="none",
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=_GRACE_S,
-            )
-        )
-        self._on_ready = on_ready
-
-    def stop(self) -> None:
-        self.should_exit = True
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # uvicorn's own would raise the signal again at the end, so that the exit status were not 0
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_ready()
 
 
 def prepare_tensorflow(gpu: bool) -> None:
@@ -173,20 +133,6 @@ def _announce(options: ServerOptions, listener: socket.socket) -> None:
     waiting = "" if list_versions(options.model_base_path) else " (waiting for the first version)"
     with suppress(OSError):  # nobody reads it
         print(f"odkeras serve: {url} serves {options.model_base_path}{waiting}", flush=True)
-
-
-@contextmanager
-def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT only set a flag, in the main thread; elsewhere they are left alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait_for_eof(stop: Callable[[], None]) -> None:

@@ -74,14 +74,21 @@ class TestOpenSource:
         assert number == 1
 
     @pytest.mark.parametrize("name", ["tasks.jsonl", "tasks.ndjson", "TASKS.JSONL"])
-    def test_a_file_of_json_lines_has_no_number(self, tmp_path: Path, name: str) -> None:
+    def test_the_lines_of_a_file_are_counted(self, tmp_path: Path, name: str) -> None:
         path = write_lines(tmp_path / name, {"image": "a.png"}, {"image": "b.png"})
         items, number = open_source(path, on_skip=refuse_to_skip)
-        assert number is None
+        assert number == 2
         assert list(items) == [
             Item(f"{path}:1", record={"image": "a.png"}, base_dir=tmp_path),
             Item(f"{path}:2", record={"image": "b.png"}, base_dir=tmp_path),
         ]
+
+    def test_the_lines_of_a_file_that_takes_long_to_read_are_not_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("odkeras.loop.sources._COUNTED_BYTES", 10)
+        path = write_lines(tmp_path / "tasks.jsonl", {"image": "a.png"})
+        assert open_source(path, on_skip=refuse_to_skip)[1] is None
 
     def test_lines_that_are_no_records_are_skipped_with_their_number(self, tmp_path: Path) -> None:
         path = tmp_path / "tasks.jsonl"

@@ -110,7 +110,7 @@ class Numbered:
 class TestSuggestedTasks:
     def test_a_few_at_a_time_and_not_before_they_are_wanted(self) -> None:
         suggest = Numbered()
-        stream = SuggestedTasks(bare(5), suggest, lambda: True, together=3)
+        stream = SuggestedTasks(bare(5), suggest, lambda task: True, together=3)
         assert suggest.asked == []
         assert [next(stream)["image_id"] for _ in range(3)] == ["0", "1", "2"]
         assert suggest.asked == [["0", "1", "2"]]
@@ -119,7 +119,7 @@ class TestSuggestedTasks:
 
     def test_what_was_not_fetched_before_a_newer_version_came_is_predicted_again(self) -> None:
         suggest, fresh = Numbered(), [True, False, True, True]
-        stream = SuggestedTasks(bare(4), suggest, lambda: fresh.pop(0), together=3)
+        stream = SuggestedTasks(bare(4), suggest, lambda task: fresh.pop(0), together=3)
         tasks = [next(stream), next(stream)]
         assert suggest.asked == [["0", "1", "2"]]  # a minute later, or an hour: it is the same version
         tasks += stream
@@ -135,7 +135,7 @@ class TestSuggestedTasks:
                 clock.now += 4
 
         suggest = Numbered()
-        stream = SuggestedTasks(slow(), suggest, lambda: True, together=3, clock=clock)
+        stream = SuggestedTasks(slow(), suggest, lambda task: True, together=3, clock=clock)
         assert next(stream)["image_id"] == "0"
         assert suggest.asked == [["0", "1"]]  # the first, and the one that took too long
         assert [task["image_id"] for task in stream] == ["1", "2", "3"]
@@ -148,13 +148,13 @@ class TestSuggestedTasks:
                 raise errors.pop()
             return list(tasks)
 
-        stream = SuggestedTasks(bare(3), suggest, lambda: True, together=2)
+        stream = SuggestedTasks(bare(3), suggest, lambda task: True, together=2)
         with pytest.raises(ValueError, match="not this time"):
             next(stream)
         assert [task["image_id"] for task in stream] == ["0", "1", "2"]
 
     def test_the_end_stays_the_end(self) -> None:
-        stream = SuggestedTasks([], Numbered(), lambda: True)
+        stream = SuggestedTasks([], Numbered(), lambda task: True)
         assert list(stream) == list(stream) == []
 
 
@@ -250,15 +250,16 @@ class TestSuggester:
     def test_what_is_fresh(self, images: Path) -> None:
         predictor = FakePredictor(None)
         suggester, tasks = self.suggester(predictor, ask_again_after_s=0.0), tasks_of(images)[:1]
-        suggester(tasks)
-        assert not suggester.is_fresh()  # nothing was suggested
+        assert not suggester.is_fresh(suggester(tasks)[0])  # nothing was suggested
         predictor.version = 7
-        suggester(tasks)
-        assert suggester.is_fresh()
+        (task,) = suggester(tasks)
+        assert suggester.is_fresh(task)
         predictor.version = 8
-        assert not suggester.is_fresh()
+        assert not suggester.is_fresh(task)
+        suggester(tasks)
+        assert not suggester.is_fresh(task)  # whatever was said about others since
         predictor.version = None
-        assert suggester.is_fresh()  # nobody there who knows better
+        assert suggester.is_fresh(task)  # nobody there who knows better
 
     def test_a_stranger_at_the_servers_port_is_asked_once_and_left_alone(self, images: Path) -> None:
         """It was taken for a refusal of one of the images, and asked again for each of them, every time."""
@@ -396,7 +397,7 @@ class TestTaskStream:
         stream = TaskStream(lines, as_they_are, on_skip=lambda name, reason: skipped.append(name))
         assert names(stream) == ["0.png"]
         assert skipped == [f"{lines}:2", "https://example.org/a.png", f"{lines}:4"]
-        assert (stream.total, stream.skipped) == (None, 3)
+        assert (stream.total, stream.skipped) == (4, 3)
 
     def test_images_of_urls_are_fetched(self, images: Path) -> None:
         data = (images / "0.png").read_bytes()
@@ -429,7 +430,7 @@ class TestTaskStream:
 
     def test_what_is_read_ahead_is_predicted_by_the_newest_version(self, images: Path) -> None:
         suggest, fresh = Numbered(), [False, True]
-        stream = TaskStream(images, suggest, is_fresh=lambda: fresh.pop(0), together=3)
+        stream = TaskStream(images, suggest, is_fresh=lambda task: fresh.pop(0), together=3)
         assert [next(stream)["round"] for _ in range(3)] == [1, 2, 2]
         assert [len(ids) for ids in suggest.asked] == [3, 3]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from odkeras.errors import ConfigError, RequestError, ServerUnavailableError, ServingError
 from odkeras.hosts.prodigy.api import ProdigyApi, exit_on_error
@@ -25,6 +25,7 @@ DEFAULT_PORT = 8501
 _LOGGING_LEVELS = (10, 20, 30, 40, 50)
 
 Components = dict[str, Any]
+AnyHost = TypeVar("AnyHost", bound=TrainingHost)
 
 
 @dataclass(frozen=True)
@@ -62,29 +63,41 @@ class TrainmodelArguments:
 def trainmodel(arguments: TrainmodelArguments) -> Components:
     """The components of `image.trainmodel`. Ends the command with one line when an argument cannot work."""
     with exit_on_error("image.trainmodel"):
-        prodigy = ProdigyApi.installed()
-        options = options_of(arguments)
-        label_map = load_label_map(options)
-        labels = chosen_labels(arguments.label, label_map, use_display_name=arguments.use_display_name)
-        check_dataset(arguments.dataset)
-        source = open_recipe_source(arguments.source, arguments.api or None, prodigy)
-        check_served_labels(options.project.export_dir, label_map)
-        options.project.create()
-        host = TrainingHost(
-            options,
-            source,
-            prodigy,
-            labels=labels,
-            dataset=arguments.dataset,
-            exclude=list(arguments.exclude or ()),
-            classes=[label_map.id_of(label) for label in labels] if arguments.label else None,
-            sync=arguments.sync,
-            remove_base64=arguments.remove_base64,
-        )
-        if options.external_server:
-            url = server_url(options.ip, options.port)
-            check_server(url, options.model_name, host.warn, start=_how_to_serve(options))
-        return host.components()
+        return open_training_host(arguments, ProdigyApi.installed(), TrainingHost).components()
+
+
+def open_training_host(arguments: TrainmodelArguments, prodigy: ProdigyApi, make: Callable[..., AnyHost]) -> AnyHost:
+    """The host that the arguments ask for; nothing is started yet.
+
+    Args:
+        prodigy: Prodigy, or what plays its part.
+        make: the host's class, called as `TrainingHost`.
+
+    Raises:
+        OdkerasError: an argument cannot work.
+    """
+    options = options_of(arguments)
+    label_map = load_label_map(options)
+    labels = chosen_labels(arguments.label, label_map, use_display_name=arguments.use_display_name)
+    check_dataset(arguments.dataset)
+    source = open_recipe_source(arguments.source, arguments.api or None, prodigy)
+    check_served_labels(options.project.export_dir, label_map)
+    options.project.create()
+    host = make(
+        options,
+        source,
+        prodigy,
+        labels=labels,
+        dataset=arguments.dataset,
+        exclude=list(arguments.exclude or ()),
+        classes=[label_map.id_of(label) for label in labels] if arguments.label else None,
+        sync=arguments.sync,
+        remove_base64=arguments.remove_base64,
+    )
+    if options.external_server:
+        url = server_url(options.ip, options.port)
+        check_server(url, options.model_name, host.warn, start=_how_to_serve(options))
+    return host
 
 
 def options_of(arguments: TrainmodelArguments) -> LoopOptions:

@@ -20,7 +20,7 @@ from odkeras.loop.components import Loop
 from odkeras.loop.options import LoopOptions
 from odkeras.loop.sources import Source
 from odkeras.loop.stream import TaskStream
-from odkeras.loop.watch import News
+from odkeras.loop.watch import Look, News
 from odkeras.tasks import Task
 
 
@@ -72,11 +72,12 @@ class TrainingHost(Host):
         database, and follow in the background."""
         super().on_load(ctrl)
         try:
-            lost = find_missing(ctrl.db, self._dataset, self._ledger)
+            self._recover(ctrl.db)
         except Exception as error:  # no database, or one of another kind
             self.log(f"cannot compare {self._dataset} with the data directory: {type(error).__name__}: {error}")
-            return
-        if lost:
+
+    def _recover(self, db: Any) -> None:
+        if lost := find_missing(db, self._dataset, self._ledger):
             self.log(f"{len(lost)} answers of {self._dataset} had not reached the trainer, and do now")
             threading.Thread(target=self._hand_on, args=(lost,), name="odkeras-recovery", daemon=True).start()
 
@@ -136,6 +137,7 @@ class TrainingHost(Host):
             say=self.log,
             warn=self.warn,
             watch=self._tell,
+            on_look=self._looked,
             on_suggested=self._suggested,
         )
         loop.__enter__()
@@ -177,7 +179,7 @@ class TrainingHost(Host):
         if path is not None:
             decisions = [str(answer.get("answer")) for answer in answers if isinstance(answer, dict)]
             counts = ", ".join(f"{decisions.count(each)} {each}" for each in sorted(set(decisions)))
-            self.log(f"{len(answers)} answers stored ({counts})", path.name)
+            self.log(f"{len(answers)} {'answer' if len(answers) == 1 else 'answers'} stored ({counts})", path.name)
         return path
 
     def _tell(self, item: News) -> None:
@@ -185,6 +187,9 @@ class TrainingHost(Host):
             self.warn(item.text)
         else:
             self.log(item.text, item.details)
+
+    def _looked(self, look: Look) -> None:
+        """For hosts that show the state of affairs."""
 
     def _without_base64(self, example: Task) -> Task:
         image = example.get("image")

@@ -1,0 +1,326 @@
+"""The page's web application: reads a request, calls one method of the host, writes JSON.
+
+    app = create_app(host, page_files(), Policy())
+
+What may wait (predictions, the disk) runs in threads; answers have threads of their own, so that they never wait for
+predictions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from odkeras.errors import DatabaseError, OdkerasError, SetupError
+from odkeras.hosts.web.board import Tab
+from odkeras.hosts.web.pictures import media_type
+from odkeras.hosts.web.security import App, Guard, Policy, is_loopback
+from odkeras.hosts.web.web_host import WebHost
+from odkeras.tasks import Task
+
+MOST_TASKS = 20
+MOST_ANSWERS = 500
+SHOWN_EVERY_S = 0.25
+ALIVE_EVERY_S = 10.0
+_THREADS = 16
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_IMAGE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class BadRequestError(Exception):
+    """A request that makes no sense; `status` and a sentence for a person."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """A file of the built page."""
+
+    data: bytes
+    media_type: str
+
+
+def page_files(directory: Path | None = None) -> dict[str, PageFile]:
+    """The built page, by the path of each file's URL.
+
+    Raises:
+        SetupError: it has not been built.
+    """
+    directory = directory or Path(__file__).with_name("static")
+    found = {
+        f"/{path.name}": PageFile(path.read_bytes(), _MEDIA_TYPES[path.suffix])
+        for path in (sorted(directory.iterdir()) if directory.is_dir() else ())
+        if path.suffix in _MEDIA_TYPES
+    }
+    if "/index.html" not in found:
+        raise SetupError(
+            "the page has not been built; in a source checkout run `make install` or `python scripts/build_page.py` "
+            "(which needs Node.js 18 or later)"
+        )
+    return {**found, "/": found["/index.html"]}
+
+
+def create_app(
+    host: WebHost, files: Mapping[str, PageFile], policy: Policy, *, closing: Callable[[], bool] = lambda: False
+) -> App:
+    """The application. The caller owns the host: it is to be running before and closed after.
+
+    Args:
+        files: what is served as it is, by path.
+        closing: True ends the event streams, which otherwise never end.
+    """
+    return Guard(_Handlers(host, files, closing).starlette(), policy)
+
+
+class _Handlers:
+    def __init__(self, host: WebHost, files: Mapping[str, PageFile], closing: Callable[[], bool]) -> None:
+        self._host = host
+        self._files = files
+        self._closing = closing
+        self._predicting: anyio.CapacityLimiter | None = None
+        self._storing: anyio.CapacityLimiter | None = None
+
+    def starlette(self) -> Starlette:
+        api: dict[str, Callable[[Request], Any]] = {
+            "/api/tasks": self.tasks,
+            "/api/answers": self.answers,
+            "/api/reopen": self.reopen,
+            "/api/save": self.save,
+            "/api/suggestions": self.suggestions,
+            "/api/tensorboard": self.tensorboard,
+        }
+        routes = [Route(path, self._guarded(handler), methods=["POST"]) for path, handler in api.items()]
+        reads = {"/api/project": self.project, "/api/history": self.history, "/images/{image_id}": self.image}
+        routes += [Route(path, self._guarded(handler), methods=["GET"]) for path, handler in reads.items()]
+        routes.append(Route("/api/events", self._guarded(self.events), methods=["GET"]))
+        routes += [Route(path, self.file, methods=["GET"]) for path in self._files]
+        return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
+
+    def _guarded(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        """Errors become JSON, once."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except BadRequestError as error:
+                return _error(error.status, str(error))
+            except DatabaseError as error:
+                log.error("%s", error)
+                return _error(507, f"{error}. Make room, or mend what is wrong: nothing is lost, the page tries again")
+            except ClientDisconnect:
+                return _error(413, "the request is too large, or was cut off")
+            except OdkerasError as error:
+                return _error(500, str(error))
+            except Exception as error:
+                log.exception("%s %s failed", request.method, request.url.path)
+                return _error(500, f"{type(error).__name__}: {error}")
+
+        return handle
+
+    async def file(self, request: Request) -> Response:
+        found = self._files[request.url.path]
+        return Response(found.data, headers={"content-type": found.media_type, "cache-control": "no-cache"})
+
+    async def project(self, request: Request) -> Response:
+        near = request.client is not None and is_loopback(request.client.host)
+        return _json(self._host.about(_name(request.query_params.get("session"), "session"), tensorboard=near))
+
+    async def history(self, request: Request) -> Response:
+        session = _name(request.query_params.get("session"), "session")
+        return _json({"answers": await self._store(self._host.history, session)})
+
+    async def tasks(self, request: Request) -> Response:
+        body = await _body(request)
+        count = body.get("count", 1)
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_TASKS:
+            raise BadRequestError(400, f"count must be 1 to {MOST_TASKS}; got {count!r}")
+        found = await self._predict(self._host.next_tasks, _tab(body), count, _ids(body, "have"))
+        tasks = [task_document(task) for task in found.tasks]
+        return _json({"tasks": tasks, "done": found.done, "waiting": found.waiting})
+
+    async def suggestions(self, request: Request) -> Response:
+        body = await _body(request)
+        found = await self._predict(self._host.suggest_again, _tab(body), _ids(body, "image_ids"))
+        return _json({"tasks": [task_document(task) for task in found]})
+
+    async def answers(self, request: Request) -> Response:
+        body = await _body(request)
+        answers = body.get("answers")
+        if not isinstance(answers, list) or not 0 < len(answers) <= MOST_ANSWERS:
+            raise BadRequestError(400, f"answers must be a list of 1 to {MOST_ANSWERS} answers")
+        saved, refused = await self._store(self._host.answer, _tab(body), answers)
+        reasons = [{"answer_id": answer_id, "reason": reason} for answer_id, reason in refused]
+        return _json({"saved": saved, "refused": reasons})
+
+    async def reopen(self, request: Request) -> Response:
+        body = await _body(request)
+        image_id = _ids({"image_ids": [body.get("image_id")]}, "image_ids")[0]
+        task = await self._store(self._host.reopen, _tab(body), image_id)
+        if task is None:
+            raise BadRequestError(404, f"image {image_id} has no answer by this session")
+        return _json({"task": task_document(task), "answer": task.get("answer")})
+
+    async def save(self, request: Request) -> Response:
+        _tab(await _body(request))
+        return _json({"handed_on": await self._store(self._host.hand_on)})
+
+    async def tensorboard(self, request: Request) -> Response:
+        await _body(request)
+        if request.client is None or not is_loopback(request.client.host):
+            raise BadRequestError(409, f"from another machine, run there: {self._host.tensorboard_command}")
+        try:
+            return _json({"url": await to_thread.run_sync(self._host.tensorboard_url)})
+        except OdkerasError as error:
+            raise BadRequestError(409, f"{error}; or run: {self._host.tensorboard_command}") from error
+
+    async def image(self, request: Request) -> Response:
+        image_id = request.path_params["image_id"]
+        if not _IMAGE_ID.fullmatch(image_id):
+            raise BadRequestError(404, "no such image")
+        found = await self._store(self._host.picture, image_id)
+        if found is None:
+            raise BadRequestError(404, "no such image, or its file is gone")
+        headers = {"cache-control": "private, max-age=31536000, immutable"}
+        return Response(found.data, media_type=media_type(found), headers=headers)
+
+    async def events(self, request: Request) -> Response:
+        query = request.query_params
+        tab = Tab(_name(query.get("session"), "session"), _name(query.get("tab"), "tab"))
+        last = request.headers.get("last-event-id", "0")
+        seen = int(last) if last.isdecimal() and len(last) < 12 else 0
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._events(tab, seen), media_type="text/event-stream", headers=headers)
+
+    async def _events(self, tab: Tab, seen: int) -> AsyncIterator[bytes]:
+        """News have ids, so that a browser that connects again gets none twice; one that outlived us gets all."""
+        host = self._host
+        revision, free, silent_s = -1, host.free_count, 0.0
+        host.board.connect(tab)
+        try:
+            yield b"retry: 1000\n\n"
+            while not self._closing():
+                parts = []
+                if host.panel.revision != revision:
+                    revision = host.panel.revision
+                    parts.append(_event("state", host.panel.document(tab.session)))
+                for line in host.panel.news_after(seen if seen <= host.panel.last_news else 0):
+                    seen = line.number
+                    parts.append(_event("news", line.document(), seen))
+                if host.free_count != free:
+                    free = host.free_count
+                    parts.append(_event("tasks", {}))
+                silent_s = 0.0 if parts else silent_s + SHOWN_EVERY_S
+                if silent_s >= ALIVE_EVERY_S:
+                    silent_s = 0.0
+                    parts.append(b": here\n\n")
+                if parts:
+                    yield b"".join(parts)
+                await asyncio.sleep(SHOWN_EVERY_S)
+        finally:
+            host.board.disconnect(tab)
+
+    async def _predict(self, call: Callable[..., T], *arguments: Any) -> T:
+        self._predicting = self._predicting or anyio.CapacityLimiter(_THREADS)
+        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._predicting)
+
+    async def _store(self, call: Callable[..., T], *arguments: Any) -> T:
+        self._storing = self._storing or anyio.CapacityLimiter(_THREADS)
+        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._storing)
+
+
+def task_document(task: Task) -> dict[str, Any]:
+    """What the page gets of a task: no path of the file system."""
+    meta = task.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    made = task.get("_suggestions") or {}
+    return {
+        "image_id": task["image_id"],
+        "image": f"/images/{task['image_id']}",
+        "width": task["width"],
+        "height": task["height"],
+        "file": str(meta.get("file") or task["image_id"]),
+        "spans": [_span_document(span) for span in task.get("spans") or () if isinstance(span, Mapping)],
+        "version": made.get("version"),
+        "threshold": made.get("threshold"),
+        "meta": {key: value for key, value in meta.items() if isinstance(value, (str, int, float)) and key != "path"},
+    }
+
+
+def _span_document(span: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: span[key] for key in _SPAN_KEYS if key in span}
+    return {"type": "rect", **found}
+
+
+def _event(name: str, document: Any, number: int | None = None) -> bytes:
+    identity = f"id: {number}\n" if number is not None else ""
+    return f"{identity}event: {name}\ndata: {json.dumps(document)}\n\n".encode()
+
+
+def _json(document: Any) -> Response:
+    return JSONResponse(document, headers={"cache-control": "no-store"})
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status, headers={"cache-control": "no-store"})
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return _error(getattr(error, "status_code", 404), f"nothing is at {request.url.path[:100]}")
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(400, f"not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise BadRequestError(400, f"the body must be a JSON object; got {type(body).__name__}")
+    return body
+
+
+def _tab(body: Mapping[str, Any]) -> Tab:
+    return Tab(_name(body.get("session"), "session"), _name(body.get("tab"), "tab"))
+
+
+def _name(given: Any, what: str) -> str:
+    if not isinstance(given, str) or not _NAME.fullmatch(given):
+        raise BadRequestError(400, f"{what} must be 1 to 64 letters, digits or _.-; got {str(given)[:80]!r}")
+    return given
+
+
+def _ids(body: Mapping[str, Any], key: str) -> Sequence[str]:
+    ids = body.get(key) or []
+    if not isinstance(ids, list) or len(ids) > MOST_ANSWERS:
+        raise BadRequestError(400, f"{key} must be a list of image ids")
+    for each in ids:
+        if not isinstance(each, str) or not _IMAGE_ID.fullmatch(each):
+            raise BadRequestError(400, f"{key}: {str(each)[:80]!r} is no image id")
+    return ids

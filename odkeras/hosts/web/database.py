@@ -1,0 +1,449 @@
+"""Answers in SQLite, as Prodigy-format JSON. What `add` has returned from survives a power cut.
+
+    with AnswerDatabase.open("annotations.db") as database:
+        database.add("shapes", [StoredAnswer.of(example, session="anna")])
+        database.examples("shapes")                    # the last answer of each session about each image
+
+Rows are never changed or deleted: an answer that a later one of the same session replaces stays, marked. For the
+recipe's components the object also looks like Prodigy's own database (`in`, `get_dataset_examples`,
+`get_input_hashes`).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from odkeras.errors import DatabaseError
+from odkeras.metrics import Effort
+from odkeras.tasks import Task
+
+DECISIONS = ("accept", "reject", "ignore")
+INPUT_HASH, TASK_HASH = "_input_hash", "_task_hash"
+_BUSY_S = 10.0
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY,
+    answer_id TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    session TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    input_hash INTEGER NOT NULL,
+    decision TEXT NOT NULL,
+    answered_at REAL NOT NULL,
+    replaced INTEGER NOT NULL,
+    handed_on INTEGER NOT NULL,
+    boxes INTEGER NOT NULL,
+    version INTEGER,
+    kept INTEGER, moved INTEGER, deleted INTEGER, added INTEGER,
+    example TEXT NOT NULL,
+    UNIQUE (dataset, answer_id)
+);
+CREATE INDEX IF NOT EXISTS answers_of_image ON answers (dataset, image_id, session);
+CREATE INDEX IF NOT EXISTS answers_by_hash ON answers (dataset, input_hash);
+CREATE INDEX IF NOT EXISTS answers_to_hand_on ON answers (dataset, handed_on) WHERE handed_on = 0;
+"""
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """An answer on its way into the database.
+
+    Args:
+        example: the task with `answer` and `spans`, plain JSON.
+        image_id: what tells images apart.
+        session: who answered.
+        answered_at: seconds since the epoch.
+        answer_id: tells one act of answering from another: the same one is stored once.
+        version: the model that made the suggestions, None if there were none.
+        effort: what the person did with them; None if that is not known.
+        handed_on: whether the trainer has it already.
+    """
+
+    example: Task
+    image_id: str
+    session: str
+    answered_at: float = field(default_factory=time.time)
+    answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    version: int | None = None
+    effort: Effort | None = None
+    handed_on: bool = False
+
+    @property
+    def decision(self) -> str:
+        return str(self.example.get("answer"))
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """A row of a session's history."""
+
+    image_id: str
+    file: str
+    decision: str
+    boxes: int
+    answered_at: float
+    handed_on: bool
+
+
+@dataclass(frozen=True)
+class VersionEffort:
+    """What people did with the suggestions of one model version, on accepted images."""
+
+    version: int
+    images: int
+    effort: Effort
+
+
+class AnswerDatabase:
+    """One SQLite file; may be used by several threads, and the file by several processes.
+
+    Use `open`, as a context manager or with `close` (twice is fine).
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: Path | str, *, create: bool = True) -> AnswerDatabase:
+        """Open the file, or make it.
+
+        Raises:
+            DatabaseError: not a database of ours, no permission, or (with `create=False`) not there.
+        """
+        path = Path(path)
+        if not create and not path.is_file():
+            raise DatabaseError(f"{path}: no such database; `odkeras annotate` makes one, --db names another")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise DatabaseError(f"{path}: the database cannot be opened: {error}") from error
+        try:
+            _prepare(connection, path)
+        except sqlite3.Error as error:
+            connection.close()
+            raise DatabaseError(f"{path}: the database cannot be used: {error}") from error
+        except DatabaseError:
+            connection.close()
+            raise
+        return cls(path, connection)
+
+    def __enter__(self) -> AnswerDatabase:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def add(self, dataset: str, answers: Sequence[StoredAnswer]) -> list[StoredAnswer]:
+        """Store answers durably, all or none; returns those that are new and the last word on their image by their
+        session. One that was stored before, by its `answer_id`, is left out.
+
+        Raises:
+            DatabaseError: the disk is full, or it cannot be written; nothing was stored.
+            ValueError: an example that is not JSON, or a decision that is none.
+        """
+        rows = [(answer, _to_json(answer)) for answer in answers]
+        with self._transaction(f"cannot store {len(answers)} answers"):
+            return [answer for answer, text in rows if self._insert(dataset, answer, text)]
+
+    def _insert(self, dataset: str, answer: StoredAnswer, text: str) -> bool:
+        """Whether it is the last word."""
+        execute = self._connection.execute
+        key = (dataset, answer.image_id, answer.session)
+        known = "SELECT 1 FROM answers WHERE dataset = ? AND answer_id = ?"
+        if execute(known, (dataset, answer.answer_id)).fetchone():
+            return False
+        of_image = "dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
+        newer = execute(f"SELECT 1 FROM answers WHERE {of_image} AND answered_at > ?", (*key, answer.answered_at))
+        replaced = newer.fetchone() is not None
+        if not replaced:
+            execute(f"UPDATE answers SET replaced = 1 WHERE {of_image}", key)
+        execute(_INSERT, _row(dataset, answer, text, replaced))
+        return not replaced
+
+    def mark_handed_on(self, dataset: str, answer_ids: Iterable[str]) -> None:
+        """Note that the trainer has these answers.
+
+        Raises:
+            DatabaseError: it cannot be written.
+        """
+        with self._transaction("cannot note what was handed on"):
+            self._connection.executemany(
+                "UPDATE answers SET handed_on = 1 WHERE dataset = ? AND answer_id = ?",
+                [(dataset, answer_id) for answer_id in answer_ids],
+            )
+
+    def mark_missing(self, dataset: str, input_hashes: Iterable[int]) -> None:
+        """Note that the trainer lacks the answers about these images: its data directory is another one.
+
+        Raises:
+            DatabaseError: it cannot be written.
+        """
+        with self._transaction("cannot note what was not handed on"):
+            self._connection.executemany(
+                "UPDATE answers SET handed_on = 0 WHERE dataset = ? AND input_hash = ?",
+                [(dataset, value) for value in input_hashes],
+            )
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets that hold answers."""
+        return [name for (name,) in self._read("SELECT DISTINCT dataset FROM answers ORDER BY dataset")]
+
+    def __contains__(self, dataset: object) -> bool:
+        return bool(self._read("SELECT 1 FROM answers WHERE dataset = ? LIMIT 1", dataset))
+
+    def iter_examples(
+        self, dataset: str, *, decision: str | None = None, replaced: bool = False
+    ) -> Iterator[tuple[str, Task]]:
+        """(image_id, example) of each session's last answer about each image, in the order they were given.
+
+        Args:
+            decision: only accept, reject or ignore; all when None.
+            replaced: those that a later answer replaced, too.
+        """
+        wanted = ["dataset = ?", *([] if replaced else ["replaced = 0"]), *(["decision = ?"] if decision else [])]
+        query = f"SELECT id FROM answers WHERE {' AND '.join(wanted)} ORDER BY answered_at, id"
+        yield from self._read_each(query, dataset, *([decision] if decision else []))
+
+    def iter_latest(self, dataset: str, *, decision: str | None = None) -> Iterator[tuple[str, Task]]:
+        """(image_id, example) of the last answer about each image, whoever gave it, in the order they were given.
+
+        Args:
+            decision: only the images whose last answer is this one; all when None.
+        """
+        later = (
+            "SELECT 1 FROM answers AS later WHERE later.dataset = answers.dataset "
+            "AND later.image_id = answers.image_id AND later.replaced = 0 "
+            "AND (later.answered_at, later.id) > (answers.answered_at, answers.id)"
+        )
+        wanted = f"dataset = ? AND replaced = 0{' AND decision = ?' if decision else ''} AND NOT EXISTS ({later})"
+        query = f"SELECT id FROM answers WHERE {wanted} ORDER BY answered_at, id"
+        yield from self._read_each(query, dataset, *([decision] if decision else []))
+
+    def examples(self, dataset: str, *, decision: str | None = None, replaced: bool = False) -> list[Task]:
+        """The examples of `iter_examples`."""
+        return [example for _, example in self.iter_examples(dataset, decision=decision, replaced=replaced)]
+
+    def example(self, dataset: str, session: str, image_id: str) -> Task | None:
+        """A session's last answer about an image."""
+        query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
+        rows = self._read(query, dataset, session, image_id)
+        return json.loads(rows[0][0]) if rows else None
+
+    def any_example(self, dataset: str, image_id: str) -> Task | None:
+        """The last answer about an image, whoever gave it."""
+        query = (
+            "SELECT example FROM answers WHERE dataset = ? AND image_id = ? AND replaced = 0 "
+            "ORDER BY answered_at DESC, id DESC LIMIT 1"
+        )
+        rows = self._read(query, dataset, image_id)
+        return json.loads(rows[0][0]) if rows else None
+
+    def answered(self, dataset: str, *, session: str | None = None) -> set[str]:
+        """Ids of the images that anybody, or one session, has answered."""
+        query = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0"
+        if session is None:
+            return {image_id for (image_id,) in self._read(query, dataset)}
+        return {image_id for (image_id,) in self._read(f"{query} AND session = ?", dataset, session)}
+
+    def not_handed_on(self, dataset: str) -> list[StoredAnswer]:
+        """The answers that the trainer does not have, oldest first."""
+        query = (
+            "SELECT example, image_id, session, answered_at, answer_id FROM answers "
+            "WHERE dataset = ? AND handed_on = 0 AND replaced = 0 ORDER BY answered_at, id"
+        )
+        return [StoredAnswer(json.loads(text), *rest) for text, *rest in self._read(query, dataset)]
+
+    def counts(self, dataset: str) -> dict[str, dict[str, int]]:
+        """How many images each session accepted, rejected and ignored: {session: {decision: number}}."""
+        query = (
+            "SELECT session, decision, COUNT(*) FROM answers WHERE dataset = ? AND replaced = 0 "
+            "GROUP BY session, decision ORDER BY session"
+        )
+        found: dict[str, dict[str, int]] = {}
+        for session, decision, number in self._read(query, dataset):
+            found.setdefault(session, dict.fromkeys(DECISIONS, 0))[decision] = number
+        return found
+
+    def period(self, dataset: str) -> tuple[float, float] | None:
+        """When the first and the last answer were given, seconds since the epoch; None without answers."""
+        first, last = self._read("SELECT MIN(answered_at), MAX(answered_at) FROM answers WHERE dataset = ?", dataset)[0]
+        return None if first is None else (first, last)
+
+    def waiting(self, dataset: str) -> int:
+        """How many answers `not_handed_on` would return."""
+        query = "SELECT COUNT(*) FROM answers WHERE dataset = ? AND handed_on = 0 AND replaced = 0"
+        return int(self._read(query, dataset)[0][0])
+
+    def history(self, dataset: str, session: str, limit: int = 20) -> list[HistoryEntry]:
+        """A session's last answers, newest first."""
+        query = (
+            "SELECT image_id, json_extract(example, '$.meta.file'), decision, boxes, answered_at, handed_on "
+            "FROM answers WHERE dataset = ? AND session = ? AND replaced = 0 ORDER BY answered_at DESC, id DESC LIMIT ?"
+        )
+        rows = self._read(query, dataset, session, limit)
+        return [
+            HistoryEntry(image_id, str(file or image_id), decision, boxes, answered_at, bool(handed_on))
+            for image_id, file, decision, boxes, answered_at, handed_on in rows
+        ]
+
+    def version_efforts(self, dataset: str) -> list[VersionEffort]:
+        """What was done with each version's suggestions, oldest version first."""
+        query = (
+            "SELECT version, COUNT(*), SUM(kept), SUM(moved), SUM(deleted), SUM(added) FROM answers "
+            "WHERE dataset = ? AND replaced = 0 AND version IS NOT NULL AND kept IS NOT NULL "
+            "GROUP BY version ORDER BY version"
+        )
+        return [
+            VersionEffort(version, images, Effort(kept_90=kept, moved=moved, deleted=deleted, drawn=added))
+            for version, images, kept, moved, deleted, added in self._read(query, dataset)
+        ]
+
+    # --- as Prodigy's database, for the recipe's components -----------------------------------------------------------
+
+    def get_dataset_examples(self, name: str) -> list[Task]:
+        """All examples, in the order they were stored, each with the hash that `get_input_hashes` gives."""
+        query = "SELECT input_hash, example FROM answers WHERE dataset = ? AND replaced = 0 ORDER BY answered_at, id"
+        return [{**json.loads(text), INPUT_HASH: value} for value, text in self._read(query, name)]
+
+    def get_input_hashes(self, *names: str) -> set[int]:
+        """What tells the datasets' images apart (`input_hash_of`)."""
+        marks = ",".join("?" * len(names))
+        rows = self._read(f"SELECT DISTINCT input_hash FROM answers WHERE dataset IN ({marks})", *names)
+        return {value for (value,) in rows}
+
+    def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Task]]:
+        """(image_id, example) of the rows whose ids `query` selects; one at a time, as images may be in them."""
+        for (row_id,) in self._read(query, *values):
+            for image_id, text in self._read("SELECT image_id, example FROM answers WHERE id = ?", row_id):
+                yield image_id, json.loads(text)
+
+    def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise DatabaseError(f"{self.path}: cannot be read: {error}") from error
+
+    @contextmanager
+    def _transaction(self, failed: str) -> Iterator[None]:
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise DatabaseError(f"{self.path}: {failed}: {error}") from error
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # a full disk has rolled back already
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def input_hash_of(image_id: str) -> int:
+    """A whole number that tells images apart, 60 bits of the id: what Prodigy calls an input hash."""
+    try:
+        return int(image_id[:15], 16)
+    except ValueError:  # an id that somebody else gave
+        return int(uuid.uuid5(uuid.NAMESPACE_OID, image_id).hex[:15], 16)
+
+
+_COLUMNS = (
+    *("answer_id", "dataset", "session", "image_id", "input_hash", "decision", "answered_at", "replaced", "handed_on"),
+    *("boxes", "version", "kept", "moved", "deleted", "added", "example"),
+)
+_INSERT = f"INSERT INTO answers ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+
+
+def _row(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tuple[Any, ...]:
+    effort = answer.effort
+    did = (effort.kept_90, effort.moved, effort.deleted, effort.drawn) if effort else (None,) * 4
+    spans = answer.example.get("spans")
+    return (
+        answer.answer_id,
+        dataset,
+        answer.session,
+        answer.image_id,
+        input_hash_of(answer.image_id),
+        answer.decision,
+        answer.answered_at,
+        int(replaced),
+        int(answer.handed_on),
+        len(spans) if isinstance(spans, list) else 0,
+        answer.version,
+        *did,
+        text,
+    )
+
+
+def _to_json(answer: StoredAnswer) -> str:
+    if answer.decision not in DECISIONS:
+        raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {answer.decision!r}")
+    text = json.dumps(answer.example, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+        return json.dumps(answer.example, allow_nan=False)
+    return text
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    version = _known_version(connection, path)  # before anything of somebody else's is changed
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    _use_wal(connection)
+    connection.execute("PRAGMA synchronous = FULL")
+    if version < _SCHEMA_VERSION:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+
+
+def _known_version(connection: sqlite3.Connection, path: Path) -> int:
+    """0 for a new file."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if tables and ("answers" not in tables or version == 0):
+        raise DatabaseError(f"{path}: a database of something else; give another file with --db")
+    if version > _SCHEMA_VERSION:
+        raise DatabaseError(f"{path}: made by a newer odkeras (schema {version}); update odkeras")
+    return int(version)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait by itself while another process makes the same change."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

@@ -1,0 +1,205 @@
+"""Who may talk to the page's server: hosts, tokens, origins, sizes, and what browsers are told.
+
+Bound to the loopback interface, everybody on the machine may. A foreign web page may not, although the browser that
+shows it could reach us: its requests have another Origin, or (DNS rebinding) another Host. Bound to anything else, a
+token is needed too.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_BODY_BYTES = 4 * 2**20
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin-allow-popups"),
+)
+_COOKIE = "odkeras_token"
+_READING = ("GET", "HEAD")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is allowed.
+
+    Args:
+        token: asked for in every request; None on the loopback interface.
+        hosts: names, besides IP addresses and those of this machine, that browsers may use to reach us.
+        max_body_bytes: larger requests are refused.
+    """
+
+    token: str | None = None
+    hosts: frozenset[str] = field(default_factory=frozenset)
+    max_body_bytes: int = MAX_BODY_BYTES
+
+    def knows_host(self, host: str) -> bool:
+        """Whether a Host header is one of ours. An IP address cannot have been rebound."""
+        name = host_name(host)
+        return _is_address(name) or name == "localhost" or name.endswith(".localhost") or name in self.hosts
+
+    def is_token(self, given: str) -> bool:
+        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def names_of_this_machine() -> frozenset[str]:
+    """Its host names, in lower case."""
+    names = set()
+    with suppress(OSError):
+        names.add(socket.gethostname().lower())
+        names.add(socket.getfqdn().lower())
+    return frozenset(name for name in names if name)
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without the port, in lower case."""
+    with suppress(ValueError):
+        return urlsplit(f"//{host}").hostname or ""
+    return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Guard:
+    """ASGI middleware that lets through what the policy allows, and adds the security headers to every answer."""
+
+    def __init__(self, app: App, policy: Policy) -> None:
+        self._app = app
+        self._policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+            await send(message)
+
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _answer(send_guarded, *refusal)
+        elif (there := self._after_login(scope)) is not None:
+            await _redirect(send_guarded, there, str(self._policy.token))
+        else:
+            await self._app(scope, _Limited(receive, self._policy.max_body_bytes), send_guarded)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        policy, host = self._policy, headers.get("host", "")
+        if not policy.knows_host(host):
+            return 403, f"the host {host[:100]!r} is not one of ours; --allowed-host {host_name(host)[:100]} adds it"
+        if policy.token is not None and not self._has_token(scope, headers):
+            return 401, "this page needs its token: open the link that `odkeras annotate` printed"
+        if scope["method"] in _READING:
+            return None
+        if not _is_same_origin(headers, host):
+            return 403, "requests from other web pages are refused"
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return 415, "send application/json"
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > policy.max_body_bytes:
+            return 413, f"the request is larger than {policy.max_body_bytes} bytes"
+        return None
+
+    def _has_token(self, scope: Scope, headers: dict[str, str]) -> bool:
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._policy.is_token(credentials.strip()):
+            return True
+        cookie: SimpleCookie = SimpleCookie()
+        with suppress(Exception):  # whatever a client calls a cookie
+            cookie.load(headers.get("cookie", ""))
+        found = cookie.get(_COOKIE)
+        return (found is not None and self._policy.is_token(found.value)) or self._token_in_link(scope)
+
+    def _token_in_link(self, scope: Scope) -> bool:
+        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+        return scope["method"] == "GET" and scope["path"] == "/" and self._policy.is_token(query.get("token", ""))
+
+    def _after_login(self, scope: Scope) -> str | None:
+        """Where to go with the cookie: the link without its token, which is not to stay in the history."""
+        if self._policy.token is None or not self._token_in_link(scope):
+            return None
+        query = parse_qsl(scope["query_string"].decode("latin-1"))
+        left = urlencode([(name, value) for name, value in query if name != "token"])
+        return f"/?{left}" if left else "/"
+
+
+class _Limited:
+    """`receive` that refuses to read more than so many bytes, whatever Content-Length said."""
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive = receive
+        self._left = max_bytes
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            return {"type": "http.disconnect"}
+        return message
+
+
+def _is_same_origin(headers: dict[str, str], host: str) -> bool:
+    """Browsers send Origin with every POST; what is no browser cannot be tricked by a foreign page."""
+    origin = headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+
+
+async def _answer(send: Send, status: int, error: str) -> None:
+    body = json.dumps({"error": error}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers.append((b"connection", b"close"))  # what is left of a body is not read
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _redirect(send: Send, location: str, token: str) -> None:
+    cookie: SimpleCookie = SimpleCookie()
+    cookie[_COOKIE] = token
+    for name, value in (("httponly", True), ("samesite", "Strict"), ("path", "/")):
+        cookie[_COOKIE][name] = value
+    headers = [(b"location", location.encode("latin-1")), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+    headers.append((b"set-cookie", cookie[_COOKIE].OutputString().encode("latin-1")))
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,98 @@
+"""`odkeras annotate`: the page's server, from the command line to Ctrl-C."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from odkeras.errors import ConfigError
+from odkeras.hosts.prodigy.recipes import TrainmodelArguments
+from odkeras.hosts.web.app import create_app, page_files
+from odkeras.hosts.web.page_host import Journal
+from odkeras.hosts.web.security import Policy, host_name, is_loopback, names_of_this_machine
+from odkeras.hosts.web.web_host import WebHost, WebOptions
+from odkeras.serving.listening import HttpServer, open_listener, stop_signals
+
+_GRACE_S = 1
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """Where the page is, and who may open it.
+
+    Args:
+        host: address to listen on.
+        port: 0 takes a free one.
+        token: asked for when `host` is not the loopback interface; made up when None.
+        allowed_hosts: names, besides addresses and those of this machine, that the page may be opened by.
+        open_browser: open the page when it is there.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    open_browser: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--web-port {self.port}: it must be 0 to 65535")
+        if self.token is not None and (len(self.token) < 8 or not self.token.isascii() or not self.token.isprintable()):
+            raise ConfigError("--token: it must be 8 or more printable ASCII characters")
+
+
+def run_annotate(
+    arguments: TrainmodelArguments,
+    web: WebOptions,
+    page: PageOptions,
+    *,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve the page until SIGTERM or SIGINT; then end the trainer and the model server, and return.
+
+    Args:
+        on_ready: told the page's address.
+
+    Raises:
+        OdkerasError: an argument cannot work, or the port is taken. Nothing was started.
+    """
+    files = page_files()
+    journal, stopping = Journal(), threading.Event()
+    with open_listener(page.host, page.port) as listener, WebHost(arguments, web, journal) as host:
+        token = None if is_loopback(page.host) else (page.token or secrets.token_urlsafe(18))
+        policy = Policy(token=token, hosts=_hosts(page))
+        url = _url(page.host, listener.getsockname()[1], token)
+
+        def ready() -> None:
+            journal.say(f"annotate at {url} (Ctrl-C stops; nothing is lost)")
+            on_ready(url)
+            if page.open_browser:
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+        server = HttpServer(create_app(host, files, policy, closing=stopping.is_set), ready, grace_s=_GRACE_S)
+
+        def stop() -> None:
+            stopping.set()
+            server.stop()
+
+        with stop_signals(stop):
+            server.run(sockets=[listener])
+            journal.say("stopping")
+            host.close()
+    journal.say(f"stopped; all answers are in {web.db}. `odkeras db out {host.dataset} --db {web.db}` writes them")
+
+
+def _hosts(page: PageOptions) -> frozenset[str]:
+    given = {host_name(name) for name in page.allowed_hosts}
+    return frozenset({*given, page.host.lower(), *names_of_this_machine()}) - {""}
+
+
+def _url(host: str, port: int, token: str | None) -> str:
+    shown = "127.0.0.1" if host in _EVERYWHERE else host
+    query = f"?{urlencode({'token': token})}" if token else ""
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/{query}"

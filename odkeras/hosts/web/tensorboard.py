@@ -1,0 +1,86 @@
+"""TensorBoard beside the page, started when somebody first wants to see it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from odkeras.errors import OdkerasError, SetupError
+from odkeras.loop.leash import leash_command
+from odkeras.loop.supervisor import ChildSpec, Supervisor, bind_socket
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 60.0
+
+
+class TensorBoard:
+    """Owns a TensorBoard process; `close` (twice is fine) ends it.
+
+    Args:
+        logdir: the model directory.
+        log_path: what TensorBoard says goes there.
+    """
+
+    def __init__(self, logdir: Path, log_path: Path) -> None:
+        self.logdir = logdir
+        self._log_path = log_path
+        self._lock = threading.Lock()
+        self._supervisor: Supervisor | None = None
+        self._url = ""
+
+    @property
+    def command(self) -> str:
+        """What a person types to have the same."""
+        return f"tensorboard --logdir {self.logdir}"
+
+    def url(self) -> str:
+        """Where it is; starts it, and waits until it answers.
+
+        Raises:
+            SetupError: it cannot be started, or does not answer.
+        """
+        with self._lock:
+            if self._supervisor is None or self._supervisor.failure() is not None:
+                self._stop()
+                self._start()
+            return self._url
+
+    def close(self) -> None:
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> None:
+        with bind_socket(HOST, 0) as bound:
+            port = bound.getsockname()[1]
+        program = [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.logdir)]
+        command = leash_command([*program, "--host", HOST, "--port", str(port), "--reload_interval", "5"])
+        spec = ChildSpec("tensorboard", tuple(command), self._log_path, error=SetupError)
+        self._supervisor = Supervisor([spec], stop_timeout_s=1.0)
+        self._supervisor.__enter__()
+        try:
+            self._wait_for(port)
+        except OdkerasError:
+            self._stop()
+            raise
+        self._url = f"http://{HOST}:{port}/"
+
+    def _wait_for(self, port: int) -> None:
+        assert self._supervisor is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if failure := self._supervisor.failure():
+                raise failure
+            try:
+                socket.create_connection((HOST, port), timeout=1.0).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise SetupError(f"TensorBoard does not answer after {START_TIMEOUT_S:g} s; see {self._log_path}")
+
+    def _stop(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.close()
+            self._supervisor = None

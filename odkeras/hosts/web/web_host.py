@@ -1,0 +1,360 @@
+"""Everything behind the page: the recipe's components, the database, who is asked what, and how the model is doing.
+
+with WebHost(arguments, WebOptions(db=Path("annotations.db"))) as host:
+    host.next_tasks(tab, 3)
+    host.answer(tab, [{"answer_id": ..., "image_id": ..., "answer": "accept", "spans": [...]}])
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+from typing import Any
+
+from odkeras.errors import DatabaseError
+from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH
+from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host
+from odkeras.hosts.web.board import Handout, Tab, TaskBoard
+from odkeras.hosts.web.database import DECISIONS, AnswerDatabase, StoredAnswer, input_hash_of
+from odkeras.hosts.web.handover import Entry, Handover
+from odkeras.hosts.web.page_host import Journal, PageApi, PageHost
+from odkeras.hosts.web.panel import Document, Panel
+from odkeras.hosts.web.pictures import Pictures
+from odkeras.hosts.web.spans import effort_of, read_spans
+from odkeras.hosts.web.tensorboard import TensorBoard
+from odkeras.image_store import ImageStore
+from odkeras.images import EncodedImage
+from odkeras.inbox import images_dir
+from odkeras.tasks import Task
+
+PREFETCH = 4
+_MOST_AGE_S = 365 * 86400.0
+_HOUSEKEEPING_S = 0.25
+_MADE_HERE = (INPUT_HASH, TASK_HASH)
+_COLORS = (
+    *("#e69f00", "#0a7fd1", "#009e73", "#d55e00", "#cc79a7", "#7b61d9", "#56b4e9", "#b8860b", "#c2185b", "#00897b"),
+    *("#8d6e63", "#5c7cfa", "#e8590c", "#2f9e44", "#ae3ec9", "#1098ad", "#f03e3e", "#74b816", "#845ef7", "#868e96"),
+)
+"""The first ones, by Okabe and Ito, can be told apart by the colour-blind too (jfly.uni-koeln.de/color)."""
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """What the page's command line adds to the recipe's.
+
+    Args:
+        db: the database of answers; made if it is not there.
+        overlap: every session is asked about every image.
+        tensorboard: whether the page may start TensorBoard.
+    """
+
+    db: Path = Path("annotations.db")
+    overlap: bool = False
+    tensorboard: bool = True
+
+
+class WebHost:
+    """Context manager: entering opens the database and starts the loop, `close` (twice is fine) ends all.
+
+    Args:
+        arguments: the recipe's.
+        options: the page's own.
+        journal: told of every event.
+
+    Raises:
+        OdkerasError: on entering; an argument cannot work.
+    """
+
+    def __init__(self, arguments: TrainmodelArguments, options: WebOptions, journal: Journal | None = None) -> None:
+        self._arguments = replace(arguments, remove_base64=True)
+        self._options = options
+        self.journal = journal or Journal()
+        self.dataset = str(arguments.dataset)
+        self.instance = uuid.uuid4().hex
+        self._stack = ExitStack()
+        self._closing = threading.Event()
+        self._answered_now: set[str] = set()
+
+    def __enter__(self) -> WebHost:
+        with ExitStack() as stack:
+            self.database = stack.enter_context(AnswerDatabase.open(self._options.db))
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _open(self, stack: ExitStack) -> None:
+        host = open_training_host(self._arguments, PageApi.of(self.database), PageHost)
+        host.journal = self.journal
+        self._host = host
+        components = host.components()
+        self._labels: list[str] = components["config"]["labels"]
+        self._batch_size: int = components["config"]["batch_size"]
+        project = host.project
+        self.panel = Panel(
+            project,
+            counts=partial(self.database.counts, self.dataset),
+            efforts=partial(self.database.version_efforts, self.dataset),
+        )
+        self.journal.panel = self.panel
+        self.panel.count()
+        self._pictures = Pictures(ImageStore(images_dir(project.inbox_dir)), ImageStore(project.kept_images_dir))
+        self._tensorboard = TensorBoard(project.model_dir, project.logs_dir / "tensorboard.log")
+        stack.callback(self._tensorboard.close)
+        self.handover = Handover(components["update"], self._handed_on, batch_size=self._batch_size)
+        stack.callback(self.handover.close)  # after the loop has ended: what is left is for the next start
+        stack.callback(host.close)
+        if not self._arguments.sync:  # which would wait for a training round
+            stack.callback(self.handover.close)
+        config = {**components["config"], "feed_overlap": self._options.overlap}
+        components["on_load"](SimpleNamespace(db=self.database, config=config))
+        self.board = TaskBoard(
+            host.light_tasks(),
+            answered=lambda session: self.database.answered(self.dataset, session=session),
+            overlap=self._options.overlap,
+            refresh=self._refresh,
+            is_fresh=self._is_fresh,
+            on_free=self._came_back,
+        )
+        self.free_count = 0
+        self.handover.__enter__()
+        self.handover.add(self._left_over())
+        housekeeping = threading.Thread(target=self._keep_house, name="odkeras-housekeeping", daemon=True)
+        stack.callback(housekeeping.join)
+        stack.callback(self._closing.set)
+        housekeeping.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    # --- what the page asks for ---------------------------------------------------------------------------------------
+
+    def about(self, session: str, *, tensorboard: bool) -> Document:
+        """What does not change while the page is open.
+
+        Args:
+            tensorboard: whether this page can be offered TensorBoard.
+        """
+        from odkeras import __version__
+
+        colors = [_COLORS[number % len(_COLORS)] for number in range(len(self._labels))]
+        return {
+            "dataset": self.dataset,
+            "session": session,
+            "labels": [{"name": name, "color": color} for name, color in zip(self._labels, colors, strict=True)],
+            "source": str(self._arguments.source),
+            "prefetch": PREFETCH,
+            "batch_size": self._batch_size,
+            "threshold": self._arguments.threshold,
+            "tensorboard": tensorboard and self._options.tensorboard,
+            "logdir": str(self._tensorboard.logdir),
+            "odkeras": __version__,
+            "instance": self.instance,
+        }
+
+    def next_tasks(self, tab: Tab, count: int, have: Collection[str]) -> Handout:
+        """Tasks for a tab; see `TaskBoard.next_tasks`."""
+        if self._arguments.sync:
+            waiting = self.handover.waiting
+            if self.handover.updating or waiting >= self._batch_size:
+                return Handout(waiting="training on your answers")
+            count = min(count, self._batch_size - waiting - len(have))
+            if count < 1:
+                return Handout(waiting="the next images come when these are answered and trained on")
+        return self.board.next_tasks(tab, count, have)
+
+    def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
+        """Newer suggestions for tasks that the tab has; see `TaskBoard.suggest_again`."""
+        return self.board.suggest_again(tab, image_ids)
+
+    def answer(self, tab: Tab, answers: Sequence[Any]) -> tuple[list[str], list[tuple[str, str]]]:
+        """Store answers: durable when this returns.
+
+        Returns:
+            Ids of the answers that are stored, and (id, reason) of those that cannot be.
+
+        Raises:
+            DatabaseError: the disk is full, for example; nothing was stored.
+        """
+        self.board.touch(tab)
+        accepted: list[StoredAnswer] = []
+        refused: list[tuple[str, str]] = []
+        for answer in answers:
+            try:
+                accepted.append(self._read_answer(tab.session, answer))
+            except (ValueError, KeyError, TypeError) as error:
+                answer_id = answer.get("answer_id") if isinstance(answer, dict) else None
+                refused.append((str(answer_id), str(error)))
+        if accepted:
+            self._store(accepted)
+        return [each.answer_id for each in accepted], refused
+
+    def reopen(self, tab: Tab, image_id: str) -> Task | None:
+        """The session's last answer about an image, to be corrected; None if there is none."""
+        example = self.database.example(self.dataset, tab.session, image_id)
+        if example is not None:
+            self.handover.hold_back(tab.session, image_id)
+            self.board.reopen(tab, image_id, example)
+        return example
+
+    def hand_on(self) -> int:
+        """Give the trainer now what waits; returns how many answers that are."""
+        return self.handover.hand_on()
+
+    def history(self, session: str) -> list[Document]:
+        """The session's last answers, newest first."""
+        now = time.time()
+        return [
+            {
+                "image_id": entry.image_id,
+                "file": entry.file,
+                "answer": entry.decision,
+                "boxes": entry.boxes,
+                "answered_s_ago": max(0.0, now - entry.answered_at),
+                "state": "handed on" if entry.handed_on else "saved",
+            }
+            for entry in self.database.history(self.dataset, session)
+        ]
+
+    def picture(self, image_id: str) -> EncodedImage | None:
+        """An image that was handed out or answered; None for any other."""
+        task = self.board.task(image_id) or self.database.any_example(self.dataset, image_id)
+        return None if task is None else self._pictures.find(image_id, task)
+
+    def tensorboard_url(self) -> str:
+        """Where TensorBoard is; starts it.
+
+        Raises:
+            SetupError: it cannot be started.
+        """
+        return self._tensorboard.url()
+
+    @property
+    def tensorboard_command(self) -> str:
+        return self._tensorboard.command
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _read_answer(self, session: str, answer: Any) -> StoredAnswer:
+        if not isinstance(answer, Mapping):
+            raise ValueError(f"an answer must be a JSON object; got {type(answer).__name__}")
+        answer_id, image_id, decision = (answer.get(name) for name in ("answer_id", "image_id", "answer"))
+        if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64:
+            raise ValueError(f"answer_id must be a text of 1 to 64 characters; got {answer_id!r}")
+        if decision not in DECISIONS:
+            raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {decision!r}")
+        task = self._task_of(session, str(image_id))
+        if task is None:
+            raise ValueError(f"image {image_id!r} was not handed out in dataset {self.dataset!r}")
+        size_hw = int(task["height"]), int(task["width"])
+        spans = read_spans(answer.get("spans") or [], self._labels, size_hw)
+        answered_at = time.time() - _age_s(answer.get("age_ms"))
+        name = f"{self.dataset}-{session}"
+        example = {key: value for key, value in task.items() if key not in _MADE_HERE}
+        example |= {"spans": spans, "answer": decision, "_view_id": "image_manual", "_timestamp": int(answered_at)}
+        example |= {"_session_id": name, "_annotator_id": name}
+        made = task.get("_suggestions") or {}
+        return StoredAnswer(
+            example,
+            image_id=str(image_id),
+            session=session,
+            answered_at=answered_at,
+            answer_id=answer_id,
+            version=made.get("version"),
+            effort=effort_of(task, spans) if decision == "accept" else None,
+        )
+
+    def _task_of(self, session: str, image_id: str) -> Task | None:
+        return (
+            self.board.task(image_id)
+            or self.database.example(self.dataset, session, image_id)
+            or self.database.any_example(self.dataset, image_id)
+        )
+
+    def _store(self, accepted: Sequence[StoredAnswer]) -> None:
+        last_words = self.database.add(self.dataset, accepted)
+        self.handover.add([_entry(each) for each in last_words])
+        for each in accepted:
+            self.board.note_answered(each.session, each.image_id)
+            self._answered_now.add(each.image_id)
+        self.panel.answered()
+
+    def _left_over(self) -> list[Entry]:
+        """What an earlier run stored and did not hand on, and what `odkeras db in` brought."""
+        left = self.database.not_handed_on(self.dataset)
+        if left:
+            self.journal.say(f"{len(left)} stored answers had not reached the trainer, and do now")
+        return [_entry(each) for each in left]
+
+    def _handed_on(self, answer_ids: Sequence[str]) -> None:
+        if self._host.failure_to_store:
+            return  # they wait in memory; if they are lost there, the next start hands them on
+        try:
+            self.database.mark_handed_on(self.dataset, answer_ids)
+        except DatabaseError as error:  # the next start hands them on again, which does no harm
+            self.journal.warn(str(error))
+
+    # --- suggestions --------------------------------------------------------------------------------------------------
+
+    def _is_fresh(self, task: Task) -> bool:
+        version = self.panel.version
+        return version is None or (task.get("_suggestions") or {}).get("version") == version
+
+    def _refresh(self, tasks: Sequence[Task]) -> list[Task]:
+        """Tasks with newer suggestions; those without are left out."""
+        bare = [found for task in tasks if (found := self._pictures.with_image(task)) is not None]
+        by_id = {task["image_id"]: task for task in tasks}
+        again = self._host.suggest_again(bare)
+        return [
+            {**new, "image": by_id[new["image_id"]]["image"]}
+            for old, new in zip(bare, again, strict=True)
+            if new is not old
+        ]
+
+    # --- housekeeping -------------------------------------------------------------------------------------------------
+
+    def _keep_house(self) -> None:
+        problem = ""
+        while not self._closing.wait(_HOUSEKEEPING_S):
+            try:
+                self.look_after()
+            except Exception as error:  # the page shows older figures, and annotating goes on
+                if repr(error) != problem:
+                    self.journal.warn(f"the page's figures are not up to date: {error}")
+                problem = repr(error)
+
+    def look_after(self) -> None:
+        """Take back the tasks of those who are gone, and say what is left."""
+        self.board.release_gone()
+        self.panel.count()
+        total, before, skipped = self._host.totals()
+        left = None if total is None else max(0, total - before - skipped - len(self._answered_now))
+        self.panel.update(
+            total=total, left=left, not_handed_on=self.handover.waiting, here=sorted(self.board.sessions_here())
+        )
+
+    def _came_back(self) -> None:
+        self.free_count += 1
+
+
+def _entry(answer: StoredAnswer) -> Entry:
+    """What the trainer gets: with the hash that the data directory knows answers by."""
+    example = {**answer.example, INPUT_HASH: input_hash_of(answer.image_id), "image_id": answer.image_id}
+    return Entry(answer.answer_id, answer.session, answer.image_id, example)
+
+
+def _age_s(age_ms: Any) -> float:
+    if isinstance(age_ms, bool) or not isinstance(age_ms, (int, float)) or not age_ms >= 0:
+        return 0.0
+    return min(age_ms / 1000, _MOST_AGE_S)
