@@ -282,18 +282,23 @@ def _read_span(span: Any, size_hw: tuple[float, float], label_map: LabelMap) -> 
 
 def _shape_of(span: dict[str, Any], size_hw: tuple[float, float]) -> tuple[FloatArray, FloatArray | None]:
     """Box and polygon inside the image. The points decide, not the span's `type`, which old versions do not write."""
-    points_px = _points_px(span)
-    if len(points_px) > 2 and not polygon_ops.is_rectangle(points_px):
-        polygon = polygon_ops.from_xy_px(points_px, size_hw)
+    corners_px = points_px(span)
+    if len(corners_px) > 2 and not polygon_ops.is_rectangle(corners_px):
+        polygon = polygon_ops.from_xy_px(corners_px, size_hw)
         if not polygon_ops.is_flat(polygon):
             inside = polygon_ops.clip(polygon)
             return polygon_ops.bounds(inside), inside
-    (left, top), (right, bottom) = np.min(points_px, axis=0), np.max(points_px, axis=0)
+    (left, top), (right, bottom) = np.min(corners_px, axis=0), np.max(corners_px, axis=0)
     return box_ops.clip(box_ops.from_xyxy_px([(left, top, right, bottom)], size_hw))[0], None
 
 
-def _points_px(span: dict[str, Any]) -> list[tuple[float, float]]:
-    """Corners [x, y]: all of `points`, the one key that all versions of Prodigy write, else two opposite ones."""
+def points_px(span: dict[str, Any]) -> list[tuple[float, float]]:
+    """A span's corners [x, y] in pixels: all of `points`, the one key that all versions of Prodigy write, else two
+    opposite ones.
+
+    Raises:
+        AnswerError: it has none, or they are no numbers.
+    """
     points = span.get("points")
     if points:
         if not isinstance(points, list) or not all(

@@ -24,7 +24,7 @@ from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, encode_image, read_
 from odkeras.labels import LabelMap
 from odkeras.polygons import BoolArray
 from odkeras.project import atomic_path
-from odkeras.tasks import Annotation, read_answer
+from odkeras.tasks import Annotation, Task, read_answer
 
 BATCH_FEATURE = "odkeras/batch"
 MASK_FEATURE = "image/object/mask"
@@ -205,21 +205,57 @@ def prodigy_to_records(
     Raises:
         RecordError: the file cannot be read, the TFRecord not written, or no accepted answer is left.
     """
-    report = RecordsReport()
     try:
         lines = _count_lines(Path(jsonl_path))
-        _make_folder_of(out)
-        with Path(jsonl_path).open("rb") as file, tempfile.TemporaryFile(dir=Path(out).parent) as spool:
-            kept = _Latest(spool, label_map, report, masks)
-            for number, line in enumerate(file, start=1):
-                kept.take(line, f"{jsonl_path}:{number}", max_pixels)
-                if progress is not None:
-                    progress(number, lines)
-            kept.count_all()
-            _check_not_empty(report, jsonl_path)
-            write_records(out, kept.examples())
+        with Path(jsonl_path).open("rb") as file:
+            return answers_to_records(
+                ((f"{jsonl_path}:{number}", line) for number, line in enumerate(file, start=1)),
+                out,
+                label_map=label_map,
+                source=str(jsonl_path),
+                masks=masks,
+                progress=None if progress is None else lambda done: progress(done, lines),
+                max_pixels=max_pixels,
+            )
     except OSError as error:
         raise RecordError(f"cannot convert {jsonl_path} to {out}: {error.strerror}") from error
+
+
+def answers_to_records(
+    answers: Iterable[tuple[str, bytes | Task]],
+    out: Path | str,
+    *,
+    label_map: LabelMap,
+    source: str,
+    masks: bool = False,
+    progress: Callable[[int], None] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> RecordsReport:
+    """Convert answers to a TFRecord. An image's latest answer counts.
+
+    Args:
+        answers: (place, answer); the place is for messages, the answer may be a line of JSON.
+        source: where they come from, for messages.
+        masks: every example gets masks, not only one with a polygon; see `example_from_annotation`.
+        progress: called with the number of answers done.
+
+    Raises:
+        RecordError: the TFRecord cannot be written, or no accepted answer is left.
+    """
+    report = RecordsReport()
+    _make_folder_of(out)
+    try:
+        with tempfile.TemporaryFile(dir=Path(out).parent) as spool:
+            kept = _Latest(spool, label_map, report, masks)
+            for number, (where, answer) in enumerate(answers, start=1):
+                kept.take(answer, where, max_pixels)
+                if progress is not None:
+                    progress(number)
+            kept.count_all()
+            _check_not_empty(report, source)
+            write_records(out, kept.examples())
+    except OSError as error:
+        raise RecordError(f"cannot convert {source} to {out}: {error.strerror}") from error
     return report
 
 
@@ -233,11 +269,12 @@ class _Latest:
         self._masks = masks
         self._places: dict[str, tuple[int, int, int]] = {}  # image id -> offset, length, boxes
 
-    def take(self, line: bytes, where: str, max_pixels: int) -> None:
-        if not line.strip():
+    def take(self, answer: bytes | Task, where: str, max_pixels: int) -> None:
+        if isinstance(answer, bytes) and not answer.strip():
             return
         try:
-            read = read_answer(json.loads(line), self._label_map, max_pixels=max_pixels)
+            task = json.loads(answer) if isinstance(answer, bytes) else answer
+            read = read_answer(task, self._label_map, max_pixels=max_pixels)
         except (AnswerError, ValueError) as error:
             self._report.skipped.append((where, str(error)))
             return

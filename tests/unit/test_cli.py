@@ -14,7 +14,7 @@ from odkeras import __version__
 from odkeras.cli import app
 from odkeras.errors import ConfigError, ImageError, OdkerasError, SetupError
 
-COMMANDS = ("init", "doctor", "simulate", "trainer", "train", "eval", "export", "serve", "predict")
+COMMANDS = ("init", "doctor", "annotate", "simulate", "trainer", "train", "eval", "export", "serve", "predict")
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -22,7 +22,9 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "records from-csv", "records from-prodigy"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "records from-csv", "records from-prodigy", "db in", "db out", "db stats"]
+)
 def test_every_help_ends_with_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0

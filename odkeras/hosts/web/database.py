@@ -252,7 +252,7 @@ class AnswerDatabase:
         """A session's last answer about an image."""
         query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
         rows = self._read(query, dataset, session, image_id)
-        return json.loads(rows[0][0]) if rows else None
+        return {**json.loads(rows[0][0]), "image_id": image_id} if rows else None
 
     def any_example(self, dataset: str, image_id: str) -> Task | None:
         """The last answer about an image, whoever gave it."""
@@ -261,7 +261,7 @@ class AnswerDatabase:
             "ORDER BY answered_at DESC, id DESC LIMIT 1"
         )
         rows = self._read(query, dataset, image_id)
-        return json.loads(rows[0][0]) if rows else None
+        return {**json.loads(rows[0][0]), "image_id": image_id} if rows else None
 
     def answered(self, dataset: str, *, session: str | None = None) -> set[str]:
         """Ids of the images that anybody, or one session, has answered."""

@@ -202,7 +202,7 @@ class WebHost:
 
     def reopen(self, tab: Tab, image_id: str) -> Task | None:
         """The session's last answer about an image, to be corrected; None if there is none."""
-        example = self.database.example(self.dataset, tab.session, image_id)
+        example = self._sized(self.database.example(self.dataset, tab.session, image_id))
         if example is not None:
             self.handover.hold_back(tab.session, image_id)
             self.board.reopen(tab, image_id, example)
@@ -276,11 +276,19 @@ class WebHost:
         )
 
     def _task_of(self, session: str, image_id: str) -> Task | None:
-        return (
-            self.board.task(image_id)
-            or self.database.example(self.dataset, session, image_id)
-            or self.database.any_example(self.dataset, image_id)
-        )
+        """Also one that has gone to somebody else meanwhile, and is answered."""
+        task = self.board.task(image_id) or self.database.example(self.dataset, session, image_id)
+        return self._sized(task or self.database.any_example(self.dataset, image_id))
+
+    def _sized(self, task: Task | None) -> Task | None:
+        """With the size of its image, which an example from elsewhere may lack; None if that is gone."""
+        if task is None or (_is_size(task.get("height")) and _is_size(task.get("width"))):
+            return task
+        image = self._pictures.find(str(task["image_id"]), task)
+        if image is None:
+            return None
+        height, width = image.image_size_hw
+        return {**task, "height": height, "width": width}
 
     def _store(self, accepted: Sequence[StoredAnswer]) -> None:
         last_words = self.database.add(self.dataset, accepted)
@@ -352,6 +360,10 @@ def _entry(answer: StoredAnswer) -> Entry:
     """What the trainer gets: with the hash that the data directory knows answers by."""
     example = {**answer.example, INPUT_HASH: input_hash_of(answer.image_id), "image_id": answer.image_id}
     return Entry(answer.answer_id, answer.session, answer.image_id, example)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _age_s(age_ms: Any) -> float:

@@ -1,0 +1,262 @@
+"""`odkeras db`: the answers of `odkeras annotate`, out of its database, into it, and in numbers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from odkeras.cli import options
+from odkeras.cli.progress import progress_bar
+from odkeras.errors import ConfigError
+
+if TYPE_CHECKING:
+    from odkeras.hosts.web.database import AnswerDatabase
+    from odkeras.hosts.web.stats import DatasetStats
+    from odkeras.labels import LabelMap
+
+_FORMATS = ("jsonl", "coco", "tfrecord")
+_DECISIONS = ("accept", "reject", "ignore")
+Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
+Advance = Callable[..., None]
+
+
+def add_commands(app: typer.Typer) -> None:
+    db = typer.Typer(help="Get answers out of the database of `annotate`, or into it.", no_args_is_help=True)
+    db.command("out", epilog="Example: odkeras db out raccoons answers.json --format coco --label-map map.pbtxt")(out)
+    db.command("in", epilog="Example: odkeras db in raccoons answers.jsonl")(read_in)
+    db.command("stats", epilog="Example: odkeras db stats raccoons --json")(stats)
+    app.add_typer(db, name="db")
+
+
+def out(
+    dataset: Dataset,
+    out: Annotated[str, typer.Argument(help="The file to write; - is standard output (jsonl, coco).")] = "-",
+    db: options.Database = Path("annotations.db"),
+    format: Annotated[
+        str, typer.Option("--format", help="jsonl = as `prodigy db-out` writes it; coco; tfrecord.")
+    ] = "jsonl",
+    answer: Annotated[str | None, typer.Option(help="Only accept, reject or ignore. jsonl only.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option("--label-map", "-lmp", help="The label map (.pbtxt); tfrecord needs it.")
+    ] = None,
+    all: Annotated[bool, typer.Option("--all", help="Also answers that a later one replaced. jsonl only.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Put the images into the file, as data URIs. jsonl only.")
+    ] = False,
+    masks: Annotated[bool, typer.Option("--masks", help="Masks for all images. tfrecord only.")] = False,
+) -> None:
+    """Write the answers of a dataset to a file.
+
+    jsonl has the last answer of each session about each image. coco and tfrecord have the images whose last answer,
+    whoever gave it, is accept.
+    """
+    from odkeras.hosts.web.database import AnswerDatabase
+    from odkeras.hosts.web.exports import check_dataset, silence_standard_output
+
+    path = None if out == "-" else Path(out)
+    _check_format(format, path, label_map, {"--answer": answer, "--all": all, "--images": images}, masks)
+    if answer is not None:
+        _check_decision(answer)
+    with AnswerDatabase.open(db, create=False) as database:
+        check_dataset(database, dataset)
+        try:
+            if format == "jsonl":
+                written = _write_jsonl(database, dataset, path, answer, all, images)
+            elif format == "coco":
+                written = _write_coco(database, dataset, path, label_map)
+            else:
+                assert path is not None and label_map is not None
+                written = _write_tfrecord(database, dataset, path, label_map, masks)
+        except BrokenPipeError:
+            silence_standard_output()
+            return
+    print(f"{path or 'standard output'}: {written}", file=sys.stderr)
+
+
+def read_in(
+    dataset: Dataset,
+    jsonl: Annotated[str, typer.Argument(help="Answers as `prodigy db-out` writes them; - is standard input.")],
+    db: options.Database = Path("annotations.db"),
+    answer: Annotated[str, typer.Option(help="For examples without one: accept, reject or ignore.")] = "accept",
+) -> None:
+    """Add answers to a dataset. What is in it already is not added again; `annotate` trains on the others next time.
+
+    Relative paths of images start beside the file.
+    """
+    from odkeras.hosts.web.database import AnswerDatabase
+    from odkeras.hosts.web.imports import STDIN, count_lines, import_answers, open_lines
+
+    _check_decision(answer)
+    total = count_lines(jsonl)
+    lines = open_lines(jsonl)
+    base_dir = Path() if jsonl == STDIN else Path(jsonl).parent
+    with AnswerDatabase.open(db) as database, progress_bar("answers", total) as progress:
+        report = import_answers(database, dataset, lines, base_dir=base_dir, decision=answer, progress=progress)
+    name = "stdin" if jsonl == STDIN else jsonl
+    _print_skipped((f"{name}:{number}", reason) for number, reason in report.skipped)
+    print(f"{db}, {dataset}: {report.added} added, {report.known} known already, {len(report.skipped)} skipped")
+    if not report.added and not report.known:
+        raise typer.Exit(1)
+
+
+def stats(
+    dataset: Annotated[str | None, typer.Argument(help="Name of the dataset; default: all.")] = None,
+    db: options.Database = Path("annotations.db"),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; shares are from 0 to 1.")] = False,
+) -> None:
+    """Show what the datasets hold, and how much of each model version's suggestions was kept.
+
+    Shares: kept, moved and deleted of the suggestions; added of the objects.
+    """
+    from odkeras.hosts.web.database import AnswerDatabase
+    from odkeras.hosts.web.exports import check_dataset
+    from odkeras.hosts.web.stats import DatasetStats
+
+    with AnswerDatabase.open(db, create=False) as database:
+        if dataset is not None:
+            check_dataset(database, dataset)
+        names = database.datasets if dataset is None else [dataset]
+        found = [DatasetStats.of(database, name) for name in names]
+    if as_json:
+        print(json.dumps([each.to_json() for each in found], indent=1))
+    elif found:
+        for each in found:
+            _show(each)
+    else:
+        print(f"{db}: no answers yet")
+
+
+def _check_format(
+    format: str, out: Path | None, label_map: Path | None, jsonl_only: dict[str, Any], masks: bool
+) -> None:
+    if format not in _FORMATS:
+        raise ConfigError(f"--format must be one of {', '.join(_FORMATS)}; got {format!r}")
+    if format != "jsonl" and (given := [name for name, value in jsonl_only.items() if value]):
+        raise ConfigError(f"--format {format} holds the accepted images alone; leave out {', '.join(given)}")
+    if masks and format != "tfrecord":
+        raise ConfigError("--masks is for --format tfrecord alone")
+    if format == "tfrecord" and out is None:
+        raise ConfigError("--format tfrecord needs a file: odkeras db out DATASET train.record --format tfrecord")
+    if format == "tfrecord" and label_map is None:
+        raise ConfigError("--format tfrecord needs --label-map")
+
+
+def _check_decision(answer: str) -> None:
+    if answer not in _DECISIONS:
+        raise ConfigError(f"--answer must be one of {', '.join(_DECISIONS)}; got {answer!r}")
+
+
+def _write_jsonl(
+    database: AnswerDatabase, dataset: str, out: Path | None, answer: str | None, all: bool, images: bool
+) -> str:
+    from odkeras.hosts.web.exports import with_image, write_jsonl
+
+    gone = 0
+
+    def examples(advance: Advance) -> Iterator[dict[str, Any]]:
+        nonlocal gone
+        for number, (image_id, example) in enumerate(
+            database.iter_examples(dataset, decision=answer, replaced=all), start=1
+        ):
+            whole = with_image(image_id, example) if images else example
+            gone += whole is None
+            yield whole or example
+            advance(number)
+
+    with progress_bar("answers") as progress:
+        number = write_jsonl(examples(progress), out)
+    if gone:
+        return f"{number} answers, {gone} of them without their image, which is not there any more"
+    return f"{number} answers"
+
+
+def _write_coco(database: AnswerDatabase, dataset: str, out: Path | None, label_map: Path | None) -> str:
+    from odkeras import __version__
+    from odkeras.hosts.web.coco import to_coco
+    from odkeras.hosts.web.exports import write_coco
+
+    loaded = None if label_map is None else _load(label_map)
+    with progress_bar("images") as progress:
+        answers = database.iter_latest(dataset, decision="accept")
+        export = to_coco(_counted(answers, progress), loaded)
+    _print_skipped(export.skipped)
+    write_coco(export, out, f"{dataset}, written by odkeras {__version__}")
+    return f"{len(export.images)} images, {len(export.annotations)} boxes, {export.negatives} without boxes"
+
+
+def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map: Path, masks: bool) -> str:
+    from odkeras.logs import configure_logging
+
+    configure_logging(verbose=False)
+    loaded = _load(label_map)
+    with progress_bar("images") as progress:
+        from odkeras.data.records import answers_to_records
+
+        # A row's id is the image's id, as the database tells images apart; an example may have none.
+        answers = (
+            (dataset, {**example, "image_id": image_id})
+            for image_id, example in database.iter_latest(dataset, decision="accept")
+        )
+        report = answers_to_records(
+            answers, out, label_map=loaded, source=f"dataset {dataset}", masks=masks, progress=progress
+        )
+    _print_skipped(report.skipped)
+    return f"{report.images} images, {report.boxes} boxes, {report.negatives} without boxes"
+
+
+def _load(label_map: Path) -> LabelMap:
+    from odkeras.labels import LabelMap
+
+    return LabelMap.load(label_map)
+
+
+def _counted(answers: Iterable[Any], advance: Advance) -> Iterator[Any]:
+    for number, each in enumerate(answers, start=1):
+        yield each
+        advance(number)
+
+
+def _print_skipped(skipped: Iterable[tuple[str, str]]) -> None:
+    for where, reason in skipped:
+        print(f"skipped {where}: {reason}", file=sys.stderr)
+
+
+def _show(found: DatasetStats) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from odkeras.hosts.web.stats import VERSION_COLUMNS
+
+    console = Console()
+    if not console.is_terminal:
+        _print_plainly(found)
+        return
+    table = Table(title=escape(found.dataset), title_justify="left", title_style="bold", show_header=False)
+    for name, text in found.lines():
+        table.add_row(name, escape(text))
+    console.print(table)
+    if found.versions:
+        versions = Table(title="suggestions, by model version", title_justify="left")
+        for column in VERSION_COLUMNS:
+            versions.add_column(column, justify="right")
+        for row in found.version_rows():
+            versions.add_row(*row)
+        console.print(versions)
+
+
+def _print_plainly(found: DatasetStats) -> None:
+    from odkeras.hosts.web.stats import VERSION_COLUMNS
+
+    print(found.dataset)
+    for name, text in found.lines():
+        print(f"  {name:<14}{text}")
+    rows = [VERSION_COLUMNS, *found.version_rows()] if found.versions else []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))

@@ -1,0 +1,212 @@
+"""Accepted answers as COCO's detection JSON (cocodataset.org, "Data format").
+
+    export = to_coco(database.iter_latest("shapes", decision="accept"))
+    json.dumps(export.to_json())
+
+Boxes are clipped to the image; what cannot be used is left out and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from odkeras import boxes as box_ops
+from odkeras import polygons as polygon_ops
+from odkeras.errors import AnswerError, ImageError, LabelMapError
+from odkeras.images import EncodedImage, bytes_from_data_uri, encode_image, local_path, read_image
+from odkeras.labels import LabelMap
+from odkeras.tasks import Task, points_px
+
+SizeHw = tuple[int, int]
+_DECIMALS = 2  # of a pixel, as spans have them
+
+
+@dataclass
+class CocoExport:
+    """COCO's detection JSON in the making, and what had to be left out.
+
+    Args:
+        skipped: (file, reason) for each image or box.
+    """
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    categories: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def negatives(self) -> int:
+        """Images without boxes."""
+        return len(self.images) - len({annotation["image_id"] for annotation in self.annotations})
+
+    def to_json(self, description: str = "") -> dict[str, Any]:
+        return {
+            "info": {"description": description},
+            "licenses": [],
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": self.categories,
+        }
+
+
+class Outline(NamedTuple):
+    """What COCO says of an object: all in pixels.
+
+    Args:
+        bbox: [x, y, width, height].
+        area: of the polygon, if it is one, else of the box.
+        polygon: [x, y, x, y, ...]; None for a rectangle.
+    """
+
+    bbox: list[float]
+    area: float
+    polygon: list[float] | None
+
+
+def to_coco(answers: Iterable[tuple[str, Task]], label_map: LabelMap | None = None) -> CocoExport:
+    """Accepted answers, one about each image, as COCO images, annotations and categories; ids count from 1.
+
+    One without spans is an image without annotations. One whose spans are all unusable is left out, as its objects are
+    not known.
+
+    Args:
+        answers: (image_id, example).
+        label_map: gives the categories and their ids; when None they are the labels found, sorted, from 1.
+    """
+    export = CocoExport()
+    for image_id, example in answers:
+        name = _file_name(image_id, example)
+        try:
+            height, width = size_hw = _size_of(example)
+            objects, problems = _objects_of(example, size_hw, label_map)
+        except (AnswerError, ImageError) as error:
+            export.skipped.append((name, str(error)))
+            continue
+        export.skipped += [(name, problem) for problem in problems]
+        export.images.append({"id": len(export.images) + 1, "file_name": name, "width": width, "height": height})
+        for label, outline in objects:
+            export.annotations.append(_annotation(len(export.annotations) + 1, len(export.images), label, outline))
+    _number_categories(export, label_map)
+    return export
+
+
+def outline_of(span: Any, size_hw: SizeHw) -> Outline:
+    """A span's shape, clipped to the image. Its points decide what it is, not its `type`, as in training.
+
+    Raises:
+        AnswerError: no numbers, or no area inside the image.
+    """
+    if not isinstance(span, dict):
+        raise AnswerError(f"a span must be a JSON object; got {type(span).__name__}")
+    corners_px = points_px(span)
+    if len(corners_px) > 2 and not polygon_ops.is_rectangle(corners_px):
+        polygon = polygon_ops.from_xy_px(corners_px, size_hw)
+        if not polygon_ops.is_flat(polygon):
+            return _outline_of_polygon(polygon_ops.clip(polygon), size_hw)
+    extent = [(*np.min(corners_px, axis=0), *np.max(corners_px, axis=0))]
+    bbox = _bbox(box_ops.clip(box_ops.from_xyxy_px(extent, size_hw)), size_hw)
+    return Outline(bbox, round(bbox[2] * bbox[3], _DECIMALS), None)
+
+
+def _outline_of_polygon(polygon: box_ops.FloatArray, size_hw: SizeHw) -> Outline:
+    bbox = _bbox(polygon_ops.bounds(polygon)[None], size_hw)
+    xy_px = np.round(polygon[:, ::-1].astype(np.float64) * size_hw[::-1], _DECIMALS)
+    x, y = xy_px.T
+    area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2  # the shoelace formula
+    return Outline(bbox, round(area, _DECIMALS), xy_px.ravel().tolist())
+
+
+def _bbox(box: box_ops.FloatArray, size_hw: SizeHw) -> list[float]:
+    left, top, right, bottom = np.round(box_ops.to_xyxy_px(box, size_hw)[0].astype(np.float64), _DECIMALS).tolist()
+    bbox = [left, top, round(right - left, _DECIMALS), round(bottom - top, _DECIMALS)]
+    if bbox[2] <= 0 or bbox[3] <= 0:
+        raise AnswerError("no area inside the image")
+    return bbox
+
+
+def _objects_of(
+    example: Task, size_hw: SizeHw, label_map: LabelMap | None
+) -> tuple[list[tuple[str, Outline]], list[str]]:
+    spans = example.get("spans") or []
+    if not isinstance(spans, list):
+        raise AnswerError(f"'spans' must be a list; got {type(spans).__name__}")
+    usable: list[tuple[str, Outline]] = []
+    problems: list[str] = []
+    for number, span in enumerate(spans, start=1):
+        try:
+            usable.append((_label_of(span, label_map), outline_of(span, size_hw)))
+        except (AnswerError, LabelMapError) as error:
+            problems.append(f"span {number}: {error}")
+    if spans and not usable:
+        raise AnswerError(f"accepted, but none of its {len(spans)} spans is usable: {'; '.join(problems)}")
+    return usable, problems
+
+
+def _label_of(span: Any, label_map: LabelMap | None) -> str:
+    label = span.get("label") if isinstance(span, dict) else None
+    if not isinstance(label, str) or not label.strip():
+        raise AnswerError("it has no label")
+    return label if label_map is None else label_map.name_of(label_map.id_of(label))
+
+
+def _annotation(id: int, image_id: int, label: str, outline: Outline) -> dict[str, Any]:
+    shape = {} if outline.polygon is None else {"segmentation": [outline.polygon]}
+    return {
+        "id": id,
+        "image_id": image_id,
+        "category_id": label,  # a name until all are known
+        "bbox": outline.bbox,
+        "area": outline.area,
+        "iscrowd": 0,
+        **shape,
+    }
+
+
+def _number_categories(export: CocoExport, label_map: LabelMap | None) -> None:
+    if label_map is None:
+        names = sorted({str(annotation["category_id"]) for annotation in export.annotations})
+        ids = {name: id for id, name in enumerate(names, start=1)}
+    else:
+        ids = {label.name: label.id for label in label_map.labels}
+    export.categories = [{"id": id, "name": name, "supercategory": ""} for name, id in ids.items()]
+    for annotation in export.annotations:
+        annotation["category_id"] = ids[annotation["category_id"]]
+
+
+def _file_name(image_id: str, example: Task) -> str:
+    """Where the image lies, else its name."""
+    for value in (example.get("path"), example.get("image")):
+        if isinstance(value, str) and value and not value.startswith("data:"):
+            return value
+    meta = example.get("meta")
+    file = meta.get("file") if isinstance(meta, dict) else None
+    return file if isinstance(file, str) and file else image_id
+
+
+def _size_of(example: Task) -> SizeHw:
+    """The size that the spans are for: the example's own, else the image's, which is read for it."""
+    height, width = example.get("height"), example.get("width")
+    if _is_size(height) and _is_size(width):
+        return int(height), int(width)  # type: ignore[arg-type]
+    problem: AnswerError | ImageError = AnswerError("its width and height are not known, and its image cannot be read")
+    for place in (example.get("image"), example.get("path")):
+        if isinstance(place, str) and place and not place.startswith(("http://", "https://")):
+            try:
+                return _read_image(place).image_size_hw
+            except ImageError as error:
+                problem = error
+    raise problem
+
+
+def _read_image(place: str) -> EncodedImage:
+    if place.startswith("data:"):
+        return encode_image(bytes_from_data_uri(place), source="data URI")
+    return read_image(local_path(place))
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value < 1e9

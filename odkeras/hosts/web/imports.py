@@ -1,0 +1,263 @@
+"""Answers into the database: JSONL as Prodigy's `db-out` writes it.
+
+with AnswerDatabase.open("annotations.db") as database:
+    report = import_answers(database, "shapes", open_lines("answers.jsonl"), base_dir=Path())
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from odkeras.errors import AnswerError, ImageError, RecordError
+from odkeras.hosts.web.database import DECISIONS, AnswerDatabase, StoredAnswer
+from odkeras.hosts.web.spans import effort_of
+from odkeras.images import bytes_from_data_uri, encode_image, local_path, read_image
+from odkeras.metrics import Effort
+from odkeras.tasks import Task
+
+STDIN = "-"
+SESSION = "imported"
+_TOGETHER = 100
+_IMAGE_ID = re.compile(r"[0-9a-fA-F]{32}")
+_REMOTE = ("data:", "http://", "https://")
+_DAY_S = 86400.0
+
+
+@dataclass
+class ImportReport:
+    """What an import did.
+
+    Args:
+        added: answers that the database did not have.
+        known: answers that it had already.
+        skipped: (line number, reason).
+    """
+
+    added: int = 0
+    known: int = 0
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+
+
+def open_lines(source: str) -> Iterator[bytes]:
+    """The lines of a file, or of standard input for "-". That there is no such file is said at once.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    if source == STDIN:
+        return iter(sys.stdin.buffer)
+    try:
+        file = Path(source).open("rb")  # noqa: SIM115 (closed by the generator)
+    except OSError as error:
+        raise RecordError(f"cannot read {source}: {error.strerror}") from error
+    return _lines_of(file, source)
+
+
+def count_lines(source: str) -> int | None:
+    """None for what can be read only once: standard input, a pipe.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    return sum(1 for _ in open_lines(source)) if source != STDIN and Path(source).is_file() else None
+
+
+def _lines_of(file: BinaryIO, source: str) -> Iterator[bytes]:
+    try:
+        with file:
+            yield from file
+    except OSError as error:
+        raise RecordError(f"cannot read {source}: {error.strerror}") from error
+
+
+def import_answers(
+    database: AnswerDatabase,
+    dataset: str,
+    lines: Iterable[bytes],
+    *,
+    base_dir: Path,
+    decision: str = "accept",
+    progress: Callable[[int], None] = lambda done: None,
+) -> ImportReport:
+    """Store the answers that are not in the dataset yet; the trainer does not have them. Bad lines are left out.
+
+    Args:
+        base_dir: where relative paths start, if something is there; else in the working directory.
+        decision: of examples that have no `answer`.
+        progress: called with the number of lines done.
+
+    Raises:
+        DatabaseError: it cannot be written. What was stored before stays; a second call goes on.
+    """
+    report = ImportReport()
+    known = {answer_id_of(example) for _, example in database.iter_examples(dataset, replaced=True)}
+    waiting: list[StoredAnswer] = []
+    now = time.time()
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                answer = read_line(line, dataset, base_dir=base_dir, decision=decision, now=now + number * 1e-6)
+            except (AnswerError, ImageError) as error:
+                report.skipped.append((number, str(error)))
+            else:
+                report.known += answer.answer_id in known
+                if answer.answer_id not in known:
+                    known.add(answer.answer_id)
+                    waiting.append(answer)
+        if len(waiting) >= _TOGETHER:
+            database.add(dataset, waiting)
+            report.added += len(waiting)
+            waiting = []
+        progress(number)
+    database.add(dataset, waiting)
+    report.added += len(waiting)
+    return report
+
+
+def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: float) -> StoredAnswer:
+    """The answer in a line of JSONL.
+
+    Args:
+        decision: if it has no `answer`.
+        now: if it has no `_timestamp`, seconds.
+
+    Raises:
+        AnswerError, ImageError: with the reason that it cannot be stored.
+    """
+    try:
+        example = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"not JSON: {error}") from error
+    if not isinstance(example, dict):
+        raise AnswerError(f"a line must be a JSON object; got {type(example).__name__}")
+    example = _with_paths(_with_answer(example, decision), base_dir)
+    version, effort = _suggested(example)
+    return StoredAnswer(
+        example,
+        image_id=image_id_of(example, base_dir),
+        session=session_of(example, dataset),
+        answered_at=_answered_at(example, now),
+        answer_id=answer_id_of(example),
+        version=version,
+        effort=effort,
+    )
+
+
+def answer_id_of(example: Task) -> str:
+    """The same for the same answer, however it is written.
+
+    Raises:
+        AnswerError: it holds NaN or infinity.
+    """
+    try:
+        text = json.dumps(example, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"not plain JSON: {error}") from error
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def session_of(example: Task, dataset: str) -> str:
+    """Who answered: Prodigy's `_session_id` is the dataset's name, a hyphen and the session's."""
+    session = example.get("_session_id")
+    if not isinstance(session, str) or not session:
+        return SESSION
+    return _encodable(session.removeprefix(f"{dataset}-") or session)
+
+
+def image_id_of(example: Task, base_dir: Path) -> str:
+    """The example's own id, if it looks like one of ours; else that of the image, which is read; else, for a URL or a
+    file that is not there, a digest of the place.
+
+    Raises:
+        AnswerError: it has neither `image` nor `path`.
+        ImageError: the image is there and cannot be used.
+    """
+    places = [value for key in ("image", "path") if isinstance(value := example.get(key), str) and value]
+    if not places:
+        raise AnswerError("the example has neither 'image' nor 'path'")
+    own = example.get("image_id")
+    if isinstance(own, str) and _IMAGE_ID.fullmatch(own):
+        return own
+    for place in places:
+        if place.startswith("data:"):
+            return encode_image(bytes_from_data_uri(place), source="its data URI").image_id
+    for place in places:
+        file = None if place.startswith(_REMOTE) else _existing(place, base_dir)
+        if file is not None:
+            return read_image(file).image_id
+    return hashlib.sha256(places[0].encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def _with_answer(example: Task, decision: str) -> Task:
+    if example.get("answer") is None:
+        example = {**example, "answer": decision}
+    if example["answer"] not in DECISIONS:
+        raise AnswerError(f"answer must be 'accept', 'reject' or 'ignore'; got {str(example['answer'])[:40]!r}")
+    if not isinstance(example.get("spans") or [], list):
+        raise AnswerError(f"'spans' must be a list; got {type(example['spans']).__name__}")
+    return example
+
+
+def _with_paths(example: Task, base_dir: Path) -> Task:
+    """Relative paths that lead somewhere from `base_dir` alone are made absolute: nobody will know that place later."""
+    changed = {}
+    for key in ("image", "path"):
+        place = example.get(key)
+        if isinstance(place, str) and place and not place.startswith((*_REMOTE, "file:")):
+            file = _existing(place, base_dir)
+            if file is not None and not _is_same(file, Path(place)):
+                changed[key] = str(file.absolute())
+    return {**example, **changed}
+
+
+def _existing(place: str, base_dir: Path) -> Path | None:
+    path = local_path(place)
+    return next((file for file in (base_dir / path, path) if _is_file(file)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    try:
+        return file.samefile(other)
+    except OSError:
+        return False
+
+
+def _answered_at(example: Task, now: float) -> float:
+    """`_timestamp`, unless it lies in the future (milliseconds?): no later answer would ever replace it."""
+    seconds = example.get("_timestamp")
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds < now + _DAY_S:
+        return float(seconds)
+    return now
+
+
+def _suggested(example: Task) -> tuple[int | None, Effort | None]:
+    """The version that made the suggestions, and what was done with them if they were accepted; None if not known."""
+    made = example.get("_suggestions")
+    version = made.get("version") if isinstance(made, dict) else None
+    if not isinstance(version, int) or not 0 < version < 2**63:
+        return None, None
+    if example["answer"] != "accept":
+        return version, None
+    try:
+        return version, effort_of(example, example.get("spans") or [])
+    except (AttributeError, KeyError, TypeError, ValueError):  # spans without the keys that ours have
+        return version, None
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,335 @@
+"""The database of answers: durable, all or nothing, the last answer counts, nothing is ever lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odkeras.errors import DatabaseError
+from odkeras.hosts.web.database import AnswerDatabase, StoredAnswer, input_hash_of
+from odkeras.metrics import Effort
+
+A, B, C = (f"{letter * 32}" for letter in "abc")
+
+
+def answer_of(image_id: str = A, session: str = "anna", at: float = 1.0, decision: str = "accept", **more: Any) -> Any:
+    example = {"image_id": image_id, "answer": decision, "spans": more.pop("spans", []), **more.pop("extra", {})}
+    return StoredAnswer(example, image_id, session, answered_at=at, **more)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[AnswerDatabase]:
+    with AnswerDatabase.open(tmp_path / "annotations.db") as opened:
+        yield opened
+
+
+def pragma(database: AnswerDatabase, name: str) -> Any:
+    return database._connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def decisions(database: AnswerDatabase, dataset: str = "d", **options: Any) -> list[str]:
+    return [example["answer"] for example in database.examples(dataset, **options)]
+
+
+# --- what was stored stays
+
+
+def test_what_add_has_returned_from_is_on_the_disk(database: AnswerDatabase) -> None:
+    assert pragma(database, "synchronous") == 2  # FULL: the log is synchronised at every commit
+    assert pragma(database, "journal_mode") == "wal"
+
+
+def test_examples_come_back_as_they_were(tmp_path: Path) -> None:
+    spans = [{"label": "Löwe 🦁", "points": [[0.1, 1e-7], [3, 4]], "x": 0.1}]
+    extra = {"meta": {"file": "a\u0000.jpg", "n": 2**70}, "nothing": None}
+    path = tmp_path / "new" / "annotations.db"
+    with AnswerDatabase.open(path) as database:
+        stored = answer_of(spans=spans, extra=extra)
+        assert database.add("d", [stored]) == [stored]
+    with AnswerDatabase.open(path, create=False) as database:
+        assert database.examples("d") == [stored.example]
+        assert list(database.examples("d")[0]) == list(stored.example)
+        assert database.datasets == ["d"]
+
+
+def test_closing_twice_is_fine_and_afterwards_it_says_so(database: AnswerDatabase) -> None:
+    database.close()
+    database.close()
+    with pytest.raises(DatabaseError, match="closed"):
+        database.add("d", [answer_of()])
+    with pytest.raises(DatabaseError, match="closed"):
+        database.examples("d")
+
+
+def test_a_file_name_that_is_not_utf8_is_stored(database: AnswerDatabase) -> None:
+    """Such a name (surrogates in Python) ended `add` with a UnicodeEncodeError, and `history` with an sqlite3 error."""
+    name = os.fsdecode(b"\xff.jpg")
+    database.add("d", [answer_of(extra={"meta": {"file": name}})])
+    assert database.examples("d")[0]["meta"]["file"] == name
+    assert database.history("d", "anna")[0].file.endswith(".jpg")
+
+
+@pytest.mark.parametrize("example", [{"answer": "accept", "x": float("nan")}, {"answer": "accept", "x": {1}}, {}])
+def test_what_is_no_answer_is_refused_with_all_that_came_with_it(database: AnswerDatabase, example: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        database.add("d", [answer_of(), StoredAnswer(example, B, "anna")])
+    assert "d" not in database
+
+
+# --- the last answer counts
+
+
+def test_the_last_answer_counts_and_the_others_are_kept(database: AnswerDatabase) -> None:
+    for at, decision in enumerate(("accept", "reject", "ignore")):
+        database.add("d", [answer_of(at=at, decision=decision)])
+    assert decisions(database) == ["ignore"]
+    assert decisions(database, replaced=True) == ["accept", "reject", "ignore"]
+    assert decisions(database, decision="accept") == []
+    assert decisions(database, decision="accept", replaced=True) == ["accept"]
+
+
+def test_an_older_answer_that_arrives_late_does_not_win(database: AnswerDatabase) -> None:
+    newer, older = answer_of(at=20, decision="reject"), answer_of(at=10)
+    assert database.add("d", [newer]) == [newer]
+    assert database.add("d", [older]) == []
+    assert decisions(database) == ["reject"]
+    assert decisions(database, replaced=True) == ["accept", "reject"]
+    assert database.example("d", "anna", A) == newer.example
+    assert [each.answer_id for each in database.not_handed_on("d")] == [newer.answer_id]
+
+
+def test_of_two_at_the_same_instant_the_one_stored_last_counts(database: AnswerDatabase) -> None:
+    database.add("d", [answer_of(at=5), answer_of(at=5, decision="ignore")])
+    assert decisions(database) == ["ignore"]
+
+
+def test_the_same_act_of_answering_is_stored_once(database: AnswerDatabase) -> None:
+    first = answer_of(answer_id="x")
+    again = answer_of(answer_id="x", decision="reject", at=9)
+    assert database.add("d", [first]) == [first]
+    assert database.add("d", [again]) == []
+    assert decisions(database, replaced=True) == ["accept"]
+    assert database.add("other", [again]) == [again]  # another dataset knows nothing of it
+
+
+def test_every_session_has_its_own_last_answer(database: AnswerDatabase) -> None:
+    database.add("d", [answer_of(session="anna", at=1), answer_of(session="ben", at=2, decision="reject")])
+    database.add("d", [answer_of(B, session="ben", at=3)])
+    assert decisions(database) == ["accept", "reject", "accept"]
+    assert database.example("d", "anna", A)["answer"] == "accept"  # type: ignore[index]
+    assert database.example("d", "anna", B) is None
+    assert database.answered("d") == {A, B}
+    assert database.answered("d", session="anna") == {A}
+    assert [(image_id, example["answer"]) for image_id, example in database.iter_latest("d")] == [
+        (A, "reject"),
+        (B, "accept"),
+    ]
+    assert [image_id for image_id, _ in database.iter_latest("d", decision="accept")] == [B]
+
+
+def test_numbers(database: AnswerDatabase) -> None:
+    assert database.period("d") is None
+    database.add("d", [answer_of(at=1), answer_of(at=2, decision="reject"), answer_of(B, at=3)])
+    database.add("d", [answer_of(A, "ben", at=4, decision="ignore")])
+    assert database.counts("d") == {
+        "anna": {"accept": 1, "reject": 1, "ignore": 0},
+        "ben": {"accept": 0, "reject": 0, "ignore": 1},
+    }
+    assert database.period("d") == (1.0, 4.0)
+    assert database.waiting("d") == len(database.not_handed_on("d")) == 3
+    assert database.counts("unknown") == {}
+    assert "unknown" not in database
+
+
+def test_what_was_handed_on_is_noted(database: AnswerDatabase) -> None:
+    database.add("d", [answer_of(A, answer_id="a"), answer_of(B, at=2, answer_id="b", handed_on=True)])
+    assert [each.answer_id for each in database.not_handed_on("d")] == ["a"]
+    database.mark_handed_on("d", ["a", "unknown"])
+    assert database.waiting("d") == 0
+    assert all(entry.handed_on for entry in database.history("d", "anna"))
+
+
+def test_history_is_newest_first(database: AnswerDatabase) -> None:
+    spans = [{"label": "car"}] * 2
+    named = answer_of(A, at=1, spans=spans, extra={"meta": {"file": "a.jpg"}})
+    database.add("d", [named, answer_of(B, at=3, decision="reject"), answer_of(C, at=2), answer_of(A, "ben", at=9)])
+    found = database.history("d", "anna")
+    assert [(entry.image_id, entry.file, entry.decision, entry.boxes) for entry in found] == [
+        (B, B, "reject", 0),
+        (C, C, "accept", 0),
+        (A, "a.jpg", "accept", 2),
+    ]
+    assert [entry.image_id for entry in database.history("d", "anna", limit=1)] == [B]
+
+
+def test_efforts_by_version(database: AnswerDatabase) -> None:
+    did = Effort(kept_90=3, kept_70=3, moved=2, deleted=1, drawn=4)
+    database.add("d", [answer_of(A, version=8, effort=did), answer_of(B, version=8, effort=did)])
+    database.add("d", [answer_of(C, version=7, effort=Effort(kept_90=1)), answer_of("d" * 32, version=7)])
+    database.add("d", [answer_of(C, at=2, version=9, effort=Effort(moved=1))])  # replaces version 7's
+    found = [(each.version, each.images, each.effort) for each in database.version_efforts("d")]
+    assert found == [
+        (8, 2, Effort(kept_90=6, moved=4, deleted=2, drawn=8)),
+        (9, 1, Effort(moved=1)),
+    ]
+
+
+# --- as Prodigy's database
+
+
+def test_hashes_and_examples_agree(database: AnswerDatabase) -> None:
+    database.add("d", [answer_of(A), answer_of(A, at=2, decision="reject"), answer_of("not hexadecimal", at=3)])
+    database.add("other", [answer_of(B)])
+    examples = database.get_dataset_examples("d")
+    assert {example["_input_hash"] for example in examples} == database.get_input_hashes("d")
+    assert [example["_input_hash"] for example in examples] == [input_hash_of(A), input_hash_of("not hexadecimal")]
+    assert database.get_input_hashes("d", "other") == database.get_input_hashes("d") | {input_hash_of(B)}
+    assert database.get_input_hashes() == set()
+    assert "d" in database and "nothing" not in database
+
+
+def test_input_hashes_are_whole_numbers_that_sqlite_can_hold() -> None:
+    hashes = {input_hash_of(image_id) for image_id in (A, B, "f" * 32, "", "ü", "zz")}
+    assert len(hashes) == 6
+    assert all(0 <= value < 2**63 for value in hashes)
+
+
+# --- several at once
+
+
+def test_several_threads_write_at_once(database: AnswerDatabase) -> None:
+    def write(session: str) -> None:
+        for number in range(25):
+            database.add("d", [answer_of(f"{number:032x}", session, at=number)])
+
+    run_together(*[lambda session=name: write(session) for name in ("a", "b", "c", "d")])
+    assert {session: sum(of.values()) for session, of in database.counts("d").items()} == dict.fromkeys("abcd", 25)
+
+
+def test_two_connections_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.db"
+    with AnswerDatabase.open(path) as one, AnswerDatabase.open(path) as two:
+
+        def write(database: AnswerDatabase, session: str) -> None:
+            for number in range(25):
+                database.add("d", [answer_of(f"{number:032x}", session, at=number)])
+
+        run_together(lambda: write(one, "one"), lambda: write(two, "two"))
+        assert len(one.examples("d")) == len(two.examples("d")) == 50
+
+
+def test_a_file_is_made_by_several_at_once(tmp_path: Path) -> None:
+    """Some of them found "a database of something else", or one that was locked."""
+    for turn in range(10):
+        path = tmp_path / f"{turn}.db"
+
+        def open_and_write(number: int, path: Path = path) -> None:
+            with AnswerDatabase.open(path) as database:
+                database.add("d", [answer_of(f"{number:032x}")])
+
+        run_together(*[lambda number=number: open_and_write(number) for number in range(6)])
+        with AnswerDatabase.open(path) as database:
+            assert len(database.examples("d")) == 6
+
+
+def run_together(*works: Any) -> None:
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(len(works))
+
+    def run(work: Any) -> None:
+        barrier.wait()
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+# --- what can be wrong with the file
+
+
+def test_one_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="no such database"):
+        AnswerDatabase.open(tmp_path / "annotations.db", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_database_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_text("annotations, annotations and more annotations")
+    with pytest.raises(DatabaseError, match="not a database"):
+        AnswerDatabase.open(tmp_path / "a.db")
+    with pytest.raises(DatabaseError, match="cannot be opened"):
+        AnswerDatabase.open(tmp_path)
+    with pytest.raises(DatabaseError, match="cannot be opened"):
+        AnswerDatabase.open(tmp_path / "a.db" / "b.db")
+
+
+@pytest.mark.parametrize(("table", "version"), [("example", 0), ("example", 1), ("example", 7), ("answers", 0)])
+def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path, table: str, version: int) -> None:
+    """It was switched to another journal mode before it was looked at; one with our schema's number was taken."""
+    path = tmp_path / "prodigy.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"CREATE TABLE {table} (id); PRAGMA user_version = {version};")
+    before = path.read_bytes()
+    with pytest.raises(DatabaseError, match="something else"):
+        AnswerDatabase.open(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.db"
+    AnswerDatabase.open(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(DatabaseError, match="newer odkeras"):
+        AnswerDatabase.open(path)
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(DatabaseError, match="cannot be"):
+            AnswerDatabase.open(tmp_path / "annotations.db")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_full_disk_stores_nothing_by_halves_and_is_got_over(database: AnswerDatabase) -> None:
+    database.add("d", [answer_of(A, answer_id="first")])
+    large = [answer_of(f"{number:032x}", extra={"x": "x" * 10_000}) for number in range(20)]
+    database._connection.execute(f"PRAGMA max_page_count = {pragma(database, 'page_count') + 5}")
+    with pytest.raises(DatabaseError, match="cannot store 20 answers: database or disk is full"):
+        database.add("d", large)
+    assert [example["image_id"] for example in database.examples("d")] == [A]
+    assert database.add("d", [answer_of(B, at=2)])  # a small one still fits
+
+    database._connection.execute("PRAGMA max_page_count = 1000000")
+    assert len(database.add("d", large)) == 20
+    assert len(database.examples("d")) == 22
+    assert pragma(database, "integrity_check") == "ok"
+
+
+def test_a_reader_sees_all_of_a_batch_or_nothing(database: AnswerDatabase) -> None:
+    with AnswerDatabase.open(database.path) as other:
+        with database._transaction("never mind"):
+            for image_id in (A, B):
+                answer = answer_of(image_id)
+                database._insert("d", answer, json.dumps(answer.example))
+            assert other.examples("d") == []
+        assert len(other.examples("d")) == 2

@@ -1,0 +1,575 @@
+"""`odkeras db`: answers out of the database, into it, and in numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from pictures import draw_pixels, encode
+from typer.testing import CliRunner
+
+from odkeras.cli import app
+from odkeras.errors import ConfigError, DatabaseError, OdkerasError, RecordError
+from odkeras.hosts.web.coco import outline_of
+from odkeras.hosts.web.database import AnswerDatabase, StoredAnswer
+from odkeras.images import read_image
+from odkeras.labels import LabelMap
+from odkeras.metrics import Effort
+from odkeras.tasks import make_task
+
+ROOT = Path(__file__).parents[2]
+A, B, C = (f"{letter * 32}" for letter in "abc")
+SIZE_HW = (48, 64)
+
+
+def rect(x: float, y: float, width: float, height: float, label: Any = "car") -> dict[str, Any]:
+    points = [[x, y], [x, y + height], [x + width, y + height], [x + width, y]]
+    return {"label": label, "type": "rect", "x": x, "y": y, "width": width, "height": height, "points": points}
+
+
+def polygon(*points: list[float], label: str = "car") -> dict[str, Any]:
+    return {"label": label, "type": "polygon", "points": list(points)}
+
+
+def example_of(image_id: str, *spans: Any, answer: str = "accept", at: int = 1000, session: str = "anna") -> Any:
+    place = f"/images/{image_id[0]}.jpg"
+    return {"image": place, "path": place, "width": 64, "height": 48, "image_id": image_id,
+            "meta": {"file": f"{image_id[0]}.jpg"}, "spans": list(spans), "answer": answer,
+            "_timestamp": at, "_session_id": f"shapes-{session}"}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ODKERAS_DB", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def database(folder: Path) -> Iterator[AnswerDatabase]:
+    with AnswerDatabase.open(folder / "annotations.db") as opened:
+        yield opened
+
+
+def add(database: AnswerDatabase, *examples: Any, dataset: str = "shapes", **more: Any) -> None:
+    database.add(
+        dataset,
+        [
+            StoredAnswer(each, each["image_id"], each["_session_id"].split("-")[1], each["_timestamp"] + 0.5, **more)
+            for each in examples
+        ],
+    )
+
+
+def invoke(*arguments: str, **options: Any) -> Result:
+    return CliRunner().invoke(app, ["db", *arguments], **options)
+
+
+def run(*arguments: str, **options: Any) -> Result:
+    result = invoke(*arguments, **options)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+def refusal(kind: type[OdkerasError], *arguments: str) -> str:
+    error = invoke(*arguments).exception
+    assert isinstance(error, kind), error
+    return str(error)
+
+
+def rows(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("command", ["out", "in", "stats"])
+def test_every_help_ends_with_an_example(command: str) -> None:
+    last = " ".join(run(command, "--help").output.strip().rpartition("╯")[2].split())
+    assert last.startswith(f"Example: odkeras db {command} ")
+
+
+# --- out: JSONL
+
+
+def test_a_line_for_each_answer(database: AnswerDatabase, folder: Path) -> None:
+    examples = [example_of(A, rect(1, 2, 3, 4)), example_of(B, answer="reject", at=1001)]
+    add(database, *examples)
+    result = run("out", "shapes")
+    assert rows(result.stdout) == examples
+    assert result.stderr == "standard output: 2 answers\n"
+    result = run("out", "shapes", "new/answers.jsonl")
+    assert rows((folder / "new" / "answers.jsonl").read_text("ascii")) == examples
+    assert (result.stdout, result.stderr) == ("", "new/answers.jsonl: 2 answers\n")
+    assert [path.name for path in (folder / "new").iterdir()] == ["answers.jsonl"]
+
+
+def test_one_decision_and_what_was_replaced(database: AnswerDatabase) -> None:
+    add(database, example_of(A, at=1), example_of(A, at=2, answer="reject"), example_of(B, at=3))
+    answers = {
+        (): ["reject", "accept"],
+        ("--all",): ["accept", "reject", "accept"],
+        ("--answer", "accept"): ["accept"],
+        ("--answer", "accept", "--all"): ["accept", "accept"],
+        ("--answer", "ignore"): [],
+    }
+    for arguments, expected in answers.items():
+        assert [each["answer"] for each in rows(run("out", "shapes", *arguments).stdout)] == expected
+
+
+def test_images_come_along_where_they_are_still_there(database: AnswerDatabase, folder: Path) -> None:
+    (folder / "a.jpg").write_bytes(encode(draw_pixels(), "JPEG"))
+    (folder / "other.jpg").write_bytes(encode(draw_pixels(seed=1), "JPEG"))
+    image = read_image(folder / "a.jpg")
+    there = {**example_of(A), "image": "a.jpg", "path": "a.jpg", "image_id": image.image_id}
+    changed = {**example_of(B), "image": "other.jpg", "path": "other.jpg"}
+    inside = {**example_of(C), "image": image.data_uri}
+    add(database, there, changed, inside)
+    assert [each["image"] for each in rows(run("out", "shapes").stdout)] == ["a.jpg", "other.jpg", image.data_uri]
+    result = run("out", "shapes", "--images")
+    assert rows(result.stdout) == [{**there, "image": image.data_uri}, changed, inside]
+    assert result.stderr.endswith("3 answers, 1 of them without their image, which is not there any more\n")
+
+
+def test_an_unknown_dataset_or_database(database: AnswerDatabase) -> None:
+    add(database, example_of(A))
+    add(database, example_of(A), dataset="cars")
+    for command in (("out", "shape"), ("stats", "shape")):
+        assert refusal(ConfigError, *command).endswith("has no dataset 'shape' (known: 'cars', 'shapes')")
+    assert "no such database" in refusal(DatabaseError, "out", "shapes", "--db", "b.db")
+
+
+def test_the_database_is_found_by_option_environment_or_place(database: AnswerDatabase, folder: Path) -> None:
+    with AnswerDatabase.open(folder / "other.db") as other:
+        add(other, example_of(B))
+    add(database, example_of(A))
+    environment = {"ODKERAS_DB": "other.db"}
+    assert rows(run("out", "shapes").stdout)[0]["image_id"] == A
+    assert rows(run("out", "shapes", env=environment).stdout)[0]["image_id"] == B
+    assert rows(run("out", "shapes", "--db", "annotations.db", env=environment).stdout)[0]["image_id"] == A
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "yolo"], "--format must be one of jsonl, coco, tfrecord; got 'yolo'"),
+        (["--answer", "yes"], "--answer must be one of accept, reject, ignore; got 'yes'"),
+        (["--format", "tfrecord"], "needs a file"),
+        (["x.record", "--format", "tfrecord"], "needs --label-map"),
+        (["--format", "coco", "--all", "--images"], "leave out --all, --images"),
+        (["--format", "coco", "--answer", "reject"], "leave out --answer"),
+        (["--masks"], "--masks is for --format tfrecord"),
+    ],
+)
+def test_what_does_not_go_together(database: AnswerDatabase, arguments: list[str], message: str) -> None:
+    add(database, example_of(A))
+    assert message in refusal(ConfigError, "out", "shapes", *arguments)
+
+
+def test_a_file_that_cannot_be_written(database: AnswerDatabase, folder: Path) -> None:
+    add(database, example_of(A))
+    (folder / "file").touch()
+    assert "cannot write file/a.jsonl" in refusal(RecordError, "out", "shapes", "file/a.jsonl")
+
+
+def test_a_failure_leaves_the_old_file(database: AnswerDatabase, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(database, example_of(A))
+    (folder / "a.jsonl").write_text("old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("odkeras.project.sync_to_disk", fail)
+    message = refusal(RecordError, "out", "shapes", "a.jsonl")
+    assert message == "cannot write a.jsonl: No space left on device"
+    assert (folder / "a.jsonl").read_text() == "old"
+    assert not list(folder.glob(".tmp-*"))
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(database: AnswerDatabase) -> None:
+    """An atomic rename would have put a file in the place of /dev/null."""
+    add(database, example_of(A))
+    run("out", "shapes", os.devnull)
+    assert not Path(os.devnull).is_file()
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(database: AnswerDatabase, folder: Path) -> None:
+    add(database, *(example_of(f"{number:032x}", rect(1, 2, 3, 4)) for number in range(2000)))
+    command = [sys.executable, "-m", "odkeras", "db", "out", "shapes"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for format in ("jsonl", "coco"):
+        with subprocess.Popen(
+            [*command, "--format", format], cwd=folder, stdout=-1, stderr=-1, env=environment
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout.read(10).startswith(b"{")
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait(30) == 0
+
+
+# --- out: COCO
+
+
+def coco(folder: Path, *arguments: str) -> Any:
+    pytest.importorskip("pycocotools")
+    from pycocotools.coco import COCO
+
+    run("out", "shapes", "answers.json", "--format", "coco", *arguments)
+    return COCO(str(folder / "answers.json"))
+
+
+def test_coco_has_the_accepted_images_and_their_boxes(database: AnswerDatabase, folder: Path) -> None:
+    add(
+        database,
+        example_of(A, rect(8, 6, 32, 24, "dog"), rect(-10, 30, 30.25, 40, "car")),  # one reaches over two edges
+        example_of(B, at=1001),
+        example_of(C, rect(0, 0, 9, 9), answer="reject", at=1002),
+    )
+    loaded = coco(folder)
+    assert [loaded.imgs[id] for id in (1, 2)] == [
+        {"id": 1, "file_name": "/images/a.jpg", "width": 64, "height": 48},
+        {"id": 2, "file_name": "/images/b.jpg", "width": 64, "height": 48},
+    ]
+    assert [(id, each["name"]) for id, each in loaded.cats.items()] == [(1, "car"), (2, "dog")]
+    assert loaded.loadAnns(loaded.getAnnIds(imgIds=[1])) == [
+        {"id": 1, "image_id": 1, "category_id": 2, "bbox": [8.0, 6.0, 32.0, 24.0], "area": 768.0, "iscrowd": 0},
+        {"id": 2, "image_id": 1, "category_id": 1, "bbox": [0.0, 30.0, 20.25, 18.0], "area": 364.5, "iscrowd": 0},
+    ]
+    assert loaded.getAnnIds(imgIds=[2]) == []
+
+
+def test_a_coco_polygon_covers_what_it_covers(database: AnswerDatabase, folder: Path) -> None:
+    add(database, example_of(A, polygon([10, 10], [40, 10], [40, 30]), polygon([50, 40], [70, 40], [70, 44], [50, 44])))
+    loaded = coco(folder)
+    triangle, cut = loaded.loadAnns([1, 2])
+    assert triangle["segmentation"] == [[10.0, 10.0, 40.0, 10.0, 40.0, 30.0]]
+    assert (triangle["bbox"], triangle["area"]) == ([10.0, 10.0, 30.0, 20.0], 300.0)
+    assert loaded.annToMask(triangle).shape == SIZE_HW
+    assert abs(int(loaded.annToMask(triangle).sum()) - 300) <= 30
+    assert cut["bbox"] == [50.0, 40.0, 14.0, 4.0]  # an upright rectangle, whatever its type says
+    assert "segmentation" not in cut
+
+
+def test_the_label_map_gives_the_categories(database: AnswerDatabase, folder: Path) -> None:
+    (folder / "map.pbtxt").write_text(
+        "item { id: 7 name: 'n01' display_name: 'dog' } item { id: 3 name: 'car' } item { id: 9 name: 'cat' }"
+    )
+    add(database, example_of(A, rect(1, 2, 3, 4, "dog"), rect(1, 2, 3, 4, "car"), rect(1, 2, 3, 4, "bird")))
+    result = run("out", "shapes", "x.json", "--format", "coco", "--label-map", "map.pbtxt")
+    assert "skipped /images/a.jpg: span 3: label 'bird' is not in the label map" in result.stderr
+    assert result.stderr.endswith("x.json: 1 images, 2 boxes, 0 without boxes\n")
+    loaded = coco(folder, "-lmp", "map.pbtxt")
+    assert {id: each["name"] for id, each in loaded.cats.items()} == {7: "n01", 3: "car", 9: "cat"}
+    assert [each["category_id"] for each in loaded.anns.values()] == [7, 3]
+
+
+def test_the_last_answer_about_an_image_wins_whoever_gave_it(database: AnswerDatabase, folder: Path) -> None:
+    add(
+        database,
+        example_of(A, rect(1, 1, 5, 5), at=1),
+        example_of(A, rect(2, 2, 5, 5), at=2, session="ben"),
+        example_of(B, at=3),
+        example_of(B, at=4, session="ben", answer="ignore"),
+    )
+    loaded = coco(folder)
+    assert [image["file_name"] for image in loaded.imgs.values()] == ["/images/a.jpg"]
+    assert [each["bbox"] for each in loaded.anns.values()] == [[2.0, 2.0, 5.0, 5.0]]
+
+
+def test_spans_that_cannot_be_used_are_told_and_left_out(database: AnswerDatabase) -> None:
+    bad = [rect(70, 6, 9, 9), rect(1, 1, 0, 9), rect(1, 1, 3, 3, None), "text", polygon([1, 1], ["a", 2], [3, 4])]
+    add(database, example_of(A, *bad, rect(1, 2, 3, 4)), example_of(B, *bad, at=1001))
+    add(database, {**example_of(C, at=1002), "spans": "no"})
+    result = run("out", "shapes", "--format", "coco")
+    document = json.loads(result.stdout)
+    assert [image["file_name"] for image in document["images"]] == ["/images/a.jpg"]
+    assert [each["bbox"] for each in document["annotations"]] == [[1.0, 2.0, 3.0, 4.0]]
+    lines = result.stderr.splitlines()
+    assert lines[0] == "skipped /images/a.jpg: span 1: no area inside the image"
+    assert lines[4] == "skipped /images/a.jpg: span 5: coordinates must be finite numbers; got 'a'"
+    assert lines[5].startswith("skipped /images/b.jpg: accepted, but none of its 5 spans is usable: span 1:")
+    assert lines[6] == "skipped /images/c.jpg: 'spans' must be a list; got str"
+    assert lines[7:] == ["standard output: 1 images, 1 boxes, 0 without boxes"]
+
+
+def test_an_image_whose_size_is_not_stored_is_looked_at(database: AnswerDatabase, folder: Path) -> None:
+    (folder / "a.jpg").write_bytes(encode(draw_pixels(), "JPEG"))
+
+    def without_size(image_id: str, image: str, at: int) -> Any:
+        example = {**example_of(image_id, at=at), "image": image}
+        return {key: value for key, value in example.items() if key not in ("width", "height", "path")}
+
+    uri = read_image(folder / "a.jpg").data_uri
+    places = ["a.jpg", uri, "gone.jpg", "http://a.org/b.jpg"]
+    add(database, *(without_size(f"{number:032x}", place, at=number) for number, place in enumerate(places)))
+    result = run("out", "shapes", "--format", "coco")
+    sizes = [(image["file_name"], image["width"], image["height"]) for image in json.loads(result.stdout)["images"]]
+    assert sizes == [("a.jpg", 64, 48), ("0.jpg", 64, 48)]
+    assert "skipped gone.jpg: " in result.stderr
+    assert "skipped http://a.org/b.jpg: its width and height are not known" in result.stderr
+
+
+@pytest.mark.parametrize("size_hw", [(48, 64), (1080, 1920), (7, 4000)])
+def test_boxes_keep_their_hundredths_of_a_pixel(size_hw: tuple[int, int]) -> None:
+    height, width = size_hw
+    x, y, right, bottom = 0.37, 1.23, width - 0.41, height - 2.19
+    found = outline_of(rect(x, y, right - x, bottom - y), size_hw)
+    assert found.bbox == pytest.approx([x, y, right - x, bottom - y], abs=0.006)
+    old = outline_of({"label": "car", "x": x, "y": y, "w": right - x, "h": bottom - y}, size_hw)
+    assert old == found
+
+
+# --- in
+
+
+def write(path: Path, *examples: Any) -> str:
+    path.write_text("".join(each if isinstance(each, str) else json.dumps(each) + "\n" for each in examples))
+    return str(path)
+
+
+def test_out_in_out_is_the_same(database: AnswerDatabase, folder: Path) -> None:
+    suggested = {"_suggestions": {"version": 5, "threshold": 0.5, "spans": [rect(1, 2, 3, 4), rect(20, 20, 9, 9)]}}
+    accepted = {**example_of(A, rect(1, 2, 3, 4), at=7), **suggested}
+    add(database, accepted, example_of(A, session="ben", at=3), example_of(B, answer="ignore", at=5))
+    add(database, example_of(B, at=9), example_of(B, answer="reject", at=9))
+    run("out", "shapes", "one.jsonl", "--all")
+    result = run("in", "shapes", "one.jsonl", "--db", "two.db")
+    assert result.stdout == "two.db, shapes: 5 added, 0 known already, 0 skipped\n"
+    for options in ([], ["--all"]):
+        out = run("out", "shapes", *options).stdout
+        assert run("out", "shapes", *options, "--db", "two.db").stdout == out
+    with AnswerDatabase.open("two.db") as two:
+        assert two.counts("shapes") == database.counts("shapes")
+        assert two.waiting("shapes") == 3  # the trainer has none of them
+        (effort,) = two.version_efforts("shapes")
+        assert (effort.version, effort.effort) == (5, Effort(kept_90=1, deleted=1))
+
+
+def test_the_same_file_twice_adds_nothing(database: AnswerDatabase, folder: Path) -> None:
+    file = write(folder / "a.jsonl", example_of(A), example_of(B), example_of(B))
+    assert "2 added, 1 known already, 0 skipped" in run("in", "shapes", file).stdout
+    assert "0 added, 3 known already, 0 skipped" in run("in", "shapes", file).stdout
+    assert len(database.examples("shapes", replaced=True)) == 2
+
+
+def test_what_annotate_has_stored_is_known(database: AnswerDatabase, folder: Path) -> None:
+    """An export that was read back into its own dataset replaced every answer by a copy, and trained on it again."""
+    add(database, example_of(A), handed_on=True)
+    run("out", "shapes", "a.jsonl")
+    assert "0 added, 1 known already" in run("in", "shapes", "a.jsonl").stdout
+    assert database.waiting("shapes") == 0
+
+
+def test_who_and_when(database: AnswerDatabase, folder: Path) -> None:
+    ids = {
+        "shapes-anna": "anna",
+        "shapes-2024-01-01_10-00-00": "2024-01-01_10-00-00",
+        "other-ben": "other-ben",
+        "shapes-": "shapes-",
+        "": "imported",
+        None: "imported",
+    }
+    examples = [{**example_of(f"{number:032x}"), "_session_id": session} for number, session in enumerate(ids)]
+    run("in", "shapes", write(folder / "a.jsonl", *examples))
+    assert set(database.counts("shapes")) == set(ids.values())
+    assert database.history("shapes", "anna")[0].answered_at == 1000.0
+
+
+def test_without_a_time_they_are_in_the_files_order(database: AnswerDatabase, folder: Path) -> None:
+    def timeless(image_id: str, answer: str) -> Any:
+        return {**example_of(image_id, answer=answer), "_timestamp": None}
+
+    late = {**example_of(C), "_timestamp": 1.7e12}  # milliseconds: it would win for ever
+    examples = [timeless(A, "accept"), timeless(B, "accept"), timeless(A, "reject"), late]
+    run("in", "shapes", write(folder / "a.jsonl", *examples))
+    assert [(each["image_id"], each["answer"]) for each in database.examples("shapes")] == [
+        (B, "accept"),
+        (A, "reject"),
+        (C, "accept"),
+    ]
+    times = [entry.answered_at for entry in database.history("shapes", "anna")]
+    assert times == sorted(times, reverse=True) and times[0] - times[-1] < 1
+    run("in", "shapes", write(folder / "b.jsonl", {**example_of(C, answer="ignore"), "_timestamp": None}))
+    assert database.example("shapes", "anna", C)["answer"] == "ignore"  # type: ignore[index]
+
+
+def test_examples_without_an_answer_get_one(database: AnswerDatabase, folder: Path) -> None:
+    bare = {key: value for key, value in example_of(A).items() if key != "answer"}
+    run("in", "one", write(folder / "a.jsonl", bare, example_of(B, answer="ignore")))
+    run("in", "two", str(folder / "a.jsonl"), "--answer", "reject")
+    assert [each["answer"] for each in database.examples("one")] == ["accept", "ignore"]
+    assert [each["answer"] for each in database.examples("two")] == ["reject", "ignore"]
+    assert "--answer must be" in refusal(ConfigError, "in", "one", "a.jsonl", "--answer", "yes")
+
+
+def test_ids_are_those_that_annotate_gives(
+    database: AnswerDatabase, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "data" / "images").mkdir(parents=True)
+    for seed, name in enumerate(("data/images/a.png", "here.png")):
+        (folder / name).write_bytes(encode(draw_pixels(seed=seed), "PNG"))
+    beside, here = read_image(folder / "data" / "images" / "a.png"), read_image(folder / "here.png")
+    inside = make_task(here, file="here.png")["image"]
+    places = ["images/a.png", "here.png", inside, "https://a.org/b.jpg", "gone.png"]
+    lines = [json.dumps({"image": place, "answer": "accept", "image_id": "17"}) + "\n" for place in places]
+    run("in", "shapes", write(folder / "data" / "a.jsonl", *lines))
+    stored = list(database.iter_examples("shapes", replaced=True))
+    assert [image_id for image_id, _ in stored[:3]] == [beside.image_id, here.image_id, here.image_id]
+    digests = [hashlib.sha256(place.encode()).hexdigest()[:32] for place in places[3:]]
+    assert [image_id for image_id, _ in stored[3:]] == digests
+    # The one that only the file's folder leads to is found from anywhere now; all others are as they were.
+    expected = [str(folder / "data" / "images" / "a.png"), *places[1:]]
+    assert [each["image"] for _, each in stored] == expected
+    monkeypatch.chdir(folder / "data")
+    run("in", "again", "a.jsonl", "--db", "../annotations.db")
+    assert database.examples("again")[0]["image"] == "images/a.png"
+
+
+def test_broken_lines_are_told_and_the_others_go_in(database: AnswerDatabase, folder: Path) -> None:
+    (folder / "bad.jpg").write_bytes(b"<html>")
+    lines = [
+        example_of(A),
+        '{"image": "a.jpg", "answer":\n',
+        "\n",
+        "[1, 2]\n",
+        {"text": "no image", "answer": "accept"},
+        {**example_of(B), "answer": "maybe"},
+        {**example_of(B), "spans": {"a": 1}},
+        '{"image": "a.jpg", "answer": "accept", "x": NaN}\n',
+        {"image": "bad.jpg", "answer": "accept"},
+        {"image": "data:image/png;base64,AAAA", "answer": "accept"},
+        '{"image": "\\ud800.jpg", "answer": "accept", "_session_id": "\\ud800"}\n',
+        "[" * 100_000 + "\n",
+        {**example_of(B), "_suggestions": {"version": 10**30, "spans": 3}, "spans": [3]},
+    ]
+    file = write(folder / "a.jsonl", *lines)
+    with Path(file).open("ab") as raw:
+        raw.write(b'{"image": "\xff.jpg", "answer": "accept"}\n')
+    result = run("in", "shapes", file)
+    assert result.stdout == "annotations.db, shapes: 3 added, 0 known already, 10 skipped\n"
+    reasons = dict(line.removeprefix(f"skipped {file}:").split(": ", 1) for line in result.stderr.splitlines())
+    assert list(reasons) == ["2", "4", "5", "6", "7", "8", "9", "10", "12", "14"]
+    assert reasons["4"] == "a line must be a JSON object; got list"
+    assert reasons["5"] == "the example has neither 'image' nor 'path'"
+    assert reasons["6"] == "answer must be 'accept', 'reject' or 'ignore'; got 'maybe'"
+    assert reasons["7"] == "'spans' must be a list; got dict"
+    assert reasons["8"].startswith("not plain JSON")
+    assert "HTML" in reasons["9"]
+    assert len(database.examples("shapes")) == 3
+
+
+def test_nothing_that_can_be_read_is_a_failure(folder: Path) -> None:
+    assert "cannot read a.jsonl" in refusal(RecordError, "in", "shapes", "a.jsonl")
+    assert list(folder.iterdir()) == []
+    for text in ("", "nonsense\n"):
+        (folder / "a.jsonl").write_text(text)
+        result = invoke("in", "shapes", "a.jsonl")
+        assert result.exit_code == 1
+        assert "0 added, 0 known already" in result.stdout
+
+
+def test_standard_input(folder: Path) -> None:
+    text = json.dumps(example_of(A)) + "\n" + "nonsense\n"
+    result = run("in", "shapes", "-", "--db", "new/a.db", input=text)
+    assert result.stdout == "new/a.db, shapes: 1 added, 0 known already, 1 skipped\n"
+    assert result.stderr.startswith("skipped stdin:2: not JSON")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_can_be_read_only_once(folder: Path) -> None:
+    """Its lines were counted first, for the progress bar, and were gone then."""
+    os.mkfifo(folder / "pipe")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", f"print('''{json.dumps(example_of(A))}''', file=open('pipe', 'w'))"]
+    )
+    assert "1 added" in run("in", "shapes", "pipe").stdout
+    assert writer.wait(30) == 0
+
+
+def test_many_are_stored_in_several_portions(database: AnswerDatabase, folder: Path) -> None:
+    examples = [example_of(f"{number:032x}", at=number + 1) for number in range(250)]
+    assert "250 added" in run("in", "shapes", write(folder / "a.jsonl", *examples)).stdout
+    assert database.examples("shapes") == examples
+
+
+# --- stats
+
+
+def filled(database: AnswerDatabase) -> None:
+    did = Effort(kept_90=3, moved=1, deleted=0, drawn=4)
+    add(database, example_of(A, rect(1, 2, 3, 4), rect(1, 2, 3, 4, "dog"), rect(5, 5, 5, 5)), version=5, effort=did)
+    add(database, example_of(B, at=1100, session="ben", answer="reject"), handed_on=True)
+    add(database, example_of(C, at=1200), version=6, effort=Effort(drawn=0))
+
+
+def test_stats_for_programs(database: AnswerDatabase) -> None:
+    filled(database)
+    add(database, example_of(A), dataset="cars")
+    cars, shapes = json.loads(run("stats", "--json").stdout)
+    assert cars["dataset"] == "cars"
+    assert json.loads(run("stats", "shapes", "--json").stdout) == [shapes]
+    assert shapes == {
+        "dataset": "shapes",
+        "images": 3,
+        "accept": 2,
+        "reject": 1,
+        "ignore": 0,
+        "boxes": {"car": 2, "dog": 1},
+        "sessions": {
+            "anna": {"accept": 2, "reject": 0, "ignore": 0},
+            "ben": {"accept": 0, "reject": 1, "ignore": 0},
+        },
+        "first_answer": "1970-01-01T00:16:40+00:00",
+        "last_answer": "1970-01-01T00:20:00+00:00",
+        "not_handed_on": 2,
+        "versions": [
+            {"version": 5, "images": 1, "kept": 3, "moved": 1, "deleted": 0, "added": 4,
+             "shares": {"kept": 0.75, "moved": 0.25, "deleted": 0.0, "added": 0.5}},
+            {"version": 6, "images": 1, "kept": 0, "moved": 0, "deleted": 0, "added": 0,
+             "shares": {"kept": None, "moved": None, "deleted": None, "added": None}},
+        ],
+    }  # fmt: skip
+
+
+def test_stats_for_people(database: AnswerDatabase) -> None:
+    filled(database)
+    lines = [" ".join(line.split()) for line in run("stats", "shapes").stdout.splitlines()]
+    assert lines[:5] == [
+        "shapes",
+        "images 3",
+        "answers accept 2, reject 1, ignore 0",
+        "boxes 3: car 2, dog 1",
+        "sessions anna 2, ben 1",
+    ]
+    assert lines[6:] == [
+        "not handed on 2",
+        "version images kept moved deleted added",
+        "5 1 3 (75%) 1 (25%) 0 (0%) 4 (50%)",
+        "6 1 0 (-) 0 (-) 0 (-) 0 (-)",
+    ]
+
+
+def test_stats_on_a_terminal(database: AnswerDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(database)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = run("stats").stdout
+    assert "│" in output and "3 (75%)" in output and "car 2, dog 1" in output
+
+
+def test_stats_of_nothing(database: AnswerDatabase) -> None:
+    assert run("stats").stdout == "annotations.db: no answers yet\n"
+    assert json.loads(run("stats", "--json").stdout) == []
+
+
+def test_the_label_map_must_be_there(database: AnswerDatabase, folder: Path) -> None:
+    add(database, example_of(A))
+    LabelMap.from_names(["car"]).save(folder / "map.pbtxt")
+    assert "no.pbtxt" in refusal(OdkerasError, "out", "shapes", "x.json", "--format", "coco", "-lmp", "no.pbtxt")
+    assert not (folder / "x.json").exists()
