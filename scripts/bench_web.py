@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ from odkeras.project import list_versions, read_status
 
 DRAWN = 20
 ANNOTATORS = 20
+BOX = {"label": "thing", "x": 100, "y": 100, "width": 300, "height": 200}
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -86,10 +87,9 @@ class Annotator:
         found: list[dict[str, Any]] = self.post("/api/tasks", count=count, have=[])["tasks"]
         return found
 
-    def answer(self, task: dict[str, Any]) -> float:
-        """Seconds until it is acknowledged."""
-        span = {"label": "thing", "x": 100, "y": 100, "width": 300, "height": 200}
-        answer = {"answer_id": uuid.uuid4().hex, "image_id": task["image_id"], "answer": "accept", "spans": [span]}
+    def answer(self, task: dict[str, Any], spans: Sequence[dict[str, Any]] = (BOX,)) -> float:
+        """Accepts; returns the seconds until that is acknowledged."""
+        answer = {"answer_id": uuid.uuid4().hex, "image_id": task["image_id"], "answer": "accept", "spans": list(spans)}
         started = time.perf_counter()
         done = self.post("/api/answers", answers=[answer])
         seconds = time.perf_counter() - started
@@ -141,10 +141,17 @@ def prepare(project: Path, args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def annotate(project: Path, found: dict[str, Any]) -> Iterator[Page]:
+def annotate(
+    project: Path,
+    found: dict[str, Any],
+    *,
+    dataset: str = "bench",
+    source: str = "images",
+    options: Sequence[str] = ("--steps-per-epoch", "100000"),
+) -> Iterator[Page]:
     """A running page; notes how long it took to start and to end."""
-    command = [sys.executable, "-m", "odkeras", "annotate", "bench", "images", "pipeline.config"]
-    command += ["--web-port", "0", "--no-open", "--steps-per-epoch", "100000"]
+    command = [sys.executable, "-m", "odkeras", "annotate", dataset, source, "pipeline.config"]
+    command += ["--web-port", "0", "--no-open", *options]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     started = time.monotonic()
     process = subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.PIPE, text=True)
@@ -156,7 +163,7 @@ def annotate(project: Path, found: dict[str, Any]) -> Iterator[Page]:
         first = Annotator.of(page, "first")
         first.client.get("/").raise_for_status()
         found["page_s"] = time.monotonic() - started
-        (task,) = first.tasks(1)
+        task = first.tasks(1)[0]
         first.client.get(task["image"]).raise_for_status()
         found["first_image_s"] = time.monotonic() - started
         yield page

@@ -58,6 +58,7 @@ class _Queue:
     answered: set[str]
     free: deque[str] = field(default_factory=deque)
     held: dict[str, Tab] = field(default_factory=dict)
+    claimed: dict[str, Tab] = field(default_factory=dict)  # by tabs that an earlier run gave them to
     position: int = 0  # in the order in which tasks came out of the stream
 
 
@@ -110,7 +111,7 @@ class TaskBoard:
         if len(found) < count:
             found += self._up_to_date(self._take_free(queue, tab, count - len(found)))
         while len(found) < count:
-            task = self._pull(queue, tab)
+            task = self._pull(queue, tab, have)
             if task is None:
                 break
             found.append(task)
@@ -135,6 +136,7 @@ class TaskBoard:
         queue = self._queue_of(session)
         with self._lock:
             queue.answered.add(image_id)
+            queue.claimed.pop(image_id, None)
             queue.held.pop(image_id, None)
             if image_id in queue.free:
                 queue.free.remove(image_id)
@@ -208,11 +210,15 @@ class TaskBoard:
             return self._queues[audience]
 
     def _claim(self, queue: _Queue, tab: Tab, have: Collection[str]) -> None:
-        """A tab that was away for long still shows its tasks: they are its own again, unless somebody took them."""
+        """A tab that was away for long still shows its tasks: they are its own again, unless somebody took them. So
+        are those that it got before we were started again, once they come out of the stream."""
         with self._lock:
-            for image_id in [each for each in queue.free if each in have]:
-                queue.free.remove(image_id)
-                queue.held[image_id] = tab
+            for image_id in have:
+                if image_id in queue.free:
+                    queue.free.remove(image_id)
+                    queue.held[image_id] = tab
+                elif image_id not in self._tasks and image_id not in queue.answered:
+                    queue.claimed[image_id] = tab
 
     def _open_tasks(self, queue: _Queue, tab: Tab, have: Collection[str], count: int) -> list[Task]:
         with self._lock:
@@ -228,10 +234,10 @@ class TaskBoard:
                 taken.append(self._tasks[image_id])
         return taken
 
-    def _pull(self, queue: _Queue, tab: Tab) -> Task | None:
+    def _pull(self, queue: _Queue, tab: Tab, have: Collection[str]) -> Task | None:
         """The next task that is new to those who share the queue; None if there is none."""
         while True:
-            if (task := self._from_order(queue, tab)) is not None:
+            if (task := self._from_order(queue, tab, have)) is not None:
                 return self._up_to_date([task])[0]
             with self._pulling:
                 if queue.position < len(self._order):
@@ -242,7 +248,7 @@ class TaskBoard:
                     return None
                 self._admit(task)
 
-    def _from_order(self, queue: _Queue, tab: Tab) -> Task | None:
+    def _from_order(self, queue: _Queue, tab: Tab, have: Collection[str]) -> Task | None:
         """The next task of those that have come out of the stream."""
         with self._lock:
             while queue.position < len(self._order):
@@ -250,7 +256,10 @@ class TaskBoard:
                 queue.position += 1
                 if image_id in queue.answered or image_id in queue.held or image_id in queue.free:
                     continue  # the same picture twice in the source
-                queue.held[image_id] = tab
+                claimant = queue.claimed.pop(image_id, tab)
+                queue.held[image_id] = claimant
+                if claimant != tab or image_id in have:
+                    continue
                 return self._tasks[image_id]
         return None
 
@@ -285,5 +294,7 @@ def _release(queue: _Queue, gone: Collection[Tab]) -> int:
     back = [image_id for image_id, holder in queue.held.items() if holder in gone]
     for image_id in back:
         del queue.held[image_id]
+    for image_id in [each for each, claimant in queue.claimed.items() if claimant in gone]:
+        del queue.claimed[image_id]
     queue.free.extend(back)
     return len(back)

@@ -49,6 +49,12 @@ CREATE TABLE IF NOT EXISTS answers (
     example TEXT NOT NULL,
     UNIQUE (dataset, answer_id)
 );
+CREATE TABLE IF NOT EXISTS open_tasks (
+    dataset TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    task TEXT NOT NULL,
+    PRIMARY KEY (dataset, image_id)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS answers_of_image ON answers (dataset, image_id, session);
 CREATE INDEX IF NOT EXISTS answers_by_hash ON answers (dataset, input_hash);
 CREATE INDEX IF NOT EXISTS answers_to_hand_on ON answers (dataset, handed_on) WHERE handed_on = 0;
@@ -182,6 +188,27 @@ class AnswerDatabase:
         execute(_INSERT, _row(dataset, answer, text, replaced))
         return not replaced
 
+    def keep_open(self, dataset: str, tasks: Sequence[Task]) -> None:
+        """Remember tasks that are handed out: their answers may come after a restart.
+
+        Raises:
+            DatabaseError: it cannot be written.
+        """
+        rows = [(dataset, task["image_id"], json.dumps(task)) for task in tasks]
+        with self._transaction("cannot note what is handed out"):
+            self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
+
+    def forget_open(self, dataset: str, image_ids: Iterable[str]) -> None:
+        """The tasks are answered: what their answers hold is enough.
+
+        Raises:
+            DatabaseError: it cannot be written.
+        """
+        with self._transaction("cannot note what is answered"):
+            self._connection.executemany(
+                "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, each) for each in image_ids]
+            )
+
     def mark_handed_on(self, dataset: str, answer_ids: Iterable[str]) -> None:
         """Note that the trainer has these answers.
 
@@ -253,6 +280,11 @@ class AnswerDatabase:
         query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
         rows = self._read(query, dataset, session, image_id)
         return {**json.loads(rows[0][0]), "image_id": image_id} if rows else None
+
+    def open_task(self, dataset: str, image_id: str) -> Task | None:
+        """A task that was handed out, also by an earlier run."""
+        rows = self._read("SELECT task FROM open_tasks WHERE dataset = ? AND image_id = ?", dataset, image_id)
+        return json.loads(rows[0][0]) if rows else None
 
     def any_example(self, dataset: str, image_id: str) -> Task | None:
         """The last answer about an image, whoever gave it."""

@@ -172,11 +172,11 @@ class WebHost:
             count = min(count, self._batch_size - waiting - len(have))
             if count < 1:
                 return Handout(waiting="the next images come when these are answered and trained on")
-        return self.board.next_tasks(tab, count, have)
+        return self._kept(self.board.next_tasks(tab, count, have))
 
     def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
         """Newer suggestions for tasks that the tab has; see `TaskBoard.suggest_again`."""
-        return self.board.suggest_again(tab, image_ids)
+        return list(self._kept(Handout(tuple(self.board.suggest_again(tab, image_ids)))).tasks)
 
     def answer(self, tab: Tab, answers: Sequence[Any]) -> tuple[list[str], list[tuple[str, str]]]:
         """Store answers: durable when this returns.
@@ -229,7 +229,11 @@ class WebHost:
 
     def picture(self, image_id: str) -> EncodedImage | None:
         """An image that was handed out or answered; None for any other."""
-        task = self.board.task(image_id) or self.database.any_example(self.dataset, image_id)
+        task = (
+            self.board.task(image_id)
+            or self.database.open_task(self.dataset, image_id)
+            or self.database.any_example(self.dataset, image_id)
+        )
         return None if task is None else self._pictures.find(image_id, task)
 
     def tensorboard_url(self) -> str:
@@ -276,9 +280,16 @@ class WebHost:
         )
 
     def _task_of(self, session: str, image_id: str) -> Task | None:
-        """Also one that has gone to somebody else meanwhile, and is answered."""
-        task = self.board.task(image_id) or self.database.example(self.dataset, session, image_id)
+        """Also one that an earlier run handed out, or that has gone to somebody else meanwhile and is answered."""
+        task = self.board.task(image_id) or self.database.open_task(self.dataset, image_id)
+        task = task or self.database.example(self.dataset, session, image_id)
         return self._sized(task or self.database.any_example(self.dataset, image_id))
+
+    def _kept(self, handout: Handout) -> Handout:
+        """Noted before the page has it: an answer may come after a restart."""
+        if handout.tasks:
+            self.database.keep_open(self.dataset, handout.tasks)
+        return handout
 
     def _sized(self, task: Task | None) -> Task | None:
         """With the size of its image, which an example from elsewhere may lack; None if that is gone."""
@@ -293,6 +304,8 @@ class WebHost:
     def _store(self, accepted: Sequence[StoredAnswer]) -> None:
         last_words = self.database.add(self.dataset, accepted)
         self.handover.add([_entry(each) for each in last_words])
+        if not self._options.overlap:  # else others are still to be asked
+            self.database.forget_open(self.dataset, [each.image_id for each in accepted])
         for each in accepted:
             self.board.note_answered(each.session, each.image_id)
             self._answered_now.add(each.image_id)

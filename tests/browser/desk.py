@@ -1,0 +1,180 @@
+"""The page as a person uses it: a mouse over the picture, keys, what can be read."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from odkeras.hosts.web.database import AnswerDatabase
+
+RUN_PAGE = Path(__file__).with_name("run_page.py")
+ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
+DATASET = "things"
+IMAGES = 14
+SIZE_WH = (96, 64)  # not square
+Box = tuple[float, float, float, float]
+
+
+@dataclass
+class Server:
+    """`odkeras annotate` as a process, in a directory with `images/`, `pipeline.config` and a label map."""
+
+    directory: Path
+    options: Sequence[str] = ()
+    program: Sequence[str] = (sys.executable, str(RUN_PAGE))
+    env: dict[str, str] = field(default_factory=dict)
+    port: int = 0
+    url: str = ""
+    output: list[str] = field(default_factory=list)
+    _process: subprocess.Popen[str] | None = None
+
+    def start(self, source: str = "images") -> Server:
+        command = [*self.program, "annotate", DATASET, source, "pipeline.config", "--no-open"]
+        command += ["--web-port", str(self.port), *self.options]
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", **self.env}
+        self._process = subprocess.Popen(
+            command, cwd=self.directory, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output.append(line)
+            if found := re.match(r"annotate at (\S+?):(\d+)/", line):
+                self.url, self.port = f"{found[1]}:{found[2]}", int(found[2])
+                threading.Thread(target=self._read, daemon=True).start()
+                return self
+        raise AssertionError(f"the page did not start:\n{''.join(self.output)}")
+
+    def _read(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        self.output.extend(self._process.stdout)
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            self._process.wait(20)
+            self._process = None
+
+    def answers(self) -> list[dict[str, Any]]:
+        """The last answer of each session about each image, as stored."""
+        with AnswerDatabase.open(self.directory / "annotations.db") as database:
+            return database.examples(DATASET)
+
+    def trained_on(self) -> int:
+        """Answers that the fake trainer has had."""
+        path = self.directory / "data" / "trained.jsonl"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@dataclass
+class Desk:
+    """One open page."""
+
+    page: Page
+    server: Server
+    problems: list[str] = field(default_factory=list)
+
+    def open(self, session: str | None = None, *, ready: bool = True) -> Desk:
+        self.page.goto(f"{self.server.url}/{f'?session={session}' if session else ''}")
+        if ready:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        expect(self.stage).to_have_attribute("data-ready", "true", timeout=20_000)
+
+    def by(self, test_id: str) -> Locator:
+        return self.page.get_by_test_id(test_id)
+
+    @property
+    def stage(self) -> Locator:
+        return self.by("stage")
+
+    @property
+    def image_id(self) -> str:
+        return str(self.stage.get_attribute("data-image-id"))
+
+    @property
+    def boxes(self) -> list[str]:
+        """The list of boxes, as it is read out."""
+        return [" ".join(text.split()) for text in self.by("box-item").all_inner_texts()]
+
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """Where a pixel of the image is on the screen."""
+        rect, size = self.page.evaluate(
+            "() => { const e = document.querySelector('[data-testid=image]'); const r = e.getBoundingClientRect();"
+            "return [[r.left, r.top, r.width, r.height], [e.naturalWidth, e.naturalHeight]] }"
+        )
+        return rect[0] + x / size[0] * rect[2], rect[1] + y / size[1] * rect[3]
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """From one pixel of the image to another."""
+        mouse = self.page.mouse
+        mouse.move(*self.point(*start))
+        mouse.down()
+        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+        mouse.move(*self.point(*middle), steps=3)
+        mouse.move(*self.point(*end), steps=3)
+        mouse.up()
+
+    def draw(self, box: Box) -> None:
+        before = self.by("box-item").count()
+        self.drag(box[:2], box[2:])
+        expect(self.by("box-item")).to_have_count(before + 1)
+
+    def click(self, x: float, y: float) -> None:
+        self.page.mouse.click(*self.point(x, y))
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def answer(self, key: str) -> str:
+        """Answer, and wait for the next image or the end; returns the id of the image that was answered."""
+        self.wait_ready()
+        image_id = self.image_id
+        self.press(key)
+        wait_until(lambda: self.stage.get_attribute("data-image-id") != image_id, "the next image")
+        return image_id
+
+    def screenshot(self, name: str) -> None:
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        with suppress(Exception):  # the page may be gone
+            self.page.screenshot(path=str(ARTIFACTS / f"{name}.png"))
+
+
+def truth(number: int) -> tuple[int, int, int, int]:
+    """The bright rectangle of a picture: left, top, right, bottom."""
+    return 10 + number, 8 + number, 50 + number, 36 + number
+
+
+def draw_picture(number: int) -> Image.Image:
+    pixels = np.full((SIZE_WH[1], SIZE_WH[0], 3), 20 + number, np.uint8)
+    left, top, right, bottom = truth(number)
+    pixels[top:bottom, left:right] = (220, 200, 160 + number)
+    return Image.fromarray(pixels)
+
+
+def box_of(span: dict[str, Any]) -> Box:
+    return span["x"], span["y"], span["x"] + span["width"], span["y"] + span["height"]
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
