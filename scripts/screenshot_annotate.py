@@ -1,4 +1,4 @@
-"""Makes docs/annotate.png: the page of `odkeras annotate`, after some rounds of training on the demonstration's pictures.
+"""Makes docs/annotate.png: the page of `odkeras annotate` after some rounds of training on the demo's pictures.
 
 Everything in it is real: the trainer and the model server run, known boxes are posted as a person's answers, and the
 picture is what Chromium shows then. Needs Debian's chromium and the Python package playwright. Takes two to three

@@ -260,6 +260,8 @@ class TestComingBack:
     def test_the_server_restarts(self, desk: Desk, server: Server, number: int) -> None:
         """What is answered while it is away is stored when it is back, and the page goes on."""
         answered = [desk.answer("a")]
+        desk.wait_ready()
+        desk.page.wait_for_timeout(1000)  # what comes next is fetched ahead
         server.stop(number)
         desk.draw((10, 8, 50, 36))
         answered.append(desk.answer("a"))

@@ -1,0 +1,86 @@
+/** The server's routes as functions. A failure is an ApiError whose message is a sentence for a person. */
+
+import type { AnswersReply, Decision, PastAnswer, Project, SentAnswer, Task, TasksReply } from "./wire";
+
+export class ApiError extends Error {
+  /** status 0: there was no answer, the server cannot be reached. */
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+
+  get unreachable(): boolean {
+    return this.status === 0;
+  }
+}
+
+export interface Who {
+  session: string;
+  tab: string;
+}
+
+const PATIENCE_MS = 20_000;
+/** Tasks may have to wait for a prediction, TensorBoard for its start. */
+const LONG_PATIENCE_MS = 120_000;
+
+async function call<T>(
+  path: string,
+  body?: unknown,
+  options: { patience_ms?: number; keepalive?: boolean } = {},
+): Promise<T> {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), options.patience_ms ?? PATIENCE_MS);
+  try {
+    const reply = await fetch(path, {
+      method: body === undefined ? "GET" : "POST",
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? null : JSON.stringify(body),
+      credentials: "same-origin",
+      cache: "no-store",
+      keepalive: options.keepalive ?? false,
+      signal: abort.signal,
+    });
+    const text = await reply.text();
+    if (!reply.ok) throw refusal(reply.status, text);
+    return JSON.parse(text) as T;
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
+    if (error instanceof SyntaxError) throw new ApiError(500, "the server's reply could not be read");
+    throw new ApiError(0, "the server cannot be reached");
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function refusal(status: number, text: string): ApiError {
+  if (status === 401)
+    return new ApiError(401, "Open the link with the token again: this browser is not signed in any more.");
+  try {
+    const { error } = JSON.parse(text) as { error?: unknown };
+    if (typeof error === "string" && error) return new ApiError(status, error);
+  } catch {
+    // Not one of our server's own answers.
+  }
+  // A proxy in between says 502, 503 or 504 when nobody is behind it.
+  if (status >= 502 && status <= 504) return new ApiError(0, "the server cannot be reached");
+  return new ApiError(status, `the server answered with an error (${status})`);
+}
+
+const query = (values: Record<string, string>) => new URLSearchParams(values).toString();
+
+export const api = {
+  project: (who: Who) => call<Project>(`/api/project?${query({ session: who.session })}`),
+  tasks: (who: Who, count: number, have: string[]) =>
+    call<TasksReply>("/api/tasks", { ...who, count, have }, { patience_ms: LONG_PATIENCE_MS }),
+  answers: (who: Who, answers: SentAnswer[], keepalive = false) =>
+    call<AnswersReply>("/api/answers", { ...who, answers }, { keepalive }),
+  reopen: (who: Who, image_id: string) => call<{ task: Task; answer: Decision }>("/api/reopen", { ...who, image_id }),
+  save: (who: Who) => call<{ handed_on: number }>("/api/save", { ...who }),
+  suggestions: (who: Who, image_ids: string[]) =>
+    call<{ tasks: Task[] }>("/api/suggestions", { ...who, image_ids }, { patience_ms: LONG_PATIENCE_MS }),
+  history: (who: Who) => call<{ answers: PastAnswer[] }>(`/api/history?${query({ session: who.session })}`),
+  tensorboard: () => call<{ url: string }>("/api/tensorboard", {}, { patience_ms: LONG_PATIENCE_MS }),
+  eventsUrl: (who: Who) => `/api/events?${query({ session: who.session, tab: who.tab })}`,
+};

@@ -1,0 +1,168 @@
+/** Boxes as the page sees them: annotations of the canvas on one side, spans of the server on the other. */
+
+import type { ImageAnnotation, Polygon, Rectangle, Shape } from "@annotorious/annotorious";
+import { uuid } from "./identity";
+import type { Point, Span } from "./wire";
+
+/** suggested: as the model had it; adjusted: a changed suggestion; drawn: by a person; given: came with the image. */
+export type Origin = "suggested" | "adjusted" | "drawn" | "given";
+
+export interface Box extends Span {
+  origin: Origin;
+  /** What the model said, also when the box was changed since. */
+  suggestedScore?: number;
+}
+
+export interface Size {
+  width: number;
+  height: number;
+}
+
+export interface Rect {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+export function withIds(spans: Span[]): Span[] {
+  const seen = new Set<string>();
+  return spans.map((span) => {
+    const id = span.id && !seen.has(span.id) ? span.id : uuid();
+    seen.add(id);
+    return { ...span, id };
+  });
+}
+
+export function rectShape({ x, y, width, height }: Rect): Rectangle {
+  const bounds = { minX: x, minY: y, maxX: x + width, maxY: y + height };
+  return { type: "RECTANGLE", geometry: { x, y, w: width, h: height, rot: 0, bounds } } as Rectangle;
+}
+
+export function polygonShape(points: Point[]): Polygon {
+  const xs = points.map(([x]) => x);
+  const ys = points.map(([, y]) => y);
+  const bounds = { minX: Math.min(...xs), minY: Math.min(...ys), maxX: Math.max(...xs), maxY: Math.max(...ys) };
+  return { type: "POLYGON", geometry: { points, bounds } } as Polygon;
+}
+
+export function annotation(id: string, label: string, selector: Shape): ImageAnnotation {
+  return { id, bodies: labelBodies(id, label), target: { annotation: id, selector } };
+}
+
+export function labelBodies(id: string, label: string): ImageAnnotation["bodies"] {
+  return [{ id: `${id}-label`, annotation: id, purpose: "tagging", value: label }];
+}
+
+export function fromSpan(span: Span): ImageAnnotation {
+  const isPolygon = span.type === "polygon" && (span.points?.length ?? 0) > 2;
+  return annotation(span.id, span.label, isPolygon ? polygonShape(span.points!) : rectShape(span));
+}
+
+export function labelOf(shown: ImageAnnotation): string {
+  return shown.bodies[0]?.value ?? "";
+}
+
+function spanOf(shown: ImageAnnotation): Span {
+  const { id, target } = shown;
+  const label = labelOf(shown);
+  if ((target.selector.type as string) === "POLYGON") {
+    const points = (target.selector as Polygon).geometry.points.map(([x, y]) => [rounded(x!), rounded(y!)] as Point);
+    const { minX, minY, maxX, maxY } = polygonShape(points).geometry.bounds;
+    return { id, label, type: "polygon", x: minX, y: minY, width: maxX - minX, height: maxY - minY, points };
+  }
+  const { x, y, w, h } = (target.selector as Rectangle).geometry;
+  return { id, label, type: "rect", x: rounded(x), y: rounded(y), width: rounded(w), height: rounded(h) };
+}
+
+/** `first` is the span as it was handed out, if it was. */
+export function boxOf(shown: ImageAnnotation, first: Span | undefined, byModel: boolean): Box {
+  const span = spanOf(shown);
+  if (!first) return { ...span, origin: "drawn" };
+  const suggested = byModel || first.score !== undefined;
+  const unchanged = first.label === span.label && sameGeometry(first, span);
+  const box: Box = unchanged
+    ? { ...span, ...numbersOf(first), origin: suggested ? "suggested" : "given" }
+    : { ...span, origin: suggested ? "adjusted" : "drawn" };
+  if (first.score !== undefined) box.suggestedScore = first.score;
+  return box;
+}
+
+/** An unchanged box goes back with the very numbers that it came with. */
+function numbersOf(first: Span): Partial<Span> {
+  const { x, y, width, height, points, score } = first;
+  const own: Partial<Span> = first.type === "polygon" ? { points } : { x, y, width, height };
+  if (score !== undefined) own.score = score;
+  return own;
+}
+
+/** A changed suggestion keeps its id but not the score: that was said of another box. */
+export function toSpan({ id, label, type, x, y, width, height, points, score, origin }: Box): Span {
+  const span: Span = { id, label, type, x, y, width, height };
+  if (type === "polygon" && points) span.points = points;
+  if (score !== undefined && origin === "suggested") span.score = score;
+  return span;
+}
+
+function sameGeometry(first: Span, now: Span): boolean {
+  if (first.type === "polygon" && first.points) {
+    const points = now.points ?? [];
+    return (
+      first.points.length === points.length &&
+      first.points.every(([x, y], i) => close(x, points[i]![0]) && close(y, points[i]![1]))
+    );
+  }
+  return (
+    close(first.x, now.x) && close(first.y, now.y) && close(first.width, now.width) && close(first.height, now.height)
+  );
+}
+
+const close = (a: number, b: number) => Math.abs(a - b) < 0.02;
+const rounded = (value: number) => Math.round(value * 100) / 100;
+const between = (value: number, low: number, high: number) => Math.min(Math.max(value, low), Math.max(low, high));
+
+/** The shape inside the image, with bounds that fit it; null: it is so already. A box that was only moved keeps its size. */
+export function clipped(shape: Shape, before: Shape | undefined, { width, height }: Size): Shape | null {
+  if ((shape.type as string) === "POLYGON") return clippedPolygon(shape as Polygon, { width, height });
+  const now = (shape as Rectangle).geometry;
+  const was = (before as Rectangle | undefined)?.geometry;
+  const moved = was !== undefined && close(was.w, now.w) && close(was.h, now.h);
+  const inside = cut(moved ? shifted(now, { width, height }) : now, { width, height });
+  const same = [now.x - inside.x, now.y - inside.y, now.w - inside.width, now.h - inside.height, now.rot ?? 0];
+  const { minX, minY, maxX, maxY } = now.bounds;
+  const fits = [minX - now.x, minY - now.y, maxX - now.x - now.w, maxY - now.y - now.h];
+  // Not to the last bit: a correction is a change, which is looked at again.
+  return [...same, ...fits].every((difference) => Math.abs(difference) < 1e-6) ? null : rectShape(inside);
+}
+
+type Place = Pick<Rectangle["geometry"], "x" | "y" | "w" | "h">;
+
+function shifted({ x, y, w, h }: Place, size: Size): Place {
+  return { x: between(x, 0, size.width - w), y: between(y, 0, size.height - h), w, h };
+}
+
+function cut({ x, y, w, h }: Place, size: Size): Rect {
+  const left = between(x, 0, size.width - 1);
+  const top = between(y, 0, size.height - 1);
+  const right = between(x + w, left + 1, size.width);
+  const bottom = between(y + h, top + 1, size.height);
+  return { x: left, y: top, width: right - left, height: bottom - top };
+}
+
+function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon | null {
+  const points = shape.geometry.points.map(([x, y]) => [between(x!, 0, width), between(y!, 0, height)] as Point);
+  const inside = polygonShape(points);
+  const same = points.every(([x, y], i) => x === shape.geometry.points[i]![0] && y === shape.geometry.points[i]![1]);
+  return same && JSON.stringify(inside.geometry.bounds) === JSON.stringify(shape.geometry.bounds) ? null : inside;
+}
+
+/** Moved by (dx, dy), or with its right and lower edge moved. */
+export function nudged(shape: Shape, dx: number, dy: number, resize: boolean): Shape {
+  if ((shape.type as string) === "POLYGON") {
+    return polygonShape((shape as Polygon).geometry.points.map(([x, y]) => [x! + dx, y! + dy] as Point));
+  }
+  const { x, y, w, h } = (shape as Rectangle).geometry;
+  return resize
+    ? rectShape({ x, y, width: Math.max(1, w + dx), height: Math.max(1, h + dy) })
+    : rectShape({ x: x + dx, y: y + dy, width: w, height: h });
+}

@@ -1,0 +1,282 @@
+/** The person's desk: the image on it, those to come, the answers that leave it. The components show it, the keys work on it. */
+
+import { api, type Who } from "./api";
+import type { Canvas } from "./canvas";
+import type { Gestures } from "./gestures";
+import { uuid } from "./identity";
+import type { Live } from "./live";
+import { Notices } from "./notices";
+import type { Outbox, Waiting } from "./outbox";
+import { Held, type Queue } from "./queue";
+import type { PastRecord, Records } from "./records";
+import type { View } from "./view";
+import type { Decision, Project } from "./wire";
+import { PAST } from "./words";
+
+export interface Furniture {
+  stage: HTMLElement;
+  scroll: HTMLElement;
+  frame: HTMLElement;
+  tags: HTMLElement;
+  rubber: HTMLElement;
+}
+
+const ANSWERED_KEPT = 30;
+const IMAGES_KEPT = 6;
+
+export class Desk {
+  project: Project | null = null;
+  /** Nothing works any more, and why. */
+  fatal = "";
+  /** The server cannot be reached and the page has nothing yet. */
+  starting = "";
+  shown: Held | null = null;
+  /** The shown image is on the screen. */
+  ready = false;
+  label = "";
+  hand = false;
+  panelOpen = true;
+  helpOpen = false;
+  readonly notices = new Notices(() => this.changed());
+  saving = false;
+  outbox: Outbox | null = null;
+  queue: Queue | null = null;
+  live: Live | null = null;
+  canvas: Canvas | null = null;
+  view: View | null = null;
+  gestures: Gestures | null = null;
+
+  who: Who = { session: "", tab: "" };
+  records: Records | null = null;
+  furniture: Furniture | null = null;
+  /** The answers that the panel knew of when the history was asked for. */
+  counted = "";
+
+  private answered: Held[] = [];
+  private readonly listeners = new Set<() => void>();
+
+  subscribe(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  readonly changed = (): void => this.listeners.forEach((listener) => listener());
+
+  get history(): PastRecord[] {
+    return this.records?.list(this.outbox?.waiting ?? []) ?? [];
+  }
+
+  /** Why no answer can be given right now; "": one can. */
+  get closed(): string {
+    return this.outbox?.blocked || (this.ready ? "" : "no image is shown");
+  }
+
+  // Answers
+
+  answer(decision: Decision): void {
+    const broken = decision === "ignore" && this.shown?.failed && !this.outbox?.blocked;
+    if ((this.closed && !broken) || !this.shown) return;
+    const held = this.shown;
+    this.keepEdits();
+    this.remember(held);
+    const entry: Waiting = {
+      answer_id: uuid(),
+      image_id: held.id,
+      file: held.task.file,
+      answer: decision,
+      spans: held.spans,
+      answered_at_ms: Date.now(),
+    };
+    held.reopened = decision;
+    // First of all: from here on the image counts as answered, also for the request for further tasks.
+    this.outbox?.add(entry);
+    this.shown = null;
+    this.notices.say(PAST[decision]);
+    this.next();
+  }
+
+  /** Back to the answer before, with its boxes. */
+  undo(): void {
+    const last = this.answered.pop();
+    if (last) return this.bringBack(last);
+    const held = new Set([this.shown?.id, ...(this.queue?.ahead ?? []).map(({ id }) => id)]);
+    const past = this.history.find(({ image_id }) => !held.has(image_id));
+    if (past) void this.reopen(past.image_id);
+    else this.notices.say("there is no earlier answer");
+  }
+
+  async reopen(image_id: string): Promise<void> {
+    if (this.shown?.id === image_id) return;
+    const known = this.answered.find(({ id }) => id === image_id) ?? this.queue?.pull(image_id);
+    if (known) {
+      this.answered = this.answered.filter((held) => held !== known);
+      return this.bringBack(known);
+    }
+    try {
+      await this.outbox?.flush();
+      const { task, answer } = await api.reopen(this.who, image_id);
+      const held = new Held(task);
+      held.reopened = answer;
+      this.lay(held);
+    } catch (error) {
+      this.notices.say(`cannot go back: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+
+  /** From this page's own memory, at once; the server hears of it when the answers have reached it. */
+  private bringBack(held: Held): void {
+    if (!held.image) held.load();
+    this.lay(held);
+    void this.outbox?.flush().then(() => api.reopen(this.who, held.id).catch(() => {}));
+  }
+
+  private lay(held: Held): void {
+    if (this.shown) {
+      this.keepEdits();
+      this.queue?.putBack(this.shown);
+    }
+    this.present(held);
+  }
+
+  private remember(held: Held): void {
+    this.answered = [...this.answered.filter((other) => other !== held), held].slice(-ANSWERED_KEPT);
+    this.answered.slice(0, -IMAGES_KEPT).forEach((old) => old.release());
+  }
+
+  private keepEdits(): void {
+    if (!this.shown || !this.canvas || !this.ready) return;
+    this.shown.spans = this.canvas.spans();
+    this.shown.touched ||= this.canvas.touched;
+  }
+
+  // Showing
+
+  next(): void {
+    const held = this.queue?.take() ?? null;
+    if (held) void this.present(held);
+    else this.empty();
+    void this.queue?.fill();
+  }
+
+  private empty(): void {
+    this.shown = null;
+    this.ready = false;
+    this.gestures?.cancel();
+    this.canvas?.clear();
+    this.mark(null);
+    this.changed();
+  }
+
+  private async present(held: Held): Promise<void> {
+    this.empty();
+    this.shown = held;
+    this.mark(held);
+    if (!held.image) {
+      this.changed();
+      await held.loading;
+      if (this.shown !== held) return;
+    }
+    if (held.image) this.draw(held, held.image);
+    this.changed();
+  }
+
+  private draw(held: Held, image: HTMLImageElement): void {
+    const { task } = held;
+    const number = this.answeredByMe + 1;
+    image.alt = task.file;
+    image.dataset.testid = "image";
+    this.view?.show(task);
+    this.canvas?.show({
+      image,
+      size: task,
+      spans: held.spans,
+      first: task.spans,
+      byModel: task.version !== null,
+      description: `${task.file}. Drag to draw a box. B adds one, brackets select, arrows move, alt and arrows resize, H lists all keys.`,
+    });
+    this.ready = true;
+    this.bringIntoSight();
+    const boxes = this.canvas?.suggestions.length ?? 0;
+    const what = held.reopened
+      ? `answered before: ${PAST[held.reopened]}`
+      : `${boxes} suggested ${boxes === 1 ? "box" : "boxes"}`;
+    this.notices.announce(`image ${number}: ${task.file}, ${what}`);
+    requestAnimationFrame(() => setTimeout(() => this.painted(held)));
+  }
+
+  /** Where the page is one long column somebody may have scrolled away from the stage. */
+  private bringIntoSight(): void {
+    const { stage } = this.furniture!;
+    const { top, bottom } = stage.getBoundingClientRect();
+    if (top >= 0 && bottom <= innerHeight) return;
+    if (bottom + scrollY <= innerHeight) scrollTo(0, 0);
+    else stage.scrollIntoView({ block: "start" });
+  }
+
+  private painted(held: Held): void {
+    if (this.shown !== held || !this.furniture) return;
+    this.furniture.stage.dataset.ready = "true";
+    window.dispatchEvent(new CustomEvent("odkeras:shown", { detail: { image_id: held.id, at: performance.now() } }));
+  }
+
+  private mark(held: Held | null): void {
+    const data = this.furniture!.stage.dataset;
+    data.ready = "false";
+    data.imageId = held?.id ?? "";
+    data.version = held?.task.version?.toString() ?? "";
+  }
+
+  /** The image could not be loaded: once more. */
+  retryImage(): void {
+    if (!this.shown) return;
+    this.shown.load();
+    void this.present(this.shown);
+  }
+
+  /** Puts an image that cannot be shown behind the others. */
+  skipImage(): void {
+    const held = this.shown;
+    if (!held || this.ready) return;
+    this.next();
+    this.queue?.ahead.push(held);
+  }
+
+  showOffer(): void {
+    const { shown } = this;
+    if (!shown?.offer) return;
+    shown.renew(shown.offer);
+    void this.present(shown);
+  }
+
+  // Around
+
+  async save(): Promise<void> {
+    if (this.saving) return;
+    this.saving = true;
+    this.changed();
+    try {
+      await this.outbox?.flush();
+      if (this.outbox?.waiting.length) throw this.outbox.trouble ?? new Error("the answers could not be sent");
+      const { handed_on } = await api.save(this.who);
+      this.notices.say(
+        handed_on === 1 ? "1 answer handed to the trainer" : `${handed_on} answers handed to the trainer`,
+      );
+      this.records?.refresh();
+    } catch (error) {
+      this.notices.say(`not handed on: ${error instanceof Error ? error.message : error}`);
+    } finally {
+      this.saving = false;
+      this.changed();
+    }
+  }
+
+  set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen">>): void {
+    Object.assign(this, values);
+    this.changed();
+  }
+
+  get answeredByMe(): number {
+    const mine = this.live?.panel?.mine;
+    return (mine ? mine.accept + mine.reject + mine.ignore : 0) + (this.outbox?.waiting.length ?? 0);
+  }
+}

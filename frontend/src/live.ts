@@ -1,0 +1,82 @@
+/** The stream of events: the panel, the news, and the hint that tasks came. */
+
+import { api, type Who } from "./api";
+import type { News, PanelState } from "./wire";
+
+const FIRST_PAUSE_MS = 1_000;
+const LONGEST_PAUSE_MS = 10_000;
+const NEWS_KEPT = 50;
+const DISCONNECTED_AFTER_MS = 2_500;
+
+export interface Listener {
+  changed: () => void;
+  connected: () => void;
+  version: (version: number) => void;
+  tasks: () => void;
+}
+
+export class Live {
+  panel: PanelState | null = null;
+  news: News[] = [];
+  /** For so long nothing came that one should say so. */
+  lost = false;
+  /** performance.now() when the served version was published. */
+  published_at: number | null = null;
+
+  private source: EventSource | null = null;
+  private pause_ms = FIRST_PAUSE_MS;
+  private timer = 0;
+  private lostTimer = 0;
+
+  constructor(
+    private readonly who: Who,
+    private readonly listener: Listener,
+  ) {}
+
+  open(): void {
+    clearTimeout(this.timer);
+    this.source?.close();
+    const source = new EventSource(api.eventsUrl(this.who));
+    this.source = source;
+    source.onopen = () => this.onOpen();
+    source.onerror = () => this.onError(source);
+    source.addEventListener("state", ({ data }) => this.onState(JSON.parse(data) as PanelState));
+    source.addEventListener("news", ({ data }) => this.onNews(JSON.parse(data) as News));
+    source.addEventListener("tasks", () => this.listener.tasks());
+  }
+
+  private onOpen(): void {
+    clearTimeout(this.lostTimer);
+    this.lostTimer = 0;
+    this.pause_ms = FIRST_PAUSE_MS;
+    this.lost = false;
+    this.listener.connected();
+  }
+
+  private onError(source: EventSource): void {
+    this.lostTimer ||= window.setTimeout(() => {
+      this.lost = true;
+      this.listener.changed();
+    }, DISCONNECTED_AFTER_MS);
+    // After an HTTP error the browser gives up for good.
+    if (source.readyState !== EventSource.CLOSED) return;
+    clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => this.open(), this.pause_ms);
+    this.pause_ms = Math.min(this.pause_ms * 2, LONGEST_PAUSE_MS);
+  }
+
+  private onState(panel: PanelState): void {
+    const before = this.panel?.version ?? null;
+    this.panel = panel;
+    this.published_at = panel.published_s_ago === null ? null : performance.now() - panel.published_s_ago * 1000;
+    this.listener.changed();
+    if (panel.version !== null && panel.version !== before) this.listener.version(panel.version);
+  }
+
+  /** A stream that was opened anew begins with old news. */
+  private onNews(news: News): void {
+    if (this.news.some(({ at, text }) => at === news.at && text === news.text)) return;
+    this.news = [...this.news, news].sort((a, b) => a.at - b.at).slice(-NEWS_KEPT);
+    this.listener.changed();
+  }
+}

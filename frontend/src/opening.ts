@@ -1,0 +1,133 @@
+/** Sets up the desk, and keeps it in step with the server. */
+
+import { api, ApiError } from "./api";
+import { Canvas } from "./canvas";
+import { Colours } from "./colours";
+import type { Desk, Furniture } from "./desk";
+import { Gestures } from "./gestures";
+import { whoAmI } from "./identity";
+import { Live } from "./live";
+import { Outbox, type Waiting } from "./outbox";
+import { Queue, renewSuggestions } from "./queue";
+import { Records } from "./records";
+import { View } from "./view";
+import type { Project } from "./wire";
+
+const TRY_AGAIN_MS = 2_000;
+
+export async function openDesk(desk: Desk, furniture: Furniture): Promise<void> {
+  desk.furniture = furniture;
+  desk.who = await whoAmI();
+  for (;;) {
+    try {
+      const project = await api.project(desk.who);
+      setUpStage(desk, project, furniture);
+      setUpPost(desk, project);
+      return;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) desk.fatal = error.message;
+      else desk.starting = error instanceof Error ? error.message : String(error);
+      desk.changed();
+      await new Promise((resolve) => setTimeout(resolve, TRY_AGAIN_MS));
+    }
+  }
+}
+
+function setUpStage(desk: Desk, project: Project, { scroll, frame, tags, rubber }: Furniture): void {
+  document.title = `${project.dataset} · odkeras annotate`;
+  const colours = new Colours(project.labels);
+  const view = new View(scroll, frame, () => desk.canvas?.update());
+  const canvas = new Canvas(frame, tags, colours, () => view.scale, desk.changed);
+  desk.gestures = new Gestures(scroll, rubber, {
+    canvas,
+    view,
+    hand: () => desk.hand,
+    open: () => desk.ready,
+    label: () => desk.label,
+    color: () => colours.of(desk.label),
+  });
+  Object.assign(desk, { project, canvas, view, label: project.labels[0]?.name ?? "", starting: "", fatal: "" });
+}
+
+function setUpPost(desk: Desk, project: Project): void {
+  const { who } = desk;
+  const outbox = new Outbox(who, project.dataset, (saved) => onSent(desk, saved));
+  const queue = new Queue(who, Math.max(1, project.prefetch), {
+    idle: () => desk.shown === null,
+    others: () => [...(desk.shown ? [desk.shown.id] : []), ...outbox.imageIds],
+    changed: () => onTasks(desk),
+  });
+  const records = new Records(who, desk.changed);
+  const live = new Live(who, {
+    changed: () => onPanel(desk),
+    connected: () => void onConnected(desk),
+    version: () => void renew(desk),
+    tasks: () => void queue.fill(),
+  });
+  Object.assign(desk, { outbox, queue, records, live });
+  live.open();
+  void outbox.flush();
+  void queue.fill();
+  records.refresh();
+  watchWindow(outbox);
+  desk.changed();
+}
+
+function onSent(desk: Desk, saved: Waiting[]): void {
+  const { trouble } = desk.outbox!;
+  desk.fatal = trouble?.status === 401 ? trouble.message : saved.length ? "" : desk.fatal;
+  if (saved.length) desk.records?.saved(saved);
+  desk.changed();
+}
+
+/** The panel changes several times a second while the trainer trains; the history only with the answers. */
+function onPanel(desk: Desk): void {
+  const { answers, not_handed_on } = desk.live?.panel ?? {};
+  const counted = JSON.stringify([answers, not_handed_on]);
+  if (counted !== desk.counted) desk.records?.refresh();
+  desk.counted = counted;
+  desk.changed();
+}
+
+function onTasks(desk: Desk): void {
+  if (desk.queue?.trouble?.status === 401) desk.fatal = desk.queue.trouble.message;
+  if (!desk.shown && desk.queue?.ahead.length) desk.next();
+  // A task may have been under way while a version came.
+  void renew(desk);
+  desk.changed();
+}
+
+async function renew({ live, queue, who, shown, changed }: Desk): Promise<void> {
+  const version = live?.panel?.version ?? null;
+  if (!queue || version === null) return;
+  await renewSuggestions(who, version, queue.ahead, shown);
+  changed();
+}
+
+/** The stream is there (again): maybe of another run of the server, which knows nothing of what is held. */
+async function onConnected(desk: Desk): Promise<void> {
+  const { outbox, queue, shown } = desk;
+  desk.changed();
+  void outbox?.flush();
+  queue?.ahead.filter(({ failed }) => failed).forEach((held) => held.load());
+  if (shown?.failed) desk.retryImage();
+  void queue?.fill();
+  try {
+    const project = await api.project(desk.who);
+    const restarted = desk.project?.instance !== project.instance;
+    Object.assign(desk, { project, fatal: "" });
+    desk.records?.refresh();
+    if (restarted) void renew(desk);
+    desk.changed();
+  } catch {
+    // The stream opens again, and then this is asked again.
+  }
+}
+
+function watchWindow(outbox: Outbox): void {
+  window.addEventListener("pagehide", () => outbox.flushOnLeave());
+  window.addEventListener("online", () => void outbox.flush());
+  window.addEventListener("beforeunload", (event) => {
+    if (outbox.waiting.length && !outbox.persisted) event.preventDefault();
+  });
+}

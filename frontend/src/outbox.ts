@@ -1,0 +1,156 @@
+/** Answers on their way to the server. One leaves only when the server says that it is saved, or refused. */
+
+import { api, ApiError, type Who } from "./api";
+import type { AnswersReply, Decision, SentAnswer, Span } from "./wire";
+
+export interface Waiting {
+  answer_id: string;
+  image_id: string;
+  file: string;
+  answer: Decision;
+  spans: Span[];
+  answered_at_ms: number;
+}
+
+export interface Refused extends Waiting {
+  reason: string;
+}
+
+const PREFIX = "odkeras:outbox";
+const AT_ONCE = 40;
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 8_000;
+/** What browsers let a page send while it is being closed. */
+const KEEPALIVE_BYTES = 60_000;
+
+export class Outbox {
+  waiting: Waiting[] = [];
+  refused: Refused[] = [];
+  /** Why the last sending failed; null: it did not. */
+  trouble: ApiError | null = null;
+  /** false: the browser would not keep the answers over a reload. */
+  persisted = true;
+
+  private readonly prefix: string;
+  private sending: Promise<void> | null = null;
+  private timer = 0;
+  private pause_ms = FIRST_PAUSE_MS;
+
+  constructor(
+    private readonly who: Who,
+    dataset: string,
+    private readonly changed: (saved: Waiting[]) => void,
+  ) {
+    this.prefix = `${PREFIX}:${dataset}:${who.session}:`;
+    this.adopt();
+  }
+
+  /** A server that answers with an error of its own (a full disk) takes no further answers until it works again. */
+  get blocked(): string {
+    return this.trouble && !this.trouble.unreachable ? this.trouble.message : "";
+  }
+
+  get imageIds(): string[] {
+    return this.waiting.map((entry) => entry.image_id);
+  }
+
+  add(entry: Waiting): void {
+    this.waiting.push(entry);
+    this.persist();
+    void this.flush();
+  }
+
+  dismissRefused(): void {
+    this.refused = [];
+    this.changed([]);
+  }
+
+  /** Sends what waits; resolves when nothing waits or the sending failed. */
+  flush(): Promise<void> {
+    clearTimeout(this.timer);
+    this.sending ??= this.sendAll().finally(() => (this.sending = null));
+    return this.sending;
+  }
+
+  /** The page is going away: requests that outlive it, for as much as browsers allow. */
+  flushOnLeave(): void {
+    let bytes = 0;
+    const batch = this.waiting.map(asSent).filter((answer) => {
+      bytes += JSON.stringify(answer).length + 1;
+      return bytes < KEEPALIVE_BYTES;
+    });
+    // What the reply says is lost with the page; sent twice is stored once.
+    if (batch.length) void api.answers(this.who, batch, true).catch(() => {});
+  }
+
+  private async sendAll(): Promise<void> {
+    while (this.waiting.length) {
+      try {
+        const batch = this.waiting.slice(0, AT_ONCE);
+        this.settle(batch, await api.answers(this.who, batch.map(asSent)));
+      } catch (error) {
+        this.trouble = error instanceof ApiError ? error : new ApiError(500, String(error));
+        this.timer = window.setTimeout(() => void this.flush(), this.pause_ms);
+        this.pause_ms = Math.min(this.pause_ms * 2, LONGEST_PAUSE_MS);
+        this.changed([]);
+        return;
+      }
+    }
+  }
+
+  private settle(batch: Waiting[], reply: AnswersReply): void {
+    const saved = new Set(reply.saved);
+    const refused = new Map(reply.refused.map(({ answer_id, reason }) => [answer_id, reason]));
+    const settled = batch.filter(({ answer_id }) => saved.has(answer_id) || refused.has(answer_id));
+    if (!settled.length) throw new ApiError(500, "the server did not say what became of the answers");
+    this.waiting = this.waiting.filter((entry) => !settled.includes(entry));
+    for (const entry of settled) {
+      const reason = refused.get(entry.answer_id);
+      if (reason !== undefined) this.refused.push({ ...entry, reason });
+    }
+    this.trouble = null;
+    this.pause_ms = FIRST_PAUSE_MS;
+    this.persist();
+    this.changed(settled.filter(({ answer_id }) => saved.has(answer_id)));
+  }
+
+  /** Each tab has a key of its own, so that two tabs of a session do not overwrite each other. */
+  private persist(): void {
+    const key = this.prefix + this.who.tab;
+    try {
+      if (this.waiting.length) localStorage.setItem(key, JSON.stringify(this.waiting));
+      else localStorage.removeItem(key);
+      this.persisted = true;
+    } catch {
+      this.persisted = false;
+    }
+  }
+
+  /** What earlier pages of this session left; should one of them still be open, answers go twice and are stored once. */
+  private adopt(): void {
+    try {
+      const keys = Object.keys(localStorage).filter((key) => key.startsWith(this.prefix));
+      const seen = new Map<string, Waiting>();
+      for (const key of keys) for (const entry of parsed(localStorage.getItem(key))) seen.set(entry.answer_id, entry);
+      this.waiting = [...seen.values()].sort((a, b) => a.answered_at_ms - b.answered_at_ms);
+      this.persist();
+      if (this.persisted)
+        keys.filter((key) => key !== this.prefix + this.who.tab).forEach((key) => localStorage.removeItem(key));
+    } catch {
+      this.persisted = false;
+    }
+  }
+}
+
+function parsed(text: string | null): Waiting[] {
+  try {
+    const entries: unknown = JSON.parse(text ?? "[]");
+    return Array.isArray(entries) ? entries.filter((entry) => entry?.answer_id && entry?.image_id) : [];
+  } catch {
+    return [];
+  }
+}
+
+function asSent({ answer_id, image_id, answer, spans, answered_at_ms }: Waiting): SentAnswer {
+  return { answer_id, image_id, answer, spans, age_ms: Math.max(0, Date.now() - answered_at_ms) };
+}

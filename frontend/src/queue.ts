@@ -1,0 +1,175 @@
+/** Tasks that were fetched ahead, each with its decoded image, so that the next one is there at once. */
+
+import { api, ApiError, type Who } from "./api";
+import { withIds } from "./boxes";
+import type { Decision, Span, Task } from "./wire";
+
+export class Held {
+  image: HTMLImageElement | null = null;
+  failed = "";
+  loading: Promise<void> = Promise.resolve();
+  /** The boxes as they are now; task.spans: as they were handed out. */
+  spans: Span[];
+  touched = false;
+  /** What was answered before it was opened again. */
+  reopened: Decision | null = null;
+  /** Newer suggestions for an image that was shown without any. */
+  offer: Task | null = null;
+
+  /** The version whose suggestions were asked for last. */
+  asked: number | null = null;
+
+  private address = "";
+
+  constructor(public task: Task) {
+    this.task = { ...task, spans: withIds(task.spans) };
+    this.spans = this.task.spans;
+    this.load();
+  }
+
+  get id(): string {
+    return this.task.image_id;
+  }
+
+  /** Takes newer suggestions for the same image. */
+  renew(task: Task): void {
+    this.task = { ...task, spans: withIds(task.spans) };
+    this.spans = this.task.spans;
+    this.offer = null;
+  }
+
+  load(): void {
+    this.failed = "";
+    this.loading = this.fetchImage().catch((error: unknown) => {
+      this.failed = error instanceof Error ? error.message : String(error);
+    });
+  }
+
+  release(): void {
+    if (this.address) URL.revokeObjectURL(this.address);
+    this.address = "";
+    this.image = null;
+  }
+
+  private async fetchImage(): Promise<void> {
+    let reply: Response;
+    try {
+      reply = await fetch(this.task.image, { credentials: "same-origin" });
+    } catch {
+      throw new Error("the server cannot be reached");
+    }
+    if (!reply.ok) throw new Error(`the server has no such image (${reply.status})`);
+    this.release();
+    this.address = URL.createObjectURL(await reply.blob());
+    const image = new Image();
+    image.src = this.address;
+    image.alt = "";
+    image.draggable = false;
+    try {
+      await image.decode();
+    } catch {
+      throw new Error("this browser cannot show the image");
+    }
+    this.image = image;
+  }
+}
+
+const ASK_AGAIN_MS = 3_000;
+
+export interface Surroundings {
+  /** Image ids that must not come again: shown, or answered and on their way. */
+  others: () => string[];
+  /** Somebody waits for an image. */
+  idle: () => boolean;
+  changed: () => void;
+}
+
+export class Queue {
+  ahead: Held[] = [];
+  waiting = "";
+  done = false;
+  /** Why nothing could be fetched; null: it could. */
+  trouble: ApiError | null = null;
+
+  private filling: Promise<void> | null = null;
+  private once_more = false;
+  private timer = 0;
+
+  constructor(
+    private readonly who: Who,
+    private readonly prefetch: number,
+    private readonly around: Surroundings,
+  ) {}
+
+  take(): Held | null {
+    return this.ahead.shift() ?? null;
+  }
+
+  putBack(held: Held): void {
+    this.ahead.unshift(held);
+  }
+
+  /** Takes a task out of the queue. */
+  pull(image_id: string): Held | null {
+    const at = this.ahead.findIndex(({ id }) => id === image_id);
+    return at < 0 ? null : (this.ahead.splice(at, 1)[0] ?? null);
+  }
+
+  fill(wanted = this.prefetch): Promise<void> {
+    clearTimeout(this.timer);
+    this.once_more = this.filling !== null;
+    this.filling ??= this.fetchTasks(wanted).finally(() => {
+      this.filling = null;
+      if (this.once_more) void this.fill(wanted);
+    });
+    return this.filling;
+  }
+
+  private async fetchTasks(wanted: number): Promise<void> {
+    // Each task may take a prediction: the first one should not have to wait for the others.
+    const count = this.around.idle() && !this.ahead.length ? 1 : wanted - this.ahead.length;
+    if (count <= 0) return;
+    const have = () => [...this.around.others(), ...this.ahead.map(({ id }) => id)];
+    try {
+      const reply = await api.tasks(this.who, count, have());
+      const held = new Set(have());
+      const fresh = reply.tasks.filter(({ image_id }) => !held.has(image_id));
+      this.ahead.push(...fresh.map((task) => new Held(task)));
+      this.trouble = null;
+      this.done = reply.done && !reply.tasks.length;
+      this.waiting = reply.tasks.length ? "" : reply.waiting;
+      if (!this.done && !this.ahead.length) this.askAgain(wanted);
+    } catch (error) {
+      this.trouble = error instanceof ApiError ? error : new ApiError(500, String(error));
+      this.askAgain(wanted);
+    }
+    this.around.changed();
+  }
+
+  private askAgain(wanted: number): void {
+    this.timer = window.setTimeout(() => void this.fill(wanted), ASK_AGAIN_MS);
+  }
+}
+
+/** Newer suggestions for tasks that are held; those that somebody worked on stay as they are. */
+export async function renewSuggestions(who: Who, version: number, ahead: Held[], shown: Held | null): Promise<void> {
+  const older = (held: Held) =>
+    held.task.version !== version && held.asked !== version && !held.touched && !held.reopened;
+  const bare = shown && shown.task.version === null ? [shown] : [];
+  const held = [...bare, ...ahead].filter(older);
+  if (!held.length) return;
+  for (const one of held) one.asked = version;
+  const reply = await api
+    .suggestions(
+      who,
+      held.map(({ id }) => id),
+    )
+    .catch(() => null);
+  if (!reply) for (const one of held) one.asked = null;
+  for (const task of reply?.tasks ?? []) {
+    const one = held.find(({ id }) => id === task.image_id);
+    if (!one || one.touched) continue;
+    if (ahead.includes(one)) one.renew(task);
+    else if (one === shown && task.spans.length) one.offer = task;
+  }
+}

@@ -1,0 +1,59 @@
+/** The answers given lately: the server's list, and over it what this page has not been told to be saved yet. */
+
+import { api, type Who } from "./api";
+import type { Waiting } from "./outbox";
+import type { PastAnswer } from "./wire";
+
+const REFRESH_MS = 250;
+
+export interface PastRecord extends PastAnswer {
+  answered_at_ms: number;
+}
+
+export class Records {
+  private stored: PastRecord[] = [];
+  private fresh: PastRecord[] = [];
+  private timer = 0;
+
+  constructor(
+    private readonly who: Who,
+    private readonly changed: () => void,
+  ) {}
+
+  list(waiting: Waiting[]): PastRecord[] {
+    const own = waiting.map((entry) => record(entry, "sending")).reverse();
+    const seen = new Set<string>();
+    return [...own, ...this.fresh, ...this.stored]
+      .filter(({ image_id }) => !seen.has(image_id) && seen.add(image_id))
+      .slice(0, 20);
+  }
+
+  /** Just saved: shown as that until the server's own list has it. */
+  saved(entries: Waiting[]): void {
+    this.fresh = [...entries.map((entry) => record(entry, "saved")).reverse(), ...this.fresh];
+    this.refresh();
+  }
+
+  /** Soon; several calls become one request. */
+  refresh(): void {
+    this.timer ||= window.setTimeout(() => void this.fetch(), REFRESH_MS);
+  }
+
+  private async fetch(): Promise<void> {
+    this.timer = 0;
+    const known = this.fresh;
+    try {
+      const { answers } = await api.history(this.who);
+      const now = Date.now();
+      this.stored = answers.map((answer) => ({ ...answer, answered_at_ms: now - answer.answered_s_ago * 1000 }));
+      this.fresh = this.fresh.filter((entry) => !known.includes(entry));
+      this.changed();
+    } catch {
+      // The list is a convenience; the next change asks again.
+    }
+  }
+}
+
+function record({ image_id, file, answer, spans, answered_at_ms }: Waiting, state: string): PastRecord {
+  return { image_id, file, answer, boxes: spans.length, answered_s_ago: 0, state, answered_at_ms };
+}

@@ -1,0 +1,80 @@
+/** The four answers, large enough for a thumb. */
+
+import type { Desk } from "../desk";
+import { Icon, type IconName } from "./icons";
+
+interface ActionProps {
+  icon: IconName;
+  name: string;
+  keyName: string;
+  keyShortcut: string;
+  disabled: boolean;
+  reason: string;
+  onClick: () => void;
+}
+
+function Action({ icon, name, keyName, keyShortcut, disabled, reason, onClick }: ActionProps) {
+  const text = name[0]!.toUpperCase() + name.slice(1);
+  return (
+    <button
+      type="button"
+      class={`action ${name}`}
+      data-testid={name}
+      title={reason ? `${text}: ${reason}` : `${text} (${keyName})`}
+      aria-keyshortcuts={keyShortcut}
+      aria-describedby={reason ? "closed-reason" : undefined}
+      disabled={disabled}
+      onClick={onClick}
+    >
+      <Icon name={icon} />
+      <span>{text}</span>
+      <kbd aria-hidden="true">{keyName}</kbd>
+    </button>
+  );
+}
+
+export function Actions({ desk }: { desk: Desk }) {
+  const closed = desk.closed !== "";
+  const reason = desk.outbox?.blocked ?? "";
+  return (
+    <div class="actions" role="group" aria-label="Answer">
+      <Action
+        icon="accept"
+        name="accept"
+        keyName="a"
+        keyShortcut="a"
+        disabled={closed}
+        reason={reason}
+        onClick={() => desk.answer("accept")}
+      />
+      <Action
+        icon="reject"
+        name="reject"
+        keyName="x"
+        keyShortcut="x"
+        disabled={closed}
+        reason={reason}
+        onClick={() => desk.answer("reject")}
+      />
+      <Action
+        icon="ignore"
+        name="ignore"
+        keyName="space"
+        keyShortcut="Space"
+        disabled={closed && !(desk.shown?.failed && !reason)}
+        reason={reason}
+        onClick={() => desk.answer("ignore")}
+      />
+      <Action
+        icon="undo"
+        name="undo"
+        keyName="bksp"
+        keyShortcut="Backspace"
+        disabled={!desk.project}
+        reason=""
+        onClick={() => desk.undo()}
+      />
+      {reason && <span id="closed-reason" class="sr-only">{`No answers can be given: ${reason}`}</span>}
+    </div>
+  );
+}

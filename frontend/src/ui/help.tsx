@@ -1,0 +1,88 @@
+/** The dialog that lists all keys. */
+
+import { useEffect, useRef } from "preact/hooks";
+import type { Desk } from "../desk";
+import { BINDINGS } from "../keys";
+
+export function Help({ desk }: { desk: Desk }) {
+  const { project } = desk;
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const element = dialog.current!;
+    if (desk.helpOpen && !element.open) element.showModal();
+    if (!desk.helpOpen && element.open) element.close();
+  }, [desk.helpOpen]);
+  return (
+    <dialog
+      ref={dialog}
+      class="help"
+      data-testid="help"
+      aria-labelledby="help-title"
+      onClose={() => desk.set({ helpOpen: false })}
+    >
+      <header>
+        <h2 id="help-title">Keys</h2>
+        <button type="button" class="plain small" onClick={() => desk.set({ helpOpen: false })}>
+          Close <kbd>Esc</kbd>
+        </button>
+      </header>
+      <div class="keys">
+        {[...new Set(BINDINGS.map(({ group }) => group))].map((group) => (
+          <section key={group}>
+            <h3>{group}</h3>
+            <dl>
+              {BINDINGS.filter((binding) => binding.group === group).map(({ keys, does }) => (
+                <div key={does}>
+                  <dt>
+                    {keys.map((key) => (
+                      <kbd key={key}>{key}</kbd>
+                    ))}
+                  </dt>
+                  <dd>{does}</dd>
+                </div>
+              ))}
+            </dl>
+          </section>
+        ))}
+        <section>
+          <h3>Mouse and touch</h3>
+          <dl>
+            <div>
+              <dt>drag</dt>
+              <dd>draw a box; on the selected box: move it, at its edges and corners: resize it</dd>
+            </div>
+            <div>
+              <dt>shift + drag</dt>
+              <dd>draw also where the selected box is</dd>
+            </div>
+            <div>
+              <dt>click</dt>
+              <dd>select the smallest box there</dd>
+            </div>
+            <div>
+              <dt>ctrl + wheel, pinch</dt>
+              <dd>zoom</dd>
+            </div>
+            <div>
+              <dt>wheel, middle button</dt>
+              <dd>move the image</dd>
+            </div>
+          </dl>
+        </section>
+      </div>
+      <footer>
+        <p>
+          A dashed box is a suggestion. Moved, resized or given another label it becomes solid; accepted as it is it
+          counts as kept. Every answer is stored at once
+          {project && `; the trainer gets them after every ${project.batch_size}, or when you pause`}.
+        </p>
+        {project && (
+          <p>
+            odkeras {project.odkeras} · images from <code>{project.source}</code> ·{" "}
+            <a href="THIRD_PARTY_LICENSES.txt">licences of this page</a>
+          </p>
+        )}
+      </footer>
+    </dialog>
+  );
+}

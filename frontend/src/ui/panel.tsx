@@ -1,0 +1,244 @@
+/** The live panel: what the trainer does, what its versions were worth, who else is at work. */
+
+import { useState } from "preact/hooks";
+import { api } from "../api";
+import type { Desk } from "../desk";
+import type { Evaluation, PanelState, VersionUse } from "../wire";
+import { Bar, LineChart } from "./charts";
+import { useTicking } from "./hooks";
+import { Icon } from "./icons";
+import { Section } from "./side";
+import { ago, clock, figure, many, share, trainerProgress, trainerWords } from "../words";
+
+const ROWS = 8;
+
+export function Panel({ desk }: { desk: Desk }) {
+  const panel = desk.live?.panel;
+  return (
+    <aside class="live" id="panel" data-testid="panel" aria-label="Live panel">
+      <h2 class="title">Live panel</h2>
+      {!panel && <p class="quiet">Waiting for the server’s first word…</p>}
+      {panel && <Training panel={panel} publishedAt={desk.live?.published_at ?? null} />}
+      {panel && <Versions versions={panel.versions} />}
+      {panel && <Charts panel={panel} />}
+      {panel && panel.sessions.length > 1 && <Annotators panel={panel} own={desk.project?.session ?? ""} />}
+      <News desk={desk} />
+      {panel && panel.skipped_count > 0 && <Skipped panel={panel} />}
+      {desk.project && <TensorBoard desk={desk} />}
+    </aside>
+  );
+}
+
+function Training({ panel, publishedAt }: { panel: PanelState; publishedAt: number | null }) {
+  useTicking(1_000);
+  const progress = trainerProgress(panel.trainer);
+  return (
+    <Section title="Training">
+      <p class="state" data-testid="trainer-state" data-state={panel.trainer?.state ?? ""}>
+        {trainerWords(panel.trainer)}
+      </p>
+      {progress !== null && <progress max={1} value={progress} aria-label="Training" />}
+      <dl class="facts">
+        <div>
+          <dt>Loss</dt>
+          <dd>{panel.trainer?.loss == null ? "–" : figure(panel.trainer.loss)}</dd>
+        </div>
+        <div>
+          <dt>Served model</dt>
+          <dd data-testid="version" data-version={panel.version ?? ""}>
+            {panel.version === null ? "none yet" : panel.version}
+            {publishedAt !== null && panel.version !== null && (
+              <span class="quiet"> published {ago(performance.now() - publishedAt)}</span>
+            )}
+          </dd>
+        </div>
+      </dl>
+    </Section>
+  );
+}
+
+function Versions({ versions }: { versions: VersionUse[] }) {
+  if (!versions.length) return null;
+  return (
+    <Section title="Suggestions by version">
+      <table class="versions">
+        <caption class="legend">
+          <span class="kept">kept</span>
+          <span class="moved">moved</span>
+          <span class="deleted">deleted</span>
+          <span class="quiet">of the suggested boxes; + drawn in addition</span>
+        </caption>
+        <thead>
+          <tr>
+            <th scope="col">Version</th>
+            <th scope="col">Share</th>
+            <th scope="col">Kept</th>
+            <th scope="col">Moved</th>
+            <th scope="col">Del.</th>
+            <th scope="col">+</th>
+          </tr>
+        </thead>
+        <tbody>
+          {versions
+            .slice(-ROWS)
+            .reverse()
+            .map((use) => (
+              <tr key={use.version}>
+                <th
+                  scope="row"
+                  title={`version ${use.version}, ${many(use.images, "image")}, ${many(use.suggested, "suggested box", "suggested boxes")}`}
+                >
+                  {clock(use.version)}
+                </th>
+                <td>
+                  <Bar
+                    parts={[
+                      { name: "kept", kind: "kept", value: use.kept },
+                      { name: "moved", kind: "moved", value: use.moved },
+                      { name: "deleted", kind: "deleted", value: use.deleted },
+                    ]}
+                  />
+                </td>
+                <td>{share(use.kept, use.suggested)}</td>
+                <td>{share(use.moved, use.suggested)}</td>
+                <td>{share(use.deleted, use.suggested)}</td>
+                <td>{use.added}</td>
+              </tr>
+            ))}
+        </tbody>
+      </table>
+    </Section>
+  );
+}
+
+function Charts({ panel }: { panel: PanelState }) {
+  const losses = panel.rounds.flatMap(({ round, loss }) =>
+    loss === null ? [] : [{ name: String(round), value: loss }],
+  );
+  const kept = panel.versions
+    .filter(({ suggested }) => suggested > 0)
+    .map((use) => ({ name: clock(use.version), value: use.kept / use.suggested }));
+  const precision = panel.evaluations.flatMap((evaluation) => {
+    const value = meanAveragePrecision(evaluation);
+    return value === undefined ? [] : [{ name: String(evaluation.round), value }];
+  });
+  const failed = [...panel.rounds, ...panel.evaluations].filter((round) => round.failed).slice(-1)[0];
+  if (!losses.length && !kept.length && !precision.length && !failed) return null;
+  return (
+    <Section title="Progress of the model">
+      <LineChart title="Loss per round" per="round" values={losses} />
+      <LineChart
+        title="Boxes kept per version"
+        per="version"
+        values={kept}
+        top={1}
+        format={(value) => share(value, 1)}
+      />
+      <LineChart title="mAP per evaluation" per="round" values={precision} top={1} />
+      {failed && (
+        <p class="quiet">
+          Round {failed.round} failed: {failed.failed}
+        </p>
+      )}
+    </Section>
+  );
+}
+
+function meanAveragePrecision({ metrics }: Evaluation): number | undefined {
+  return (
+    metrics["DetectionBoxes_Precision/mAP"] ?? Object.entries(metrics).find(([name]) => /\bmAP\b|map$/i.test(name))?.[1]
+  );
+}
+
+function Annotators({ panel, own }: { panel: PanelState; own: string }) {
+  return (
+    <Section title="Annotators">
+      <ul class="people">
+        {panel.sessions.map(({ name, answers, here }) => (
+          <li key={name}>
+            <span class={here ? "presence here" : "presence"} aria-hidden="true" />
+            <span class="name">
+              {name}
+              {name === own && " (you)"}
+            </span>
+            <span class="quiet">
+              {many(answers, "answer")}, {here ? "here" : "away"}
+            </span>
+          </li>
+        ))}
+      </ul>
+    </Section>
+  );
+}
+
+function News({ desk }: { desk: Desk }) {
+  const news = [...(desk.live?.news ?? [])].reverse();
+  return (
+    <Section title="News">
+      {!news.length && <p class="quiet">Nothing yet.</p>}
+      <ol class="news" data-testid="news" tabindex={0} aria-label="News, newest first">
+        {news.map(({ text, urgent, at }) => (
+          <li key={`${at} ${text}`} class={urgent ? "urgent" : ""}>
+            <time dateTime={new Date(at * 1000).toISOString()}>{clock(at)}</time>
+            <span>
+              {urgent && <strong>Urgent: </strong>}
+              {text}
+            </span>
+          </li>
+        ))}
+      </ol>
+    </Section>
+  );
+}
+
+function Skipped({ panel }: { panel: PanelState }) {
+  return (
+    <Section title="Skipped images" open={false} extra={panel.skipped_count}>
+      <ul class="skipped">
+        {panel.skipped.map(({ file, reason }) => (
+          <li key={file}>
+            <strong>{file}</strong> {reason}
+          </li>
+        ))}
+      </ul>
+    </Section>
+  );
+}
+
+function TensorBoard({ desk }: { desk: Desk }) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState("");
+  const { tensorboard, logdir } = desk.project!;
+  if (!tensorboard) {
+    return (
+      <p class="quiet">
+        TensorBoard: <code>tensorboard --logdir {logdir}</code>
+      </p>
+    );
+  }
+  const open = async () => {
+    // At once: a window that is opened after waiting for the server is taken for a pop-up.
+    const tab = window.open("", "_blank");
+    if (tab) tab.opener = null;
+    setBusy(true);
+    setError("");
+    try {
+      const { url } = await api.tensorboard();
+      if (tab) tab.location.href = url;
+      else setError(`the browser kept the new tab closed; open ${url}`);
+    } catch (failure) {
+      tab?.close();
+      setError(failure instanceof Error ? failure.message : String(failure));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <div class="tensorboard">
+      <button type="button" class="plain" data-testid="tensorboard" disabled={busy} onClick={() => void open()}>
+        {busy ? "Starting TensorBoard…" : "Open TensorBoard"} <Icon name="arrow" />
+      </button>
+      {error && <p role="alert">{error}</p>}
+    </div>
+  );
+}

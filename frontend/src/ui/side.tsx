@@ -1,0 +1,161 @@
+/** Beside the image: how far the work is, its boxes, the answers given lately. */
+
+import type { RefObject } from "preact";
+import { useLayoutEffect, useRef } from "preact/hooks";
+import type { Box } from "../boxes";
+import type { Desk } from "../desk";
+import type { PastRecord } from "../records";
+import { percent } from "../tags";
+import { useTicking } from "./hooks";
+import { Icon } from "./icons";
+import { ago, many, PAST } from "../words";
+
+export function Section({
+  title,
+  open = true,
+  extra,
+  children,
+}: {
+  title: string;
+  open?: boolean;
+  extra?: preact.ComponentChildren;
+  children: preact.ComponentChildren;
+}) {
+  return (
+    <details class="section" open={open}>
+      <summary>
+        <h2>{title}</h2>
+        {extra && <span class="extra">{extra}</span>}
+      </summary>
+      <div class="body">{children}</div>
+    </details>
+  );
+}
+
+export function Progress({ desk }: { desk: Desk }) {
+  const panel = desk.live?.panel;
+  const counts = panel?.answers ?? { accept: 0, reject: 0, ignore: 0 };
+  const answered = counts.accept + counts.reject + counts.ignore;
+  const total = panel?.total ?? null;
+  const waiting = desk.outbox?.waiting.length ?? 0;
+  return (
+    <div class="progress" data-testid="progress">
+      <p class="headline">
+        <strong>{answered}</strong> {total === null ? "answered" : `of ${total} answered`}
+        {panel?.left != null && <span class="quiet">{panel.left} left</span>}
+      </p>
+      {total !== null && total > 0 && (
+        <progress max={total} value={Math.min(answered, total)} aria-label={`${answered} of ${total} answered`} />
+      )}
+      <p class="counts">
+        <span class="accept">{counts.accept} accepted</span>
+        <span class="reject">{counts.reject} rejected</span>
+        <span class="ignore">{counts.ignore} ignored</span>
+      </p>
+      <p class="quiet">
+        {waiting ? `${many(waiting, "answer is", "answers are")} on the way` : "all answers are saved"}
+        {panel && panel.not_handed_on > 0 && `, ${panel.not_handed_on} not handed to the trainer yet`}
+      </p>
+    </div>
+  );
+}
+
+function originText(box: Box): string {
+  if (box.origin === "suggested") return box.score === undefined ? "suggested" : `suggested ${percent(box.score)}`;
+  if (box.origin === "given") return "came with the image";
+  return box.origin;
+}
+
+export function Boxes({ desk }: { desk: Desk }) {
+  const { canvas } = desk;
+  const boxes = desk.ready ? (canvas?.boxes ?? []) : [];
+  const list = useRef<HTMLUListElement>(null);
+  useFocusKept(list, boxes.length);
+  if (!desk.ready) return <p class="quiet">No image is shown.</p>;
+  if (!boxes.length) return <p class="quiet">No boxes. Drag over the image, or press b for one in the middle.</p>;
+  return (
+    <ul class="boxes" ref={list}>
+      {boxes.map((box, index) => (
+        <li
+          key={box.id}
+          class={box.id === canvas?.selected ? "selected" : ""}
+          style={{ "--box": colour(desk, box.label) }}
+        >
+          <button
+            type="button"
+            class="box"
+            data-testid="box-item"
+            data-box-id={box.id}
+            data-origin={box.origin}
+            aria-pressed={box.id === canvas?.selected}
+            data-rect={[box.x, box.y, box.width, box.height].join(",")}
+            aria-label={`${box.label} ${originText(box)}, box ${index + 1}, ${Math.round(box.width)} by ${Math.round(box.height)} pixels at ${Math.round(box.x)}, ${Math.round(box.y)}`}
+            onFocus={() => canvas?.selected !== box.id && canvas?.select(box.id)}
+            onClick={() => canvas?.select(box.id)}
+          >
+            <span class={`swatch ${box.origin}`} aria-hidden="true" />
+            <span class="name">{box.label}</span> <span class="origin">{originText(box)}</span>
+          </button>
+          <button
+            type="button"
+            class="tool small"
+            data-testid="box-delete"
+            aria-label={`Delete box ${index + 1}: ${box.label}`}
+            title="Delete (Delete)"
+            onClick={() => canvas?.remove(box.id)}
+          >
+            <Icon name="reject" />
+          </button>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+/** When the box that has the focus is deleted, the one that takes its place gets it. */
+function useFocusKept(list: RefObject<HTMLUListElement | null>, count: number): void {
+  // While this renders the item is still there.
+  const focused = [...(list.current?.children ?? [])].findIndex((item) => item.contains(document.activeElement));
+  useLayoutEffect(() => {
+    const items = [...(list.current?.querySelectorAll<HTMLElement>(".box") ?? [])];
+    if (focused >= 0 && document.activeElement === document.body) items[Math.min(focused, items.length - 1)]?.focus();
+  }, [count]);
+}
+
+function colour(desk: Desk, label: string): string {
+  return desk.project?.labels.find(({ name }) => name === label)?.color ?? "#8a8f98";
+}
+
+export function History({ desk }: { desk: Desk }) {
+  useTicking(10_000);
+  const records = desk.history;
+  if (!records.length) return <p class="quiet">None yet.</p>;
+  return (
+    <ul class="history">
+      {records.map((record) => (
+        <li key={record.image_id}>
+          <button
+            type="button"
+            data-testid="history-item"
+            data-image-id={record.image_id}
+            data-answer={record.answer}
+            data-state={record.state}
+            aria-current={desk.shown?.id === record.image_id}
+            title="Open again"
+            onClick={() => void desk.reopen(record.image_id)}
+          >
+            <span class={`decision ${record.answer}`}>
+              <Icon name={record.answer} />
+            </span>
+            <span class="file">{record.file}</span>
+            <span class="quiet">{details(record)}</span>
+          </button>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function details({ answer, boxes, state, answered_at_ms }: PastRecord): string {
+  return [PAST[answer], many(boxes, "box", "boxes"), state, ago(Date.now() - answered_at_ms)].join(" · ");
+}

@@ -1,0 +1,169 @@
+/** Where the image is; its contents are the canvas's, only what is said over it comes from here. */
+
+import { useEffect, useRef } from "preact/hooks";
+import type { Desk } from "../desk";
+import { removeSuggestions, toggleSuggestions } from "../edits";
+import { openDesk } from "../opening";
+import { many, PAST } from "../words";
+
+export function Stage({ desk }: { desk: Desk }) {
+  const stage = useRef<HTMLElement>(null);
+  const scroll = useRef<HTMLDivElement>(null);
+  const frame = useRef<HTMLDivElement>(null);
+  const tags = useRef<HTMLDivElement>(null);
+  const rubber = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    void openDesk(desk, {
+      stage: stage.current!,
+      scroll: scroll.current!,
+      frame: frame.current!,
+      tags: tags.current!,
+      rubber: rubber.current!,
+    });
+  }, [desk]);
+  return (
+    <section class={desk.hand ? "stage hand" : "stage"} data-testid="stage" aria-label="Image" ref={stage}>
+      <div class="scroll" ref={scroll}>
+        <div class={desk.ready ? "frame" : "frame empty"} ref={frame}>
+          <div class="tags" ref={tags} />
+          <div class="rubber" ref={rubber} hidden />
+        </div>
+      </div>
+      <Over desk={desk} />
+      {desk.ready && <Hints desk={desk} />}
+    </section>
+  );
+}
+
+/** What takes the place of an image. */
+function Over({ desk }: { desk: Desk }) {
+  const { fatal, starting, project, shown, queue } = desk;
+  if (desk.ready) return null;
+  if (fatal) return <Message title="Not signed in" text={fatal} />;
+  if (!project) return starting ? <Message title="No connection" text={`${starting}. Trying again…`} /> : <Skeleton />;
+  if (shown?.failed) return <Broken desk={desk} reason={shown.failed} />;
+  if (shown) return <Skeleton />;
+  if (queue?.trouble)
+    return <Message title="No image for now" text={`${queue.trouble.message}. Trying again…`} testid="waiting" />;
+  if (queue?.done) return <Done desk={desk} />;
+  if (queue?.waiting) return <Message title="No image for now" text={queue.waiting} testid="waiting" busy />;
+  return <Skeleton />;
+}
+
+function Skeleton() {
+  return (
+    <div class="over" role="status">
+      <div class="skeleton" aria-hidden="true" />
+      <span class="sr-only">Loading…</span>
+    </div>
+  );
+}
+
+function Message({ title, text, testid, busy }: { title: string; text: string; testid?: string; busy?: boolean }) {
+  return (
+    <div class="over" data-testid={testid} role="status">
+      <div class="message">
+        <h2>{title}</h2>
+        <p>{text}</p>
+        {busy && <div class="pulse" aria-hidden="true" />}
+      </div>
+    </div>
+  );
+}
+
+function Broken({ desk, reason }: { desk: Desk; reason: string }) {
+  return (
+    <div class="over" role="status">
+      <div class="message">
+        <h2>{desk.shown?.task.file} cannot be shown</h2>
+        <p>{reason}.</p>
+        <p class="buttons">
+          <button type="button" class="plain" onClick={() => desk.retryImage()}>
+            Try again
+          </button>
+          <button type="button" class="plain" onClick={() => desk.skipImage()}>
+            Later
+          </button>
+          <button type="button" class="plain" onClick={() => desk.answer("ignore")}>
+            Ignore it
+          </button>
+        </p>
+      </div>
+    </div>
+  );
+}
+
+function Done({ desk }: { desk: Desk }) {
+  const counts = desk.live?.panel?.answers;
+  const waiting = desk.outbox?.waiting.length ?? 0;
+  return (
+    <div class="over" data-testid="done" role="status">
+      <div class="message">
+        <h2>All images are answered</h2>
+        {counts && (
+          <p>
+            {counts.accept} accepted, {counts.reject} rejected, {counts.ignore} ignored.
+            {waiting > 0 && ` ${many(waiting, "answer is", "answers are")} still on the way to the server.`}
+          </p>
+        )}
+        <p>What you can do next: get the answers with</p>
+        <p>
+          <code>odkeras db out {desk.project?.dataset}</code>
+        </p>
+        <p class="quiet">
+          To look at an answer again, choose it under “Recent answers”, or go back with the backspace key.
+        </p>
+      </div>
+    </div>
+  );
+}
+
+function Hints({ desk }: { desk: Desk }) {
+  const { canvas, shown } = desk;
+  const hidden = canvas?.suggestionsHidden ? canvas.suggestions.length : 0;
+  return (
+    <div class="hints">
+      {hidden > 0 && (
+        <div class="hint" data-testid="suggestions-hidden" role="status">
+          <span>{many(hidden, "suggested box is", "suggested boxes are")} only hidden: still part of the answer.</span>
+          <button type="button" class="plain small" onClick={() => toggleSuggestions(desk)}>
+            Show <kbd>s</kbd>
+          </button>
+          <button type="button" class="plain small" onClick={() => removeSuggestions(desk)}>
+            Remove <kbd>d</kbd>
+          </button>
+        </div>
+      )}
+      {shown?.offer && !canvas?.touched && (
+        <div class="hint">
+          <button type="button" class="plain small" data-testid="show-offer" onClick={() => desk.showOffer()}>
+            Suggestions are there: show {many(shown.offer.spans.length, "box", "boxes")} <kbd>n</kbd>
+          </button>
+        </div>
+      )}
+    </div>
+  );
+}
+
+/** What is shown, in a line under the stage. */
+export function Caption({ desk }: { desk: Desk }) {
+  const { shown, ready, canvas } = desk;
+  if (!shown || !ready) return <p class="caption">&nbsp;</p>;
+  const { task } = shown;
+  const suggested = canvas?.suggestions.length ?? 0;
+  const origin = shown.reopened
+    ? `answered before: ${PAST[shown.reopened]}`
+    : task.version !== null
+      ? `${many(suggested, "suggestion")} of version ${task.version}, from ${Math.round(task.threshold * 100)} %`
+      : "no model yet";
+  return (
+    <p class="caption">
+      <strong>{task.file}</strong>
+      <span>
+        {task.width} × {task.height}
+      </span>
+      <span>{origin}</span>
+      <span>{many(canvas?.boxes.length ?? 0, "box", "boxes")}</span>
+    </p>
+  );
+}

@@ -1,0 +1,125 @@
+/** Labels to choose from, and the tools of the stage. */
+
+import { inkOn } from "../colours";
+import type { Desk } from "../desk";
+import { chooseLabel, removeSuggestions, toggleSuggestions } from "../edits";
+import { Icon, type IconName } from "./icons";
+
+export function Labels({ desk }: { desk: Desk }) {
+  const labels = desk.project?.labels ?? [];
+  return (
+    <div class="labels" role="group" aria-label="Labels">
+      {labels.map(({ name, color }, index) => (
+        <button
+          key={name}
+          type="button"
+          class="label"
+          data-testid={`label-${name}`}
+          aria-pressed={desk.label === name}
+          title={labelTitle(name, index)}
+          style={{ "--box": color, "--ink": inkOn(color) }}
+          onClick={() => chooseLabel(desk, name)}
+        >
+          <span class="swatch" aria-hidden="true" />
+          <span class="name">{name}</span>
+          {index < 10 && <kbd>{(index + 1) % 10}</kbd>}
+        </button>
+      ))}
+    </div>
+  );
+}
+
+const labelTitle = (name: string, index: number) => (index < 10 ? `${name} (key ${(index + 1) % 10})` : name);
+
+interface ToolProps {
+  icon: IconName;
+  label: string;
+  keys?: string;
+  testid?: string;
+  pressed?: boolean;
+  disabled?: boolean;
+  onClick: () => void;
+}
+
+export function Tool({ icon, label, keys, testid, pressed, disabled, onClick }: ToolProps) {
+  return (
+    <button
+      type="button"
+      class="tool"
+      data-testid={testid}
+      aria-label={label}
+      aria-pressed={pressed}
+      aria-keyshortcuts={keys}
+      title={keys ? `${label} (${keys})` : label}
+      disabled={disabled}
+      onClick={onClick}
+    >
+      <Icon name={icon} />
+    </button>
+  );
+}
+
+export function Tools({ desk }: { desk: Desk }) {
+  const { canvas, view, ready } = desk;
+  const hidden = canvas?.suggestionsHidden ?? false;
+  const suggestions = canvas?.suggestions.length ?? 0;
+  const zoom = view && ready ? `${Math.round(view.scale * 100)} %` : "–";
+  return (
+    <div class="tools" role="group" aria-label="Tools">
+      <Tool icon="box" label="Draw boxes" pressed={!desk.hand} onClick={() => desk.set({ hand: false })} />
+      <Tool
+        icon="hand"
+        label="Move the image by dragging"
+        keys="m"
+        pressed={desk.hand}
+        onClick={() => desk.set({ hand: !desk.hand })}
+      />
+      <span class="gap" />
+      <Tool
+        icon="minus"
+        label="Zoom out"
+        keys="-"
+        testid="zoom-out"
+        disabled={!ready}
+        onClick={() => view?.zoomBy(1 / 1.25)}
+      />
+      <button
+        type="button"
+        class="tool zoom"
+        data-testid="zoom-fit"
+        aria-label={`Fit the image into the view; now ${zoom}`}
+        title="Fit the image into the view (z)"
+        disabled={!ready}
+        onClick={() => view?.fit()}
+      >
+        {zoom}
+      </button>
+      <Tool
+        icon="plus"
+        label="Zoom in"
+        keys="+"
+        testid="zoom-in"
+        disabled={!ready}
+        onClick={() => view?.zoomBy(1.25)}
+      />
+      <span class="gap" />
+      <Tool
+        icon={hidden ? "hidden" : "eye"}
+        label={hidden ? "Show suggestions again" : "Hide suggestions while looking"}
+        keys="s"
+        testid="toggle-suggestions"
+        pressed={hidden}
+        disabled={!ready || (!suggestions && !hidden)}
+        onClick={() => toggleSuggestions(desk)}
+      />
+      <Tool
+        icon="broom"
+        label="Remove all suggestions"
+        keys="d"
+        testid="remove-suggestions"
+        disabled={!ready || !suggestions}
+        onClick={() => removeSuggestions(desk)}
+      />
+    </div>
+  );
+}

