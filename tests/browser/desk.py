@@ -143,12 +143,13 @@ class Desk:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def answer(self, key: str) -> str:
-        """Answer, and wait for the next image or the end; returns the id of the image that was answered."""
+    def answer(self, key: str, *, next_image: bool = True) -> str:
+        """Answer, and wait until this image is gone and (with `next_image`) another one is there; returns its id."""
         self.wait_ready()
         image_id = self.image_id
         self.press(key)
-        wait_until(lambda: self.stage.get_attribute("data-image-id") != image_id, "the next image")
+        gone = (image_id, "") if next_image else (image_id,)
+        wait_until(lambda: self.stage.get_attribute("data-image-id") not in gone, "the next image")
         return image_id
 
     def screenshot(self, name: str) -> None:

@@ -21,7 +21,7 @@ import anyio
 from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from odkeras.errors import DatabaseError, OdkerasError, SetupError
@@ -36,6 +36,7 @@ MOST_ANSWERS = 500
 SHOWN_EVERY_S = 0.25
 ALIVE_EVERY_S = 10.0
 _THREADS = 16
+_STORING_THREADS = 4  # they share a processor and a disk: more of them would only make each other slower
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _IMAGE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
@@ -139,6 +140,10 @@ class _Handlers:
                 return _error(413, "the request is too large, or was cut off")
             except OdkerasError as error:
                 return _error(500, str(error))
+            except asyncio.CancelledError:
+                if not self._closing():
+                    raise
+                return _error(503, "stopping; the page tries again when `odkeras annotate` is back")
             except Exception as error:
                 log.exception("%s %s failed", request.method, request.url.path)
                 return _error(500, f"{type(error).__name__}: {error}")
@@ -252,7 +257,7 @@ class _Handlers:
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._predicting)
 
     async def _store(self, call: Callable[..., T], *arguments: Any) -> T:
-        self._storing = self._storing or anyio.CapacityLimiter(_THREADS)
+        self._storing = self._storing or anyio.CapacityLimiter(_STORING_THREADS)
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._storing)
 
 
@@ -284,12 +289,14 @@ def _event(name: str, document: Any, number: int | None = None) -> bytes:
     return f"{identity}event: {name}\ndata: {json.dumps(document)}\n\n".encode()
 
 
-def _json(document: Any) -> Response:
-    return JSONResponse(document, headers={"cache-control": "no-store"})
+def _json(document: Any, status: int = 200) -> Response:
+    """In ASCII: a text that somebody sent need not be one that UTF-8 can write."""
+    body = json.dumps(document, allow_nan=False)
+    return Response(body, status, media_type="application/json", headers={"cache-control": "no-store"})
 
 
 def _error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status_code=status, headers={"cache-control": "no-store"})
+    return _json({"error": message}, status)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

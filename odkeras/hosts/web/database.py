@@ -161,9 +161,12 @@ class AnswerDatabase:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def add(self, dataset: str, answers: Sequence[StoredAnswer]) -> list[StoredAnswer]:
+    def add(self, dataset: str, answers: Sequence[StoredAnswer], *, closed: Iterable[str] = ()) -> list[StoredAnswer]:
         """Store answers durably, all or none; returns those that are new and the last word on their image by their
         session. One that was stored before, by its `answer_id`, is left out.
+
+        Args:
+            closed: ids of images whose open tasks are forgotten: what their answers hold is enough.
 
         Raises:
             DatabaseError: the disk is full, or it cannot be written; nothing was stored.
@@ -171,7 +174,11 @@ class AnswerDatabase:
         """
         rows = [(answer, _to_json(answer)) for answer in answers]
         with self._transaction(f"cannot store {len(answers)} answers"):
-            return [answer for answer, text in rows if self._insert(dataset, answer, text)]
+            last_words = [answer for answer, text in rows if self._insert(dataset, answer, text)]
+            self._connection.executemany(
+                "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, each) for each in closed]
+            )
+            return last_words
 
     def _insert(self, dataset: str, answer: StoredAnswer, text: str) -> bool:
         """Whether it is the last word."""
@@ -197,17 +204,6 @@ class AnswerDatabase:
         rows = [(dataset, task["image_id"], json.dumps(task)) for task in tasks]
         with self._transaction("cannot note what is handed out"):
             self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
-
-    def forget_open(self, dataset: str, image_ids: Iterable[str]) -> None:
-        """The tasks are answered: what their answers hold is enough.
-
-        Raises:
-            DatabaseError: it cannot be written.
-        """
-        with self._transaction("cannot note what is answered"):
-            self._connection.executemany(
-                "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, each) for each in image_ids]
-            )
 
     def mark_handed_on(self, dataset: str, answer_ids: Iterable[str]) -> None:
         """Note that the trainer has these answers.

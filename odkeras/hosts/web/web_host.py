@@ -104,6 +104,7 @@ class WebHost:
         )
         self.journal.panel = self.panel
         self.panel.count()
+        self._answered_before = self.database.answered(self.dataset)
         self._pictures = Pictures(ImageStore(images_dir(project.inbox_dir)), ImageStore(project.kept_images_dir))
         self._tensorboard = TensorBoard(project.model_dir, project.logs_dir / "tensorboard.log")
         stack.callback(self._tensorboard.close)
@@ -193,9 +194,9 @@ class WebHost:
         for answer in answers:
             try:
                 accepted.append(self._read_answer(tab.session, answer))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
                 answer_id = answer.get("answer_id") if isinstance(answer, dict) else None
-                refused.append((str(answer_id), str(error)))
+                refused.append((answer_id if isinstance(answer_id, str) else "", str(error)))
         if accepted:
             self._store(accepted)
         return [each.answer_id for each in accepted], refused
@@ -254,15 +255,16 @@ class WebHost:
         if not isinstance(answer, Mapping):
             raise ValueError(f"an answer must be a JSON object; got {type(answer).__name__}")
         answer_id, image_id, decision = (answer.get(name) for name in ("answer_id", "image_id", "answer"))
-        if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64:
-            raise ValueError(f"answer_id must be a text of 1 to 64 characters; got {answer_id!r}")
+        if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64 or not answer_id.isascii():
+            raise ValueError(f"answer_id must be a text of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
         if decision not in DECISIONS:
-            raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {decision!r}")
+            raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {str(decision)[:80]!r}")
         task = self._task_of(session, str(image_id))
         if task is None:
-            raise ValueError(f"image {image_id!r} was not handed out in dataset {self.dataset!r}")
+            raise ValueError(f"image {str(image_id)[:80]!r} was not handed out in dataset {self.dataset!r}")
         size_hw = int(task["height"]), int(task["width"])
-        spans = read_spans(answer.get("spans") or [], self._labels, size_hw)
+        spans = answer.get("spans")
+        spans = read_spans([] if spans is None else spans, self._labels, size_hw)
         answered_at = time.time() - _age_s(answer.get("age_ms"))
         name = f"{self.dataset}-{session}"
         example = {key: value for key, value in task.items() if key not in _MADE_HERE}
@@ -302,13 +304,13 @@ class WebHost:
         return {**task, "height": height, "width": width}
 
     def _store(self, accepted: Sequence[StoredAnswer]) -> None:
-        last_words = self.database.add(self.dataset, accepted)
+        closed = [] if self._options.overlap else [each.image_id for each in accepted]  # else others are still asked
+        last_words = self.database.add(self.dataset, accepted, closed=closed)
         self.handover.add([_entry(each) for each in last_words])
-        if not self._options.overlap:  # else others are still to be asked
-            self.database.forget_open(self.dataset, [each.image_id for each in accepted])
         for each in accepted:
             self.board.note_answered(each.session, each.image_id)
-            self._answered_now.add(each.image_id)
+            if each.image_id not in self._answered_before:
+                self._answered_now.add(each.image_id)
         self.panel.answered()
 
     def _left_over(self) -> list[Entry]:
@@ -382,4 +384,4 @@ def _is_size(value: Any) -> bool:
 def _age_s(age_ms: Any) -> float:
     if isinstance(age_ms, bool) or not isinstance(age_ms, (int, float)) or not age_ms >= 0:
         return 0.0
-    return min(age_ms / 1000, _MOST_AGE_S)
+    return min(age_ms, 1000 * _MOST_AGE_S) / 1000  # JSON may hold whole numbers that are too large for a float
