@@ -28,6 +28,7 @@ class Effort:
         moved: suggestions that match (IoU >= 0.5) but not with 0.9.
         deleted: suggestions that match nothing.
         drawn: true boxes that no suggestion matches.
+        relabelled: suggestions that would match (IoU >= 0.5) if their class were another one.
     """
 
     kept_90: int = 0
@@ -35,21 +36,34 @@ class Effort:
     moved: int = 0
     deleted: int = 0
     drawn: int = 0
+    relabelled: int = 0
+
+    @property
+    def suggested(self) -> int:
+        """All suggestions."""
+        return self.kept_90 + self.moved + self.relabelled + self.deleted
+
+    @property
+    def objects(self) -> int:
+        """All true boxes."""
+        return self.kept_90 + self.moved + self.relabelled + self.drawn
 
     def __add__(self, other: Effort) -> Effort:
         return Effort(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
 def effort(truth: Groundtruth, suggestions: Detections) -> Effort:
-    """Match suggestions to true boxes of the same class one to one, the best IoU first."""
-    ious = _match(truth, suggestions)
-    kept_90 = sum(iou >= 0.9 for iou in ious)
+    """Match suggestions to true boxes of the same class one to one, the best IoU first; what is left then, to those of
+    other classes."""
+    ious, relabelled = _match(truth, suggestions)
+    kept_90, matched = sum(iou >= 0.9 for iou in ious), len(ious) + relabelled
     return Effort(
         kept_90=kept_90,
         kept_70=sum(iou >= 0.7 for iou in ious),
         moved=len(ious) - kept_90,
-        deleted=len(suggestions) - len(ious),
-        drawn=len(truth) - len(ious),
+        deleted=len(suggestions) - matched,
+        drawn=len(truth) - matched,
+        relabelled=relabelled,
     )
 
 
@@ -76,21 +90,27 @@ def coco_map(
     return {name: max(0.0, float(value)) for name, value in zip(_NAMES, stats, strict=False)}
 
 
-def _match(truth: Groundtruth, suggestions: Detections) -> list[float]:
-    """The IoU of each matched pair."""
+def _match(truth: Groundtruth, suggestions: Detections) -> tuple[list[float], int]:
+    """The IoU of each pair of the same class, and the number of pairs of different classes."""
     ious = np.nan_to_num(box_ops.iou(truth.boxes, suggestions.boxes))
-    ious = np.where(truth.classes[:, None] == suggestions.classes[None, :], ious, 0.0)
+    same_class = truth.classes[:, None] == suggestions.classes[None, :]
     free_truth, free_suggestions = set(range(len(truth))), set(range(len(suggestions)))
-    matched = []
+    matched = _take_pairs(np.where(same_class, ious, 0.0), free_truth, free_suggestions)
+    return matched, len(_take_pairs(ious, free_truth, free_suggestions))
+
+
+def _take_pairs(ious: np.ndarray, free_rows: set[int], free_columns: set[int]) -> list[float]:
+    """Pair what is free and overlaps enough, the best first; returns the pairs' IoU."""
+    found = []
     for flat in np.argsort(-ious, axis=None, kind="stable"):
-        row, column = divmod(int(flat), len(suggestions))
+        row, column = divmod(int(flat), ious.shape[1])
         if ious[row, column] < MATCH_IOU:
             break
-        if row in free_truth and column in free_suggestions:
-            free_truth.remove(row)
-            free_suggestions.remove(column)
-            matched.append(float(ious[row, column]))
-    return matched
+        if row in free_rows and column in free_columns:
+            free_rows.remove(row)
+            free_columns.remove(column)
+            found.append(float(ious[row, column]))
+    return found
 
 
 def _truth_rows(truth: Groundtruth, size_hw: tuple[int, int], image_id: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from odkeras.errors import ConfigError, SetupError
 TEMPORARY_PREFIX = ".tmp-"
 _TRAIN_RECORD = re.compile(r"(\d+)_train\.record", re.ASCII)
 _VERSION = re.compile(r"[1-9]\d*", re.ASCII)
+_HASH = re.compile(r"[0-9a-f]{8}", re.ASCII)
 T = TypeVar("T")
 
 
@@ -68,6 +70,11 @@ class Project:
         return self.data_dir / "images"
 
     @property
+    def work_path(self) -> Path:
+        """What people did with the suggestions of each accepted answer."""
+        return self.data_dir / "work.jsonl"
+
+    @property
     def rejected_path(self) -> Path:
         return self.data_dir / "rejected.jsonl"
 
@@ -106,6 +113,19 @@ def list_versions(export_dir: Path | str) -> list[int]:
 def next_version(versions: Iterable[int], now_s: float) -> int:
     """Seconds since the epoch, but always larger than every version there is (a clock may go backwards)."""
     return max([int(now_s), *(version + 1 for version in versions)])
+
+
+def is_held_out(image_id: str, eval_split: float) -> bool:
+    """Whether an image is among the share `eval_split` (0 to 1) that is kept for evaluation.
+
+    Its id begins with the hexadecimal digits of a hash of its content; they decide, read as a fraction. So an image
+    belongs to the same side in every round, on every machine, and whatever is answered about it; a larger share takes
+    in more images and lets go of none. An id of another kind is hashed first.
+    """
+    digits = image_id[:8].lower()
+    if not _HASH.fullmatch(digits):
+        digits = hashlib.sha256(image_id.encode("utf-8", "replace")).hexdigest()[:8]
+    return int(digits, 16) < eval_split * 16**8
 
 
 def plan_retention(items: Sequence[T], keep: int, protected: Collection[T] = ()) -> list[T]:

@@ -85,6 +85,7 @@ export class Desk {
       file: held.task.file,
       answer: decision,
       spans: held.spans,
+      version: held.task.version,
       answered_at_ms: Date.now(),
     };
     held.reopened = decision;

@@ -9,6 +9,8 @@ export interface Waiting {
   file: string;
   answer: Decision;
   spans: Span[];
+  /** Of the model whose suggestions were shown. */
+  version?: number | null;
   answered_at_ms: number;
 }
 
@@ -151,6 +153,6 @@ function parsed(text: string | null): Waiting[] {
   }
 }
 
-function asSent({ answer_id, image_id, answer, spans, answered_at_ms }: Waiting): SentAnswer {
-  return { answer_id, image_id, answer, spans, age_ms: Math.max(0, Date.now() - answered_at_ms) };
+function asSent({ answer_id, image_id, answer, spans, version, answered_at_ms }: Waiting): SentAnswer {
+  return { answer_id, image_id, answer, spans, version, age_ms: Math.max(0, Date.now() - answered_at_ms) };
 }

@@ -57,6 +57,7 @@ export interface SentAnswer {
   image_id: string;
   answer: Decision;
   spans: Span[];
+  version?: number | null;
   age_ms: number;
 }
 

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from odkeras import __version__
-from odkeras.cli import db, hosts, project, records, serving, training
+from odkeras.cli import db, hosts, project, records, serving, stats, training
 from odkeras.errors import OdkerasError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _options(
 project.add_commands(app)
 records.add_commands(app)
 hosts.add_commands(app)
+stats.add_commands(app)
 db.add_commands(app)
 training.add_commands(app)
 serving.add_commands(app)

@@ -22,6 +22,7 @@ from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri, encode_image
 from odkeras.labels import LabelMap
 from odkeras.project import Project
 from odkeras.tasks import Annotation, read_answer
+from odkeras.work import Row, work_row
 
 MOST_BYTES = 512 * 2**20
 """Of encoded images in one record: a trainer that was away for days must not take all of them into memory at once."""
@@ -40,6 +41,7 @@ class Intake:
         withdrawn: rejected or ignored answers.
         unusable: answers that went to rejected.jsonl.
         problems: boxes that were left out of accepted answers, with the reason.
+        work: what people did with the suggestions of each accepted answer (`work.work_row`).
     """
 
     batches: tuple[str, ...] = ()
@@ -48,6 +50,7 @@ class Intake:
     withdrawn: int = 0
     unusable: int = 0
     problems: tuple[str, ...] = ()
+    work: tuple[Row, ...] = ()
 
 
 def take_batches(
@@ -81,6 +84,7 @@ def take_batches(
     answers = _Answers(label_map, max_pixels, ImageStore(directories.kept_images_dir))
     paths = answers.read_some(waiting)
     _note_rejected(directories.rejected_path, answers.rejected)
+    project.append_jsonl(directories.work_path, answers.work)  # twice after a crash: the last row of an image counts
     store.withdraw(answers.withdrawn)
     record = None
     if answers.annotations:
@@ -98,6 +102,7 @@ def take_batches(
         withdrawn=len(answers.withdrawn),
         unusable=len(answers.rejected),
         problems=tuple(answers.problems),
+        work=tuple(answers.work),
     )
 
 
@@ -120,6 +125,7 @@ class _Answers:
         self.withdrawn: dict[str, str] = {}
         self.rejected: list[dict[str, Any]] = []
         self.problems: list[str] = []
+        self.work: list[Row] = []
 
     def read_some(self, paths: Sequence[Path]) -> list[Path]:
         """Reads batches until their images are `MOST_BYTES`; returns those that were read."""
@@ -167,10 +173,21 @@ class _Answers:
         self.problems.extend(read.problems)
         if read.annotation is not None:
             self.annotations[read.annotation.image_id] = read.annotation
+            self._note_work(answer, read.annotation)
             self.withdrawn.pop(read.annotation.image_id, None)
         elif read.withdrawn_image_id is not None:
             self.annotations.pop(read.withdrawn_image_id, None)
             self.withdrawn[read.withdrawn_image_id] = batch
+
+    def _note_work(self, answer: dict[str, Any], annotation: Annotation) -> None:
+        """Figures for people: whatever is strange about an answer's suggestions, it is trained on all the same."""
+        try:
+            row = work_row(answer, annotation.groundtruth, self._label_map)
+        except (AnswerError, ValueError, TypeError, KeyError) as error:
+            _log.warning("%s: its suggestions cannot be read: %s", annotation.file, error)
+            return
+        if row is not None:
+            self.work.append(row)
 
 
 def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -16,7 +16,9 @@ from rich.markup import escape
 from rich.status import Status
 
 from odkeras.errors import RecordError
+from odkeras.metrics import Effort
 from odkeras.project import write_atomically
+from odkeras.work import CostModel, Work
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class CurvePoint:
         train_s: seconds of training.
         publish_s: seconds from the answers in the inbox to their version being served, less `train_s`.
         version: the version that was measured.
+        relabelled: suggestions that belong to an object of another class.
     """
 
     annotations: int
@@ -48,6 +51,13 @@ class CurvePoint:
     train_s: float = 0.0
     publish_s: float = 0.0
     version: int = 0
+    relabelled: int = 0
+
+    @property
+    def saved_s(self) -> float:
+        """Estimate of the seconds that the suggestions of this round saved a person; see `work.CostModel`."""
+        did = Effort(self.kept_90, self.kept_70, self.moved, self.deleted, self.drawn, self.relabelled)
+        return Work(1, did).seconds_saved(CostModel())
 
 
 def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
@@ -84,6 +94,7 @@ _LINES = (("mAP50", "mAP at IoU 0.5", "#2a78d6"), ("mAP", "mAP (IoU 0.5 to 0.95)
 _ABOVE = (
     ("kept_90", "kept (IoU ≥ 0.9)", "#1baf7a"),
     ("moved", "moved (IoU 0.5 to 0.9)", "#eda100"),
+    ("relabelled", "relabelled", "#8c6bb1"),
     ("drawn", "drawn by hand", "#4a3aa7"),
 )
 _BELOW = ("deleted", "deleted", "#e34948")
@@ -130,7 +141,7 @@ def _draw_work(axes: Any, points: Sequence[CurvePoint]) -> None:
     axes.set_xlabel("annotated images", color=_INK)
     rounds = [point for point in points if point.annotations > 0]
     xs = [point.annotations for point in rounds]
-    totals = [max(1, point.kept_90 + point.moved + point.drawn) for point in rounds]
+    totals = [max(1, point.kept_90 + point.moved + point.relabelled + point.drawn) for point in rounds]
     width = 0.62 * min((b - a for a, b in zip([0, *xs], xs, strict=False)), default=10)
     bottom = [0.0] * len(rounds)
     for name, label, colour in _ABOVE:
@@ -144,7 +155,7 @@ def _draw_work(axes: Any, points: Sequence[CurvePoint]) -> None:
     axes.set_ylim(1.1 * min([-18, *depths]), 104)
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
     if rounds:
-        _legend(axes, columns=4)
+        _legend(axes, columns=5)
 
 
 def _style(axes: Any, title: str, points: Sequence[CurvePoint]) -> None:
@@ -224,8 +235,10 @@ _COLUMNS: tuple[tuple[str, int, Callable[[CurvePoint], str]], ...] = (
     ("kept ≥.9", 9, lambda point: str(point.kept_90)),
     ("kept ≥.7", 9, lambda point: str(point.kept_70)),
     ("moved", 6, lambda point: str(point.moved)),
+    ("relabelled", 10, lambda point: str(point.relabelled)),
     ("deleted", 8, lambda point: str(point.deleted)),
     ("drawn", 6, lambda point: str(point.drawn)),
+    ("saved s", 8, lambda point: f"{point.saved_s:.0f}"),
     ("train s", 8, lambda point: f"{point.train_s:.1f}"),
     ("publish s", 10, lambda point: f"{point.publish_s:.1f}"),
 )

@@ -23,7 +23,9 @@ def open_listener(host: str, port: int) -> socket.socket:
     where = f"port {port} of {host}"
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it on sockets of its own
+        return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             what = "is already in use; stop the program that has it, or choose another port (0 takes a free one)"

@@ -14,7 +14,7 @@ from odkeras import __version__
 from odkeras.cli import app
 from odkeras.errors import ConfigError, ImageError, OdkerasError, SetupError
 
-COMMANDS = ("init", "doctor", "annotate", "simulate", "trainer", "train", "eval", "export", "serve", "predict")
+COMMANDS = ("init", "doctor", "annotate", "simulate", "stats", "trainer", "train", "eval", "export", "serve", "predict")
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

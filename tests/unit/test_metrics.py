@@ -120,7 +120,9 @@ def test_without_pycocotools(monkeypatch: pytest.MonkeyPatch) -> None:
         (truth(A), seen(shrunk(A, 0.8)), Effort(kept_70=1, moved=1)),
         (truth(A), seen(shrunk(A, 0.6)), Effort(moved=1)),
         (truth(A), seen(shrunk(A, 0.4)), Effort(deleted=1, drawn=1)),
-        (truth(A), seen(A, classes=[2]), Effort(deleted=1, drawn=1)),  # another class
+        (truth(A), seen(A, classes=[2]), Effort(relabelled=1)),
+        (truth(A), seen(A, A, classes=[2, 1]), Effort(kept_90=1, kept_70=1, deleted=1)),  # the right class comes first
+        (truth(A), seen(shrunk(A, 0.4), classes=[2]), Effort(deleted=1, drawn=1)),  # neither class nor place
         (truth(A), seen(shrunk(A, 0.6), A), Effort(kept_90=1, kept_70=1, deleted=1)),  # the better one counts
         (truth(A, A, classes=[1, 2]), seen(A, A, classes=[2, 1]), Effort(kept_90=2, kept_70=2)),
         (truth(A, shrunk(A, 0.8)), seen(shrunk(A, 0.9)), Effort(kept_90=1, kept_70=1, drawn=1)),  # one to one
@@ -148,6 +150,6 @@ def test_every_box_is_accounted_for_once(true: list[Any], suggested: list[Any]) 
     boxes, classes = split(suggested)
     result = effort(Groundtruth(*split(true)), Detections(boxes, np.ones(len(boxes)), classes))
     matched = result.kept_90 + result.moved
-    assert matched + result.deleted == len(suggested)
-    assert matched + result.drawn == len(true)
+    assert matched + result.relabelled + result.deleted == len(suggested) == result.suggested
+    assert matched + result.relabelled + result.drawn == len(true) == result.objects
     assert 0 <= result.kept_90 <= result.kept_70 <= matched

@@ -426,8 +426,7 @@ class TestUpdate:
         assert run(external_trainer=True)._components["progress"](*arguments) == 0
 
     def test_a_stream_without_a_length_has_no_progress(self, run: Callable[..., Any], project: Path) -> None:
-        append_jsonl(project / "tasks.jsonl", [{"path": "images/00.png"}])
-        ctrl = run(source="tasks.jsonl", external_trainer=True)
+        ctrl = run(source=iter([project / "images" / "00.png"]), external_trainer=True)
         assert len(ctrl.get_questions()) == 1
         assert ctrl._components["progress"](ctrl, None) is None
 

@@ -30,8 +30,8 @@ def require_prodigy() -> ModuleType:
             raise
         raise ModuleNotFoundError(
             f"Prodigy is not installed for {sys.executable}. It needs a licence (https://prodi.gy); with one, install "
-            "it into the same environment as odkeras. Without one, `odkeras annotate` takes the same arguments and shows a "
-            "page of its own; `odkeras simulate` plays the annotator from known boxes",
+            "it into the same environment as odkeras. Without one, `odkeras annotate` takes the same arguments and "
+            "shows a page of its own; `odkeras simulate` plays the annotator from known boxes",
             name="prodigy",
         ) from None
 

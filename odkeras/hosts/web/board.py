@@ -140,8 +140,7 @@ class TaskBoard:
             queue.held.pop(image_id, None)
             if image_id in queue.free:
                 queue.free.remove(image_id)
-            if not self._overlap:  # else others are still to be asked
-                self._tasks.pop(image_id, None)
+            self._forget(image_id)
 
     def reopen(self, tab: Tab, image_id: str, task: Task) -> None:
         """An answered image is looked at again by a tab."""
@@ -204,10 +203,12 @@ class TaskBoard:
 
     def _queue_of(self, session: str) -> _Queue:
         audience = session if self._overlap else None
-        with self._lock:
-            if audience not in self._queues:
-                self._queues[audience] = _Queue(answered=self._answered_before(audience))
-            return self._queues[audience]
+        queue = self._queues.get(audience)
+        if queue is None:
+            answered = self._answered_before(audience)  # asks the database: nobody is to wait for that
+            with self._lock:
+                queue = self._queues.setdefault(audience, _Queue(answered=answered))
+        return queue
 
     def _claim(self, queue: _Queue, tab: Tab, have: Collection[str]) -> None:
         """A tab that was away for long still shows its tasks: they are its own again, unless somebody took them. So
@@ -217,7 +218,7 @@ class TaskBoard:
                 if image_id in queue.free:
                     queue.free.remove(image_id)
                     queue.held[image_id] = tab
-                elif image_id not in self._tasks and image_id not in queue.answered:
+                elif image_id not in queue.held and image_id not in queue.answered:
                     queue.claimed[image_id] = tab
 
     def _open_tasks(self, queue: _Queue, tab: Tab, have: Collection[str], count: int) -> list[Task]:
@@ -254,7 +255,10 @@ class TaskBoard:
             while queue.position < len(self._order):
                 image_id = self._order[queue.position]
                 queue.position += 1
-                if image_id in queue.answered or image_id in queue.held or image_id in queue.free:
+                if image_id in queue.answered:
+                    self._forget(image_id)
+                    continue
+                if image_id in queue.held or image_id in queue.free:
                     continue  # the same picture twice in the source
                 claimant = queue.claimed.pop(image_id, tab)
                 queue.held[image_id] = claimant
@@ -267,6 +271,10 @@ class TaskBoard:
         with self._lock:
             self._tasks.setdefault(task["image_id"], task)
             self._order.append(task["image_id"])
+
+    def _forget(self, image_id: str) -> None:
+        if not self._overlap:  # else others are still to be asked
+            self._tasks.pop(image_id, None)
 
     def _up_to_date(self, tasks: list[Task]) -> list[Task]:
         """The same tasks; those with a newer suggestion are other objects."""

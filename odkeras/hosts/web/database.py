@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS answers (
     handed_on INTEGER NOT NULL,
     boxes INTEGER NOT NULL,
     version INTEGER,
-    kept INTEGER, moved INTEGER, deleted INTEGER, added INTEGER,
+    kept INTEGER, moved INTEGER, relabelled INTEGER, deleted INTEGER, added INTEGER,
     example TEXT NOT NULL,
     UNIQUE (dataset, answer_id)
 );
@@ -277,6 +277,12 @@ class AnswerDatabase:
         rows = self._read(query, dataset, session, image_id)
         return {**json.loads(rows[0][0]), "image_id": image_id} if rows else None
 
+    def answered_at(self, dataset: str, session: str, image_id: str) -> float | None:
+        """When a session answered about an image last."""
+        query = "SELECT answered_at FROM answers WHERE dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
+        rows = self._read(query, dataset, image_id, session)
+        return float(rows[0][0]) if rows else None
+
     def open_task(self, dataset: str, image_id: str) -> Task | None:
         """A task that was handed out, also by an earlier run."""
         rows = self._read("SELECT task FROM open_tasks WHERE dataset = ? AND image_id = ?", dataset, image_id)
@@ -342,13 +348,13 @@ class AnswerDatabase:
     def version_efforts(self, dataset: str) -> list[VersionEffort]:
         """What was done with each version's suggestions, oldest version first."""
         query = (
-            "SELECT version, COUNT(*), SUM(kept), SUM(moved), SUM(deleted), SUM(added) FROM answers "
+            "SELECT version, COUNT(*), SUM(kept), SUM(moved), SUM(relabelled), SUM(deleted), SUM(added) FROM answers "
             "WHERE dataset = ? AND replaced = 0 AND version IS NOT NULL AND kept IS NOT NULL "
             "GROUP BY version ORDER BY version"
         )
         return [
-            VersionEffort(version, images, Effort(kept_90=kept, moved=moved, deleted=deleted, drawn=added))
-            for version, images, kept, moved, deleted, added in self._read(query, dataset)
+            VersionEffort(version, images, Effort(kept, 0, moved, deleted, added, relabelled))
+            for version, images, kept, moved, relabelled, deleted, added in self._read(query, dataset)
         ]
 
     # --- as Prodigy's database, for the recipe's components -----------------------------------------------------------
@@ -407,14 +413,14 @@ def input_hash_of(image_id: str) -> int:
 
 _COLUMNS = (
     *("answer_id", "dataset", "session", "image_id", "input_hash", "decision", "answered_at", "replaced", "handed_on"),
-    *("boxes", "version", "kept", "moved", "deleted", "added", "example"),
+    *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "example"),
 )
 _INSERT = f"INSERT INTO answers ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
 
 def _row(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tuple[Any, ...]:
     effort = answer.effort
-    did = (effort.kept_90, effort.moved, effort.deleted, effort.drawn) if effort else (None,) * 4
+    did = (effort.kept_90, effort.moved, effort.relabelled, effort.deleted, effort.drawn) if effort else (None,) * 5
     spans = answer.example.get("spans")
     return (
         answer.answer_id,

@@ -137,8 +137,9 @@ class Handover:
     def _take(self) -> list[Entry]:
         if self._closing:
             self._held_back.clear()
-        self._now = False
-        keys = self._ready()[:MOST_TOGETHER]
+        ready = self._ready()
+        self._now = self._now and len(ready) > MOST_TOGETHER
+        keys = ready[:MOST_TOGETHER]
         self._updating = bool(keys)
         return [self._entries.pop(key) for key in keys]
 

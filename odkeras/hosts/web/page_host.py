@@ -96,8 +96,7 @@ class PageHost(TrainingHost):
 
     def light_tasks(self) -> Iterator[Task]:
         """The tasks, with the paths of their images: they are kept for as long as somebody looks at them."""
-        for task in self:
-            yield self._without_base64(task)
+        return map(self._without_base64, self)  # no generator: that would end with the first exception
 
     def suggest_again(self, tasks: Sequence[Task]) -> list[Task]:
         """Tasks with their images, with the newest model's suggestions, if there is a model."""

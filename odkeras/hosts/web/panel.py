@@ -110,8 +110,12 @@ class Panel:
         """
         if self._is_counted:
             return
-        self._is_counted = True
-        counts, efforts = self._counts_now(), self._efforts_now()
+        self._is_counted = True  # before they are: an answer may come meanwhile
+        try:
+            counts, efforts = self._counts_now(), self._efforts_now()
+        except BaseException:
+            self._is_counted = False
+            raise
         with self._lock:
             self._counts = counts
             self._versions = [_version_document(each) for each in efforts]
@@ -168,7 +172,8 @@ class Panel:
             self._rounds.append({**figures, "failed": str(row.get("failed") or "")})
         elif kind == "evaluation":
             metrics = row.get("metrics")
-            found = [(name, value) for name, value in (metrics or {}).items() if _is_figure(value)]
+            metrics = metrics if isinstance(metrics, Mapping) else {}
+            found = [(name, value) for name, value in metrics.items() if _is_figure(value)]
             figures = dict(found[:MOST_METRICS])  # there may be some for each of a thousand classes
             self._evaluations.append(
                 {"round": row.get("round"), "metrics": figures, "failed": str(row.get("failed") or "")}
@@ -198,9 +203,9 @@ def _version_document(found: VersionEffort) -> Document:
     return {
         "version": found.version,
         "images": found.images,
-        "suggested": did.kept_90 + did.moved + did.deleted,
+        "suggested": did.suggested,
         "kept": did.kept_90,
-        "moved": did.moved,
+        "moved": did.moved + did.relabelled,
         "deleted": did.deleted,
         "added": did.drawn,
     }

@@ -57,7 +57,8 @@ def _from_uri(uri: str, image_id: str) -> EncodedImage | None:
 
 def _read(path: Path, image_id: str) -> EncodedImage | None:
     try:
-        return _identified(local_path(str(path)).read_bytes(), image_id)
+        file = local_path(str(path))
+        return _identified(file.read_bytes(), image_id) if file.is_file() else None  # a pipe may never end
     except (OSError, ValueError, ImageError):
         return None
 

@@ -13,10 +13,9 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.cookies import SimpleCookie
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,6 +36,7 @@ _HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin-allow-popups"),
 )
 _COOKIE = "odkeras_token"
+_MOST_DIGITS = 18
 _READING = ("GET", "HEAD")
 
 
@@ -119,7 +119,7 @@ class Guard:
         if refusal is not None:
             await _answer(send_guarded, *refusal)
         elif (there := self._after_login(scope)) is not None:
-            await _redirect(send_guarded, there, str(self._policy.token))
+            await _redirect(send_guarded, there, f"{_cookie_name(scope)}={quote(str(self._policy.token), safe='')}")
         else:
             await self._app(scope, _Limited(receive, self._policy.max_body_bytes), send_guarded)
 
@@ -136,7 +136,7 @@ class Guard:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return 415, "send application/json"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > policy.max_body_bytes:
+        if not length.isdecimal() or len(length) > _MOST_DIGITS or int(length) > policy.max_body_bytes:
             return 413, f"the request is larger than {policy.max_body_bytes} bytes"
         return None
 
@@ -144,11 +144,11 @@ class Guard:
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._policy.is_token(credentials.strip()):
             return True
-        cookie: SimpleCookie = SimpleCookie()
-        with suppress(Exception):  # whatever a client calls a cookie
-            cookie.load(headers.get("cookie", ""))
-        found = cookie.get(_COOKIE)
-        return (found is not None and self._policy.is_token(found.value)) or self._token_in_link(scope)
+        for cookie in headers.get("cookie", "").split(";"):  # by hand: others' may be none that a parser accepts
+            name, _, value = cookie.strip().partition("=")
+            if name == _cookie_name(scope) and self._policy.is_token(unquote(value)):
+                return True
+        return self._token_in_link(scope)
 
     def _token_in_link(self, scope: Scope) -> bool:
         query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
@@ -178,11 +178,19 @@ class _Limited:
         return message
 
 
+def _cookie_name(scope: Scope) -> str:
+    """Browsers keep cookies by host, whatever the port: two servers on one machine must not share one."""
+    _, port = scope.get("server") or ("", None)
+    return f"{_COOKIE}_{port}"
+
+
 def _is_same_origin(headers: dict[str, str], host: str) -> bool:
     """Browsers send Origin with every POST; what is no browser cannot be tricked by a foreign page."""
     origin = headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc.lower() == host.lower()
+        with suppress(ValueError):
+            return urlsplit(origin).netloc.lower() == host.lower()
+        return False
     return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
 
 
@@ -194,12 +202,8 @@ async def _answer(send: Send, status: int, error: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _redirect(send: Send, location: str, token: str) -> None:
-    cookie: SimpleCookie = SimpleCookie()
-    cookie[_COOKIE] = token
-    for name, value in (("httponly", True), ("samesite", "Strict"), ("path", "/")):
-        cookie[_COOKIE][name] = value
+async def _redirect(send: Send, location: str, cookie: str) -> None:
     headers = [(b"location", location.encode("latin-1")), (b"content-length", b"0"), (b"cache-control", b"no-store")]
-    headers.append((b"set-cookie", cookie[_COOKIE].OutputString().encode("latin-1")))
+    headers.append((b"set-cookie", f"{cookie}; HttpOnly; Path=/; SameSite=Strict".encode("latin-1")))
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import socket
+import sys
 import threading
+import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -18,7 +23,8 @@ from odkeras.hosts.web.web_host import WebHost, WebOptions
 from odkeras.serving.listening import HttpServer, open_listener, stop_signals
 
 _GRACE_S = 1
-_EVERYWHERE = ("0.0.0.0", "::")
+_LAST_WAIT_S = 0.5
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # and how this machine reaches it
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ def run_annotate(
     *,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve the page until SIGTERM or SIGINT; then end the trainer and the model server, and return.
+    """Serve the page until SIGTERM or SIGINT; then end the trainer and the model server, and return, or, if a request
+    cannot be ended, exit with 0.
 
     Args:
         on_ready: told the page's address.
@@ -61,7 +68,7 @@ def run_annotate(
     Raises:
         OdkerasError: an argument cannot work, or the port is taken. Nothing was started.
     """
-    files = page_files()
+    files, before = page_files(), set(threading.enumerate())
     journal, stopping = Journal(), threading.Event()
     with open_listener(page.host, page.port) as listener, WebHost(arguments, web, journal) as host:
         token = None if is_loopback(page.host) else (page.token or secrets.token_urlsafe(18))
@@ -70,6 +77,8 @@ def run_annotate(
 
         def ready() -> None:
             journal.say(f"annotate at {url} (Ctrl-C stops; nothing is lost)")
+            if page.host in _EVERYWHERE and (address := _outer_address(page.host)):
+                journal.say(f"from other machines: {_url(address, listener.getsockname()[1], token)}")
             on_ready(url)
             if page.open_browser:
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
@@ -85,6 +94,32 @@ def run_annotate(
             journal.say("stopping")
             host.close()
     journal.say(f"stopped; all answers are in {web.db}. `odkeras db out {host.dataset} --db {web.db}` writes them")
+    _leave_threads_behind(before)
+
+
+def _outer_address(host: str) -> str:
+    """The address by which this machine reaches others, so they it; "" if there is none. Nothing is sent."""
+    family, anywhere = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((anywhere, 9))
+        address = str(probe.getsockname()[0])
+        return "" if is_loopback(address) else address
+    return ""
+
+
+def _leave_threads_behind(before: Collection[threading.Thread]) -> None:
+    """Exit at once if a request still waits for a source that says nothing, or for a model server: the interpreter
+    would wait, too."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    deadline = time.monotonic() + _LAST_WAIT_S
+    ours = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    for thread in ours:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in ours):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _hosts(page: PageOptions) -> frozenset[str]:
@@ -93,6 +128,6 @@ def _hosts(page: PageOptions) -> frozenset[str]:
 
 
 def _url(host: str, port: int, token: str | None) -> str:
-    shown = "127.0.0.1" if host in _EVERYWHERE else host
+    shown = _EVERYWHERE.get(host, host)
     query = f"?{urlencode({'token': token})}" if token else ""
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/{query}"

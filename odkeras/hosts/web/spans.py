@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from odkeras.tasks import Task
 MOST_SPANS = 2000
 _MOST_POINTS = 5000
 _SMALLEST_PX = 0.5
+_MOST_PX = 1e7
 
 Span = dict[str, Any]
 
@@ -49,7 +49,7 @@ def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: t
     read: Span = {"id": _id_of(span), "label": label, "type": kind, **_extent(points, number)}
     read["points"] = _corners(read) if kind == "rect" else [[round(x, 2), round(y, 2)] for x, y in points]
     score = span.get("score")
-    if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score):
+    if _is_within(score, 1e9):
         read["score"] = score
     return read
 
@@ -72,9 +72,14 @@ def _polygon_points(span: Mapping[str, Any], number: int) -> list[list[float]]:
 
 
 def _number(value: Any, number: int, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or abs(value) > 1e7:
+    if not _is_within(value, _MOST_PX):
         raise ValueError(f"box {number}: {name} must be a number of pixels; got {str(value)[:40]}")
     return float(value)
+
+
+def _is_within(value: Any, most: float) -> bool:
+    """Whether it is a number of that size. JSON may hold whole numbers that are too large for a float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most
 
 
 def _extent(points: list[list[float]], number: int) -> Span:

@@ -94,15 +94,14 @@ def shares(effort: VersionEffort) -> dict[str, float | None]:
     """From 0 to 1: how many of the suggestions were kept, moved and deleted, and how many of the objects (kept, moved,
     added) had no suggestion; None where there were none."""
     numbers = _numbers(effort)
-    suggested = numbers["kept"] + numbers["moved"] + numbers["deleted"]
-    objects = numbers["kept"] + numbers["moved"] + numbers["added"]
+    suggested, objects = effort.effort.suggested, effort.effort.objects
     totals = {"kept": suggested, "moved": suggested, "deleted": suggested, "added": objects}
     return {name: round(numbers[name] / total, 4) if total else None for name, total in totals.items()}
 
 
 def _numbers(found: VersionEffort) -> dict[str, int]:
     did = found.effort
-    return {"kept": did.kept_90, "moved": did.moved, "deleted": did.deleted, "added": did.drawn}
+    return {"kept": did.kept_90, "moved": did.moved + did.relabelled, "deleted": did.deleted, "added": did.drawn}
 
 
 def _version_json(found: VersionEffort) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class TensorBoard:
         self.logdir = logdir
         self._log_path = log_path
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._supervisor: Supervisor | None = None
         self._url = ""
 
@@ -49,6 +50,7 @@ class TensorBoard:
             return self._url
 
     def close(self) -> None:
+        self._closing.set()  # whoever waits in `url` holds the lock
         with self._lock:
             self._stop()
 
@@ -59,8 +61,8 @@ class TensorBoard:
         command = leash_command([*program, "--host", HOST, "--port", str(port), "--reload_interval", "5"])
         spec = ChildSpec("tensorboard", tuple(command), self._log_path, error=SetupError)
         self._supervisor = Supervisor([spec], stop_timeout_s=1.0)
-        self._supervisor.__enter__()
         try:
+            self._supervisor.__enter__()
             self._wait_for(port)
         except OdkerasError:
             self._stop()
@@ -73,6 +75,8 @@ class TensorBoard:
         while time.monotonic() < deadline:
             if failure := self._supervisor.failure():
                 raise failure
+            if self._closing.is_set():
+                break
             try:
                 socket.create_connection((HOST, port), timeout=1.0).close()
                 return

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,16 +27,20 @@ from odkeras.hosts.web.handover import Entry, Handover
 from odkeras.hosts.web.page_host import Journal, PageApi, PageHost
 from odkeras.hosts.web.panel import Document, Panel
 from odkeras.hosts.web.pictures import Pictures
-from odkeras.hosts.web.spans import effort_of, read_spans
+from odkeras.hosts.web.spans import Span, effort_of, read_spans
 from odkeras.hosts.web.tensorboard import TensorBoard
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
 from odkeras.inbox import images_dir
+from odkeras.locks import locked
+from odkeras.project import Project
 from odkeras.tasks import Task
 
 PREFETCH = 4
 _MOST_AGE_S = 365 * 86400.0
 _HOUSEKEEPING_S = 0.25
+_LOCK_WAIT_S = 5.0
+_FRESH_S = 10.0
 _MADE_HERE = (INPUT_HASH, TASK_HASH)
 _COLORS = (
     *("#e69f00", "#0a7fd1", "#009e73", "#d55e00", "#cc79a7", "#7b61d9", "#56b4e9", "#b8860b", "#c2185b", "#00897b"),
@@ -93,6 +97,7 @@ class WebHost:
         host = open_training_host(self._arguments, PageApi.of(self.database), PageHost)
         host.journal = self.journal
         self._host = host
+        stack.enter_context(self._only_one(host.project))
         components = host.components()
         self._labels: list[str] = components["config"]["labels"]
         self._batch_size: int = components["config"]["batch_size"]
@@ -130,6 +135,14 @@ class WebHost:
         stack.callback(housekeeping.join)
         stack.callback(self._closing.set)
         housekeeping.start()
+
+    def _only_one(self, project: Project) -> AbstractContextManager[None]:
+        """Two of us would hand out every image twice, and start two trainers."""
+        taken = (
+            f"another `odkeras annotate` is using {project.data_dir}; open its page (for another annotator with "
+            "?session=NAME), stop it, or name another --data-dir"
+        )
+        return locked(project.data_dir / "annotate.lock", taken=taken, wait_s=_LOCK_WAIT_S)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -263,9 +276,9 @@ class WebHost:
         if task is None:
             raise ValueError(f"image {str(image_id)[:80]!r} was not handed out in dataset {self.dataset!r}")
         size_hw = int(task["height"]), int(task["width"])
-        spans = answer.get("spans")
-        spans = read_spans([] if spans is None else spans, self._labels, size_hw)
-        answered_at = time.time() - _age_s(answer.get("age_ms"))
+        spans = self._read_spans(answer, size_hw)
+        task = _as_shown(task, answer)
+        answered_at = self._answered_at(session, str(image_id), _age_s(answer.get("age_ms")))
         name = f"{self.dataset}-{session}"
         example = {key: value for key, value in task.items() if key not in _MADE_HERE}
         example |= {"spans": spans, "answer": decision, "_view_id": "image_manual", "_timestamp": int(answered_at)}
@@ -280,6 +293,22 @@ class WebHost:
             version=made.get("version"),
             effort=effort_of(task, spans) if decision == "accept" else None,
         )
+
+    def _read_spans(self, answer: Mapping[str, Any], size_hw: tuple[int, int]) -> list[Span]:
+        """Those of an accepted image must all be usable; of the others nobody wants to know."""
+        spans = answer.get("spans")
+        try:
+            return read_spans([] if spans is None else spans, self._labels, size_hw)
+        except ValueError:
+            if answer["answer"] == "accept":
+                raise
+            return []
+
+    def _answered_at(self, session: str, image_id: str, age_s: float) -> float:
+        """Seconds since the epoch. What was answered just now is the last word, also if the clock was set back."""
+        at = time.time() - age_s
+        last = self.database.answered_at(self.dataset, session, image_id) if age_s < _FRESH_S else None
+        return at if last is None else max(at, last + 0.001)
 
     def _task_of(self, session: str, image_id: str) -> Task | None:
         """Also one that an earlier run handed out, or that has gone to somebody else meanwhile and is answered."""
@@ -362,7 +391,9 @@ class WebHost:
         self.board.release_gone()
         self.panel.count()
         total, before, skipped = self._host.totals()
-        left = None if total is None else max(0, total - before - skipped - len(self._answered_now))
+        left = None
+        if total is not None and not self._options.overlap:  # with overlap it is another number for everybody
+            left = max(0, total - before - skipped - len(self._answered_now))
         self.panel.update(
             total=total, left=left, not_handed_on=self.handover.waiting, here=sorted(self.board.sessions_here())
         )
@@ -375,6 +406,14 @@ def _entry(answer: StoredAnswer) -> Entry:
     """What the trainer gets: with the hash that the data directory knows answers by."""
     example = {**answer.example, INPUT_HASH: input_hash_of(answer.image_id), "image_id": answer.image_id}
     return Entry(answer.answer_id, answer.session, answer.image_id, example)
+
+
+def _as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
+    """Without its suggestions if the page showed those of another version: nobody has judged these."""
+    made = task.get("_suggestions") or {}
+    if "version" not in answer or answer["version"] == made.get("version"):
+        return task
+    return {key: value for key, value in task.items() if key != "_suggestions"}
 
 
 def _is_size(value: Any) -> bool:

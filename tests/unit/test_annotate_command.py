@@ -1,0 +1,305 @@
+"""`odkeras annotate` as a process, with fakes in place of TensorFlow: how it starts, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fixtures_web import DATASET, Page, answers_in, save_project, wait_until
+
+from odkeras.errors import ConfigError
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.server import PageOptions, _url
+
+ROOT = Path(__file__).parents[2]
+COMMAND = """
+import sys
+sys.path.insert(0, {tests!r})
+import fake_processes
+from odkeras.hosts.web import server
+from odkeras.hosts.web.app import PageFile
+fake_processes.use_fakes()
+server.page_files = lambda: {{"/": PageFile(b"<!doctype html>", "text/html; charset=utf-8")}}
+{more}
+from odkeras.cli import main
+sys.argv[0] = "odkeras"
+main()
+"""
+
+QUICKLY = """
+from odkeras.hosts.web.handover import Handover
+Handover.__init__.__kwdefaults__["idle_s"] = 0.3
+"""
+
+
+class Command:
+    """The process, and what it has said so far."""
+
+    def __init__(self, folder: Path, *options: str, more: str = "", stdin: int | None = subprocess.DEVNULL) -> None:
+        self.folder = folder
+        code = COMMAND.format(tests=str(Path(__file__).parent), more=more)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "annotate", *options],
+            cwd=folder,
+            env=environment,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    def link(self) -> str:
+        """Where the page is."""
+        return str(wait_until(lambda: re.search(r"annotate at (\S+) \(Ctrl-C", self.output)).group(1))
+
+    def page(self, session: str = "default") -> Page:
+        return Page(self.link().partition("?")[0], session, "tab")
+
+    def children(self) -> list[int]:
+        return [int(pid) for pid in re.findall(r"(?:trainer|server): process (\d+)", self.output)]
+
+    def end(self, number: int = signal.SIGINT) -> float:
+        """Seconds that it took."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(timeout=20)
+        self._reader.join(5)
+        return time.monotonic() - started
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(5)
+        for pipe in (self.process.stdout, self.process.stdin):
+            if pipe is not None:
+                pipe.close()
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """The command with usual arguments, on a free port."""
+    save_project(tmp_path)
+    started: list[Command] = []
+
+    def run(*options: str, source: str = "images", **more: Any) -> Command:
+        usual = [DATASET, source, "pipeline.config", "--no-open", "-spe", "5"]
+        port = () if "--web-port" in options else ("--web-port", "0")
+        started.append(Command(tmp_path, *usual, *port, *options, **more))
+        return started[-1]
+
+    yield run
+    for each in started:
+        each.close()
+
+
+def stored(folder: Path) -> list[dict[str, Any]]:
+    with AnswerDatabase.open(folder / "annotations.db") as database:
+        return database.examples(DATASET)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_from_the_first_page_to_ctrl_c(start: Callable[..., Command], tmp_path: Path, number: int) -> None:
+    command = start()
+    page = command.page()
+    assert page.http.get("/").text == "<!doctype html>"
+    for task in page.tasks(3)["tasks"]:
+        page.answer(task)
+    with page.events() as events:
+        next(events)
+        assert command.end(number) < 5
+    assert command.process.returncode == 0
+    assert not any(map(running, command.children()))
+    assert len(command.children()) == 2
+    assert len(stored(tmp_path)) == len(answers_in(tmp_path / "data")) == 3, "fewer than a batch, and yet handed on"
+    assert (
+        "stopped; all answers are in annotations.db. `odkeras db out things --db annotations.db`" in command.lines[-1]
+    )
+    assert "Traceback" not in command.output
+    assert "SIGINT reached the child" not in (tmp_path / "model" / "logs" / "trainer.log").read_text()
+
+
+def test_kill_9_leaves_no_process_and_the_next_start_goes_on(start: Callable[..., Command], tmp_path: Path) -> None:
+    command = start()
+    page = command.page()
+    tasks = page.tasks(3)["tasks"]
+    page.answer(tasks[0])
+    pids = command.children()
+    assert all(map(running, pids))
+    command.end(signal.SIGKILL)
+    wait_until(lambda: not any(map(running, pids)))
+    assert [example["meta"]["file"] for example in stored(tmp_path)] == ["00.png"]
+    command = start(more=QUICKLY)
+    page = command.page()
+    assert [task["file"] for task in page.tasks(2)["tasks"]] == ["01.png", "02.png"]
+    page.answer(tasks[2])  # the page that was open all the time
+    wait_until(lambda: any(answer["answer"] == "accept" for answer in answers_in(tmp_path / "data")))
+    assert command.end() < 5
+    assert {answer["image_id"] for answer in answers_in(tmp_path / "data")} == {
+        tasks[number]["image_id"] for number in (0, 2)
+    }
+
+
+def test_ctrl_c_twice(start: Callable[..., Command]) -> None:
+    command = start()
+    command.link()
+    command.process.send_signal(signal.SIGINT)
+    assert command.end() < 5
+    assert command.process.returncode == 0
+    assert "Traceback" not in command.output
+
+
+def test_ctrl_c_while_a_source_says_nothing(start: Callable[..., Command]) -> None:
+    """Standard input from a pipe that stays open: somebody waits for a task that does not come."""
+    command = start(source="-", stdin=subprocess.PIPE)
+    page = command.page()
+    asking = threading.Thread(target=lambda: _quietly(page.tasks), daemon=True)
+    asking.start()
+    time.sleep(0.5)
+    assert command.end() < 5
+    assert command.process.returncode == 0
+    assert "Fatal Python error" not in command.output
+    assert "Traceback" not in command.output
+    assert not any(map(running, command.children()))
+
+
+def test_ctrl_c_while_a_prediction_takes_long(start: Callable[..., Command]) -> None:
+    slow = """
+import time
+from odkeras.loop.suggester import Suggester
+Suggester.__call__ = lambda self, tasks: time.sleep(60)
+"""
+    command = start(more=slow)
+    page = command.page()
+    asking = threading.Thread(target=lambda: _quietly(page.tasks), daemon=True)
+    asking.start()
+    time.sleep(0.5)
+    assert command.end() < 5
+    assert command.process.returncode == 0
+    assert "Traceback" not in command.output
+    assert not any(map(running, command.children()))
+
+
+def _quietly(call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except Exception:
+        return
+
+
+class TestErrorsBeforeAnythingIsStarted:
+    def fails(self, command: Command, status: int) -> str:
+        command.process.wait(timeout=20)
+        command._reader.join(5)
+        assert command.process.returncode == status
+        assert command.children() == []
+        assert "Traceback" not in command.output
+        (line,) = command.lines
+        return line
+
+    def test_a_port_that_is_taken(self, start: Callable[..., Command], tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            line = self.fails(start("--web-port", str(port)), 3)
+        assert line.startswith(f"error: port {port} of 127.0.0.1 is already in use; stop the program that has it")
+        assert not (tmp_path / "annotations.db").exists()
+
+    def test_a_page_that_is_not_built(self, start: Callable[..., Command], tmp_path: Path) -> None:
+        unbuilt = "server.page_files = lambda: page_files(Path('no such folder'))"
+        more = f"from pathlib import Path\nfrom odkeras.hosts.web.app import page_files\n{unbuilt}"
+        line = self.fails(start(more=more), 3)
+        assert line.startswith("error: the page has not been built; in a source checkout run `make install`")
+
+    def test_an_address_of_another_machine(self, start: Callable[..., Command]) -> None:
+        assert self.fails(start("--host", "192.0.2.1"), 3).startswith("error: cannot listen on port 0 of 192.0.2.1")
+
+    def test_a_database_of_something_else(self, start: Callable[..., Command], tmp_path: Path) -> None:
+        (tmp_path / "other.db").write_text("something else " * 100)
+        assert "other.db" in self.fails(start("--db", "other.db"), 1)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--token", "short"), "--token: it must be 8 or more printable ASCII characters"),
+            (("--threshold", "2"), "threshold is 2"),
+            (("--label", "cat"), "cat"),
+        ],
+    )
+    def test_options(self, start: Callable[..., Command], options: tuple[str, ...], message: str) -> None:
+        assert message in self.fails(start(*options), 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"port": -1},
+        {"port": 65536},
+        {"token": "short"},
+        {"token": "tökén tökén"},
+        {"token": "line\nbreak"},
+        {"token": ""},
+    ],
+)
+def test_page_options_that_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        PageOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "expected"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:80/"),
+        ("0.0.0.0", "a b&c", "http://127.0.0.1:80/?token=a+b%26c"),
+        ("::1", None, "http://[::1]:80/"),
+        ("::", "abc", "http://[::1]:80/?token=abc"),  # said 127.0.0.1, where nobody listens
+        ("box.lan", "abc", "http://box.lan:80/?token=abc"),
+    ],
+)
+def test_the_link(host: str, token: str | None, expected: str) -> None:
+    assert _url(host, 80, token) == expected
+
+
+def test_for_other_machines_there_is_a_token(start: Callable[..., Command]) -> None:
+    command = start("--host", "0.0.0.0", "--allowed-host", "box.lan")
+    link = command.link()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", link)
+    address = link.partition("?")[0]
+    assert httpx.get(address).status_code == 401
+    assert httpx.get(f"{address}api/project?session=a").status_code == 401
+    with httpx.Client(follow_redirects=True) as browser:
+        assert browser.get(link).text == "<!doctype html>"
+        assert browser.get(f"{address}api/project", params={"session": "anna"}).status_code == 200
+        token = link.partition("=")[2]
+        bearer = {"authorization": f"Bearer {token}", "host": "box.lan"}
+        assert httpx.get(f"{address}api/project?session=a", headers=bearer).status_code == 200
+        assert httpx.get(address, headers={**bearer, "host": "evil.example"}).status_code == 403
+    assert command.end() < 5

@@ -1,0 +1,542 @@
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from odkeras.hosts.web.board import GONE_AFTER_S, Handout, Tab, TaskBoard
+
+Task = dict[str, Any]
+ANNA, ANNA2, BEN = Tab("anna", "1"), Tab("anna", "2"), Tab("ben", "1")
+
+
+def image_id(number: int) -> str:
+    return f"{number:032x}"
+
+
+def task_of(number: int, version: int | None = None) -> Task:
+    task: Task = {"image_id": image_id(number), "spans": []}
+    return task if version is None else {**task, "_suggestions": {"version": version}}
+
+
+def numbers(found: Handout | Sequence[Task]) -> list[int]:
+    tasks = found.tasks if isinstance(found, Handout) else found
+    return [int(task["image_id"], 16) for task in tasks]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def board_of(count: int = 6, *, before: dict[str | None, set[str]] | None = None, **options: Any) -> TaskBoard:
+    stream = options.pop("stream", None) or (task_of(number) for number in range(count))
+    return TaskBoard(stream, answered=lambda session: set((before or {}).get(session, ())), **options)
+
+
+class TestHandingOut:
+    def test_in_the_order_of_the_source(self) -> None:
+        board = board_of()
+        assert numbers(board.next_tasks(ANNA, 2)) == [0, 1]
+        assert board.open_count() == board.held_by("anna") == 2
+
+    def test_what_a_tab_has_is_not_given_again(self) -> None:
+        board = board_of()
+        board.next_tasks(ANNA, 2)
+        assert numbers(board.next_tasks(ANNA, 2, have=[image_id(0), image_id(1)])) == [2, 3]
+
+    def test_a_page_that_was_loaded_again_gets_the_same_ones_first(self) -> None:
+        board = board_of()
+        board.next_tasks(ANNA, 3)
+        board.note_answered("anna", image_id(1))
+        assert numbers(board.next_tasks(ANNA, 4)) == [0, 2, 3, 4]
+
+    def test_a_tab_that_remembers_some_gets_the_others(self) -> None:
+        board = board_of()
+        board.next_tasks(ANNA, 3)
+        assert numbers(board.next_tasks(ANNA, 2, have=[image_id(1)])) == [0, 2]
+
+    def test_two_tabs_of_one_session_get_different_ones(self) -> None:
+        board = board_of()
+        assert numbers(board.next_tasks(ANNA, 2)) == [0, 1]
+        assert numbers(board.next_tasks(ANNA2, 2)) == [2, 3]
+        assert numbers(board.next_tasks(BEN, 2)) == [4, 5]
+        assert board.held_by("anna") == 4
+
+    def test_nothing_is_read_before_it_is_asked_for(self) -> None:
+        read: list[int] = []
+        board = board_of(stream=(read.append(number) or task_of(number) for number in range(9)))
+        board.next_tasks(ANNA, 2)
+        assert read == [0, 1]
+
+    def test_answered_ones_never_again(self) -> None:
+        board = board_of(2, before={None: {image_id(0)}})
+        assert numbers(board.next_tasks(ANNA, 5)) == [1]
+        board.note_answered("anna", image_id(1))
+        assert board.next_tasks(ANNA, 5) == Handout(done=True)
+        assert board.task(image_id(1)) is None
+
+    def test_an_answer_of_somebody_else_counts_as_well(self) -> None:
+        board = board_of(2)
+        board.next_tasks(ANNA, 1)
+        board.note_answered("ben", image_id(0))
+        assert numbers(board.next_tasks(ANNA, 5)) == [1]
+
+    def test_an_image_that_was_answered_before_it_came_out_of_the_stream(self) -> None:
+        board = board_of(3)
+        board.note_answered("anna", image_id(1))
+        assert numbers(board.next_tasks(ANNA, 5)) == [0, 2]
+
+    @pytest.mark.parametrize("overlap", [False, True])
+    def test_the_same_picture_twice_in_the_source(self, overlap: bool) -> None:
+        twice = [0, 1, 0, 2, 1, 2, 2]
+        board = board_of(stream=iter([task_of(number) for number in twice]), overlap=overlap)
+        assert numbers(board.next_tasks(ANNA, 9)) == [0, 1, 2]
+
+    def test_the_same_picture_again_after_it_was_answered(self) -> None:
+        board = board_of(stream=iter([task_of(0), task_of(0), task_of(1)]))
+        board.next_tasks(ANNA, 1)
+        board.note_answered("anna", image_id(0))
+        assert numbers(board.next_tasks(ANNA, 2)) == [1]
+        assert board.task(image_id(0)) is None, "nobody will ask for it any more"
+
+
+class TestNothingToGive:
+    def test_done(self) -> None:
+        board = board_of(0)
+        assert not board.exhausted
+        assert board.next_tasks(ANNA, 1) == Handout(done=True)
+        assert board.exhausted
+
+    def test_its_own_last_tasks_are_all_there_is(self) -> None:
+        board = board_of(1)
+        board.next_tasks(ANNA, 1)
+        assert board.next_tasks(ANNA, 1, have=[image_id(0)]) == Handout(done=True)
+
+    @pytest.mark.parametrize(("count", "text"), [(1, "1 image is with other"), (2, "2 images are with other")])
+    def test_others_have_the_rest(self, count: int, text: str) -> None:
+        board = board_of(count)
+        board.next_tasks(BEN, count)
+        found = board.next_tasks(ANNA, 1)
+        assert (found.tasks, found.done) == ((), False)
+        assert found.waiting.startswith(text)
+
+    def test_a_source_that_fails_does_not_end_it(self) -> None:
+        class Failing:
+            asked = 0
+
+            def __iter__(self) -> Iterator[Task]:
+                return self
+
+            def __next__(self) -> Task:
+                self.asked += 1
+                if self.asked == 2:
+                    raise RuntimeError("the model server answered nonsense")
+                return task_of(self.asked)
+
+        board = board_of(stream=Failing())
+        with pytest.raises(RuntimeError):
+            board.next_tasks(ANNA, 3)
+        assert numbers(board.next_tasks(ANNA, 3)) == [1, 3, 4]
+
+
+class TestGone:
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    def test_tasks_of_a_tab_that_is_gone_go_to_others(self, clock: Clock) -> None:
+        told: list[int] = []
+        board = board_of(3, clock=clock, on_free=lambda: told.append(1))
+        board.next_tasks(ANNA, 2)
+        board.next_tasks(BEN, 1)
+        clock.now += GONE_AFTER_S + 1
+        board.touch(BEN)
+        assert board.sessions_here() == {"ben"}
+        assert board.release_gone() == 2
+        assert told == [1]
+        assert board.release_gone() == 0
+        assert told == [1]
+        assert numbers(board.next_tasks(BEN, 5, have=[image_id(2)])) == [0, 1]
+
+    def test_those_that_came_back_come_before_new_ones(self, clock: Clock) -> None:
+        board = board_of(6, clock=clock)
+        board.next_tasks(ANNA, 2)
+        clock.now += GONE_AFTER_S + 1
+        board.release_gone()
+        assert numbers(board.next_tasks(BEN, 3)) == [0, 1, 2]
+
+    def test_a_connected_tab_is_there(self, clock: Clock) -> None:
+        board = board_of(3, clock=clock)
+        board.next_tasks(ANNA, 2)
+        board.connect(ANNA)
+        board.connect(ANNA)  # the browser connects again before the old connection is known to be lost
+        clock.now += 10 * GONE_AFTER_S
+        board.disconnect(ANNA)
+        clock.now += 10 * GONE_AFTER_S
+        assert board.release_gone() == 0
+        assert board.sessions_here() == {"anna"}
+        board.disconnect(ANNA)
+        assert board.release_gone() == 0, "a reload takes a moment"
+        clock.now += GONE_AFTER_S + 1
+        assert board.release_gone() == 2
+        assert board.sessions_here() == set()
+
+    def test_a_tab_that_was_away_keeps_what_nobody_took(self, clock: Clock) -> None:
+        board = board_of(6, clock=clock)
+        board.next_tasks(ANNA, 3)
+        clock.now += GONE_AFTER_S + 1
+        board.release_gone()
+        assert numbers(board.next_tasks(BEN, 1)) == [0]
+        assert numbers(board.next_tasks(ANNA, 1, have=[image_id(0), image_id(1), image_id(2)])) == [3]
+        assert numbers(board.next_tasks(BEN, 9, have=[image_id(0)])) == [4, 5]
+
+    def test_an_answer_that_comes_while_it_waits_for_somebody(self, clock: Clock) -> None:
+        board = board_of(2, clock=clock)
+        board.next_tasks(ANNA, 2)
+        clock.now += GONE_AFTER_S + 1
+        board.release_gone()
+        board.note_answered("anna", image_id(0))
+        assert numbers(board.next_tasks(BEN, 9)) == [1]
+
+    def test_an_answer_after_it_went_to_somebody_else(self, clock: Clock) -> None:
+        board = board_of(2, clock=clock)
+        board.next_tasks(ANNA, 1)
+        clock.now += GONE_AFTER_S + 1
+        board.release_gone()
+        board.next_tasks(BEN, 1)
+        board.note_answered("anna", image_id(0))
+        assert numbers(board.next_tasks(BEN, 9)) == [1]
+        board.note_answered("ben", image_id(0))
+
+
+class TestAfterARestart:
+    def test_a_page_keeps_what_it_shows(self) -> None:
+        board = board_of(4)
+        assert numbers(board.next_tasks(ANNA, 1, have=[image_id(0), image_id(2)])) == [1]
+        assert numbers(board.next_tasks(BEN, 9)) == [3]
+
+    def test_claims_are_for_what_is_not_answered(self) -> None:
+        board = board_of(2, before={None: {image_id(0)}})
+        assert numbers(board.next_tasks(ANNA, 5, have=[image_id(0)])) == [1]
+        assert numbers(board.next_tasks(BEN, 5)) == []
+        assert board.open_count() == 1
+
+    def test_what_is_claimed_by_a_tab_that_goes_is_free_again(self) -> None:
+        clock = Clock()
+        board = board_of(3, clock=clock)
+        board.next_tasks(ANNA, 1, have=[image_id(1), image_id(2)])
+        clock.now += GONE_AFTER_S + 1
+        board.release_gone()
+        assert numbers(board.next_tasks(BEN, 5)) == [0, 1, 2]
+
+    def test_with_overlap_also_when_another_session_has_got_it_already(self) -> None:
+        """Another session had pulled the image out of the stream: a second tab of the session was given it, too."""
+        board = board_of(3, overlap=True)
+        board.next_tasks(BEN, 3)
+        assert numbers(board.next_tasks(ANNA, 1, have=[image_id(1)])) == [0]
+        assert numbers(board.next_tasks(ANNA2, 9)) == [2]
+
+    def test_claims_of_images_that_are_none_do_no_harm(self) -> None:
+        board = board_of(1)
+        assert numbers(board.next_tasks(ANNA, 2, have=[image_id(99)])) == [0]
+        assert board.next_tasks(ANNA, 2, have=[image_id(99), image_id(0)]).done
+
+
+class TestReopen:
+    def test_it_is_known_again_but_not_handed_out(self) -> None:
+        board = board_of(2)
+        board.next_tasks(ANNA, 1)
+        board.note_answered("anna", image_id(0))
+        example = {**task_of(0), "answer": "accept"}
+        board.reopen(ANNA, image_id(0), example)
+        assert board.task(image_id(0)) == example
+        assert numbers(board.next_tasks(BEN, 5)) == [1]
+        board.note_answered("anna", image_id(0))
+        assert board.task(image_id(0)) is None
+
+    def test_one_that_somebody_has_is_left_as_it_is(self) -> None:
+        board = board_of(2)
+        board.next_tasks(ANNA, 1)
+        board.reopen(BEN, image_id(0), {**task_of(0), "answer": "accept"})
+        assert board.task(image_id(0)) == task_of(0)
+
+
+class TestOverlap:
+    def test_every_session_gets_every_image_once(self) -> None:
+        board = board_of(4, overlap=True)
+        assert numbers(board.next_tasks(ANNA, 3)) == [0, 1, 2]
+        assert numbers(board.next_tasks(BEN, 1)) == [0]
+        assert numbers(board.next_tasks(ANNA2, 9)) == [3]
+        board.note_answered("anna", image_id(0))
+        assert numbers(board.next_tasks(BEN, 9, have=[image_id(0)])) == [1, 2, 3]
+        assert numbers(board.next_tasks(ANNA, 9)) == [1, 2]
+
+    def test_what_a_session_has_answered_before(self) -> None:
+        board = board_of(3, overlap=True, before={"anna": {image_id(0)}, "ben": {image_id(2)}})
+        assert numbers(board.next_tasks(ANNA, 9)) == [1, 2]
+        assert numbers(board.next_tasks(BEN, 9)) == [0, 1]
+
+    def test_tasks_that_come_back_stay_with_the_session(self) -> None:
+        clock = Clock()
+        board = board_of(2, overlap=True, clock=clock)
+        board.next_tasks(ANNA, 2)
+        clock.now += GONE_AFTER_S + 1
+        assert board.release_gone() == 2
+        assert numbers(board.next_tasks(BEN, 9)) == [0, 1]
+        assert board.next_tasks(BEN, 9, have=[image_id(0), image_id(1)]).done
+        assert numbers(board.next_tasks(ANNA2, 9)) == [0, 1]
+
+    def test_the_database_is_asked_once_for_each_session(self) -> None:
+        asked: list[str | None] = []
+        board = TaskBoard(iter([task_of(0)]), answered=lambda name: asked.append(name) or set(), overlap=True)
+        for _ in range(3):
+            board.next_tasks(ANNA, 1)
+            board.next_tasks(BEN, 1)
+            board.note_answered("anna", image_id(0))
+        assert asked == ["anna", "ben"]
+
+
+class Model:
+    """Suggests with the newest version; `gone` are images that it cannot be asked about."""
+
+    def __init__(self) -> None:
+        self.version = 1
+        self.gone: set[int] = set()
+        self.asked: list[list[int]] = []
+
+    def stream(self, count: int) -> Iterator[Task]:
+        for number in range(count):
+            yield task_of(number, self.version)
+
+    def refresh(self, tasks: Sequence[Task]) -> list[Task]:
+        self.asked.append(numbers(tasks))
+        return [task_of(number, self.version) for number in numbers(tasks) if number not in self.gone]
+
+    def is_fresh(self, task: Task) -> bool:
+        return bool(task["_suggestions"]["version"] == self.version)
+
+
+def versions(tasks: Sequence[Task]) -> dict[int, int]:
+    return {int(task["image_id"], 16): task["_suggestions"]["version"] for task in tasks}
+
+
+class TestNewerSuggestions:
+    @pytest.fixture
+    def model(self) -> Model:
+        return Model()
+
+    @pytest.fixture
+    def board(self, model: Model) -> TaskBoard:
+        return board_of(stream=model.stream(4), refresh=model.refresh, is_fresh=model.is_fresh, clock=Clock())
+
+    def test_nothing_new(self, board: TaskBoard, model: Model) -> None:
+        board.next_tasks(ANNA, 2)
+        assert board.suggest_again(ANNA, [image_id(0), image_id(1)]) == []
+        assert model.asked == []
+
+    def test_for_what_the_tab_has(self, board: TaskBoard, model: Model) -> None:
+        board.next_tasks(ANNA, 2)
+        board.next_tasks(BEN, 1)
+        model.version, model.gone = 2, {1}
+        found = board.suggest_again(ANNA, [image_id(number) for number in (0, 1, 2, 3, 99)])
+        assert versions(found) == {0: 2}
+        assert model.asked == [[0, 1]], "those of others, and those that nobody has, are not asked about"
+        assert board.task(image_id(0)) == task_of(0, 2), "an answer is compared with what was shown"
+        assert board.task(image_id(1)) == task_of(1, 1)
+
+    def test_what_came_back_goes_out_with_the_newest(self, board: TaskBoard, model: Model) -> None:
+        board.next_tasks(ANNA, 2)
+        clock: Any = board._clock
+        clock.now += GONE_AFTER_S + 1
+        board.release_gone()
+        model.version = 2
+        assert versions(board.next_tasks(BEN, 2).tasks) == {0: 2, 1: 2}
+        assert model.asked == [[0, 1]], "asked for together"
+
+    def test_with_overlap_the_second_session_gets_the_newest(self, model: Model) -> None:
+        board = board_of(stream=model.stream(2), refresh=model.refresh, is_fresh=model.is_fresh, overlap=True)
+        board.next_tasks(ANNA, 2)
+        model.version = 2
+        assert versions(board.next_tasks(BEN, 2).tasks) == {0: 2, 1: 2}
+
+    def test_an_answer_while_the_model_thinks(self, board: TaskBoard, model: Model) -> None:
+        board.next_tasks(ANNA, 2)
+        model.version = 2
+        refresh = model.refresh
+
+        def slowly(tasks: Sequence[Task]) -> list[Task]:
+            board.note_answered("anna", image_id(0))
+            return refresh(tasks)
+
+        board._refresh = slowly
+        board.suggest_again(ANNA, [image_id(0), image_id(1)])
+        assert board.task(image_id(0)) is None
+        assert board.open_count() == 1
+
+
+def run_together(*jobs: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for future in [pool.submit(job) for job in jobs]:
+            future.result(timeout=30)
+
+
+class TestManyAtOnce:
+    @pytest.mark.parametrize("overlap", [False, True])
+    def test_nothing_is_given_twice_and_nothing_is_lost(self, overlap: bool) -> None:
+        count, given, lock = 300, [], threading.Lock()
+        board = board_of(count, overlap=overlap)
+        tabs = [Tab(name, str(number)) for name in ("anna", "ben", "cleo") for number in range(3)]
+
+        def annotate(tab: Tab) -> Callable[[], None]:
+            chance = random.Random(tab.session + tab.name)
+
+            def run() -> None:
+                while found := board.next_tasks(tab, chance.randint(1, 4)).tasks:
+                    with lock:
+                        given.extend((tab, each["image_id"]) for each in found)
+                    for each in found:
+                        board.note_answered(tab.session, each["image_id"])
+
+            return run
+
+        run_together(*map(annotate, tabs))
+        audience = [(tab.session if overlap else None, each) for tab, each in given]
+        assert len(audience) == len(set(audience)) == count * (3 if overlap else 1)
+        assert board.open_count() == 0
+
+    def test_while_tabs_come_and_go(self) -> None:
+        count, clock, answered, lock = 200, Clock(), set(), threading.Lock()
+        board = board_of(count, clock=clock)
+
+        def annotate(number: int) -> Callable[[], None]:
+            chance = random.Random(number)
+
+            def run() -> None:
+                for life in range(1000):
+                    tab = Tab(f"s{number}", str(life))
+                    have: list[str] = []
+                    while found := board.next_tasks(tab, 3, have).tasks:
+                        have = [each["image_id"] for each in found]
+                        for each in have[: chance.randint(1, 3)]:
+                            with lock:
+                                answered.add(each)
+                            board.note_answered(tab.session, each)
+                        if chance.random() < 0.2:
+                            break  # the tab is closed with tasks
+                    with lock:
+                        clock.now += GONE_AFTER_S / 2
+                    board.release_gone()
+                    if len(answered) == count:
+                        return
+
+            return run
+
+        run_together(*[annotate(number) for number in range(4)])
+        assert len(answered) == count
+
+
+class BoardMachine(RuleBasedStateMachine):
+    """Tabs that ask, answer, remember what they hold or forget it, sleep and die, in any order."""
+
+    COUNT = 12
+    TABS = (ANNA, ANNA2, BEN, Tab("cleo", "1"))
+    overlap = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        source = [task_of(number % self.COUNT) for number in range(self.COUNT + 4)]  # some twice
+        self.board = board_of(stream=iter(source), overlap=self.overlap, clock=self.clock)
+        self.shown: dict[Tab, set[str]] = {tab: set() for tab in self.TABS}
+        self.answered: set[tuple[str | None, str]] = set()
+        self.seen_at: dict[Tab, float] = {}
+
+    def audience(self, tab: Tab) -> str | None:
+        return tab.session if self.overlap else None
+
+    @rule(tab=st.sampled_from(TABS), count=st.integers(1, 4), remembers=st.booleans())
+    def ask(self, tab: Tab, count: int, remembers: bool) -> None:
+        if not remembers:
+            self.shown[tab] = set()
+        have = sorted(self.shown[tab])
+        found = self.board.next_tasks(tab, count, have)
+        self.seen_at[tab] = self.clock.now
+        ids = [task["image_id"] for task in found.tasks]
+        assert len(ids) == len(set(ids)) <= count
+        assert not set(ids) & set(have)
+        assert not any((self.audience(tab), each) in self.answered for each in ids)
+        assert not (found.tasks and (found.done or found.waiting))
+        for other, theirs in self.shown.items():
+            if other != tab and self.audience(other) == self.audience(tab) and not self.is_gone(other):
+                assert not theirs & set(ids), "two tabs that are there have the same image"
+        self.shown[tab] |= set(ids)
+
+    @precondition(lambda self: any(self.shown.values()))
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        tab = data.draw(st.sampled_from([tab for tab in self.TABS if self.shown[tab]]))
+        each = data.draw(st.sampled_from(sorted(self.shown[tab])))
+        self.shown[tab].discard(each)
+        self.answered.add((self.audience(tab), each))
+        self.board.note_answered(tab.session, each)
+
+    @rule(seconds=st.sampled_from([1.0, GONE_AFTER_S / 2, GONE_AFTER_S + 1]))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.board.release_gone()
+
+    def is_gone(self, tab: Tab) -> bool:
+        """A tab that slept may show images that have gone to others."""
+        return self.clock.now - self.seen_at.get(tab, -1e9) > GONE_AFTER_S or tab in self.slept
+
+    @property
+    def slept(self) -> set[Tab]:
+        held = {(who, each): holder for who, queue in self.board._queues.items() for each, holder in queue.held.items()}
+        return {
+            tab
+            for tab, shown in self.shown.items()
+            if any(held.get((self.audience(tab), each)) != tab for each in shown)
+        }
+
+    @invariant()
+    def nobody_has_what_is_answered(self) -> None:
+        for audience, queue in self.board._queues.items():
+            assert not set(queue.held) & set(queue.free)
+            assert len(queue.free) == len(set(queue.free))
+            assert not {each for who, each in self.answered if who == audience} & {*queue.held, *queue.free}
+            assert {*queue.held, *queue.free} <= set(self.board._tasks)
+
+    def teardown(self) -> None:
+        """In the end everything is answered, whoever went."""
+        self.clock.now += GONE_AFTER_S + 1
+        self.board.release_gone()
+        for name in ("anna", "ben", "cleo") if self.overlap else ("dora",):
+            last = Tab(name, "last")
+            for task in self.board.next_tasks(last, 100).tasks:
+                self.answered.add((self.audience(last), task["image_id"]))
+                self.board.note_answered(name, task["image_id"])
+            assert self.board.next_tasks(last, 1) == Handout(done=True)
+            done = {each for audience, each in self.answered if audience == self.audience(last)}
+            assert done == {image_id(number) for number in range(self.COUNT)}
+
+
+class OverlapMachine(BoardMachine):
+    overlap = True
+
+
+BoardMachine.TestCase.settings = OverlapMachine.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None
+)
+TestAnyOrder = BoardMachine.TestCase
+TestAnyOrderWithOverlap = OverlapMachine.TestCase

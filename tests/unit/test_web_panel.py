@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odkeras.errors import DatabaseError
+from odkeras.hosts.web.database import VersionEffort
+from odkeras.hosts.web.panel import MOST_METRICS, MOST_NEWS, MOST_ROUNDS, MOST_SKIPPED, Panel
+from odkeras.loop.watch import Look, News
+from odkeras.metrics import Effort
+from odkeras.project import Project, append_jsonl
+
+
+class Figures:
+    """What the database would say."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, int]] = {}
+        self.efforts: list[VersionEffort] = []
+        self.counted = 0
+        self.fails = False
+
+    def count(self) -> dict[str, dict[str, int]]:
+        self.counted += 1
+        if self.fails:
+            raise DatabaseError("busy")
+        return self.counts
+
+
+@pytest.fixture
+def figures() -> Figures:
+    return Figures()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project(tmp_path / "data", tmp_path / "model", tmp_path / "export")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def panel(project: Project, figures: Figures) -> Panel:
+    return Panel(project, counts=figures.count, efforts=lambda: figures.efforts)
+
+
+def document(panel: Panel, session: str = "anna") -> dict[str, Any]:
+    """As a browser reads it: JSON without NaN."""
+    return dict(json.loads(json.dumps(panel.document(session), allow_nan=False)))
+
+
+def test_before_anything_was_seen(panel: Panel) -> None:
+    nothing = {"accept": 0, "reject": 0, "ignore": 0}
+    assert document(panel) == {
+        "trainer": None,
+        "failure": "",
+        "version": None,
+        "published_s_ago": None,
+        "answers": nothing,
+        "mine": nothing,
+        "total": None,
+        "left": None,
+        "not_handed_on": 0,
+        "skipped": [],
+        "skipped_count": 0,
+        "sessions": [],
+        "versions": [],
+        "rounds": [],
+        "evaluations": [],
+    }
+
+
+class TestLooked:
+    def test_trainer_and_version(self, panel: Panel) -> None:
+        version = int(time.time()) - 12
+        status = {"state": "training", "reason": "new answers", "round": 3, "round_step": 40, "round_steps": 120}
+        panel.looked(Look({**status, "loss": 0.31, "pid": 5, "updated": 1.0}, version, "the server ended"))
+        found = document(panel)
+        assert found["trainer"] == {
+            "state": "training",
+            "reason": "new answers",
+            "round": 3,
+            "step": 40,
+            "steps": 120,
+            "loss": 0.31,
+        }
+        assert (found["version"], found["failure"]) == (version, "the server ended")
+        assert found["published_s_ago"] == pytest.approx(12, abs=2)
+        assert panel.version == version
+
+    def test_a_version_that_is_no_time(self, panel: Panel) -> None:
+        panel.looked(Look(version=7))
+        assert document(panel)["published_s_ago"] is None
+
+    @pytest.mark.parametrize("loss", [math.nan, math.inf, None, "0.3", True, 10**400])
+    def test_a_loss_that_is_no_figure(self, panel: Panel, loss: Any) -> None:
+        panel.looked(Look({"state": "training", "loss": loss}))
+        assert document(panel)["trainer"]["loss"] is None
+
+    def test_the_revision_grows_only_if_something_changed(self, panel: Panel, project: Project) -> None:
+        look = Look({"state": "waiting"}, 3)
+        panel.looked(look)
+        before = panel.revision
+        panel.looked(Look({"state": "waiting"}, 3))
+        assert panel.revision == before
+        append_jsonl(project.metrics_path, [{"kind": "round", "round": 1}])
+        panel.looked(look)
+        assert panel.revision == before + 1
+
+
+class TestMetrics:
+    def test_rounds_of_earlier_runs_and_new_ones(self, panel: Panel, project: Project) -> None:
+        first = {"kind": "round", "round": 1, "loss": 1.2, "steps": 100, "examples": 10, "train_s": 12.1, "version": 17}
+        append_jsonl(project.metrics_path, [{**first, "batches": ["a"], "checkpoint": "ckpt-1"}])
+        panel.looked(Look())
+        append_jsonl(project.metrics_path, [{"kind": "round", "round": 2, "loss": math.nan, "failed": "not finite"}])
+        append_jsonl(project.metrics_path, [{"kind": "garbage", "versions": [1]}, {"kind": "?"}, {}])
+        panel.looked(Look())
+        nothing = dict.fromkeys(("loss", "steps", "examples", "train_s", "version"))
+        assert document(panel)["rounds"] == [
+            {**{name: first[name] for name in first if name != "kind"}, "failed": ""},
+            {"round": 2, **nothing, "failed": "not finite"},
+        ]
+
+    def test_evaluations(self, panel: Panel, project: Project) -> None:
+        metrics = {"mAP": 0.3, "bad": math.nan, "text": "x", **{f"class {number}": 0.1 for number in range(100)}}
+        append_jsonl(
+            project.metrics_path,
+            [
+                {"kind": "evaluation", "round": 1, "metrics": metrics},
+                {"kind": "evaluation", "round": 2, "failed": "out of memory"},
+                {"kind": "evaluation", "round": 3, "metrics": [1]},  # somebody else's line
+                {"kind": "round", "round": 3},
+            ],
+        )
+        panel.looked(Look())
+        first, second = document(panel)["evaluations"][:2]
+        assert first["metrics"]["mAP"] == 0.3
+        assert len(first["metrics"]) == MOST_METRICS
+        assert not {"bad", "text"} & set(first["metrics"])
+        assert second == {"round": 2, "metrics": {}, "failed": "out of memory"}
+        assert document(panel)["rounds"], "a line that makes no sense does not hide those after it"
+
+    def test_the_last_ones_are_kept(self, panel: Panel, project: Project) -> None:
+        append_jsonl(project.metrics_path, [{"kind": "round", "round": number} for number in range(MOST_ROUNDS + 10)])
+        panel.looked(Look())
+        assert [row["round"] for row in document(panel)["rounds"]] == list(range(10, MOST_ROUNDS + 10))
+
+
+class TestNews:
+    def test_numbers_grow_and_old_lines_go(self, panel: Panel) -> None:
+        for number in range(MOST_NEWS + 5):
+            panel.told(News(f"line {number}", urgent=number % 2 == 1, details={"not": "shown"}))
+        lines = panel.news_after(0)
+        assert [line.number for line in lines] == list(range(6, MOST_NEWS + 6))
+        assert panel.last_news == MOST_NEWS + 5
+        assert [line.text for line in panel.news_after(MOST_NEWS + 3)] == ["line 53", "line 54"]
+        shown = lines[0].document()
+        assert (shown["text"], shown["urgent"]) == ("line 5", True)
+        assert shown["at"] == pytest.approx(time.time(), abs=5)
+        assert set(shown) == {"text", "urgent", "at"}
+
+
+def test_skipped(panel: Panel) -> None:
+    for number in range(MOST_SKIPPED + 3):
+        panel.skipped(f"{number}.png", "truncated")
+    found = document(panel)
+    assert found["skipped_count"] == MOST_SKIPPED + 3
+    assert found["skipped"][0] == {"file": "3.png", "reason": "truncated"}
+    assert len(found["skipped"]) == MOST_SKIPPED
+    assert panel.revision == MOST_SKIPPED + 3
+
+
+class TestCounts:
+    def test_all_mine_and_sessions(self, panel: Panel, figures: Figures) -> None:
+        figures.counts = {
+            "ben": {"accept": 3, "reject": 1, "ignore": 0},
+            "anna": {"accept": 1, "reject": 0, "ignore": 2},
+        }
+        panel.count()
+        panel.update(here=["cleo", "anna"], total=20, left=13, not_handed_on=2)
+        found = document(panel)
+        assert found["answers"] == {"accept": 4, "reject": 1, "ignore": 2}
+        assert found["mine"] == {"accept": 1, "reject": 0, "ignore": 2}
+        assert document(panel, "cleo")["mine"] == {"accept": 0, "reject": 0, "ignore": 0}
+        assert found["sessions"] == [
+            {"name": "anna", "answers": 3, "here": True},
+            {"name": "ben", "answers": 4, "here": False},
+            {"name": "cleo", "answers": 0, "here": True},
+        ]
+        assert (found["total"], found["left"], found["not_handed_on"]) == (20, 13, 2)
+
+    def test_versions(self, panel: Panel, figures: Figures) -> None:
+        did = Effort(kept_90=15, kept_70=17, moved=6, deleted=3, drawn=4)
+        figures.efforts = [VersionEffort(number, 10, did) for number in range(MOST_ROUNDS + 2)]
+        panel.count()
+        versions = document(panel)["versions"]
+        assert len(versions) == MOST_ROUNDS
+        assert versions[-1] == {
+            "version": MOST_ROUNDS + 1,
+            "images": 10,
+            "suggested": 24,
+            "kept": 15,
+            "moved": 6,
+            "deleted": 3,
+            "added": 4,
+        }
+
+    def test_counted_only_when_somebody_answered(self, panel: Panel, figures: Figures) -> None:
+        for _ in range(3):
+            panel.count()
+        assert figures.counted == 1
+        panel.answered()
+        panel.count()
+        assert figures.counted == 2
+
+    def test_counted_again_after_a_failure(self, panel: Panel, figures: Figures) -> None:
+        """The figures stayed as they were until the next answer."""
+        figures.fails = True
+        with pytest.raises(DatabaseError):
+            panel.count()
+        figures.fails, figures.counts = False, {"anna": {"accept": 1, "reject": 0, "ignore": 0}}
+        panel.count()
+        assert document(panel)["mine"]["accept"] == 1
+
+    def test_the_revision_grows_only_if_a_fact_changed(self, panel: Panel) -> None:
+        panel.update(total=5)
+        before = panel.revision
+        panel.update(total=5)
+        assert panel.revision == before
+        panel.update(total=5, left=4)
+        assert panel.revision == before + 1
+
+    def test_what_a_document_holds_is_not_changed_afterwards(self, panel: Panel, figures: Figures) -> None:
+        figures.counts = {"anna": {"accept": 1, "reject": 0, "ignore": 0}}
+        panel.count()
+        found = panel.document("anna")
+        found["mine"]["accept"] = 99
+        found["answers"]["accept"] = 99
+        assert panel.document("anna")["mine"]["accept"] == panel.document("anna")["answers"]["accept"] == 1
+
+
+def test_many_threads(panel: Panel, project: Project, figures: Figures) -> None:
+    figures.counts = {"anna": {"accept": 1, "reject": 0, "ignore": 0}}
+    problems: list[BaseException] = []
+
+    def busy(number: int) -> None:
+        try:
+            for turn in range(100):
+                panel.looked(Look({"state": "training", "round": turn}, turn))
+                panel.told(News(f"{number} {turn}"))
+                panel.skipped("a", "b")
+                panel.update(here=[str(turn)])
+                panel.answered()
+                panel.count()
+                json.dumps(panel.document("anna"), allow_nan=False)
+                panel.news_after(turn)
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=busy, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not problems
+    assert panel.last_news == 400
+    assert document(panel)["skipped_count"] == 400

@@ -1,0 +1,120 @@
+"""What suggestions were worth: rows, totals, and seconds under a stated cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from odkeras.boxes import Groundtruth, from_xyxy_px
+from odkeras.labels import LabelMap
+from odkeras.metrics import Effort
+from odkeras.work import CostModel, Work, by_session, by_version, last_rows, of_control, totals, work_of, work_row
+
+SIZE_HW = (48, 64)
+CAR, PERSON = (4, 4, 24, 20), (30, 10, 60, 40)
+COST = CostModel(draw_s=10, verify_s=1, adjust_s=4, relabel_s=2, delete_s=3)
+
+
+def span(box: tuple[float, float, float, float], label: str = "car", score: float = 0.8) -> dict[str, Any]:
+    left, top, right, bottom = box
+    size = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    points = [[left, top], [left, bottom], [right, bottom], [right, top]]
+    return {"label": label, "type": "rect", "score": score, **size, "points": points}
+
+
+def answer(*suggested: dict[str, Any], version: int | None = 7, **more: Any) -> dict[str, Any]:
+    made = {"version": version, "threshold": 0.5, "spans": list(suggested), **more}
+    return {
+        "image_id": "a" * 32,
+        "width": SIZE_HW[1],
+        "height": SIZE_HW[0],
+        "answer": "accept",
+        "_session_id": "things-anna",
+        "_timestamp": 1700000000,
+        "_suggestions": made,
+    }
+
+
+@pytest.fixture
+def truth() -> Groundtruth:
+    return Groundtruth(from_xyxy_px([CAR, PERSON], SIZE_HW), np.array([1, 2], np.int32))
+
+
+class TestRow:
+    def test_counts_what_became_of_the_suggestions(self, truth: Groundtruth, label_map: LabelMap) -> None:
+        row = work_row(answer(span(CAR), span(PERSON, "car"), span((0, 30, 10, 40))), truth, label_map)
+        assert row == {
+            "image_id": "a" * 32,
+            "session": "things-anna",
+            "version": 7,
+            "kept": 1,
+            "kept_70": 1,
+            "adjusted": 0,
+            "relabelled": 1,
+            "deleted": 1,
+            "added": 0,
+            "answered_at": 1700000000,
+        }
+
+    def test_a_control_image_is_judged_by_what_was_not_shown(self, truth: Groundtruth, label_map: LabelMap) -> None:
+        row = work_row(answer(control=True, hidden_spans=[span(CAR)]), truth, label_map)
+        assert row is not None
+        assert (row["control"], row["kept"], row["added"]) == (True, 1, 1)
+
+    @pytest.mark.parametrize(
+        "made",
+        [None, "x", {}, {"version": None, "spans": []}, {"version": "7", "spans": []}],
+    )
+    def test_without_a_model_there_is_nothing_to_note(self, truth: Groundtruth, label_map: LabelMap, made: Any) -> None:
+        assert work_row({**answer(), "_suggestions": made}, truth, label_map) is None
+
+    def test_labels_of_another_label_map_are_left_out(self, truth: Groundtruth, label_map: LabelMap) -> None:
+        row = work_row(answer(span(CAR, "lorry"), span(CAR)), truth, label_map)
+        assert row is not None
+        assert (row["kept"], row["deleted"]) == (1, 0)
+
+
+class TestWork:
+    def test_seconds(self) -> None:
+        work = Work(2, Effort(kept_90=3, kept_70=4, moved=2, deleted=1, drawn=5, relabelled=1))
+        assert work.seconds_without(COST) == 11 * 10
+        assert work.seconds_with(COST) == 7 * 1 + 2 * 4 + 1 * 2 + 1 * 3 + 5 * 10
+        assert work.seconds_saved(COST) == pytest.approx(110 - 70)
+
+    def test_bad_suggestions_cost_more_than_they_save(self) -> None:
+        assert Work(1, Effort(deleted=4, drawn=1)).seconds_saved(CostModel()) < 0
+
+    def test_precision_and_recall(self) -> None:
+        work = Work(1, Effort(kept_90=2, kept_70=2, moved=1, deleted=1, drawn=2, relabelled=1))
+        assert work.precision == pytest.approx(3 / 5)
+        assert work.recall == pytest.approx(3 / 6)
+        assert (Work().precision, Work().recall) == (None, None)
+
+    def test_rows_come_back_as_they_went(self, truth: Groundtruth, label_map: LabelMap) -> None:
+        row = work_row(answer(span(CAR), span((0, 30, 10, 40))), truth, label_map)
+        assert row is not None
+        assert work_of(row) == Work(1, Effort(kept_90=1, kept_70=1, deleted=1, drawn=1))
+
+
+class TestTotals:
+    ROWS = (
+        {"image_id": "a", "session": "x", "version": 2, "kept": 1},
+        {"image_id": "b", "session": "y", "version": 1, "deleted": 2},
+        {"image_id": "c", "session": "x", "version": 2, "added": 3},
+        {"image_id": "d", "session": "x", "version": 2, "control": True, "kept": 5},
+    )
+
+    def test_by_version_and_by_session(self) -> None:
+        rows = list(self.ROWS)
+        assert by_version(rows) == {1: Work(1, Effort(deleted=2)), 2: Work(2, Effort(kept_90=1, drawn=3))}
+        assert list(by_version(rows)) == [1, 2]
+        assert by_session(rows)["y"] == Work(1, Effort(deleted=2))
+        assert of_control(rows) == Work(1, Effort(kept_90=5))
+        assert totals([], lambda row: row) == {}
+
+    def test_the_last_row_of_an_image_counts(self) -> None:
+        """A batch is read again after a crash; an answer may be corrected."""
+        again = [{**self.ROWS[0], "kept": 0, "adjusted": 1}]
+        assert by_session(last_rows([*self.ROWS, *again]))["x"].effort == Effort(moved=1, drawn=3)
