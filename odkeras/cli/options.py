@@ -33,7 +33,26 @@ RunEval = Annotated[
     bool, typer.Option("--run-eval", "-E", help="Evaluate after each round, on CONFIG's eval_input_reader.")
 ]
 EvalSteps = Annotated[
-    int | None, typer.Option("--eval-steps", "-es", help="Evaluate on so many examples; default: all.")
+    int | None, typer.Option("--eval-steps", "-es", help="Evaluate on a sample of so many examples; default: all.")
+]
+EvalSplit = Annotated[
+    float,
+    typer.Option(
+        "--eval-split",
+        "-esp",
+        help="Share of the answers, such as 0.2, that is not trained on, but evaluated on after each round.",
+    ),
+]
+PublishIfBetter = Annotated[
+    bool,
+    typer.Option(
+        "--publish-if-better",
+        "-pib",
+        help="Evaluate first, and publish only what is not worse than the version that is served.",
+    ),
+]
+PublishTolerance = Annotated[
+    float, typer.Option("--publish-tolerance", "-pt", help="How much worse it may be, in mAP from 0 to 1.")
 ]
 Strategy = Annotated[
     str, typer.Option(help="How to distribute training: none, mirrored (all GPUs of this machine), multi-worker.")

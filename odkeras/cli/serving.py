@@ -1,4 +1,4 @@
-"""`odkeras serve` and `odkeras predict`."""
+"""`odkeras serve`, `odkeras predict` and `odkeras rollback`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ModelName = Annotated[str, typer.Option("--model-name", "--model_name", help="Na
 def add_commands(app: typer.Typer) -> None:
     app.command("serve", epilog="Example: odkeras serve --model-name raccoon --model-base-path raccoons/export")(serve)
     app.command("predict", epilog="Example: odkeras predict photo.jpg --model-name raccoon --draw out/")(predict)
+    app.command("rollback", epilog="Example: odkeras rollback --export-dir raccoons/export")(rollback)
 
 
 def serve(
@@ -83,3 +84,19 @@ def predict(
         print(json.dumps(result), flush=True)
     if failed:
         raise typer.Exit(code=1)
+
+
+def rollback(
+    export_dir: Annotated[Path, typer.Option("--export-dir", "-ed", help="Directory with the numbered versions.")],
+    to: Annotated[int | None, typer.Option(help="Go back to this version; default: the one before the newest.")] = None,
+) -> None:
+    """Make an earlier version the newest again: a copy of it, under a new number, is served within a second or so.
+
+    Nothing is deleted. The trainer leaves it at that until its next round, which trains on from its last checkpoint and
+    publishes as usual.
+    """
+    from odkeras.export.rollback import plan_rollback, roll_back
+
+    plan = plan_rollback(export_dir, to)
+    version = roll_back(export_dir, plan)
+    print(f"{export_dir}: version {version}, a copy of {plan.source}, takes the place of {plan.newest}")

@@ -30,6 +30,9 @@ def trainer(
     temp_files_num: options.TempFilesNum = 5,
     run_eval: options.RunEval = False,
     eval_steps: options.EvalSteps = None,
+    eval_split: options.EvalSplit = 0.0,
+    publish_if_better: options.PublishIfBetter = False,
+    publish_tolerance: options.PublishTolerance = 0.01,
     replay: options.Replay = "on",
     strategy: options.Strategy = "none",
     serving_url: Annotated[
@@ -79,6 +82,9 @@ def trainer(
                 replay=replay == "on",
                 run_eval=run_eval,
                 eval_steps=eval_steps,
+                eval_split=eval_split,
+                publish_if_better=publish_if_better,
+                publish_tolerance=publish_tolerance,
             ),
             overrides=Overrides(batch_size=batch_size, label_map_path=label_map_path),
             strategy=strategy,
@@ -152,34 +158,51 @@ def evaluate(
     config: options.Config,
     model_dir: options.ModelDir = None,
     checkpoint: Annotated[str | None, typer.Option(help="Judge this checkpoint; default: the newest.")] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Judge this exported version instead, through its signature.")
+    ] = None,
+    export_dir: options.ExportDir = None,
     eval_steps: options.EvalSteps = None,
     label_map_path: options.LabelMapPath = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     tf_logging_level: options.TfLoggingLevel = 40,
 ) -> None:
-    """Evaluate a checkpoint on CONFIG's eval_input_reader, with CONFIG's metrics_set."""
+    """Evaluate a checkpoint, or an exported version, on CONFIG's eval_input_reader, with CONFIG's metrics_set.
+
+    With --eval-steps, on a sample that is spread over all examples and always the same.
+    """
+    from odkeras.errors import ConfigError
     from odkeras.logs import configure_logging
 
     configure_logging(tf_logging_level, verbose=False)
+    if version is not None and checkpoint is not None:
+        raise ConfigError("--checkpoint and --version: give one of them")
+    if version is None and export_dir is not None:
+        raise ConfigError("--export-dir: say with --version which version of it to judge")
     import json
 
+    from odkeras.cli.eval_table import print_metrics
     from odkeras.model.setup import prepare_setup
     from odkeras.pipeline import Overrides
-    from odkeras.training.evaluate import evaluate_checkpoint
+    from odkeras.training.evaluate import evaluate_checkpoint, evaluate_version
+    from odkeras.training.metric_sets import jsonable
     from odkeras.training.strategy import grow_gpu_memory
 
     grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
     setup = prepare_setup(config, model_dir, Overrides(label_map_path=label_map_path), "eval")
     with progress_bar("examples", eval_steps) as advance:
-        metrics = evaluate_checkpoint(
-            setup, model_dir, checkpoint=checkpoint, max_examples=eval_steps, progress=advance
-        )
+        if version is None:
+            metrics = evaluate_checkpoint(
+                setup, model_dir, checkpoint=checkpoint, max_examples=eval_steps, progress=advance
+            )
+        else:
+            export_dir = options.beside(config, export_dir, "export")
+            metrics = evaluate_version(setup, export_dir, version, max_examples=eval_steps, progress=advance)
     if as_json:
-        print(json.dumps(metrics))
-        return
-    for name, value in metrics.items():
-        print(f"{value:8.4f}  {name}")
+        print(json.dumps(jsonable(metrics)))
+    else:
+        print_metrics(jsonable(metrics))
 
 
 def export(

@@ -2,6 +2,9 @@
 
 The latest answer about an image wins, and a rejected or ignored image no longer counts. Only positions are kept in
 memory, so that it does not grow with the images.
+
+A share of the images may be held out of training, to evaluate on. Which ones is asked anew of each image's id whenever
+examples are chosen, and written nowhere: all examples lie in the same records.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import tensorflow as tf
 
 from odkeras.data import records
 from odkeras.errors import RecordError
-from odkeras.project import Project, append_jsonl, read_jsonl
+from odkeras.project import Project, append_jsonl, is_held_out, read_jsonl
 
 _LENGTH = struct.Struct("<Q")  # a TFRecord entry: length, its checksum, data, checksum of the data
 _CHECKSUM_SIZE = 4
@@ -62,10 +65,12 @@ class ReplayStore:
 
     Args:
         project: the directories.
+        eval_split: the share of the images, 0 to 1, that is not trained on; see `project.is_held_out`.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, eval_split: float = 0.0) -> None:
         self._project = project
+        self._eval_split = eval_split
         self._examples: dict[str, StoredExample] = {}
         self._withdrawn: dict[str, str] = {}
         self.batches: set[str] = set()
@@ -84,7 +89,14 @@ class ReplayStore:
         return len(self._examples)
 
     def examples(self, only: Collection[Path] | None = None) -> list[StoredExample]:
-        """The examples that count, oldest answer first; `only` those that lie in these files."""
+        """The examples to train on, oldest answer first; `only` those that lie in these files."""
+        return [each for each in self._all(only) if not is_held_out(each.image_id, self._eval_split)]
+
+    def held_out(self) -> list[StoredExample]:
+        """The examples to evaluate on, oldest answer first."""
+        return [each for each in self._all() if is_held_out(each.image_id, self._eval_split)]
+
+    def _all(self, only: Collection[Path] | None = None) -> list[StoredExample]:
         chosen = [example for example in self._examples.values() if only is None or example.path in only]
         return sorted(chosen, key=lambda example: (example.batch, example.image_id))
 
@@ -116,7 +128,7 @@ class ReplayStore:
         if not leaving:
             return []
         target = self._project.replay_record
-        moving = self.examples(only={target, *leaving})
+        moving = self._all(only={target, *leaving})
         records.write_records(target, (example.read() for example in moving))
         for path in leaving:
             path.unlink(missing_ok=True)

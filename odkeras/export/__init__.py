@@ -1,5 +1,5 @@
-"""From a detection model to a published SavedModel version."""
+"""From a detection model to a published SavedModel version, and back to an earlier one.
 
-from odkeras import compat
-
-compat.prepare()
+Importing the package takes no TensorFlow, since going back needs none: `odkeras.model`, which the modules that build
+models import, prepares it.
+"""

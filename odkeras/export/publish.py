@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from odkeras import __version__, project
+from odkeras.errors import CheckpointError
+from odkeras.export.info import EXPORT_INFO_PATH, ExportInfo, read_export_info, write_export_info
 from odkeras.export.signatures import ServingModule
 from odkeras.export.warmup import write_warmup_requests
 from odkeras.labels import LabelMap
 from odkeras.model.inference import InferenceModel
 
-EXPORT_INFO_PATH = Path("assets.extra", "odkeras.json")
-
-
-@dataclass(frozen=True)
-class ExportInfo:
-    """What a version says of itself, in `assets.extra/odkeras.json`.
-
-    Args:
-        step: training steps behind its weights.
-        graph: fingerprint of everything but the weights; versions with the same one share their `saved_model.pb`.
-        labels: label-map ids and names, as pairs.
-    """
-
-    step: int
-    graph: str
-    labels: tuple[tuple[int, str], ...] = ()
-
-
-def read_export_info(version_dir: Path) -> ExportInfo | None:
-    """What `version_dir` says of itself; None for a model that odkeras did not write."""
-    try:
-        data = json.loads((version_dir / EXPORT_INFO_PATH).read_text())
-        return ExportInfo(int(data["step"]), str(data["graph"]), tuple((int(i), str(n)) for i, n in data["labels"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+__all__ = [
+    "EXPORT_INFO_PATH",
+    "ExportInfo",
+    "Publisher",
+    "apply_retention",
+    "graph_fingerprint",
+    "read_export_info",
+]
 
 
 class Publisher:
@@ -95,6 +78,22 @@ class Publisher:
         project.sync_to_disk(self._export_dir)
         return version
 
+    def takes(self, info: ExportInfo | None) -> bool:
+        """Whether a version that says this of itself is of the same graph, so that `load` can read its weights."""
+        return info is not None and info.graph == self._graph
+
+    def load(self, version: int) -> None:
+        """Give the model the weights of a version of the same graph.
+
+        Raises:
+            CheckpointError: they cannot be read.
+        """
+        path = self._export_dir / str(version) / "variables" / "variables"
+        try:
+            self._checkpoint.read(str(path)).expect_partial().assert_existing_objects_matched()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            raise CheckpointError(f"the weights of version {version} cannot be read: {error}") from error
+
     def _write(self, directory: Path, step: int) -> None:
         template = self._find_template()
         if template is None:
@@ -104,8 +103,7 @@ class Publisher:
             shutil.copyfile(template / "saved_model.pb", directory / "saved_model.pb")
             self._checkpoint.write(str(directory / "variables" / "variables"))
         write_warmup_requests(directory, self._inference.static_size or (320, 320))
-        info = {"step": step, "graph": self._graph, "labels": self._labels}
-        (directory / EXPORT_INFO_PATH).write_text(json.dumps(info))
+        write_export_info(directory, ExportInfo(step, self._graph, self._labels))
         _sync_tree(directory)
 
     def _find_template(self) -> Path | None:

@@ -21,11 +21,19 @@ from odkeras.boxes import Detections
 from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
 from odkeras.hosts.ledger import AnsweredBatch, Ledger
 from odkeras.hosts.report import ConsoleDisplay, CurvePoint, Display, status_text
-from odkeras.hosts.truth import KnownImage, KnownImages, answer_task, read_known_images, suggestions_of
+from odkeras.hosts.truth import (
+    KnownImage,
+    KnownImages,
+    answer_task,
+    read_known_images,
+    split_held_out,
+    suggestions_of,
+)
 from odkeras.images import read_image
 from odkeras.loop.components import Loop, LoopOptions, load_label_map
+from odkeras.loop.watch import gate_text
 from odkeras.metrics import Effort, coco_map, effort
-from odkeras.project import find_round, read_jsonl
+from odkeras.project import find_round, is_held_out, read_jsonl
 
 PREDICT_TOGETHER = 8
 MOST_ATTEMPTS = 5
@@ -90,9 +98,23 @@ def simulate(
             on_skip=lambda file, reason: show.say(f"skipped {file}: {reason}"),
             max_pixels=options.max_pixels,
         )
+        if options.eval_split:
+            known = _apart_from_eval_split(known, own_test=test_csv is not None)
         ledger = Ledger(report_dir or config.parent / "report")
         ledger.open(known, options)
         return _run(options, known, ledger, show, annotations, batch_size)
+
+
+def _apart_from_eval_split(known: KnownImages, *, own_test: bool) -> KnownImages:
+    """For a trainer that keeps the images whose ids begin lowest (see `project.is_held_out`): answered in the order of
+    their ids, they would be all that it gets to begin with; and without a test file they would be those to measure
+    on."""
+    images, held_out = known.annotate, known.held_out
+    if not own_test:
+        images = tuple(sorted([*images, *held_out], key=lambda image: image.image_id))
+        count = len(split_held_out(images))
+        images, held_out = images[:-count], images[-count:]
+    return KnownImages(tuple(sorted(images, key=lambda image: image.image_id[::-1])), held_out)
 
 
 def _run(
@@ -166,10 +188,14 @@ class _Simulation:
         return tasks
 
     def _finish_round(self, answered: AnsweredBatch, put_at: float | None) -> None:
-        row = self._wait_for_round(answered.batch)
+        row = self._wait_for_round(answered.batch, answered.image_ids)
         if row.get("failed"):
             self._show.say(f"the round after {self._after()} failed: {row['failed']}")
-        version = self._wait_for_version(int(row.get("version") or 1), self._after())
+        if row.get("outcome") == "held back":
+            self._show.say(f"the round after {self._after()} was held back: {gate_text(row.get('gate') or {})}")
+            version = self._wait_for_version(1, self._after())  # whichever is served
+        else:
+            version = self._wait_for_version(int(row.get("version") or 1), self._after())
         served_at = time.monotonic()
         train_s = float(row.get("train_s") or 0.0)
         if put_at is None:  # put in by an earlier call: what the trainer measured itself
@@ -188,8 +214,8 @@ class _Simulation:
         )
         self._add(point)
 
-    def _wait_for_round(self, batch: str) -> dict[str, Any]:
-        """Until the trainer has trained on the batch.
+    def _wait_for_round(self, batch: str, image_ids: Sequence[str]) -> dict[str, Any]:
+        """Until the trainer has trained on the batch; empty if all of it is kept for evaluation.
 
         Raises:
             TrainingError: it has taken the batch and waits for the next one, without a round.
@@ -201,6 +227,8 @@ class _Simulation:
             idle = status is not None and status.get("state") == "waiting" and not path.exists()
             idle_since = (idle_since or time.monotonic()) if idle else None
             if idle_since is not None and time.monotonic() - idle_since > _LOST_AFTER_S:
+                if all(is_held_out(name, self._loop.options.eval_split) for name in image_ids):
+                    return {}
                 raise TrainingError(
                     f"the trainer took batch {batch} but did not train on it: {(status or {}).get('reason')}"
                 )

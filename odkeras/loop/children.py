@@ -61,6 +61,10 @@ def trainer_command(options: LoopOptions, serving_url: str) -> list[str]:
         command += ["--run-eval"]
     if options.eval_steps is not None:
         command += ["--eval-steps", str(options.eval_steps)]
+    if options.eval_split:
+        command += ["--eval-split", str(options.eval_split)]
+    if options.publish_if_better:
+        command += ["--publish-if-better", "--publish-tolerance", str(options.publish_tolerance)]
     return [*command, "--give-way", "--stop-on-stdin-eof"]
 
 

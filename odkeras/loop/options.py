@@ -34,6 +34,8 @@ class LoopOptions:
         temp_files_num: records and exported versions to keep; 0 keeps all.
         max_checkpoints_num: checkpoints to keep; 0 keeps all.
         run_eval, eval_steps: evaluate after every round, on so many images (None: all).
+        eval_split: share of the answers that is kept for evaluation, and never trained on; 0 keeps none.
+        publish_if_better, publish_tolerance: publish only what is not worse than the version served by more than that.
         replay: "on" trains on the answers of earlier rounds too, "off" only on the new ones.
         strategy: how the trainer spreads over GPUs.
         external_trainer, external_server: somebody else runs it; do not start one.
@@ -56,6 +58,9 @@ class LoopOptions:
     max_checkpoints_num: int = 5
     run_eval: bool = False
     eval_steps: int | None = None
+    eval_split: float = 0.0
+    publish_if_better: bool = False
+    publish_tolerance: float = 0.01
     replay: str = "on"
     strategy: str = "none"
     tf_logging_level: int = 40
@@ -101,6 +106,10 @@ def _whole(value: Any, low: int, high: int | None = None) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model_name", lambda v: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", v) is not None, "letters, digits, _ . -"),
     ("ip", lambda v: is_host(v), "an address or host name, without http:// and without a port"),
@@ -110,6 +119,8 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("temp_files_num", lambda v: _whole(v, 0), "a number of files, or 0 to keep all"),
     ("max_checkpoints_num", lambda v: _whole(v, 0), "a number of checkpoints, or 0 to keep all"),
     ("eval_steps", lambda v: v is None or _whole(v, 1), "a number of images, or None for all"),
+    ("eval_split", lambda v: _number(v) and 0 <= v < 1, "a share of the answers, 0 to below 1"),
+    ("publish_tolerance", lambda v: _number(v) and 0 <= v <= 1, "0 to 1"),
     ("replay", lambda v: v in _REPLAY, ", ".join(_REPLAY)),
     ("strategy", lambda v: v in _STRATEGIES, ", ".join(_STRATEGIES)),
     ("tf_logging_level", lambda v: _whole(v, 0, 50), "0 to 50"),

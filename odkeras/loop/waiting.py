@@ -59,11 +59,13 @@ class BatchWait:
         self._sleep = sleep
 
     def run(self) -> dict[str, Any] | None:
-        """The round's line in `metrics.jsonl` once its version is served; None if there is nothing to train on in the
-        batch, the round failed, or nobody trains or serves."""
+        """The round's line in `metrics.jsonl` once its version is served, or at once if its version was held back; None
+        if there is nothing to train on in the batch, the round failed, or nobody trains or serves."""
         row = self._wait_for_round()
         if row is None or row.get("failed"):
             return None
+        if row.get("outcome") == "held back":
+            return row
         return row if self._wait_for_version(int(row.get("version") or 1)) else None
 
     def _wait_for_round(self) -> dict[str, Any] | None:

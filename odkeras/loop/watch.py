@@ -107,8 +107,17 @@ def _news_of_round(row: Row) -> Iterator[News]:
     yield News(text, details=dict(row))
     if row.get("checkpoint"):
         yield News(f"checkpoint {row['checkpoint']} saved")
-    if row.get("version"):
+    if row.get("outcome") == "held back":
+        yield News(f"round {number} held back: {gate_text(row.get('gate') or {})}", details=row.get("gate"))
+    elif row.get("version"):
         yield News(f"version {row['version']} published")
+
+
+def gate_text(gate: Mapping[str, Any]) -> str:
+    """What a round's `gate` compared, for a person."""
+    values = [gate.get(name) for name in ("value", "served_value", "tolerance")]
+    value, served, tolerance = (f"{each:.3f}" if isinstance(each, (int, float)) else "not known" for each in values)
+    return f"{gate.get('metric')} is {value}, and {served} in the version that is served (tolerance {tolerance})"
 
 
 def news_of_rejected(row: Row) -> News:

@@ -51,7 +51,16 @@ def choose_checkpoints(model_dir: Path, checkpoint: str | None = None) -> list[s
 
 def checkpoint_step(checkpoint: str) -> int:
     """The global step saved in a checkpoint, 0 when there is none."""
-    name = "step/.ATTRIBUTES/VARIABLE_VALUE"
+    return saved_number(checkpoint, "step")
+
+
+def saved_number(checkpoint: str, path: str) -> int:
+    """A whole number saved in a checkpoint under the path of its object, 0 when there is none.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    name = f"{path}/.ATTRIBUTES/VARIABLE_VALUE"
     try:
         reader = tf.train.load_checkpoint(checkpoint)
         return int(reader.get_tensor(name)) if reader.has_tensor(name) else 0

@@ -1,35 +1,119 @@
 """Evaluation with the Object Detection API's own evaluators: every metric set it knows, on the examples a
-pipeline.config names."""
+pipeline.config names, or on answers that are kept out of training."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from object_detection import eval_util, model_lib_v2
-from object_detection.utils import label_map_util
+from object_detection import model_lib_v2
 
+from odkeras import project
 from odkeras.errors import CheckpointError, ConfigError
-from odkeras.model.checkpoint import choose_checkpoints, restore_for_prediction
-from odkeras.model.inference import CLASS_ID_OFFSET, InferenceModel
+from odkeras.model.checkpoint import choose_checkpoints, restore_for_prediction, saved_averages
+from odkeras.model.inference import CLASS_ID_OFFSET, InferenceModel, build_detection_model
 from odkeras.model.setup import Setup
-from odkeras.training.inputs import evaluation_dataset
+from odkeras.training.detectors import Detector, Detects, SavedDetector, in_process
+from odkeras.training.examples import ExampleSource, examples_of_reader
+from odkeras.training.inputs import evaluation_dataset, example_source
+from odkeras.training.metric_sets import make_metric_sets, overall_first
+
+Progress = Callable[[int], None]
 
 _log = logging.getLogger(__name__)
 
 
+class Evaluator:
+    """Evaluates again and again; the input pipeline is built once for each reader.
+
+    Args:
+        config: a resolved `TrainEvalPipelineConfig`.
+        model: the `DetectionModel` whose `preprocess` prepares the images.
+    """
+
+    def __init__(self, config: Any, model: Any) -> None:
+        self._config = config
+        self._model = model
+        self._datasets: dict[str, tf.data.Dataset] = {}
+        self._source: ExampleSource | None = None
+
+    def evaluate(
+        self, detect: Detector, sources: Sequence[ExampleSource], *, progress: Progress = lambda done: None
+    ) -> dict[str, float]:
+        """Metrics by name as in `eval_config.metrics_set`, overall first, then per class.
+
+        Args:
+            detect: finds the boxes.
+            sources: the names of all but a single one's metrics carry its reader's name, or its number.
+            progress: told the number of examples done, in each source.
+
+        Raises:
+            ConfigError: no examples, an unknown metric set, or one that these examples or this model cannot have.
+        """
+        metrics: dict[str, float] = {}
+        for number, source in enumerate(sources):
+            prefix = "" if len(sources) == 1 else f"{source.reader.name or number}/"
+            found = self._evaluate_source(detect, source, progress)
+            metrics.update({f"{prefix}{name}": value for name, value in found.items()})
+        return overall_first(metrics)
+
+    def _evaluate_source(self, detect: Detector, source: ExampleSource, progress: Progress) -> dict[str, float]:
+        sets = make_metric_sets(self._config.eval_config, source.reader.label_map_path)
+        done = 0
+        for features, labels in self._examples(source):
+            outputs = detect(features)
+            detections = {**outputs, "detection_classes": outputs["detection_classes"] - CLASS_ID_OFFSET}
+            eval_dict, _ = model_lib_v2.prepare_eval_dict(detections, _without_padding(labels), features)
+            for each in sets:
+                each.add(eval_dict)
+            done += 1
+            progress(done)
+        if not done:
+            raise ConfigError(f"no examples to evaluate on in {source.where}")
+        metrics: dict[str, float] = {}
+        for each in sets:
+            metrics.update(each.evaluate())
+        return metrics
+
+    def _examples(self, source: ExampleSource) -> Iterator[tuple[Mapping[str, tf.Tensor], dict[str, tf.Tensor]]]:
+        key = str(source.reader)
+        if key not in self._datasets:
+            serialized = example_source(self._read)
+            self._datasets[key] = evaluation_dataset(self._config, self._model, source.reader, serialized)
+        self._source = source
+        try:
+            yield from self._datasets[key]
+        except tf.errors.OpError as error:
+            raise ConfigError(f"{source.where}: {error.message.splitlines()[0]}") from error
+
+    def _read(self) -> Iterator[bytes]:
+        assert self._source is not None
+        return self._source.read()
+
+
+def named_sources(config: Any, max_examples: int | None = None) -> list[ExampleSource]:
+    """The examples of every `eval_input_reader`, or of each a sample of `max_examples` (None, 0 or less = all).
+
+    Raises:
+        ConfigError: there is none, or no such records.
+    """
+    sources = [examples_of_reader(reader, max_examples) for reader in config.eval_input_reader]
+    if not sources:
+        raise ConfigError(
+            "eval_input_reader: the pipeline.config names no examples to evaluate on; add an eval_input_reader"
+        )
+    return sources
+
+
 def evaluate(
-    inference: InferenceModel,
+    inference: Detects,
     config: Any,
     *,
     max_examples: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> dict[str, float]:
     """Metrics of `inference` by name, as in `eval_config.metrics_set` (COCO detection metrics when empty).
 
@@ -37,23 +121,15 @@ def evaluate(
         inference: the model with the weights to judge.
         config: a resolved `TrainEvalPipelineConfig`; every `eval_input_reader` is evaluated, the names of all but a
             single one carry the reader's name.
-        max_examples: stop after this many examples of each reader; None, 0 or less = all.
+        max_examples: a sample of so many examples of each reader, spread over all of them and always the same (see
+            `training.examples`); None, 0 or less = all.
         progress: told the number of examples done.
 
     Raises:
         ConfigError: no examples, or an unknown metric set.
     """
-    metrics: dict[str, float] = {}
-    readers = list(config.eval_input_reader)
-    for number, reader in enumerate(readers):
-        prefix = "" if len(readers) == 1 else f"{reader.name or number}/"
-        found = _evaluate_reader(inference, config, reader, max_examples, progress)
-        metrics.update({f"{prefix}{name}": value for name, value in found.items()})
-    if not readers:
-        raise ConfigError(
-            "eval_input_reader: the pipeline.config names no examples to evaluate on; add an eval_input_reader"
-        )
-    return metrics
+    sources = named_sources(config, max_examples)
+    return Evaluator(config, inference.model).evaluate(in_process(inference), sources, progress=progress)
 
 
 def evaluate_checkpoint(
@@ -62,9 +138,11 @@ def evaluate_checkpoint(
     *,
     checkpoint: str | None = None,
     max_examples: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> dict[str, float]:
     """Metrics of the newest checkpoint in `model_dir`, or of `checkpoint`; see `evaluate`.
+
+    Where the training kept moving averages of the weights, those are judged, since they are what is published.
 
     Raises:
         CheckpointError: there is none, or it does not fit the model.
@@ -76,50 +154,39 @@ def evaluate_checkpoint(
             f"there is no checkpoint in {model_dir}; train first, or give --checkpoint or --model-dir"
         )
     inference = InferenceModel(setup.config.model)
-    restore_for_prediction(inference.model, checkpoints)
+    found = restore_for_prediction(inference.model, checkpoints)
+    if found is not None and setup.config.eval_config.use_moving_averages and not saved_averages(found):
+        _log.warning("eval_config.use_moving_averages: %s has none; its weights themselves are evaluated", found)
     return evaluate(inference, setup.config, max_examples=max_examples, progress=progress)
 
 
-def _evaluate_reader(
-    inference: InferenceModel, config: Any, reader: Any, max_examples: int | None, progress: Callable[[int], None]
+def evaluate_version(
+    setup: Setup,
+    export_dir: Path,
+    version: int,
+    *,
+    max_examples: int | None = None,
+    progress: Progress = lambda done: None,
 ) -> dict[str, float]:
-    evaluators = _make_evaluators(config.eval_config, reader)
-    dataset = evaluation_dataset(config, inference.model, reader)
-    done = 0
-    for features, labels in itertools.islice(dataset, max_examples if (max_examples or 0) > 0 else None):
-        outputs = inference.detect(features["image"], features["true_image_shape"])
-        detections = {**outputs, "detection_classes": outputs["detection_classes"] - CLASS_ID_OFFSET}
-        eval_dict, _ = model_lib_v2.prepare_eval_dict(detections, _without_padding(labels), features)
-        for evaluator in evaluators:
-            evaluator.add_eval_dict(eval_dict)
-        done += 1
-        progress(done)
-    if not done:
-        raise ConfigError(f"eval_input_reader: no examples in {', '.join(reader.tf_record_input_reader.input_path)}")
-    metrics: dict[str, float] = {}
-    for evaluator in evaluators:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its own table
-            metrics.update({str(name): float(value) for name, value in evaluator.evaluate().items()})
-    return metrics
+    """Metrics of an exported version, asked through its signature, as a client asks; see `evaluate`.
 
-
-def _make_evaluators(eval_config: Any, reader: Any) -> list[Any]:
-    settings = type(eval_config)()
-    settings.CopyFrom(eval_config)
-    if settings.include_metrics_per_category:
-        _log.warning("eval_config.include_metrics_per_category needs a patched pycocotools; it is ignored")
-        settings.include_metrics_per_category = False
-    categories = list(label_map_util.create_category_index_from_labelmap(reader.label_map_path).values())
-    try:
-        options = eval_util.evaluator_options_from_eval_config(settings)
-        return list(eval_util.get_evaluators(settings, categories, options))
-    except ValueError as error:
-        known = ", ".join(sorted(eval_util.EVAL_METRICS_CLASS_DICT))
-        raise ConfigError(f"eval_config.metrics_set: {error}; known: {known}") from error
+    Raises:
+        CheckpointError: there is no such version, or it cannot be loaded.
+        ConfigError: no examples, or an unknown metric set.
+    """
+    versions = project.list_versions(export_dir)
+    if version not in versions:
+        known = ", ".join(map(str, versions)) or "none"
+        raise CheckpointError(f"there is no version {version}; in {export_dir} there are: {known}")
+    sources = named_sources(setup.config, max_examples)
+    model = build_detection_model(setup.config.model, is_training=False)
+    detect = SavedDetector(export_dir / str(version))
+    return Evaluator(setup.config, model).evaluate(detect, sources, progress=progress)
 
 
 def _without_padding(labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The labels of the one image of a batch, cut to its real boxes."""
+    """The labels of the one image of a batch, cut to its real boxes. The API's own loop leaves the padding, which its
+    PASCAL VOC and OpenImages evaluators take for objects of the first class."""
     count = int(labels["num_groundtruth_boxes"][0])
     per_box = {
         name

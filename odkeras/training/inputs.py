@@ -13,9 +13,13 @@ from object_detection import inputs as odapi_inputs
 from object_detection.builders import dataset_builder, decoder_builder
 
 from odkeras.errors import ConfigError
+from odkeras.training.examples import examples_of_reader
 
 SourceFunction = Callable[[], Iterator[bytes]]
 _PREFETCHED_BATCHES = 2
+
+SERIALIZED = "odkeras/example"
+"""Key of the features of `evaluation_dataset`: string (1,)."""
 
 
 def example_source(generate: SourceFunction) -> tf.data.Dataset:
@@ -54,17 +58,33 @@ def training_dataset(
     return dataset if source is not None else dataset.repeat()
 
 
-def evaluation_dataset(config: Any, model: Any, reader: Any) -> tf.data.Dataset:
-    """The examples that `reader` (one of `eval_input_reader`) names, once, in batches of one.
+def evaluation_dataset(config: Any, model: Any, reader: Any, source: tf.data.Dataset | None = None) -> tf.data.Dataset:
+    """Every example once, in its order, in batches of one, not augmented.
+
+    Args:
+        config: a resolved `TrainEvalPipelineConfig`; its `eval_config` is honoured, but for `batch_size`, and for
+            `force_no_resize`, since a published model resizes.
+        model: the `DetectionModel` whose `preprocess` prepares the images.
+        reader: one of `eval_input_reader`, for how to decode.
+        source: serialized examples; None takes what `reader` names.
+
+    Returns:
+        Pairs (features, labels) as `object_detection.inputs.eval_input` describes them; under `SERIALIZED` the features
+        have the example itself.
 
     Raises:
         ConfigError: no records, or a configuration that the API refuses.
     """
+    if source is None:
+        source = example_source(examples_of_reader(reader).read)
+    settings = type(config.eval_config)()
+    settings.CopyFrom(config.eval_config)
+    settings.batch_size, settings.force_no_resize = 1, False
 
     def make() -> tf.data.Dataset:
-        return odapi_inputs.eval_input(config.eval_config, reader, config.model, model=model)
+        return odapi_inputs.eval_input(settings, reader, config.model, model=model)
 
-    return _with_builder(dataset_builder.build, make, "eval_input_reader")
+    return _with_builder(_builder_over(source, keep_serialized=True), make, "eval_input_reader")
 
 
 def _check_files_suffice(reader: Any, workers: int) -> None:
@@ -91,7 +111,7 @@ def _with_builder(
         builders["dataset_build"] = usual
 
 
-def _builder_over(source: tf.data.Dataset) -> Callable[..., tf.data.Dataset]:
+def _builder_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> Callable[..., tf.data.Dataset]:
     """A stand-in for `dataset_builder.build` that reads `source` instead of files."""
 
     def build(
@@ -105,9 +125,21 @@ def _builder_over(source: tf.data.Dataset) -> Callable[..., tf.data.Dataset]:
         if input_context is not None:
             dataset = dataset.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
             batch_size = input_context.get_per_replica_batch_size(batch_size)
-        dataset = dataset.map(decoder_builder.build(reader).decode, tf.data.AUTOTUNE)
-        if transform_input_data_fn is not None:
-            dataset = dataset.map(transform_input_data_fn, tf.data.AUTOTUNE)
+        decode = decoder_builder.build(reader).decode
+        if keep_serialized:
+            dataset = dataset.map(_keeping(decode, transform_input_data_fn), tf.data.AUTOTUNE)
+        else:
+            dataset = dataset.map(decode, tf.data.AUTOTUNE)
+            if transform_input_data_fn is not None:
+                dataset = dataset.map(transform_input_data_fn, tf.data.AUTOTUNE)
         return dataset.batch(batch_size, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
 
     return build
+
+
+def _keeping(decode: Callable[..., Any], transform: Any) -> Callable[[tf.Tensor], Any]:
+    def convert(serialized: tf.Tensor) -> Any:
+        features, labels = transform(decode(serialized))
+        return {**features, SERIALIZED: serialized}, labels
+
+    return convert

@@ -96,9 +96,10 @@ def _prepare(options: TrainerOptions) -> tuple[Setup, tf.distribute.Strategy | N
         )
     grow_gpu_memory()
     setup = prepare_setup(options.config, options.directories.model_dir, options.overrides, "loop")
-    if options.rounds.run_eval:
+    if options.rounds.evaluates and not options.rounds.eval_split:
         problems = check_pipeline(setup.config, label_map=setup.label_map, purpose="eval")
-        raise_for_problems(problems, source=f"{options.config}, with --run-eval")
+        asked = "--run-eval" if options.rounds.run_eval else "--publish-if-better"
+        raise_for_problems(problems, source=f"{options.config}, with {asked}")
     return setup, make_strategy(options.strategy)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from odkeras import project
-from odkeras.export.publish import Publisher, graph_fingerprint, read_export_info
+from odkeras.errors import CheckpointError
+from odkeras.export.info import ExportInfo, read_export_info
+from odkeras.export.publish import Publisher
 from odkeras.labels import LabelMap
-from odkeras.model.checkpoint import checkpoint_step, list_checkpoints, restore_for_prediction
+from odkeras.model.checkpoint import list_checkpoints, restore_for_prediction
 from odkeras.model.inference import InferenceModel
-from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint
+from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint, snapshot
 from odkeras.project import Project
+from odkeras.training.detectors import Detector, SavedDetector, in_process
 from odkeras.training.status import StatusFile
 
 _log = logging.getLogger(__name__)
@@ -56,16 +60,47 @@ class PublishedModel:
             _log.info("starting from freshly built weights")
         return checkpoint
 
-    def publish_if_behind(self, checkpoint: str | None) -> None:
-        """A version that is there is served as it is, unless it is another model's or older than the checkpoint."""
+    @property
+    def newest(self) -> int | None:
+        """The newest version there is, which every server takes up; None before the first."""
         versions = project.list_versions(self._directories.export_dir)
-        step = checkpoint_step(checkpoint) if checkpoint else 0
-        if versions:
-            self._status.update(version=versions[-1])
-            info = read_export_info(self._directories.export_dir / str(versions[-1]))
-            if info is None or (info.graph == graph_fingerprint(self._config.model) and info.step >= step):
-                return
-        self.publish(step)
+        return versions[-1] if versions else None
+
+    @property
+    def newest_info(self) -> ExportInfo | None:
+        """What it says of itself; None if there is none, or it is somebody else's."""
+        newest = self.newest
+        return None if newest is None else read_export_info(self._directories.export_dir / str(newest))
+
+    @property
+    def newest_is_ours(self) -> bool:
+        """Whether it is of this model."""
+        return self._publisher.takes(self.newest_info)
+
+    @property
+    def detect(self) -> Detector:
+        """Detections with the weights as they are when it is called."""
+        return in_process(self.inference)
+
+    @contextlib.contextmanager
+    def newest_version(self) -> Iterator[Detector]:
+        """Detections of the newest version, in the block; afterwards the weights are what they were.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+        """
+        version = self.newest
+        if version is None:
+            raise CheckpointError(f"there is no version in {self._directories.export_dir}")
+        if not self.newest_is_ours:
+            yield SavedDetector(self._directories.export_dir / str(version))
+            return
+        before = snapshot(self.variables)
+        try:
+            self._publisher.load(version)
+            yield self.detect
+        finally:
+            copy_weights(before, self.variables)
 
     def take_weights(self, weights: Mapping[str, Any]) -> None:
         """From now on predict with these weights, given by path."""

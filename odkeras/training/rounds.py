@@ -6,8 +6,8 @@
             rounds.run_pending() or stop.wait(0.2)
 
 A round takes every waiting batch, writes one record, trains, saves a checkpoint, publishes a version, evaluates if
-asked to, and deletes what is no longer kept. Every step of it may be the last one of the process: the next start
-goes on from what is on disk.
+asked to (with the gate, before it publishes: see `training.gate`), and deletes what is no longer kept. Every step of it
+may be the last one of the process: the next start goes on from what is on disk.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,47 +29,25 @@ from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffl
 from odkeras.errors import OdkerasError, TrainingError
 from odkeras.export.publish import apply_retention
 from odkeras.labels import LabelMap
+from odkeras.model.checkpoint import checkpoint_step
 from odkeras.pipeline import loads_masks
 from odkeras.project import Project
-from odkeras.training.evaluate import evaluate
+from odkeras.training.gate import Conclusion, Judge, conclude, plan_start
 from odkeras.training.inputs import example_source, training_dataset
+from odkeras.training.journal import Journal
 from odkeras.training.lock import lock_model_dir
+from odkeras.training.options import LEAST_STEPS, RoundOptions, steps_of_round
 from odkeras.training.published import PublishedModel
 from odkeras.training.status import StatusFile
-from odkeras.training.store import CheckpointStore
+from odkeras.training.store import CheckpointStore, rounds_in
 from odkeras.training.summaries import TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_bucket
 
+__all__ = ["LEAST_STEPS", "RoundOptions", "Rounds", "open_rounds", "steps_of_round"]
+
 _log = logging.getLogger(__name__)
 
-
 _MOST_PROBLEMS = 20
-LEAST_STEPS = 100
-"""Fewer steps hardly change a model; these take about as long as a person needs for the next few images."""
-
-
-@dataclass(frozen=True)
-class RoundOptions:
-    """How rounds go.
-
-    Args:
-        steps_per_epoch: steps of a round; -1 = once over the training set; 0 = that, but at least `LEAST_STEPS`.
-        max_checkpoints_num: checkpoints kept; 0 or less keeps all.
-        temp_files_num: records and versions kept; 0 or less keeps all. Older records are merged into replay.record,
-            nothing is lost.
-        replay: train on everything so far; False trains on the newest answers only, as the 2019 recipe did.
-        run_eval: evaluate after each round on the examples that `eval_input_reader` names.
-        eval_steps: evaluate on at most this many examples; None or 0 = all.
-        checkpoint_every_s: in long rounds, seconds between checkpoints.
-    """
-
-    steps_per_epoch: int = 1000
-    max_checkpoints_num: int = 5
-    temp_files_num: int = 5
-    replay: bool = True
-    run_eval: bool = False
-    eval_steps: int | None = None
-    checkpoint_every_s: float = 60.0
 
 
 class Rounds:
@@ -107,7 +84,8 @@ class Rounds:
         self._masks = loads_masks(config)
         self._checkpoint: str | None = None
         self.status = StatusFile(directories.status_path)
-        self._store = ReplayStore(directories)
+        self._journal = Journal(directories.metrics_path)
+        self._store = ReplayStore(directories, options.eval_split)
         self._chosen: list[StoredExample] = []
 
     def start(self) -> None:
@@ -119,7 +97,9 @@ class Rounds:
         self.status.update(state="building", reason="building the model")
         self._published = PublishedModel(self._config, self._label_map, self._directories, self.status)
         checkpoint = self._published.load_weights()
-        self._published.publish_if_behind(checkpoint)
+        self._store.load()
+        self._judge = self._make_judge()
+        conclusion = self._conclude_at_start(checkpoint)
         self.status.update(state="building", reason="building the training step")
         self._trainer = Trainer(self._config, self._strategy)
         self._checkpoints = CheckpointStore(
@@ -129,15 +109,14 @@ class Rounds:
             self._trainer.start_from(self._published.variables)
         else:
             self._checkpoints.restore()
-        self._store.load()
-        self._report_unreported_round()
+        self._report_unreported_round(conclusion)
         self._dataset = self._build_dataset()
         self._trainer.trace(self._dataset.element_spec)
         self._summaries = TrainingSummaries(self._directories.model_dir)
         self._summaries.text("pipeline.config", str(self._config))
         self._summaries.text("label_map", self._label_map.to_pbtxt())
         self.status.update(round=int(self._checkpoints.loop.round.numpy()), step=self._trainer.step)
-        self._wait("no answers yet" if not len(self._store) else "no new answers")
+        self._wait("no answers yet" if not len(self._store) else str(conclusion))
 
     def run_pending(self) -> bool:
         """Run one round if there is something to train on; returns whether there was.
@@ -160,7 +139,8 @@ class Rounds:
             self._run_round(new_records, intake, records_s)
         else:
             self._save_as_trained(new_records)
-            self._wait("every image of the newest answers was rejected or ignored later")
+            kept = "is kept for evaluation, or " if self._options.eval_split else ""
+            self._wait(f"every image of the newest answers {kept}was rejected or ignored later")
         return True
 
     def beat(self) -> None:
@@ -177,6 +157,42 @@ class Rounds:
     def fail(self, reason: str) -> None:
         """Say in status.json why the trainer ends."""
         self.status.update(state="failed", reason=reason)
+
+    def _make_judge(self) -> Judge | None:
+        options = self._options
+        if not options.evaluates:
+            return None
+        held_out = options.eval_split > 0
+        return Judge(self._config, self._published, self._store, held_out=held_out, max_examples=options.eval_steps)
+
+    def _conclude_at_start(self, checkpoint: str | None) -> Conclusion:
+        """See that there is a version, and that a round which was cut off before its outcome gets one."""
+        published = self._published
+        self.status.update(version=published.newest)
+        step = checkpoint_step(checkpoint) if checkpoint else 0
+        rounds = rounds_in(checkpoint) if checkpoint else 0
+        plan = plan_start(
+            published.newest_info,
+            any_version=published.newest is not None,
+            same_graph=published.newest_is_ours,
+            step=step,
+            unreported=rounds > self._journal.rounds_told(),
+            last_outcome=self._journal.last_outcome(),
+        )
+        if plan == "conclude":
+            return self._conclude(step)
+        if plan == "publish":
+            published.publish(step)
+        return Conclusion("published")
+
+    def _conclude(self, step: int) -> Conclusion:
+        judge = self._judge if self._options.publish_if_better else None
+        return conclude(
+            lambda: self._published.publish(step), judge, self._options.publish_tolerance, self._say_evaluating
+        )
+
+    def _say_evaluating(self) -> None:
+        self.status.update(state="evaluating", reason="evaluating, to see whether to publish")
 
     def _build_dataset(self) -> tf.data.Dataset:
         source = example_source(self._examples)
@@ -238,52 +254,50 @@ class Rounds:
         self._save_as_trained(new_records)
         seconds["checkpoint_s"] = time.monotonic() - started
         started = time.monotonic()
-        if not failure:
+        if failure:
+            conclusion = Conclusion("failed", failure)
+        else:
             self._published.take_weights(self._trainer.weights_for_prediction())
-            self._published.publish(self._trainer.step)
-        seconds["publish_s"] = time.monotonic() - started
-        row = self._report_round(batches, result, seconds, failure, intake.problems[:_MOST_PROBLEMS])
+            conclusion = self._conclude(self._trainer.step)
+        seconds["publish_s"] = time.monotonic() - started - conclusion.evaluate_s
+        if conclusion.evaluate_s:
+            seconds["evaluate_s"] = conclusion.evaluate_s
+        row = self._report_round(batches, result, seconds, conclusion, intake.problems[:_MOST_PROBLEMS])
         self._summaries.rate(
             self._trainer.step, result.steps / max(seconds["train_s"], 1e-9), self._config.train_config.batch_size
         )
         self._summaries.round(self._trainer.step, row)
-        if self._options.run_eval and not failure:
-            self._evaluate(row["round"])
+        if self._judge is not None and not failure:
+            self._report_evaluation(row["round"], conclusion.evaluation or self._evaluate(self._judge))
         self._collect_garbage()
-        self._wait(f"the last round failed: {failure}" if failure else "no new answers")
+        self._wait(str(conclusion))
 
     def _report_round(
         self,
         batches: list[str],
         result: TrainingResult,
         seconds: dict[str, float],
-        failure: str = "",
+        conclusion: Conclusion,
         problems: Sequence[str] = (),
     ) -> dict[str, Any]:
-        row = {
-            "kind": "round",
-            "round": int(self._checkpoints.loop.round.numpy()),
-            "step": self._trainer.step,
-            "steps": result.steps,
-            "examples": len(self._chosen),
-            "loss": result.loss,
-            "checkpoint": self._checkpoint,
-            **{name: round(value, 3) for name, value in seconds.items()},
-            "version": self.status.current.version,
-            "batches": batches,
-            **({"failed": failure} if failure else {}),
-            **({"problems": list(problems)} if problems else {}),
-            "time": time.time(),
-        }
-        project.append_jsonl(self._directories.metrics_path, [row])
-        return row
+        return self._journal.add_round(
+            int(self._checkpoints.loop.round.numpy()),
+            self._trainer.step,
+            result,
+            conclusion,
+            examples=len(self._chosen),
+            checkpoint=self._checkpoint,
+            version=self.status.current.version,
+            batches=batches,
+            seconds=seconds,
+            problems=problems,
+        )
 
-    def _report_unreported_round(self) -> None:
+    def _report_unreported_round(self, conclusion: Conclusion) -> None:
         """The process ended after the checkpoint of a round and before its line in metrics.jsonl."""
-        rows = [row for row in project.read_jsonl(self._directories.metrics_path) if row.get("kind") == "round"]
-        if int(self._checkpoints.loop.round.numpy()) <= max([0, *(int(row["round"]) for row in rows)]):
+        if int(self._checkpoints.loop.round.numpy()) <= self._journal.rounds_told():
             return
-        reported = {name for row in rows for name in row["batches"]}
+        reported = {name for row in self._journal.rounds() for name in row["batches"]}
         trained = int(self._checkpoints.loop.trained_record.numpy())
         records = [path for path in self._directories.train_records() if record_number(path) <= trained]
         self._chosen = self._store.examples()
@@ -291,7 +305,12 @@ class Rounds:
             sorted(set(_batches_in(records)) - reported),
             TrainingResult(0, 0.0, None),
             {"train_s": 0.0, "publish_s": 0.0},
+            conclusion,
         )
+        if conclusion.evaluation:
+            self._journal.add_evaluation(
+                int(self._checkpoints.loop.round.numpy()), self._trainer.step, conclusion.evaluation
+            )
 
     def _save_as_trained(self, records: list[Path]) -> None:
         """Write a checkpoint that knows the records."""
@@ -300,16 +319,20 @@ class Rounds:
         loop.open_record.assign(0)
         self._checkpoint = Path(self._checkpoints.save()).name
 
-    def _evaluate(self, round_number: int) -> None:
+    def _evaluate(self, judge: Judge) -> Mapping[str, Any]:
         self.status.update(state="evaluating", reason="evaluating on the validation examples")
-        row: dict[str, Any] = {"kind": "evaluation", "round": round_number, "step": self._trainer.step}
-        try:
-            row["metrics"] = evaluate(self._published.inference, self._config, max_examples=self._options.eval_steps)
-            self._summaries.evaluation(self._trainer.step, row["metrics"])
-        except (OdkerasError, tf.errors.OpError) as error:  # the training goes on all the same
-            row["failed"] = str(error)
-            _log.error("the evaluation failed: %s", error)
-        project.append_jsonl(self._directories.metrics_path, [{**row, "time": time.time()}])
+        return judge.result()
+
+    def _report_evaluation(self, round_number: int, result: Mapping[str, Any]) -> None:
+        if not result:
+            _log.info("no answer is kept for evaluation yet")
+            return
+        metrics = result.get("metrics") or {}
+        self._summaries.evaluation(
+            self._trainer.step, {name: each for name, each in metrics.items() if each is not None}
+        )
+        row = {"kind": "evaluation", "round": round_number, "step": self._trainer.step, **result, "time": time.time()}
+        project.append_jsonl(self._directories.metrics_path, [row])
 
     def _collect_garbage(self) -> None:
         keep = self._options.temp_files_num
@@ -319,9 +342,7 @@ class Rounds:
         except OdkerasError as error:
             _log.warning("old versions stay, since it is not known which one is served: %s", error)
         records = [path.name for path in self._store.compact(keep)]
-        if versions or records:
-            row = {"kind": "garbage", "versions": versions, "records": records, "time": time.time()}
-            project.append_jsonl(self._directories.metrics_path, [row])
+        self._journal.add_garbage(versions, records)
 
     def _note_bad_images(self) -> None:
         bad = self._trainer.bad_images
@@ -349,13 +370,6 @@ class _RoundProgress:
         if time.monotonic() - self._saved_s > rounds._options.checkpoint_every_s and done < self._steps:
             rounds._checkpoints.save()
             self._saved_s = time.monotonic()
-
-
-def steps_of_round(steps_per_epoch: int, one_pass: int) -> int:
-    """Steps of a round when so many make one pass over the training set."""
-    if steps_per_epoch > 0:
-        return steps_per_epoch
-    return one_pass if steps_per_epoch < 0 else max(one_pass, LEAST_STEPS)
 
 
 def _why_nothing_trains(intake: Intake) -> str:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from odkeras.model.checkpoint import free_number, list_checkpoints, restore_newest, saved_averages, tidy_up
+from odkeras.model.checkpoint import (
+    free_number,
+    list_checkpoints,
+    restore_newest,
+    saved_averages,
+    saved_number,
+    tidy_up,
+)
 from odkeras.project import TEMPORARY_PREFIX
 from odkeras.training.strategy import is_chief
 from odkeras.training.trainer import Trainer
@@ -81,6 +88,15 @@ class CheckpointStore:
         if path is not None and not saved_averages(path):
             self._trainer.start_averages()
         return path
+
+
+def rounds_in(checkpoint: str) -> int:
+    """How many rounds had ended when a checkpoint was written; 0 for one of another tool.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    return saved_number(checkpoint, "loop/round")
 
 
 def _counter(name: str) -> tf.Variable:

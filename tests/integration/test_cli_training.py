@@ -17,7 +17,7 @@ from odkeras.cli import main
 from odkeras.errors import ConfigError, SetupError
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.pipeline import load_pipeline
-from odkeras.project import list_versions, read_jsonl
+from odkeras.project import is_held_out, list_versions, read_jsonl
 from odkeras.tasks import Annotation
 from odkeras.training import lock, process
 from odkeras.training.lock import lock_model_dir
@@ -119,6 +119,11 @@ class TestEval:
         assert result.status == 0, result.err
         metrics = json.loads(result.out)
         assert sorted(metrics) == [
+            *(
+                f"DetectionBoxes_PerformanceByCategory/{kind}/{name}"
+                for kind in ("mAP", "mAP@.50IOU")
+                for name in ("circle", "square", "triangle")
+            ),
             "DetectionBoxes_Precision/mAP",
             "DetectionBoxes_Precision/mAP (large)",
             "DetectionBoxes_Precision/mAP (medium)",
@@ -136,9 +141,41 @@ class TestEval:
 
     def test_a_table(self, odkeras: Odkeras, trained: TinyProject) -> None:
         lines = odkeras("eval", trained.config_path, "--eval-steps", "2").out.splitlines()
-        assert len(lines) == 12
         value, name = lines[0].split(maxsplit=1)
         assert name == "DetectionBoxes_Precision/mAP" and len(value) == 6
+        assert lines[12:15] == ["", "DetectionBoxes_PerformanceByCategory", "               mAP  mAP@.50IOU"]
+        assert [line.split()[0] for line in lines[15:]] == ["circle", "triangle", "square"]
+
+    def test_an_exported_version(self, odkeras: Odkeras, trained: TinyProject, tmp_path: Path) -> None:
+        assert odkeras("export", trained.config_path, "--export-dir", tmp_path / "e").status == 0
+        (version,) = list_versions(tmp_path / "e")
+        of_version = odkeras(
+            "eval", trained.config_path, "--version", version, "--export-dir", tmp_path / "e", "--json"
+        )
+        assert of_version.status == 0, of_version.err
+        assert of_version.out == odkeras("eval", trained.config_path, "--json").out
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--version", "3", "--checkpoint", "ckpt-1"), "--checkpoint and --version: give one of them"),
+            (("--export-dir", "e"), "--export-dir: say with --version which version of it to judge"),
+        ],
+    )
+    def test_what_does_not_go_together(
+        self, odkeras: Odkeras, project: TinyProject, arguments: tuple[str, ...], message: str
+    ) -> None:
+        result = odkeras("eval", project.config_path, *arguments)
+        assert (result.status, result.err) == (ConfigError.exit_code, f"error: {message}\n")
+
+    def test_nan_is_no_json(self, odkeras: Odkeras, trained: TinyProject) -> None:
+        """What PASCAL VOC says of a class without groundtruth."""
+        config = trained.config()
+        config.eval_config.metrics_set[:] = ["pascal_voc_detection_metrics"]
+        trained.save(config)
+        result = odkeras("eval", trained.config_path, "--eval-steps", "1", "--json")
+        assert "NaN" not in result.out
+        assert set(json.loads(result.out).values()) - {None}
 
     def test_an_unknown_metric(self, odkeras: Odkeras, trained: TinyProject) -> None:
         config = trained.config()
@@ -251,6 +288,18 @@ class TestTrainer:
         assert "model.center_net.num_classes '2': the label map has ids up to 3" in result.err
         status = project.status()
         assert status["state"] == "failed" and f"error: {status['reason']}\n" == result.err
+
+    def test_evaluation_and_gate(self, odkeras: Odkeras, with_records: TinyProject, shapes: list[Annotation]) -> None:
+        with_records.put(shapes)
+        result = odkeras(
+            *("trainer", with_records.config_path, "--once", "--steps-per-epoch", "2", "--eval-split", "0.5"),
+            *("--publish-if-better", "--publish-tolerance", "1"),
+        )
+        assert result.status == 0, result.err
+        (row,) = with_records.metrics()
+        kept = sum(is_held_out(shape.image_id, 0.5) for shape in shapes)
+        assert (row["outcome"], row["examples"], row["gate"]["tolerance"]) == ("published", 12 - kept, 1.0)
+        assert len(with_records.metrics("evaluation")) == 1
 
     def test_checkpoints_of_another_model(self, odkeras: Odkeras, project: TinyProject) -> None:
         import tensorflow as tf

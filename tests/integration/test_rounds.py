@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from odkeras import locks
 from odkeras.data.intake import take_batches
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import RequestError, SetupError, TrainingError
@@ -643,8 +644,8 @@ class TestOneTrainer:
     ) -> None:
         with lock_model_dir(project.directories.model_dir) as _:
             waited: list[float] = []
-            monkeypatch.setattr(lock.time, "sleep", waited.append)
-            monkeypatch.setattr(lock, "_try_lock", lambda descriptor: len(waited) >= 3)
+            monkeypatch.setattr(locks.time, "sleep", waited.append)
+            monkeypatch.setattr(locks, "_try_lock", lambda descriptor: len(waited) >= 3)
             with lock_model_dir(project.directories.model_dir):
                 assert len(waited) == 3
 

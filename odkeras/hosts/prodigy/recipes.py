@@ -49,6 +49,9 @@ class TrainmodelArguments:
     max_checkpoints_num: int = 5
     run_eval: bool = False
     eval_steps: int = 50
+    eval_split: float = 0.0
+    publish_if_better: bool = False
+    publish_tolerance: float = 0.01
     use_display_name: bool = False
     tf_logging_level: int = 40
     api: str | None = None
@@ -114,6 +117,10 @@ def options_of(arguments: TrainmodelArguments) -> LoopOptions:
         raise ConfigError(f"--tf-logging-level {arguments.tf_logging_level}: it must be one of {allowed}")
     if arguments.eval_steps < 1:
         raise ConfigError(f"--eval-steps {arguments.eval_steps}: it must be 1 or more")
+    if not 0 <= arguments.eval_split < 1:
+        raise ConfigError(f"--eval-split {arguments.eval_split:g}: it must be a share, 0 to below 1, for example 0.2")
+    if not 0 <= arguments.publish_tolerance <= 1:
+        raise ConfigError(f"--publish-tolerance {arguments.publish_tolerance:g}: it must be 0 to 1, for example 0.01")
     if arguments.steps_per_epoch < -1:
         raise ConfigError(f"--steps-per-epoch {arguments.steps_per_epoch}: it must be 1 or more, or -1")
     config = Path(arguments.config_path)
@@ -135,6 +142,9 @@ def options_of(arguments: TrainmodelArguments) -> LoopOptions:
         max_checkpoints_num=arguments.max_checkpoints_num,
         run_eval=arguments.run_eval,
         eval_steps=arguments.eval_steps,
+        eval_split=arguments.eval_split,
+        publish_if_better=arguments.publish_if_better,
+        publish_tolerance=arguments.publish_tolerance,
         replay=arguments.replay,
         tf_logging_level=arguments.tf_logging_level,
         use_display_name=arguments.use_display_name,

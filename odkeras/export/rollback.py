@@ -1,0 +1,116 @@
+"""Going back: an earlier version becomes the newest again, as a copy under a new number, which every server takes up.
+
+    plan = plan_rollback(Path("raccoons/export"))
+    version = roll_back(Path("raccoons/export"), plan)
+
+Files are copied; no TensorFlow is needed. The trainer leaves such a version alone until its next round.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from odkeras import project
+from odkeras.errors import ConfigError, SetupError
+from odkeras.export.info import ExportInfo, read_export_info, write_export_info
+
+_MOST_ATTEMPTS = 5  # the trainer may publish at the same moment
+
+
+@dataclass(frozen=True)
+class RollbackPlan:
+    """What is to be done.
+
+    Args:
+        source: the version to make the newest again.
+        newest: the one that is the newest now.
+    """
+
+    source: int
+    newest: int
+
+
+def plan_rollback(export_dir: Path, to: int | None = None) -> RollbackPlan:
+    """Which version becomes the newest again: `to`, or the one before the newest. Where the newest is itself the copy
+    of a rollback, that is the one before its original, so that going back twice goes back two versions.
+
+    Raises:
+        ConfigError: there is no such version, or none to go back to.
+    """
+    versions = project.list_versions(export_dir)
+    if not versions:
+        raise ConfigError(f"{export_dir} has no version to go back to; is it the export directory?")
+    newest, known = versions[-1], ", ".join(map(str, versions))
+    if to is None:
+        info = read_export_info(export_dir / str(newest))
+        origin = info.copy_of if info is not None and info.copy_of is not None else newest
+        earlier = [version for version in versions if version < origin]
+        if not earlier:
+            before = "" if origin == newest else f" (a copy of {origin})"
+            raise ConfigError(
+                f"there is no version before {newest}{before} to go back to; in {export_dir} there are: {known}"
+            )
+        return RollbackPlan(earlier[-1], newest)
+    if to not in versions:
+        raise ConfigError(f"there is no version {to}; in {export_dir} there are: {known}")
+    if to == newest:
+        raise ConfigError(f"version {to} is the newest already; earlier ones in {export_dir}: {known}")
+    return RollbackPlan(to, newest)
+
+
+def roll_back(export_dir: Path, plan: RollbackPlan, *, clock: Callable[[], float] = time.time) -> int:
+    """Copy `plan.source` to the next larger number and return that; it appears whole, by a rename, or not at all.
+
+    Raises:
+        SetupError: the files cannot be copied: the disk is full, or the version is gone meanwhile.
+    """
+    project.remove_stale_temporaries(export_dir)
+    for _ in range(_MOST_ATTEMPTS):
+        version = project.next_version(project.list_versions(export_dir), clock())
+        partial = export_dir / f"{project.TEMPORARY_PREFIX}{version}-{os.getpid()}"
+        try:
+            _copy(export_dir, plan, partial)
+            if not _appear(partial, export_dir / str(version)):
+                continue
+            project.sync_to_disk(export_dir)
+            return version
+        except (OSError, shutil.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise SetupError(f"version {plan.source} cannot be copied in {export_dir}: {reason}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    raise SetupError(f"{export_dir} gets new versions faster than one can be copied; try again")
+
+
+def _copy(export_dir: Path, plan: RollbackPlan, partial: Path) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(export_dir / str(plan.source), partial)
+    info = read_export_info(partial)
+    if info is not None:
+        origin = info.copy_of if info.copy_of is not None else plan.source
+        replaced = read_export_info(export_dir / str(plan.newest))
+        write_export_info(partial, replace(info, copy_of=origin, replaced_step=_steps_behind(info, replaced)))
+    for path in [*partial.rglob("*"), partial]:
+        project.sync_to_disk(path)
+
+
+def _steps_behind(*infos: ExportInfo | None) -> int:
+    return max(max(info.step, info.replaced_step) for info in infos if info is not None)
+
+
+def _appear(partial: Path, target: Path) -> bool:
+    """False if somebody else has taken that number meanwhile."""
+    if target.exists():
+        return False
+    try:
+        partial.rename(target)
+    except OSError:
+        if target.exists():
+            return False
+        raise
+    return True

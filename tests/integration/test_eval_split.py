@@ -1,0 +1,209 @@
+"""Answers that are kept out of training, to evaluate on: which they are, and that nothing ever trains on them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odkeras.data import records
+from odkeras.data.replay import ReplayStore
+from odkeras.errors import ConfigError
+from odkeras.project import is_held_out
+from odkeras.tasks import Annotation
+from odkeras.training.examples import examples_held_out
+from odkeras.training.process import TrainerOptions, _prepare
+from odkeras.training.rounds import RoundOptions, Rounds
+from odkeras.training.trainer import image_bucket
+from tests.fixtures_training import LABEL_MAP, TinyProject
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
+
+MAP = "DetectionBoxes_Precision/mAP"
+
+
+def begin(project: TinyProject, eval_split: float, **options: Any) -> Rounds:
+    settings = RoundOptions(**{"steps_per_epoch": 1, "eval_split": eval_split, **options})
+    rounds = Rounds(project.config(), LABEL_MAP, project.directories, settings)
+    rounds.start()
+    return rounds
+
+
+def ids(examples: Sequence[Any]) -> set[str]:
+    return {example.image_id for example in examples}
+
+
+def share_of(shapes: Sequence[Annotation], count: int) -> float:
+    """A share that takes in so many of the pictures."""
+    starts = sorted(int(shape.image_id[:8], 16) for shape in shapes)
+    return (starts[count - 1] + 1) / 16**8
+
+
+@pytest.fixture
+def share(shapes: list[Annotation]) -> float:
+    return share_of(shapes, 4)
+
+
+@pytest.fixture
+def kept(shapes: list[Annotation], share: float) -> set[str]:
+    found = {shape.image_id for shape in shapes if is_held_out(shape.image_id, share)}
+    assert len(found) == 4
+    return found
+
+
+def evaluated_ids(rounds: Rounds) -> set[str]:
+    assert rounds._judge is not None
+    return {
+        records.annotation_from_example(serialized).image_id
+        for source in rounds._judge.sources()
+        for serialized in source.read()
+    }
+
+
+class TestRounds:
+    def test_they_are_evaluated_on_and_never_trained_on(
+        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
+    ) -> None:
+        """Also after older records were merged into replay.record."""
+        rounds = begin(project, share, temp_files_num=1)
+        for number in range(0, 12, 3):
+            project.put(shapes[number : number + 3])
+            assert rounds.run_pending()
+            assert not ids(rounds._chosen) & kept
+        assert project.directories.replay_record.is_file()
+        assert ids(rounds._chosen) == {shape.image_id for shape in shapes} - kept
+        assert evaluated_ids(rounds) == kept
+        assert project.metrics()[-1]["examples"] == 8
+        evaluations = project.metrics("evaluation")
+        assert evaluations[-1]["round"] == 4 and 0 <= evaluations[-1]["metrics"][MAP] <= 1
+        buckets = {image_bucket(image_id) for image_id in kept}
+        rounds._chosen = rounds._store.examples()  # where they lie now
+        seen: set[int] = set()
+        for features, _ in itertools.islice(rounds._dataset, 8):  # twice over the training set
+            seen |= set(features["hash"].numpy().tolist())
+        assert len(seen) == 8 and not seen & buckets
+
+    def test_nothing_is_kept_yet(
+        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
+    ) -> None:
+        rounds = begin(project, share)
+        project.put([shape for shape in shapes if shape.image_id not in kept][:2])
+        assert rounds.run_pending()
+        (row,) = project.metrics()
+        assert row["outcome"] == "published"
+        assert project.metrics("evaluation") == []
+
+    @pytest.mark.parametrize("replay", [True, False])
+    def test_nothing_else_was_answered(
+        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str], replay: bool
+    ) -> None:
+        rounds = begin(project, share, replay=replay)
+        project.put([shape for shape in shapes if shape.image_id in kept])
+        assert rounds.run_pending() is True
+        assert rounds.run_pending() is False
+        assert project.metrics() == []
+        assert project.status()["reason"] == (
+            "every image of the newest answers is kept for evaluation, or was rejected or ignored later"
+        )
+        assert begin(project, share).run_pending() is False
+        assert evaluated_ids(rounds) == kept
+
+    def test_answered_again_and_after_a_restart(
+        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
+    ) -> None:
+        """The latest answer counts, on the same side."""
+        rounds = begin(project, share)
+        project.put(shapes)
+        rounds.run_pending()
+        (again, *others) = [shape for shape in shapes if shape.image_id in kept]
+        emptied = Annotation(again.image, again.groundtruth.empty(), again.image_id, again.file)
+        project.put([emptied])
+        project.put(others[:1], "reject")
+        rounds = begin(project, share)
+        rounds.run_pending()
+        assert not ids(rounds._chosen) & kept
+        assert evaluated_ids(rounds) == kept - {others[0].image_id}
+        assert rounds._judge is not None
+        (source,) = rounds._judge.sources()
+        truths = {each.image_id: each.groundtruth for each in map(records.annotation_from_example, source.read())}
+        assert len(truths[again.image_id]) == 0
+
+    def test_another_share_decides_anew(self, project: TinyProject, shapes: list[Annotation], share: float) -> None:
+        project.put(shapes[:6])
+        begin(project, share, temp_files_num=1).run_pending()
+        project.put(shapes[6:])
+        for other in (share_of(shapes, 8), 0.0, share):
+            rounds = begin(project, other, temp_files_num=1)
+            project.put(shapes[-1:])
+            rounds.run_pending()
+            expected = {shape.image_id for shape in shapes if is_held_out(shape.image_id, other)}
+            assert ids(rounds._chosen) == {shape.image_id for shape in shapes} - expected
+            assert ids(rounds._store.held_out()) == expected
+
+    def test_on_a_sample_of_them(
+        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
+    ) -> None:
+        rounds = begin(project, share, eval_steps=2)
+        project.put(shapes)
+        rounds.run_pending()
+        sample = evaluated_ids(rounds)
+        assert len(sample) == 2 and sample < kept
+        assert evaluated_ids(begin(project, share, eval_steps=2)) == sample
+
+    def test_one_that_is_damaged_fails_the_evaluation_alone(
+        self, project: TinyProject, shapes: list[Annotation], share: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(self: Any) -> Iterator[bytes]:
+            yield b"no example"
+
+        monkeypatch.setattr("odkeras.training.evaluate.Evaluator._read", broken)
+        rounds = begin(project, share)
+        project.put(shapes)
+        assert rounds.run_pending()
+        assert project.metrics()[0]["outcome"] == "published"
+        (row,) = project.metrics("evaluation")
+        assert row["failed"].startswith("the answers that are kept for evaluation (--eval-split): ")
+
+
+class TestMasks:
+    def test_boxes_count_as_masks(
+        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
+    ) -> None:
+        """As for training, where the model learns masks and an answer has boxes alone."""
+        rounds = begin(project, share)
+        project.put(shapes)
+        rounds.run_pending()
+        for masks in (False, True):
+            source = examples_held_out(project.config(), rounds._store.held_out(), masks=masks)
+            features = [records._parse(serialized).features.feature for serialized in source.read()]
+            assert [records.MASK_FEATURE in each for each in features] == [masks] * len(kept)
+
+
+class TestOptions:
+    @pytest.mark.parametrize("share", [1.0, -0.1, float("nan")])
+    def test_wrong_shares(self, share: float) -> None:
+        with pytest.raises(ConfigError, match=r"--eval-split .*: it must be a share"):
+            RoundOptions(eval_split=share)
+
+    @pytest.mark.parametrize(("share", "runs"), [(0.2, True), (0.0, False)])
+    def test_no_record_is_needed(self, project: TinyProject, share: float, runs: bool) -> None:
+        options = TrainerOptions(
+            project.config_path, project.directories, RoundOptions(eval_split=share, run_eval=True)
+        )
+        if runs:
+            _prepare(options)
+        else:
+            with pytest.raises(ConfigError, match="with --run-eval: eval_input_reader"):
+                _prepare(options)
+
+    def test_a_store_without_a_share_trains_on_all(
+        self, project: TinyProject, shapes: list[Annotation], share: float, tmp_path: Path
+    ) -> None:
+        project.put(shapes)
+        begin(project, share).run_pending()
+        store = ReplayStore(project.directories)
+        store.load()
+        assert len(store.examples()) == 12 and store.held_out() == []
