@@ -11,7 +11,14 @@ import sys
 from typing import Any, Dict, List, Optional
 
 try:
-    from odkeras.hosts.prodigy import TrainmodelArguments, require_prodigy, split_commas, split_list, trainmodel
+    from odkeras.hosts.prodigy import (
+        TrainmodelArguments,
+        read_threshold,
+        require_prodigy,
+        split_commas,
+        split_list,
+        trainmodel,
+    )
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"{error}: odkeras, or a package that it needs, is not installed for {sys.executable}, where Prodigy runs; "
@@ -41,7 +48,9 @@ prodigy = require_prodigy()
         "spe",
         int,
     ),
-    threshold=("Lowest score of a suggestion, 0 to 1", "option", "t", float),
+    threshold=("Lowest score of a suggestion, 0 to 1; auto: learnt from the answers", "option", "t", read_threshold),
+    control=("Share of images shown without suggestions, for comparison, such as 0.05", "option", "ctl", float),
+    order=("Order of the images: sequential, random or uncertain", "option", "o", str),
     temp_files_num=("TFRecords and model versions to keep; 0 keeps all", "option", "tfn", int),
     max_checkpoints_num=("Checkpoints to keep; 0 keeps all", "option", "mcn", int),
     run_eval=("Evaluate after each round, on CONFIG's eval_input_reader", "flag", "E", bool),
@@ -88,6 +97,8 @@ def image_trainmodel(
     data_dir: Optional[str] = None,
     steps_per_epoch: int = -1,
     threshold: float = 0.5,
+    control: float = 0.0,
+    order: str = "sequential",
     temp_files_num: int = 5,
     max_checkpoints_num: int = 5,
     run_eval: bool = False,

@@ -60,7 +60,9 @@ def annotate(
             "--steps-per-epoch", "-spe", help="Training steps per round; -1: once over all answers, at least 100."
         ),
     ] = -1,
-    threshold: Annotated[float, typer.Option("--threshold", "-t", help="Lowest score of a suggestion, 0 to 1.")] = 0.5,
+    threshold: options.Threshold = "0.5",
+    control: options.Control = 0.0,
+    order: options.Order = "sequential",
     temp_files_num: options.TempFilesNum = 5,
     max_checkpoints_num: options.MaxCheckpointsNum = 5,
     run_eval: options.RunEval = False,
@@ -111,7 +113,9 @@ def annotate(
         export_dir=_text(export_dir),
         data_dir=_text(data_dir),
         steps_per_epoch=steps_per_epoch,
-        threshold=threshold,
+        threshold=threshold_of(threshold),
+        control=control,
+        order=order,
         temp_files_num=temp_files_num,
         max_checkpoints_num=max_checkpoints_num,
         run_eval=run_eval,
@@ -137,6 +141,17 @@ def annotate(
     run_annotate(arguments, WebOptions(db=db, overlap=overlap), page)
 
 
+def threshold_of(text: str) -> float | str:
+    """Raises: ConfigError: neither a number nor auto."""
+    from odkeras.errors import ConfigError
+    from odkeras.loop.thresholds import read_threshold
+
+    try:
+        return read_threshold(text)
+    except ValueError as error:
+        raise ConfigError(f"--threshold: {error}") from error
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
@@ -151,7 +166,9 @@ def simulate(
         Path | None, typer.Option(help="For curve.json and curve.png; default: report/ beside CONFIG.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="Known boxes to measure on; default: a fifth of TRUTH.")] = None,
-    threshold: Annotated[float, typer.Option("--threshold", "-t", help="Lowest score of a suggestion.")] = 0.5,
+    threshold: options.Threshold = "0.5",
+    order: options.Order = "sequential",
+    order_seed: Annotated[int, typer.Option(help="Another one gives another random order.")] = 0,
     data_dir: options.DataDir = None,
     model_dir: options.ModelDir = None,
     export_dir: options.ExportDir = None,
@@ -182,7 +199,9 @@ def simulate(
         batch_size=batch_size,
         report_dir=report,
         test_csv=test,
-        threshold=threshold,
+        threshold=threshold_of(threshold),
+        order=order,
+        order_seed=order_seed,
         data_dir=data_dir,
         model_dir=model_dir,
         export_dir=export_dir,

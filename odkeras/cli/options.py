@@ -57,6 +57,18 @@ PublishTolerance = Annotated[
 Strategy = Annotated[
     str, typer.Option(help="How to distribute training: none, mirrored (all GPUs of this machine), multi-worker.")
 ]
+Threshold = Annotated[
+    str,
+    typer.Option(
+        "--threshold", "-t", help="Lowest score of a suggestion, 0 to 1; auto: learnt for each class from the answers."
+    ),
+]
+Control = Annotated[
+    float, typer.Option("--control", "-ctl", help="Share of images shown without suggestions, for comparison: 0.05.")
+]
+Order = Annotated[
+    str, typer.Option("--order", "-o", help="Order of the images: sequential, random, uncertain (see README).")
+]
 Database = Annotated[Path, typer.Option("--db", envvar="ODKERAS_DB", help="The database of answers.")]
 TfLoggingLevel = Annotated[
     int, typer.Option("--tf-logging-level", "-tl", help="10 debug, 20 info, 30 warning, 40 error, 50 fatal.")

@@ -25,8 +25,8 @@ def stats(
     data_dir: options.DataDir = None,
     draw_seconds: Annotated[float, typer.Option(help="Seconds to draw a box.")] = 7.0,
     verify_seconds: Annotated[float, typer.Option(help="Seconds to look at a suggested box.")] = 2.4,
-    adjust_seconds: Annotated[float, typer.Option(help="Seconds to move a box to where it belongs.")] = 7.0,
-    relabel_seconds: Annotated[float, typer.Option(help="Seconds to give a box another label.")] = 2.4,
+    adjust_seconds: Annotated[float, typer.Option(help="Seconds to move a box to where it belongs.")] = 3.5,
+    relabel_seconds: Annotated[float, typer.Option(help="Seconds to give a box another label.")] = 1.6,
     delete_seconds: Annotated[float, typer.Option(help="Seconds to delete a box.")] = 1.6,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -36,9 +36,9 @@ def stats(
     another label. Deleted: belongs to no object. Added: an object without a suggestion. Precision and recall are those
     at IoU 0.5.
 
-    The seconds are an estimate: each option says what one action costs. The defaults flatter the suggestions least: 7 s
-    to draw a box is extreme clicking (the usual way took crowd workers 25.5 s), 2.4 s to verify one is the slowest that
-    is reported, and a box that has to be moved counts as drawn anew.
+    The seconds are an estimate: each option says what one action costs. The defaults flatter the suggestions little:
+    7 s to draw a box is extreme clicking (the usual way took crowd workers 25.5 s), 2.4 s to verify one is the slowest
+    that is reported; that moving a box takes half as long as drawing it is an assumption.
     """
     import json
 

@@ -77,13 +77,18 @@ class Ledger:
         """Images answered so far."""
         return sum(len(batch.image_ids) for batch in self.answered)
 
+    @property
+    def image_ids(self) -> set[str]:
+        """The images answered so far."""
+        return {image_id for batch in self.answered for image_id in batch.image_ids}
+
     def pending(self) -> AnsweredBatch | None:
         """The last answered batch if its version has not been measured."""
         measured = {point.annotations for point in self.points}
         return self.answered[-1] if self.answered and self.annotations not in measured else None
 
     def batches_left(self, images: Sequence[KnownImage], batch_size: int) -> Iterator[list[KnownImage]]:
-        done = {image_id for batch in self.answered for image_id in batch.image_ids}
+        done = self.image_ids
         left = iter([image for image in images if image.image_id not in done])
         while batch := list(islice(left, batch_size)):
             yield batch

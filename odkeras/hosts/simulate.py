@@ -11,9 +11,10 @@ trained on them is served, measure that on the held-out images.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from odkeras.hosts.truth import (
 )
 from odkeras.images import read_image
 from odkeras.loop.components import Loop, LoopOptions, load_label_map
+from odkeras.loop.stream import TaskStream
 from odkeras.loop.watch import gate_text
 from odkeras.metrics import Effort, coco_map, effort
 from odkeras.project import find_round, is_held_out, read_jsonl
@@ -61,7 +63,7 @@ def simulate(
     batch_size: int = 10,
     report_dir: Path | None = None,
     test_csv: Path | None = None,
-    threshold: float = 0.5,
+    threshold: float | str = 0.5,
     display: Display | None = None,
     **loop_options: Any,
 ) -> SimulationResult:
@@ -127,8 +129,8 @@ def _run(
         with Loop(options, say=show.say) as loop:
             simulation = _Simulation(loop, known, ledger, show)
             simulation.start()
-            for batch in ledger.batches_left(known.annotate[:annotations], batch_size):
-                simulation.play_round(batch)
+            for tasks in simulation.batches(annotations, batch_size):
+                simulation.play_round(tasks)
             show.progress("stopping")
     except KeyboardInterrupt:
         show.say(ledger.what_is_kept())
@@ -158,8 +160,32 @@ class _Simulation:
         elif self._ledger.answered:
             self._show.say(f"going on after {self._ledger.annotations} annotations")
 
-    def play_round(self, batch: Sequence[KnownImage]) -> None:
-        tasks = self._fetch(batch)
+    def batches(self, annotations: int, batch_size: int) -> Iterator[list[Task]]:
+        """The tasks of each round, each when it is wanted."""
+        images = self._known.annotate
+        if self._loop.options.order == "sequential":  # by their content, the same ones whoever asks
+            for batch in self._ledger.batches_left(images[:annotations], batch_size):
+                yield self._fetch(batch)
+            return
+        stream = self._loop.stream([image.path for image in images], exclude=self._ledger.image_ids)
+        while (left := annotations - self._ledger.annotations) > 0:
+            if not (tasks := self._fetch_next(stream, min(left, batch_size))):
+                return
+            yield tasks
+
+    def _fetch_next(self, stream: TaskStream, count: int) -> list[Task]:
+        self._show.progress(f"{self._after()}: fetching {count} tasks")
+        self._wait_for_version(1, self._after())
+        tasks = [task for task in islice(stream, count) if task["image_id"] in self._by_id]
+        for _ in range(MOST_ATTEMPTS):
+            if all("_suggestions" in task for task in tasks):
+                break
+            time.sleep(1.0)
+            self._wait_for_version(1, self._after())
+            tasks = stream.suggest_again(tasks)
+        return tasks
+
+    def play_round(self, tasks: Sequence[Task]) -> None:
         label_map = self._loop.label_map
         work = sum(
             (effort(self._by_id[task["image_id"]].groundtruth, suggestions_of(task, label_map)) for task in tasks),

@@ -26,10 +26,12 @@ from odkeras.loop.answers import AnswerWriter
 from odkeras.loop.children import server_child, server_url, trainer_child
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.options import LoopOptions
+from odkeras.loop.order import Order
 from odkeras.loop.sources import OnSkip, Source
 from odkeras.loop.stream import Prepare, TaskStream
 from odkeras.loop.suggester import Suggester
 from odkeras.loop.supervisor import ChildSpec, Say, Supervisor, bind_socket
+from odkeras.loop.thresholds import AutoThreshold, FixedThreshold, Threshold
 from odkeras.loop.waiting import BatchWait
 from odkeras.loop.watch import Look, News, Watch
 from odkeras.loop.web_images import WebImages
@@ -104,6 +106,7 @@ class Loop:
         with ExitStack() as stack:
             self.label_map = load_label_map(self.options)
             self.project.create()
+            self._threshold = self._make_threshold()
             self.url, children = self._plan_children(stack)
             self.client = stack.enter_context(
                 ServingClient(self.url, self.options.model_name, timeout_s=_PREDICT_TIMEOUT_S)
@@ -144,7 +147,8 @@ class Loop:
         suggest = Suggester(
             self.client,
             self.label_map,
-            threshold=self.options.threshold,
+            threshold=self._threshold,
+            control=self.options.control,
             use_display_name=self.options.use_display_name,
             classes=classes,
             available_version=self.available_version,
@@ -164,6 +168,7 @@ class Loop:
             ids=self._image_ids,
             max_pixels=self.options.max_pixels,
             together=self.options.predict_batch_size,
+            order=Order(self.options.order, self.options.order_seed),
         )
 
     def update(self, answers: Sequence[Task]) -> float | None:
@@ -178,6 +183,7 @@ class Loop:
     def store(self, answers: Sequence[Task]) -> Path | None:
         """`update`, but returns the batch's file; None if nothing is new, or nothing could be stored. Works when the
         loop is closed, too: the next one trains on it."""
+        self._threshold.note(answers)
         return self._answers.try_write(answers)
 
     def submit(self, answers: Sequence[Task]) -> Path | None:
@@ -187,6 +193,7 @@ class Loop:
         Raises:
             InboxError: they could not be stored; they are kept, and tried again with the next ones.
         """
+        self._threshold.note(answers)
         return self._answers.write(answers)
 
     @property
@@ -244,6 +251,12 @@ class Loop:
         if status is not None and status.get("state") == "failed":
             return TrainingError(f"the trainer failed: {status.get('reason') or 'it gave no reason'}")
         return self._supervisor.failure()
+
+    def _make_threshold(self) -> Threshold:
+        given = self.options.threshold
+        if isinstance(given, str):
+            return AutoThreshold(self.label_map, self.project.data_dir / "thresholds.json")
+        return FixedThreshold(given)
 
     def _plan_children(self, stack: ExitStack) -> tuple[str, list[ChildSpec]]:
         options, logs = self.options, self.project.logs_dir

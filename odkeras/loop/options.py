@@ -11,7 +11,9 @@ from typing import Any
 
 from odkeras.errors import ConfigError
 from odkeras.images import DEFAULT_MAX_PIXELS
+from odkeras.loop.order import ORDERS
 from odkeras.loop.stream import PREDICT_TOGETHER
+from odkeras.loop.thresholds import AUTO
 from odkeras.project import Project
 
 _REPLAY = ("on", "off")
@@ -30,7 +32,9 @@ class LoopOptions:
         ip, port: where the model server listens; port 0 takes a free one.
         steps_per_epoch: training steps per round; -1 for one pass over the round's examples; 0 for one pass,
             but at least 100.
-        threshold: suggestions below this score are not shown.
+        threshold: suggestions below this score are not shown; "auto" chooses it for each class on the answers so far.
+        control: share of the images that are shown without suggestions.
+        order, order_seed: in which order images come; see `order`.
         temp_files_num: records and exported versions to keep; 0 keeps all.
         max_checkpoints_num: checkpoints to keep; 0 keeps all.
         run_eval, eval_steps: evaluate after every round, on so many images (None: all).
@@ -53,7 +57,10 @@ class LoopOptions:
     ip: str = "127.0.0.1"
     port: int = 0
     steps_per_epoch: int = 1000
-    threshold: float = 0.5
+    threshold: float | str = 0.5
+    control: float = 0.0
+    order: str = "sequential"
+    order_seed: int = 0
     temp_files_num: int = 5
     max_checkpoints_num: int = 5
     run_eval: bool = False
@@ -115,7 +122,9 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("ip", lambda v: is_host(v), "an address or host name, without http:// and without a port"),
     ("port", lambda v: _whole(v, 0, 65535), "0 to 65535"),
     ("steps_per_epoch", lambda v: _whole(v, -1), "a number of steps; -1 for one pass over the examples; 0: chosen"),
-    ("threshold", lambda v: isinstance(v, (int, float)) and 0 <= v <= 1, "0 to 1"),
+    ("threshold", lambda v: v == AUTO or (_number(v) and 0 <= v <= 1), "0 to 1, or auto"),
+    ("control", lambda v: _number(v) and 0 <= v < 1, "a share of the images, 0 to below 1"),
+    ("order", lambda v: v in ORDERS, ", ".join(ORDERS)),
     ("temp_files_num", lambda v: _whole(v, 0), "a number of files, or 0 to keep all"),
     ("max_checkpoints_num", lambda v: _whole(v, 0), "a number of checkpoints, or 0 to keep all"),
     ("eval_steps", lambda v: v is None or _whole(v, 1), "a number of images, or None for all"),

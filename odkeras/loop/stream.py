@@ -20,6 +20,7 @@ from odkeras.errors import ImageError
 from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS
 from odkeras.loop.image_ids import ImageIds
+from odkeras.loop.order import Order
 from odkeras.loop.sources import Fetch, Item, OnSkip, Source, load_task, open_source
 from odkeras.tasks import Task
 
@@ -46,6 +47,7 @@ class TaskStream:
         store: gets every image that is handed out.
         ids: remembers the ids of the images.
         together: how many tasks are predicted at once.
+        order: in which order the images come.
 
     Attributes:
         total: images in the source; None where that cannot be told.
@@ -70,7 +72,9 @@ class TaskStream:
         ids: ImageIds | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         together: int = PREDICT_TOGETHER,
+        order: Order | None = None,
     ) -> None:
+        order = order or Order()
         self.excluded = 0
         self.skipped = 0
         self._on_skip = on_skip or (lambda name, reason: None)
@@ -79,8 +83,10 @@ class TaskStream:
         self._fetch, self._store, self._ids, self._max_pixels = fetch, store, ids, max_pixels
         items, self.total = open_source(source, on_skip=self._skip)
         self._prepare = prepare or (lambda task: task)
-        bare = (task for item in items if (task := self._load(item)) is not None)
-        self._tasks = SuggestedTasks(bare, suggest, is_fresh, together=together)
+        bare = (task for item in order.arrange(items) if (task := self._load(item)) is not None)
+        self._tasks = SuggestedTasks(
+            bare, suggest, is_fresh, together=together, look_ahead=order.look_ahead, choose=order.chooser()
+        )
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Task]:
@@ -137,7 +143,12 @@ class TaskStream:
 
 
 class SuggestedTasks:
-    """Suggestions for up to `together` tasks at once; again for those that were not fetched while they were fresh."""
+    """Suggestions for up to `together` tasks at once; again for those that were not fetched while they were fresh.
+
+    Args:
+        look_ahead: read and predict so many before one is given out.
+        choose: the index of the one to give out, of those that are predicted.
+    """
 
     def __init__(
         self,
@@ -146,36 +157,54 @@ class SuggestedTasks:
         is_fresh: Callable[[Task], bool],
         *,
         together: int = PREDICT_TOGETHER,
+        look_ahead: int = 0,
+        choose: Callable[[Sequence[Task]], int] = lambda tasks: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._look_ahead = look_ahead
+        self._choose = choose
         self._clock = clock
         self._source = iter(tasks)
         self._suggest = suggest
         self._is_fresh = is_fresh
         self._together = together
+        self._ended = False
         self._bare: deque[Task] = deque()
-        self._suggested: deque[Task] = deque()
+        self._suggested: deque[Task] = deque()  # what was said about the first ones of `_bare`
 
     def __iter__(self) -> Iterator[Task]:
         return self
 
     def __next__(self) -> Task:
-        if not self._suggested or not self._is_fresh(self._suggested[0]):
+        if self._suggested and not self._is_fresh(self._suggested[0]):
+            self._suggested.clear()
+        if not self._suggested or self._wants_more():
+            self._read_ahead()
             self._ask()
-        self._bare.popleft()
-        return self._suggested.popleft()
+        if not self._suggested:
+            raise StopIteration
+        index = self._choose(self._suggested)
+        task = self._suggested[index]
+        del self._suggested[index], self._bare[index]
+        return task
+
+    def _wants_more(self) -> bool:
+        """Whether there is room for as many as are predicted together."""
+        return not self._ended and len(self._bare) <= self._look_ahead - self._together
 
     def _ask(self) -> None:
-        self._read_ahead()
-        if not self._bare:
-            raise StopIteration
-        self._suggested = deque(self._suggest(list(self._bare)))
+        """About all that nothing has been said about."""
+        while len(self._suggested) < len(self._bare):
+            start = len(self._suggested)
+            self._suggested.extend(self._suggest(list(self._bare)[start : start + self._together]))
 
     def _read_ahead(self) -> None:
-        """Up to `together` tasks, but of a slow source what is there: somebody waits."""
+        """As many as are predicted together, but of a slow source what is there: somebody waits."""
         started = self._clock()
-        while len(self._bare) < self._together and (not self._bare or self._clock() - started < READ_AHEAD_S):
+        most = max(self._together, self._look_ahead)
+        while len(self._bare) < most and (not self._bare or self._clock() - started < READ_AHEAD_S):
             try:
                 self._bare.append(next(self._source))
             except StopIteration:
+                self._ended = True
                 return

@@ -12,6 +12,8 @@ from odkeras.boxes import Detections
 from odkeras.errors import RequestError, ServerUnavailableError, ServingError
 from odkeras.images import bytes_from_data_uri
 from odkeras.labels import LabelMap
+from odkeras.loop.order import uncertainty
+from odkeras.loop.thresholds import FixedThreshold, Threshold, candidates_of
 from odkeras.tasks import Task, with_suggestions
 
 ASK_AGAIN_AFTER_S = 1.0
@@ -33,7 +35,9 @@ class Suggester:
     Args:
         predictor: asks the server for detections.
         label_map: names of the classes.
-        threshold: suggestions below this score are left out.
+        threshold: suggestions below this score are left out; one that learns is told what else was found.
+        control: share of the images whose suggestions are not shown, chosen by their ids: what people do then is not
+            led by them.
         use_display_name: show display names rather than names.
         classes: ids of the classes to suggest; all of the label map when None.
         available_version: asked before every prediction, so it should answer soon; the predictor's when None.
@@ -48,7 +52,8 @@ class Suggester:
         predictor: Predictor,
         label_map: LabelMap,
         *,
-        threshold: float,
+        threshold: float | Threshold,
+        control: float = 0.0,
         use_display_name: bool = False,
         classes: Collection[int] | None = None,
         available_version: Callable[[], int | None] | None = None,
@@ -61,7 +66,8 @@ class Suggester:
         self._predictor = predictor
         self._available_version = available_version or predictor.available_version
         self._label_map = label_map
-        self._threshold = threshold
+        self._threshold = threshold if not isinstance(threshold, (int, float)) else FixedThreshold(float(threshold))
+        self._control = control
         self._use_display_name = use_display_name
         self._classes = None if classes is None else np.array(sorted(classes), np.int32)
         self._on_problem = on_problem or (lambda reason: None)
@@ -105,21 +111,32 @@ class Suggester:
         started = time.monotonic()
         version, detections = self._predict([image_bytes(task) for task in tasks])
         seconds = (time.monotonic() - started) / len(tasks)
-        suggested = [
-            with_suggestions(
-                task,
-                self._wanted(found),
-                self._label_map,
-                threshold=self._threshold,
-                version=version,
-                use_display_name=self._use_display_name,
-            )
-            for task, found in zip(tasks, detections, strict=True)
-        ]
+        suggested = [self._with_suggestions(*each, version) for each in zip(tasks, detections, strict=True)]
         self._check_classes(detections)
         for task in suggested:
             self._on_suggested(task, seconds)
         return suggested
+
+    def _with_suggestions(self, task: Task, found: Detections, version: int) -> Task:
+        wanted = self._wanted(found)
+        thresholds = {int(each): self._threshold.of(int(each)) for each in set(wanted.classes.tolist())}
+        lowest = min(thresholds.values(), default=self._threshold.of(0))
+        keep = wanted.scores >= np.array([thresholds[int(each)] for each in wanted.classes], np.float32)
+        shown = Detections(wanted.boxes[keep], wanted.scores[keep], wanted.classes[keep])
+        suggested = with_suggestions(
+            task,
+            shown,
+            self._label_map,
+            threshold=lowest,
+            version=version,
+            use_display_name=self._use_display_name,
+        )
+        made = {**suggested["_suggestions"], "uncertainty": round(uncertainty(wanted), 4)}
+        if self._threshold.learns:
+            size_hw = (int(task["height"]), int(task["width"]))
+            made["candidates"] = candidates_of(wanted, self._label_map, size_hw)
+        suggested = {**suggested, "_suggestions": made}
+        return without_showing(suggested, task) if is_control(task, self._control) else suggested
 
     def _wanted(self, found: Detections) -> Detections:
         if self._classes is None:
@@ -148,7 +165,7 @@ class Suggester:
             raise ServerUnavailableError(str(error)) from error
 
     def _check_classes(self, detections: Sequence[Detections]) -> None:
-        shown = {int(class_id) for found in detections for class_id in found.above(self._threshold).classes}
+        shown = {int(class_id) for found in detections for class_id in found.above(self._threshold.of(0)).classes}
         if strange := sorted(shown - set(self._label_map.ids)):
             self._warn_once(
                 "unknown class",
@@ -166,6 +183,22 @@ class Suggester:
         if bool(problem) != bool(self._problem):
             self._on_problem(problem)
         self._problem = problem
+
+
+def is_control(task: Task, share: float) -> bool:
+    """Whether a task belongs to the share that is shown without suggestions. Decided by other digits of the image's id
+    than whether it is kept for evaluation."""
+    digits = str(task.get("image_id"))[8:16]
+    try:
+        return share > 0 and int(digits, 16) < share * 16**8
+    except ValueError:
+        return False
+
+
+def without_showing(suggested: Task, bare: Task) -> Task:
+    """The bare task; what would have been shown is kept in `_suggestions`."""
+    made = {**suggested["_suggestions"], "control": True, "hidden_spans": suggested["spans"], "spans": []}
+    return {**bare, "spans": [], "_suggestions": made}
 
 
 def image_bytes(task: Task) -> bytes:

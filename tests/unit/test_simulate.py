@@ -221,6 +221,17 @@ class TestSimulate:
         assert third.kept_90 >= 3
         assert third.moved == third.deleted == third.drawn == 0
 
+    @pytest.mark.parametrize("order", ["random", "uncertain"])
+    def test_another_order_of_the_images(self, project: Path, order: str) -> None:
+        points = run(project, order=order, order_seed=3).points
+        assert [point.annotations for point in points] == [0, 4, 8, 12]
+        assert points[3].mAP50 > 0.9
+
+    def test_a_threshold_that_is_learnt(self, project: Path) -> None:
+        points = run(project, threshold="auto").points
+        assert points[3].mAP50 > 0.9
+        assert json.loads((project / "data" / "thresholds.json").read_text()).keys() == {"1"}
+
     def test_what_it_leaves(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ledger_module, "draw_curve", draw_curve)
         result = run(project, report_dir=project / "out")

@@ -17,7 +17,7 @@ from odkeras.labels import LabelMap
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.sources import load_task, open_source
 from odkeras.loop.stream import SuggestedTasks, TaskStream
-from odkeras.loop.suggester import Suggester, image_bytes
+from odkeras.loop.suggester import Suggester, image_bytes, is_control
 from odkeras.tasks import Task
 
 LABELS = LabelMap.from_names(["car", "person"])
@@ -175,6 +175,39 @@ class TestSuggester:
     def test_threshold(self, images: Path) -> None:
         strict = Suggester(FakePredictor(), LABELS, threshold=0.95)
         assert [task["spans"] for task in strict(tasks_of(images))] == [[]] * 6
+
+    def test_a_threshold_of_each_class_which_learns_what_else_was_found(self, images: Path) -> None:
+        class Learning:
+            learns = True
+
+            def of(self, class_id: int) -> float:
+                return {1: 0.2, 2: 1.01}.get(class_id, 0.5)
+
+            def note(self, answers: object) -> None: ...
+
+        tasks = tasks_of(images)[:1]
+        (hidden,) = Suggester(FakePredictor(found=2), LABELS, threshold=Learning())(tasks)
+        (shown,) = Suggester(FakePredictor(found=1), LABELS, threshold=Learning())(tasks)
+        assert (hidden["spans"], len(shown["spans"])) == ([], 1)
+        assert hidden["_suggestions"]["candidates"] == [["person", 0.9, [32.0, 12.0, 64.0, 36.0]]]
+        assert shown["_suggestions"]["threshold"] == 0.2
+
+    def test_a_fixed_one_needs_no_candidates(self, images: Path) -> None:
+        (task,) = self.suggester(FakePredictor())(tasks_of(images)[:1])
+        assert "candidates" not in task["_suggestions"]
+        assert task["_suggestions"]["uncertainty"] == pytest.approx(0.04)
+
+    def test_control_images_are_shown_without_suggestions(self, images: Path) -> None:
+        tasks = tasks_of(images)
+        assert all(task["spans"] for task in self.suggester(FakePredictor(), control=0.0)(tasks))
+        everything = self.suggester(FakePredictor(), control=0.999999)(tasks)
+        assert [task["spans"] for task in everything] == [[]] * 6
+        made = everything[0]["_suggestions"]
+        assert (made["control"], made["spans"], len(made["hidden_spans"])) == (True, [], 1)
+        assert "score" not in everything[0]["meta"]
+        some = {task["image_id"]: is_control(task, 0.5) for task in tasks}
+        assert {task["image_id"]: is_control(task, 0.5) for task in tasks} == some  # the same ones after a restart
+        assert all(is_control(task, 0.9) for task in tasks if some[task["image_id"]])
 
     def test_server_away_then_back(self, images: Path) -> None:
         clock, predictor = Clock(), FakePredictor(None)

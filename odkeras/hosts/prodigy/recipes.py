@@ -44,7 +44,9 @@ class TrainmodelArguments:
     export_dir: str | None = None
     data_dir: str | None = None
     steps_per_epoch: int = -1
-    threshold: float = 0.5
+    threshold: float | str = 0.5
+    control: float = 0.0
+    order: str = "sequential"
     temp_files_num: int = 5
     max_checkpoints_num: int = 5
     run_eval: bool = False
@@ -138,6 +140,8 @@ def options_of(arguments: TrainmodelArguments) -> LoopOptions:
         port=(arguments.port or DEFAULT_PORT) if served_elsewhere else 0,
         steps_per_epoch=max(0, arguments.steps_per_epoch),
         threshold=arguments.threshold,
+        control=arguments.control,
+        order=arguments.order,
         temp_files_num=arguments.temp_files_num,
         max_checkpoints_num=arguments.max_checkpoints_num,
         run_eval=arguments.run_eval,

@@ -104,9 +104,10 @@ def _id_of(span: Mapping[str, Any]) -> str:
 
 
 def effort_of(task: Task, spans: list[Span]) -> Effort | None:
-    """What a person did with the task's suggestions to get to these spans; None if no model made any."""
+    """What a person did with the task's suggestions to get to these spans; None if no model made any, or they were
+    not shown."""
     made = task.get("_suggestions")
-    if not isinstance(made, Mapping) or made.get("version") is None:
+    if not isinstance(made, Mapping) or made.get("version") is None or made.get("control"):
         return None
     size_hw = (int(task["height"]), int(task["width"]))
     suggested = [span for span in made.get("spans") or () if isinstance(span, Mapping)]

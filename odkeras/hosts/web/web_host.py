@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
+from odkeras.colours import colour_of
 from odkeras.errors import DatabaseError
 from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host
@@ -42,11 +43,6 @@ _HOUSEKEEPING_S = 0.25
 _LOCK_WAIT_S = 5.0
 _FRESH_S = 10.0
 _MADE_HERE = (INPUT_HASH, TASK_HASH)
-_COLORS = (
-    *("#e69f00", "#0a7fd1", "#009e73", "#d55e00", "#cc79a7", "#7b61d9", "#56b4e9", "#b8860b", "#c2185b", "#00897b"),
-    *("#8d6e63", "#5c7cfa", "#e8590c", "#2f9e44", "#ae3ec9", "#1098ad", "#f03e3e", "#74b816", "#845ef7", "#868e96"),
-)
-"""The first ones, by Okabe and Ito, can be told apart by the colour-blind too (jfly.uni-koeln.de/color)."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +158,7 @@ class WebHost:
         """
         from odkeras import __version__
 
-        colors = [_COLORS[number % len(_COLORS)] for number in range(len(self._labels))]
+        colors = [colour_of(number) for number in range(len(self._labels))]
         return {
             "dataset": self.dataset,
             "session": session,
