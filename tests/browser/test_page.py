@@ -101,6 +101,7 @@ class TestAnswers:
 
     def test_the_buttons_do_the_same(self, desk: Desk, server: Server) -> None:
         for test_id, decision in (("accept", "accept"), ("reject", "reject"), ("ignore", "ignore")):
+            desk.wait_ready()
             image_id = desk.image_id
             desk.by(test_id).click()
             expect(desk.stage).not_to_have_attribute("data-image-id", image_id)
