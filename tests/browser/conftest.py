@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while Playwright runs, no other test of this thread can use asyncio
 def browser() -> Iterator[Browser]:
     path = next((found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None)
     if path is None:

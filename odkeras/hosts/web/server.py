@@ -80,7 +80,7 @@ def run_annotate(
             if page.host in _EVERYWHERE and (address := _outer_address(page.host)):
                 journal.say(f"from other machines: {_url(address, listener.getsockname()[1], token)}")
             on_ready(url)
-            if page.open_browser:
+            if page.open_browser and _has_a_screen():
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
         server = HttpServer(create_app(host, files, policy, closing=stopping.is_set), ready, grace_s=_GRACE_S)
@@ -95,6 +95,12 @@ def run_annotate(
             host.close()
     journal.say(f"stopped; all answers are in {web.db}. `odkeras db out {host.dataset} --db {web.db}` writes them")
     _leave_threads_behind(before)
+
+
+def _has_a_screen() -> bool:
+    """Without one a browser in text mode would take the terminal."""
+    elsewhere = sys.platform in ("darwin", "win32")
+    return elsewhere or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _outer_address(host: str) -> str:
