@@ -106,9 +106,10 @@ def write_evaluation_record(directory: Path, dataset: ShapesDataset) -> None:
     print("writing the pictures that the model is measured on, once")
     command = [sys.executable, "-m", "odkeras", "records", "from-csv", str(dataset.test_csv), str(record)]
     label_map = directory / "label_map.pbtxt"
-    done = subprocess.run([*command, "--label-map", str(label_map), "--images", str(dataset.images_dir)], check=False)
+    command += ["--label-map", str(label_map), "--images", str(dataset.images_dir)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise OdkerasError(f"{' '.join(command)} ended with status {done.returncode}")
+        raise OdkerasError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr}")
 
 
 def write_source(path: Path, truth_csv: Path) -> None:
