@@ -39,7 +39,7 @@ export interface Project {
   source: string;
   prefetch: number;
   batch_size: number;
-  threshold: number;
+  threshold: number | string;
   tensorboard: boolean;
   logdir: string;
   odkeras: string;

@@ -120,7 +120,7 @@ class Suggester:
     def _with_suggestions(self, task: Task, found: Detections, version: int) -> Task:
         wanted = self._wanted(found)
         thresholds = {int(each): self._threshold.of(int(each)) for each in set(wanted.classes.tolist())}
-        lowest = min(thresholds.values(), default=self._threshold.of(0))
+        lowest = min(1.0, min(thresholds.values(), default=self._threshold.of(0)))  # above 1: that class is hidden
         keep = wanted.scores >= np.array([thresholds[int(each)] for each in wanted.classes], np.float32)
         shown = Detections(wanted.boxes[keep], wanted.scores[keep], wanted.classes[keep])
         suggested = with_suggestions(
