@@ -15,7 +15,8 @@ from odkeras.boxes import to_xyxy_px
 from odkeras.cli import app
 from odkeras.data.records import MASK_FEATURE, annotation_from_example, read_records
 from odkeras.errors import RecordError
-from odkeras.hosts.web.database import AnswerDatabase, StoredAnswer
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.tasks import make_task

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from odkeras.errors import DatabaseError
-from odkeras.hosts.web.database import AnswerDatabase, StoredAnswer, input_hash_of
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.stored import StoredAnswer, input_hash_of
 from odkeras.metrics import Effort
 
 A, B, C = (f"{letter * 32}" for letter in "abc")

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from odkeras.cli import app
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, RecordError
 from odkeras.hosts.web.coco import outline_of
-from odkeras.hosts.web.database import AnswerDatabase, StoredAnswer
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.metrics import Effort

@@ -16,8 +16,9 @@ import pytest
 from fixtures_web import DATASET, IMAGES, SPAN, Annotating, answer_to, answers_in, wait_until
 
 from odkeras.errors import ConfigError, OdkerasError
-from odkeras.hosts.web import web_host
-from odkeras.hosts.web.database import AnswerDatabase, StoredAnswer
+from odkeras.hosts.web import incoming
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.hosts.web.web_host import WebHost, WebOptions
 from odkeras.images import read_image
 
@@ -671,10 +672,10 @@ class TestStarting:
 
 def test_suggestions_that_the_page_did_not_show_are_not_judged() -> None:
     task = {"image_id": "a", "_suggestions": {"version": 7, "spans": []}}
-    assert web_host._as_shown(task, {"version": 7}) is task
-    assert web_host._as_shown(task, {}) is task  # a client that does not say
-    assert web_host._as_shown(task, {"version": 6}) == {"image_id": "a"}
-    assert web_host._as_shown(task, {"version": None}) == {"image_id": "a"}
+    assert incoming.as_shown(task, {"version": 7}) is task
+    assert incoming.as_shown(task, {}) is task  # a client that does not say
+    assert incoming.as_shown(task, {"version": 6}) == {"image_id": "a"}
+    assert incoming.as_shown(task, {"version": None}) == {"image_id": "a"}
 
 
 def test_a_clock_that_is_set_back_does_not_make_a_correction_an_old_answer(
@@ -686,7 +687,7 @@ def test_a_clock_that_is_set_back_does_not_make_a_correction_an_old_answer(
     (task,) = page.tasks()["tasks"]
     page.answer(task)
     now = time.time
-    monkeypatch.setattr(web_host, "time", SimpleNamespace(time=lambda: now() - 3600))
+    monkeypatch.setattr(incoming, "time", SimpleNamespace(time=lambda: now() - 3600))
     page.answer(task, "reject")
     (entry,) = page.history()
     assert entry["answer"] == "reject"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from odkeras.errors import DatabaseError
-from odkeras.hosts.web.database import VersionEffort
 from odkeras.hosts.web.panel import MOST_METRICS, MOST_NEWS, MOST_ROUNDS, MOST_SKIPPED, Panel
+from odkeras.hosts.web.stored import VersionEffort
 from odkeras.loop.watch import Look, News
 from odkeras.metrics import Effort
 from odkeras.project import Project, append_jsonl

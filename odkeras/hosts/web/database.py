@@ -1,7 +1,7 @@
 """Answers in SQLite, as Prodigy-format JSON. What `add` has returned from survives a power cut.
 
     with AnswerDatabase.open("annotations.db") as database:
-        database.add("shapes", [StoredAnswer.of(example, session="anna")])
+        database.add("shapes", [StoredAnswer(example, image_id, "anna")])
         database.examples("shapes")                    # the last answer of each session about each image
 
 Rows are never changed or deleted: an answer that a later one of the same session replaces stays, marked. For the
@@ -15,21 +15,28 @@ import json
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from odkeras.errors import DatabaseError
+from odkeras.hosts.prodigy.api import INPUT_HASH
+from odkeras.hosts.web.stored import (
+    COLUMNS,
+    DECISIONS,
+    HistoryEntry,
+    StoredAnswer,
+    VersionEffort,
+    row_of,
+    to_json,
+)
 from odkeras.metrics import Effort
 from odkeras.tasks import Task
 
-DECISIONS = ("accept", "reject", "ignore")
-INPUT_HASH, TASK_HASH = "_input_hash", "_task_hash"
 _BUSY_S = 10.0
+_INSERT = f"INSERT INTO answers ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -59,56 +66,6 @@ CREATE INDEX IF NOT EXISTS answers_of_image ON answers (dataset, image_id, sessi
 CREATE INDEX IF NOT EXISTS answers_by_hash ON answers (dataset, input_hash);
 CREATE INDEX IF NOT EXISTS answers_to_hand_on ON answers (dataset, handed_on) WHERE handed_on = 0;
 """
-
-
-@dataclass(frozen=True)
-class StoredAnswer:
-    """An answer on its way into the database.
-
-    Args:
-        example: the task with `answer` and `spans`, plain JSON.
-        image_id: what tells images apart.
-        session: who answered.
-        answered_at: seconds since the epoch.
-        answer_id: tells one act of answering from another: the same one is stored once.
-        version: the model that made the suggestions, None if there were none.
-        effort: what the person did with them; None if that is not known.
-        handed_on: whether the trainer has it already.
-    """
-
-    example: Task
-    image_id: str
-    session: str
-    answered_at: float = field(default_factory=time.time)
-    answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    version: int | None = None
-    effort: Effort | None = None
-    handed_on: bool = False
-
-    @property
-    def decision(self) -> str:
-        return str(self.example.get("answer"))
-
-
-@dataclass(frozen=True)
-class HistoryEntry:
-    """A row of a session's history."""
-
-    image_id: str
-    file: str
-    decision: str
-    boxes: int
-    answered_at: float
-    handed_on: bool
-
-
-@dataclass(frozen=True)
-class VersionEffort:
-    """What people did with the suggestions of one model version, on accepted images."""
-
-    version: int
-    images: int
-    effort: Effort
 
 
 class AnswerDatabase:
@@ -172,7 +129,7 @@ class AnswerDatabase:
             DatabaseError: the disk is full, or it cannot be written; nothing was stored.
             ValueError: an example that is not JSON, or a decision that is none.
         """
-        rows = [(answer, _to_json(answer)) for answer in answers]
+        rows = [(answer, to_json(answer)) for answer in answers]
         with self._transaction(f"cannot store {len(answers)} answers"):
             last_words = [answer for answer, text in rows if self._insert(dataset, answer, text)]
             self._connection.executemany(
@@ -192,7 +149,7 @@ class AnswerDatabase:
         replaced = newer.fetchone() is not None
         if not replaced:
             execute(f"UPDATE answers SET replaced = 1 WHERE {of_image}", key)
-        execute(_INSERT, _row(dataset, answer, text, replaced))
+        execute(_INSERT, row_of(dataset, answer, text, replaced))
         return not replaced
 
     def keep_open(self, dataset: str, tasks: Sequence[Task]) -> None:
@@ -401,53 +358,6 @@ class AnswerDatabase:
         with suppress(sqlite3.Error):  # a full disk has rolled back already
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-def input_hash_of(image_id: str) -> int:
-    """A whole number that tells images apart, 60 bits of the id: what Prodigy calls an input hash."""
-    try:
-        return int(image_id[:15], 16)
-    except ValueError:  # an id that somebody else gave
-        return int(uuid.uuid5(uuid.NAMESPACE_OID, image_id).hex[:15], 16)
-
-
-_COLUMNS = (
-    *("answer_id", "dataset", "session", "image_id", "input_hash", "decision", "answered_at", "replaced", "handed_on"),
-    *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "example"),
-)
-_INSERT = f"INSERT INTO answers ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-
-
-def _row(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tuple[Any, ...]:
-    effort = answer.effort
-    did = (effort.kept_90, effort.moved, effort.relabelled, effort.deleted, effort.drawn) if effort else (None,) * 5
-    spans = answer.example.get("spans")
-    return (
-        answer.answer_id,
-        dataset,
-        answer.session,
-        answer.image_id,
-        input_hash_of(answer.image_id),
-        answer.decision,
-        answer.answered_at,
-        int(replaced),
-        int(answer.handed_on),
-        len(spans) if isinstance(spans, list) else 0,
-        answer.version,
-        *did,
-        text,
-    )
-
-
-def _to_json(answer: StoredAnswer) -> str:
-    if answer.decision not in DECISIONS:
-        raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {answer.decision!r}")
-    text = json.dumps(answer.example, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # the name of a file that is not UTF-8
-        return json.dumps(answer.example, allow_nan=False)
-    return text
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from odkeras.errors import AnswerError, ImageError, RecordError
-from odkeras.hosts.web.database import DECISIONS, AnswerDatabase, StoredAnswer
+from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.spans import effort_of
+from odkeras.hosts.web.stored import DECISIONS, StoredAnswer
 from odkeras.images import bytes_from_data_uri, encode_image, local_path, read_image
 from odkeras.metrics import Effort
 from odkeras.tasks import Task

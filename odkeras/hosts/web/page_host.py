@@ -12,8 +12,9 @@ from typing import Any
 from odkeras.errors import ConfigError
 from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH, ProdigyApi
 from odkeras.hosts.prodigy.training_host import TrainingHost
-from odkeras.hosts.web.database import AnswerDatabase, input_hash_of
+from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.panel import Panel
+from odkeras.hosts.web.stored import input_hash_of
 from odkeras.loop.watch import Look, News
 from odkeras.project import Project
 from odkeras.tasks import Task

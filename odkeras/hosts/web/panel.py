@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from odkeras.hosts.web.database import DECISIONS, VersionEffort
+from odkeras.hosts.web.stored import DECISIONS, VersionEffort
 from odkeras.loop.watch import Look, News
 from odkeras.project import JsonlTail, Project
 

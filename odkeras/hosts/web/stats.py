@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from odkeras.hosts.web.database import DECISIONS, AnswerDatabase, VersionEffort
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.stored import DECISIONS, VersionEffort
 
 VERSION_COLUMNS = ("version", "images", "kept", "moved", "deleted", "added")
 

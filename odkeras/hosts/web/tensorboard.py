@@ -14,6 +14,8 @@ from odkeras.loop.supervisor import ChildSpec, Supervisor, bind_socket
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
+FIRST_DASHBOARD = "custom_scalars"
+"""There the charts are in the order of `training.board_layout`."""
 
 
 class TensorBoard:
@@ -67,7 +69,7 @@ class TensorBoard:
         except OdkerasError:
             self._stop()
             raise
-        self._url = f"http://{HOST}:{port}/"
+        self._url = f"http://{HOST}:{port}/#{FIRST_DASHBOARD}"
 
     def _wait_for(self, port: int) -> None:
         assert self._supervisor is not None

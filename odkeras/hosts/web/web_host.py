@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,15 +20,16 @@ from typing import Any
 
 from odkeras.colours import colour_of
 from odkeras.errors import DatabaseError
-from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH
+from odkeras.hosts.prodigy.api import INPUT_HASH
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host
 from odkeras.hosts.web.board import Handout, Tab, TaskBoard
-from odkeras.hosts.web.database import DECISIONS, AnswerDatabase, StoredAnswer, input_hash_of
+from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.handover import Entry, Handover
+from odkeras.hosts.web.incoming import read_answer
 from odkeras.hosts.web.page_host import Journal, PageApi, PageHost
 from odkeras.hosts.web.panel import Document, Panel
 from odkeras.hosts.web.pictures import Pictures
-from odkeras.hosts.web.spans import Span, effort_of, read_spans
+from odkeras.hosts.web.stored import StoredAnswer, input_hash_of
 from odkeras.hosts.web.tensorboard import TensorBoard
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
@@ -38,11 +39,8 @@ from odkeras.project import Project
 from odkeras.tasks import Task
 
 PREFETCH = 4
-_MOST_AGE_S = 365 * 86400.0
 _HOUSEKEEPING_S = 0.25
 _LOCK_WAIT_S = 5.0
-_FRESH_S = 10.0
-_MADE_HERE = (INPUT_HASH, TASK_HASH)
 
 
 @dataclass(frozen=True)
@@ -261,50 +259,14 @@ class WebHost:
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def _read_answer(self, session: str, answer: Any) -> StoredAnswer:
-        if not isinstance(answer, Mapping):
-            raise ValueError(f"an answer must be a JSON object; got {type(answer).__name__}")
-        answer_id, image_id, decision = (answer.get(name) for name in ("answer_id", "image_id", "answer"))
-        if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64 or not answer_id.isascii():
-            raise ValueError(f"answer_id must be a text of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
-        if decision not in DECISIONS:
-            raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {str(decision)[:80]!r}")
-        task = self._task_of(session, str(image_id))
-        if task is None:
-            raise ValueError(f"image {str(image_id)[:80]!r} was not handed out in dataset {self.dataset!r}")
-        size_hw = int(task["height"]), int(task["width"])
-        spans = self._read_spans(answer, size_hw)
-        task = _as_shown(task, answer)
-        answered_at = self._answered_at(session, str(image_id), _age_s(answer.get("age_ms")))
-        name = f"{self.dataset}-{session}"
-        example = {key: value for key, value in task.items() if key not in _MADE_HERE}
-        example |= {"spans": spans, "answer": decision, "_view_id": "image_manual", "_timestamp": int(answered_at)}
-        example |= {"_session_id": name, "_annotator_id": name}
-        made = task.get("_suggestions") or {}
-        return StoredAnswer(
-            example,
-            image_id=str(image_id),
+        return read_answer(
+            answer,
+            dataset=self.dataset,
             session=session,
-            answered_at=answered_at,
-            answer_id=answer_id,
-            version=made.get("version"),
-            effort=effort_of(task, spans) if decision == "accept" else None,
+            labels=self._labels,
+            task_of=partial(self._task_of, session),
+            last_answered_at=partial(self.database.answered_at, self.dataset, session),
         )
-
-    def _read_spans(self, answer: Mapping[str, Any], size_hw: tuple[int, int]) -> list[Span]:
-        """Those of an accepted image must all be usable; of the others nobody wants to know."""
-        spans = answer.get("spans")
-        try:
-            return read_spans([] if spans is None else spans, self._labels, size_hw)
-        except ValueError:
-            if answer["answer"] == "accept":
-                raise
-            return []
-
-    def _answered_at(self, session: str, image_id: str, age_s: float) -> float:
-        """Seconds since the epoch. What was answered just now is the last word, also if the clock was set back."""
-        at = time.time() - age_s
-        last = self.database.answered_at(self.dataset, session, image_id) if age_s < _FRESH_S else None
-        return at if last is None else max(at, last + 0.001)
 
     def _task_of(self, session: str, image_id: str) -> Task | None:
         """Also one that an earlier run handed out, or that has gone to somebody else meanwhile and is answered."""
@@ -404,19 +366,5 @@ def _entry(answer: StoredAnswer) -> Entry:
     return Entry(answer.answer_id, answer.session, answer.image_id, example)
 
 
-def _as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
-    """Without its suggestions if the page showed those of another version: nobody has judged these."""
-    made = task.get("_suggestions") or {}
-    if "version" not in answer or answer["version"] == made.get("version"):
-        return task
-    return {key: value for key, value in task.items() if key != "_suggestions"}
-
-
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _age_s(age_ms: Any) -> float:
-    if isinstance(age_ms, bool) or not isinstance(age_ms, (int, float)) or not age_ms >= 0:
-        return 0.0
-    return min(age_ms, 1000 * _MOST_AGE_S) / 1000  # JSON may hold whole numbers that are too large for a float

@@ -1,0 +1,96 @@
+"""Answers as the page sends them, understood: what is wrong is said in a sentence, and nothing else is believed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH
+from odkeras.hosts.web.spans import Span, effort_of, read_spans
+from odkeras.hosts.web.stored import DECISIONS, StoredAnswer
+from odkeras.tasks import Task
+
+_MOST_AGE_S = 365 * 86400.0
+_FRESH_S = 10.0
+_MADE_HERE = (INPUT_HASH, TASK_HASH)
+
+
+def read_answer(
+    answer: Any,
+    *,
+    dataset: str,
+    session: str,
+    labels: Collection[str],
+    task_of: Callable[[str], Task | None],
+    last_answered_at: Callable[[str], float | None],
+) -> StoredAnswer:
+    """An answer of the page, with the task that it is about.
+
+    Args:
+        labels: those that boxes may have.
+        task_of: the task of an image's id; None for one that was never handed out.
+        last_answered_at: when the session answered about that image last.
+
+    Raises:
+        ValueError: it cannot be used, and why.
+    """
+    if not isinstance(answer, Mapping):
+        raise ValueError(f"an answer must be a JSON object; got {type(answer).__name__}")
+    answer_id, image_id, decision = (answer.get(name) for name in ("answer_id", "image_id", "answer"))
+    if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64 or not answer_id.isascii():
+        raise ValueError(f"answer_id must be a text of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
+    if decision not in DECISIONS:
+        raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {str(decision)[:80]!r}")
+    task = task_of(str(image_id))
+    if task is None:
+        raise ValueError(f"image {str(image_id)[:80]!r} was not handed out in dataset {dataset!r}")
+    spans = _read_spans(answer, labels, (int(task["height"]), int(task["width"])))
+    task = as_shown(task, answer)
+    answered_at = _answered_at(_age_s(answer.get("age_ms")), lambda: last_answered_at(str(image_id)))
+    name = f"{dataset}-{session}"
+    example = {key: value for key, value in task.items() if key not in _MADE_HERE}
+    example |= {"spans": spans, "answer": decision, "_view_id": "image_manual", "_timestamp": int(answered_at)}
+    example |= {"_session_id": name, "_annotator_id": name}
+    made = task.get("_suggestions") or {}
+    return StoredAnswer(
+        example,
+        image_id=str(image_id),
+        session=session,
+        answered_at=answered_at,
+        answer_id=answer_id,
+        version=made.get("version"),
+        effort=effort_of(task, spans) if decision == "accept" else None,
+    )
+
+
+def _read_spans(answer: Mapping[str, Any], labels: Collection[str], size_hw: tuple[int, int]) -> list[Span]:
+    """Those of an accepted image must all be usable; of the others nobody wants to know."""
+    spans = answer.get("spans")
+    try:
+        return read_spans([] if spans is None else spans, labels, size_hw)
+    except ValueError:
+        if answer["answer"] == "accept":
+            raise
+        return []
+
+
+def _answered_at(age_s: float, last: Callable[[], float | None]) -> float:
+    """Seconds since the epoch. What was answered just now is the last word, also if the clock was set back."""
+    at = time.time() - age_s
+    before = last() if age_s < _FRESH_S else None
+    return at if before is None else max(at, before + 0.001)
+
+
+def as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
+    """Without its suggestions if the page showed those of another version: nobody has judged these."""
+    made = task.get("_suggestions") or {}
+    if "version" not in answer or answer["version"] == made.get("version"):
+        return task
+    return {key: value for key, value in task.items() if key != "_suggestions"}
+
+
+def _age_s(age_ms: Any) -> float:
+    if isinstance(age_ms, bool) or not isinstance(age_ms, (int, float)) or not age_ms >= 0:
+        return 0.0
+    return min(age_ms, 1000 * _MOST_AGE_S) / 1000  # JSON may hold whole numbers that are too large for a float

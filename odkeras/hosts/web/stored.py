@@ -1,0 +1,110 @@
+"""What the database holds: answers, and what is asked about them."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from odkeras.metrics import Effort
+from odkeras.tasks import Task
+
+DECISIONS = ("accept", "reject", "ignore")
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """An answer on its way into the database.
+
+    Args:
+        example: the task with `answer` and `spans`, plain JSON.
+        image_id: what tells images apart.
+        session: who answered.
+        answered_at: seconds since the epoch.
+        answer_id: tells one act of answering from another: the same one is stored once.
+        version: the model that made the suggestions, None if there were none.
+        effort: what the person did with them; None if that is not known.
+        handed_on: whether the trainer has it already.
+    """
+
+    example: Task
+    image_id: str
+    session: str
+    answered_at: float = field(default_factory=time.time)
+    answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    version: int | None = None
+    effort: Effort | None = None
+    handed_on: bool = False
+
+    @property
+    def decision(self) -> str:
+        return str(self.example.get("answer"))
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """A row of a session's history."""
+
+    image_id: str
+    file: str
+    decision: str
+    boxes: int
+    answered_at: float
+    handed_on: bool
+
+
+@dataclass(frozen=True)
+class VersionEffort:
+    """What people did with the suggestions of one model version, on accepted images."""
+
+    version: int
+    images: int
+    effort: Effort
+
+
+def input_hash_of(image_id: str) -> int:
+    """A whole number that tells images apart, 60 bits of the id: what Prodigy calls an input hash."""
+    try:
+        return int(image_id[:15], 16)
+    except ValueError:  # an id that somebody else gave
+        return int(uuid.uuid5(uuid.NAMESPACE_OID, image_id).hex[:15], 16)
+
+
+COLUMNS = (
+    *("answer_id", "dataset", "session", "image_id", "input_hash", "decision", "answered_at", "replaced", "handed_on"),
+    *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "example"),
+)
+
+
+def row_of(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tuple[Any, ...]:
+    effort = answer.effort
+    did = (effort.kept_90, effort.moved, effort.relabelled, effort.deleted, effort.drawn) if effort else (None,) * 5
+    spans = answer.example.get("spans")
+    return (
+        answer.answer_id,
+        dataset,
+        answer.session,
+        answer.image_id,
+        input_hash_of(answer.image_id),
+        answer.decision,
+        answer.answered_at,
+        int(replaced),
+        int(answer.handed_on),
+        len(spans) if isinstance(spans, list) else 0,
+        answer.version,
+        *did,
+        text,
+    )
+
+
+def to_json(answer: StoredAnswer) -> str:
+    if answer.decision not in DECISIONS:
+        raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {answer.decision!r}")
+    text = json.dumps(answer.example, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+        return json.dumps(answer.example, allow_nan=False)
+    return text
