@@ -16,8 +16,10 @@ from odkeras.errors import CheckpointError, ConfigError
 from odkeras.model.checkpoint import choose_checkpoints, restore_for_prediction, saved_averages
 from odkeras.model.inference import CLASS_ID_OFFSET, InferenceModel, build_detection_model
 from odkeras.model.setup import Setup
+from odkeras.training.curves import Curve
 from odkeras.training.detectors import Detector, Detects, SavedDetector, in_process
 from odkeras.training.examples import ExampleSource, examples_of_reader
+from odkeras.training.exhibits import Exhibits, Gallery
 from odkeras.training.inputs import evaluation_dataset, example_source
 from odkeras.training.metric_sets import make_metric_sets, overall_first
 
@@ -32,9 +34,13 @@ class Evaluator:
     Args:
         config: a resolved `TrainEvalPipelineConfig`.
         model: the `DetectionModel` whose `preprocess` prepares the images.
+
+    Attributes:
+        exhibits: what the last evaluation left to look at.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
+        self.exhibits = Exhibits()
         self._config = config
         self._model = model
         self._datasets: dict[str, tf.data.Dataset] = {}
@@ -54,13 +60,19 @@ class Evaluator:
             ConfigError: no examples, an unknown metric set, or one that these examples or this model cannot have.
         """
         metrics: dict[str, float] = {}
-        for number, source in enumerate(sources):
+        curves: dict[str, Curve] = {}
+        galleries = [Gallery() for _ in sources]
+        for number, (source, gallery) in enumerate(zip(sources, galleries, strict=True)):
             prefix = "" if len(sources) == 1 else f"{source.reader.name or number}/"
-            found = self._evaluate_source(detect, source, progress)
+            found, found_curves = self._evaluate_source(detect, source, progress, gallery)
             metrics.update({f"{prefix}{name}": value for name, value in found.items()})
+            curves.update({f"{prefix}{name}": curve for name, curve in found_curves.items()})
+        self.exhibits = Exhibits(galleries[0].examples() if galleries else (), curves)
         return overall_first(metrics)
 
-    def _evaluate_source(self, detect: Detector, source: ExampleSource, progress: Progress) -> dict[str, float]:
+    def _evaluate_source(
+        self, detect: Detector, source: ExampleSource, progress: Progress, gallery: Gallery
+    ) -> tuple[dict[str, float], dict[str, Curve]]:
         sets = make_metric_sets(self._config.eval_config, source.reader.label_map_path)
         done = 0
         for features, labels in self._examples(source):
@@ -69,14 +81,17 @@ class Evaluator:
             eval_dict, _ = model_lib_v2.prepare_eval_dict(detections, _without_padding(labels), features)
             for each in sets:
                 each.add(eval_dict)
+            gallery.add(eval_dict)
             done += 1
             progress(done)
         if not done:
             raise ConfigError(f"no examples to evaluate on in {source.where}")
         metrics: dict[str, float] = {}
+        curves: dict[str, Curve] = {}
         for each in sets:
             metrics.update(each.evaluate())
-        return metrics
+            curves.update(each.curves)
+        return metrics, curves
 
     def _examples(self, source: ExampleSource) -> Iterator[tuple[Mapping[str, tf.Tensor], dict[str, tf.Tensor]]]:
         key = str(source.reader)

@@ -22,6 +22,7 @@ from odkeras.export.info import ExportInfo
 from odkeras.pipeline import loads_masks
 from odkeras.training.evaluate import Evaluator, named_sources
 from odkeras.training.examples import ExampleSource, examples_held_out
+from odkeras.training.exhibits import Exhibits
 from odkeras.training.metric_sets import jsonable, primary_metric
 from odkeras.training.published import PublishedModel
 
@@ -120,6 +121,11 @@ class Judge:
         self._max_examples = max_examples
         self._evaluator = Evaluator(config, published.inference.model)
         self._served: tuple[Any, dict[str, float]] | None = None  # what was judged last, and its figures
+
+    @property
+    def exhibits(self) -> Exhibits:
+        """Of the evaluation that ended last."""
+        return self._evaluator.exhibits
 
     def sources(self) -> list[ExampleSource]:
         """The current examples; none as long as no answer is held out.

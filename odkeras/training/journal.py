@@ -50,8 +50,10 @@ class Journal:
         batches: list[str],
         seconds: Mapping[str, float],
         problems: Sequence[str] = (),
+        work: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The line of a round that has ended; `version` is the newest one there is then."""
+        """The line of a round that has ended; `version` is the newest one there is then, `work` of
+        `round_work.work_of_round`."""
         return self._append(
             "round",
             {
@@ -65,6 +67,7 @@ class Journal:
                 "version": version,
                 "batches": batches,
                 **conclusion.row(),
+                **({"work": dict(work)} if work else {}),
                 **({"problems": list(problems)} if problems else {}),
             },
         )

@@ -17,7 +17,8 @@ from object_detection.core import standard_fields
 from object_detection.utils import label_map_util
 
 from odkeras.errors import ConfigError
-from odkeras.training.per_class import listening, per_class, per_super_category
+from odkeras.training.curves import Curve, coco_curves
+from odkeras.training.per_class import finished_coco, listening, per_class, per_super_category
 
 _log = logging.getLogger(__name__)
 
@@ -41,12 +42,16 @@ class MetricSet:
         name: its key in `eval_config.metrics_set`.
         evaluator: the API's `DetectionEvaluator`.
         super_categories: names of classes by the name of a group of them.
+
+    Attributes:
+        curves: of the last `evaluate`, by what they are of; only COCO's evaluators tell what they need.
     """
 
     def __init__(self, name: str, evaluator: Any, super_categories: Mapping[str, list[str]]) -> None:
         self.name = name
         self._evaluator = evaluator
         self._super_categories = super_categories
+        self.curves: dict[str, Curve] = {}
 
     def add(self, eval_dict: Mapping[str, Any]) -> None:
         """One example, as `model_lib_v2.prepare_eval_dict` makes it.
@@ -65,6 +70,7 @@ class MetricSet:
         with listening(), contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its own table
             found = {str(name): float(value) for name, value in self._evaluator.evaluate().items()}
             classes = per_class(_PREFIXES.get(self.name, ""))
+            self.curves = self._curves(finished_coco())
         found = {name: value for name, value in found.items() if not _is_repeated(name, classes)}
         for kind, by_class in classes.items():
             found |= {f"{kind}/{label}": value for label, value in by_class.items()}
@@ -73,6 +79,12 @@ class MetricSet:
             groups = per_super_category(next(iter(classes.values())), self._super_categories)
             found |= {f"{prefix}/{name}": value for name, value in groups.items()}
         return found
+
+    def _curves(self, evaluation: Any | None) -> dict[str, Curve]:
+        if evaluation is None or evaluation.params.iouType == "keypoints":
+            return {}
+        kind = "precision_recall_masks" if self.name in _MASK_SETS else "precision_recall"
+        return {f"{kind}/{label}": curve for label, curve in coco_curves(evaluation).items()}
 
 
 def make_metric_sets(eval_config: Any, label_map_path: str) -> list[MetricSet]:

@@ -78,6 +78,11 @@ def per_class(prefix: str) -> dict[str, dict[str, float]]:
     }
 
 
+def finished_coco() -> Any | None:
+    """COCO's evaluation that has just ended in `listening()`, with all matches; None if it was of another kind."""
+    return _finished.get("COCO")
+
+
 def per_super_category(
     by_class: Mapping[str, float], super_categories: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:

@@ -66,7 +66,8 @@ def train_on_records(
         if store.restore() is None:
             start_from_fine_tune_checkpoint(trainer, setup)
         dataset = _dataset(setup.config, trainer, distribution)
-        with TrainingSummaries(model_dir, write=writes) as summaries:
+        with TrainingSummaries(model_dir, setup.label_map, step=trainer.step, write=writes) as summaries:
+            summaries.describe(setup.config, ("train",))
             saver = _Saver(store, trainer, None if together else checkpoint_every_s)
 
             def note(report: StepReport) -> None:

@@ -32,12 +32,14 @@ from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step
 from odkeras.pipeline import loads_masks
 from odkeras.project import Project
+from odkeras.training.board_layout import ALL_RUNS
 from odkeras.training.gate import Conclusion, Judge, conclude, plan_start
 from odkeras.training.inputs import example_source, training_dataset
 from odkeras.training.journal import Journal
 from odkeras.training.lock import lock_model_dir
 from odkeras.training.options import LEAST_STEPS, RoundOptions, steps_of_round
 from odkeras.training.published import PublishedModel
+from odkeras.training.round_work import work_in, work_of_round
 from odkeras.training.status import StatusFile
 from odkeras.training.store import CheckpointStore, rounds_in
 from odkeras.training.summaries import TrainingSummaries
@@ -109,12 +111,11 @@ class Rounds:
             self._trainer.start_from(self._published.variables)
         else:
             self._checkpoints.restore()
+        self._summaries = TrainingSummaries(self._directories.model_dir, self._label_map, step=self._trainer.step)
+        self._summaries.describe(self._config, ALL_RUNS if self._judge else ("train", "loop"))
         self._report_unreported_round(conclusion)
         self._dataset = self._build_dataset()
         self._trainer.trace(self._dataset.element_spec)
-        self._summaries = TrainingSummaries(self._directories.model_dir)
-        self._summaries.text("pipeline.config", str(self._config))
-        self._summaries.text("label_map", self._label_map.to_pbtxt())
         self.status.update(round=int(self._checkpoints.loop.round.numpy()), step=self._trainer.step)
         self._wait("no answers yet" if not len(self._store) else str(conclusion))
 
@@ -262,11 +263,10 @@ class Rounds:
         seconds["publish_s"] = time.monotonic() - started - conclusion.evaluate_s
         if conclusion.evaluate_s:
             seconds["evaluate_s"] = conclusion.evaluate_s
-        row = self._report_round(batches, result, seconds, conclusion, intake.problems[:_MOST_PROBLEMS])
-        self._summaries.rate(
-            self._trainer.step, result.steps / max(seconds["train_s"], 1e-9), self._config.train_config.batch_size
-        )
-        self._summaries.round(self._trainer.step, row)
+        ours = new_records == [intake.record]  # or of a round that another process began
+        work = work_of_round(intake.work) if ours else work_in(self._directories.work_path, new_records)
+        problems = intake.problems[:_MOST_PROBLEMS]
+        row = self._report_round(batches, result, seconds, conclusion, work, problems)
         if self._judge is not None and not failure:
             self._report_evaluation(row["round"], conclusion.evaluation or self._evaluate(self._judge))
         self._collect_garbage()
@@ -278,9 +278,10 @@ class Rounds:
         result: TrainingResult,
         seconds: dict[str, float],
         conclusion: Conclusion,
+        work: Mapping[str, Any],
         problems: Sequence[str] = (),
     ) -> dict[str, Any]:
-        return self._journal.add_round(
+        row = self._journal.add_round(
             int(self._checkpoints.loop.round.numpy()),
             self._trainer.step,
             result,
@@ -291,7 +292,10 @@ class Rounds:
             batches=batches,
             seconds=seconds,
             problems=problems,
+            work=work,
         )
+        self._summaries.round(self._trainer.step, row)
+        return row
 
     def _report_unreported_round(self, conclusion: Conclusion) -> None:
         """The process ended after the checkpoint of a round and before its line in metrics.jsonl."""
@@ -301,16 +305,17 @@ class Rounds:
         trained = int(self._checkpoints.loop.trained_record.numpy())
         records = [path for path in self._directories.train_records() if record_number(path) <= trained]
         self._chosen = self._store.examples()
-        self._report_round(
-            sorted(set(_batches_in(records)) - reported),
+        batches = set(_batches_in(records)) - reported
+        records = [path for path in records if not batches.isdisjoint(_batches_in([path]))]
+        row = self._report_round(
+            sorted(batches),
             TrainingResult(0, 0.0, None),
             {"train_s": 0.0, "publish_s": 0.0},
             conclusion,
+            work_in(self._directories.work_path, records),
         )
         if conclusion.evaluation:
-            self._journal.add_evaluation(
-                int(self._checkpoints.loop.round.numpy()), self._trainer.step, conclusion.evaluation
-            )
+            self._report_evaluation(row["round"], conclusion.evaluation)
 
     def _save_as_trained(self, records: list[Path]) -> None:
         """Write a checkpoint that knows the records."""
@@ -321,18 +326,19 @@ class Rounds:
 
     def _evaluate(self, judge: Judge) -> Mapping[str, Any]:
         self.status.update(state="evaluating", reason="evaluating on the validation examples")
-        return judge.result()
+        started = time.monotonic()
+        result = judge.result()
+        self._summaries.seconds(self._trainer.step, "evaluate_s", time.monotonic() - started)
+        return result
 
     def _report_evaluation(self, round_number: int, result: Mapping[str, Any]) -> None:
         if not result:
             _log.info("no answer is kept for evaluation yet")
             return
-        metrics = result.get("metrics") or {}
-        self._summaries.evaluation(
-            self._trainer.step, {name: each for name, each in metrics.items() if each is not None}
-        )
-        row = {"kind": "evaluation", "round": round_number, "step": self._trainer.step, **result, "time": time.time()}
-        project.append_jsonl(self._directories.metrics_path, [row])
+        self._journal.add_evaluation(round_number, self._trainer.step, result)
+        metrics = {name: each for name, each in (result.get("metrics") or {}).items() if each is not None}
+        if metrics:
+            self._summaries.evaluation(self._trainer.step, metrics, self._judge.exhibits if self._judge else None)
 
     def _collect_garbage(self) -> None:
         keep = self._options.temp_files_num

@@ -1,8 +1,19 @@
-"""TensorBoard events of a training, on one axis of global steps across restarts."""
+"""TensorBoard events of a training, on one axis of global steps across restarts.
+
+What is where, by directory and tag:
+
+    train/  Loss/*, optimizer/*, speed/*        every few steps
+            training_examples/*                 pictures, once a round
+            pipeline.config, label_map, the layout of "Custom Scalars"
+    eval/   the metrics by their own names, evaluation_examples/*, precision_recall/*
+    loop/   round/*, seconds/*, speed/*, work/*, gate/*     once a round
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,27 +21,61 @@ from typing import Any
 import tensorflow as tf
 from object_detection.core import standard_fields
 from object_detection.utils import ops
+from PIL import Image
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.pr_curve import summary as pr_summary
 
+from odkeras.boxes import Groundtruth
+from odkeras.labels import LabelMap
+from odkeras.training.board_layout import ALL_RUNS, layout_summary
+from odkeras.training.curves import THRESHOLDS, Curve
+from odkeras.training.exhibits import Exhibits
+from odkeras.training.panels import Pen, as_jpeg, compare, from_any_range
+from odkeras.training.per_class import ABSENT
+from odkeras.training.round_work import work_figures
 from odkeras.training.trainer import Batch, StepReport
 
 _MAX_IMAGES = 3
+_TRAINING = "as the model sees them, after augmentation"
+_COMPARED = "truth left, detections right; the same examples in every round"
 
 
 class TrainingSummaries:
     """Writes below one model directory: `train/` for steps, `eval/` for evaluations, `loop/` for rounds.
 
+    What an earlier process wrote about steps after `step`, and that never reached a checkpoint, is taken back.
+
     Args:
         model_dir: parent of the three.
+        label_map: for names and colours.
+        step: the global step that the training goes on from.
         every_steps: write the scalars of every n-th step.
         write: False for a worker that is not the chief, which writes nothing.
     """
 
-    def __init__(self, model_dir: Path, every_steps: int = 10, *, write: bool = True) -> None:
+    def __init__(
+        self,
+        model_dir: Path,
+        label_map: LabelMap | None = None,
+        *,
+        step: int = 0,
+        every_steps: int = 10,
+        write: bool = True,
+    ) -> None:
         self._every_steps = every_steps
+        self._writes = write
+        self._first_step = step
+        self._pen = Pen(label_map)
+        self._label_map = label_map
+        self._batch_size = 0
+        self._speed = _Speed()
+        self._last_step = step
         self._writers = {
             name: tf.summary.create_file_writer(str(model_dir / name)) if write else tf.summary.create_noop_writer()
             for name in ("train", "eval", "loop")
         }
+        for name in self._writers:
+            self._take_back(name, step)
 
     def __enter__(self) -> TrainingSummaries:
         return self
@@ -44,63 +89,182 @@ class TrainingSummaries:
         for writer in self._writers.values():
             writer.close()
 
+    def describe(self, config: Any, runs: Collection[str] = ALL_RUNS) -> None:
+        """What is trained, as text, and the layout of the dashboard.
+
+        Args:
+            config: a resolved `TrainEvalPipelineConfig`.
+            runs: the directories that will be filled; charts of others would stay empty.
+        """
+        if not self._writes:
+            return
+        self.text("pipeline.config", _fenced(str(config)))
+        if self._label_map is not None:
+            self.text("label_map", _label_table(self._label_map))
+        self._raw("train", layout_summary(runs), self._first_step)
+        self._writers["train"].flush()
+
+    def text(self, name: str, content: str) -> None:
+        """Markdown."""
+        with self._writers["train"].as_default(step=self._first_step):
+            tf.summary.text(name, content)
+
     def step(self, report: StepReport) -> None:
-        """Losses, learning rate and gradient norm of one step."""
+        """Losses, learning rate, gradient norm and speed of one step."""
+        if report.step <= self._last_step:  # steps were undone, since the loss was not finite
+            self._take_back("train", report.step - 1)
+        self._last_step = report.step
+        self._speed.start(report.step)
         if report.step % self._every_steps:
             return
-        self._scalars(
-            "train",
-            {**report.losses, "learning_rate": report.learning_rate, "gradient_norm": report.gradient_norm},
-            report.step,
-        )
-
-    def rate(self, step: int, steps_per_s: float, batch_size: int) -> None:
-        """Speed of a round."""
-        self._scalars("train", {"steps_per_s": steps_per_s, "images_per_s": steps_per_s * batch_size}, step)
+        values = {
+            **report.losses,
+            "optimizer/learning_rate": report.learning_rate,
+            "optimizer/gradient_norm": report.gradient_norm,
+        }
+        steps_per_s = self._speed.since_last(report.step)
+        if steps_per_s is not None:
+            values |= self._speeds(steps_per_s)
+        self._scalars("train", values, report.step)
 
     def watch(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
         """The same batches; images of the first one are written, with their boxes, as the model sees them after
         augmentation."""
+        self._speed = _Speed()
         for number, batch in enumerate(batches):
             if number == 0:
-                self._images(step, batch)
+                self._note_batch(step, batch)
             yield batch
 
-    def _images(self, step: int, batch: Batch) -> None:
-        features, labels = tf.nest.map_structure(_of_first_replica, batch)
-        with self._writers["train"].as_default(step=step):
-            tf.summary.image("training_examples", draw_boxes(features, labels), max_outputs=_MAX_IMAGES)
-
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._scalars("eval", metrics, step)
+    def evaluation(self, step: int, metrics: Mapping[str, float], exhibits: Exhibits | None = None) -> None:
+        """Scalars, examples and curves; what there is no groundtruth of is left out."""
+        known = {name: value for name, value in metrics.items() if math.isfinite(value) and value != ABSENT}
+        self._scalars("eval", known, step)
+        if self._writes and exhibits is not None:
+            for number, each in enumerate(exhibits.examples, start=1):
+                panel = compare(self._pen, each.image, each.truth, each.found)
+                self._picture("eval", f"evaluation_examples/{number}", panel, step, _COMPARED)
+            for name, curve in exhibits.curves.items():
+                self._curve(name, curve, step)
         self._writers["eval"].flush()
 
-    def round(self, step: int, values: Mapping[str, Any]) -> None:
-        """Seconds, loss and number of examples of a finished round, out of its line in metrics.jsonl."""
-        shown = {name: value for name, value in values.items() if name.endswith("_s") or name in ("loss", "examples")}
-        self._scalars("loop", {name: value for name, value in shown.items() if value is not None}, step)
+    def round(self, step: int, row: Mapping[str, Any]) -> None:
+        """A finished round, out of its line in metrics.jsonl."""
+        values: dict[str, Any] = {f"seconds/{name}": value for name, value in row.items() if name.endswith("_s")}
+        values |= {f"round/{name}": row.get(name) for name in ("examples", "loss", "steps")}
+        values["round/published"] = float(row.get("outcome", "published") == "published")
+        if row.get("steps") and row.get("train_s"):
+            values |= self._speeds(row["steps"] / row["train_s"])
+        values |= {f"work/{name}": value for name, value in work_figures(row.get("work") or {}).items()}
+        gate = row.get("gate") or {}
+        values |= {"gate/new_weights": gate.get("value"), "gate/served_version": gate.get("served_value")}
+        self._scalars("loop", {name: value for name, value in values.items() if value is not None}, step)
         for writer in self._writers.values():
             writer.flush()
 
-    def text(self, name: str, content: str) -> None:
-        with self._writers["train"].as_default(step=0):
-            tf.summary.text(name, f"```\n{content}\n```")
+    def seconds(self, step: int, stage: str, value: float) -> None:
+        """Of a stage that comes after the round's line was written."""
+        self._scalars("loop", {f"seconds/{stage}": value}, step)
+        self._writers["loop"].flush()
+
+    def _speeds(self, steps_per_s: float) -> dict[str, float]:
+        images = {"speed/images_per_s": steps_per_s * self._batch_size} if self._batch_size else {}
+        return {"speed/steps_per_s": steps_per_s, **images}
+
+    def _note_batch(self, step: int, batch: Batch) -> None:
+        image = batch[0][standard_fields.InputDataFields.image]
+        replicas = image.values if isinstance(image, tf.distribute.DistributedValues) else [image]
+        self._batch_size = sum(int(each.shape[0]) for each in replicas)
+        if not self._writes:
+            return
+        features, labels = tf.nest.map_structure(_of_first_replica, batch)
+        for number, picture in enumerate(draw_examples(self._pen, features, labels), start=1):
+            self._picture("train", f"training_examples/{number}", picture, step, _TRAINING)
+
+    def _picture(self, writer: str, tag: str, picture: Image.Image, step: int, description: str) -> None:
+        """As JPEG, which `tf.summary.image` does not do: pictures of every round are kept for ever."""
+        about = image_metadata.create_summary_metadata(display_name=None, description=description)
+        content = [str(picture.width).encode(), str(picture.height).encode(), as_jpeg(picture)]
+        with self._writers[writer].as_default(step=step):
+            tf.summary.write(tag, tf.constant(content), metadata=about)
+
+    def _curve(self, name: str, curve: Curve, step: int) -> None:
+        title = name if "/" in name else f"precision_recall/{name}"
+        summary = pr_summary.raw_data_pb(
+            title,
+            true_positive_counts=curve.true_positives,
+            false_positive_counts=curve.false_positives,
+            true_negative_counts=[0.0] * THRESHOLDS,  # boxes that are rightly not there cannot be counted
+            false_negative_counts=curve.false_negatives,
+            precision=curve.precision,
+            recall=curve.recall,
+            num_thresholds=THRESHOLDS,
+            description=f"{curve.objects} objects; a detection counts when it matches one with IoU 0.5 or more",
+        )
+        self._raw("eval", summary, step)
 
     def _scalars(self, writer: str, values: Mapping[str, Any], step: int) -> None:
         with self._writers[writer].as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
 
+    def _raw(self, writer: str, summary: Any, step: int) -> None:
+        with self._writers[writer].as_default(step=step):
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
+
+    def _take_back(self, name: str, step: int) -> None:
+        """What was written about later steps is not to be shown."""
+        if self._writes:
+            log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+            event = tf.compat.v1.Event(wall_time=time.time(), step=step + 1, session_log=log)
+            tf.raw_ops.ImportEvent(writer=self._writers[name]._resource, event=event.SerializeToString())
+
+
+class _Speed:
+    """Steps per second within a round: from its first step on, so that neither waiting nor tracing count."""
+
+    def __init__(self) -> None:
+        self._step: int | None = None
+        self._at = 0.0
+
+    def start(self, step: int) -> None:
+        if self._step is None or step < self._step:
+            self._step, self._at = step, time.monotonic()
+
+    def since_last(self, step: int) -> float | None:
+        """None at the first step."""
+        now, last = time.monotonic(), self._step
+        if last is None or step <= last or now <= self._at:
+            return None
+        speed = (step - last) / (now - self._at)
+        self._step, self._at = step, now
+        return speed
+
+
+def draw_examples(
+    pen: Pen, features: Mapping[str, tf.Tensor], labels: Mapping[str, tf.Tensor], most: int = _MAX_IMAGES
+) -> list[Image.Image]:
+    """The first images of a batch with their groundtruth boxes."""
+    fields = standard_fields.InputDataFields
+    labels = ops.bfloat16_to_float32_nested(dict(labels))
+    pictures = []
+    for number, count in enumerate(labels[fields.num_groundtruth_boxes][:most].numpy().tolist()):
+        image = from_any_range(tf.cast(features[fields.image][number], tf.float32).numpy())
+        boxes = labels[fields.groundtruth_boxes][number, :count].numpy()
+        classes = tf.argmax(labels[fields.groundtruth_classes][number, :count], axis=-1).numpy() + 1
+        pictures.append(pen.draw(image, Groundtruth(boxes, classes)))
+    return pictures
+
 
 def _of_first_replica(value: Any) -> tf.Tensor:
     return value.values[0] if isinstance(value, tf.distribute.DistributedValues) else value
 
 
-def draw_boxes(features: Mapping[str, tf.Tensor], labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """The images of a batch, float32 (N, H, W, 3) in 0..1, with their groundtruth boxes drawn in green."""
-    fields = standard_fields.InputDataFields
-    images = tf.cast(features[fields.image][:_MAX_IMAGES], tf.float32)
-    low = tf.reduce_min(images, axis=[1, 2, 3], keepdims=True)
-    high = tf.reduce_max(images, axis=[1, 2, 3], keepdims=True)
-    boxes = ops.bfloat16_to_float32_nested(labels[fields.groundtruth_boxes][:_MAX_IMAGES])
-    return tf.image.draw_bounding_boxes((images - low) / tf.maximum(high - low, 1e-6), boxes, [[0.1, 1.0, 0.2]])
+def _fenced(text: str) -> str:
+    return f"```\n{text}\n```"
+
+
+def _label_table(label_map: LabelMap) -> str:
+    rows = [f"| {id} | {label_map.name_of(id)} | {label_map.display_name_of(id)} |" for id in label_map.ids]
+    table = "\n".join(["| id | label | shown as |", "| --- | --- | --- |", *rows])
+    return f"{table}\n\n{_fenced(label_map.to_pbtxt())}"

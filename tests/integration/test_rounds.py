@@ -284,12 +284,12 @@ class TestARound:
             project.put(shapes[:3])
             rounds.run_pending()
         events = {name: read_events(project.directories.model_dir / name) for name in ("train", "loop")}
-        scalars = {"Loss/total_loss", "learning_rate", "gradient_norm", "steps_per_s", "images_per_s"}
+        scalars = {"Loss/total_loss", "optimizer/learning_rate", "optimizer/gradient_norm", "speed/steps_per_s"}
         assert scalars <= set(events["train"])
-        assert {"training_examples", "pipeline.config", "label_map"} <= set(events["train"])
+        assert {"training_examples/1", "pipeline.config", "label_map"} <= set(events["train"])
         assert events["train"]["Loss/total_loss"] == [10]
-        assert {"examples", "loss", "publish_s"} <= set(events["loop"])
-        assert events["loop"]["examples"] == [10]
+        assert {"round/examples", "round/loss", "seconds/publish_s", "speed/images_per_s"} <= set(events["loop"])
+        assert events["loop"]["round/examples"] == [10]
 
 
 class TestWhatIsKept:

@@ -1,0 +1,127 @@
+"""Pictures with boxes in their labels' colours, as TensorBoard shows them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from odkeras.boxes import Detections, Groundtruth, to_xyxy_px
+from odkeras.colours import colour_of, ink_on
+from odkeras.errors import LabelMapError
+from odkeras.labels import LabelMap
+
+MOST_PX = 480
+"""Of the longer side of a picture: there are several in every round, and all of them stay."""
+
+LEAST_PX = 320
+SHOWN_SCORE = 0.5
+BEST_FEW = 3
+
+_BAND_PX, _GAP_PX, _LINE_PX = 24, 8, 3
+_PAPER, _INK = "#ffffff", "#1f2328"
+_QUALITY = 88
+
+
+class Pen:
+    """Draws boxes with the names of their labels.
+
+    Args:
+        label_map: for names and colours; ids are shown without it.
+    """
+
+    def __init__(self, label_map: LabelMap | None = None) -> None:
+        self._label_map = label_map
+
+    def draw(self, image: Any, boxes: Groundtruth | Detections) -> Image.Image:
+        """The image, uint8 (H, W, 3), in a size that can be looked at, with the boxes; with scores if there are."""
+        picture = fitted(image)
+        draw = ImageDraw.Draw(picture)
+        scores = boxes.scores.tolist() if isinstance(boxes, Detections) else [None] * len(boxes)
+        corners = to_xyxy_px(boxes.boxes, (picture.height, picture.width))
+        drawn = [
+            (box, int(class_id), score)
+            for box, class_id, score in zip(corners.tolist(), boxes.classes, scores, strict=True)
+            if np.isfinite(box).all() and box[0] <= box[2] and box[1] <= box[3]
+        ][::-1]  # the best on top
+        for box, class_id, _ in drawn:
+            draw.rectangle(box, outline=self.colour_of(class_id), width=_LINE_PX)
+        for box, class_id, score in drawn:  # no line crosses a name
+            self._draw_name(draw, picture, box, class_id, score)
+        return picture
+
+    def name_of(self, class_id: int) -> str:
+        try:
+            return self._label_map.display_name_of(class_id) if self._label_map else str(class_id)
+        except LabelMapError:
+            return str(class_id)
+
+    def colour_of(self, class_id: int) -> str:
+        ids = self._label_map.ids if self._label_map else ()
+        return colour_of(ids.index(class_id) if class_id in ids else class_id - 1)
+
+    def _draw_name(self, draw: ImageDraw.ImageDraw, picture: Image.Image, box: Any, class_id: int, score: Any) -> None:
+        x1, y1 = box[:2]
+        colour = self.colour_of(class_id)
+        text = self.name_of(class_id) if score is None else f"{self.name_of(class_id)} {score:.2f}"
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=_FONT)
+        width, height = right - left + 6, bottom - top + 6
+        x = min(max(0.0, x1), max(0.0, picture.width - width))
+        y = y1 - height if y1 >= height else min(max(0.0, y1), picture.height - height)
+        draw.rectangle((x, y, x + width, y + height), fill=colour)
+        draw.text((x + 3 - left, y + 3 - top), text, fill=ink_on(colour), font=_FONT)
+
+
+_FONT = ImageFont.load_default(size=14)
+
+
+def compare(pen: Pen, image: Any, truth: Groundtruth, found: Detections) -> Image.Image:
+    """Side by side: the truth left, the detections right."""
+    shown = found.above(SHOWN_SCORE)
+    heading = f"detections, score at least {SHOWN_SCORE:g}"
+    if not len(shown):
+        shown = best(found)
+        heading = f"the best {len(shown)}, none has {SHOWN_SCORE:g}" if len(shown) else "no detections"
+    left, right = pen.draw(image, truth), pen.draw(image, shown)
+    panel = Image.new("RGB", (left.width + _GAP_PX + right.width, left.height + _BAND_PX), _PAPER)
+    draw = ImageDraw.Draw(panel)
+    for picture, x, text in ((left, 0, f"truth: {len(truth)}"), (right, left.width + _GAP_PX, heading)):
+        panel.paste(picture, (x, _BAND_PX))
+        draw.text((x + 4, _BAND_PX / 2), text, fill=_INK, font=_FONT, anchor="lm")
+    return panel
+
+
+def best(found: Detections, count: int = BEST_FEW) -> Detections:
+    """Those with the highest scores."""
+    order = np.argsort(-np.nan_to_num(found.scores, nan=-1.0), kind="stable")[:count]
+    return Detections(found.boxes[order], found.scores[order], found.classes[order])
+
+
+def fitted(image: Any) -> Image.Image:
+    """In a size that can be looked at: small ones are scaled up, large ones down."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    longest = max(picture.size)
+    target = LEAST_PX if longest < LEAST_PX else min(longest, MOST_PX)
+    if target == longest:
+        return picture
+    width, height = (max(1, round(side * target / longest)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def from_any_range(image: Any) -> Any:
+    """An image as uint8 (H, W, 3): as it is, or from what the model's own preprocessing made of it."""
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = np.repeat(image, 3, axis=-1)
+    if image.dtype == np.uint8:
+        return image
+    image = np.nan_to_num(np.asarray(image, np.float32))
+    low, high = float(image.min()), float(image.max())
+    return ((image - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
+
+
+def as_jpeg(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=_QUALITY, subsampling=0)
+    return data.getvalue()
