@@ -114,12 +114,7 @@ def work_row(answer: Task, groundtruth: Groundtruth, label_map: LabelMap) -> Row
         "session": session if isinstance(session, str) else "",
         "version": made["version"],
         **({"control": True} if control else {}),
-        "kept": did.kept_90,
-        "kept_70": did.kept_70,
-        "adjusted": did.moved,
-        "relabelled": did.relabelled,
-        "deleted": did.deleted,
-        "added": did.drawn,
+        **counts_of(did),
         "answered_at": answer.get("_timestamp"),
     }
 
@@ -136,6 +131,18 @@ def detections_of(spans: Iterable[Any], size_hw: tuple[int, int], label_map: Lab
             classes.append(ids[span["label"]])
     boxes = box_ops.from_xyxy_px(boxes_xyxy_px, size_hw)
     return Detections(boxes, np.array(scores, np.float32), np.array(classes, np.int32))
+
+
+def counts_of(did: Effort) -> dict[str, int]:
+    """What became of the suggestions, by the names that people see."""
+    return {
+        "kept": did.kept_90,
+        "kept_70": did.kept_70,
+        "adjusted": did.moved,
+        "relabelled": did.relabelled,
+        "deleted": did.deleted,
+        "added": did.drawn,
+    }
 
 
 def work_of(row: Mapping[str, Any]) -> Work:

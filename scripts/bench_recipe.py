@@ -59,7 +59,7 @@ def main() -> None:
         for name, part in (("start", measure_start), ("update", measure_update), ("predict", measure_predictions)):
             print(f"measuring: {name}", file=sys.stderr, flush=True)
             found.update(part(project, args))
-    report(found, args)
+    report(ROWS, found, template=args.template)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -264,15 +264,12 @@ ROWS = (
 )
 
 
-def report(found: dict[str, Any], args: argparse.Namespace) -> None:
-    for text, key, unit, goal in ROWS:
-        print(f"{text:50} {found[key]:9.2f} {unit:3} {goal}".rstrip())
-    about = {
-        "template": args.template,
-        "image_px": [WIDTH, HEIGHT],
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-    }
+def report(rows: Sequence[tuple[str, str, str, str]], found: dict[str, Any], **about: Any) -> None:
+    """A table, and a last line of JSON; rows of text, key, unit and goal."""
+    width = max(len(text) for text, *_ in rows)
+    for text, key, unit, goal in rows:
+        print(f"{text:{width}} {found[key]:9.2f} {unit:3} {goal}".rstrip())
+    about |= {"image_px": [WIDTH, HEIGHT], "machine": platform.machine(), "cpus": os.cpu_count()}
     print(json.dumps({**{key: round(value, 4) for key, value in found.items()}, **about}))
 
 

@@ -233,7 +233,7 @@ def bench_odapi(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_record(directory: Path, args: argparse.Namespace) -> Path:
-    from odkeras.data.records import csv_to_records
+    from odkeras.data.conversion import csv_to_records
 
     csv, images_dir = truth_of(directory, args)
     record = directory / "all.record"

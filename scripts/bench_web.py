@@ -14,9 +14,7 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -34,8 +32,8 @@ from typing import Any
 
 import httpx
 import numpy as np
-from bench_recipe import HEIGHT, WIDTH, draw_photograph, percentile, wait_until
 
+from bench_recipe import draw_photograph, percentile, report, wait_until
 from odkeras.init_project import init_project
 from odkeras.project import list_versions, read_status
 
@@ -109,7 +107,7 @@ def main() -> None:
                 print(f"measuring: {part.__name__.removeprefix('measure_')}", file=sys.stderr, flush=True)
                 found.update(part(page, args))
                 assert page.is_training(), "the training ended before the measurement did"
-    report(found, args)
+    report(ROWS, found, template=args.template, tasks=args.tasks)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -259,19 +257,6 @@ ROWS = (
     ("memory of the page's process after all tasks", "memory_mb", "MB", "goal 200"),
     ("Ctrl-C to the end of all processes", "stop_s", "s", "goal 5"),
 )
-
-
-def report(found: dict[str, Any], args: argparse.Namespace) -> None:
-    for text, key, unit, goal in ROWS:
-        print(f"{text:55} {found[key]:9.2f} {unit:3} {goal}".rstrip())
-    about = {
-        "template": args.template,
-        "tasks": args.tasks,
-        "image_px": [WIDTH, HEIGHT],
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-    }
-    print(json.dumps({**{key: round(value, 4) for key, value in found.items()}, **about}))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from build_page import node_on_path
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403
+
+from build_page import node_on_path
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:

@@ -17,11 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from demo import make_project
 from odkeras.hosts.report import CurvePoint
 from odkeras.hosts.simulate import simulate
-from odkeras.init_project import init_project
 from odkeras.loop.order import ORDERS
-from odkeras.shapes import CLASSES, generate_shapes
 
 
 class Quiet:
@@ -58,8 +57,7 @@ def parse_arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace, order: str, seed: int) -> list[CurvePoint]:
     with tempfile.TemporaryDirectory(prefix="odkeras-orders-") as folder:
         project = Path(folder)
-        dataset = generate_shapes(project / "shapes")
-        init_project(project, CLASSES, template="shapes_96")
+        dataset = make_project(project)
         result = simulate(
             dataset.train_csv,
             project / "pipeline.config",

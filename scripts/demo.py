@@ -68,13 +68,19 @@ def run_demo(args: argparse.Namespace) -> None:
     if args.fresh:
         remove_earlier_demo(directory)
     print(f"drawing pictures of shapes in {directory / 'shapes'}")
-    dataset = generate_shapes(directory / "shapes")
-    if not config.exists():
-        init_project(directory, CLASSES, template="shapes_96")
+    dataset = make_project(directory)
     if args.simulate:
         play(args, directory, config, dataset)
     else:
         open_page(args, directory, config, dataset)
+
+
+def make_project(directory: Path) -> ShapesDataset:
+    """Pictures of shapes in `directory/shapes`, and a project beside them unless there is one."""
+    dataset = generate_shapes(directory / "shapes")
+    if not (directory / "pipeline.config").exists():
+        init_project(directory, CLASSES, template="shapes_96")
+    return dataset
 
 
 def open_page(args: argparse.Namespace, directory: Path, config: Path, dataset: ShapesDataset) -> None:

@@ -16,15 +16,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench_recipe import wait_until
-from bench_web import CHROMIUM, CHROMIUM_FLAGS, Annotator, Page, annotate
-from demo import write_evaluation_record, write_source
 from playwright.sync_api import sync_playwright
 
+from bench_recipe import wait_until
+from bench_web import CHROMIUM, CHROMIUM_FLAGS, Annotator, Page, annotate
+from demo import make_project, write_evaluation_record, write_source
 from odkeras.images import read_image
-from odkeras.init_project import init_project
 from odkeras.project import read_jsonl
-from odkeras.shapes import CLASSES, ShapesDataset, generate_shapes
+from odkeras.shapes import ShapesDataset
 
 TOGETHER = 5
 STEPS = 120
@@ -36,8 +35,7 @@ def main() -> None:
     args = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="odkeras-screenshot-") as folder:
         project = Path(folder)
-        dataset = generate_shapes(project / "shapes")
-        init_project(project, CLASSES, template="shapes_96")
+        dataset = make_project(project)
         write_evaluation_record(project, dataset)
         source = project / "shapes" / "train.jsonl"
         write_source(source, dataset.train_csv)

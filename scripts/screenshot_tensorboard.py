@@ -9,28 +9,30 @@ some three minutes. Example:
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from bench_web import CHROMIUM, CHROMIUM_FLAGS
-from demo import write_evaluation_record
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from bench_web import CHROMIUM, CHROMIUM_FLAGS
+from demo import make_project, write_evaluation_record
 from odkeras.hosts.simulate import simulate
 from odkeras.hosts.web.tensorboard import FIRST_DASHBOARD, TensorBoard
-from odkeras.init_project import init_project
-from odkeras.shapes import CLASSES, generate_shapes
 
 OTHERS = ("timeseries", "scalars", "images", "pr_curves", "text")
 
 
 def main() -> None:
     args = parse_arguments()
-    with project(args) as folder, closing(TensorBoard(folder / "model", folder / "tensorboard.log")) as board:
-        take_pictures(board.url(), args)
+    args.out, args.all = args.out.absolute(), args.all and args.all.absolute()
+    with project(args) as folder:
+        os.chdir(folder)  # TensorBoard shows the path that it was given
+        with closing(TensorBoard(Path("model"), folder / "tensorboard.log")) as board:
+            take_pictures(board.url(), args)
     print(f"{args.out}: {args.out.stat().st_size // 1024} KiB")
 
 
@@ -60,8 +62,7 @@ def project(args: argparse.Namespace) -> Iterator[Path]:
 
 
 def learn(folder: Path, args: argparse.Namespace) -> None:
-    dataset = generate_shapes(folder / "shapes")
-    init_project(folder, CLASSES, template="shapes_96")
+    dataset = make_project(folder)
     write_evaluation_record(folder, dataset)
     simulate(
         dataset.train_csv,

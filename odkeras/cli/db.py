@@ -195,7 +195,7 @@ def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map
     configure_logging(verbose=False)
     loaded = _load(label_map)
     with progress_bar("images") as progress:
-        from odkeras.data.records import answers_to_records
+        from odkeras.data.conversion import answers_to_records
 
         # A row's id is the image's id, as the database tells images apart; an example may have none.
         answers = (

@@ -94,43 +94,26 @@ def annotate(
     Starts the page, the trainer and the model server. Ctrl-C stops all; the same command goes on from there.
     The answers are in the database (--db); `odkeras db out DATASET` writes them.
     """
+    given = dict(locals())
+    from dataclasses import fields
+
     from odkeras.hosts.prodigy import TrainmodelArguments, split_commas, split_list
     from odkeras.hosts.web.server import PageOptions, run_annotate
     from odkeras.hosts.web.web_host import WebOptions
     from odkeras.logs import configure_logging
 
     configure_logging(verbose=False)
-    arguments = TrainmodelArguments(
-        dataset=dataset,
-        source=source,
-        config_path=str(config),
-        ip=ip,
-        port=port,
-        model_name=model_name,
-        label_map_path=label_map_path,
-        label=split_list(label),
-        model_dir=_text(model_dir),
-        export_dir=_text(export_dir),
-        data_dir=_text(data_dir),
-        steps_per_epoch=steps_per_epoch,
-        threshold=threshold_of(threshold),
-        control=control,
-        order=order,
-        temp_files_num=temp_files_num,
-        max_checkpoints_num=max_checkpoints_num,
-        run_eval=run_eval,
-        eval_steps=eval_steps,
-        eval_split=eval_split,
-        publish_if_better=publish_if_better,
-        publish_tolerance=publish_tolerance,
-        use_display_name=use_display_name,
-        tf_logging_level=tf_logging_level,
-        exclude=split_commas(exclude),
-        replay=replay,
-        sync=sync,
-        external_trainer=external_trainer,
-        predict_batch_size=predict_batch_size,
-    )
+    changed = {
+        "config_path": str(config),
+        "label": split_list(label),
+        "exclude": split_commas(exclude),
+        "threshold": threshold_of(threshold),
+        "model_dir": _text(model_dir),
+        "export_dir": _text(export_dir),
+        "data_dir": _text(data_dir),
+    }
+    shared = {field.name: given[field.name] for field in fields(TrainmodelArguments) if field.name in given}
+    arguments = TrainmodelArguments(**{**shared, **changed})
     page = PageOptions(
         host=host,
         port=web_port,

@@ -11,7 +11,7 @@ import typer
 from odkeras.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from odkeras.data.records import RecordsReport
+    from odkeras.data.conversion import RecordsReport
 
 LabelMapOption = Annotated[Path, typer.Option("--label-map", "-lmp", help="The label map (.pbtxt).")]
 
@@ -41,7 +41,7 @@ def from_csv(
     configure_logging(verbose=False)
     loaded = LabelMap.load(label_map)
     with progress_bar("images") as progress:
-        from odkeras.data.records import csv_to_records
+        from odkeras.data.conversion import csv_to_records
 
         report = csv_to_records(csv, out, label_map=loaded, images_dir=images or csv.parent, progress=progress)
     _print_report(out, report)
@@ -66,7 +66,7 @@ def from_prodigy(
     configure_logging(verbose=False)
     loaded = LabelMap.load(label_map)
     with progress_bar("answers") as progress:
-        from odkeras.data.records import prodigy_to_records
+        from odkeras.data.conversion import prodigy_to_records
 
         report = prodigy_to_records(jsonl, out, label_map=loaded, masks=masks, progress=progress)
     _print_report(out, report)

@@ -79,17 +79,15 @@ def stats(
 
 
 def _documents(works: dict[Any, Work], cost: CostModel) -> list[dict[str, Any]]:
+    from odkeras.work import counts_of
+
     return [
         {
             "name": name,
             "images": work.images,
             "suggested": work.effort.suggested,
             "objects": work.effort.objects,
-            "kept": work.effort.kept_90,
-            "adjusted": work.effort.moved,
-            "relabelled": work.effort.relabelled,
-            "deleted": work.effort.deleted,
-            "added": work.effort.drawn,
+            **counts_of(work.effort),
             "precision": work.precision,
             "recall": work.recall,
             "seconds_without": round(work.seconds_without(cost), 1),

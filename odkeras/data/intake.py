@@ -52,6 +52,14 @@ class Intake:
     problems: tuple[str, ...] = ()
     work: tuple[Row, ...] = ()
 
+    @property
+    def why_nothing_trains(self) -> str:
+        """For a person, if there is no record."""
+        return (
+            f"the last answers held nothing to train on: {self.withdrawn} rejected or ignored, {self.unusable} that "
+            "could not be used (see rejected.jsonl)"
+        )
+
 
 def take_batches(
     directories: Project,

@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 import io
-import json
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image
 
-from odkeras import boxes as box_ops
 from odkeras import polygons as polygon_ops
 from odkeras.boxes import FloatArray, Groundtruth
-from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError
-from odkeras.groundtruth_csv import TruthImage, read_truth_csv
-from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, encode_image, read_image
+from odkeras.errors import ImageError, RecordError
+from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import LabelMap
 from odkeras.polygons import BoolArray
 from odkeras.project import atomic_path
-from odkeras.tasks import Annotation, Task, read_answer
+from odkeras.tasks import Annotation
 
 BATCH_FEATURE = "odkeras/batch"
 MASK_FEATURE = "image/object/mask"
 _FORMATS = {b"jpeg": "jpeg", b"jpg": "jpeg", b"png": "png"}
-Progress = Callable[[int, int], None]
-
-
-@dataclass
-class RecordsReport:
-    """What a conversion did.
-
-    Args:
-        images: examples written; `negatives` of them have no box.
-        boxes: boxes written.
-        skipped: (file, reason) for each image or box that was left out.
-    """
-
-    images: int = 0
-    boxes: int = 0
-    negatives: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-
-    def count(self, annotation: Annotation) -> None:
-        self.images += 1
-        self.boxes += len(annotation.groundtruth)
-        self.negatives += not len(annotation.groundtruth)
 
 
 def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, masks: bool = False) -> tf.train.Example:
@@ -147,199 +120,6 @@ def read_records(path: Path | str) -> Iterator[bytes]:
         yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     except tf.errors.OpError as error:
         raise RecordError(f"cannot read {path}: {_message(error)}") from error
-
-
-def csv_to_records(
-    csv_path: Path | str,
-    out: Path | str,
-    *,
-    label_map: LabelMap,
-    images_dir: Path | str,
-    progress: Progress | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> RecordsReport:
-    """Convert known boxes (see `groundtruth_csv`) to a TFRecord. Images that cannot be used are skipped and reported.
-
-    Args:
-        progress: called with (images done, images in all).
-
-    Raises:
-        RecordError: the CSV cannot be read, the TFRecord not written, or no image is left.
-        LabelMapError: the CSV has a label that is not in the map.
-    """
-    truths = read_truth_csv(csv_path, images_dir)
-    for truth in truths:
-        _check_labels(truth, label_map)
-    report = RecordsReport()
-
-    def examples() -> Iterator[bytes]:
-        for done, truth in enumerate(truths, start=1):
-            annotation = _annotation_of(truth, label_map, max_pixels, report)
-            if annotation is not None:
-                report.count(annotation)
-                yield example_from_annotation(annotation, label_map).SerializeToString()
-            if progress is not None:
-                progress(done, len(truths))
-        _check_not_empty(report, csv_path)
-
-    _make_folder_of(out)
-    write_records(out, examples())
-    return report
-
-
-def prodigy_to_records(
-    jsonl_path: Path | str,
-    out: Path | str,
-    *,
-    label_map: LabelMap,
-    masks: bool = False,
-    progress: Progress | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> RecordsReport:
-    """Convert the answers of a Prodigy dataset (`prodigy db-out`) to a TFRecord. An image's latest answer counts.
-
-    Args:
-        masks: every example gets masks, not only one with a polygon; see `example_from_annotation`.
-        progress: called with (lines done, lines in all).
-
-    Raises:
-        RecordError: the file cannot be read, the TFRecord not written, or no accepted answer is left.
-    """
-    try:
-        lines = _count_lines(Path(jsonl_path))
-        with Path(jsonl_path).open("rb") as file:
-            return answers_to_records(
-                ((f"{jsonl_path}:{number}", line) for number, line in enumerate(file, start=1)),
-                out,
-                label_map=label_map,
-                source=str(jsonl_path),
-                masks=masks,
-                progress=None if progress is None else lambda done: progress(done, lines),
-                max_pixels=max_pixels,
-            )
-    except OSError as error:
-        raise RecordError(f"cannot convert {jsonl_path} to {out}: {error.strerror}") from error
-
-
-def answers_to_records(
-    answers: Iterable[tuple[str, bytes | Task]],
-    out: Path | str,
-    *,
-    label_map: LabelMap,
-    source: str,
-    masks: bool = False,
-    progress: Callable[[int], None] | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> RecordsReport:
-    """Convert answers to a TFRecord. An image's latest answer counts.
-
-    Args:
-        answers: (place, answer); the place is for messages, the answer may be a line of JSON.
-        source: where they come from, for messages.
-        masks: every example gets masks, not only one with a polygon; see `example_from_annotation`.
-        progress: called with the number of answers done.
-
-    Raises:
-        RecordError: the TFRecord cannot be written, or no accepted answer is left.
-    """
-    report = RecordsReport()
-    _make_folder_of(out)
-    try:
-        with tempfile.TemporaryFile(dir=Path(out).parent) as spool:
-            kept = _Latest(spool, label_map, report, masks)
-            for number, (where, answer) in enumerate(answers, start=1):
-                kept.take(answer, where, max_pixels)
-                if progress is not None:
-                    progress(number)
-            kept.count_all()
-            _check_not_empty(report, source)
-            write_records(out, kept.examples())
-    except OSError as error:
-        raise RecordError(f"cannot convert {source} to {out}: {error.strerror}") from error
-    return report
-
-
-class _Latest:
-    """Each image's latest accepted answer; the examples lie in a spool file, as a dataset may not fit in memory."""
-
-    def __init__(self, spool: IO[bytes], label_map: LabelMap, report: RecordsReport, masks: bool) -> None:
-        self._spool = spool
-        self._label_map = label_map
-        self._report = report
-        self._masks = masks
-        self._places: dict[str, tuple[int, int, int]] = {}  # image id -> offset, length, boxes
-
-    def take(self, answer: bytes | Task, where: str, max_pixels: int) -> None:
-        if isinstance(answer, bytes) and not answer.strip():
-            return
-        try:
-            task = json.loads(answer) if isinstance(answer, bytes) else answer
-            read = read_answer(task, self._label_map, max_pixels=max_pixels)
-        except (AnswerError, ValueError) as error:
-            self._report.skipped.append((where, str(error)))
-            return
-        self._report.skipped += [(where, problem) for problem in read.problems]
-        if read.annotation is None:
-            self._places.pop(str(read.withdrawn_image_id), None)
-            return
-        made = example_from_annotation(read.annotation, self._label_map, masks=self._masks)
-        example = made.SerializeToString()
-        place = (self._spool.tell(), len(example), len(read.annotation.groundtruth))
-        self._spool.write(example)
-        self._places[read.annotation.image_id] = place
-
-    def count_all(self) -> None:
-        self._report.images = len(self._places)
-        self._report.boxes = sum(boxes for _, _, boxes in self._places.values())
-        self._report.negatives = sum(boxes == 0 for _, _, boxes in self._places.values())
-
-    def examples(self) -> Iterator[bytes]:
-        for offset, length, _ in self._places.values():
-            self._spool.seek(offset)
-            yield self._spool.read(length)
-
-
-def _check_labels(truth: TruthImage, label_map: LabelMap) -> None:
-    for label in truth.labels:
-        try:
-            label_map.id_of(label)
-        except LabelMapError as error:
-            raise LabelMapError(f"{truth.path.name}: {error}") from error
-
-
-def _annotation_of(truth: TruthImage, label_map: LabelMap, max_pixels: int, report: RecordsReport) -> Annotation | None:
-    file = truth.path.name
-    try:
-        image = read_image(truth.path, max_pixels=max_pixels)
-    except ImageError as error:
-        report.skipped.append((str(truth.path), error.reason))
-        return None
-    boxes = box_ops.clip(box_ops.from_xyxy_px(truth.boxes_xyxy_px, image.image_size_hw))
-    usable = box_ops.area(boxes) > 0
-    for box in truth.boxes_xyxy_px[~usable]:
-        report.skipped.append((str(truth.path), f"box {box.tolist()} has no area inside the image"))
-    if len(boxes) and not usable.any():
-        return None  # it has objects, so it is no negative example
-    classes = np.array([label_map.id_of(label) for label in truth.labels], np.int32)
-    return Annotation(image, Groundtruth(boxes[usable], classes[usable]), image.image_id, file)
-
-
-def _check_not_empty(report: RecordsReport, source: Path | str) -> None:
-    if not report.images:
-        reasons = "".join(f"; {file}: {reason}" for file, reason in report.skipped[:3])
-        raise RecordError(f"{source} has no image to write{reasons}")
-
-
-def _make_folder_of(out: Path | str) -> None:
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecordError(f"cannot write {out}: {error.strerror}") from error
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
 
 
 def _parse(serialized: bytes) -> tf.train.Example:

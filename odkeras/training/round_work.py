@@ -9,7 +9,7 @@ from typing import Any
 from odkeras.data.replay import index_record
 from odkeras.metrics import Effort
 from odkeras.project import read_jsonl
-from odkeras.work import CostModel, Row, Work, last_rows, of_control, work_of
+from odkeras.work import CostModel, Row, Work, counts_of, last_rows, of_control, work_of
 
 _COST = CostModel()
 
@@ -63,16 +63,7 @@ def work_figures(counts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _counts(total: Work) -> dict[str, int]:
-    did = total.effort
-    return {
-        "images": total.images,
-        "kept": did.kept_90,
-        "kept_70": did.kept_70,
-        "adjusted": did.moved,
-        "relabelled": did.relabelled,
-        "deleted": did.deleted,
-        "added": did.drawn,
-    }
+    return {"images": total.images, **counts_of(total.effort)}
 
 
 def _work_from(counts: Mapping[str, Any]) -> Work:

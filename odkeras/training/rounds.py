@@ -38,12 +38,13 @@ from odkeras.training.inputs import example_source, training_dataset
 from odkeras.training.journal import Journal
 from odkeras.training.lock import lock_model_dir
 from odkeras.training.options import LEAST_STEPS, RoundOptions, steps_of_round
+from odkeras.training.progress import RoundProgress
 from odkeras.training.published import PublishedModel
 from odkeras.training.round_work import work_in, work_of_round
 from odkeras.training.status import StatusFile
 from odkeras.training.store import CheckpointStore, rounds_in
 from odkeras.training.summaries import TrainingSummaries
-from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_bucket
+from odkeras.training.trainer import Trainer, TrainingResult, image_bucket
 
 __all__ = ["LEAST_STEPS", "RoundOptions", "Rounds", "open_rounds", "steps_of_round"]
 
@@ -133,7 +134,7 @@ class Rounds:
         new_records = [path for path in self._directories.train_records() if record_number(path) > trained]
         if not new_records:
             if intake.batches:
-                self._wait(_why_nothing_trains(intake))
+                self._wait(intake.why_nothing_trains)
             return False
         self._chosen = self._store.examples(None if self._options.replay else new_records)
         if self._chosen:
@@ -242,7 +243,14 @@ class Rounds:
         return steps
 
     def _train(self, steps: int) -> TrainingResult:
-        progress = _RoundProgress(self, self._trainer.step, steps)
+        progress = RoundProgress(
+            self.status,
+            self._summaries,
+            self._checkpoints,
+            last_step=self._trainer.step + steps,
+            steps=steps,
+            checkpoint_every_s=self._options.checkpoint_every_s,
+        )
         batches = self._summaries.watch(iter(self._dataset), self._trainer.step)
         return self._trainer.train(batches, steps, on_step=progress.on_step, should_stop=self._should_stop)
 
@@ -358,31 +366,6 @@ class Rounds:
 
     def _wait(self, reason: str) -> None:
         self.status.update(state="waiting", reason=reason, round_step=0, round_steps=0)
-
-
-class _RoundProgress:
-    """Listens to the steps of a round: status, summaries, and a checkpoint now and then."""
-
-    def __init__(self, rounds: Rounds, first_step: int, steps: int) -> None:
-        self._rounds = rounds
-        self._first_step = first_step
-        self._steps = steps
-        self._saved_s = time.monotonic()
-
-    def on_step(self, report: StepReport) -> None:
-        rounds, done = self._rounds, report.step - self._first_step
-        rounds.status.update(step=report.step, round_step=done, loss=report.loss)
-        rounds._summaries.step(report)
-        if time.monotonic() - self._saved_s > rounds._options.checkpoint_every_s and done < self._steps:
-            rounds._checkpoints.save()
-            self._saved_s = time.monotonic()
-
-
-def _why_nothing_trains(intake: Intake) -> str:
-    return (
-        f"the last {len(intake.batches)} batches held nothing to train on: {intake.withdrawn} answers were rejected or "
-        f"ignored, {intake.unusable} could not be used (see rejected.jsonl)"
-    )
 
 
 def _batches_in(records: list[Path]) -> list[str]:

@@ -42,7 +42,7 @@ def shapes(pictures: ShapesDataset) -> list[Annotation]:
 @pytest.fixture(scope="session")
 def shape_records(pictures: ShapesDataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """TFRecords of the pictures: "train" with twelve, "test" with four."""
-    from odkeras.data.records import csv_to_records
+    from odkeras.data.conversion import csv_to_records
 
     folder = tmp_path_factory.mktemp("records")
     sources = {"train": pictures.train_csv, "test": pictures.test_csv}

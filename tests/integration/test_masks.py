@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
+from odkeras.data.conversion import prodigy_to_records
 from odkeras.data.intake import take_batches
-from odkeras.data.records import prodigy_to_records
 from odkeras.data.replay import ReplayStore
 from odkeras.inbox import put_batch
 from odkeras.model.setup import prepare_setup

@@ -21,12 +21,10 @@ from typer.testing import CliRunner
 from odkeras.boxes import Groundtruth, to_xyxy_px
 from odkeras.cli import app
 from odkeras.data import records
+from odkeras.data.conversion import RecordsReport, csv_to_records, prodigy_to_records
 from odkeras.data.records import (
-    RecordsReport,
     annotation_from_example,
-    csv_to_records,
     example_from_annotation,
-    prodigy_to_records,
     read_records,
     with_masks,
     write_records,

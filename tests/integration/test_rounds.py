@@ -241,7 +241,7 @@ class TestARound:
         assert rounds.run_pending() is False
         assert project.metrics() == []
         assert project.status()["reason"] == (
-            "the last 1 batches held nothing to train on: 2 answers were rejected or ignored, 0 could not be used "
+            "the last answers held nothing to train on: 2 rejected or ignored, 0 that could not be used "
             "(see rejected.jsonl)"
         )
 

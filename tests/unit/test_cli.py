@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from typer.testing import CliRunner
 
 from odkeras import __version__
 from odkeras.cli import app
+from odkeras.cli.hosts import annotate
 from odkeras.errors import ConfigError, ImageError, OdkerasError, SetupError
+from odkeras.hosts.prodigy import TrainmodelArguments
 
 COMMANDS = ("init", "doctor", "annotate", "simulate", "stats", "trainer", "train", "eval", "export", "serve", "predict")
 
@@ -144,3 +148,10 @@ def test_exit_codes_differ_by_what_a_person_can_do() -> None:
     codes = (OdkerasError.exit_code, ConfigError.exit_code, SetupError.exit_code)
     assert codes == (1, 2, 3)
     assert str(ImageError("truncated", "a.jpg")) == "a.jpg: truncated"
+
+
+def test_annotate_has_every_option_of_the_recipe() -> None:
+    """They go over by their names: one that is missing here would silently be the default."""
+    theirs = {field.name for field in fields(TrainmodelArguments)}
+    ours = set(signature(annotate).parameters)
+    assert theirs - ours == {"config_path", "api", "remove_base64"}  # config; Prodigy's own loaders; always so

@@ -168,11 +168,7 @@ class AnswerDatabase:
         Raises:
             DatabaseError: it cannot be written.
         """
-        with self._transaction("cannot note what was handed on"):
-            self._connection.executemany(
-                "UPDATE answers SET handed_on = 1 WHERE dataset = ? AND answer_id = ?",
-                [(dataset, answer_id) for answer_id in answer_ids],
-            )
+        self._set_handed_on(1, dataset, "answer_id", answer_ids)
 
     def mark_missing(self, dataset: str, input_hashes: Iterable[int]) -> None:
         """Note that the trainer lacks the answers about these images: its data directory is another one.
@@ -180,10 +176,13 @@ class AnswerDatabase:
         Raises:
             DatabaseError: it cannot be written.
         """
-        with self._transaction("cannot note what was not handed on"):
+        self._set_handed_on(0, dataset, "input_hash", input_hashes)
+
+    def _set_handed_on(self, value: int, dataset: str, column: str, keys: Iterable[str | int]) -> None:
+        with self._transaction("cannot note what the trainer has"):
             self._connection.executemany(
-                "UPDATE answers SET handed_on = 0 WHERE dataset = ? AND input_hash = ?",
-                [(dataset, value) for value in input_hashes],
+                f"UPDATE answers SET handed_on = {value} WHERE dataset = ? AND {column} = ?",
+                [(dataset, key) for key in keys],
             )
 
     # --- reading ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,46 @@
+"""What is told and kept while a round's steps go by."""
+
+from __future__ import annotations
+
+import time
+
+from odkeras.training.status import StatusFile
+from odkeras.training.store import CheckpointStore
+from odkeras.training.summaries import TrainingSummaries
+from odkeras.training.trainer import StepReport
+
+
+class RoundProgress:
+    """Listens to the steps of a round: status, summaries, and a checkpoint now and then.
+
+    Args:
+        last_step: the global step at which the round ends.
+        steps: of the round.
+        checkpoint_every_s: seconds between checkpoints; the round's end saves its own.
+    """
+
+    def __init__(
+        self,
+        status: StatusFile,
+        summaries: TrainingSummaries,
+        checkpoints: CheckpointStore,
+        *,
+        last_step: int,
+        steps: int,
+        checkpoint_every_s: float,
+    ) -> None:
+        self._status = status
+        self._summaries = summaries
+        self._checkpoints = checkpoints
+        self._last_step = last_step
+        self._steps = steps
+        self._checkpoint_every_s = checkpoint_every_s
+        self._saved_s = time.monotonic()
+
+    def on_step(self, report: StepReport) -> None:
+        left = self._last_step - report.step
+        self._status.update(step=report.step, round_step=self._steps - left, loss=report.loss)
+        self._summaries.step(report)
+        if left > 0 and time.monotonic() - self._saved_s > self._checkpoint_every_s:
+            self._checkpoints.save()
+            self._saved_s = time.monotonic()
