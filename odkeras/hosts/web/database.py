@@ -179,7 +179,7 @@ class AnswerDatabase:
         self._set_handed_on(0, dataset, "input_hash", input_hashes)
 
     def _set_handed_on(self, value: int, dataset: str, column: str, keys: Iterable[str | int]) -> None:
-        with self._transaction("cannot note what the trainer has"):
+        with self._transaction("cannot note what was handed on"):
             self._connection.executemany(
                 f"UPDATE answers SET handed_on = {value} WHERE dataset = ? AND {column} = ?",
                 [(dataset, key) for key in keys],
