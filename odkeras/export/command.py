@@ -38,18 +38,18 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
     checkpoints = choose_checkpoints(model_dir, checkpoint)
     inference = InferenceModel(setup.config.model)
     found = restore_for_prediction(inference.model, checkpoints)
-    source, step = _describe(inference, setup, found)
-    version = Publisher(inference, export_dir, setup.label_map).publish(step)
+    source, step, learned = _describe(inference, setup, found)
+    version = Publisher(inference, export_dir, setup.label_map).publish(step, learned=learned)
     return ExportResult(export_dir / str(version), source, step)
 
 
-def _describe(inference: InferenceModel, setup: Setup, found: str | None) -> tuple[str, int]:
+def _describe(inference: InferenceModel, setup: Setup, found: str | None) -> tuple[str, int, bool]:
     if found is not None:
-        return f"checkpoint {found}", checkpoint_step(found)
+        return f"checkpoint {found}", checkpoint_step(found), True
     train = setup.config.train_config
     if train.fine_tune_checkpoint:
         report = restore_fine_tune_checkpoint(
             inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type
         )
-        return f"{train.fine_tune_checkpoint} ({report})", 0
-    return "freshly built weights", 0
+        return f"{train.fine_tune_checkpoint} ({report})", 0, not report.new
+    return "freshly built weights", 0, False

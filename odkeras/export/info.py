@@ -19,6 +19,8 @@ class ExportInfo:
         graph: fingerprint of everything but the weights; versions with the same one share their `saved_model.pb`.
         labels: label-map ids and names, as pairs.
         copy_of: the earlier version that a rollback made this one from; None for one that was published.
+        learned: whether something stands behind its detections: training steps, a checkpoint, or a detector whose every
+            weight was restored. What freshly built weights detect is chance.
         replaced_step: of a rollback: the most training steps behind any version that it put out of service. So many
             have been published once; the trainer must not take them for unpublished.
     """
@@ -28,6 +30,7 @@ class ExportInfo:
     labels: tuple[tuple[int, str], ...] = ()
     copy_of: int | None = None
     replaced_step: int = 0
+    learned: bool = True
 
 
 def read_export_info(version_dir: Path) -> ExportInfo | None:
@@ -42,6 +45,7 @@ def read_export_info(version_dir: Path) -> ExportInfo | None:
             labels,
             None if copy_of is None else int(copy_of),
             int(data.get("replaced_step") or 0),
+            bool(data.get("learned", True)),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -50,6 +54,8 @@ def read_export_info(version_dir: Path) -> ExportInfo | None:
 def write_export_info(version_dir: Path, info: ExportInfo) -> None:
     """The opposite of `read_export_info`; the folder `assets.extra` must be there."""
     data: dict[str, Any] = {"step": info.step, "graph": info.graph, "labels": info.labels}
+    if not info.learned:
+        data["learned"] = False
     if info.copy_of is not None:
         data |= {"copy_of": info.copy_of, "replaced_step": info.replaced_step}
     (version_dir / EXPORT_INFO_PATH).write_text(json.dumps(data))

@@ -60,8 +60,8 @@ class Publisher:
         self._module = ServingModule(inference)
         self._checkpoint = tf.train.Checkpoint(self._module)
 
-    def publish(self, step: int) -> int:
-        """Write the current weights as the next version and return its number.
+    def publish(self, step: int, *, learned: bool = True) -> int:
+        """Write the current weights as the next version and return its number; see `ExportInfo` for the arguments.
 
         The version appears by a rename when it is complete and on disk. Versions are strictly increasing, also when
         the clock goes back.
@@ -71,7 +71,7 @@ class Publisher:
         partial = self._export_dir / f".tmp-{version}-{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            self._write(partial, step)
+            self._write(partial, ExportInfo(step, self._graph, self._labels, learned=learned))
             partial.rename(self._export_dir / str(version))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -94,7 +94,7 @@ class Publisher:
         except (tf.errors.OpError, AssertionError, ValueError) as error:
             raise CheckpointError(f"the weights of version {version} cannot be read: {error}") from error
 
-    def _write(self, directory: Path, step: int) -> None:
+    def _write(self, directory: Path, info: ExportInfo) -> None:
         template = self._find_template()
         if template is None:
             tf.saved_model.save(self._module, str(directory), signatures=self._module.signatures)
@@ -103,7 +103,7 @@ class Publisher:
             shutil.copyfile(template / "saved_model.pb", directory / "saved_model.pb")
             self._checkpoint.write(str(directory / "variables" / "variables"))
         write_warmup_requests(directory, self._inference.static_size or (320, 320))
-        write_export_info(directory, ExportInfo(step, self._graph, self._labels))
+        write_export_info(directory, info)
         _sync_tree(directory)
 
     def _find_template(self) -> Path | None:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from odkeras.errors import ConfigError, OdkerasError, ServingError, TrainingError
+from odkeras.export.info import read_export_info
 from odkeras.image_store import ImageStore
 from odkeras.inbox import images_dir
 from odkeras.labels import LabelMap
@@ -151,6 +152,7 @@ class Loop:
             control=self.options.control,
             use_display_name=self.options.use_display_name,
             classes=classes,
+            has_learned=self._has_learned,
             available_version=self.available_version,
             on_problem=self._report_suggestions,
             on_suggested=self._on_suggested,
@@ -269,6 +271,10 @@ class Loop:
         if not options.external_trainer:
             children.insert(0, trainer_child(options, logs / "trainer.log", url))
         return url, children
+
+    def _has_learned(self, version: int) -> bool:
+        info = read_export_info(self.project.export_dir / str(version))
+        return info is None or info.learned
 
     def _report_suggestions(self, problem: str) -> None:
         self._say(f"no suggestions for now: {problem}" if problem else "suggestions are back")

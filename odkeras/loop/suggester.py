@@ -40,6 +40,7 @@ class Suggester:
             led by them.
         use_display_name: show display names rather than names.
         classes: ids of the classes to suggest; all of the label map when None.
+        has_learned: whether a version has anything to say; one that has not is not asked, and suggests nothing.
         available_version: asked before every prediction, so it should answer soon; the predictor's when None.
         on_problem: told once when suggestions stop, with the reason, and once ("") when they are back.
         on_suggested: told of every task with its suggestions, and the seconds that its prediction took.
@@ -56,6 +57,7 @@ class Suggester:
         control: float = 0.0,
         use_display_name: bool = False,
         classes: Collection[int] | None = None,
+        has_learned: Callable[[int], bool] = lambda version: True,
         available_version: Callable[[], int | None] | None = None,
         on_problem: Callable[[str], None] | None = None,
         on_suggested: Callable[[Task, float], None] | None = None,
@@ -65,6 +67,7 @@ class Suggester:
     ) -> None:
         self._predictor = predictor
         self._available_version = available_version or predictor.available_version
+        self._has_learned = has_learned
         self._label_map = label_map
         self._threshold = threshold if not isinstance(threshold, (int, float)) else FixedThreshold(float(threshold))
         self._control = control
@@ -151,6 +154,8 @@ class Suggester:
             version = self._served_version()
             if version is None:
                 raise ServerUnavailableError("the model server is away or has no version loaded yet")
+            if not self._has_learned(version):
+                return version, [Detections.empty()] * len(images)
             try:
                 return version, self._predictor.predict(images, batch_size=len(images), version=version)
             except ServerUnavailableError:

@@ -42,6 +42,7 @@ class PublishedModel:
         self._status = status
         self.inference = InferenceModel(config.model)
         self.variables = named_variables(self.inference.model)
+        self._starts_as_detector = False
         self._publisher = Publisher(self.inference, directories.export_dir, label_map)
 
     def load_weights(self) -> str | None:
@@ -50,11 +51,13 @@ class PublishedModel:
         checkpoint = restore_for_prediction(self.inference.model, list_checkpoints(self._directories.model_dir))
         train = self._config.train_config
         if checkpoint is not None:
+            self._starts_as_detector = True
             _log.info("going on from %s", checkpoint)
         elif train.fine_tune_checkpoint:
             report = restore_fine_tune_checkpoint(
                 self.inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type or "detection"
             )
+            self._starts_as_detector = not report.new
             _log.info("fine-tuning from %s: %s", train.fine_tune_checkpoint, report)
         else:
             _log.info("starting from freshly built weights")
@@ -109,7 +112,8 @@ class PublishedModel:
     def publish(self, step: int) -> int:
         """Publish the weights as they are now, `step` training steps behind them; returns the version."""
         self._status.update(state="publishing", reason=f"publishing the weights of step {step}")
-        version = self._publisher.publish(step)
+        learned = step > 0 or self._starts_as_detector
+        version = self._publisher.publish(step, learned=learned)
         _log.info("published version %d (step %d)", version, step)
         self._status.update(version=version)
         return version

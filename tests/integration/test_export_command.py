@@ -60,6 +60,12 @@ def exported_values(version_dir: Path) -> set[float]:
     return {round(float(value), 4) for variable in weights for value in np.unique(variable.numpy())[:3]}
 
 
+def has_learned(version_dir: Path) -> bool:
+    info = read_export_info(version_dir)
+    assert info is not None
+    return info.learned
+
+
 def test_the_newest_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
     save("model/ckpt-9", 90, 0.25)
     newest = save("model/ckpt-10", 100, 0.5)
@@ -82,7 +88,7 @@ def test_a_named_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
 def test_a_checkpoint_that_lies_elsewhere_and_has_no_step(setup: Setup, save: Save, tmp_path: Path) -> None:
     named = save("zoo/ckpt-0", None, 0.75)
     found = export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=named)
-    assert found.step == 0
+    assert found.step == 0 and has_learned(found.directory)
     assert exported_values(found.directory) == {0.75}
 
 
@@ -93,6 +99,7 @@ def test_a_fine_tune_checkpoint(setup: Setup, inference: Any, save: Save, tmp_pa
     total = len(inference.variables)
     assert (found.source, found.step) == (f"{train.fine_tune_checkpoint} (restored {total} of {total} variables)", 0)
     assert exported_values(found.directory) == {0.75}
+    assert has_learned(found.directory)
 
 
 def test_a_checkpoint_goes_before_a_fine_tune_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
@@ -101,11 +108,13 @@ def test_a_checkpoint_goes_before_a_fine_tune_checkpoint(setup: Setup, save: Sav
     save("model/ckpt-3", 30, 0.5)
     found = export_version(setup, tmp_path / "model", tmp_path / "export")
     assert (found.step, exported_values(found.directory)) == (30, {0.5})
+    assert has_learned(found.directory)
 
 
 def test_fresh_weights(setup: Setup, inference: Any, tmp_path: Path) -> None:
     found = export_version(setup, tmp_path / "model", tmp_path / "export")
     assert (found.source, found.step) == ("freshly built weights", 0)
+    assert not has_learned(found.directory)
     model = tf.saved_model.load(str(found.directory))
     for exported, variable in zip(model.weights, inference.variables, strict=True):
         np.testing.assert_array_equal(exported.numpy(), variable.numpy())

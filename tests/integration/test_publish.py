@@ -25,6 +25,7 @@ from odkeras.export.publish import (
     graph_fingerprint,
     read_export_info,
 )
+from odkeras.export.info import write_export_info
 from odkeras.images import encode_image
 from odkeras.model.inference import InferenceModel
 from odkeras.pipeline import PipelineConfig, save_pipeline
@@ -398,6 +399,12 @@ class TestExportInfo:
             (tmp_path / EXPORT_INFO_PATH).write_bytes(data)
         assert read_export_info(tmp_path) is None
         assert read_export_info(tmp_path / "missing") is None
+
+    def test_having_learnt_nothing_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "assets.extra").mkdir()
+        info = ExportInfo(0, "abc", ((2, "car"),), learned=False)
+        write_export_info(tmp_path, info)
+        assert read_export_info(tmp_path) == info
 
     def test_what_is_added_later_is_ignored(self, tmp_path: Path) -> None:
         (tmp_path / "assets.extra").mkdir()

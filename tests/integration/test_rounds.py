@@ -90,6 +90,8 @@ class TestTheFirstVersion:
         begin(project)
         (version,) = versions(project)
         assert version_step(project, version) == 0
+        info = read_export_info(project.directories.export_dir / str(version))
+        assert info is not None and not info.learned  # so that chance is not suggested to anybody
         status = project.status()
         assert (status["state"], status["reason"]) == ("waiting", "no answers yet")
         assert (status["version"], status["step"], status["round"]) == (version, 0, 0)

@@ -176,6 +176,16 @@ class TestSuggester:
         strict = Suggester(FakePredictor(), LABELS, threshold=0.95)
         assert [task["spans"] for task in strict(tasks_of(images))] == [[]] * 6
 
+    def test_a_version_that_has_learnt_nothing_is_not_asked(self, images: Path) -> None:
+        predictor = FakePredictor(7)
+        suggest = self.suggester(predictor, has_learned=lambda version: version > 7)
+        (task,) = suggest(tasks_of(images)[:1])
+        assert (task["spans"], task["_suggestions"]["version"], predictor.asked_versions) == ([], 7, [])
+        assert suggest.is_fresh(task)
+        predictor.version = 8
+        assert not suggest.is_fresh(task)
+        assert suggest([task])[0]["spans"]
+
     def test_a_threshold_of_each_class_which_learns_what_else_was_found(self, images: Path) -> None:
         class Learning:
             learns = True
