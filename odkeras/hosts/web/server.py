@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 from odkeras.errors import ConfigError
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments
 from odkeras.hosts.web.app import create_app, page_files
+from odkeras.hosts.web.memory import share_arenas
 from odkeras.hosts.web.page_host import Journal
 from odkeras.hosts.web.security import Policy, host_name, is_loopback, names_of_this_machine
 from odkeras.hosts.web.web_host import WebHost, WebOptions
@@ -68,6 +69,7 @@ def run_annotate(
     Raises:
         OdkerasError: an argument cannot work, or the port is taken. Nothing was started.
     """
+    share_arenas()
     files, before = page_files(), set(threading.enumerate())
     journal, stopping = Journal(), threading.Event()
     with open_listener(page.host, page.port) as listener, WebHost(arguments, web, journal) as host:
