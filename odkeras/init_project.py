@@ -150,7 +150,9 @@ def _next_steps(directory: Path, from_random_weights: bool) -> str:
     steps = [
         "Let known boxes play the annotator, to see how fast the model learns:",
         f"  odkeras simulate TRUTH.csv {config} --images IMAGES_FOLDER",
-        "Annotate in Prodigy:",
+        "Annotate in a browser:",
+        f"  odkeras annotate DATASET IMAGES_FOLDER {config}",
+        "Or in Prodigy:",
         f"  prodigy image.trainmodel DATASET IMAGES_FOLDER {config}",
         "Or start the trainer alone, for the answers that another host writes into the data directory:",
         f"  odkeras trainer {config}",

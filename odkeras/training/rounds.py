@@ -222,7 +222,7 @@ class Rounds:
         if self._trainer.step < int(self._checkpoints.loop.round_end_step.numpy()) and not failure:
             self._checkpoints.save()  # it was stopped; the next start finishes the round
             return
-        seconds = {"records_s": records_s, "train_s": train_s}
+        seconds = {"records_s": records_s, "train_s": train_s, "input_s": result.input_seconds}
         self._close_round(new_records, intake, result, seconds, failure)
 
     def _open_round(self, new_records: list[Path]) -> int:

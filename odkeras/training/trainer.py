@@ -7,10 +7,12 @@ result = trainer.train(batches, steps=100)
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +24,11 @@ from object_detection.builders import optimizer_builder
 from object_detection.core import standard_fields
 from tf_keras.src import backend
 
-from odkeras.errors import TrainingError
+from odkeras.errors import ConfigError, TrainingError
 from odkeras.model.inference import build_detection_model, create_variables
 from odkeras.model.weights import copy_weights, named_variables, snapshot
+
+_log = logging.getLogger(__name__)
 
 _TOTAL_LOSS = "Loss/total_loss"
 _SNAPSHOT_EVERY_STEPS = 50
@@ -63,11 +67,13 @@ class TrainingResult:
         steps: steps taken (fewer than asked for when stopped), without those that were undone.
         seconds: time in steps; the first one of the process, which traces, included.
         loss: mean total loss of the last steps (at most 20), None when none was taken.
+        input_seconds: how much of `seconds` was spent waiting for batches.
     """
 
     steps: int
     seconds: float
     loss: float | None
+    input_seconds: float = 0.0
 
 
 class Trainer:
@@ -78,10 +84,11 @@ class Trainer:
         strategy: how to distribute the step; None runs it on the default device.
 
     Attributes:
+        trained_variables: those that steps change: not what the config freezes.
         bad_images: `image_bucket`s of the images in batches whose loss was not finite, of the last call of `train`.
 
     Raises:
-        ConfigError: the API refuses the configuration.
+        ConfigError: the API refuses the configuration, or it freezes every weight.
     """
 
     def __init__(self, config: Any, strategy: tf.distribute.Strategy | None = None) -> None:
@@ -99,6 +106,7 @@ class Trainer:
             )
             self.optimizer, self._learning_rate = _build_optimizer(config, self.model, self.step_variable)
         self.variables = named_variables(self.model)
+        self.trained_variables = _not_frozen(self.model.trainable_variables, config.train_config)
         self.bad_images: set[int] = set()
         self._step_function: Any = None
 
@@ -159,18 +167,18 @@ class Trainer:
         """
         started, first = time.monotonic(), self.step
         self.bad_images.clear()
-        watch = _LossWatch(self)
+        watch, timed = _LossWatch(self), _TimedBatches(batches)
         losses: deque[float] = deque(maxlen=_RECENT_LOSSES)
         while self.step < first + steps and not should_stop():
-            report = self._take_step(batches, watch)
+            report = self._take_step(timed, watch)
             if report is not None:
                 losses.append(report.loss)
                 on_step(report)
         mean = sum(losses) / len(losses) if losses else None
-        return TrainingResult(self.step - first, time.monotonic() - started, mean)
+        return TrainingResult(self.step - first, time.monotonic() - started, mean, timed.seconds)
 
     def _take_step(self, batches: Iterator[Batch], watch: _LossWatch) -> StepReport | None:
-        features, labels = _next_of(batches)
+        features, labels = next(batches)
         if self._step_function is None:
             self.trace(_spec_of((features, labels)))
         outputs = {name: float(value) for name, value in self._step_function(features, labels).items()}
@@ -195,7 +203,7 @@ class Trainer:
         replicas = self.strategy.num_replicas_in_sync
         with learning_phase(training=True), tf.GradientTape() as tape:
             losses = {name: value / replicas for name, value in self._losses(features, labels).items()}
-        variables = self.model.trainable_variables
+        variables = self.trained_variables
         gradients = tape.gradient(losses[_TOTAL_LOSS], variables)
         norm = tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
         clip = self.config.train_config.gradient_clipping_by_norm
@@ -222,6 +230,25 @@ class Trainer:
                 losses["Loss/regularization_loss"] = tf.add_n(penalties)
         losses[_TOTAL_LOSS] = tf.add_n(list(losses.values()))
         return losses
+
+
+class _TimedBatches(Iterator[Batch]):
+    """The same batches; how long they let one wait, and errors of ours."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self.seconds = 0.0
+
+    def __next__(self) -> Batch:
+        started = time.monotonic()
+        try:
+            return next(self._batches)
+        except StopIteration:
+            raise TrainingError("there are no more examples to train on") from None
+        except tf.errors.OpError as error:
+            raise TrainingError(f"a batch of examples cannot be read: {error.message}") from error
+        finally:
+            self.seconds += time.monotonic() - started
 
 
 class _LossWatch:
@@ -289,19 +316,39 @@ def _build_optimizer(config: Any, model: Any, step: tf.Variable) -> tuple[Any, C
     return optimizer, rate if callable(rate) else lambda: rate
 
 
+def _not_frozen(variables: Sequence[tf.Variable], train_config: Any) -> list[tf.Variable]:
+    """What `update_trainable_variables` names (all, if nothing), less what `freeze_variables` names: patterns for the
+    beginning of a name, as the API's trainer for TensorFlow 1 took them. They count only with a fine-tune checkpoint:
+    random weights had better learn."""
+    if not train_config.fine_tune_checkpoint:
+        return list(variables)
+    taken = [variable for variable in variables if _matches(train_config.update_trainable_variables or [""], variable)]
+    kept = [variable for variable in taken if not _matches(train_config.freeze_variables, variable)]
+    if not kept:
+        raise ConfigError(
+            f"train_config: freeze_variables: {list(train_config.freeze_variables)} with update_trainable_variables: "
+            f"{list(train_config.update_trainable_variables)} leaves no weights to train; names look like "
+            f"{variables[0].name.split(':')[0]!r} and {variables[-1].name.split(':')[0]!r}"
+        )
+    if len(kept) < len(variables):
+        _log.info("%d of %d weights are frozen", len(variables) - len(kept), len(variables))
+    return kept
+
+
+def _matches(patterns: Sequence[str], variable: tf.Variable) -> bool:
+    try:
+        return any(re.match(pattern, variable.name.split(":")[0]) for pattern in patterns)
+    except re.error as error:
+        raise ConfigError(
+            f"train_config: freeze_variables or update_trainable_variables: {error.pattern!r} is no regular "
+            f"expression: {error}"
+        ) from error
+
+
 def _needs_autograph(model_config: Any) -> bool:
     """DeepMAC's loss branches on a tensor in Python; no other architecture does, and autograph doubles the time of
     tracing."""
     return model_config.HasField("center_net") and model_config.center_net.HasField("deepmac_mask_estimation")
-
-
-def _next_of(batches: Iterator[Batch]) -> Batch:
-    try:
-        return next(batches)
-    except StopIteration:
-        raise TrainingError("there are no more examples to train on") from None
-    except tf.errors.OpError as error:
-        raise TrainingError(f"a batch of examples cannot be read: {error.message}") from error
 
 
 def _spec_of(batch: Batch) -> Any:

@@ -175,6 +175,7 @@ class TestARound:
         }
         assert row["loss"] > 0 and "failed" not in row
         assert all(row[key] >= 0 for key in ("records_s", "train_s", "checkpoint_s", "publish_s"))
+        assert 0 < row["input_s"] < row["train_s"]
         status = project.status()
         assert (status["state"], status["reason"]) == ("waiting", "no new answers")
         assert (status["round"], status["step"], status["version"]) == (1, 2, second)

@@ -122,6 +122,44 @@ class TestSteps:
             Trainer(config)
 
 
+class TestFreezing:
+    """Names are as Keras makes them: of this model `.../batchnorm/gamma`, `conv2d_14/kernel`."""
+
+    @pytest.fixture
+    def frozen_config(self, config: PipelineConfig) -> PipelineConfig:
+        config.train_config.fine_tune_checkpoint = "somewhere/ckpt-1"
+        config.train_config.freeze_variables.append(".*/gamma$")
+        return config
+
+    def test_what_is_frozen_stays(self, frozen_config: PipelineConfig, batches: list[Batch]) -> None:
+        trainer = Trainer(frozen_config)
+        before = {variable.name: variable.numpy() for variable in trainer.model.trainable_variables}
+        trainer.train(iter(batches), 2)
+        stayed = {each.name for each in trainer.model.trainable_variables if np.array_equal(each, before[each.name])}
+        frozen = {name for name in before if name.endswith("/gamma:0")}
+        assert frozen and frozen <= stayed and len(stayed - frozen) < 0.1 * len(before)
+        assert {variable.name for variable in trainer.trained_variables} == before.keys() - frozen
+
+    def test_random_weights_are_not_frozen(self, frozen_config: PipelineConfig) -> None:
+        frozen_config.train_config.fine_tune_checkpoint = ""
+        trainer = Trainer(frozen_config)
+        assert len(trainer.trained_variables) == len(trainer.model.trainable_variables)
+
+    def test_only_some_are_trained(self, frozen_config: PipelineConfig) -> None:
+        """The beginning of a name decides, as it did for TensorFlow 1."""
+        frozen_config.train_config.update_trainable_variables.append("conv2d")
+        trainer = Trainer(frozen_config)
+        kept = [variable.name for variable in trainer.trained_variables]
+        assert 0 < len(kept) < len(trainer.model.trainable_variables)
+        assert all(name.startswith("conv2d") for name in kept)
+
+    @pytest.mark.parametrize(("pattern", "message"), [(".*", "leaves no weights to train"), ("(", "no regular expr")])
+    def test_patterns_that_cannot_be_meant(self, frozen_config: PipelineConfig, pattern: str, message: str) -> None:
+        frozen_config.train_config.freeze_variables[:] = [pattern]
+        with pytest.raises(ConfigError, match=message):
+            Trainer(frozen_config)
+
+
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_a_step_is_the_api_s_step(config: PipelineConfig, batches: list[Batch], clip: float) -> None:
     """Same losses and same weights as `model_lib_v2.eager_train_step`, from the same weights and batches.

@@ -82,7 +82,7 @@ def test_training_is_made_for_small_batches_and_other_machines(config: PipelineC
     assert train.gradient_clipping_by_norm == 10.0
     assert train.fine_tune_checkpoint_version == CHECKPOINT_V2
     assert not train.optimizer.use_moving_average
-    assert not train.unpad_groundtruth_tensors and not train.use_bfloat16
+    assert not train.use_bfloat16
     assert train.max_number_of_boxes == config.train_input_reader.max_number_of_boxes
 
 
@@ -91,6 +91,16 @@ def test_batch_norm_follows_within_some_hundred_steps(config: PipelineConfig) ->
     decays = {round(each.decay, 4) for each in messages(config.model) if each.DESCRIPTOR.name == "BatchNorm"}
     if model_type(config) == "ssd":  # the others have no setting for it
         assert decays == {0.9}
+
+
+def test_the_default_freezes_layers_that_its_backbone_has() -> None:
+    """A pattern that matches nothing would be slow, and nothing else would tell."""
+    config = parse_pipeline(read_template(DEFAULT_TEMPLATE), source="template")
+    (pattern,) = config.train_config.freeze_variables
+    frozen = ("Conv1/kernel", "bn_Conv1/gamma", "expanded_conv_depthwise/depthwise_kernel", "block_3_project_BN/beta")
+    trained = ("block_4_expand/kernel", "block_13_expand/kernel", "Conv_1/kernel", "top_down/smoothing_1")
+    assert all(re.match(pattern, name) for name in frozen)
+    assert not any(re.match(pattern, name) for name in trained)
 
 
 def test_the_faster_r_cnn_keeps_its_batch_norm() -> None:

@@ -130,6 +130,6 @@ def test_the_next_steps_can_be_pasted(tmp_path: Path) -> None:
     result = init_project(tmp_path / "my project", ["a"])
     quoted = f"'{tmp_path / 'my project' / 'pipeline.config'}'"
     commands = [line.strip() for line in result.next_steps.splitlines() if line.startswith("  odkeras ")]
-    assert [command.split()[1] for command in commands] == ["simulate", "trainer"]
+    assert [command.split()[1] for command in commands] == ["simulate", "annotate", "trainer"]
     assert all(quoted in command for command in commands)
     assert "random weights" in result.next_steps
