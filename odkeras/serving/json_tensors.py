@@ -149,13 +149,29 @@ def encode_outputs(outputs: Mapping[str, Array], row_format: bool) -> bytes:
         raise refusal("INVALID_ARGUMENT", "Cannot convert empty tensor map to JSON")
     if row_format:
         _check_batch(outputs)
-    plain = {name: _to_plain(name, outputs[name]) for name in sorted(outputs)}
-    document: Any = plain
-    if len(plain) == 1:
-        (document,) = plain.values()
-    elif row_format:
-        document = [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
-    return json.dumps({"predictions" if row_format else "outputs": document}, separators=(",", ":")).encode()
+        length = len(next(iter(outputs.values())))
+        rows = [_named_texts({name: array[row, ...] for name, array in outputs.items()}) for row in range(length)]
+        return f'{{"predictions":[{",".join(rows)}]}}'.encode()
+    return f'{{"outputs":{_named_texts(outputs)}}}'.encode()
+
+
+def _named_texts(tensors: Mapping[str, Array]) -> str:
+    """JSON of an object with the tensors by name; of a single one, the tensor itself."""
+    texts = {name: _tensor_text(name, tensors[name]) for name in sorted(tensors)}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return f"{{{','.join(f'{json.dumps(name)}:{text}' for name, text in texts.items())}}}"
+
+
+def _tensor_text(name: str, array: Array) -> str:
+    """A float32 goes by its shortest text: 0.1, not 0.10000000149011612."""
+    if array.dtype == np.float32 and np.isfinite(array).all():
+        return _joined(array.astype(str).tolist())  # half the time of what follows
+    return json.dumps(_to_plain(name, array), separators=(",", ":"))
+
+
+def _joined(texts: Any) -> str:
+    return texts if isinstance(texts, str) else f"[{','.join(map(_joined, texts))}]"
 
 
 def _check_batch(outputs: Mapping[str, Array]) -> None:
@@ -172,7 +188,7 @@ def _check_batch(outputs: Mapping[str, Array]) -> None:
 
 
 def _to_plain(name: str, array: Array) -> Any:
-    """Nested lists of what json writes. A float32 goes by its shortest text: 0.1, not 0.10000000149011612."""
+    """Nested lists of what json writes."""
     if array.dtype.name in ("float16", "bfloat16"):
         array = array.astype(np.float32)
     if array.dtype == np.float32:

@@ -17,6 +17,7 @@ from pictures import draw_pixels, encode
 
 from odkeras.data import records
 from odkeras.export import publish
+from odkeras.export.info import write_export_info
 from odkeras.export.publish import (
     EXPORT_INFO_PATH,
     ExportInfo,
@@ -25,7 +26,6 @@ from odkeras.export.publish import (
     graph_fingerprint,
     read_export_info,
 )
-from odkeras.export.info import write_export_info
 from odkeras.images import encode_image
 from odkeras.model.inference import InferenceModel
 from odkeras.pipeline import PipelineConfig, save_pipeline
