@@ -7,7 +7,6 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet --no-input
 STAMP := $(VENV)/.installed
 PAGE := odkeras/hosts/web/static/index.html
 PAGE_SOURCES := $(shell find frontend -type f -not -path '*/node_modules/*' -not -path '*/maps/*') scripts/build_page.py
-BENCHMARKS := $(wildcard scripts/bench_*.py)
 
 # Which lines of requirements-odapi.txt to leave out: the API itself, where it can be imported and did not come from there.
 define ODAPI_LEFT_OUT
@@ -80,9 +79,8 @@ format: $(STAMP) ## let ruff format and mend what it can
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: $(STAMP) $(PAGE) browser ## run scripts/bench_*.py; each prints a table and a last line in JSON
-	@test -n "$(BENCHMARKS)" || echo "there are no scripts/bench_*.py"
-	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(PY) $$script; done
+bench: $(STAMP) $(PAGE) browser ## run the quick benchmarks (some 15 minutes), write benchmarks.json and the table in the README
+	$(PY) scripts/benchmark.py $(BENCH_ARGS)
 
 clean: ## remove what was built, cached and tried out; keeps .venv
 	rm -rf build dist demo artifacts $(dir $(PAGE)) frontend/maps *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -19,7 +19,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,19 +31,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
 
+from measuring import (
+    DEFAULT_TEMPLATE,
+    HEIGHT,
+    ROOT,
+    WIDTH,
+    Row,
+    milliseconds,
+    percentile,
+    report,
+    wait_until,
+    write_photographs,
+)
 from odkeras.init_project import init_project
 from odkeras.loop.components import Loop
 from odkeras.loop.options import LoopOptions
 from odkeras.project import list_versions
 
-ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "image_train.py"
 DOUBLE = ROOT / "tests" / "prodigy_double"
 IMAGES = 20
 TOGETHER = 10
-WIDTH, HEIGHT = 1152, 896  # 1.03 megapixels
 Task = dict[str, Any]
 
 
@@ -59,12 +67,12 @@ def main() -> None:
         for name, part in (("start", measure_start), ("update", measure_update), ("predict", measure_predictions)):
             print(f"measuring: {name}", file=sys.stderr, flush=True)
             found.update(part(project, args))
-    report(ROWS, found, template=args.template)
+    report("recipe", ROWS, found, template=args.template, image_px=[WIDTH, HEIGHT])
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--template", default="ssd_mobilenet_v2_fpnlite_320", help="configuration to use")
+    parser.add_argument("--template", default=DEFAULT_TEMPLATE, help="configuration to use")
     parser.add_argument("--updates", type=int, default=200, help="how many calls of update")
     parser.add_argument("--requests", type=int, default=15, help="how many prediction requests")
     return parser.parse_args()
@@ -72,19 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def prepare(project: Path, template: str) -> None:
     init_project(project, ["thing"], template=template)
-    (project / "images").mkdir()
-    generator = np.random.default_rng(0)
-    for number in range(IMAGES):
-        draw_photograph(generator).save(project / "images" / f"{number:02}.jpg", quality=90)
-
-
-def draw_photograph(generator: np.random.Generator) -> Image.Image:
-    """Soft shapes with a grain: about as many bytes as a photograph of that size."""
-    coarse = generator.integers(0, 255, (14, 18, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    grain = generator.normal(0, 6, (HEIGHT, WIDTH, 3))
-    noisy = np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
-    return Image.fromarray(noisy).filter(ImageFilter.GaussianBlur(0.6))
+    write_photographs(project / "images", IMAGES)
 
 
 # --- start
@@ -229,48 +225,18 @@ def load_in_process(export_dir: Path) -> Callable[[list[bytes]], dict[str, np.nd
     return lambda images: {name: value.numpy() for name, value in serve(image_bytes=tf.constant(images)).items()}
 
 
-# --- common
-
-
-def milliseconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return 1000 * (time.perf_counter() - started)
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    return float(np.percentile(values, percent, method="higher"))
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 180) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("waited in vain")
-        time.sleep(0.05)
-
-
 ROWS = (
-    ("command to first task, new project", "first_task_new_project_s", "s", "goal 3"),
-    ("command to first task, with a model", "first_task_with_a_model_s", "s", "goal 3"),
-    ("update, 10 answers, while training: median", "update_p50_ms", "ms", ""),
-    ("  99th percentile", "update_p99_ms", "ms", "goal 20"),
-    ("  longest", "update_max_ms", "ms", ""),
-    ("the same with the images in the batch: median", "update_with_images_p50_ms", "ms", ""),
-    ("  99th percentile", "update_with_images_p99_ms", "ms", ""),
-    ("10 images in this process", "predict_in_process_ms", "ms", ""),
-    ("10 images in one REST request", "predict_rest_ms", "ms", ""),
-    ("  ratio (median of pairs)", "predict_ratio", "x", "goal 1.2"),
+    Row("command to first task, new project", "first_task_new_project_s", "s", at_most=3),
+    Row("command to first task, with a model", "first_task_with_a_model_s", "s", at_most=3),
+    Row("update, 10 answers, while training: median", "update_p50_ms", "ms"),
+    Row("  99th percentile", "update_p99_ms", "ms", at_most=20),
+    Row("  longest", "update_max_ms", "ms"),
+    Row("the same with the images in the batch: median", "update_with_images_p50_ms", "ms"),
+    Row("  99th percentile", "update_with_images_p99_ms", "ms"),
+    Row("10 images in this process", "predict_in_process_ms", "ms"),
+    Row("10 images in one REST request", "predict_rest_ms", "ms"),
+    Row("  ratio (median of pairs)", "predict_ratio", "x", at_most=1.2),
 )
-
-
-def report(rows: Sequence[tuple[str, str, str, str]], found: dict[str, Any], **about: Any) -> None:
-    """A table, and a last line of JSON; rows of text, key, unit and goal."""
-    width = max(len(text) for text, *_ in rows)
-    for text, key, unit, goal in rows:
-        print(f"{text:{width}} {found[key]:9.2f} {unit:3} {goal}".rstrip())
-    about |= {"image_px": [WIDTH, HEIGHT], "machine": platform.machine(), "cpus": os.cpu_count()}
-    print(json.dumps({**{key: round(value, 4) for key, value in found.items()}, **about}))
 
 
 if __name__ == "__main__":

@@ -2,23 +2,21 @@
 API's own tools.
 
 Three parts, on the same pictures and in the same run:
-  round   our loop with its real processes: cold start, then rounds of STEPS steps.
-  odapi   model_lib_v2.train_loop for STEPS steps and exporter_lib_v2, as people run them, in one process of their own.
-  steps   our traced step and the API's under tf.function, on one batch in memory, in turn.
+  round      our loop with its real processes: cold start, then rounds of STEPS steps.
+  evaluation the same with --run-eval.
+  odapi      model_lib_v2.train_loop for STEPS steps and exporter_lib_v2, as people run them, in a process of their own.
 
 Example:
     python scripts/bench_round.py
     python scripts/bench_round.py --truth train.csv --images images/ --label raccoon
 
-The last line is JSON: overhead_s, cold_start_s, ratio_vs_odapi, step_ratio_vs_odapi, help_s and what they come from.
+The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from measuring import DEFAULT_TEMPLATE, Row, quiet_environment, report
 from odkeras.hosts.truth import KnownImage, answer_task, read_known_images
 from odkeras.images import read_image
 from odkeras.init_project import init_project
@@ -39,6 +38,7 @@ from odkeras.tasks import make_task
 
 BATCH_SIZE = 4
 IMAGES_PER_ROUND = 10
+EVALUATED = 20
 POLL_S = 0.02
 
 
@@ -50,14 +50,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="odkeras-bench-") as folder:
         directory = Path(folder)
         prepare(directory, args)
-        found: dict[str, Any] = {"help_s": measure_help()}
+        found: dict[str, Any] = {}
         for part in PARTS:
             print(f"measuring: {part}", file=sys.stderr, flush=True)
             found.update(run_part(part, directory, args))
     found["ratio_vs_odapi"] = found["odapi_s"] / found["round_s"]
-    odapi_overhead_s = found["odapi_s"] - args.steps / found["odapi_steps_per_s"]
-    found["overhead_ratio_vs_odapi"] = odapi_overhead_s / found["overhead_s"]
-    report(found, args)
+    found["overhead_ratio_vs_odapi"] = (found["odapi_s"] - found["steps_s"]) / found["overhead_s"]
+    about = {"template": args.template, "batch_size": BATCH_SIZE, "steps": args.steps, "rounds": args.rounds}
+    report("round", ROWS, found, **about, pictures="shapes" if args.truth is None else args.truth.name)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, help="where the paths in the CSV start")
     parser.add_argument("--label", action="append", help="labels of the CSV")
-    parser.add_argument("--template", default="ssd_mobilenet_v2_fpnlite_320", help="default: %(default)s")
+    parser.add_argument("--template", default=DEFAULT_TEMPLATE, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=10, help="steps of a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=6, help="rounds after the first (default: %(default)s)")
     parser.add_argument("--part", help=argparse.SUPPRESS)
@@ -102,41 +102,44 @@ def run_part(part: str, directory: Path, args: argparse.Namespace) -> dict[str, 
     return result
 
 
-def quiet_environment() -> dict[str, str]:
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1", "PYTHONWARNINGS": "ignore"}
-
-
-def measure_help(repeats: int = 5) -> float:
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "odkeras", "--help"], stdout=subprocess.DEVNULL, check=True)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def bench_round(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
-    csv, images_dir = truth_of(directory, args)
-    label_map = LabelMap.load(directory / "label_map.pbtxt")
-    known = read_known_images(csv, images_dir, label_map, on_skip=lambda file, reason: None).annotate
     options = LoopOptions(config=directory / "pipeline.config", steps_per_epoch=args.steps)
+    known, label_map = known_images(directory, args)
     started = time.perf_counter()
-    rounds: list[dict[str, float]] = []
     with Loop(options, say=lambda line: None) as loop:
         wait_for_version(loop, 1)
         cold_start_s = time.perf_counter() - started
         wait_until_ready(loop)
-        for number in range(args.rounds + 1):
-            rounds.append(play_round(loop, pick(known, number), label_map))
+        rounds = [play_round(loop, pick(known, number), label_map) for number in range(args.rounds + 1)]
     later = rounds[1:]
     median = {name: statistics.median(row[name] for row in later) for name in later[0]}
-    return {
-        "cold_start_s": cold_start_s,
-        "overhead_s": median["overhead_s"],
-        "round_s": median["round_s"],
-        "first_round_s": rounds[0]["round_s"],
-        "stages_s": {name: median[name] for name in ("records_s", "train_s", "checkpoint_s", "publish_s", "swap_s")},
-    }
+    return {"cold_start_s": cold_start_s, "first_round_s": rounds[0]["round_s"], **median}
+
+
+def bench_evaluation(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Goes on in the directories of `bench_round`."""
+    known, label_map = known_images(directory, args)
+    config = load_pipeline(directory / "pipeline.config")
+    overrides = Overrides(eval_records=(str(write_record(directory, args)),))
+    save_pipeline(apply_overrides(config, overrides), directory / "evaluated.config")
+    options = LoopOptions(
+        config=directory / "evaluated.config", steps_per_epoch=args.steps, run_eval=True, eval_steps=EVALUATED
+    )
+    with Loop(options, say=lambda line: None) as loop:
+        wait_until_ready(loop)
+        seconds = []
+        for number in range(2):
+            play_round(loop, pick(known, args.rounds + 1 + number), label_map)
+            started = time.perf_counter()
+            wait_until_ready(loop)
+            seconds.append(time.perf_counter() - started)
+    return {"evaluate_s": seconds[-1]}
+
+
+def known_images(directory: Path, args: argparse.Namespace) -> tuple[tuple[KnownImage, ...], LabelMap]:
+    csv, images_dir = truth_of(directory, args)
+    label_map = LabelMap.load(directory / "label_map.pbtxt")
+    return read_known_images(csv, images_dir, label_map, on_skip=lambda file, reason: None).annotate, label_map
 
 
 def pick(known: tuple[KnownImage, ...], number: int) -> list[KnownImage]:
@@ -157,13 +160,12 @@ def play_round(loop: Loop, images: list[KnownImage], label_map: LabelMap) -> dic
     reported = time.perf_counter()
     wait_for_version(loop, int(row["version"]))
     round_s = time.perf_counter() - started
-    seconds = {name: float(row[name]) for name in ("records_s", "train_s", "checkpoint_s", "publish_s")}
-    return {
-        **seconds,
-        "swap_s": time.perf_counter() - reported,
-        "round_s": round_s,
-        "overhead_s": round_s - seconds["train_s"],
-    }
+    steps_s = float(row["train_s"]) - float(row["input_s"])
+    stages = {name: float(row[name]) for name in ("records_s", "input_s", "checkpoint_s", "publish_s")}
+    stages["swap_s"] = time.perf_counter() - reported
+    overhead_s = round_s - steps_s
+    rest_s = overhead_s - sum(stages.values())
+    return {**stages, "rest_s": rest_s, "steps_s": steps_s, "round_s": round_s, "overhead_s": overhead_s}
 
 
 def wait_for_version(loop: Loop, at_least: int) -> None:
@@ -241,106 +243,27 @@ def write_record(directory: Path, args: argparse.Namespace) -> Path:
     return record
 
 
-def bench_steps(directory: Path, args: argparse.Namespace, repeats: int = 8, steps: int = 30) -> dict[str, Any]:
-    """Steps per second of both traced steps on one batch, in turn, so that a noisy machine hits both alike."""
-    from odkeras.training.inputs import training_dataset
-    from odkeras.training.trainer import Trainer
-
-    record = write_record(directory, args)
-    config = apply_overrides(load_pipeline(directory / "pipeline.config"), Overrides(train_records=(str(record),)))
-    trainer = Trainer(config)
-    batch = next(iter(training_dataset(config, trainer.model)))
-    ours = iter(lambda: batch, None)
-
-    def our_steps() -> None:
-        trainer.train(ours, steps)
-
-    def their_steps() -> None:
-        for _ in range(steps):
-            their_step(*batch)["Loss/total_loss"].numpy()
-
-    their_step = make_odapi_step(config)
-    our_steps()
-    their_steps()
-    rates = [pair_of_rates(our_steps, their_steps, steps, ours_first=number % 2 == 0) for number in range(repeats)]
-    return {
-        "step_ratio_vs_odapi": statistics.median(our / their for our, their in rates),
-        "steps_per_s": statistics.median(our for our, _ in rates),
-        "odapi_steps_per_s": statistics.median(their for _, their in rates),
-    }
+PARTS = {"round": bench_round, "evaluation": bench_evaluation, "odapi": bench_odapi}
 
 
-def make_odapi_step(config: Any) -> Any:
-    import tensorflow as tf
-    from object_detection import model_lib_v2
-    from object_detection.builders import model_builder, optimizer_builder
-
-    model = model_builder.build(config.model, is_training=True)
-    step = tf.Variable(0, trainable=False, dtype=tf.int64)
-    optimizer, _ = optimizer_builder.build(config.train_config.optimizer, global_step=step)
-
-    @tf.function
-    def train_step(features: Any, labels: Any) -> Any:
-        losses = model_lib_v2.eager_train_step(
-            model,
-            features,
-            labels,
-            config.train_config.unpad_groundtruth_tensors,
-            optimizer,
-            training_step=step,
-            clip_gradients_value=config.train_config.gradient_clipping_by_norm,
-        )
-        step.assign_add(1)
-        return losses
-
-    return train_step
-
-
-def pair_of_rates(ours: Any, theirs: Any, steps: int, *, ours_first: bool) -> tuple[float, float]:
-    if ours_first:
-        return rate_of(ours, steps), rate_of(theirs, steps)
-    their_rate = rate_of(theirs, steps)
-    return rate_of(ours, steps), their_rate
-
-
-def rate_of(run: Any, steps: int) -> float:
-    started = time.perf_counter()
-    run()
-    return steps / (time.perf_counter() - started)
-
-
-PARTS = {"round": bench_round, "odapi": bench_odapi, "steps": bench_steps}
-
-
-def report(found: dict[str, Any], args: argparse.Namespace) -> None:
-    rows = [
-        ("cold start: command to first AVAILABLE version", found["cold_start_s"], "s"),
-        (f"round of {args.steps} steps: inbox to AVAILABLE (median)", found["round_s"], "s"),
-        ("  of which not in training steps", found["overhead_s"], "s"),
-        *((f"    {name.removesuffix('_s')}", value, "s") for name, value in found["stages_s"].items()),
-        (f"the API's own tools: {args.steps} steps and export", found["odapi_s"], "s"),
-        ("  times as long as a round", found["ratio_vs_odapi"], "x"),
-        ("  times the overhead, training steps left out of both", found["overhead_ratio_vs_odapi"], "x"),
-        ("training steps, batch 4", found["steps_per_s"], "/s"),
-        ("the API's step under tf.function", found["odapi_steps_per_s"], "/s"),
-        ("  ratio of the rates (median of pairs)", found["step_ratio_vs_odapi"], "x"),
-        ("odkeras --help", found["help_s"], "s"),
-    ]
-    for name, value, unit in rows:
-        print(f"{name:55}{value:10.2f} {unit}")
-    machine = {
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "template": args.template,
-        "batch_size": BATCH_SIZE,
-    }
-    print(json.dumps({**rounded(found), "machine": machine, "steps": args.steps}))
-
-
-def rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    return round(value, 4) if isinstance(value, float) else value
+ROWS = (
+    Row("cold start: until the first version is AVAILABLE", "cold_start_s", "s"),
+    Row("round: answers in the inbox to AVAILABLE (median)", "round_s", "s"),
+    Row("  of which not in training steps", "overhead_s", "s", at_most=1.0, shown=True),
+    Row("    answers into a record", "records_s", "s"),
+    Row("    waiting for batches", "input_s", "s"),
+    Row("    checkpoint", "checkpoint_s", "s"),
+    Row("    publish", "publish_s", "s"),
+    Row("    swap in the server", "swap_s", "s"),
+    Row("    the rest: polling, status, summaries", "rest_s", "s"),
+    Row("  in training steps", "steps_s", "s"),
+    Row(f"evaluation on {EVALUATED} pictures, where asked for", "evaluate_s", "s", shown=True),
+    Row("the API's own tools: the same steps, and an export", "odapi_s", "s", shown=True),
+    Row("  times as long as a round", "ratio_vs_odapi", "x", shown=True),
+    Row(
+        "  times the overhead, training steps left out of both", "overhead_ratio_vs_odapi", "x", at_least=40, shown=True
+    ),
+)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from bench_recipe import wait_until
 from bench_web import CHROMIUM, CHROMIUM_FLAGS, Annotator, Page, annotate
 from demo import make_project, write_evaluation_record, write_source
+from measuring import wait_until
 from odkeras.images import read_image
 from odkeras.project import read_jsonl
 from odkeras.shapes import ShapesDataset

@@ -1,0 +1,384 @@
+"""How long a prediction takes: in process, over REST, while the trainer trains, and with the API's own export.
+
+All of it on 1-megapixel photographs, with the client that the loop uses, on a connection that is kept. What is compared
+is measured in turn.
+  single    one image a call: the SavedModel in this process, and `odkeras serve`, a process of its own.
+  batches   ten images a call, the same two.
+  api       the same weights exported by the Object Detection API's exporter_lib_v2, behind the same server.
+  training  one image a request, while the trainer trains on the same cores.
+
+Example:
+    python scripts/bench_predict.py
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from measuring import (
+    DEFAULT_TEMPLATE,
+    HEIGHT,
+    WIDTH,
+    Row,
+    milliseconds,
+    quiet_environment,
+    report,
+    summary_of,
+    wait_until,
+    write_photographs,
+)
+from odkeras.boxes import Detections
+from odkeras.images import read_image
+from odkeras.init_project import init_project
+from odkeras.labels import LabelMap
+from odkeras.loop.components import Loop
+from odkeras.loop.options import LoopOptions
+from odkeras.loop.supervisor import log_tail
+from odkeras.pipeline import load_pipeline
+from odkeras.project import list_versions
+from odkeras.serving.client import ServingClient
+from odkeras.serving.launch import server_command
+from odkeras.tasks import make_task
+
+MODEL_NAME = "odkeras"
+PHOTOGRAPHS = 21  # an odd number: each comes first and second
+TOGETHER = 10
+SERVER_POLL_S = 0.25  # as in the loop
+WARM_CALLS = 5
+START_TIMEOUT_S = 90
+SPAN = {"label": "thing", "points": [[10, 10], [10, 60], [80, 60], [80, 10]]}
+Predict = Callable[[Sequence[bytes]], Any]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `odkeras serve`."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.export_in:
+        export_both(args.export_in)
+        return
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="odkeras-bench-") as folder:
+        project = Path(folder)
+        init_project(project, ["thing"], template=args.template)
+        photographs = [path.read_bytes() for path in write_photographs(project / "images", PHOTOGRAPHS)]
+        say("exporting")
+        run_quietly([__file__, "--export-in", str(project)])
+        with serving(project / "export") as server, asking(server) as client:
+            found |= measure_idle(project, client, photographs, args)
+            say("training")
+            found |= measure_while_training(project, server, client, photographs, args)
+    found["training_ratio"] = found["training_p99_ms"] / found["rest_p50_ms"]
+    report("predict", ROWS, found, template=args.template, image_px=[WIDTH, HEIGHT], requests=args.requests)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--template", default=DEFAULT_TEMPLATE, help="configuration to use (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=150, help="single images, each way (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=10, help="batches, each way (default: %(default)s)")
+    parser.add_argument("--api-requests", type=int, default=30, help="single images (default: %(default)s)")
+    parser.add_argument("--export-in", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def say(part: str) -> None:
+    print(f"measuring: {part}", file=sys.stderr, flush=True)
+
+
+# --- the two exports
+
+
+def run_quietly(command: Sequence[str]) -> None:
+    """A Python program in a process of its own, so that nothing of it is in the one that is measured; what it prints is
+    shown if it fails."""
+    done = subprocess.run(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=quiet_environment()
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}")
+
+
+def export_both(project: Path) -> None:
+    """Version 1 below `export` by odkeras, below `api` by the API; the same weights."""
+    from odkeras import compat
+
+    compat.prepare()
+    import tensorflow as tf
+    from object_detection import exporter_lib_v2
+
+    from odkeras.export.publish import Publisher
+    from odkeras.model.inference import InferenceModel
+
+    config = load_pipeline(project / "pipeline.config")
+    inference = InferenceModel(config.model)
+    randomise(inference.variables, np.random.default_rng(0))
+    label_map = LabelMap.load(project / "label_map.pbtxt")
+    Publisher(inference, project / "export", label_map, clock=lambda: 1).publish(step=0)
+    checkpoints = project / "checkpoint"
+    tf.train.CheckpointManager(tf.train.Checkpoint(model=inference.model), str(checkpoints), max_to_keep=1).save()
+    output = project / "exported"
+    exporter_lib_v2.export_inference_graph("encoded_image_string_tensor", config, str(checkpoints), str(output))
+    (project / "api").mkdir()
+    (output / "saved_model").rename(project / "api" / "1")
+
+
+def randomise(variables: Sequence[Any], generator: np.random.Generator) -> None:
+    """Weights under which each number of an answer is another one, as after training: with freshly built ones all boxes
+    are of the same score, and such an answer is short."""
+    for variable in variables:
+        shape = tuple(variable.shape)
+        if len(shape) == 4:
+            inputs = np.prod(shape[:2] if shape[3] == 1 else shape[:3])  # a depthwise kernel sees one channel
+            variable.assign(generator.standard_normal(shape, np.float32) * np.float32(1 / np.sqrt(inputs)))
+
+
+# --- the server
+
+
+@contextmanager
+def serving(base_path: Path) -> Iterator[Server]:
+    """`odkeras serve` on a free port, as the loop starts it."""
+    command = server_command(MODEL_NAME, base_path, rest_api_port=0, poll_wait_s=SERVER_POLL_S, stop_on_stdin_eof=True)
+    log_path = base_path.with_suffix(".log")
+    with log_path.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, env=quiet_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the model server ended with status {process.wait()}:\n{log_tail(log_path)}")
+        yield Server(line.split()[2].partition("/v1/")[0], process)
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+@contextmanager
+def asking(server: Server) -> Iterator[ServingClient]:
+    """A client of the server, once that has a version."""
+    with ServingClient(server.url, MODEL_NAME) as client:
+        client.wait_for_version(1, timeout_s=START_TIMEOUT_S)
+        yield client
+
+
+def load_in_process(version_dir: Path) -> Predict:
+    os.environ.update(quiet_environment())
+    from odkeras import compat
+
+    compat.prepare()
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(str(version_dir)).signatures["serving_default"]
+    return lambda images: {name: value.numpy() for name, value in serve(image_bytes=tf.constant(images)).items()}
+
+
+# --- what is measured
+
+
+def measure_idle(
+    project: Path, client: ServingClient, photographs: Sequence[bytes], args: argparse.Namespace
+) -> dict[str, Any]:
+    newest = list_versions(project / "export")[-1]
+    in_process = load_in_process(project / "export" / str(newest))
+    say("single images")
+    found = measure_single(in_process, client, photographs, args.requests)
+    say("batches")
+    found |= measure_batches(in_process, client, photographs, args.batches)
+    say("the API's export")
+    return found | measure_api(project, client, photographs, args.api_requests)
+
+
+def measure_single(
+    in_process: Predict, client: ServingClient, photographs: Sequence[bytes], requests: int
+) -> dict[str, Any]:
+    pairs = in_turn(in_process, client.predict, single(photographs), requests)
+    direct, rest = zip(*pairs, strict=True)
+    found = summary_of(direct, "in_process") | summary_of(rest, "rest")
+    asked = [milliseconds(client.available_version) for _ in range(requests)]
+    sent = exchange(client, photographs[0])
+    return found | {
+        "rest_ratio": found["rest_p50_ms"] / found["in_process_p50_ms"],
+        "rest_ratio_of_pairs": statistics.median(b / a for a, b in pairs),
+        "version_p50_ms": statistics.median(asked),
+        "request_kb": sent.request_bytes / 1000,
+        "response_kb": sent.response_bytes / 1000,
+        "response_holds": sent.holds,
+    }
+
+
+def measure_batches(
+    in_process: Predict, client: ServingClient, photographs: Sequence[bytes], batches: int
+) -> dict[str, float]:
+    tens = [photographs[start : start + TOGETHER] for start in range(len(photographs) - TOGETHER + 1)]
+    pairs = in_turn(in_process, lambda images: client.predict(images, batch_size=TOGETHER), tens, batches)
+    direct, rest = (statistics.median(times) / TOGETHER for times in zip(*pairs, strict=True))
+    return {"batch_in_process_ms": direct, "batch_rest_ms": rest, "batch_ratio": rest / direct}
+
+
+def measure_api(project: Path, client: ServingClient, photographs: Sequence[bytes], requests: int) -> dict[str, Any]:
+    with serving(project / "api") as server, asking(server) as api_client:
+        assert_alike(client.predict(photographs[:1])[0], api_client.predict(photographs[:1])[0])
+        pairs = in_turn(client.predict, api_client.predict, single(photographs), requests)
+        sent = exchange(api_client, photographs[0])
+    ours, theirs = zip(*pairs, strict=True)
+    return {
+        "beside_api_p50_ms": statistics.median(ours),
+        "api_p50_ms": statistics.median(theirs),
+        "api_ratio": statistics.median(theirs) / statistics.median(ours),
+        "api_response_kb": sent.response_bytes / 1000,
+        "api_response_holds": sent.holds,
+    }
+
+
+def assert_alike(ours: Detections, theirs: Detections) -> None:
+    """The same weights: the same scores, but for rounding."""
+    assert np.allclose(ours.scores, theirs.scores, rtol=1e-3), "the two exports find different things"
+
+
+def measure_while_training(
+    project: Path, server: Server, client: ServingClient, photographs: Sequence[bytes], args: argparse.Namespace
+) -> dict[str, Any]:
+    options = LoopOptions(
+        config=project / "pipeline.config",
+        external_server=True,
+        port=int(server.url.rpartition(":")[2]),
+        model_name=MODEL_NAME,
+        steps_per_epoch=100_000,
+    )
+    with Loop(options, say=lambda line: None) as loop:
+        loop.submit(answers_about(sorted((project / "images").iterdir())))
+        wait_until(lambda: steps_done(loop) > 1)
+        before = steps_done(loop)
+        times = [timed(client.predict, images) for images in cycled(single(photographs), args.requests)]
+        after = steps_done(loop)
+    assert after, "the training ended before the measurement did"
+    return summary_of(times, "training") | {"training_steps_meanwhile": after - before}
+
+
+def answers_about(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Accepted answers, each with a box."""
+    tasks = [make_task(read_image(path), file=path.name) for path in paths]
+    return [{**task, "spans": [SPAN], "answer": "accept"} for task in tasks]
+
+
+def steps_done(loop: Loop) -> int:
+    """Steps of the round that is being trained."""
+    if (failure := loop.failure()) is not None:
+        raise failure
+    status = loop.trainer_status() or {}
+    return int(status.get("round_step") or 0) if status.get("state") == "training" else 0
+
+
+# --- how it is measured
+
+
+def single(photographs: Sequence[bytes]) -> list[Sequence[bytes]]:
+    return [[photograph] for photograph in photographs]
+
+
+def cycled(inputs: Sequence[Sequence[bytes]], repeats: int) -> Iterator[Sequence[bytes]]:
+    for number in range(repeats):
+        yield inputs[number % len(inputs)]
+
+
+def in_turn(one: Predict, other: Predict, inputs: Sequence[Sequence[bytes]], repeats: int) -> list[tuple[float, float]]:
+    """Milliseconds of both on the same images, who comes first changing every time."""
+    for images in cycled(inputs, WARM_CALLS):
+        one(images)
+        other(images)
+    return [pair_of(one, other, images, number) for number, images in enumerate(cycled(inputs, repeats))]
+
+
+def pair_of(one: Predict, other: Predict, images: Sequence[bytes], number: int) -> tuple[float, float]:
+    if number % 2:
+        return timed(one, images), timed(other, images)
+    other_ms = timed(other, images)
+    return timed(one, images), other_ms
+
+
+def timed(predict: Predict, images: Sequence[bytes]) -> float:
+    return milliseconds(lambda: predict(images))
+
+
+@dataclass
+class Exchange:
+    """One request and its answer.
+
+    Args:
+        request_bytes, response_bytes: sizes of the bodies, as they went over the wire.
+        holds: how many numbers the answer has, by the names of the outputs.
+    """
+
+    request_bytes: int = 0
+    response_bytes: int = 0
+    holds: dict[str, int] | None = None
+
+
+def exchange(client: ServingClient, photograph: bytes) -> Exchange:
+    """What goes over the wire when `client` asks about one image."""
+    seen = Exchange()
+
+    def note(response: httpx.Response) -> None:
+        document = json.loads(response.read())
+        seen.request_bytes = int(response.request.headers["content-length"])
+        seen.response_bytes = response.num_bytes_downloaded
+        seen.holds = {name: int(np.size(value)) for name, value in document["predictions"][0].items()}
+
+    client._http.event_hooks = {"response": [note]}
+    client.predict([photograph])
+    client._http.event_hooks = {}
+    return seen
+
+
+ROWS = (
+    Row("1 image in this process: median", "in_process_p50_ms", "ms", shown=True),
+    Row("  95th percentile", "in_process_p95_ms", "ms"),
+    Row("  99th percentile", "in_process_p99_ms", "ms"),
+    Row("1 image over REST: median", "rest_p50_ms", "ms", shown=True),
+    Row("  95th percentile", "rest_p95_ms", "ms"),
+    Row("  99th percentile", "rest_p99_ms", "ms"),
+    Row("  ratio of the medians", "rest_ratio", "x", at_most=1.15, shown=True),
+    Row("1 image over REST while training: median", "training_p50_ms", "ms", shown=True),
+    Row("  95th percentile", "training_p95_ms", "ms"),
+    Row("  99th percentile", "training_p99_ms", "ms", shown=True),
+    Row("  99th percentile to the median of before", "training_ratio", "x", at_most=3),
+    Row(f"{TOGETHER} images in this process, each", "batch_in_process_ms", "ms"),
+    Row(f"{TOGETHER} images in one REST request, each", "batch_rest_ms", "ms", shown=True),
+    Row("  ratio of the medians", "batch_ratio", "x"),
+    Row("asking which version is served: median", "version_p50_ms", "ms"),
+    Row("body of a request, 1 image", "request_kb", "kB"),
+    Row("body of a response, 1 image", "response_kb", "kB", at_most=10, shown=True),
+    Row("the API's export, 1 image over REST: median", "api_p50_ms", "ms", shown=True),
+    Row("  ours, in turn with it", "beside_api_p50_ms", "ms"),
+    Row("  times as long as ours", "api_ratio", "x"),
+    Row("  body of a response", "api_response_kb", "kB", shown=True),
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""How good the model gets, for each annotation and for each second of training: known boxes play the annotator.
+
+Two data sets: pictures of shapes, drawn on the spot, and, with --raccoon and --backbone, the Raccoon data set (a folder
+with train.csv, test.csv and images/) from a MobileNetV2 backbone. Three policies:
+  replay   what odkeras does: each round trains on all answers so far.
+  newest   each round trains on its own answers alone, as the 2019 recipe did.
+  zoo      replay with the stock training of the TensorFlow 2 model zoo, from the pipeline.config of its
+           ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8: momentum 0.9, a cosine schedule (0.08, warm-up from 0.026666
+           over 1,000 of 50,000 steps), batch-norm decay 0.997, L2 weight 0.00004, no clipping of gradients. The model
+           and the batch size stay ours, and no weights are frozen. (The shapes' hourglass has its norm and no L2 built
+           in: only the optimizer and the clipping differ there.)
+
+Besides, --policies takes the names of `training_variants.py`: replay with one hyper-parameter changed.
+
+A seed is a random order of the pictures, the same for each policy. mAP is measured on the held-out pictures, with the
+version that is served after each round; a training that fails counts with the last version that it made.
+
+Examples:
+    python scripts/bench_quality.py --raccoon raccoon/ --backbone mobilenet_v2/ckpt-1 --plot docs/quality.png
+    python scripts/bench_quality.py --data shapes --seeds 1 --annotations 10 --steps 5
+
+A run takes two to three minutes on two cores. Each is kept in a file, whose name is said at the start: given with
+--runs, what it has of the same settings is not run again. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compare_orders import Quiet
+from demo import make_project
+from measuring import DEFAULT_TEMPLATE, Row, environment, report, rounded
+from odkeras.errors import ServingError, TrainingError
+from odkeras.groundtruth_csv import read_truth_csv
+from odkeras.hosts.report import read_curve
+from odkeras.hosts.simulate import simulate
+from odkeras.init_project import init_project
+from odkeras.pipeline import load_pipeline, save_pipeline
+from odkeras.project import append_jsonl, read_jsonl, write_atomically
+from training_variants import VARIANTS
+
+DATA = ("raccoon", "shapes")
+POLICIES = ("replay", "newest", "zoo")
+BATCH_SIZE = 10
+COMPARED_AT = 40
+LEAST_MAP50 = 0.01  # what a smaller mAP50 counts as in a ratio
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a simulation is played on.
+
+    Args:
+        prepare: makes a project in a folder; returns train.csv, test.csv and the folder of the images.
+        annotations: pictures to annotate.
+        steps: training steps per round.
+    """
+
+    prepare: Callable[[Path], tuple[Path, Path, Path]]
+    annotations: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: known by it in the file of the runs."""
+
+    data: str
+    policy: str
+    seed: int
+    annotations: int
+    batch_size: int
+    steps: int
+
+
+Run = dict[str, Any]
+
+
+def main() -> None:
+    args = parse_arguments()
+    pictures = pictures_of(args)
+    path = args.runs or new_file()
+    print(f"the runs are kept in {path}; with --runs {path} an interrupted benchmark goes on", file=sys.stderr)
+    runs = run_all(plans_of(args, pictures), pictures, path)
+    if args.plot:
+        draw(runs, args.plot)
+    found = results_of(runs)
+    commits = sorted({run["commit"] for run in runs if run.get("commit")})
+    about = {"seeds": args.seeds, "batch_size": args.batch_size, "commits": commits}
+    about |= {
+        name: {"annotations": runs_of(runs, name)[0]["annotations"], "steps": runs_of(runs, name)[0]["steps"]}
+        for name in pictures
+    }
+    is_default = (args.annotations, args.steps, args.batch_size) == (None, None, BATCH_SIZE)
+    report("quality", rows_of(runs, is_default=is_default), found, **about)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="default: both")
+    parser.add_argument(
+        "--policies",
+        nargs="+",
+        choices=sorted({*POLICIES, *VARIANTS}),
+        default=list(POLICIES),
+        help="default: the three",
+    )
+    parser.add_argument("--raccoon", type=Path, metavar="DIR", help="the Raccoon data set; left out if not given")
+    parser.add_argument("--backbone", metavar="CHECKPOINT", help="what the model for the raccoons starts from")
+    parser.add_argument("--seeds", type=int, default=3, help="orders of the pictures (default: %(default)s)")
+    parser.add_argument("--annotations", type=int, help="pictures to annotate (default: raccoon 40, shapes 60)")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="pictures per round (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="training steps per round (default: raccoon 100, shapes 120)")
+    parser.add_argument("--runs", type=Path, metavar="FILE", help="the runs, a line each: read first, then added to")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves into this PNG file")
+    args = parser.parse_args()
+    if (args.raccoon is None) != (args.backbone is None):
+        parser.error("--raccoon and --backbone go together")
+    if min(args.seeds, args.batch_size, args.annotations or 1, args.steps or 1) < 1:
+        parser.error("--seeds, --annotations, --batch-size and --steps must be at least 1")
+    return args
+
+
+def pictures_of(args: argparse.Namespace) -> dict[str, Pictures]:
+    """The data sets that are there, by name."""
+    found = {}
+    if "raccoon" in args.data and args.raccoon is None:
+        print("the raccoons are left out: give --raccoon DIR and --backbone CHECKPOINT", file=sys.stderr)
+    elif "raccoon" in args.data:
+        found["raccoon"] = Pictures(lambda project: raccoons(project, args.raccoon, args.backbone), 40, 100)
+    if "shapes" in args.data:
+        found["shapes"] = Pictures(shapes, 60, 120)
+    if not found:
+        sys.exit("nothing to measure")
+    return found
+
+
+def raccoons(project: Path, data: Path, backbone: str) -> tuple[Path, Path, Path]:
+    train_csv, test_csv, images_dir = data / "train.csv", data / "test.csv", data / "images"
+    labels = sorted({label for image in read_truth_csv(train_csv, images_dir) for label in image.labels})
+    init_project(project, labels, template=DEFAULT_TEMPLATE, fine_tune_checkpoint=backbone)
+    return train_csv, test_csv, images_dir
+
+
+def shapes(project: Path) -> tuple[Path, Path, Path]:
+    dataset = make_project(project)
+    return dataset.train_csv, dataset.test_csv, dataset.images_dir
+
+
+def new_file() -> Path:
+    handle, name = tempfile.mkstemp(prefix="odkeras-bench-quality-", suffix=".jsonl")
+    os.close(handle)
+    return Path(name)
+
+
+# --- runs
+
+
+def plans_of(args: argparse.Namespace, pictures: dict[str, Pictures]) -> Iterator[Plan]:
+    """The policies in turn: whatever slows the machine slows all of them."""
+    for seed in range(args.seeds):
+        for name, data in pictures.items():
+            for policy in args.policies:
+                annotations, steps = args.annotations or data.annotations, args.steps or data.steps
+                yield Plan(name, policy, seed, annotations, args.batch_size, steps)
+
+
+def run_all(plans: Iterator[Plan], pictures: dict[str, Pictures], path: Path) -> list[Run]:
+    done = {plan_of(run): run for run in read_jsonl(path)} if path.exists() else {}
+    runs = []
+    for plan in plans:
+        if plan not in done:
+            print(f"measuring: {plan.data}, {plan.policy}, seed {plan.seed}", file=sys.stderr, flush=True)
+            run = {**asdict(plan), **play(plan, pictures[plan.data]), "commit": environment()["commit"]}
+            append_jsonl(path, [rounded(run)])
+            done[plan] = run
+            print(f"  {summary_of_run(run)}", file=sys.stderr, flush=True)
+        runs.append(done[plan])
+    return runs
+
+
+def plan_of(run: Run) -> Plan:
+    return Plan(**{name: run[name] for name in Plan.__dataclass_fields__})
+
+
+def play(plan: Plan, pictures: Pictures) -> Run:
+    """What came of a run: its curve, and what went wrong in it."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="odkeras-bench-") as folder:
+        project = Path(folder)
+        train_csv, test_csv, images_dir = pictures.prepare(project)
+        config = project / "pipeline.config"
+        if plan.policy in VARIANTS:
+            changed = load_pipeline(config)
+            VARIANTS[plan.policy](changed)
+            save_pipeline(changed, config)
+        failure = ""
+        try:
+            simulate(
+                train_csv,
+                config,
+                images_dir,
+                annotations=plan.annotations,
+                batch_size=plan.batch_size,
+                test_csv=test_csv,
+                steps_per_epoch=plan.steps,
+                replay="off" if plan.policy == "newest" else "on",
+                order="random",
+                order_seed=plan.seed,
+                display=Quiet(),
+            )
+        except (TrainingError, ServingError) as error:
+            failure = str(error).splitlines()[0]
+        points = [asdict(point) for point in read_curve(project / "report" / "curve.json")]
+        rounds = [row for row in read_jsonl(project / "model" / "metrics.jsonl") if row.get("kind") == "round"]
+    if not points:
+        raise SystemExit(f"{plan.data}, {plan.policy}: {failure}")
+    failed_rounds = sum(bool(row.get("failed")) for row in rounds)
+    wall_s = time.monotonic() - started
+    return {"points": points, "failure": failure, "failed_rounds": failed_rounds, "wall_s": wall_s}
+
+
+def summary_of_run(run: Run) -> str:
+    problem = f"; failed: {run['failure']}" if run["failure"] else ""
+    problem += f"; {run['failed_rounds']} failed rounds" if run["failed_rounds"] else ""
+    return f"mAP50 {run['points'][-1]['mAP50']:.3f}, {run['wall_s']:.0f} s in all{problem}"
+
+
+# --- results
+
+
+def runs_of(runs: Sequence[Run], data: str, policy: str = "") -> list[Run]:
+    return [run for run in runs if run["data"] == data and policy in ("", run["policy"])]
+
+
+def names_in(runs: Sequence[Run], key: str) -> list[str]:
+    return list(dict.fromkeys(run[key] for run in runs))
+
+
+def compared_at(runs: Sequence[Run], data: str) -> int:
+    """Annotations at which the policies are compared."""
+    return min(COMPARED_AT, *(run["annotations"] for run in runs_of(runs, data)))
+
+
+def until(run: Run, annotations: int) -> list[dict[str, Any]]:
+    return [point for point in run["points"] if point["annotations"] <= annotations]
+
+
+def results_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """By `DATA_POLICY_...`; beside them, the curve of each run."""
+    found: dict[str, Any] = {}
+    for data in names_in(runs, "data"):
+        at = compared_at(runs, data)
+        for policy in names_in(runs, "policy"):
+            found |= {
+                f"{data}_{policy}_{key}": value for key, value in result_of(runs_of(runs, data, policy), at).items()
+            }
+        replay, newest = (found.get(f"{data}_{policy}_mAP50") for policy in ("replay", "newest"))
+        if replay is not None and newest is not None:
+            found[f"{data}_ratio"] = max(replay, LEAST_MAP50) / max(newest, LEAST_MAP50)
+    found["curves"] = [
+        {"data": run["data"], "policy": run["policy"], "seed": run["seed"], **curve_of(run)} for run in runs
+    ]
+    return found
+
+
+def result_of(runs: Sequence[Run], at: int) -> dict[str, Any]:
+    qualities = [until(run, at)[-1]["mAP50"] for run in runs]
+    found = {"mAP50": statistics.median(qualities), "mAP50_lowest": min(qualities), "mAP50_highest": max(qualities)}
+    found["train_s"] = statistics.median(sum(point["train_s"] for point in until(run, at)) for run in runs)
+    found["failed_runs"] = sum(bool(run["failure"] or run["failed_rounds"]) for run in runs)
+    return found
+
+
+def curve_of(run: Run) -> dict[str, list[float]]:
+    points = run["points"]
+    trained_s = [sum(point["train_s"] for point in points[: number + 1]) for number in range(len(points))]
+    return {
+        "annotations": [point["annotations"] for point in points],
+        "train_s": trained_s,
+        "mAP50": [point["mAP50"] for point in points],
+        "mAP": [point["mAP"] for point in points],
+    }
+
+
+def rows_of(runs: Sequence[Run], *, is_default: bool) -> list[Row]:
+    """Goals are for the default settings."""
+    rows = []
+    for data in names_in(runs, "data"):
+        at = compared_at(runs, data)
+        has_goal = is_default and data == "raccoon"
+        for policy in names_in(runs, "policy"):
+            of_policy = runs_of(runs, data, policy)
+            key, name = f"{data}_{policy}", f"{data}, {policy}"
+            goal, goal_s = (0.65, 240) if has_goal and policy == "replay" else (None, None)
+            found = result_of(of_policy, at)
+            text = f"{name}: mAP at IoU 0.5 after {at} annotations"
+            if len(of_policy) > 1:
+                text += f" ({found['mAP50_lowest']:.2f} to {found['mAP50_highest']:.2f} in {len(of_policy)} orders)"
+            rows.append(Row(text, f"{key}_mAP50", "", at_least=goal, shown=True))
+            text = f"  seconds of training for {at} annotations"
+            rows.append(Row(text, f"{key}_train_s", "s", at_most=goal_s, shown=policy == "replay"))
+            if found["failed_runs"]:
+                rows.append(Row("  runs in which the training failed", f"{key}_failed_runs", "", shown=True))
+        goal = 2.0 if has_goal else None
+        rows.append(
+            Row(f"{data}: replay to newest, ratio of the medians", f"{data}_ratio", "x", at_least=goal, shown=True)
+        )
+    return rows
+
+
+# --- the picture: the style of the learning curve of `odkeras simulate`
+
+_INK, _QUIET, _GRID = "#1f2328", "#656d76", "#e6e8eb"
+_COLOURS = {"replay": "#2a78d6", "newest": "#eb6834", "zoo": "#1baf7a"}
+_LABELS = {
+    "replay": "replay: all answers so far",
+    "newest": "newest answers only",
+    "zoo": "replay with the model zoo's training",
+}
+
+
+def draw(runs: Sequence[Run], path: Path) -> None:
+    """Two panels for each data set, as PNG: mAP50 against annotations and against seconds of training."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    names = names_in(runs, "data")
+    layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1)
+    figure = Figure(figsize=(10.4, 0.5 + 3.7 * len(names)), dpi=150, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(names), 2, sharey=True, squeeze=False)
+    for (left, right), data in zip(panels, names, strict=True):
+        _draw_panel(left, runs_of(runs, data), "annotations", f"{data}: mAP at IoU 0.5 on held-out pictures")
+        _draw_panel(right, runs_of(runs, data), "train_s", "the same, by time")
+        left.set_xlabel("annotated pictures", color=_INK)
+        right.set_xlabel("seconds of training", color=_INK)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=3, frameon=False, labelcolor=_INK)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_atomically(path, image.getvalue())
+
+
+def _draw_panel(axes: Any, runs: Sequence[Run], by: str, title: str) -> None:
+    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold", pad=12)
+    for policy in names_in(runs, "policy"):
+        curves = [curve_of(run) for run in runs if run["policy"] == policy]
+        columns = _by_annotations(curves)
+        xs = [statistics.median(curve[by][index] for curve, index in column) for column in columns]
+        values = [[curve["mAP50"][index] for curve, index in column] for column in columns]
+        middle, colour = [statistics.median(each) for each in values], _COLOURS[policy]
+        axes.fill_between(xs, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.15, linewidth=0)
+        axes.plot(xs, middle, color=colour, linewidth=2, marker="o", markersize=5, label=_LABELS[policy], zorder=3)
+        axes.annotate(
+            f"{middle[-1]:.2f}", (xs[-1], middle[-1]), (8, 0), textcoords="offset points", va="center", color=_INK
+        )
+    _style(axes)
+
+
+def _by_annotations(curves: Sequence[dict[str, list[float]]]) -> list[list[tuple[dict[str, list[float]], int]]]:
+    """For each number of annotations, the curves with the place of the point that holds there."""
+    numbers = sorted({number for curve in curves for number in curve["annotations"]})
+    return [[(curve, bisect(curve["annotations"], number) - 1) for curve in curves] for number in numbers]
+
+
+def _style(axes: Any) -> None:
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_QUIET, length=0, labelleft=True)
+    axes.set_ylim(0, 1)
+    axes.margins(x=0.08)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_QUIET)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

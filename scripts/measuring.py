@@ -1,0 +1,186 @@
+"""What the benchmarks (`bench_*.py`) share: timing, percentiles, the machine, a table with goals, a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+ROOT = Path(__file__).parents[1]
+WIDTH, HEIGHT = 1152, 896  # 1.03 megapixels
+DEFAULT_TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
+_PACKAGES = ("tensorflow", "tf-keras", "numpy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a benchmark's table.
+
+    Args:
+        text: what was measured; two spaces in front make it a part of the line above.
+        key: its name in the results.
+        unit: such as "ms"; "x" for a ratio.
+        at_most: the goal, if less is better.
+        at_least: the goal, if more is better.
+        shown: whether the table of the README has it.
+    """
+
+    text: str
+    key: str
+    unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+    shown: bool = False
+
+    @property
+    def goal(self) -> str:
+        """The goal in words, "" without one."""
+        if self.at_most is not None:
+            return f"≤ {self.at_most:g}"
+        return f"≥ {self.at_least:g}" if self.at_least is not None else ""
+
+    def is_met(self, value: float) -> bool | None:
+        """Whether `value` reaches the goal; None without one."""
+        if self.at_most is not None:
+            return value <= self.at_most
+        return value >= self.at_least if self.at_least is not None else None
+
+
+def report(benchmark: str, rows: Sequence[Row], found: Mapping[str, Any], **about: Any) -> None:
+    """Print a table of `rows` and, as the last line, everything in JSON.
+
+    Args:
+        benchmark: its name, as in `bench_NAME.py`.
+        rows: lines of the table; one whose key was not measured is left out.
+        found: results by key; may hold more than the table shows.
+        about: what else is needed to measure it again, such as the configuration.
+    """
+    measured = [row for row in rows if row.key in found]
+    width = max(len(row.text) for row in measured)
+    for row in measured:
+        value = found[row.key]
+        missed = "   MISSED" if row.is_met(value) is False else ""
+        goal = f"goal {row.goal}" if row.goal else ""
+        print(f"{row.text:{width}} {value:10.2f} {row.unit:8} {goal}{missed}".rstrip())
+    lines = [
+        {"text": row.text, "key": row.key, "unit": row.unit, "value": rounded(found[row.key])}
+        | ({"goal": row.goal, "met": row.is_met(found[row.key])} if row.goal else {})
+        | ({"shown": True} if row.shown else {})
+        for row in measured
+    ]
+    print(
+        json.dumps(
+            {"benchmark": benchmark, **environment(), "about": about, "results": rounded(dict(found)), "rows": lines},
+            ensure_ascii=False,
+        )
+    )
+
+
+def environment() -> dict[str, Any]:
+    """The commit, the machine and the versions of what is measured."""
+    versions = {"python": platform.python_version(), **{name: _version_of(name) for name in _PACKAGES}}
+    return {"commit": _commit(), "machine": _machine(), "versions": versions}
+
+
+def rounded(value: Any, digits: int = 4) -> Any:
+    """`value` with the floats in it rounded, however deep."""
+    if isinstance(value, dict):
+        return {name: rounded(item, digits) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return round(float(value), digits) if isinstance(value, float | np.floating) else value
+
+
+def milliseconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - started)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    return float(np.percentile(values, percent, method="higher"))
+
+
+def summary_of(values: Sequence[float], name: str, unit: str = "ms") -> dict[str, float]:
+    """Median, 95th and 99th percentile under `NAME_p50_UNIT` and so on."""
+    return {
+        f"{name}_p50_{unit}": statistics.median(values),
+        f"{name}_p95_{unit}": percentile(values, 95),
+        f"{name}_p99_{unit}": percentile(values, 99),
+    }
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 180, poll_s: float = 0.05) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("waited in vain")
+        time.sleep(poll_s)
+
+
+def memory_mb(pid: int | str = "self") -> float:
+    """Resident memory of a process (Linux)."""
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(text.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def quiet_environment() -> dict[str, str]:
+    """For a process of its own that uses TensorFlow."""
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def draw_photograph(generator: np.random.Generator) -> Image.Image:
+    """Soft shapes with a grain, `WIDTH` x `HEIGHT`: about as many bytes as a photograph of that size."""
+    coarse = generator.integers(0, 255, (14, 18, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    grain = generator.normal(0, 6, (HEIGHT, WIDTH, 3))
+    noisy = np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
+    return Image.fromarray(noisy).filter(ImageFilter.GaussianBlur(0.6))
+
+
+def write_photographs(folder: Path, number: int) -> list[Path]:
+    """The same `number` photographs each time, as JPEG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    paths = [folder / f"{index:03}.jpg" for index in range(number)]
+    for path in paths:
+        draw_photograph(generator).save(path, quality=90)
+    return paths
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _machine() -> dict[str, Any]:
+    facts: dict[str, Any] = {"cpus": os.cpu_count(), "cpu": platform.processor() or platform.machine()}
+    cpuinfo, meminfo = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+    if cpuinfo.exists():
+        text = cpuinfo.read_text(encoding="utf-8")
+        facts["cpu"] = next((line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line), "")
+    if meminfo.exists():
+        facts["memory_gb"] = round(int(meminfo.read_text(encoding="ascii").split()[1]) / 2**20, 1)
+    return facts

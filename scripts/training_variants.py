@@ -1,0 +1,104 @@
+"""Changes to the training of a configuration, by name: what was tried before its hyper-parameters were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from odkeras.pipeline import PipelineConfig, model_type
+
+ZOO_OPTIMIZER = """
+    momentum_optimizer {
+      learning_rate {
+        cosine_decay_learning_rate {
+          learning_rate_base: 0.08 total_steps: 50000 warmup_learning_rate: 0.026666 warmup_steps: 1000
+        }
+      }
+      momentum_optimizer_value: 0.9
+    }
+    use_moving_average: false
+"""
+ZOO_BATCH_NORM_DECAY = 0.997
+ZOO_L2 = 4e-5
+MOMENTUM = """
+    momentum_optimizer {
+      learning_rate { constant_learning_rate { learning_rate: 0.01 } }
+      momentum_optimizer_value: 0.9
+    }
+    use_moving_average: false
+"""
+
+Change = Callable[[PipelineConfig], None]
+
+
+def as_in_the_zoo(config: PipelineConfig) -> None:
+    """The training of the model zoo, with our model and batch size."""
+    set_optimizer(config, ZOO_OPTIMIZER)
+    config.train_config.ClearField("gradient_clipping_by_norm")
+    train_all_layers(config)
+    set_batch_norm_decay(config, ZOO_BATCH_NORM_DECAY)
+    for hyperparams in ssd_hyperparams(config):
+        hyperparams.regularizer.l2_regularizer.weight = ZOO_L2
+
+
+def train_all_layers(config: PipelineConfig) -> None:
+    config.train_config.ClearField("freeze_variables")
+
+
+def freeze_more_layers(config: PipelineConfig) -> None:
+    """Seven blocks of MobileNetV2 rather than four."""
+    config.train_config.freeze_variables[:] = ["(bn_)?Conv1/|expanded_conv_|block_[1-6]_"]
+
+
+def leave_crops_out(config: PipelineConfig) -> None:
+    options = config.train_config.data_augmentation_options
+    kept = [each for each in options if each.WhichOneof("preprocessing_step") != "random_crop_image"]
+    del options[:]
+    options.extend(kept)
+
+
+def learning_rate(rate: float) -> Change:
+    def change(config: PipelineConfig) -> None:
+        config.train_config.optimizer.adam_optimizer.learning_rate.constant_learning_rate.learning_rate = rate
+
+    return change
+
+
+def batches_of(size: int) -> Change:
+    def change(config: PipelineConfig) -> None:
+        config.train_config.batch_size = size
+
+    return change
+
+
+def set_optimizer(config: PipelineConfig, text: str) -> None:
+    from google.protobuf import text_format
+
+    config.train_config.optimizer.Clear()
+    text_format.Parse(text, config.train_config.optimizer)
+
+
+def set_batch_norm_decay(config: PipelineConfig, decay: float) -> None:
+    for hyperparams in ssd_hyperparams(config):
+        hyperparams.batch_norm.decay = decay
+
+
+def ssd_hyperparams(config: PipelineConfig) -> list[PipelineConfig]:
+    """Of the feature extractor and the box predictor; empty for other architectures."""
+    if model_type(config) != "ssd":
+        return []
+    ssd = config.model.ssd
+    predictor = ssd.box_predictor.weight_shared_convolutional_box_predictor
+    return [ssd.feature_extractor.conv_hyperparams, predictor.conv_hyperparams]
+
+
+VARIANTS: dict[str, Change] = {
+    "zoo": as_in_the_zoo,
+    "all-layers": train_all_layers,
+    "more-frozen": freeze_more_layers,
+    "batch-4": batches_of(4),
+    "rate-0.0003": learning_rate(0.0003),
+    "rate-0.003": learning_rate(0.003),
+    "momentum-0.01": lambda config: set_optimizer(config, MOMENTUM),
+    "batch-norm-0.997": lambda config: set_batch_norm_decay(config, ZOO_BATCH_NORM_DECAY),
+    "no-crops": leave_crops_out,
+}
