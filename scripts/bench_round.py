@@ -69,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--label", action="append", help="labels of the CSV")
     parser.add_argument("--template", default=DEFAULT_TEMPLATE, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=10, help="steps of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=6, help="rounds after the first (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after the first (default: %(default)s)")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()

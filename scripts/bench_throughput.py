@@ -102,7 +102,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--photographs", action="store_true", help="pictures of 1 megapixel instead of small ones")
     parser.add_argument("--images", type=int, default=40, help="pictures in the record (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=4, help="turns of each (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each (default: %(default)s)")
     parser.add_argument("--turn-s", type=float, default=1.5, help="seconds of a turn, about (default: %(default)s)")
     parser.add_argument("--all-loops", action="store_true", help="the API's train loop at every configuration")
     parser.add_argument(

@@ -112,7 +112,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--template", default=DEFAULT_TEMPLATE, help="configuration to use")
-    parser.add_argument("--accepts", type=int, default=100, help="how many images are accepted in the browser")
+    parser.add_argument("--accepts", type=int, default=60, help="how many images are accepted in the browser")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds that a person looks at an image")
     parser.add_argument("--rounds", type=int, default=25, help="how often all annotators answer at once")
     parser.add_argument("--tasks", type=int, default=1000, help="tasks answered when memory is read")
