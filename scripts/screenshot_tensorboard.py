@@ -3,7 +3,7 @@
 Everything in it is real: known boxes play the annotator, the model is trained and evaluated after each round, and
 TensorBoard shows what it finds in the model directory. Needs Debian's chromium and the Python package playwright. Takes
 some three minutes. Example:
-    python scripts/screenshot_tensorboard.py docs/tensorboard.png --all /tmp/dashboards
+    python scripts/screenshot_tensorboard.py docs/tensorboard.png --all docs/tensorboard
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from demo import make_project, write_evaluation_record
 from odkeras.hosts.simulate import simulate
 from odkeras.hosts.web.tensorboard import FIRST_DASHBOARD, TensorBoard
 
-OTHERS = ("timeseries", "scalars", "images", "pr_curves", "text")
+WHOLE = {FIRST_DASHBOARD: 2.7, "images": 2.6, "pr_curves": 1.0, "text": 1.6}
+"""Dashboards, and how many screens high they are."""
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?", default=Path("docs/tensorboard.png"))
-    parser.add_argument("--all", type=Path, metavar="DIR", help="pictures of the other dashboards go there")
+    parser.add_argument("--all", type=Path, metavar="DIR", help="pictures of whole dashboards go there")
     parser.add_argument("--project", type=Path, help="keep the project there; show it as it is if it is there")
     parser.add_argument("--annotations", type=int, default=60, help="pictures to annotate (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=6, help="pictures per round (default: %(default)s)")
@@ -83,13 +84,10 @@ def take_pictures(url: str, args: argparse.Namespace) -> None:
         open_dashboard(page, url, FIRST_DASHBOARD)
         save(page, args.out)
         if args.all is not None:
-            for name in OTHERS:
+            for name, screens in WHOLE.items():
+                page.set_viewport_size({"width": args.width, "height": round(screens * args.height)})
                 open_dashboard(page, url, name)
                 save(page, args.all / f"{name}.png")
-            page.set_viewport_size({"width": args.width, "height": 4 * args.height})
-            for name in (FIRST_DASHBOARD, *OTHERS):
-                open_dashboard(page, url, name)
-                save(page, args.all / f"{name}-long.png")
         browser.close()
 
 

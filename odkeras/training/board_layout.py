@@ -52,7 +52,7 @@ CATEGORIES: Mapping[str, Sequence[Chart]] = {
     ),
     "Speed": (
         Chart("images per second", r"^speed/images_per_s$", "train"),
-        Chart("seconds of a round's training, and of its waiting for batches", r"^seconds/(train|input)_s$", "loop"),
+        Chart("seconds of training, of waiting for data", r"^seconds/(train|input)_s$", "loop"),
         Chart("seconds of a round's other stages", r"^seconds/(?!(train|input)_s$).+$", "loop"),
         Chart("steps per second", r"^speed/steps_per_s$", "train"),
         Chart("images trained on", r"^round/examples$", "loop"),
