@@ -57,7 +57,7 @@ from odkeras.serving.launch import server_command
 from odkeras.tasks import make_task
 
 MODEL_NAME = "odkeras"
-PHOTOGRAPHS = 21  # an odd number: each comes first and second
+PHOTOGRAPHS = 21
 TOGETHER = 10
 SERVER_POLL_S = 0.25  # as in the loop
 WARM_CALLS = 2

@@ -329,6 +329,7 @@ _LABELS = {
     "newest": "newest answers only",
     "zoo": "replay with the model zoo's training",
 }
+_OTHER_COLOUR = "#8c6bb1"
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
@@ -361,9 +362,11 @@ def _draw_panel(axes: Any, runs: Sequence[Run], by: str, title: str) -> None:
         columns = _by_annotations(curves)
         xs = [statistics.median(curve[by][index] for curve, index in column) for column in columns]
         values = [[curve["mAP50"][index] for curve, index in column] for column in columns]
-        middle, colour = [statistics.median(each) for each in values], _COLOURS[policy]
+        middle, colour = [statistics.median(each) for each in values], _COLOURS.get(policy, _OTHER_COLOUR)
         axes.fill_between(xs, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.15, linewidth=0)
-        axes.plot(xs, middle, color=colour, linewidth=2, marker="o", markersize=5, label=_LABELS[policy], zorder=3)
+        axes.plot(
+            xs, middle, color=colour, linewidth=2, marker="o", markersize=5, label=_LABELS.get(policy, policy), zorder=3
+        )
         axes.annotate(
             f"{middle[-1]:.2f}", (xs[-1], middle[-1]), (8, 0), textcoords="offset points", va="center", color=_INK
         )

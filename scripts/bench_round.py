@@ -247,18 +247,23 @@ PARTS = {"round": bench_round, "evaluation": bench_evaluation, "odapi": bench_od
 
 
 ROWS = (
-    Row("cold start: until the first version is AVAILABLE", "cold_start_s", "s"),
+    Row("cold start: until the first version is AVAILABLE", "cold_start_s", "s", shown=True),
     Row("round: answers in the inbox to AVAILABLE (median)", "round_s", "s"),
     Row("  of which not in training steps", "overhead_s", "s", at_most=1.0, shown=True),
     Row("    answers into a record", "records_s", "s"),
-    Row("    waiting for batches", "input_s", "s"),
+    Row("    until batches are there, drawing examples of them", "input_s", "s"),
     Row("    checkpoint", "checkpoint_s", "s"),
     Row("    publish", "publish_s", "s"),
     Row("    swap in the server", "swap_s", "s"),
     Row("    the rest: polling, status, summaries", "rest_s", "s"),
     Row("  in training steps", "steps_s", "s"),
     Row(f"evaluation on {EVALUATED} pictures, where asked for", "evaluate_s", "s", shown=True),
-    Row("the API's own tools: the same steps, and an export", "odapi_s", "s", shown=True),
+    Row(
+        "the API's own tools, started anew as they are each time: as many steps, and an export",
+        "odapi_s",
+        "s",
+        shown=True,
+    ),
     Row("  times as long as a round", "ratio_vs_odapi", "x", shown=True),
     Row(
         "  times the overhead, training steps left out of both", "overhead_ratio_vs_odapi", "x", at_least=40, shown=True

@@ -42,6 +42,7 @@ from odkeras.pipeline import Overrides, apply_overrides, save_pipeline
 
 OURS, FROZEN, LIMIT, API_STEP, API_LOOP = "ours", "frozen", "limit", "api_step", "api_loop"
 ENDLESS = 10**9
+UNCOUNTED_STEPS = 3
 BUILT_TOGETHER = 2  # which saves time: building a model keeps one core busy
 Note = Callable[[], None]
 
@@ -265,6 +266,7 @@ def _work_on_steps(connection: Connection, config_path: Path, record: Path, turn
     if frozen:
         config.train_config.fine_tune_checkpoint = "some/ckpt"  # not read here, but it makes freezing count
         fine_tuner = Trainer(config)
+        assert len(fine_tuner.trained_variables) < len(trainer.trained_variables)
         fine_tuner.trace(dataset.element_spec)
         contestants[FROZEN] = lambda steps, note: fine_tuner.train(batches, steps, on_step=lambda report: note())
     for run in contestants.values():
@@ -276,11 +278,11 @@ def _work_on_steps(connection: Connection, config_path: Path, record: Path, turn
 
 
 def rate_of(run: Callable[[int, Note], Any], steps: int) -> float:
-    """Steps/s from the end of a first step on; so the copy of the weights that begins a call of `Trainer.train`, of
-    which a round makes one, is not in it."""
+    """Steps/s after the first ones, in which the batches that were made during another turn are used up, or made. The
+    copy of the weights that begins a call of `Trainer.train`, of which a round makes one, is not in it either."""
     times: list[float] = []
-    run(steps + 1, lambda: times.append(time.perf_counter()))
-    return steps / (times[-1] - times[0])
+    run(steps + UNCOUNTED_STEPS, lambda: times.append(time.perf_counter()))
+    return steps / (times[-1] - times[UNCOUNTED_STEPS - 1])
 
 
 def make_api_step(config: Any) -> Any:

@@ -33,7 +33,18 @@ from typing import Any
 import httpx
 import numpy as np
 
-from measuring import DEFAULT_TEMPLATE, HEIGHT, WIDTH, Row, draw_photograph, memory_mb, percentile, report, wait_until
+from measuring import (
+    DEFAULT_TEMPLATE,
+    HEIGHT,
+    WIDTH,
+    Row,
+    draw_photograph,
+    mark_as_learned,
+    memory_mb,
+    percentile,
+    report,
+    wait_until,
+)
 from odkeras.init_project import init_project
 from odkeras.project import list_versions, read_status
 
@@ -173,6 +184,7 @@ def annotate(
 
 def start_training(page: Page) -> None:
     wait_until(lambda: list_versions(page.project / "export"))
+    mark_as_learned(page.project / "export")
     annotator = Annotator.of(page, "starter")
     for task in annotator.tasks(5):
         annotator.answer(task)

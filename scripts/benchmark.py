@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         if args.check:
             check_readme(files)
             return 0
+        with_tables(read_readme(files), load(files))  # what cannot be written is not worth measuring
         status = 0 if args.readme else run_all(names, more, files)
         write_readme(files)
     except BenchmarkError as error:
@@ -271,11 +272,16 @@ def about_of(entries: Entries) -> Iterator[str]:
     for name, entry in entries.items():
         groups.setdefault(_place_measured(entry), []).append(name)
     for number, (place, names) in enumerate(groups.items()):
-        commits = dict.fromkeys(f"`{entries[name].get('commit') or 'unknown'}`" for name in names)
+        commits = dict.fromkeys(f"`{commit}`" for name in names for commit in commits_of(entries[name]))
         of_these = f" ({', '.join(names)})" if len(groups) > 1 else ""
         ending = "" if number == len(groups) - 1 else "  "
         at = "commits" if len(commits) > 1 else "commit"
         yield f"Measured{of_these} on {place}; {at} {', '.join(commits)}.{ending}"
+
+
+def commits_of(entry: Entry) -> list[str]:
+    """One, or those of a benchmark that went on from earlier runs."""
+    return list((entry.get("about") or {}).get("commits") or [entry.get("commit") or "unknown"])
 
 
 def _place_measured(entry: Entry) -> str:
@@ -301,7 +307,7 @@ def shown_rows(entry: Entry) -> Iterator[str]:
         text = str(row["text"])
         indent = len(text) - len(text.lstrip())
         above = [each for each in above if each[0] < indent]
-        if row.get("shown"):
+        if row.get("shown") or row.get("goal"):
             heads = [_head(each) for _, each in above[-1:]]
             what = ": ".join([*heads, text.strip()]).replace("|", "\\|")
             yield f"| {what} | {measured(row)} | {goal(row)} |"

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+from odkeras.export.info import read_export_info, write_export_info
+from odkeras.project import list_versions
+
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1152, 896  # 1.03 megapixels
 DEFAULT_TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
+_WRITTEN_HERE = ("benchmarks.json", "README.md", "docs")
 _PACKAGES = ("tensorflow", "tf-keras", "numpy")
 
 
@@ -129,6 +133,14 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 180, poll_s: flo
         time.sleep(poll_s)
 
 
+def mark_as_learned(export_dir: Path) -> None:
+    """Have the newest version asked for suggestions, whatever its weights: one that has learnt nothing is not."""
+    directory = export_dir / str(list_versions(export_dir)[-1])
+    info = read_export_info(directory)
+    assert info is not None
+    write_export_info(directory, replace(info, learned=True))
+
+
 def memory_mb(pid: int | str = "self") -> float:
     """Resident memory of a process (Linux)."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
@@ -167,12 +179,16 @@ def _version_of(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """With "-dirty" if anything else has changed than what a benchmark writes itself."""
+    changes = ["status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{name}" for name in _WRITTEN_HERE)]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        commit, changed = (
+            subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (["rev-parse", "--short", "HEAD"], changes)
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return f"{commit}-dirty" if changed else commit
 
 
 def _machine() -> dict[str, Any]:

@@ -46,7 +46,7 @@ def train_all_layers(config: PipelineConfig) -> None:
 
 def freeze_more_layers(config: PipelineConfig) -> None:
     """Seven blocks of MobileNetV2 rather than four."""
-    config.train_config.freeze_variables[:] = ["(bn_)?Conv1/|expanded_conv_|block_[1-6]_"]
+    config.train_config.freeze_variables[:] = ["^((bn_)?Conv1/|expanded_conv_|block_[1-6]_)"]
 
 
 def leave_crops_out(config: PipelineConfig) -> None:

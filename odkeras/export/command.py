@@ -38,14 +38,15 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
     checkpoints = choose_checkpoints(model_dir, checkpoint)
     inference = InferenceModel(setup.config.model)
     found = restore_for_prediction(inference.model, checkpoints)
-    source, step, learned = _describe(inference, setup, found)
+    source, step, learned = _describe(inference, setup, found, named=checkpoint is not None)
     version = Publisher(inference, export_dir, setup.label_map).publish(step, learned=learned)
     return ExportResult(export_dir / str(version), source, step)
 
 
-def _describe(inference: InferenceModel, setup: Setup, found: str | None) -> tuple[str, int, bool]:
+def _describe(inference: InferenceModel, setup: Setup, found: str | None, *, named: bool) -> tuple[str, int, bool]:
     if found is not None:
-        return f"checkpoint {found}", checkpoint_step(found), True
+        step = checkpoint_step(found)
+        return f"checkpoint {found}", step, named or step > 0
     train = setup.config.train_config
     if train.fine_tune_checkpoint:
         report = restore_fine_tune_checkpoint(

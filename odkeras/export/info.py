@@ -19,8 +19,8 @@ class ExportInfo:
         graph: fingerprint of everything but the weights; versions with the same one share their `saved_model.pb`.
         labels: label-map ids and names, as pairs.
         copy_of: the earlier version that a rollback made this one from; None for one that was published.
-        learned: whether something stands behind its detections: training steps, a checkpoint, or a detector whose every
-            weight was restored. What freshly built weights detect is chance.
+        learned: whether something stands behind its detections: training steps, a checkpoint that somebody named, or a
+            detector whose every weight was restored. What freshly built weights detect is chance.
         replaced_step: of a rollback: the most training steps behind any version that it put out of service. So many
             have been published once; the trainer must not take them for unpublished.
     """

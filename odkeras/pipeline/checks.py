@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,10 +211,22 @@ def _check_train_config(question: _Question) -> Iterator[Problem]:
         if step.WhichOneof("preprocessing_step") == "autoaugment_image":
             reason = "needs tf.contrib, which TensorFlow 2 does not have"
             yield Problem("train_config.data_augmentation_options", "autoaugment_image", reason, "remove it")
+    for field in ("freeze_variables", "update_trainable_variables"):
+        for pattern in getattr(train, field):
+            if problem := _regex_error(pattern):
+                yield Problem(f"train_config.{field}", pattern, f"is no regular expression: {problem}", "mend it")
     if train.use_bfloat16:
         yield Problem(
             "train_config.use_bfloat16", "true", "works on TPUs alone and is left out", "remove the line", "warning"
         )
+
+
+def _regex_error(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return ""
 
 
 def _check_fine_tuning(question: _Question) -> Iterator[Problem]:

@@ -7,12 +7,10 @@ result = trainer.train(batches, steps=100)
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +22,10 @@ from object_detection.builders import optimizer_builder
 from object_detection.core import standard_fields
 from tf_keras.src import backend
 
-from odkeras.errors import ConfigError, TrainingError
+from odkeras.errors import TrainingError
 from odkeras.model.inference import build_detection_model, create_variables
 from odkeras.model.weights import copy_weights, named_variables, snapshot
-
-_log = logging.getLogger(__name__)
+from odkeras.training.freezing import variables_to_train
 
 _TOTAL_LOSS = "Loss/total_loss"
 _SNAPSHOT_EVERY_STEPS = 50
@@ -65,9 +62,9 @@ class TrainingResult:
 
     Args:
         steps: steps taken (fewer than asked for when stopped), without those that were undone.
-        seconds: time in steps; the first one of the process, which traces, included.
+        seconds: time in steps and waiting for batches; the first one of the process, which traces, included.
         loss: mean total loss of the last steps (at most 20), None when none was taken.
-        input_seconds: how much of `seconds` was spent waiting for batches.
+        input_seconds: how much of `seconds` went by until batches were there, with what is drawn of them.
     """
 
     steps: int
@@ -106,7 +103,7 @@ class Trainer:
             )
             self.optimizer, self._learning_rate = _build_optimizer(config, self.model, self.step_variable)
         self.variables = named_variables(self.model)
-        self.trained_variables = _not_frozen(self.model.trainable_variables, config.train_config)
+        self.trained_variables = variables_to_train(self.model.trainable_variables, config.train_config)
         self.bad_images: set[int] = set()
         self._step_function: Any = None
 
@@ -314,35 +311,6 @@ def _build_optimizer(config: Any, model: Any, step: tf.Variable) -> tuple[Any, C
         model.trainable_variables
     )  # ahead, so that the step is traced once and restores find them
     return optimizer, rate if callable(rate) else lambda: rate
-
-
-def _not_frozen(variables: Sequence[tf.Variable], train_config: Any) -> list[tf.Variable]:
-    """What `update_trainable_variables` names (all, if nothing), less what `freeze_variables` names: patterns for the
-    beginning of a name, as the API's trainer for TensorFlow 1 took them. They count only with a fine-tune checkpoint:
-    random weights had better learn."""
-    if not train_config.fine_tune_checkpoint:
-        return list(variables)
-    taken = [variable for variable in variables if _matches(train_config.update_trainable_variables or [""], variable)]
-    kept = [variable for variable in taken if not _matches(train_config.freeze_variables, variable)]
-    if not kept:
-        raise ConfigError(
-            f"train_config: freeze_variables: {list(train_config.freeze_variables)} with update_trainable_variables: "
-            f"{list(train_config.update_trainable_variables)} leaves no weights to train; names look like "
-            f"{variables[0].name.split(':')[0]!r} and {variables[-1].name.split(':')[0]!r}"
-        )
-    if len(kept) < len(variables):
-        _log.info("%d of %d weights are frozen", len(variables) - len(kept), len(variables))
-    return kept
-
-
-def _matches(patterns: Sequence[str], variable: tf.Variable) -> bool:
-    try:
-        return any(re.match(pattern, variable.name.split(":")[0]) for pattern in patterns)
-    except re.error as error:
-        raise ConfigError(
-            f"train_config: freeze_variables or update_trainable_variables: {error.pattern!r} is no regular "
-            f"expression: {error}"
-        ) from error
 
 
 def _needs_autograph(model_config: Any) -> bool:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,14 @@ from object_detection import model_lib_v2
 from object_detection.builders import model_builder, optimizer_builder
 
 from odkeras.errors import ConfigError, TrainingError
-from odkeras.model.inference import create_variables
+from odkeras.init_project import DEFAULT_TEMPLATE
+from odkeras.model.inference import build_detection_model, create_variables
 from odkeras.model.weights import copy_weights, named_variables, snapshot
-from odkeras.pipeline import PipelineConfig
+from odkeras.pipeline import PipelineConfig, parse_pipeline, read_template
 from odkeras.tasks import Annotation
+from odkeras.training.freezing import variables_to_train
 from odkeras.training.inputs import training_dataset
+from odkeras.training.store import CheckpointStore
 from odkeras.training.trainer import Batch, StepReport, Trainer, _needs_autograph, image_bucket, learning_phase
 
 pytestmark = pytest.mark.integration
@@ -146,18 +151,61 @@ class TestFreezing:
         assert len(trainer.trained_variables) == len(trainer.model.trainable_variables)
 
     def test_only_some_are_trained(self, frozen_config: PipelineConfig) -> None:
-        """The beginning of a name decides, as it did for TensorFlow 1."""
-        frozen_config.train_config.update_trainable_variables.append("conv2d")
+        frozen_config.train_config.update_trainable_variables.append("^conv2d")
         trainer = Trainer(frozen_config)
         kept = [variable.name for variable in trainer.trained_variables]
         assert 0 < len(kept) < len(trainer.model.trainable_variables)
         assert all(name.startswith("conv2d") for name in kept)
 
-    @pytest.mark.parametrize(("pattern", "message"), [(".*", "leaves no weights to train"), ("(", "no regular expr")])
-    def test_patterns_that_cannot_be_meant(self, frozen_config: PipelineConfig, pattern: str, message: str) -> None:
-        frozen_config.train_config.freeze_variables[:] = [pattern]
-        with pytest.raises(ConfigError, match=message):
-            Trainer(frozen_config)
+    def test_it_goes_on_from_a_checkpoint_of_before(
+        self, frozen_config: PipelineConfig, trainer: Trainer, batches: list[Batch], tmp_path: Path
+    ) -> None:
+        """The optimizer remembers the same of every weight, frozen or not."""
+        trainer.train(iter(batches), 1)
+        CheckpointStore(trainer, tmp_path, 1).save()
+        fine_tuner = Trainer(frozen_config)
+        assert CheckpointStore(fine_tuner, tmp_path, 1).restore() is not None
+        assert_same(everything(fine_tuner), everything(trainer))
+
+    def test_the_default_config_freezes_layers_that_its_model_has(self) -> None:
+        config = parse_pipeline(read_template(DEFAULT_TEMPLATE), source="template")
+        config.train_config.fine_tune_checkpoint = "somewhere/ckpt-1"
+        model = build_detection_model(config.model, is_training=True)
+        create_variables(model, config.model)
+        trained = variables_to_train(model.trainable_variables, config.train_config)
+        frozen = {variable.name for variable in model.trainable_variables} - {variable.name for variable in trained}
+        layers = {name.partition("/")[0].removeprefix("bn_").partition("_depthwise")[0] for name in frozen}
+        assert {"Conv1", "expanded_conv", "block_1", "block_2", "block_3"} <= layers
+        assert not any("block_4" in name or "predictor" in name.lower() for name in frozen)
+        assert len(frozen) == 3 + 6 + 3 * 9  # a kernel, a gamma and a beta for each convolution
+
+
+@pytest.mark.parametrize(
+    ("only", "frozen", "kept"),
+    [
+        ([], ["/gamma"], ["conv/kernel", "head/kernel"]),
+        (["^head", "gamma"], [], ["conv/gamma", "head/kernel"]),
+        (["conv"], ["gamma$"], ["conv/kernel"]),
+        ([""], [""], ["conv/kernel", "conv/gamma", "head/kernel"]),  # as good as none
+        ([], ["backbone"], ["conv/kernel", "conv/gamma", "head/kernel"]),
+    ],
+)
+def test_which_variables_are_trained(only: list[str], frozen: list[str], kept: list[str]) -> None:
+    variables = [SimpleNamespace(name=f"{name}:0") for name in ("conv/kernel", "conv/gamma", "head/kernel")]
+    settings = SimpleNamespace(fine_tune_checkpoint="ckpt-1", update_trainable_variables=only, freeze_variables=frozen)
+    assert [each.name for each in variables_to_train(variables, settings)] == [f"{name}:0" for name in kept]
+
+
+def test_a_pattern_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    variables = [SimpleNamespace(name="conv/kernel:0"), SimpleNamespace(name="head/bias:0")]
+    settings = SimpleNamespace(
+        fine_tune_checkpoint="ckpt-1", update_trainable_variables=[], freeze_variables=["FeatureExtractor/"]
+    )
+    assert variables_to_train(variables, settings) == variables
+    assert "'FeatureExtractor/' matches no weights; names look like conv/kernel and head/bias" in caplog.text
+    settings.freeze_variables = ["."]
+    with pytest.raises(ConfigError, match="leaves no weights to train"):
+        variables_to_train(variables, settings)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])

@@ -304,6 +304,8 @@ def test_batch_size_and_images_of_different_sizes() -> None:
 
 
 def test_what_only_tpus_and_tensorflow_1_can_do() -> None:
+    problem = only(check(replaced(("num_steps: 3000", 'update_trainable_variables: "block_("'))))
+    assert (problem.field, problem.value) == ("train_config.update_trainable_variables", "block_(")
     problem = only(check(replaced(("num_steps: 3000", "use_bfloat16: true"))))
     assert (problem.field, problem.severity) == ("train_config.use_bfloat16", "warning")
     problem = only(check(replaced(("random_horizontal_flip {}", "autoaugment_image {}"))))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -34,7 +35,10 @@ libc.fflush(None)
 
 
 def arenas(how: str) -> int:
-    done = subprocess.run([sys.executable, "-c", _COUNT_ARENAS, how], capture_output=True, text=True, check=True)
+    env = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    done = subprocess.run(
+        [sys.executable, "-c", _COUNT_ARENAS, how], capture_output=True, text=True, check=True, env=env
+    )
     return done.stdout.count("<heap nr=")
 
 
@@ -43,6 +47,12 @@ def test_threads_share_two_heaps() -> None:
     assert arenas("shared") <= 2 < arenas("alone")
 
 
+def test_somebody_has_decided_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    assert not share_arenas()
+
+
 def test_another_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert not share_arenas()
