@@ -104,11 +104,20 @@ def _with_builder(
     usual = builders["dataset_build"]
     builders["dataset_build"] = build
     try:
-        return tf.autograph.experimental.do_not_convert(make)()
+        return _without_autotuning(tf.autograph.experimental.do_not_convert(make)())
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise ConfigError(f"{field}: the input pipeline cannot be built: {error}") from error
     finally:
         builders["dataset_build"] = usual
+
+
+def _without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The thread in which tf.data tunes a pipeline sleeps twice as long each time, up to a minute, and on a busy
+    machine it may miss that its iterator is to end, which then waits for it: one round in six took 20.5, 41 or 82 s
+    instead of 10, 26 or 41."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _builder_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> Callable[..., tf.data.Dataset]:

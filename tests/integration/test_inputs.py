@@ -142,6 +142,17 @@ class TestTraining:
         assert buckets[0].isdisjoint(buckets[1]) and len(buckets[0] | buckets[1]) == 12
 
 
+def test_no_iterator_waits_for_the_tuner(config: PipelineConfig, trainer: Any, examples: list[bytes]) -> None:
+    """An iterator at its end waited for a thread that slept, for up to as long as it had lived."""
+    reader = config.eval_input_reader[0]
+    for dataset in (
+        training_dataset(config, trainer.model),
+        training_dataset(config, trainer.model, example_source(lambda: in_order(examples))),
+        evaluation_dataset(config, trainer.model, reader),
+    ):
+        assert dataset.options().autotune.enabled is False
+
+
 class TestEvaluation:
     def test_every_example_once_in_order(
         self, config: PipelineConfig, trainer: Any, shape_records: dict[str, Path]
