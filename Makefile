@@ -57,7 +57,7 @@ $(PAGE): $(PAGE_SOURCES) | $(STAMP)
 demo: $(STAMP) $(PAGE) ## draw pictures of shapes, and open the page in which you label them while a model learns
 	$(PY) scripts/demo.py demo
 
-demo-simulate: $(STAMP) ## let known boxes play the annotator, and draw how fast a model learns (a few minutes)
+demo-simulate: $(STAMP) ## let known boxes play the annotator, and draw how fast a model learns (one to two minutes)
 	$(PY) scripts/demo.py demo/simulated --simulate
 
 test: $(STAMP) $(PAGE) browser ## run all tests
