@@ -19,7 +19,6 @@ import csv
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from measuring import DEFAULT_TEMPLATE, HEIGHT, WIDTH, Row, quiet_environment, report, write_photographs
+from measuring import DEFAULT_TEMPLATE, HEIGHT, WIDTH, Row, quiet_environment, report, say, write_photographs
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
 from odkeras.pipeline import Overrides, apply_overrides, load_pipeline
@@ -118,10 +117,6 @@ def parse_arguments() -> argparse.Namespace:
         "--training-images-per-s", type=float, help="how many images a second are trained on, to say what share it is"
     )
     return parser.parse_args()
-
-
-def say(text: str) -> None:
-    print(f"measuring: {text}", file=sys.stderr, flush=True)
 
 
 # --- pictures

@@ -39,6 +39,7 @@ from measuring import (
     milliseconds,
     quiet_environment,
     report,
+    say,
     summary_of,
     wait_until,
     write_photographs,
@@ -103,10 +104,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--api-requests", type=int, default=30, help="single images (default: %(default)s)")
     parser.add_argument("--export-in", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def say(part: str) -> None:
-    print(f"measuring: {part}", file=sys.stderr, flush=True)
 
 
 # --- the two exports

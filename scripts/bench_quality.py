@@ -40,7 +40,7 @@ from typing import Any
 
 from compare_orders import Quiet
 from demo import make_project
-from measuring import DEFAULT_TEMPLATE, Row, environment, report, rounded
+from measuring import DEFAULT_TEMPLATE, Row, environment, report, rounded, say
 from odkeras.errors import ServingError, TrainingError
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.hosts.report import read_curve
@@ -181,7 +181,7 @@ def run_all(plans: Iterator[Plan], pictures: dict[str, Pictures], path: Path) ->
     runs = []
     for plan in plans:
         if plan not in done:
-            print(f"measuring: {plan.data}, {plan.policy}, seed {plan.seed}", file=sys.stderr, flush=True)
+            say(f"{plan.data}, {plan.policy}, seed {plan.seed}")
             run = {**asdict(plan), **play(plan, pictures[plan.data]), "commit": environment()["commit"]}
             append_jsonl(path, [rounded(run)])
             done[plan] = run

@@ -42,6 +42,7 @@ from measuring import (
     milliseconds,
     percentile,
     report,
+    say,
     wait_until,
     write_photographs,
 )
@@ -66,7 +67,7 @@ def main() -> None:
         project = Path(folder)
         prepare(project, args.template)
         for name, part in (("start", measure_start), ("update", measure_update), ("predict", measure_predictions)):
-            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            say(name)
             found.update(part(project, args))
     report("recipe", ROWS, found, template=args.template, image_px=[WIDTH, HEIGHT])
 

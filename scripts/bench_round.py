@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import DEFAULT_TEMPLATE, Row, quiet_environment, report
+from measuring import DEFAULT_TEMPLATE, Row, quiet_environment, report, say
 from odkeras.hosts.truth import KnownImage, answer_task, read_known_images
 from odkeras.images import read_image
 from odkeras.init_project import init_project
@@ -52,7 +52,7 @@ def main() -> None:
         prepare(directory, args)
         found: dict[str, Any] = {}
         for part in PARTS:
-            print(f"measuring: {part}", file=sys.stderr, flush=True)
+            say(part)
             found.update(run_part(part, directory, args))
     found["ratio_vs_odapi"] = found["odapi_s"] / found["round_s"]
     found["overhead_ratio_vs_odapi"] = (found["odapi_s"] - found["steps_s"]) / found["overhead_s"]

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_web import Annotator, Page, annotate
-from measuring import DEFAULT_TEMPLATE, HEIGHT, WIDTH, Row, report, wait_until, write_photographs
+from measuring import DEFAULT_TEMPLATE, HEIGHT, WIDTH, Row, report, say, wait_until, write_photographs
 from odkeras.init_project import init_project
 from odkeras.project import Project, read_jsonl, read_status
 from odkeras.serving.client import ServingClient
@@ -45,7 +45,7 @@ def main() -> None:
     runs = []
     with tempfile.TemporaryDirectory(prefix="odkeras-bench-") as folder:
         for number in range(args.repeats):
-            print(f"measuring: start {number + 1} of {args.repeats}", file=sys.stderr, flush=True)
+            say(f"start {number + 1} of {args.repeats}")
             runs.append(measure_project(Path(folder) / str(number), args))
     found |= {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     about = {"template": args.template, "steps": args.steps, "answers": ANSWERS, "image_px": [WIDTH, HEIGHT]}

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from bench_predict import MODEL_NAME, SERVER_POLL_S, Server, answers_about, asking, randomise, run_quietly, serving
-from measuring import DEFAULT_TEMPLATE, Row, memory_mb, percentile, report, summary_of, wait_until
+from measuring import DEFAULT_TEMPLATE, Row, memory_mb, percentile, report, say, summary_of, wait_until
 from odkeras.errors import OdkerasError
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
@@ -93,10 +93,6 @@ def make_project(directory: Path, args: argparse.Namespace) -> Path:
     config = load_pipeline(directory / "pipeline.config")
     save_pipeline(apply_overrides(config, Overrides(batch_size=BATCH_SIZE)), directory / "pipeline.config")
     return directory
-
-
-def say(part: str) -> None:
-    print(f"measuring: {part}", file=sys.stderr, flush=True)
 
 
 # --- swaps

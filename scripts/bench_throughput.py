@@ -27,7 +27,6 @@ import logging
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_inputs import make_project
-from measuring import DEFAULT_TEMPLATE, HEIGHT, WIDTH, Row, quiet_environment, report
+from measuring import DEFAULT_TEMPLATE, HEIGHT, WIDTH, Row, quiet_environment, report, say
 from odkeras.pipeline import Overrides, apply_overrides, save_pipeline
 
 OURS, FROZEN, LIMIT, API_STEP, API_LOOP = "ours", "frozen", "limit", "api_step", "api_loop"
@@ -110,10 +109,6 @@ def parse_arguments() -> argparse.Namespace:
         "--loop-steps", type=int, default=10, help="steps of a call of the API's compiled loop (default: %(default)s)"
     )
     return parser.parse_args()
-
-
-def say(text: str) -> None:
-    print(f"measuring: {text}", file=sys.stderr, flush=True)
 
 
 # --- who measures, and when

@@ -43,6 +43,7 @@ from measuring import (
     memory_mb,
     percentile,
     report,
+    say,
     wait_until,
 )
 from odkeras.init_project import init_project
@@ -114,7 +115,7 @@ def main() -> None:
         with annotate(project, found) as page:
             start_training(page)
             for part in (measure_accept, measure_crowd, measure_memory):
-                print(f"measuring: {part.__name__.removeprefix('measure_')}", file=sys.stderr, flush=True)
+                say(part.__name__.removeprefix("measure_"))
                 found.update(part(page, args))
                 assert page.is_training(), "the training ended before the measurement did"
     report("web", ROWS, found, template=args.template, tasks=args.tasks, image_px=[WIDTH, HEIGHT])

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,6 +105,11 @@ def rounded(value: Any, digits: int = 4) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(item, digits) for item in value]
     return round(float(value), digits) if isinstance(value, float | np.floating) else value
+
+
+def say(part: str) -> None:
+    """Tell on stderr what is measured now: the table has the standard output for itself."""
+    print(f"measuring: {part}", file=sys.stderr, flush=True)
 
 
 def milliseconds(call: Callable[[], Any]) -> float:
