@@ -27,9 +27,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import httpx
 import numpy as np
+import urllib3
 
 from measuring import (
     DEFAULT_TEMPLATE,
@@ -349,15 +350,18 @@ def exchange(client: ServingClient, photograph: bytes) -> Exchange:
     """What goes over the wire when `client` asks about one image."""
     seen = Exchange()
 
-    def note(response: httpx.Response) -> None:
-        document = json.loads(response.read())
-        seen.request_bytes = int(response.request.headers["content-length"])
-        seen.response_bytes = response.num_bytes_downloaded
-        seen.holds = {name: int(np.size(value)) for name, value in document["predictions"][0].items()}
+    request = client._request
 
-    client._http.event_hooks = {"response": [note]}
-    client.predict([photograph])
-    client._http.event_hooks = {}
+    def note(method: str, path: str, body: bytes | None, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
+        response = request(method, path, body, timeout)
+        document = json.loads(response.data)
+        seen.request_bytes = len(body or b"")
+        seen.response_bytes = len(response.data)
+        seen.holds = {name: int(np.size(value)) for name, value in document["predictions"][0].items()}
+        return response
+
+    with mock.patch.object(client, "_request", note):
+        client.predict([photograph])
     return seen
 
 

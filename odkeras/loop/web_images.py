@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from contextlib import closing
 from types import TracebackType
 
-import httpx
+import urllib3
+from urllib3.exceptions import HTTPError
 
+from odkeras.connections import Connections, is_timeout, reason_of
 from odkeras.errors import ImageError
 
 TIMEOUT_S = 15.0
 MAX_BYTES = 64 * 2**20
-_THIS_MACHINE = ("127.0.0.1", "[::1]", "localhost")
+_CHUNK_BYTES = 2**18
+# Redirections are followed; a refusal or a broken connection is told at once.
+_RETRIES = urllib3.Retry(connect=0, read=0, other=0, status=0, redirect=20, respect_retry_after_header=False)
 
 
 class WebImages:
@@ -26,8 +30,7 @@ class WebImages:
     def __init__(self, *, timeout_s: float = TIMEOUT_S, max_bytes: int = MAX_BYTES) -> None:
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
-        self._http: httpx.Client | None = None
-        self._lock = threading.Lock()
+        self._connections = Connections()
 
     def __enter__(self) -> WebImages:
         return self
@@ -36,10 +39,7 @@ class WebImages:
         self.close()
 
     def close(self) -> None:
-        with self._lock:
-            if self._http is not None:
-                self._http.close()
-            self._http = None
+        self._connections.close()
 
     def fetch(self, url: str) -> bytes:
         """The bytes behind a URL; redirections are followed.
@@ -49,26 +49,23 @@ class WebImages:
         """
         deadline = time.monotonic() + self._timeout_s
         try:
-            with self._client().stream("GET", url) as response:
-                if response.is_error:
-                    raise ImageError(_refusal(response.status_code), url)
-                return self._read(response, url, deadline)
-        except httpx.TimeoutException:
-            raise ImageError(f"no answer within {self._timeout_s:g} s", url) from None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError, ImportError) as error:
-            raise ImageError(f"cannot be fetched: {str(error) or type(error).__name__}", url) from error
+            response = self._connections.pool_for(url).request(
+                "GET", url, timeout=self._timeout_s, retries=_RETRIES, preload_content=False
+            )
+            with closing(response):
+                if response.status >= 400:
+                    raise ImageError(_refusal(response.status), url)
+                data = self._read(response, url, deadline)
+                response.release_conn()
+                return data
+        except (HTTPError, ValueError, OSError) as error:
+            if is_timeout(error):
+                raise ImageError(f"no answer within {self._timeout_s:g} s", url) from None
+            raise ImageError(f"cannot be fetched: {reason_of(error)}", url) from error
 
-    def _client(self) -> httpx.Client:
-        with self._lock:
-            if self._http is None:
-                # A proxy in the environment is meant for hosts far away.
-                direct = {f"all://{host}": None for host in _THIS_MACHINE}
-                self._http = httpx.Client(follow_redirects=True, timeout=self._timeout_s, mounts=direct)
-            return self._http
-
-    def _read(self, response: httpx.Response, url: str, deadline: float) -> bytes:
+    def _read(self, response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> bytes:
         data = bytearray()
-        for chunk in response.iter_bytes():
+        while chunk := response.read1(_CHUNK_BYTES):
             data += chunk
             if len(data) > self._max_bytes:
                 raise ImageError(f"too large: more than {self._max_bytes / 2**20:.3g} MB", url)

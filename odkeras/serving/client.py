@@ -15,15 +15,16 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from http.client import IncompleteRead
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import numpy as np
+import urllib3
 
 from odkeras.boxes import Detections
+from odkeras.connections import Connections, reason_of, web_address
 from odkeras.errors import ConfigError, RequestError, ServerUnavailableError
 
 _RETRY_WAIT_S = 0.05
@@ -65,15 +66,14 @@ class ServingClient:
         connect_timeout_s: float = 2.0,
         retries: int = 2,
     ) -> None:
-        url = _checked_url(base_url)
         self.model_name = model_name
-        self._server = str(url).rstrip("/")
+        self._server = _checked_url(base_url)
         self._path = f"/v1/models/{quote(model_name, safe='')}"
         self._timeout_s, self._connect_timeout_s, self._retries = timeout_s, connect_timeout_s, retries
-        # A proxy in the environment is meant for hosts far away.
+        self._connections = Connections()
         try:
-            self._http = httpx.Client(base_url=url, trust_env=not _is_loopback(url.host))
-        except (ImportError, OSError, ValueError) as error:  # a proxy of another kind, certificates that are not there
+            self._http = self._connections.pool_for(self._server)
+        except (urllib3.exceptions.HTTPError, ValueError) as error:  # a proxy of another kind
             raise ConfigError(
                 f"{base_url} cannot be asked with the proxy settings of the environment: {error}"
             ) from error
@@ -86,7 +86,7 @@ class ServingClient:
 
     def close(self) -> None:
         """Close the connections. May be called twice."""
-        self._http.close()
+        self._connections.close()
 
     def versions(self) -> list[VersionState]:
         """The versions that the server knows, ascending; [] if it has none of this model.
@@ -160,8 +160,8 @@ class ServingClient:
         return detections
 
     def _predict_batch(self, images: Sequence[bytes], version: int | None) -> list[Detections]:
-        instances = ",".join(f'{{"b64":"{b64encode(image).decode("ascii")}"}}' for image in images)
-        body = f'{{"instances":[{instances}]}}'.encode("ascii")
+        instances = b",".join(b'{"b64":"%b"}' % b64encode(image) for image in images)
+        body = b'{"instances":[%b]}' % instances
         path = self._path if version is None else f"{self._path}/versions/{version}"
         try:
             document = self._ask("POST", f"{path}:predict", body, timeout_s=self._timeout_s)
@@ -179,32 +179,40 @@ class ServingClient:
         deadline = time.monotonic() + timeout_s
         for attempt in range(self._retries + 1):
             left_s = max(0.01, deadline - time.monotonic())
-            timeout = httpx.Timeout(left_s, connect=min(left_s, self._connect_timeout_s))
+            timeout = urllib3.Timeout(connect=min(left_s, self._connect_timeout_s), read=left_s)
             try:
-                return self._read(self._http.request(method, path, content=body, timeout=timeout))
-            except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
+                return self._read(self._request(method, path, body, timeout))
+            except urllib3.exceptions.ReadTimeoutError:
                 raise ServerUnavailableError(f"{self._server} did not answer within {timeout_s:g} s") from None
-            except httpx.TransportError as error:
+            except urllib3.exceptions.HTTPError as error:
                 if not _is_connection_error(error):
-                    raise self._stranger(0, f"its answer is not HTTP/1.1 ({error})") from None
+                    raise self._stranger(0, f"its answer is not HTTP/1.1 ({reason_of(error)})") from None
                 if attempt == self._retries or time.monotonic() + _RETRY_WAIT_S >= deadline:
-                    raise ServerUnavailableError(f"no model server at {self._server}: {error}") from None
+                    raise ServerUnavailableError(f"no model server at {self._server}: {reason_of(error)}") from None
             time.sleep(_RETRY_WAIT_S)
         raise AssertionError("unreachable")
 
-    def _read(self, response: httpx.Response) -> dict[str, Any]:
+    def _request(
+        self, method: str, path: str, body: bytes | None, timeout: urllib3.Timeout
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        url = f"{self._server}{path}"
+        return self._http.request(method, url, body=body, headers=headers, timeout=timeout, retries=False)
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
         """The answer's JSON object, if it is a good one."""
+        is_error = response.status >= 400
         try:
-            document = json.loads(response.content)
+            document = json.loads(response.data)
         except ValueError:
             document = None
-        if response.status_code in _UNAVAILABLE:
+        if response.status in _UNAVAILABLE:
             raise ServerUnavailableError(f"{self._server} is not ready: {_error_text(document, response)}")
-        if not isinstance(document, dict) or (response.is_error and "error" not in document):
+        if not isinstance(document, dict) or (is_error and "error" not in document):
             kind = response.headers.get("content-type", "no content type")
-            raise self._stranger(response.status_code, f"it answered with status {response.status_code} and {kind}")
-        if response.is_error:
-            raise RequestError(response.status_code, _error_text(document, response))
+            raise self._stranger(response.status, f"it answered with status {response.status} and {kind}")
+        if is_error:
+            raise RequestError(response.status, _error_text(document, response))
         return document
 
     def _stranger(self, status: int, what: str) -> RequestError:
@@ -215,21 +223,13 @@ class ServingClient:
         )
 
 
-def _checked_url(base_url: str) -> httpx.URL:
+def _checked_url(base_url: str) -> str:
     try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError):
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(f"{base_url!r} is not a server's address; it should look like http://127.0.0.1:8501")
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        return web_address(base_url).url.rstrip("/")
+    except urllib3.exceptions.LocationParseError:
+        raise ConfigError(
+            f"{base_url!r} is not a server's address; it should look like http://127.0.0.1:8501"
+        ) from None
 
 
 def _is_not_loaded(error: RequestError) -> bool:
@@ -237,17 +237,25 @@ def _is_not_loaded(error: RequestError) -> bool:
     return error.status == 404 and error.message.startswith(_NOT_LOADED)
 
 
-def _is_connection_error(error: httpx.TransportError) -> bool:
+def _is_connection_error(error: urllib3.exceptions.HTTPError) -> bool:
     """Whether the connection failed or broke; otherwise the other side speaks another protocol."""
-    if isinstance(error, httpx.RemoteProtocolError):
-        return "disconnected" in str(error) or "closed connection" in str(error)
-    return isinstance(error, (httpx.NetworkError, httpx.ConnectTimeout))
+    if isinstance(error, urllib3.exceptions.ProtocolError):
+        return isinstance(error.args[-1], (OSError, IncompleteRead))
+    return isinstance(
+        error,
+        (
+            urllib3.exceptions.NewConnectionError,
+            urllib3.exceptions.ConnectTimeoutError,
+            urllib3.exceptions.ProxyError,
+            urllib3.exceptions.SSLError,
+        ),
+    )
 
 
-def _error_text(document: Any, response: httpx.Response) -> str:
+def _error_text(document: Any, response: urllib3.BaseHTTPResponse) -> str:
     if isinstance(document, dict) and "error" in document:
         return str(document["error"])
-    return f"status {response.status_code}"
+    return f"status {response.status}"
 
 
 def _list(document: Mapping[str, Any], key: str) -> list[Any]:

@@ -50,7 +50,7 @@ def test_help_imports_neither_tensorflow_nor_numpy() -> None:
     code = (
         "import sys; from odkeras.cli import app\n"
         "try: app(['--help'])\nexcept SystemExit: pass\n"
-        "print([name for name in ('tensorflow', 'numpy', 'httpx', 'PIL', 'uvicorn') if name in sys.modules])"
+        "print([name for name in ('tensorflow', 'numpy', 'urllib3', 'PIL', 'uvicorn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
