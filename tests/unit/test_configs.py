@@ -96,8 +96,8 @@ def test_batch_norm_follows_within_some_hundred_steps(config: PipelineConfig) ->
 def test_the_default_freezes_layers_that_its_backbone_has() -> None:
     config = parse_pipeline(read_template(DEFAULT_TEMPLATE), source="template")
     (pattern,) = config.train_config.freeze_variables
-    frozen = ("Conv1/kernel", "bn_Conv1/gamma", "expanded_conv_depthwise/depthwise_kernel", "block_3_project_BN/beta")
-    trained = ("block_4_expand/kernel", "block_13_expand/kernel", "Conv_1/kernel", "top_down/smoothing_1")
+    frozen = ("Conv1/kernel", "bn_Conv1/gamma", "expanded_conv_depthwise/depthwise_kernel", "block_6_project_BN/beta")
+    trained = ("block_7_expand/kernel", "block_13_expand/kernel", "Conv_1/kernel", "top_down/smoothing_1")
     assert all(re.search(pattern, name) for name in frozen)
     assert not any(re.search(pattern, name) for name in trained)
 
