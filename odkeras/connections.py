@@ -67,6 +67,11 @@ def web_address(url: str) -> Url:
     return parts
 
 
+def login_of(address: Url) -> dict[str, str]:
+    """The header that carries a URL's user and password, where it has them."""
+    return make_headers(basic_auth=unquote(address.auth)) if address.auth else {}
+
+
 def is_timeout(error: Exception) -> bool:
     """Whether there was no connection, or no answer, in time."""
     cause = _cause(error)

@@ -9,7 +9,7 @@ from types import TracebackType
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from odkeras.connections import Connections, is_timeout, reason_of
+from odkeras.connections import Connections, is_timeout, login_of, reason_of, web_address
 from odkeras.errors import ImageError
 
 TIMEOUT_S = 15.0
@@ -49,8 +49,9 @@ class WebImages:
         """
         deadline = time.monotonic() + self._timeout_s
         try:
-            response = self._connections.pool_for(url).request(
-                "GET", url, timeout=self._timeout_s, retries=_RETRIES, preload_content=False
+            pool, headers = self._connections.pool_for(url), login_of(web_address(url))
+            response = pool.request(
+                "GET", url, headers=headers, timeout=self._timeout_s, retries=_RETRIES, preload_content=False
             )
             with closing(response):
                 if response.status >= 400:

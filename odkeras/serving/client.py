@@ -22,9 +22,10 @@ from urllib.parse import quote
 
 import numpy as np
 import urllib3
+from urllib3.util import Url
 
 from odkeras.boxes import Detections
-from odkeras.connections import Connections, reason_of, web_address
+from odkeras.connections import Connections, login_of, reason_of, web_address
 from odkeras.errors import ConfigError, RequestError, ServerUnavailableError
 
 _RETRY_WAIT_S = 0.05
@@ -48,7 +49,8 @@ class ServingClient:
     """Asks one model of one server. May be used by several threads at once.
 
     Args:
-        base_url: scheme, host and port of the REST API: `http://127.0.0.1:8501`.
+        base_url: scheme, host and port of the REST API: `http://127.0.0.1:8501`. A user and a password in it are sent
+            as a basic login.
         timeout_s: the longest that one request may take, retries included.
         connect_timeout_s: the longest to wait for a connection.
         retries: how often to try again when the connection fails; an answer that is a refusal is never asked for again.
@@ -67,13 +69,18 @@ class ServingClient:
         retries: int = 2,
     ) -> None:
         self.model_name = model_name
-        self._server = _checked_url(base_url)
+        address = _checked_address(base_url)
+        self._server = address._replace(auth=None).url.rstrip("/")
         self._path = f"/v1/models/{quote(model_name, safe='')}"
         self._timeout_s, self._connect_timeout_s, self._retries = timeout_s, connect_timeout_s, retries
         self._connections = Connections()
         try:
             self._http = self._connections.pool_for(self._server)
-        except (urllib3.exceptions.HTTPError, ValueError) as error:  # a proxy of another kind
+            self._login = login_of(address)
+        except (
+            urllib3.exceptions.HTTPError,
+            ValueError,
+        ) as error:  # a proxy of another kind, a password of other letters
             raise ConfigError(
                 f"{base_url} cannot be asked with the proxy settings of the environment: {error}"
             ) from error
@@ -195,7 +202,7 @@ class ServingClient:
     def _request(
         self, method: str, path: str, body: bytes | None, timeout: urllib3.Timeout
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers = self._login if body is None else {"Content-Type": "application/json", **self._login}
         url = f"{self._server}{path}"
         return self._http.request(method, url, body=body, headers=headers, timeout=timeout, retries=False)
 
@@ -223,9 +230,9 @@ class ServingClient:
         )
 
 
-def _checked_url(base_url: str) -> str:
+def _checked_address(base_url: str) -> Url:
     try:
-        return web_address(base_url).url.rstrip("/")
+        return web_address(base_url)
     except urllib3.exceptions.LocationParseError:
         raise ConfigError(
             f"{base_url!r} is not a server's address; it should look like http://127.0.0.1:8501"

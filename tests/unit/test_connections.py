@@ -6,7 +6,7 @@ import pytest
 from image_server import image_server
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
-from odkeras.connections import Connections, is_timeout, reason_of, web_address
+from odkeras.connections import Connections, is_timeout, login_of, reason_of, web_address
 
 FAR_AWAY = "http://far-away.example/a.png"
 PROXY_NAMES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
@@ -98,3 +98,14 @@ def test_close_twice() -> None:
     connections.pool_for(FAR_AWAY)
     connections.close()
     connections.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "header"),
+    [
+        ("http://me:p%40ss@a.example/", {"authorization": "Basic bWU6cEBzcw=="}),
+        ("http://a.example/me:pass@b", {}),
+    ],
+)
+def test_a_login_in_the_address(url: str, header: dict[str, str]) -> None:
+    assert login_of(web_address(url)) == header

@@ -30,6 +30,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
         self.requests: list[tuple[str, str, bytes]] = []
+        self.logins: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -43,6 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_request(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.requests.append((self.command, self.path, body))
+        self.server.logins.append(self.headers["authorization"])
         answer = self.server.answer(self.command, self.path, body)
         if answer is None:  # hang up
             self.close_connection = True
@@ -402,6 +404,18 @@ def test_many_threads_may_ask() -> None:
 def test_an_address_must_be_a_url(url: str) -> None:
     with pytest.raises(ConfigError, match=r"it should look like http://127\.0\.0\.1:8501"):
         ServingClient(url, "raccoon")
+
+
+def test_a_login_is_sent_and_not_told() -> None:
+    with (
+        serving(lambda *_: reply({"error": "later"}, 503)) as server,
+        ServingClient(server.url.replace("http://", "http://me:p%40ss@"), "raccoon") as client,
+    ):
+        with pytest.raises(ServerUnavailableError) as refused:
+            client.predict([b"x"])
+        assert client.available_version() is None
+    assert server.logins == ["Basic bWU6cEBzcw=="] * 2
+    assert "p%40ss" not in str(refused.value) and "p@ss" not in str(refused.value)
 
 
 def test_a_closed_client_may_be_closed_again() -> None:

@@ -158,6 +158,18 @@ def test_a_proxy_in_the_environment_is_not_for_this_machine(
         assert web.fetch(f"http://{host}:{server.server_port}/a.png") == png_bytes
 
 
+def test_a_login_in_the_address(server: ImageServer, web: WebImages) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        login = handler.headers["Authorization"].encode()
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(login)))
+        handler.end_headers()
+        handler.wfile.write(login)
+
+    server.pages["/a.png"] = answer
+    assert web.fetch(server.url("/a.png").replace("http://", "http://me:p%40ss@")) == b"Basic bWU6cEBzcw=="
+
+
 def test_close_twice_and_without_a_fetch(server: ImageServer) -> None:
     WebImages().close()
     web = WebImages()
