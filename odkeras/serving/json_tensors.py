@@ -109,7 +109,7 @@ def decode_inputs(
             raise refusal("INVALID_ARGUMENT", "Missing 'inputs' or 'instances' key")
     except RecursionError:
         raise _too_deep() from None
-    if b"Infinity" not in body and any(array.dtype.kind == "f" and np.isinf(array).any() for array in inputs.values()):
+    if any(array.dtype.kind == "f" and np.isinf(array).any() for array in inputs.values()) and b"Infinity" not in body:
         raise too_big_error()
     check_shapes(inputs, specs)
     return inputs, row_format

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from base64 import b64decode
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from odkeras.errors import RequestError
 from odkeras.serving.json_tensors import decode_inputs, encode_outputs, parse_document, signature_name_of
+from odkeras.serving.json_values import decode_base64
 from odkeras.serving.protocol import TensorSpec
 
 HELLO, WORLD = {"b64": "aGVsbG8="}, {"b64": "d29ybGQ="}
@@ -465,3 +467,17 @@ def test_outputs_that_rows_cannot_carry(outputs: dict[str, npt.NDArray[Any]], me
 
 def test_a_scalar_output_goes_in_columns() -> None:
     assert math.isclose(json.loads(encode_outputs({"x": np.array(1.5)}, row_format=False))["outputs"], 1.5)
+
+
+@given(st.text(alphabet="AYQ= -é", max_size=12))
+def test_base64_is_read_as_the_standard_library_reads_it_strictly(text: str) -> None:
+    compact = "".join(text.split()).rstrip("=")
+    padded = compact + "=" * (-len(compact) % 4)
+    try:
+        expected: bytes | None = b64decode(padded, validate=True)
+    except ValueError:
+        expected = None
+    try:
+        assert decode_base64(text) == expected
+    except ValueError:
+        assert expected is None
