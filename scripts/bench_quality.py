@@ -323,7 +323,7 @@ def rows_of(runs: Sequence[Run], *, is_default: bool) -> list[Row]:
         goal = 2.0 if has_goal else None
         for policy, key in COMPARED_WITH.items():
             text = f"{data}: replay to {policy}, ratio of the medians"
-            rows.append(Row(text, f"{data}_{key}", "x", at_least=goal, shown=True))
+            rows.append(Row(text, f"{data}_{key}", "x", at_least=goal, shown=has_goal))
     return rows
 
 
@@ -338,6 +338,7 @@ _LABELS = {
     "newest-zoo": "newest answers only, the zoo's training",
 }
 _OTHER_COLOUR = "#656d76"
+_LABEL_HEIGHT = 0.06  # of the axis from 0 to 1
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
@@ -365,20 +366,28 @@ def draw(runs: Sequence[Run], path: Path) -> None:
 
 def _draw_panel(axes: Any, runs: Sequence[Run], by: str, title: str) -> None:
     axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold", pad=12)
+    ends: list[tuple[float, float]] = []
     for policy in names_in(runs, "policy"):
         curves = [curve_of(run) for run in runs if run["policy"] == policy]
         columns = _by_annotations(curves)
         xs = [statistics.median(curve[by][index] for curve, index in column) for column in columns]
         values = [[curve["mAP50"][index] for curve, index in column] for column in columns]
         middle, colour = [statistics.median(each) for each in values], _COLOURS.get(policy, _OTHER_COLOUR)
-        axes.fill_between(xs, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(xs, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.1, linewidth=0)
         axes.plot(
             xs, middle, color=colour, linewidth=2, marker="o", markersize=5, label=_LABELS.get(policy, policy), zorder=3
         )
-        axes.annotate(
-            f"{middle[-1]:.2f}", (xs[-1], middle[-1]), (8, 0), textcoords="offset points", va="center", color=_INK
-        )
+        ends.append((xs[-1], middle[-1]))
+    _label(axes, ends)
     _style(axes)
+
+
+def _label(axes: Any, ends: Sequence[tuple[float, float]]) -> None:
+    """The last value of each curve, beside its end, none at the height of another."""
+    place = -1.0
+    for x, value in sorted(ends, key=lambda end: end[1]):
+        place = max(value, place + _LABEL_HEIGHT)
+        axes.annotate(f"{value:.2f}", (x, place), (8, 0), textcoords="offset points", va="center", color=_INK)
 
 
 def _by_annotations(curves: Sequence[dict[str, list[float]]]) -> list[list[tuple[dict[str, list[float]], int]]]:
