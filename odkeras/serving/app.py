@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from odkeras.errors import RequestError
 from odkeras.serving import protocol
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_BODY_BYTES = 128 * 2**20
 DEFAULT_THREADS = 4
 THREAD_NAMES = "odkeras-serving-request"
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def create_app(
@@ -37,7 +36,7 @@ def create_app(
     *,
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     threads: int = DEFAULT_THREADS,
-) -> Starlette:
+) -> ASGIApp:
     """The application. The caller owns the models: they are to be running before it and closed after it."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAMES)
 
@@ -62,7 +61,17 @@ def create_app(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    return Starlette(routes=[Route("/{path:path}", answer, methods=_METHODS)], lifespan=lifespan)
+    rest = Starlette(lifespan=lifespan)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        """Starlette's middleware and router, which no path needs, take 0.2 ms of a request."""
+        if scope["type"] == "http":
+            response = await answer(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await rest(scope, receive, send)
+
+    return app
 
 
 def _json(document: bytes, status: int) -> Response:
