@@ -22,6 +22,16 @@ from urllib.parse import quote
 
 import numpy as np
 import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NewConnectionError,
+    ProtocolError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
 from urllib3.util import Url
 
 from odkeras.boxes import Detections
@@ -77,10 +87,7 @@ class ServingClient:
         try:
             self._http = self._connections.pool_for(self._server)
             self._login = login_of(address)
-        except (
-            urllib3.exceptions.HTTPError,
-            ValueError,
-        ) as error:  # a proxy of another kind, a password of other letters
+        except (HTTPError, ValueError) as error:  # a proxy of another kind, a password of other letters
             raise ConfigError(
                 f"{base_url} cannot be asked with the proxy settings of the environment: {error}"
             ) from error
@@ -189,9 +196,9 @@ class ServingClient:
             timeout = urllib3.Timeout(connect=min(left_s, self._connect_timeout_s), read=left_s)
             try:
                 return self._read(self._request(method, path, body, timeout))
-            except urllib3.exceptions.ReadTimeoutError:
+            except ReadTimeoutError:
                 raise ServerUnavailableError(f"{self._server} did not answer within {timeout_s:g} s") from None
-            except urllib3.exceptions.HTTPError as error:
+            except HTTPError as error:
                 if not _is_connection_error(error):
                     raise self._stranger(0, f"its answer is not HTTP/1.1 ({reason_of(error)})") from None
                 if attempt == self._retries or time.monotonic() + _RETRY_WAIT_S >= deadline:
@@ -233,7 +240,7 @@ class ServingClient:
 def _checked_address(base_url: str) -> Url:
     try:
         return web_address(base_url)
-    except urllib3.exceptions.LocationParseError:
+    except LocationParseError:
         raise ConfigError(
             f"{base_url!r} is not a server's address; it should look like http://127.0.0.1:8501"
         ) from None
@@ -244,19 +251,11 @@ def _is_not_loaded(error: RequestError) -> bool:
     return error.status == 404 and error.message.startswith(_NOT_LOADED)
 
 
-def _is_connection_error(error: urllib3.exceptions.HTTPError) -> bool:
+def _is_connection_error(error: HTTPError) -> bool:
     """Whether the connection failed or broke; otherwise the other side speaks another protocol."""
-    if isinstance(error, urllib3.exceptions.ProtocolError):
+    if isinstance(error, ProtocolError):
         return isinstance(error.args[-1], (OSError, IncompleteRead))
-    return isinstance(
-        error,
-        (
-            urllib3.exceptions.NewConnectionError,
-            urllib3.exceptions.ConnectTimeoutError,
-            urllib3.exceptions.ProxyError,
-            urllib3.exceptions.SSLError,
-        ),
-    )
+    return isinstance(error, (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError))
 
 
 def _error_text(document: Any, response: urllib3.BaseHTTPResponse) -> str:

@@ -110,7 +110,7 @@ def decode_base64(text: str) -> bytes:
 
 def _decode_quickly(text: str) -> bytes | None:
     """The bytes, if each character counts; the decoder passes over those that it does not know, and then there are
-    fewer. This copies nothing, unlike the standard library's strict way: a quarter of the time for a photograph."""
+    fewer. This copies nothing, unlike the standard library's strict way: two thirds of the time for a photograph."""
     try:
         data = a2b_base64(text)
     except ValueError:
