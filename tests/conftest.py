@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from odkeras.boxes import Groundtruth, from_xyxy_px
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import LabelMap
 from odkeras.tasks import Annotation
+
+
+def pytest_configure() -> None:
+    """A shell starts what it puts in the background with SIGINT ignored, which goes on to all that is started from
+    there: the tests of Ctrl-C would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -98,9 +101,11 @@ class Ledger:
         self.answered.append(batch)
 
     def add_point(self, point: CurvePoint) -> None:
-        self.points.append(point)
-        write_curve(self.curve_json, self.points)
-        draw_curve(self.points, self.curve_png, title=self._title)
+        """Keep a row and draw the curve anew; Ctrl-C counts afterwards."""
+        with _interrupts_later():
+            self.points.append(point)
+            write_curve(self.curve_json, self.points)
+            draw_curve(self.points, self.curve_png, title=self._title)
 
     def what_is_kept(self) -> str:
         """For a person who has interrupted the simulation."""
@@ -116,3 +121,21 @@ def _has_seen(batch: str, options: LoopOptions) -> bool:
     if (project.inbox_dir / batch).exists() or project.train_records():
         return True
     return find_round(read_jsonl(project.metrics_path), batch) is not None
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """SIGINT waits for the end of the block. While a curve is drawn, matplotlib has callbacks of weak references run,
+    from which no exception gets out: a KeyboardInterrupt that is raised in one is lost."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: seen.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if seen:
+            signal.raise_signal(signal.SIGINT)

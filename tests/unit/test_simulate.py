@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingErro
 from odkeras.hosts import ledger as ledger_module
 from odkeras.hosts import simulate as module
 from odkeras.hosts.ledger import AnsweredBatch, Ledger
-from odkeras.hosts.report import CurvePoint, draw_curve
+from odkeras.hosts.report import CurvePoint, draw_curve, read_curve
 from odkeras.hosts.simulate import SimulationResult, simulate
 from odkeras.hosts.truth import answer_task, read_known_images, split_held_out, suggestions_of
 from odkeras.images import read_image
@@ -522,3 +523,26 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def test_ctrl_c_while_the_curve_is_drawn_counts_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a callback of a weak reference, of which matplotlib has many, a KeyboardInterrupt was lost."""
+    drawn: list[Path] = []
+
+    class Referred:
+        pass
+
+    def draw(_points: object, path: Path, *, title: str) -> None:
+        referred = Referred()
+        reference = weakref.ref(referred, lambda _: signal.raise_signal(signal.SIGINT))
+        del referred
+        assert reference() is None
+        drawn.append(path)
+
+    monkeypatch.setattr(ledger_module, "draw_curve", draw)
+    ledger = Ledger(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.add_point(CurvePoint(2, 0.1, 0.2))
+    assert drawn == [ledger.curve_png]
+    assert [point.annotations for point in read_curve(ledger.curve_json)] == [2]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
