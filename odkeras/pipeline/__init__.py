@@ -29,6 +29,7 @@ from odkeras.pipeline.proto import (
 )
 from odkeras.pipeline.schedules import learning_rate_at
 from odkeras.pipeline.templates import list_templates, read_template, template_header
+from odkeras.pipeline.weights import starts_from_random_weights
 
 __all__ = [
     "ODAPI_INSTALL_COMMAND",
@@ -58,5 +59,6 @@ __all__ = [
     "read_template",
     "save_pipeline",
     "set_num_classes",
+    "starts_from_random_weights",
     "template_header",
 ]

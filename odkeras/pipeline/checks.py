@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from odkeras.pipeline.proto import (
     num_classes,
 )
 from odkeras.pipeline.schedules import horizon_problems, schedule_problems
+from odkeras.pipeline.weights import downloads_weights
 
 Purpose = Literal["loop", "train", "eval", "export"]
 
@@ -82,9 +82,7 @@ def _check_feature_extractor(question: _Question) -> Iterator[Problem]:
         yield Problem(field, name, f"no such feature extractor for {model_type(config)}", fix)
     elif name in extractors.NEEDS_OFFICIAL and not _has_official("legacy/image_classification/efficientnet"):
         yield Problem(field, name, "needs the package tf-models-official", f"run: {ODAPI_INSTALL_COMMAND}")
-    elif name in extractors.DOWNLOADS_WEIGHTS and math.isclose(
-        model_of(config).feature_extractor.depth_multiplier, 1.0
-    ):
+    elif downloads_weights(config):
         fix = "build it once with a network connection, or use resnet_v1_50_fpn"
         yield Problem(field, name, "fetches ImageNet weights from the network while it is built", fix, "warning")
 

@@ -32,6 +32,7 @@ from odkeras.pipeline import (
     read_template,
     save_pipeline,
     set_num_classes,
+    starts_from_random_weights,
     template_header,
 )
 from odkeras.pipeline.proto import CHECKPOINT_V2, PNG_MASKS
@@ -235,6 +236,27 @@ def test_placeholders(path: str, expected: bool) -> None:
 def test_where_training_starts_from(train_config: str, checkpoint: str | None, kind: str) -> None:
     config = parse_pipeline(f"train_config {{ {train_config} }}", source="p")
     assert (fine_tune_checkpoint_of(config), fine_tune_type_of(config)) == (checkpoint, kind)
+
+
+@pytest.mark.parametrize(
+    ("model", "train_config", "random"),
+    [
+        ("ssd { feature_extractor { type: 'ssd_mobilenet_v2_keras' } }", "", True),
+        ("ssd {}", "fine_tune_checkpoint: 'PATH_TO_BE_CONFIGURED/ckpt-0'", True),
+        ("ssd {}", "fine_tune_checkpoint: 'zoo/ckpt-0'", False),
+        ("center_net { feature_extractor { type: 'resnet_v1_50_fpn' } }", "", True),
+        ("center_net { feature_extractor { type: 'mobilenet_v2_fpn' } }", "", False),  # the API downloads ImageNet's
+        ("center_net { feature_extractor { type: 'mobilenet_v2_fpn' depth_multiplier: 0.5 } }", "", True),
+    ],
+)
+def test_random_weights(model: str, train_config: str, random: bool) -> None:
+    config = parse_pipeline(f"model {{ {model} }} train_config {{ {train_config} }}", source="p")
+    assert starts_from_random_weights(config) is random
+
+
+def test_random_weights_of_no_model() -> None:
+    with pytest.raises(ConfigError, match="has no model"):
+        starts_from_random_weights(parse_pipeline("", source="p"))
 
 
 # overrides

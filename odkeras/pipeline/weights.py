@@ -1,0 +1,28 @@
+"""Which weights training starts from."""
+
+from __future__ import annotations
+
+import math
+
+from odkeras.pipeline import extractors
+from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, fine_tune_checkpoint_of, model_of
+
+
+def downloads_weights(config: PipelineConfig) -> bool:
+    """Whether the model fetches ImageNet weights from the network while it is built.
+
+    Raises:
+        ConfigError: the config has no model.
+    """
+    is_offered = feature_extractor_type(config) in extractors.DOWNLOADS_WEIGHTS
+    return is_offered and math.isclose(model_of(config).feature_extractor.depth_multiplier, 1.0)
+
+
+def starts_from_random_weights(config: PipelineConfig) -> bool:
+    """Whether training starts from no checkpoint and no downloaded weights: good suggestions then take hundreds of
+    images rather than dozens.
+
+    Raises:
+        ConfigError: the config has no model.
+    """
+    return fine_tune_checkpoint_of(config) is None and not downloads_weights(config)
