@@ -2,6 +2,7 @@
 
 import { api, type Who } from "./api";
 import type { Canvas } from "./canvas";
+import type { Drafts } from "./drafts";
 import type { Gestures } from "./gestures";
 import { uuid } from "./identity";
 import type { Live } from "./live";
@@ -40,6 +41,7 @@ export class Desk {
   readonly notices = new Notices(() => this.changed());
   saving = false;
   outbox: Outbox | null = null;
+  drafts: Drafts | null = null;
   queue: Queue | null = null;
   live: Live | null = null;
   canvas: Canvas | null = null;
@@ -91,6 +93,7 @@ export class Desk {
     held.reopened = decision;
     // First of all: from here on the image counts as answered, also for the request for further tasks.
     this.outbox?.add(entry);
+    this.drafts?.drop(held.id);
     this.shown = null;
     this.notices.say(PAST[decision]);
     this.next();
@@ -171,6 +174,7 @@ export class Desk {
   private async present(held: Held): Promise<void> {
     this.empty();
     this.shown = held;
+    this.drafts?.restore(held, this.project?.labels.map(({ name }) => name) ?? []);
     this.mark(held);
     if (!held.image) {
       this.changed();
@@ -198,9 +202,11 @@ export class Desk {
     this.ready = true;
     this.bringIntoSight();
     const boxes = this.canvas?.suggestions.length ?? 0;
-    const what = held.reopened
-      ? `answered before: ${PAST[held.reopened]}`
-      : `${boxes} suggested ${boxes === 1 ? "box" : "boxes"}`;
+    const what = held.beforeDraft
+      ? "your boxes from before are back"
+      : held.reopened
+        ? `answered before: ${PAST[held.reopened]}`
+        : `${boxes} suggested ${boxes === 1 ? "box" : "boxes"}`;
     this.notices.announce(`image ${number}: ${task.file}, ${what}`);
     requestAnimationFrame(() => setTimeout(() => this.painted(held)));
   }
@@ -247,6 +253,22 @@ export class Desk {
     if (!shown?.offer) return;
     shown.renew(shown.offer);
     void this.present(shown);
+  }
+
+  /** Drops the boxes that were kept from before, for those that the task came with. */
+  startOver(): void {
+    const { shown } = this;
+    if (!shown?.beforeDraft) return;
+    shown.renew(shown.beforeDraft);
+    shown.touched = false;
+    this.drafts?.drop(shown.id);
+    void this.present(shown);
+  }
+
+  /** The person has seen that the boxes are those from before. */
+  keepDraft(): void {
+    if (this.shown) this.shown.beforeDraft = null;
+    this.changed();
   }
 
   // Around

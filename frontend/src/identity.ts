@@ -3,6 +3,8 @@
 import type { Who } from "./api";
 
 const TAB_KEY = "odkeras:tab";
+/** With the session's name: the tab that was left last, whose images a page that is opened soon after goes on with. */
+const LEFT_KEY = "odkeras:left:";
 const CHANNEL = "odkeras:tabs";
 const ANSWER_WAIT_MS = 60;
 
@@ -17,15 +19,18 @@ export function uuid(): string {
 
 export async function whoAmI(): Promise<Who> {
   const session = new URLSearchParams(location.search).get("session") || "default";
-  return { session, tab: await ownTab() };
+  const tab = await ownTab(session);
+  window.addEventListener("pagehide", () => leave(session, tab));
+  return { session, tab };
 }
 
 /** "Duplicate tab" copies sessionStorage: if another tab says that it has our id, take a new one. */
-async function ownTab(): Promise<string> {
-  let tab = remembered() ?? uuid();
+async function ownTab(session: string): Promise<string> {
+  const known = remembered(session);
+  let tab = known ?? uuid();
   if (typeof BroadcastChannel === "function") {
     const channel = new BroadcastChannel(CHANNEL);
-    if (remembered() && (await isTaken(channel, tab))) tab = uuid();
+    if (known && (await isTaken(channel, tab))) tab = uuid();
     channel.onmessage = ({ data }) => {
       if (data?.ask === tab) channel.postMessage({ taken: tab });
     };
@@ -38,11 +43,22 @@ async function ownTab(): Promise<string> {
   return tab;
 }
 
-function remembered(): string | null {
+/** The id from before a reload, else that of the tab that was closed last: only one page takes it. */
+function remembered(session: string): string | null {
   try {
-    return sessionStorage.getItem(TAB_KEY);
+    const left = localStorage.getItem(LEFT_KEY + session);
+    localStorage.removeItem(LEFT_KEY + session);
+    return sessionStorage.getItem(TAB_KEY) ?? left;
   } catch {
     return null;
+  }
+}
+
+function leave(session: string, tab: string): void {
+  try {
+    localStorage.setItem(LEFT_KEY + session, tab);
+  } catch {
+    // Without storage the images come back when the server gives up on the tab.
   }
 }
 

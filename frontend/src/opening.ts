@@ -4,6 +4,7 @@ import { api, ApiError } from "./api";
 import { Canvas } from "./canvas";
 import { Colours } from "./colours";
 import type { Desk, Furniture } from "./desk";
+import { Drafts } from "./drafts";
 import { Gestures } from "./gestures";
 import { whoAmI } from "./identity";
 import { Live } from "./live";
@@ -64,12 +65,14 @@ function setUpPost(desk: Desk, project: Project): void {
     version: () => void renew(desk),
     tasks: () => void queue.fill(),
   });
-  Object.assign(desk, { outbox, queue, records, live });
+  const drafts = new Drafts(project.dataset, who.session);
+  desk.subscribe(() => drafts.note(desk));
+  Object.assign(desk, { outbox, drafts, queue, records, live });
   live.open();
   void outbox.flush();
   void queue.fill();
   records.refresh();
-  watchWindow(outbox);
+  watchWindow(outbox, drafts);
   desk.changed();
 }
 
@@ -124,8 +127,13 @@ async function onConnected(desk: Desk): Promise<void> {
   }
 }
 
-function watchWindow(outbox: Outbox): void {
-  window.addEventListener("pagehide", () => outbox.flushOnLeave());
+function watchWindow(outbox: Outbox, drafts: Drafts): void {
+  window.addEventListener("pagehide", () => {
+    drafts.write();
+    outbox.flushOnLeave();
+  });
+  // Phones end a page that is not seen without a word.
+  document.addEventListener("visibilitychange", () => document.hidden && drafts.write());
   window.addEventListener("online", () => void outbox.flush());
   window.addEventListener("beforeunload", (event) => {
     if (outbox.waiting.length && !outbox.persisted) event.preventDefault();

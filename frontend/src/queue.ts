@@ -2,6 +2,7 @@
 
 import { api, ApiError, type Who } from "./api";
 import { withIds } from "./boxes";
+import { taskOf, type Draft } from "./drafts";
 import type { Decision, Span, Task } from "./wire";
 
 export class Held {
@@ -13,6 +14,8 @@ export class Held {
   touched = false;
   /** What was answered before it was opened again. */
   reopened: Decision | null = null;
+  /** While the boxes are those of a draft: the task as it came. */
+  beforeDraft: Task | null = null;
   /** Newer suggestions for an image that was shown without any. */
   offer: Task | null = null;
 
@@ -36,6 +39,15 @@ export class Held {
     this.task = { ...task, spans: withIds(task.spans) };
     this.spans = this.task.spans;
     this.offer = null;
+    this.beforeDraft = null;
+  }
+
+  /** Takes the boxes that a person had drawn on this image before the page was left. */
+  restore(draft: Draft): void {
+    this.beforeDraft = this.task;
+    this.task = taskOf(this.task, draft);
+    this.spans = withIds(draft.spans);
+    this.touched = true;
   }
 
   load(): void {

@@ -134,6 +134,17 @@ function Hints({ desk }: { desk: Desk }) {
           </button>
         </div>
       )}
+      {shown?.beforeDraft && (
+        <div class="hint" data-testid="restored">
+          <span>Your boxes from before are back.</span>
+          <button type="button" class="plain small" data-testid="keep-draft" onClick={() => desk.keepDraft()}>
+            Keep them
+          </button>
+          <button type="button" class="plain small" data-testid="start-over" onClick={() => desk.startOver()}>
+            {shown.beforeDraft.spans.length ? "Start over from the suggestions" : "Start over"}
+          </button>
+        </div>
+      )}
       {shown?.offer && !canvas?.touched && (
         <div class="hint">
           <button type="button" class="plain small" data-testid="show-offer" onClick={() => desk.showOffer()}>

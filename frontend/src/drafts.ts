@@ -1,0 +1,167 @@
+/** Boxes that a person worked on and has not answered with yet: kept in this browser over a reload or a closed tab. */
+
+import type { Box } from "./boxes";
+import type { Desk } from "./desk";
+import type { Held } from "./queue";
+import type { Span, Task } from "./wire";
+
+export interface Draft {
+  spans: Span[];
+  /** The task's boxes as they were handed out, and the model that made them. */
+  first: Span[];
+  version: number | null;
+  threshold: number;
+  /** Whether the image had been answered before, and was looked at again. */
+  reopened: boolean;
+  saved_at_ms: number;
+}
+
+const PREFIX = "odkeras:draft:";
+const WRITE_AFTER_MS = 200;
+const MOST_DRAFTS = 40;
+/** Of all drafts together, in characters. Browsers keep some five million; answers on their way need room, too. */
+const MOST_CHARACTERS = 1_000_000;
+
+export class Drafts {
+  private readonly prefix: string;
+  private pending: { image_id: string; draft: Draft } | null = null;
+  private noted: Box[] = [];
+  private timer = 0;
+
+  constructor(dataset: string, session: string) {
+    this.prefix = `${PREFIX}${encodeURIComponent(dataset)}:${session}:`;
+  }
+
+  /** Called at every change of the desk: notes what is on it, if a person changed it. */
+  note({ shown, canvas, ready }: Desk): void {
+    if (!shown || !canvas?.touched || !ready || canvas.boxes === this.noted) return;
+    this.noted = canvas.boxes;
+    if (this.pending && this.pending.image_id !== shown.id) this.write();
+    this.pending = { image_id: shown.id, draft: draftOf(shown, canvas.spans()) };
+    this.timer ||= window.setTimeout(() => this.write(), WRITE_AFTER_MS);
+  }
+
+  /** Writes what waits: the page may be about to go. */
+  write(): void {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    if (!this.pending) return;
+    const { image_id, draft } = this.pending;
+    this.pending = null;
+    keep(this.prefix + image_id, JSON.stringify(draft));
+  }
+
+  /** The image is answered, or its boxes are no longer wanted. */
+  drop(image_id: string): void {
+    if (this.pending?.image_id === image_id) this.pending = null;
+    try {
+      localStorage.removeItem(this.prefix + image_id);
+    } catch {
+      // Without storage there is none.
+    }
+  }
+
+  /** Gives an image the boxes that it had when the page was left. labels: those that boxes may have. */
+  restore(held: Held, labels: string[]): void {
+    if (held.touched) return;
+    const draft = this.find(held.id);
+    // An answer that was given since, elsewhere, is newer than a draft from before it.
+    if (!draft || (held.reopened !== null && !draft.reopened)) return;
+    const known = new Set([...labels, ...held.task.spans.map(({ label }) => label)]);
+    if (draft.spans.every(({ label }) => known.has(label))) held.restore(draft);
+  }
+
+  private find(image_id: string): Draft | null {
+    try {
+      const draft: unknown = JSON.parse(localStorage.getItem(this.prefix + image_id) ?? "null");
+      return isDraft(draft) ? draft : null;
+    } catch {
+      return null;
+    }
+  }
+}
+
+function draftOf({ task, reopened }: Held, spans: Span[]): Draft {
+  const { spans: first, version, threshold } = task;
+  return { spans, first, version, threshold, reopened: reopened !== null, saved_at_ms: Date.now() };
+}
+
+/** The task as it was when the draft was made. */
+export function taskOf(task: Task, { first, version, threshold }: Draft): Task {
+  return { ...task, spans: first, version, threshold };
+}
+
+/** Other tabs write, too: the newest drafts of all of them are kept, and answers on their way come before drafts. */
+function keep(key: string, text: string): void {
+  if (text.length > MOST_CHARACTERS) return;
+  try {
+    const others = stored().filter((other) => other.key !== key);
+    let characters = text.length;
+    others.forEach((other, index) => {
+      characters += other.text.length;
+      if (index >= MOST_DRAFTS - 1 || characters > MOST_CHARACTERS) localStorage.removeItem(other.key);
+    });
+    localStorage.setItem(key, text);
+  } catch {
+    makeRoom(key, text);
+  }
+}
+
+/** The storage is full, or there is none: older drafts go until this one fits. */
+function makeRoom(key: string, text: string): void {
+  try {
+    for (const old of stored().reverse()) {
+      localStorage.removeItem(old.key);
+      if (fits(key, text)) return;
+    }
+  } catch {
+    // Without storage a reload loses the boxes at hand; answers say so themselves.
+  }
+}
+
+function fits(key: string, text: string): boolean {
+  try {
+    localStorage.setItem(key, text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** All drafts of this browser, the newest first. */
+function stored(): { key: string; text: string; saved_at_ms: number }[] {
+  return Object.keys(localStorage)
+    .filter((key) => key.startsWith(PREFIX))
+    .map((key) => {
+      const text = localStorage.getItem(key) ?? "";
+      return { key, text, saved_at_ms: savedAt(text) };
+    })
+    .sort((a, b) => b.saved_at_ms - a.saved_at_ms);
+}
+
+function savedAt(text: string): number {
+  try {
+    return Number((JSON.parse(text) as Partial<Draft> | null)?.saved_at_ms) || 0;
+  } catch {
+    return 0;
+  }
+}
+
+function isDraft(value: unknown): value is Draft {
+  const draft = value as Partial<Draft> | null;
+  return (
+    typeof draft === "object" && draft !== null && [draft.spans, draft.first].every((spans) => areSpans(spans ?? null))
+  );
+}
+
+function areSpans(value: unknown): value is Span[] {
+  return (
+    Array.isArray(value) &&
+    value.every(
+      (span) =>
+        typeof span?.id === "string" &&
+        typeof span.label === "string" &&
+        [span.x, span.y, span.width, span.height].every(Number.isFinite),
+    )
+  );
+}
