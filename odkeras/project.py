@@ -19,7 +19,8 @@ from odkeras.errors import ConfigError, SetupError
 
 TEMPORARY_PREFIX = ".tmp-"
 _TRAIN_RECORD = re.compile(r"(\d+)_train\.record", re.ASCII)
-_VERSION = re.compile(r"[1-9]\d*", re.ASCII)
+_VERSION = re.compile(r"0*[1-9]\d*", re.ASCII)
+_MAX_VERSION = 2**63 - 1  # TensorFlow Serving reads the names as int64
 _HASH = re.compile(r"[0-9a-f]{8}", re.ASCII)
 T = TypeVar("T")
 
@@ -104,10 +105,31 @@ class Project:
         return [path for _, path in sorted((int(match[1]), path) for match, path in found)]
 
 
+def version_dirs(export_dir: Path | str) -> dict[int, Path]:
+    """The exported versions and their directories, ascending. {} if `export_dir` is not there.
+
+    A version's directory is named by a whole number, with or without leading zeros (`00000123`), as TensorFlow Serving
+    reads them. Of two directories of one number the one with fewer zeros counts.
+    """
+    found = [path for path in _listdir(Path(export_dir)) if _is_version_name(path.name) and path.is_dir()]
+    by_zeros = sorted(found, key=lambda path: len(path.name), reverse=True)
+    numbered = {int(path.name): path for path in by_zeros}
+    return {version: numbered[version] for version in sorted(numbered)}
+
+
 def list_versions(export_dir: Path | str) -> list[int]:
-    """The exported versions, ascending: the directories named by a whole number. None if `export_dir` is not there."""
-    versions = [path for path in _listdir(Path(export_dir)) if _VERSION.fullmatch(path.name) and path.is_dir()]
-    return sorted(int(path.name) for path in versions)
+    """The exported versions, ascending; see `version_dirs`."""
+    return list(version_dirs(export_dir))
+
+
+def version_dir(export_dir: Path | str, version: int) -> Path:
+    """The directory of a version, whatever leading zeros its name has; without any if there is no such version."""
+    plain = Path(export_dir, str(version))
+    return plain if plain.is_dir() else version_dirs(export_dir).get(version, plain)
+
+
+def _is_version_name(name: str) -> bool:
+    return _VERSION.fullmatch(name) is not None and len(name) < 100 and int(name) <= _MAX_VERSION
 
 
 def next_version(versions: Iterable[int], now_s: float) -> int:

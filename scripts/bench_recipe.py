@@ -49,7 +49,7 @@ from measuring import (
 from odkeras.init_project import init_project
 from odkeras.loop.components import Loop
 from odkeras.loop.options import LoopOptions
-from odkeras.project import list_versions
+from odkeras.project import list_versions, version_dir
 
 RECIPE = ROOT / "recipes" / "image_train.py"
 DOUBLE = ROOT / "tests" / "prodigy_double"
@@ -223,7 +223,7 @@ def load_in_process(export_dir: Path) -> Callable[[list[bytes]], dict[str, np.nd
     compat.prepare()
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(export_dir / str(list_versions(export_dir)[-1])))
+    loaded = tf.saved_model.load(str(version_dir(export_dir, list_versions(export_dir)[-1])))
     serve = loaded.signatures["serving_default"]
     return lambda images: {name: value.numpy() for name, value in serve(image_bytes=tf.constant(images)).items()}
 

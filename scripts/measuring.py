@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from odkeras.export.info import read_export_info, write_export_info
-from odkeras.project import list_versions
+from odkeras.project import list_versions, version_dir
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1152, 896  # 1.03 megapixels
@@ -141,7 +141,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 180, poll_s: flo
 
 def mark_as_learned(export_dir: Path) -> None:
     """Have the newest version asked for suggestions, whatever its weights: one that has learnt nothing is not."""
-    directory = export_dir / str(list_versions(export_dir)[-1])
+    directory = version_dir(export_dir, list_versions(export_dir)[-1])
     info = read_export_info(directory)
     assert info is not None
     write_export_info(directory, replace(info, learned=True))

@@ -69,8 +69,10 @@ class Publisher:
         self._checkpoint = tf.train.Checkpoint(self._module)
         self._template: Path | None = None
 
-    def publish(self, version: int, value: int, *, same_graph: bool = True, warm: bool = False) -> Path:
-        """Add a version that answers `value`; it appears whole, by a rename."""
+    def publish(
+        self, version: int, value: int, *, same_graph: bool = True, warm: bool = False, name: str | None = None
+    ) -> Path:
+        """Add a version that answers `value`; it appears whole, by a rename, under `name` (default: its number)."""
         partial = self.export_dir / f".tmp-{version}"
         if same_graph and self._template is not None:
             self._module.set(value)
@@ -83,7 +85,7 @@ class Publisher:
             save(TinyDetector(value, rows=3 + version % 7 + 1), partial)
         if warm:
             write_warmup(partial, "serving_default", {"image_bytes": np.array([png()], object)})
-        final = self.export_dir / str(version)
+        final = self.export_dir / (name or str(version))
         partial.rename(final)
         if same_graph and self._template is None:
             self._template = final

@@ -88,7 +88,7 @@ class Publisher:
         Raises:
             CheckpointError: they cannot be read.
         """
-        path = self._export_dir / str(version) / "variables" / "variables"
+        path = project.version_dir(self._export_dir, version) / "variables" / "variables"
         try:
             self._checkpoint.read(str(path)).expect_partial().assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
@@ -108,8 +108,7 @@ class Publisher:
 
     def _find_template(self) -> Path | None:
         """The newest version of the same graph."""
-        for version in reversed(project.list_versions(self._export_dir)):
-            directory = self._export_dir / str(version)
+        for directory in reversed(project.version_dirs(self._export_dir).values()):
             info = read_export_info(directory)
             if info is not None and info.graph == self._graph and (directory / "saved_model.pb").is_file():
                 return directory
@@ -125,13 +124,15 @@ def graph_fingerprint(model_config: Any) -> str:
 def apply_retention(export_dir: Path, keep: int, live: int | None = None) -> list[int]:
     """Delete all but the newest `keep` versions; the version being served (`live`) stays. Returns the deleted ones.
 
-    A version disappears by a rename first, so that no server ever loads half of one.
+    A directory whose name has leading zeros is not counted and stays: odkeras did not write it. A version disappears by
+    a rename first, so that no server ever loads half of one.
     """
-    doomed = project.plan_retention(project.list_versions(export_dir), keep, () if live is None else (live,))
+    ours = {number: path for number, path in project.version_dirs(export_dir).items() if path.name == str(number)}
+    doomed = project.plan_retention(list(ours), keep, () if live is None else (live,))
     for version in doomed:
         grave = export_dir / f".tmp-deleted-{version}-{os.getpid()}"
         try:
-            (export_dir / str(version)).rename(grave)
+            ours[version].rename(grave)
         except FileNotFoundError:
             continue
         shutil.rmtree(grave, ignore_errors=True)

@@ -47,7 +47,7 @@ def plan_rollback(export_dir: Path, to: int | None = None) -> RollbackPlan:
         raise ConfigError(f"{export_dir} has no version to go back to; is it the export directory?")
     newest, known = versions[-1], ", ".join(map(str, versions))
     if to is None:
-        info = read_export_info(export_dir / str(newest))
+        info = read_export_info(project.version_dir(export_dir, newest))
         origin = info.copy_of if info is not None and info.copy_of is not None else newest
         earlier = [version for version in versions if version < origin]
         if not earlier:
@@ -89,11 +89,11 @@ def roll_back(export_dir: Path, plan: RollbackPlan, *, clock: Callable[[], float
 
 def _copy(export_dir: Path, plan: RollbackPlan, partial: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(export_dir / str(plan.source), partial)
+    shutil.copytree(project.version_dir(export_dir, plan.source), partial)
     info = read_export_info(partial)
     if info is not None:
         origin = info.copy_of if info.copy_of is not None else plan.source
-        replaced = read_export_info(export_dir / str(plan.newest))
+        replaced = read_export_info(project.version_dir(export_dir, plan.newest))
         write_export_info(partial, replace(info, copy_of=origin, replaced_step=_steps_behind(info, replaced)))
     for path in [*partial.rglob("*"), partial]:
         project.sync_to_disk(path)

@@ -37,7 +37,7 @@ from odkeras.loop.waiting import BatchWait
 from odkeras.loop.watch import Look, News, Watch
 from odkeras.loop.web_images import WebImages
 from odkeras.pipeline import label_map_path_of, load_pipeline
-from odkeras.project import read_status
+from odkeras.project import read_status, version_dir
 from odkeras.serving.client import ServingClient
 from odkeras.tasks import Task
 
@@ -273,7 +273,7 @@ class Loop:
         return url, children
 
     def _has_learned(self, version: int) -> bool:
-        info = read_export_info(self.project.export_dir / str(version))
+        info = read_export_info(version_dir(self.project.export_dir, version))
         return info is None or info.learned
 
     def _report_suggestions(self, problem: str) -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
-from odkeras.project import list_versions
+from odkeras.project import version_dirs
 
 _INFO = Path("assets.extra", "odkeras.json")
 
 
 def served_labels(export_dir: Path) -> dict[int, str]:
     """Ids and names that the newest version was made with; empty if there is none, or it does not tell."""
-    for version in reversed(list_versions(export_dir)):
+    for directory in reversed(version_dirs(export_dir).values()):
         try:
-            labels = json.loads((export_dir / str(version) / _INFO).read_text(encoding="utf-8"))["labels"]
+            labels = json.loads((directory / _INFO).read_text(encoding="utf-8"))["labels"]
             return {int(id): str(name) for id, name in labels}
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -22,7 +22,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
-from odkeras.project import list_versions
+from odkeras.project import list_versions, version_dir
 from odkeras.serving.json_tensors import Array
 from odkeras.serving.protocol import Call, Signature, VersionStatus, error_of
 
@@ -155,7 +155,7 @@ class ServedModel:
         self._said.add(text)
 
     def _directory(self, version: int) -> Path:
-        return self.base_path / str(version)
+        return version_dir(self.base_path, version)
 
     def _forget_gone(self, versions: Collection[int]) -> None:
         self._broken = {version: stamp for version, stamp in self._broken.items() if version in versions}

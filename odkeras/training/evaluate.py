@@ -195,7 +195,7 @@ def evaluate_version(
         raise CheckpointError(f"there is no version {version}; in {export_dir} there are: {known}")
     sources = named_sources(setup.config, max_examples)
     model = build_detection_model(setup.config.model, is_training=False)
-    detect = SavedDetector(export_dir / str(version))
+    detect = SavedDetector(project.version_dir(export_dir, version))
     return Evaluator(setup.config, model).evaluate(detect, sources, progress=progress)
 
 

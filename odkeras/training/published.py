@@ -73,7 +73,7 @@ class PublishedModel:
     def newest_info(self) -> ExportInfo | None:
         """What it says of itself; None if there is none, or it is somebody else's."""
         newest = self.newest
-        return None if newest is None else read_export_info(self._directories.export_dir / str(newest))
+        return None if newest is None else read_export_info(project.version_dir(self._directories.export_dir, newest))
 
     @property
     def newest_is_ours(self) -> bool:
@@ -96,7 +96,7 @@ class PublishedModel:
         if version is None:
             raise CheckpointError(f"there is no version in {self._directories.export_dir}")
         if not self.newest_is_ours:
-            yield SavedDetector(self._directories.export_dir / str(version))
+            yield SavedDetector(project.version_dir(self._directories.export_dir, version))
             return
         before = snapshot(self.variables)
         try:

@@ -439,7 +439,7 @@ class TestRetention:
         self, export_dir: Path, keep: int, live: int | None, deleted: list[int]
     ) -> None:
         assert apply_retention(export_dir, keep, live) == deleted
-        assert list_versions(export_dir) == [version for version in (9, 10, 11, 100) if version not in deleted]
+        assert list_versions(export_dir) == [version for version in (9, 10, 11, 12, 100) if version not in deleted]
         left = {path.name for path in export_dir.iterdir()}
         assert left - {"9", "10", "11", "100"} == {"notes", ".tmp-101-1", "0012"}
 
@@ -452,10 +452,11 @@ class TestRetention:
 
         monkeypatch.setattr(publish.shutil, "rmtree", look)
         apply_retention(export_dir, 2)
-        assert seen == [(True, [10, 11, 100]), (True, [11, 100])]
+        assert seen == [(True, [10, 11, 12, 100]), (True, [11, 12, 100])]
 
     def test_a_version_that_someone_else_deleted(self, export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(publish.project, "list_versions", lambda _: [8, 9, 10, 11, 100])
+        gone = {version: export_dir / str(version) for version in (8, 9, 10, 11, 100)}
+        monkeypatch.setattr(publish.project, "version_dirs", lambda _: gone)
         apply_retention(export_dir, 3)
         assert not (export_dir / "9").exists() and (export_dir / "10").exists()
 

@@ -124,6 +124,16 @@ def test_predictions_come_back_as_detections(server: Running, publisher: Publish
     np.testing.assert_array_equal(dark.classes, np.array([8, 8], np.int32))
 
 
+def test_a_directory_with_leading_zeros_is_served(server: Running, publisher: Publisher) -> None:
+    version = next_version(publisher)
+    publisher.publish(version, 9, name=f"{version:08}")
+    assert server.client.wait_for_version(version, timeout_s=20) == version
+    assert server.client.predict([png()], version=version)[0].classes.tolist() == [9, 9]
+    publisher.publish(version + 1, 10, same_graph=False, name=f"{version + 1:08}")
+    assert server.client.wait_for_version(version + 1, timeout_s=20) == version + 1
+    assert server.client.predict([png()])[0].classes.tolist() == [10, 10]
+
+
 def test_an_image_that_is_none_is_refused(server: Running, publisher: Publisher) -> None:
     with pytest.raises(RequestError, match="Unknown image file format") as refused:
         server.client.predict([b"no image"])

@@ -24,6 +24,8 @@ from odkeras.project import (
     read_jsonl,
     read_status,
     remove_stale_temporaries,
+    version_dir,
+    version_dirs,
     write_atomically,
 )
 
@@ -107,10 +109,23 @@ def test_without_directories_there_is_nothing(directories: Project) -> None:
 
 
 def test_versions_are_the_directories_named_by_a_whole_number(tmp_path: Path) -> None:
-    for name in ["1700000000", "9", "10", ".tmp-11", "12.5", "-13", "014", "latest", "1e3", "٣", "0"]:
+    too_large = str(2**63)
+    for name in ["1700000000", "9", "10", ".tmp-11", "12.5", "-13", "014", "latest", "1e3", "٣", "0", "00", too_large]:
         (tmp_path / name).mkdir()
     (tmp_path / "99").touch()  # a file
-    assert list_versions(tmp_path) == [9, 10, 1700000000]
+    assert list_versions(tmp_path) == [9, 10, 14, 1700000000]
+
+
+def test_leading_zeros_are_part_of_the_directory_s_name_alone(tmp_path: Path) -> None:
+    """TensorFlow Serving's example models are in `00000123`, which was not seen at all."""
+    for name in ["00000123", "0124", "00124", "000125", "125", "3"]:
+        (tmp_path / name).mkdir()
+    found = version_dirs(tmp_path)
+    assert list(found) == list_versions(tmp_path) == [3, 123, 124, 125]
+    assert [path.name for path in found.values()] == ["3", "00000123", "0124", "125"]
+    assert [version_dir(tmp_path, version).name for version in found] == ["3", "00000123", "0124", "125"]
+    assert version_dir(tmp_path, 7) == tmp_path / "7"
+    assert next_version(found, 0.0) == 126
 
 
 @pytest.mark.parametrize(

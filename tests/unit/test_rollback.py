@@ -126,6 +126,15 @@ class TestTheCopy:
         assert weights(export_dir, version) == "weights of step None"
         assert read_export_info(export_dir / str(version)) is None
 
+    def test_directories_with_leading_zeros(self, export_dir: Path) -> None:
+        publish(export_dir, 3, 30).rename(export_dir / "0003")
+        publish(export_dir, 7, 70).rename(export_dir / "00007")
+        assert plan_rollback(export_dir) == RollbackPlan(3, 7)
+        version = go_back(export_dir, 3)
+        assert weights(export_dir, version) == "weights of step 30"
+        assert info(export_dir, version).replaced_step == 70
+        assert {path.name for path in export_dir.iterdir()} == {"0003", "00007", str(version)}
+
     def test_over_one_of_another_tool(self, export_dir: Path) -> None:
         publish(export_dir, 3, 30)
         publish(export_dir, 7, None)

@@ -90,6 +90,15 @@ def test_nothing_is_served_before_there_is_a_version(bench: Bench, caplog: pytes
         bench.model.statuses(Call("status", "raccoon"))
 
 
+def test_a_directory_with_leading_zeros_is_a_version(bench: Bench) -> None:
+    bench.add(123, "3").rename(bench.base_path / "00000123")
+    assert bench.look() == {123: AVAILABLE}
+    assert bench.answer(Call("predict", "raccoon", 123)) == (123, 3.0)
+    bench.add(124, "4").rename(bench.base_path / "0124")
+    assert bench.look() == {124: AVAILABLE, 123: ENDED}
+    assert bench.answer() == (124, 4.0)
+
+
 def test_the_same_graph_gets_new_weights_in_place(bench: Bench) -> None:
     bench.add(3, "3")
     assert bench.look() == {3: AVAILABLE}
