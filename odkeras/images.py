@@ -33,6 +33,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from odkeras.errors import ImageError
+from odkeras.natural_order import natural_key
 
 DEFAULT_MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -175,7 +176,8 @@ def bytes_from_data_uri(uri: str) -> bytes:
 
 
 def list_image_files(directory: Path | str) -> list[Path]:
-    """All image files below a directory, by their suffix, sorted by path; hidden files and directories are left out.
+    """All image files below a directory, by their suffix, in natural order (1, 2, 10); hidden files and directories are
+    left out.
 
     Raises:
         ImageError: no such directory.
@@ -191,7 +193,7 @@ def list_image_files(directory: Path | str) -> list[Path]:
         visited.add(os.path.realpath(parent))
         directories[:] = [name for name in directories if not name.startswith(".")]
         found += [Path(parent, name) for name in names if _is_image_name(name)]
-    return sorted(found)
+    return sorted(found, key=natural_key)
 
 
 def _is_image_name(name: str) -> bool:

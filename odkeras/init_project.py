@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odkeras.errors import ConfigError
+from odkeras.label_names import collect_label_names
 from odkeras.labels import LabelMap
 from odkeras.pipeline import (
     Overrides,
@@ -41,8 +42,9 @@ class InitResult:
 
 def init_project(
     directory: Path | str,
-    labels: Sequence[str],
+    labels: Sequence[str] = (),
     *,
+    labels_file: Path | str | None = None,
     template: str = DEFAULT_TEMPLATE,
     fine_tune_checkpoint: str | None = None,
     fine_tune_checkpoint_type: str | None = None,
@@ -52,6 +54,7 @@ def init_project(
 
     Args:
         labels: the classes, whose ids become 1, 2, ... in this order.
+        labels_file: a text file with further classes, one on each line; they follow `labels`.
         template: one of `list_templates()`.
         fine_tune_checkpoint: prefix of the checkpoint to start from; None for random weights.
         fine_tune_checkpoint_type: "classification", "detection" or "full"; None finds it out from the checkpoint.
@@ -62,7 +65,7 @@ def init_project(
     """
     directory = Path(directory).absolute()
     config_path, label_map_path = directory / "pipeline.config", directory / "label_map.pbtxt"
-    label_map = LabelMap.from_names(_checked(labels))
+    label_map = LabelMap.from_names(collect_label_names(labels, labels_file))
     text = read_template(template)
     overrides = Overrides(
         fine_tune_checkpoint=_absolute(fine_tune_checkpoint),
@@ -77,24 +80,6 @@ def init_project(
     _refuse_to_overwrite([config_path, label_map_path], force)
     _write(config, _header(template, text), label_map, config_path, label_map_path)
     return InitResult(config_path, label_map_path, _next_steps(directory, fine_tune_checkpoint is None))
-
-
-def _checked(labels: Sequence[str]) -> list[str]:
-    if isinstance(labels, str) or not labels:
-        raise ConfigError("give at least one label, for example --label raccoon")
-    for label in labels:
-        if not label.strip():
-            raise ConfigError(f"a label is empty: {label!r}; give a name, for example --label raccoon")
-        if label != label.strip() or not label.isprintable():
-            raise ConfigError(
-                f"label {label!r} has spaces around it or characters that do not print; write {label.strip()!r}"
-            )
-        if "," in label:
-            raise ConfigError(f"label {label!r} has a comma; give --label once per label")
-    doubled = sorted({label for label in labels if list(labels).count(label) > 1})
-    if doubled:
-        raise ConfigError(f"label {doubled[0]!r} is given twice; every label must be another")
-    return list(labels)
 
 
 def _absolute(checkpoint: str | None) -> str:

@@ -15,7 +15,12 @@ def add_commands(app: typer.Typer) -> None:
 
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write pipeline.config and label_map.pbtxt.")],
-    label: Annotated[list[str], typer.Option("--label", "-l", help="A class to detect; repeat for each.")],
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", help="A class to detect; repeat for each.", show_default=False)
+    ] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option(help="A text file with the name of a class on each line (UTF-8); after --label.")
+    ] = None,
     template: Annotated[
         str | None, typer.Option(help="A configuration of configs/ to start from; an unknown name lists them.")
     ] = None,
@@ -32,7 +37,8 @@ def init(
 
     result = init_project(
         directory,
-        label,
+        label or (),
+        labels_file=labels_file,
         template=template or DEFAULT_TEMPLATE,
         fine_tune_checkpoint=fine_tune_checkpoint,
         fine_tune_checkpoint_type=fine_tune_type,

@@ -89,7 +89,7 @@ def test_a_checkpoint_that_is_not_there_leaves_nothing_behind(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([], "at least one label"),
+        ([], "at least one label.*--labels-file"),
         ("raccoon", "at least one label"),  # a string is a sequence of letters
         ([""], "a label is empty"),
         (["  "], "a label is empty"),
@@ -133,3 +133,25 @@ def test_the_next_steps_can_be_pasted(tmp_path: Path) -> None:
     assert [command.split()[1] for command in commands] == ["simulate", "annotate", "trainer"]
     assert all(quoted in command for command in commands)
     assert "random weights" in result.next_steps
+
+
+def test_the_names_of_a_file_follow_those_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("truck\nbus\n")
+    result = init_project(tmp_path / "p", ["car"], labels_file=tmp_path / "names.txt")
+    assert LabelMap.load(result.label_map_path).names == ("car", "truck", "bus")
+    assert num_classes(load_pipeline(result.config_path)) == 3
+
+
+def test_a_thousand_labels_from_a_file(tmp_path: Path) -> None:
+    names = [f"part {number}" for number in range(1000)]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    result = init_project(tmp_path / "p", labels_file=tmp_path / "names.txt")
+    assert LabelMap.load(result.label_map_path).names == tuple(names)
+    assert num_classes(load_pipeline(result.config_path)) == 1000
+
+
+def test_a_bad_file_of_labels_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("car\ncar\n")
+    with pytest.raises(ConfigError, match=r"names\.txt:2: label 'car' is given twice"):
+        init_project(tmp_path / "p", labels_file=tmp_path / "names.txt")
+    assert not (tmp_path / "p").exists()

@@ -520,3 +520,16 @@ class TestTaskStream:
             thread.join()
         assert errors == []
         assert sorted(found) == sorted(f"{number}.png" for number in range(6) for _ in range(20))
+
+
+def test_what_is_answered_stays_answered_when_the_order_of_files_changes(tmp_path: Path, opened: list[str]) -> None:
+    """Images are known by their contents, and by path, size and time: not by their place in the folder."""
+    for number in (1, 2, 10):
+        save_image(tmp_path / "folder" / f"{number}.png", 10 * number)
+    files = [tmp_path / "folder" / f"{number}.png" for number in (1, 10, 2)]  # as folders were read before
+    before = TaskStream(files, list, ids=ImageIds(tmp_path / "ids.jsonl"))
+    answered = {next(before)["image_id"], next(before)["image_id"]}
+    opened.clear()
+    again = TaskStream(tmp_path / "folder", list, ids=ImageIds(tmp_path / "ids.jsonl"), exclude=answered)
+    assert [task["meta"]["file"] for task in again] == ["2.png"]
+    assert [name for name in opened if name.endswith(".png")] == ["2.png"], "the answered ones are not even read"

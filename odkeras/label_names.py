@@ -1,0 +1,81 @@
+"""The names that a new label map is made of: given one by one, and in a text file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from odkeras.errors import ConfigError, LabelMapError
+
+_MOST_PROBLEMS = 5
+
+
+def collect_label_names(names: Sequence[str], file: Path | str | None = None) -> list[str]:
+    """All names, those of the file last.
+
+    Args:
+        names: given one by one; each must be as it is to be stored.
+        file: a text file in UTF-8, with or without a byte order mark, with a name on each line. Blank lines and spaces
+            around a name are left out.
+
+    Raises:
+        ConfigError: there is none, one that cannot be used, or one that is given twice; of the file with its line.
+    """
+    if isinstance(names, str):
+        names = []  # a text is a sequence of letters, which nobody means
+    given = [("", name) for name in names] + (list(_names_in(Path(file))) if file is not None else [])
+    if not given:
+        raise ConfigError(_nothing(file))
+    problems = list(_problems(given))
+    if problems:
+        more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
+        raise ConfigError("; ".join(problems[:_MOST_PROBLEMS]) + more)
+    return [name for _, name in given]
+
+
+def _nothing(file: Path | str | None) -> str:
+    if file is not None:
+        return f"{file} has no names; write one on each line"
+    return "give at least one label, for example --label raccoon, or --labels-file with a name on each line"
+
+
+def _names_in(path: Path) -> Iterator[tuple[str, str]]:
+    """Each name with its place in the file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LabelMapError(f"cannot read the labels file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise LabelMapError(f"{path}:{line}: not text in UTF-8; save the file in that encoding") from error
+    for number, line_text in enumerate(text.split("\n"), start=1):
+        if name := line_text.strip():
+            yield f"{path}:{number}", name
+
+
+def _problems(given: Sequence[tuple[str, str]]) -> Iterator[str]:
+    places: dict[str, str] = {}
+    for place, name in given:
+        where = f"{place}: " if place else ""
+        if problem := _problem(name, in_file=bool(place)):
+            yield f"{where}{problem}"
+        elif name in places:
+            first = f" (first at {places[name]})" if places[name] else ""
+            yield f"{where}label {name!r} is given twice{first}; every label must be another"
+        places.setdefault(name, place)
+
+
+def _problem(name: str, *, in_file: bool) -> str:
+    """Why a name cannot be used; "" if it can."""
+    if not name.strip():
+        return f"a label is empty: {name!r}; give a name, for example --label raccoon"
+    if name != name.strip() or not name.isprintable():
+        return f"label {name!r} has spaces around it or characters that do not print; write {_printable(name)!r}"
+    if "," in name:
+        hint = "write one name on each line" if in_file else "give --label once per label"
+        return f"label {name!r} has a comma; {hint}"
+    return ""
+
+
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in name).strip()
