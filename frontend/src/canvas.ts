@@ -42,6 +42,8 @@ export interface Contents {
 export class Canvas {
   boxes: Box[] = [];
   selected: string | null = null;
+  /** The selected box, if a person chose it; null for one that is selected because it was drawn or moved just now. */
+  chosen: string | null = null;
   suggestionsHidden = false;
   /** Whether a person changed anything since the image was shown. */
   touched = false;
@@ -90,6 +92,7 @@ export class Canvas {
     });
     selection.subscribe(({ selected }: { selected: { id: string }[] }) => {
       this.selected = selected[0]?.id ?? null;
+      if (this.chosen !== this.selected) this.chosen = null;
       this.update();
     });
   }
@@ -102,6 +105,7 @@ export class Canvas {
     this.annotator = null;
     this.boxes = [];
     this.selected = null;
+    this.chosen = null;
     this.touched = false;
     this.suggestionsHidden = false;
     this.hidden = new Set();
@@ -116,7 +120,14 @@ export class Canvas {
     return this.boxes.filter(({ origin }) => origin === "suggested");
   }
 
+  /** By a person's choice: label keys change this box from now on. */
   select(id: string | null): void {
+    this.chosen = id;
+    this.activate(id);
+  }
+
+  /** Shows the handles; keys move and remove the box, but label keys leave it alone. */
+  private activate(id: string | null): void {
     if (id) this.annotator?.state.selection.setSelected(id);
     else this.annotator?.state.selection.clear();
   }
@@ -125,7 +136,8 @@ export class Canvas {
   selectAt(x: number, y: number, buffer: number, keep = false): void {
     const { store } = (this.annotator?.state ?? {}) as Partial<ImageAnnotatorState>;
     const hit = store?.getAt(x, y, ({ id }) => !this.hidden.has(id), buffer);
-    if (hit ? hit.id !== this.selected : !keep) this.select(hit?.id ?? null);
+    if (hit || !keep) this.select(hit?.id ?? null);
+    else this.select(this.selected);
   }
 
   selectNext(step: 1 | -1): void {
@@ -151,7 +163,7 @@ export class Canvas {
     const id = uuid();
     const shape = rectShape(rect);
     this.annotator.state.store.addAnnotation(annotation(id, label, clipped(shape, undefined, this.size) ?? shape));
-    this.select(id);
+    this.activate(id);
   }
 
   remove(id: string): void {

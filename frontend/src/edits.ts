@@ -6,11 +6,18 @@ import { many } from "./words";
 const SMALLEST_PX = 8;
 const BESIDE_SCREEN_PX = 12;
 
+/** For the box that the person selected, if there is one; else for the next box. */
 export function chooseLabel(desk: Desk, name: string): void {
-  desk.label = name;
   const { canvas } = desk;
-  if (canvas?.selected) canvas.relabel(canvas.selected, name);
+  if (canvas?.chosen) canvas.relabel(canvas.chosen, name);
+  else desk.label = name;
   desk.changed();
+}
+
+/** Whether label keys change the selected box, and the label that is shown as chosen: that box's, or the next one's. */
+export function labelTarget({ canvas, label }: Desk): { relabels: boolean; label: string } {
+  const box = canvas?.boxes.find(({ id }) => id === canvas.chosen);
+  return { relabels: box !== undefined, label: box?.label ?? label };
 }
 
 export function addBox(desk: Desk): void {

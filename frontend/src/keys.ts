@@ -88,7 +88,7 @@ export const BINDINGS: Binding[] = [
   {
     group: "Boxes",
     keys: ["1", "…", "9", "0"],
-    does: "choose the label, for the selected box and for new ones",
+    does: "label of the next box; with a box selected by click, list or brackets: the label of that box",
     when: digit,
   },
   {

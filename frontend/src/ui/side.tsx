@@ -90,7 +90,7 @@ export function Boxes({ desk }: { desk: Desk }) {
             aria-pressed={box.id === canvas?.selected}
             data-rect={[box.x, box.y, box.width, box.height].join(",")}
             aria-label={`${box.label} ${originText(box)}, box ${index + 1}, ${Math.round(box.width)} by ${Math.round(box.height)} pixels at ${Math.round(box.x)}, ${Math.round(box.y)}`}
-            onFocus={() => canvas?.selected !== box.id && canvas?.select(box.id)}
+            onFocus={() => canvas?.chosen !== box.id && canvas?.select(box.id)}
             onClick={() => canvas?.select(box.id)}
           >
             <span class={`swatch ${box.origin}`} aria-hidden="true" />
