@@ -2,6 +2,7 @@
 
 import { api, type Who } from "./api";
 import type { Canvas } from "./canvas";
+import { Display } from "./display";
 import type { Drafts } from "./drafts";
 import type { Gestures } from "./gestures";
 import { uuid } from "./identity";
@@ -19,6 +20,7 @@ export interface Furniture {
   scroll: HTMLElement;
   frame: HTMLElement;
   tags: HTMLElement;
+  guides: HTMLElement;
   rubber: HTMLElement;
 }
 
@@ -38,6 +40,8 @@ export class Desk {
   hand = false;
   panelOpen = true;
   helpOpen = false;
+  displayOpen = false;
+  readonly display = new Display(() => this.changed());
   readonly notices = new Notices(() => this.changed());
   saving = false;
   outbox: Outbox | null = null;
@@ -293,7 +297,7 @@ export class Desk {
     }
   }
 
-  set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen">>): void {
+  set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen" | "displayOpen">>): void {
     Object.assign(this, values);
     this.changed();
   }

@@ -55,8 +55,10 @@ function digit(event: KeyboardEvent, desk: Desk): (() => void) | null {
 function escape(event: KeyboardEvent, desk: Desk): (() => void) | null {
   if (event.key !== "Escape") return null;
   return () => {
-    if (desk.gestures?.drawing) desk.gestures.cancel();
+    if ((event.target as Element).closest?.("#display")) desk.set({ displayOpen: false });
+    else if (desk.gestures?.drawing) desk.gestures.cancel();
     else if (desk.canvas?.selected) desk.canvas.select(null);
+    else if (desk.displayOpen) desk.set({ displayOpen: false });
     else if (desk.hand) desk.set({ hand: false });
   };
 }
@@ -143,6 +145,12 @@ export const BINDINGS: Binding[] = [
   },
   {
     group: "View",
+    keys: ["v"],
+    does: "display: boxes, brightness, lines through the pointer, theme",
+    when: key(["v"], (desk) => desk.set({ displayOpen: !desk.displayOpen }), false),
+  },
+  {
+    group: "View",
     keys: ["p"],
     does: "open or close the live panel",
     when: key(["p"], (desk) => desk.set({ panelOpen: !desk.panelOpen }), false),
@@ -165,7 +173,7 @@ export function listen(desk: Desk): void {
 }
 
 function onKey(event: KeyboardEvent, desk: Desk): void {
-  if (event.defaultPrevented || event.isComposing || desk.helpOpen || isTyping(event.target) || activates(event))
+  if (event.defaultPrevented || event.isComposing || desk.helpOpen || isTyping(event) || activates(event))
     return;
   for (const { when } of BINDINGS) {
     const act = when(event, desk);
@@ -177,10 +185,13 @@ function onKey(event: KeyboardEvent, desk: Desk): void {
   }
 }
 
-function isTyping(target: EventTarget | null): boolean {
-  return (
-    target instanceof HTMLElement && (target.isContentEditable || /^(input|textarea|select)$/i.test(target.tagName))
-  );
+/** Keys that a slider or a check box uses itself; all others work on the image there, too. */
+const KEYS_OF_CONTROLS = /^(Arrow.*|Home|End|PageUp|PageDown| )$/;
+
+function isTyping({ target, key }: KeyboardEvent): boolean {
+  if (!(target instanceof HTMLElement)) return false;
+  if (target.matches("input[type=range], input[type=checkbox]")) return KEYS_OF_CONTROLS.test(key);
+  return target.isContentEditable || /^(input|textarea|select)$/i.test(target.tagName);
 }
 
 /** Space and Enter belong to a button that was reached with the keyboard. */

@@ -6,6 +6,7 @@ import { Colours } from "./colours";
 import type { Desk, Furniture } from "./desk";
 import { Drafts } from "./drafts";
 import { Gestures } from "./gestures";
+import { Guides } from "./guides";
 import { whoAmI } from "./identity";
 import { Live } from "./live";
 import { Outbox, type Waiting } from "./outbox";
@@ -34,7 +35,7 @@ export async function openDesk(desk: Desk, furniture: Furniture): Promise<void> 
   }
 }
 
-function setUpStage(desk: Desk, project: Project, { scroll, frame, tags, rubber }: Furniture): void {
+function setUpStage(desk: Desk, project: Project, { stage, scroll, frame, tags, guides, rubber }: Furniture): void {
   document.title = `${project.dataset} · odkeras annotate`;
   const colours = new Colours(project.labels);
   const view = new View(scroll, frame, () => desk.canvas?.update());
@@ -47,6 +48,7 @@ function setUpStage(desk: Desk, project: Project, { scroll, frame, tags, rubber 
     label: () => desk.label,
     color: () => colours.of(desk.label),
   });
+  new Guides(stage, guides, () => desk.display.settings.guides && desk.ready);
   Object.assign(desk, { project, canvas, view, label: project.labels[0]?.name ?? "", starting: "", fatal: "" });
 }
 

@@ -17,6 +17,7 @@ const PATHS = {
   help: "M9 9.2a3 3 0 1 1 4.3 2.7c-.9.4-1.3 1-1.3 2v.4M12 17.5v.1",
   save: "M5 4h11l3 3v13H5zM8 4v5h7V4M8 20v-6h8v6",
   chart: "M4 4v16h16M8 15l3.5-4 3 2.5L19 8",
+  sliders: "M4 7h9M19 7h1M13 7a3 3 0 1 0 6 0a3 3 0 1 0-6 0M4 17h1M11 17h9M5 17a3 3 0 1 0 6 0a3 3 0 1 0-6 0",
   warning: "M12 4L2.5 20h19zM12 10v4.5M12 17.2v.1",
   arrow: "M7 17L17 7M9 7h8v8",
 } as const;

@@ -5,12 +5,14 @@ import type { Desk } from "../desk";
 import { removeSuggestions, toggleSuggestions } from "../edits";
 import { openDesk } from "../opening";
 import { many, PAST } from "../words";
+import { DisplaySettings } from "./display";
 
 export function Stage({ desk }: { desk: Desk }) {
   const stage = useRef<HTMLElement>(null);
   const scroll = useRef<HTMLDivElement>(null);
   const frame = useRef<HTMLDivElement>(null);
   const tags = useRef<HTMLDivElement>(null);
+  const guides = useRef<HTMLDivElement>(null);
   const rubber = useRef<HTMLDivElement>(null);
   useEffect(() => {
     void openDesk(desk, {
@@ -18,6 +20,7 @@ export function Stage({ desk }: { desk: Desk }) {
       scroll: scroll.current!,
       frame: frame.current!,
       tags: tags.current!,
+      guides: guides.current!,
       rubber: rubber.current!,
     });
   }, [desk]);
@@ -29,8 +32,10 @@ export function Stage({ desk }: { desk: Desk }) {
           <div class="rubber" ref={rubber} hidden />
         </div>
       </div>
+      <div class="guides" ref={guides} aria-hidden="true" data-testid="guides" hidden />
       <Over desk={desk} />
       {desk.ready && <Hints desk={desk} />}
+      {desk.displayOpen && <DisplaySettings desk={desk} />}
     </section>
   );
 }

@@ -132,6 +132,15 @@ export function Tools({ desk }: { desk: Desk }) {
         disabled={!ready || !suggestions}
         onClick={() => removeSuggestions(desk)}
       />
+      <span class="gap" />
+      <Tool
+        icon="sliders"
+        label="Display: boxes, image, theme"
+        keys="v"
+        testid="display-button"
+        pressed={desk.displayOpen}
+        onClick={() => desk.set({ displayOpen: !desk.displayOpen })}
+      />
     </div>
   );
 }

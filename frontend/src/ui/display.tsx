@@ -1,0 +1,137 @@
+/** The settings of how things look, beside the image, so that one sees what they do. */
+
+import { useEffect, useRef } from "preact/hooks";
+import type { Desk } from "../desk";
+import { NAMES, RANGES, THEMES, type Amount, type Names, type Theme } from "../display";
+
+export function DisplaySettings({ desk }: { desk: Desk }) {
+  const panel = useRef<HTMLElement>(null);
+  useFocusWhileOpen(panel);
+  const { display } = desk;
+  const { theme, names, fill, guides } = display.settings;
+  return (
+    <section
+      ref={panel}
+      id="display"
+      class="display"
+      role="dialog"
+      aria-label="Display"
+      data-testid="display"
+      onPointerUp={() => setTimeout(() => blurWithin(panel.current))}
+    >
+      <header>
+        <h2>Display</h2>
+        <button type="button" class="plain small" onClick={() => desk.set({ displayOpen: false })}>
+          Close <kbd>Esc</kbd>
+        </button>
+      </header>
+      <Choice
+        title="Theme"
+        options={THEMES.map((value) => [value, THEME_WORDS[value]])}
+        chosen={theme}
+        onChoose={(value) => display.set({ theme: value })}
+      />
+      <h3>Boxes</h3>
+      <Choice
+        title="Names"
+        options={NAMES.map((value) => [value, NAME_WORDS[value]])}
+        chosen={names}
+        onChoose={(value) => display.set({ names: value })}
+      />
+      <Check title="Fill" checked={fill} onChange={(value) => display.set({ fill: value })} />
+      <Slider desk={desk} name="opacity" title="Opacity" unit=" %" />
+      <Slider desk={desk} name="line" title="Line width" unit=" px" />
+      <h3>Image</h3>
+      <Slider desk={desk} name="brightness" title="Brightness" unit=" %" />
+      <Slider desk={desk} name="contrast" title="Contrast" unit=" %" />
+      <Check title="Lines through the pointer" checked={guides} onChange={(value) => display.set({ guides: value })} />
+      <footer>
+        <button
+          type="button"
+          class="plain small"
+          data-testid="display-reset"
+          disabled={display.isDefault}
+          onClick={() => display.reset()}
+        >
+          Reset to defaults
+        </button>
+        <p class="quiet">Kept in this browser. Answers do not change.</p>
+      </footer>
+    </section>
+  );
+}
+
+const THEME_WORDS: { [theme in Theme]: string } = { auto: "Auto", light: "Light", dark: "Dark" };
+const NAME_WORDS: { [names in Names]: string } = { all: "All", selected: "Selected", none: "None" };
+
+/** With the keyboard one gets in at once, and back to where one was. */
+function useFocusWhileOpen(panel: { current: HTMLElement | null }): void {
+  useEffect(() => {
+    const before = document.activeElement as HTMLElement | null;
+    panel.current?.querySelector<HTMLElement>("[aria-pressed='true']")?.focus({ preventScroll: true });
+    return () => {
+      if (document.activeElement === document.body) before?.focus({ preventScroll: true });
+    };
+  }, []);
+}
+
+/** What was clicked keeps the focus, and keys would work on it instead of on the image. */
+function blurWithin(panel: HTMLElement | null): void {
+  const focused = document.activeElement;
+  if (focused instanceof HTMLElement && panel?.contains(focused)) focused.blur();
+}
+
+interface ChoiceProps<T extends string> {
+  title: string;
+  options: [T, string][];
+  chosen: T;
+  onChoose: (value: T) => void;
+}
+
+function Choice<T extends string>({ title, options, chosen, onChoose }: ChoiceProps<T>) {
+  return (
+    <div class="row">
+      <span aria-hidden="true">{title}</span>
+      <div class="choice" role="group" aria-label={title}>
+        {options.map(([value, words]) => (
+          <button
+            key={value}
+            type="button"
+            data-testid={`display-${title.toLowerCase()}-${value}`}
+            aria-pressed={value === chosen}
+            onClick={() => onChoose(value)}
+          >
+            {words}
+          </button>
+        ))}
+      </div>
+    </div>
+  );
+}
+
+function Check({ title, checked, onChange }: { title: string; checked: boolean; onChange: (value: boolean) => void }) {
+  return (
+    <label class="row">
+      <span>{title}</span>
+      <input type="checkbox" checked={checked} onChange={(event) => onChange(event.currentTarget.checked)} />
+    </label>
+  );
+}
+
+function Slider({ desk, name, title, unit }: { desk: Desk; name: Amount; title: string; unit: string }) {
+  const value = desk.display.settings[name];
+  const text = `${value}${unit}`;
+  return (
+    <label class="row">
+      <span>{title}</span>
+      <input
+        type="range"
+        {...RANGES[name]}
+        value={value}
+        aria-valuetext={text}
+        onInput={(event) => desk.display.set({ [name]: event.currentTarget.valueAsNumber })}
+      />
+      <output>{text}</output>
+    </label>
+  );
+}
