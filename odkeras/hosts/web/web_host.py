@@ -95,6 +95,7 @@ class WebHost:
         components = host.components()
         self._labels: list[str] = components["config"]["labels"]
         self._batch_size: int = components["config"]["batch_size"]
+        self._random_weights = host.starts_from_random_weights()
         project = host.project
         self.panel = Panel(
             project,
@@ -164,6 +165,8 @@ class WebHost:
             "source": str(self._arguments.source),
             "prefetch": PREFETCH,
             "batch_size": self._batch_size,
+            "answered": self.panel.answered_by(session),
+            "random_weights": self._random_weights,
             "threshold": self._arguments.threshold,
             "tensorboard": tensorboard and self._options.tensorboard,
             "logdir": str(self._tensorboard.logdir),
