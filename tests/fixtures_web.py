@@ -253,7 +253,7 @@ def annotating() -> Iterator[Callable[..., Annotating]]:
         return started[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(Handover.__init__.__kwdefaults__ or {}, "idle_s", 0.1)
+        patch.setitem(Handover.__init__.__kwdefaults__ or {}, "poll_s", 0.05)
         patch.setattr(web_app, "SHOWN_EVERY_S", 0.04)
         patch.setattr(web_host, "_HOUSEKEEPING_S", 0.04)
         yield start

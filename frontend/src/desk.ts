@@ -4,7 +4,6 @@ import { api, type Who } from "./api";
 import type { Canvas } from "./canvas";
 import { Display } from "./display";
 import type { Drafts } from "./drafts";
-import type { FirstSteps } from "./first_steps";
 import type { Gestures } from "./gestures";
 import { uuid } from "./identity";
 import type { Live } from "./live";
@@ -14,7 +13,7 @@ import { Held, type Queue } from "./queue";
 import type { PastRecord, Records } from "./records";
 import type { View } from "./view";
 import type { Decision, Project } from "./wire";
-import { PAST } from "./words";
+import { many, PAST } from "./words";
 
 export interface Furniture {
   stage: HTMLElement;
@@ -48,7 +47,6 @@ export class Desk {
   outbox: Outbox | null = null;
   drafts: Drafts | null = null;
   queue: Queue | null = null;
-  firstSteps: FirstSteps | null = null;
   live: Live | null = null;
   canvas: Canvas | null = null;
   view: View | null = null;
@@ -100,7 +98,6 @@ export class Desk {
     // First of all: from here on the image counts as answered, also for the request for further tasks.
     this.outbox?.add(entry);
     this.drafts?.drop(held.id);
-    this.firstSteps?.afterAnswer(decision, held.spans.length);
     this.shown = null;
     this.notices.say(PAST[decision]);
     this.next();
@@ -108,7 +105,6 @@ export class Desk {
 
   /** Back to the answer before, with its boxes. */
   undo(): void {
-    this.firstSteps?.closeEmpty();
     const last = this.answered.pop();
     if (last) return this.bringBack(last);
     const held = new Set([this.shown?.id, ...(this.queue?.ahead ?? []).map(({ id }) => id)]);
@@ -290,7 +286,7 @@ export class Desk {
       if (this.outbox?.waiting.length) throw this.outbox.trouble ?? new Error("the answers could not be sent");
       const { handed_on } = await api.save(this.who);
       this.notices.say(
-        handed_on === 1 ? "1 answer handed to the trainer" : `${handed_on} answers handed to the trainer`,
+        handed_on ? `training starts with ${many(handed_on, "answer")}` : "no answer is waiting for training",
       );
       this.records?.refresh();
     } catch (error) {

@@ -31,6 +31,11 @@ function doing({ state, reason }: Trainer): string {
   return state === "stopped" || reason.startsWith(state) ? reason : `${words}: ${reason}`;
 }
 
+/** How many answers the next round of training has, of how many that begin it. */
+export function untilTraining(answers: number, needed: number): string {
+  return `${Math.min(answers, needed)} of ${needed} until training`;
+}
+
 /** 0..1 while the trainer trains, else null. */
 export function trainerProgress(trainer: Trainer | null): number | null {
   if (trainer?.state !== "training" || trainer.step == null || !trainer.steps) return null;

@@ -39,6 +39,10 @@ def annotate(
     overlap: Annotated[
         bool, typer.Option("--overlap", help="Ask every annotator (?session=NAME) about every image.")
     ] = False,
+    answers_per_round: Annotated[
+        int,
+        typer.Option(help="Answers that begin a round of training; 'Train now' in the page does not wait for them."),
+    ] = 5,
     token: Annotated[
         str | None,
         typer.Option(envvar="ODKERAS_TOKEN", help="Token of a page for other machines; made up if not given."),
@@ -121,7 +125,7 @@ def annotate(
         allowed_hosts=tuple(allowed_host or ()),
         open_browser=not no_open,
     )
-    run_annotate(arguments, WebOptions(db=db, overlap=overlap), page)
+    run_annotate(arguments, WebOptions(db=db, overlap=overlap, answers_per_round=answers_per_round), page)
 
 
 def threshold_of(text: str) -> float | str:

@@ -16,7 +16,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,12 +61,24 @@ class Item:
         path: the image file, if it is one.
         record: the JSON object that tells of it, if it is not just a file.
         base_dir: where relative paths of the record start.
+        number: its place in the source; not that of any other item.
     """
 
     name: str
     path: Path | None = None
     record: Mapping[str, Any] | None = None
     base_dir: Path | None = None
+    number: int = field(default=0, compare=False)
+
+    @property
+    def file(self) -> str:
+        """The name that its task is going to have, without reading the image."""
+        if self.path is not None:
+            return self.path.name
+        record = self.record or {}
+        meta = record.get("meta")
+        file = meta.get("file") if isinstance(meta, Mapping) else None
+        return file if isinstance(file, str) and file else _base_name(_name_of(record))
 
     @property
     def fingerprint(self) -> str | None:
@@ -114,7 +126,8 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
     source = resolve_source(source)
     if not isinstance(source, (str, Path)):
         number = len(source) if isinstance(source, Sized) else None
-        return (item for each in source if (item := _item(each, on_skip)) is not None), number
+        numbered = enumerate(source)
+        return (item for place, each in numbered if (item := _item(each, place, on_skip)) is not None), number
     if str(source) == STDIN:
         return _records(stdin or _standard_input(), "stdin", None, on_skip), None
     return _lines_of(Path(source), on_skip), _number_of_lines(Path(source))
@@ -143,11 +156,11 @@ def load_task(
     return _task_of_record(item.record, image, path), image
 
 
-def _item(each: Any, on_skip: OnSkip) -> Item | None:
+def _item(each: Any, number: int, on_skip: OnSkip) -> Item | None:
     if isinstance(each, Mapping):
-        return Item(_name_of(each), record=each)
+        return Item(_name_of(each), record=each, number=number)
     if isinstance(each, (str, Path)):
-        return Item(str(each), Path(each))
+        return Item(str(each), Path(each), number=number)
     on_skip(repr(each)[:80], f"must be a path or a task; got {type(each).__name__}")
     return None
 
@@ -203,7 +216,7 @@ def _records(lines: Iterable[str], source: str, base_dir: Path | None, on_skip: 
             on_skip(f"{source}:{number}", f"not JSON: {error}")
             continue
         if isinstance(record, dict):
-            yield Item(f"{source}:{number}", record=record, base_dir=base_dir)
+            yield Item(f"{source}:{number}", record=record, base_dir=base_dir, number=number)
         else:
             on_skip(f"{source}:{number}", f"a line must be a JSON object; got {type(record).__name__}")
 

@@ -21,6 +21,7 @@ from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.order import Order
+from odkeras.loop.remaining import Remaining
 from odkeras.loop.sources import Fetch, Item, OnSkip, Source, load_task, open_source
 from odkeras.tasks import Task
 
@@ -53,6 +54,7 @@ class TaskStream:
         total: images in the source; None where that cannot be told.
         excluded: images left out so far.
         skipped: images that could not be used so far.
+        remaining: which images are left to be answered.
 
     Raises:
         ConfigError: as `sources.open_source`.
@@ -81,7 +83,9 @@ class TaskStream:
         self._suggest = suggest
         self._exclude = exclude
         self._fetch, self._store, self._ids, self._max_pixels = fetch, store, ids, max_pixels
-        items, self.total = open_source(source, on_skip=self._skip)
+        self._source = source
+        items, self.total = open_source(source, on_skip=self._lose)
+        self.remaining = Remaining(self.total)
         self._prepare = prepare or (lambda task: task)
         bare = (task for item in order.arrange(items) if (task := self._load(item)) is not None)
         self._tasks = SuggestedTasks(
@@ -108,11 +112,49 @@ class TaskStream:
         with self._lock:
             return self._suggest(tasks) if tasks else []
 
+    def look_up(self, files: Collection[str], *, stop: Callable[[], bool] = lambda: False) -> None:
+        """Tell `remaining` now, and not when their turn comes, of the images with these names: they may be answered.
+
+        Only those are read that no earlier run has read; nothing is fetched. Where the source has no length nothing is
+        done.
+
+        Args:
+            stop: asked before each image; True ends it.
+        """
+        if self.total is None:
+            return
+        for item in open_source(self._source, on_skip=lambda name, reason: None)[0]:
+            if stop():
+                return
+            if item.file in files and not self.remaining.knows(item.number):
+                self._look_up(item)
+
+    def _look_up(self, item: Item) -> None:
+        fingerprint = item.fingerprint
+        image_id = self._ids.id_of(fingerprint) if self._ids is not None else None
+        if image_id is None:
+            try:
+                image_id = load_task(item, max_pixels=self._max_pixels)[1].image_id
+            except Exception:  # it is told of when its turn comes
+                return
+            if self._ids is not None:
+                self._ids.note(fingerprint, image_id)
+        self.remaining.found(item.number, None if image_id in self._exclude else image_id)
+
+    def _lose(self, name: str, reason: str) -> None:
+        self.remaining.lost()
+        self._skip(name, reason)
+
     def _skip(self, name: str, reason: str) -> None:
         self.skipped += 1
         self._on_skip(name, reason)
 
     def _load(self, item: Item) -> Task | None:
+        task = self._load_if_wanted(item)
+        self.remaining.found(item.number, None if task is None else str(task["image_id"]))
+        return task
+
+    def _load_if_wanted(self, item: Item) -> Task | None:
         fingerprint = item.fingerprint if self._ids is not None else None
         if self._ids is not None and self._is_excluded(self._ids.id_of(fingerprint)):
             return None

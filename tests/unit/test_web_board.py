@@ -44,6 +44,51 @@ def board_of(count: int = 6, *, before: dict[str | None, set[str]] | None = None
     return TaskBoard(stream, answered=lambda session: set((before or {}).get(session, ())), **options)
 
 
+class TestAllAnswered:
+    def test_only_when_somebody_has_seen_the_end(self) -> None:
+        board = board_of(3)
+        for number in numbers(board.next_tasks(ANNA, 3)):
+            assert not board.all_answered()
+            board.note_answered("anna", image_id(number))
+        assert not board.all_answered(), "there may be more"
+        assert board.next_tasks(ANNA, 1).done
+        assert board.all_answered()
+
+    def test_not_while_somebody_has_some(self) -> None:
+        clock = Clock()
+        board = board_of(2, clock=clock)
+        board.next_tasks(BEN, 1)
+        board.next_tasks(ANNA, 5)
+        board.note_answered("anna", image_id(1))
+        assert board.exhausted and not board.all_answered()
+        clock.now += GONE_AFTER_S + 1
+        board.release_gone()
+        assert not board.all_answered(), "nobody has it, and nobody has answered it"
+        assert numbers(board.next_tasks(ANNA, 5)) == [0]
+        board.note_answered("anna", image_id(0))
+        assert board.all_answered()
+
+    def test_with_overlap_when_everybody_is_through(self) -> None:
+        board = board_of(2, overlap=True)
+        for tab in (ANNA, BEN):
+            board.next_tasks(tab, 1)
+        for number in (0, 1):
+            board.next_tasks(ANNA, 5)
+            board.note_answered("anna", image_id(number))
+        assert board.next_tasks(ANNA, 5).done
+        assert not board.all_answered()
+        for number in (0, 1):
+            board.next_tasks(BEN, 5)
+            board.note_answered("ben", image_id(number))
+        assert board.all_answered()
+
+    def test_answered_before(self) -> None:
+        board = board_of(2, before={None: {image_id(0), image_id(1)}})
+        assert not board.all_answered()
+        assert board.next_tasks(ANNA, 1).done
+        assert board.all_answered()
+
+
 class TestHandingOut:
     def test_in_the_order_of_the_source(self) -> None:
         board = board_of()

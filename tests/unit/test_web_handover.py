@@ -10,8 +10,6 @@ from fixtures_web import wait_until
 
 from odkeras.hosts.web.handover import MOST_TOGETHER, Entry, Handover
 
-LONG_S = 60.0
-
 
 def entry(number: int, session: str = "anna", answer: str = "accept", act: str = "") -> Entry:
     return Entry(f"{session}-{number}{act}", session, f"image-{number}", {"number": number, "answer": answer})
@@ -52,8 +50,8 @@ def trainer() -> Trainer:
 def start(trainer: Trainer) -> Iterator[Callable[..., Handover]]:
     started: list[Handover] = []
 
-    def make(batch_size: int = 3, idle_s: float = LONG_S, **options: Any) -> Handover:
-        started.append(Handover(trainer.update, trainer.done, batch_size=batch_size, idle_s=idle_s, **options))
+    def make(batch_size: int = 3, **options: Any) -> Handover:
+        started.append(Handover(trainer.update, trainer.done, batch_size=batch_size, poll_s=0.02, **options))
         return started[-1].__enter__()
 
     yield make
@@ -73,15 +71,42 @@ def test_a_batch_as_soon_as_it_is_full(start: Callable[..., Handover], trainer: 
     assert handover.waiting == 0
 
 
-def test_what_there_is_when_nobody_answers_for_a_while(start: Callable[..., Handover], trainer: Trainer) -> None:
-    handover = start(idle_s=0.3)
-    handover.add([entry(1)])
-    time.sleep(0.15)
-    handover.add([entry(2)])
-    time.sleep(0.2)  # as long as the first one has waited, but not the second
+def test_fewer_than_a_batch_wait_however_long_it_takes(start: Callable[..., Handover], trainer: Trainer) -> None:
+    """After ten seconds without an answer a round began with one image, and the next four waited for its end."""
+    handover = start()
+    handover.add([entry(1), entry(2)])
+    time.sleep(0.3)
     assert not trainer.batches
-    wait_until(lambda: trainer.batches)
-    assert trainer.batches == [[1, 2]]
+    assert handover.waiting == 2
+    handover.add([entry(3)])
+    wait_until(lambda: trainer.batches == [[1, 2, 3]])
+
+
+class TestTheLastOnes:
+    def test_are_given_when_no_more_are_to_come(self, start: Callable[..., Handover], trainer: Trainer) -> None:
+        ended: list[bool] = []
+        handover = start(no_more=lambda: bool(ended))
+        handover.add([entry(1)])
+        time.sleep(0.1)
+        assert not trainer.batches
+        ended.append(True)
+        wait_until(lambda: trainer.batches == [[1]])
+
+    def test_not_while_one_of_them_is_corrected(self, start: Callable[..., Handover], trainer: Trainer) -> None:
+        ended: list[bool] = []
+        handover = start(no_more=lambda: bool(ended))
+        handover.add([entry(1)])
+        handover.hold_back("anna", "image-1")
+        ended.append(True)
+        time.sleep(0.1)
+        assert not trainer.batches
+        handover.add([entry(1, act="b")])
+        wait_until(lambda: trainer.noted == [["anna-1b"]])
+
+    def test_nothing_is_given_when_nothing_waits(self, start: Callable[..., Handover], trainer: Trainer) -> None:
+        start(no_more=lambda: True)
+        time.sleep(0.1)
+        assert not trainer.batches
 
 
 def test_a_later_answer_replaces_one_that_waits(start: Callable[..., Handover], trainer: Trainer) -> None:
@@ -121,7 +146,7 @@ class TestHoldBack:
         wait_until(lambda: trainer.noted == [["ben-1"]])
 
     def test_for_ever_it_does_not(self, start: Callable[..., Handover], trainer: Trainer) -> None:
-        handover = start(idle_s=0.1, held_back_s=0.3)
+        handover = start(batch_size=1, held_back_s=0.3)
         handover.hold_back("anna", "image-1")
         handover._entries[("anna", "image-1")] = entry(1)
         handover.hold_back("anna", "image-1")
@@ -136,13 +161,6 @@ class TestHoldBack:
         handover.hold_back("anna", "image-1")
         assert handover.hand_on() == 1
         wait_until(lambda: trainer.batches == [[1]])
-
-    def test_closing_does_not_wait(self, start: Callable[..., Handover], trainer: Trainer) -> None:
-        handover = start()
-        handover.add([entry(1)])
-        handover.hold_back("anna", "image-1")
-        handover.close()
-        assert trainer.batches == [[1]]
 
 
 class TestHandOn:
@@ -182,15 +200,40 @@ def test_not_too_many_together(start: Callable[..., Handover], trainer: Trainer)
 
 
 class TestClose:
-    def test_gives_the_rest(self, start: Callable[..., Handover], trainer: Trainer) -> None:
+    def test_fewer_than_a_batch_stay_where_they_are(self, start: Callable[..., Handover], trainer: Trainer) -> None:
+        """They are in the database; the next start counts them, and does not train on one or two."""
         handover = start()
+        handover.add([entry(1), entry(2)])
+        handover.close()
+        handover.close()
+        assert not trainer.batches
+        assert handover.waiting == 2
+        assert not handover._thread.is_alive()
+
+    def test_whole_batches_are_given(self, trainer: Trainer) -> None:
+        handover = Handover(trainer.update, trainer.done, batch_size=3)
         handover.add([entry(number) for number in range(MOST_TOGETHER + 2)])
         handover.add([entry(1, "ben")])
-        handover.close()
-        handover.close()
+        with handover:
+            pass
         assert len(trainer.numbers) == MOST_TOGETHER + 3
         assert sum(map(len, trainer.noted)) == MOST_TOGETHER + 3
-        assert not handover._thread.is_alive()
+
+    def test_what_was_asked_for_is_given(self, trainer: Trainer) -> None:
+        handover = Handover(trainer.update, trainer.done, batch_size=9)
+        handover.add([entry(1)])
+        handover.hand_on()
+        with handover:
+            pass
+        assert trainer.batches == [[1]]
+
+    def test_what_is_being_corrected_stays(self, start: Callable[..., Handover], trainer: Trainer) -> None:
+        handover = start(batch_size=1)
+        handover.hold_back("anna", "image-1")
+        with handover._changed:
+            handover._entries[("anna", "image-1")] = entry(1)
+        handover.close()
+        assert not trainer.batches
 
     def test_waits_for_the_update_that_is_at_work(self, start: Callable[..., Handover], trainer: Trainer) -> None:
         trainer.hold = True
@@ -208,11 +251,6 @@ class TestClose:
         handover.add([entry(1)])
         handover.close()
         assert handover.waiting == 1
-
-    def test_as_a_context_manager(self, trainer: Trainer) -> None:
-        with Handover(trainer.update, trainer.done, batch_size=9) as handover:
-            handover.add([entry(1)])
-        assert trainer.batches == [[1]]
 
 
 class TestErrors:
@@ -238,7 +276,7 @@ class TestErrors:
 
 
 def test_many_threads(start: Callable[..., Handover], trainer: Trainer) -> None:
-    handover = start(batch_size=4, idle_s=0.05)
+    handover = start(batch_size=4)
 
     def answer(session: str) -> None:
         for number in range(100):
@@ -253,6 +291,7 @@ def test_many_threads(start: Callable[..., Handover], trainer: Trainer) -> None:
         thread.start()
     for thread in threads:
         thread.join(10)
+    handover.hand_on()
     handover.close()
     ids = [each for batch in trainer.noted for each in batch]
     assert sorted(ids) == sorted(f"s{number}-{image}" for number in range(4) for image in range(100))

@@ -153,14 +153,44 @@ class TestAnswers:
         assert {answer["stored_image"][:32] for answer in in_inbox(web_project)} == {task["image_id"] for task in tasks}
         wait_until(lambda: [row["state"] for row in page.history()] == ["handed on"] * 5)
 
-    def test_fewer_than_a_batch_go_when_nobody_answers(self, annotate: Start, web_project: Path) -> None:
+    def test_a_round_begins_with_the_stated_number_of_answers(self, annotate: Start, web_project: Path) -> None:
+        running = annotate(answers_per_round=3)
+        page = running.page()
+        assert page.get("/api/project").json()["batch_size"] == 3
+        tasks = page.tasks(3)["tasks"]
+        for task in tasks[:2]:
+            page.answer(task)
+        wait_until(lambda: page.panel()["not_handed_on"] == 2)
+        time.sleep(0.2)
+        assert in_inbox(web_project) == []
+        page.answer(tasks[2])
+        wait_until(lambda: len(in_inbox(web_project)) == 3)
+        wait_until(lambda: page.panel()["not_handed_on"] == 0)
+
+    def test_the_last_few_do_not_wait_for_more(self, annotate: Start, web_project: Path) -> None:
         running = annotate()
         page = running.page()
-        page.answer(page.tasks()["tasks"][0])
-        wait_until(lambda: len(in_inbox(web_project)) == 1)
+        for task in page.tasks(IMAGES)["tasks"]:
+            page.answer(task)
+        assert page.tasks()["done"]
+        wait_until(lambda: len(in_inbox(web_project)) == IMAGES)
+
+    def test_not_while_somebody_else_has_images(self, annotate: Start, web_project: Path) -> None:
+        running = annotate()
+        anna, ben = running.page("anna"), running.page("ben")
+        (his,) = ben.tasks()["tasks"]
+        tasks = anna.tasks(IMAGES)["tasks"]
+        for task in tasks:
+            anna.answer(task)
+        assert "1 image is with other annotators" in anna.tasks()["waiting"]
+        wait_until(lambda: anna.panel()["not_handed_on"] == 1)
+        time.sleep(0.2)
+        assert len(in_inbox(web_project)) == 10
+        ben.answer(his)
+        wait_until(lambda: len(in_inbox(web_project)) == IMAGES)
 
     def test_sent_twice_stored_once(self, annotate: Start, web_project: Path) -> None:
-        running = annotate()
+        running = annotate(answers_per_round=1)
         page = running.page()
         (task,) = page.tasks()["tasks"]
         answer = page.answer(task)
@@ -185,12 +215,11 @@ class TestAnswers:
         (example,) = stored(web_project / "annotations.db")
         assert example["answer"] == "reject"
         assert len(stored(web_project / "annotations.db", replaced=True)) == 2
-        running.close()
-        assert [answer["answer"] for answer in in_inbox(web_project)] == ["reject"]
+        assert page.save() == 1
+        wait_until(lambda: [answer["answer"] for answer in in_inbox(web_project)] == ["reject"])
 
     def test_reopen_and_correct(self, annotate: Start, web_project: Path) -> None:
-        running = annotate()
-        running.host.handover._idle_s = 0.6
+        running = annotate(answers_per_round=2)
         page = running.page()
         tasks = page.tasks(3)["tasks"]
         page.answer(tasks[0])
@@ -199,19 +228,20 @@ class TestAnswers:
         assert found["task"]["spans"][0]["x"] == 20
         assert found["task"]["file"] == "00.png"
         page.answer(tasks[1])
-        wait_until(lambda: len(in_inbox(web_project)) == 1)
-        assert [row["state"] for row in page.history()] == ["handed on", "saved"]
-        page.answer(found["task"], "reject")
-        assert [row["answer"] for row in page.history()] == ["reject", "accept"]
+        page.answer(tasks[2])
         wait_until(lambda: len(in_inbox(web_project)) == 2)
-        assert [answer["answer"] for answer in in_inbox(web_project)] == ["accept", "reject"]
+        wait_until(lambda: [row["state"] for row in page.history()] == ["handed on", "handed on", "saved"])
+        page.answer(found["task"], "reject")
+        assert [row["answer"] for row in page.history()] == ["reject", "accept", "accept"]
+        page.save()
+        wait_until(lambda: len(in_inbox(web_project)) == 3)
+        assert [answer["answer"] for answer in in_inbox(web_project)] == ["accept", "accept", "reject"]
 
     def test_reopened_after_it_was_handed_on(self, annotate: Start, web_project: Path) -> None:
-        running = annotate()
+        running = annotate(answers_per_round=1)
         page = running.page()
         (task,) = page.tasks()["tasks"]
         page.answer(task)
-        assert page.save() in (0, 1)
         wait_until(lambda: len(in_inbox(web_project)) == 1)
         page.answer(page.post("/api/reopen", image_id=task["image_id"]).json()["task"], "ignore")
         wait_until(lambda: len(in_inbox(web_project)) == 2)
@@ -249,7 +279,6 @@ class TestAnswers:
 
     def test_save_hands_on_now(self, annotate: Start, web_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         running = annotate()
-        running.host.handover._idle_s = 100
         page = running.page()
         tasks = page.tasks(2)["tasks"]
         page.answer(tasks[0])
@@ -273,6 +302,7 @@ class TestAnswers:
 
         together([lambda who=who: annotate_all(*who) for who in [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1")]])
         assert len({example["image_id"] for example in stored(web_project / "annotations.db")}) == 40
+        wait_until(lambda: running.host.handover.waiting == 0)
         running.close()
         assert len({answer["image_id"] for answer in in_inbox(web_project)}) == 40
         assert len(in_inbox(web_project)) == len(stored(web_project / "annotations.db"))
@@ -465,31 +495,46 @@ class TestRestart:
 
     def test_what_was_stored_and_not_handed_on_reaches_the_trainer(self, annotate: Start, web_project: Path) -> None:
         running = annotate()
-        running.host.handover._idle_s = 100
         page = running.page()
         for task in page.tasks(3)["tasks"]:
             page.answer(task)
         running.crash()
         assert in_inbox(web_project) == []
-        running = annotate()
+        running = annotate(answers_per_round=2)
         assert running.journal.has("3 stored answers had not reached the trainer")
         wait_until(lambda: len(in_inbox(web_project)) == 3)
         running.close()
         assert not annotate().journal.has("had not reached")
 
-    def test_killed_between_the_trainer_and_the_note(self, annotate: Start, web_project: Path) -> None:
+    def test_a_few_that_wait_are_counted_again_and_not_trained_on(self, annotate: Start, web_project: Path) -> None:
+        """Ctrl-C handed three answers to the trainer, whose next start trained a round on them."""
         running = annotate()
+        page = running.page()
+        for task in page.tasks(3)["tasks"]:
+            page.answer(task)
+        running.close()
+        running = annotate()
+        page = running.page()
+        assert running.journal.has("3 of 5 answers for the next round of training are there")
+        wait_until(lambda: page.panel()["not_handed_on"] == 3)
+        assert in_inbox(web_project) == []
+        for task in page.tasks(2)["tasks"]:
+            page.answer(task)
+        wait_until(lambda: len(in_inbox(web_project)) == 5)
+
+    def test_killed_between_the_trainer_and_the_note(self, annotate: Start, web_project: Path) -> None:
+        running = annotate(answers_per_round=1)
         running.host._handed_on = lambda ids: None  # type: ignore[method-assign]
         running.host.handover._done = lambda ids: None
         page = running.page()
         page.answer(page.tasks()["tasks"][0])
         wait_until(lambda: in_inbox(web_project))
         running.crash()
-        annotate()
+        annotate(answers_per_round=1)
         wait_until(lambda: len(in_inbox(web_project)) == 2)  # once too often, which does no harm
 
     def test_with_a_new_data_directory(self, annotate: Start, web_project: Path) -> None:
-        running = annotate()
+        running = annotate(answers_per_round=1)
         page = running.page()
         tasks = page.tasks(3)["tasks"]
         for task in tasks:
@@ -497,7 +542,7 @@ class TestRestart:
         page.answer(tasks[0], "reject")
         running.close()
         assert len(in_inbox(web_project)) >= 3
-        running = annotate(data_dir="data2")
+        running = annotate(data_dir="data2", answers_per_round=1)
         wait_until(lambda: len(answers_in(web_project / "data2")) == 3)
         decisions = {answer["image_id"]: answer["answer"] for answer in answers_in(web_project / "data2")}
         assert [decisions[task["image_id"]] for task in tasks] == ["reject", "accept", "accept"]
@@ -509,7 +554,7 @@ class TestRestart:
         example = {"path": str(path), "answer": "accept", "spans": [SPAN], "meta": {"file": "04.png"}}
         with AnswerDatabase.open("annotations.db") as database:
             database.add(DATASET, [StoredAnswer(example, image.image_id, "imported")])
-        running = annotate()
+        running = annotate(answers_per_round=1)
         (answer,) = wait_until(lambda: in_inbox(web_project))
         assert answer["image_id"] == image.image_id
         assert answer["stored_image"] == f"{image.image_id}.png"
@@ -551,7 +596,7 @@ class FullDisk:
 class TestFullDisk:
     @pytest.fixture
     def running(self, annotate: Start) -> Iterator[Annotating]:
-        running = annotate()
+        running = annotate(answers_per_round=1)
         self.disk = FullDisk(running.host.database._connection, "")
         running.host.database._connection = self.disk  # type: ignore[assignment]
         yield running

@@ -184,7 +184,7 @@ class TestCounts:
             "anna": {"accept": 1, "reject": 0, "ignore": 2},
         }
         panel.count()
-        panel.update(here=["cleo", "anna"], total=20, left=13, not_handed_on=2)
+        panel.update(here=["cleo", "anna"], total=20, left={None: 13}, not_handed_on=2)
         found = document(panel)
         assert found["answers"] == {"accept": 4, "reject": 1, "ignore": 2}
         assert found["mine"] == {"accept": 1, "reject": 0, "ignore": 2}
@@ -195,6 +195,10 @@ class TestCounts:
             {"name": "cleo", "answers": 0, "here": True},
         ]
         assert (found["total"], found["left"], found["not_handed_on"]) == (20, 13, 2)
+
+    def test_left_of_each_session_where_each_is_asked_about_all(self, panel: Panel) -> None:
+        panel.update(total=20, left={"anna": 13, "ben": None})
+        assert [document(panel, name)["left"] for name in ("anna", "ben", "cleo")] == [13, None, None]
 
     def test_versions(self, panel: Panel, figures: Figures) -> None:
         did = Effort(kept_90=15, kept_70=17, moved=6, deleted=3, drawn=4)
@@ -234,7 +238,7 @@ class TestCounts:
         before = panel.revision
         panel.update(total=5)
         assert panel.revision == before
-        panel.update(total=5, left=4)
+        panel.update(total=5, left={None: 4})
         assert panel.revision == before + 1
 
     def test_what_a_document_holds_is_not_changed_afterwards(self, panel: Panel, figures: Figures) -> None:

@@ -10,7 +10,7 @@ import { Panel } from "./panel";
 import { Boxes, History, Progress, Section } from "./side";
 import { Caption, Stage } from "./stage";
 import { Labels, Tool, Tools } from "./toolbar";
-import { many, trainerWords } from "../words";
+import { many, trainerWords, untilTraining } from "../words";
 
 /** As in page.css. */
 const narrow = window.matchMedia("(max-width: 999.98px)").matches;
@@ -75,6 +75,15 @@ function Top({ desk }: { desk: Desk }) {
       <p class="trainer" title="What the trainer does">
         {live?.panel && trainerWords(live.panel.trainer)}
       </p>
+      {project && live?.panel && (
+        <p
+          class="until"
+          data-testid="until-training"
+          title={`A round of training starts after ${many(project.batch_size, "answer")}, when all images are answered, or with “Train now”.`}
+        >
+          {untilTraining(live.panel.not_handed_on, project.batch_size)}
+        </p>
+      )}
       <p class={waiting ? "saved waiting" : "saved"}>
         {!project ? "" : waiting ? `${many(waiting, "answer")} on the way` : "all saved"}
       </p>
@@ -82,7 +91,7 @@ function Top({ desk }: { desk: Desk }) {
         type="button"
         class="plain small save"
         aria-keyshortcuts="Control+s"
-        title="Hand all answers to the trainer now (ctrl+s)"
+        title="Train now on the answers so far, rather than at the next full number (ctrl+s)"
         disabled={!project || desk.saving}
         onClick={() => void desk.save()}
       >

@@ -37,16 +37,21 @@ export function Progress({ desk }: { desk: Desk }) {
   const counts = panel?.answers ?? { accept: 0, reject: 0, ignore: 0 };
   const answered = counts.accept + counts.reject + counts.ignore;
   const total = panel?.total ?? null;
+  const left = panel?.left ?? null;
   const waiting = desk.outbox?.waiting.length ?? 0;
   return (
     <div class="progress" data-testid="progress">
       <p class="headline">
-        <strong>{answered}</strong> {total === null ? "answered" : `of ${total} answered`}
-        {panel?.left != null && <span class="quiet">{panel.left} left</span>}
+        <strong>{answered}</strong> answered
+        {left !== null && (
+          <span class="quiet" data-testid="left" title="Images of the source that are neither answered nor unusable">
+            {left} of {total} left
+          </span>
+        )}
       </p>
-      {total !== null && total > 0 && (
-        <progress max={total} value={Math.min(answered, total)} aria-label={`${answered} of ${total} answered`} />
-      )}
+      {left !== null && total ? (
+        <progress max={total} value={Math.max(0, total - left)} aria-label={`${left} of ${total} images left`} />
+      ) : null}
       <p class="counts">
         <span class="accept">{counts.accept} accepted</span>
         <span class="reject">{counts.reject} rejected</span>
@@ -54,7 +59,7 @@ export function Progress({ desk }: { desk: Desk }) {
       </p>
       <p class="quiet">
         {waiting ? `${many(waiting, "answer is", "answers are")} on the way` : "all answers are saved"}
-        {panel && panel.not_handed_on > 0 && `, ${panel.not_handed_on} not handed to the trainer yet`}
+        {panel && panel.not_handed_on > 0 && `, ${panel.not_handed_on} of them not trained on yet`}
       </p>
     </div>
   );

@@ -198,6 +198,13 @@ class TaskBoard:
         """Whether the source has no more images."""
         return self._exhausted
 
+    def all_answered(self) -> bool:
+        """Whether no image is left for anybody who has been here. Not before somebody has asked for the last one."""
+        with self._lock:
+            if not self._exhausted:
+                return False
+            return not any(queue.held or queue.free or self._is_behind(queue) for queue in self._queues.values())
+
     def _is_gone(self, presence: _Presence) -> bool:
         return presence.connections <= 0 and self._clock() - presence.seen_at > GONE_AFTER_S
 
@@ -271,6 +278,10 @@ class TaskBoard:
         with self._lock:
             self._tasks.setdefault(task["image_id"], task)
             self._order.append(task["image_id"])
+
+    def _is_behind(self, queue: _Queue) -> bool:
+        """Whether tasks have come out of the stream that those of the queue have neither got nor answered."""
+        return any(image_id not in queue.answered for image_id in self._order[queue.position :])
 
     def _forget(self, image_id: str) -> None:
         if not self._overlap:  # else others are still to be asked

@@ -12,6 +12,7 @@ recipe's components the object also looks like Prodigy's own database (`in`, `ge
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -259,6 +260,15 @@ class AnswerDatabase:
         if session is None:
             return {image_id for (image_id,) in self._read(query, dataset)}
         return {image_id for (image_id,) in self._read(f"{query} AND session = ?", dataset, session)}
+
+    def files(self, dataset: str) -> set[str]:
+        """The names of the files that answers are about."""
+        query = (
+            "SELECT json_extract(example, '$.meta.file'), json_extract(example, '$.path') FROM answers "
+            "WHERE dataset = ? AND replaced = 0"
+        )
+        names = {name for row in self._read(query, dataset) for name in row if isinstance(name, str)}
+        return {*names, *(re.split(r"[/\\]", name)[-1] for name in names)}
 
     def not_handed_on(self, dataset: str) -> list[StoredAnswer]:
         """The answers that the trainer does not have, oldest first."""

@@ -1,4 +1,5 @@
-"""Stored answers on their way to the trainer: a few at a time, so that the last ones can still be corrected."""
+"""Stored answers on their way to the trainer: a stated number at a time, so that rounds are worth their time and the
+last answers can still be corrected. Those that wait are in the database, and wait there over a restart."""
 
 from __future__ import annotations
 
@@ -10,11 +11,10 @@ from dataclasses import dataclass
 
 from odkeras.tasks import Task
 
-IDLE_S = 10.0
-"""Answers wait no longer for others to come."""
 HELD_BACK_S = 300.0
 """An image that is being corrected is waited for no longer."""
 MOST_TOGETHER = 50
+_POLL_S = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +30,15 @@ class Entry:
 
 
 class Handover:
-    """Context manager with a thread that gives answers to `update`; closing it (twice is fine) gives what is left.
+    """Context manager with a thread that gives answers to `update`; closing it (twice is fine) leaves fewer than
+    `batch_size` where they are: in the database, for the next start.
 
     Args:
         update: takes examples; does not raise.
         done: told the ids of the answers that `update` has taken.
-        batch_size: so many are given at once, or what there is after `idle_s`.
+        batch_size: so many are given together; fewer only after `hand_on`, or when no more are to come.
+        no_more: whether nobody has an image left to answer. Asked again and again, by the thread.
+        held_back_s: how long an image that is being corrected is waited for.
     """
 
     def __init__(
@@ -44,17 +47,18 @@ class Handover:
         done: Callable[[Sequence[str]], None],
         *,
         batch_size: int,
-        idle_s: float = IDLE_S,
+        no_more: Callable[[], bool] = lambda: False,
         held_back_s: float = HELD_BACK_S,
+        poll_s: float = _POLL_S,
     ) -> None:
         self._update = update
         self._done = done
         self._batch_size = batch_size
-        self._idle_s = idle_s
+        self._no_more = no_more
         self._held_back_s = held_back_s
+        self._poll_s = poll_s
         self._entries: dict[tuple[str, str], Entry] = {}  # the last answer of a session about an image
         self._held_back: dict[tuple[str, str], float] = {}
-        self._last_at = 0.0
         self._now = False
         self._closing = False
         self._updating = False
@@ -83,7 +87,6 @@ class Handover:
                 self._held_back.pop(key, None)
                 self._entries.pop(key, None)
                 self._entries[key] = entry
-                self._last_at = time.monotonic()
             self._changed.notify_all()
 
     def hold_back(self, session: str, image_id: str) -> None:
@@ -113,7 +116,7 @@ class Handover:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(self._is_due, timeout=min(1.0, self._idle_s / 4))
+                self._changed.wait_for(self._is_due, timeout=self._poll_s)
                 batch = self._take() if self._is_due() else []
                 if not batch and self._closing:
                     return
@@ -121,11 +124,10 @@ class Handover:
                 self._give(batch)
 
     def _is_due(self) -> bool:
-        ready = self._ready()
         if self._closing or self._now:
             return True
-        idle = time.monotonic() - self._last_at > self._idle_s
-        return len(ready) >= self._batch_size or (bool(ready) and idle)
+        ready = len(self._ready())
+        return ready >= self._batch_size or (ready > 0 and self._no_more())
 
     def _ready(self) -> list[tuple[str, str]]:
         now = time.monotonic()
@@ -135,10 +137,10 @@ class Handover:
         return [key for key in self._entries if key not in self._held_back]
 
     def _take(self) -> list[Entry]:
-        if self._closing:
-            self._held_back.clear()
         ready = self._ready()
-        self._now = self._now and len(ready) > MOST_TOGETHER
+        if self._closing and not (self._now or len(ready) >= self._batch_size or self._no_more()):
+            return []
+        self._now = len(ready) > MOST_TOGETHER  # the rest of so many is given, too
         keys = ready[:MOST_TOGETHER]
         self._updating = bool(keys)
         return [self._entries.pop(key) for key in keys]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from odkeras.errors import ConfigError, OdkerasError
+from odkeras.errors import ConfigError
 from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH, ProdigyApi
 from odkeras.hosts.prodigy.training_host import TrainingHost
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.panel import Panel
 from odkeras.hosts.web.stored import input_hash_of
+from odkeras.loop.remaining import Remaining
 from odkeras.loop.watch import Look, News
-from odkeras.pipeline import load_pipeline, starts_from_random_weights
 from odkeras.project import Project
 from odkeras.tasks import Task
 
@@ -91,13 +91,6 @@ class PageHost(TrainingHost):
         """The three directories."""
         return self._options.project
 
-    def starts_from_random_weights(self) -> bool:
-        """Whether the config names no weights to start from. False where it cannot be read: the trainer says why."""
-        try:
-            return starts_from_random_weights(load_pipeline(self._options.config))
-        except OdkerasError:
-            return False
-
     @property
     def failure_to_store(self) -> bool:
         """Whether answers wait because they could not be stored for the trainer."""
@@ -111,10 +104,19 @@ class PageHost(TrainingHost):
         """Tasks with their images, with the newest model's suggestions, if there is a model."""
         return self._started().suggest_again(tasks)
 
-    def totals(self) -> tuple[int | None, int, int]:
-        """Images in the source (None if that cannot be told), those answered before, and the unusable ones."""
-        stream = self._stream
-        return (None, 0, 0) if stream is None else (stream.total, stream.excluded, stream.skipped)
+    @property
+    def total(self) -> int | None:
+        """Images in the source; None if that cannot be told."""
+        return self._started().total
+
+    @property
+    def remaining(self) -> Remaining:
+        """Which of them are left."""
+        return self._started().remaining
+
+    def look_up(self, files: Collection[str], *, stop: Callable[[], bool]) -> None:
+        """See `TaskStream.look_up`."""
+        self._started().look_up(files, stop=stop)
 
     def _recover(self, db: AnswerDatabase) -> None:
         """The handover gives the trainer all that the database knows to be missing."""

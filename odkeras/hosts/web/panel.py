@@ -122,16 +122,12 @@ class Panel:
             self.revision += 1
 
     def update(self, **facts: Any) -> None:
-        """Other facts of the document: total, left, not_handed_on, here (the sessions with an open page)."""
+        """Other facts of the document: total, left (by session; None: of all sessions together), not_handed_on, here
+        (the sessions with an open page)."""
         with self._lock:
             if any(self._facts.get(name) != value for name, value in facts.items()):
                 self._facts.update(facts)
                 self.revision += 1
-
-    def answered_by(self, session: str) -> int:
-        """Answers of a session, at the last count."""
-        with self._lock:
-            return sum((self._counts.get(session) or {}).values())
 
     def news_after(self, number: int) -> list[Line]:
         """The lines that are newer, oldest first."""
@@ -157,7 +153,7 @@ class Panel:
                 "answers": _added(self._counts.values()),
                 "mine": dict(self._counts.get(session) or dict.fromkeys(DECISIONS, 0)),
                 "total": self._facts.get("total"),
-                "left": self._facts.get("left"),
+                "left": _left_for(session, self._facts.get("left") or {}),
                 "not_handed_on": self._facts.get("not_handed_on", 0),
                 "skipped": list(self._skipped),
                 "skipped_count": self._skipped_count,
@@ -183,6 +179,10 @@ class Panel:
             self._evaluations.append(
                 {"round": row.get("round"), "metrics": figures, "failed": str(row.get("failed") or "")}
             )
+
+
+def _left_for(session: str, left: Mapping[str | None, int | None]) -> int | None:
+    return left.get(session, left.get(None))
 
 
 def _trainer_document(status: Mapping[str, Any] | None) -> Document | None:

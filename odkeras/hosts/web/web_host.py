@@ -19,7 +19,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from odkeras.colours import colour_of
-from odkeras.errors import DatabaseError
+from odkeras.errors import ConfigError, DatabaseError
 from odkeras.hosts.prodigy.api import INPUT_HASH
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host
 from odkeras.hosts.web.board import Handout, Tab, TaskBoard
@@ -39,6 +39,8 @@ from odkeras.project import Project
 from odkeras.tasks import Task
 
 PREFETCH = 4
+ANSWERS_PER_ROUND = 5
+"""The smaller, the fresher the suggestions; the larger, the more a round is worth its time."""
 _HOUSEKEEPING_S = 0.25
 _LOCK_WAIT_S = 5.0
 
@@ -51,11 +53,20 @@ class WebOptions:
         db: the database of answers; made if it is not there.
         overlap: every session is asked about every image.
         tensorboard: whether the page may start TensorBoard.
+        answers_per_round: so many answers begin a round of training.
+
+    Raises:
+        ConfigError: `answers_per_round` is less than 1.
     """
 
     db: Path = Path("annotations.db")
     overlap: bool = False
     tensorboard: bool = True
+    answers_per_round: int = ANSWERS_PER_ROUND
+
+    def __post_init__(self) -> None:
+        if self.answers_per_round < 1:
+            raise ConfigError(f"--answers-per-round {self.answers_per_round}: it must be 1 or more")
 
 
 class WebHost:
@@ -78,7 +89,6 @@ class WebHost:
         self.instance = uuid.uuid4().hex
         self._stack = ExitStack()
         self._closing = threading.Event()
-        self._answered_now: set[str] = set()
 
     def __enter__(self) -> WebHost:
         with ExitStack() as stack:
@@ -94,8 +104,7 @@ class WebHost:
         stack.enter_context(self._only_one(host.project))
         components = host.components()
         self._labels: list[str] = components["config"]["labels"]
-        self._batch_size: int = components["config"]["batch_size"]
-        self._random_weights = host.starts_from_random_weights()
+        self._batch_size = self._options.answers_per_round
         project = host.project
         self.panel = Panel(
             project,
@@ -104,11 +113,12 @@ class WebHost:
         )
         self.journal.panel = self.panel
         self.panel.count()
-        self._answered_before = self.database.answered(self.dataset)
         self._pictures = Pictures(ImageStore(images_dir(project.inbox_dir)), ImageStore(project.kept_images_dir))
         self._tensorboard = TensorBoard(project.model_dir, project.logs_dir / "tensorboard.log")
         stack.callback(self._tensorboard.close)
-        self.handover = Handover(components["update"], self._handed_on, batch_size=self._batch_size)
+        self.handover = Handover(
+            components["update"], self._handed_on, batch_size=self._batch_size, no_more=self._all_answered
+        )
         stack.callback(self.handover.close)  # after the loop has ended: what is left is for the next start
         stack.callback(host.close)
         if not self._arguments.sync:  # which would wait for a training round
@@ -124,12 +134,19 @@ class WebHost:
             on_free=self._came_back,
         )
         self.free_count = 0
+        if not self._options.overlap:
+            self._follow(None)
         self.handover.__enter__()
         self.handover.add(self._left_over())
-        housekeeping = threading.Thread(target=self._keep_house, name="odkeras-housekeeping", daemon=True)
-        stack.callback(housekeeping.join)
+        threads = [
+            threading.Thread(target=target, name=f"odkeras-{name}", daemon=True)
+            for name, target in (("housekeeping", self._keep_house), ("look-up", self._look_up))
+        ]
+        for thread in threads:
+            stack.callback(thread.join)
         stack.callback(self._closing.set)
-        housekeeping.start()
+        for thread in threads:
+            thread.start()
 
     def _only_one(self, project: Project) -> AbstractContextManager[None]:
         """Two of us would hand out every image twice, and start two trainers."""
@@ -165,8 +182,6 @@ class WebHost:
             "source": str(self._arguments.source),
             "prefetch": PREFETCH,
             "batch_size": self._batch_size,
-            "answered": self.panel.answered_by(session),
-            "random_weights": self._random_weights,
             "threshold": self._arguments.threshold,
             "tensorboard": tensorboard and self._options.tensorboard,
             "logdir": str(self._tensorboard.logdir),
@@ -299,15 +314,16 @@ class WebHost:
         self.handover.add([_entry(each) for each in last_words])
         for each in accepted:
             self.board.note_answered(each.session, each.image_id)
-            if each.image_id not in self._answered_before:
-                self._answered_now.add(each.image_id)
+            self._host.remaining.answered(self._audience(each.session), each.image_id)
         self.panel.answered()
 
     def _left_over(self) -> list[Entry]:
         """What an earlier run stored and did not hand on, and what `odkeras db in` brought."""
         left = self.database.not_handed_on(self.dataset)
-        if left:
+        if len(left) >= self._batch_size:
             self.journal.say(f"{len(left)} stored answers had not reached the trainer, and do now")
+        elif left:
+            self.journal.say(f"{len(left)} of {self._batch_size} answers for the next round of training are there")
         return [_entry(each) for each in left]
 
     def _handed_on(self, answer_ids: Sequence[str]) -> None:
@@ -351,13 +367,37 @@ class WebHost:
         """Take back the tasks of those who are gone, and say what is left."""
         self.board.release_gone()
         self.panel.count()
-        total, before, skipped = self._host.totals()
-        left = None
-        if total is not None and not self._options.overlap:  # with overlap it is another number for everybody
-            left = max(0, total - before - skipped - len(self._answered_now))
-        self.panel.update(
-            total=total, left=left, not_handed_on=self.handover.waiting, here=sorted(self.board.sessions_here())
-        )
+        here = sorted(self.board.sessions_here())
+        self.panel.update(total=self._host.total, left=self._left(here), not_handed_on=self.handover.waiting, here=here)
+
+    def _left(self, sessions: Sequence[str]) -> dict[str | None, int | None]:
+        """What is left for everybody, under None, or with overlap for each session."""
+        audiences = sessions if self._options.overlap else [None]
+        for audience in audiences:
+            if not self._host.remaining.follows(audience):
+                self._follow(audience)
+        return {audience: self._host.remaining.left(audience) for audience in audiences}
+
+    def _audience(self, session: str) -> str | None:
+        """Who is asked about the same images as a session: None for everybody."""
+        return session if self._options.overlap else None
+
+    def _follow(self, audience: str | None) -> None:
+        self._host.remaining.follow(audience)  # first: an answer may come meanwhile
+        for image_id in self.database.answered(self.dataset, session=audience):
+            self._host.remaining.answered(audience, image_id)
+
+    def _look_up(self) -> None:
+        """Which images of the source are answered already, so that `left` is right before their turn comes."""
+        try:
+            datasets = {self.dataset, *(self._arguments.exclude or ())}
+            files = {name for dataset in datasets for name in self.database.files(dataset)}
+            self._host.look_up(files, stop=self._closing.is_set)
+        except Exception as error:  # it becomes right as the images have their turn
+            self.journal.warn(f"how many images are left is not known yet: {error}")
+
+    def _all_answered(self) -> bool:
+        return self.board.all_answered()
 
     def _came_back(self) -> None:
         self.free_count += 1
