@@ -4,6 +4,7 @@ import { api, type Who } from "./api";
 import type { Canvas } from "./canvas";
 import { Display } from "./display";
 import type { Drafts } from "./drafts";
+import type { FirstSteps } from "./first_steps";
 import type { Gestures } from "./gestures";
 import { uuid } from "./identity";
 import type { Live } from "./live";
@@ -47,6 +48,7 @@ export class Desk {
   outbox: Outbox | null = null;
   drafts: Drafts | null = null;
   queue: Queue | null = null;
+  firstSteps: FirstSteps | null = null;
   live: Live | null = null;
   canvas: Canvas | null = null;
   view: View | null = null;
@@ -98,6 +100,7 @@ export class Desk {
     // First of all: from here on the image counts as answered, also for the request for further tasks.
     this.outbox?.add(entry);
     this.drafts?.drop(held.id);
+    this.firstSteps?.afterAnswer(decision, held.spans.length);
     this.shown = null;
     this.notices.say(PAST[decision]);
     this.next();
@@ -105,6 +108,7 @@ export class Desk {
 
   /** Back to the answer before, with its boxes. */
   undo(): void {
+    this.firstSteps?.closeEmpty();
     const last = this.answered.pop();
     if (last) return this.bringBack(last);
     const held = new Set([this.shown?.id, ...(this.queue?.ahead ?? []).map(({ id }) => id)]);

@@ -5,6 +5,7 @@ import { Canvas } from "./canvas";
 import { Colours } from "./colours";
 import type { Desk, Furniture } from "./desk";
 import { Drafts } from "./drafts";
+import { FirstSteps } from "./first_steps";
 import { Gestures } from "./gestures";
 import { Guides } from "./guides";
 import { whoAmI } from "./identity";
@@ -69,7 +70,8 @@ function setUpPost(desk: Desk, project: Project): void {
   });
   const drafts = new Drafts(project.dataset, who.session);
   desk.subscribe(() => drafts.note(desk));
-  Object.assign(desk, { outbox, drafts, queue, records, live });
+  const firstSteps = new FirstSteps(project.answered, desk.changed);
+  Object.assign(desk, { outbox, drafts, firstSteps, queue, records, live });
   live.open();
   void outbox.flush();
   void queue.fill();

@@ -38,7 +38,12 @@ export interface Project {
   labels: Label[];
   source: string;
   prefetch: number;
+  /** After so many answers a round of training starts. */
   batch_size: number;
+  /** Answers of this session so far. */
+  answered: number;
+  /** The model started from no checkpoint. */
+  random_weights: boolean;
   threshold: number | string;
   tensorboard: boolean;
   logdir: string;

@@ -87,11 +87,29 @@ class TestProject:
             "source": "images",
             "prefetch": 4,
             "batch_size": 5,
+            "answered": 0,
+            "random_weights": False,
             "threshold": 0.5,
             "tensorboard": True,
             "logdir": "model",
             "odkeras": __version__,
         }
+
+    @pytest.mark.parametrize(
+        ("checkpoint", "expected"),
+        [("", True), ("PATH_TO_BE_CONFIGURED/ckpt-0", True), ("zoo/ckpt-0", False)],
+    )
+    def test_whether_the_model_started_from_random_weights(
+        self, annotate: Start, web_project: Path, checkpoint: str, expected: bool
+    ) -> None:
+        config = f"model {{ ssd {{}} }} train_config {{ fine_tune_checkpoint: '{checkpoint}' }}"
+        (web_project / "pipeline.config").write_text(config)
+        assert annotate().page().get("/api/project").json()["random_weights"] is expected
+
+    def test_how_many_answers_the_session_has_given(self, page: Page, running: Annotating) -> None:
+        page.answer(page.tasks(1)["tasks"][0], "reject")
+        wait_until(lambda: page.get("/api/project").json()["answered"] == 1)
+        assert running.page("ben").get("/api/project").json()["answered"] == 0
 
     def test_another_run_has_another_instance(self, annotate: Start) -> None:
         running = annotate()

@@ -1,6 +1,7 @@
 /** The four answers, large enough for a thumb. */
 
 import type { Desk } from "../desk";
+import { AnswersExplained } from "./first_steps";
 import { Icon, type IconName } from "./icons";
 
 interface ActionProps {
@@ -38,6 +39,7 @@ export function Actions({ desk }: { desk: Desk }) {
   const reason = desk.outbox?.blocked ?? "";
   return (
     <div class="actions" role="group" aria-label="Answer">
+      <AnswersExplained desk={desk} />
       <Action
         icon="accept"
         name="accept"

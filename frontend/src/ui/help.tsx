@@ -72,6 +72,11 @@ export function Help({ desk }: { desk: Desk }) {
       </div>
       <footer>
         <p>
+          Accept: the boxes are right and complete, and the model learns from them; an image that is accepted without boxes
+          teaches it “nothing here”. Reject and ignore take the image out of training, also one that was accepted
+          before.
+        </p>
+        <p>
           A dashed box is a suggestion. Moved, resized or given another label it becomes solid; accepted as it is it
           counts as kept. Every answer is stored at once
           {project && `; the trainer gets them after every ${project.batch_size}, or when you pause`}.

@@ -5,6 +5,7 @@ import { api } from "../api";
 import type { Desk } from "../desk";
 import type { Evaluation, PanelState, VersionUse } from "../wire";
 import { Bar, LineChart } from "./charts";
+import { RandomWeights } from "./first_steps";
 import { useTicking } from "./hooks";
 import { Icon } from "./icons";
 import { Section } from "./side";
@@ -19,6 +20,7 @@ export function Panel({ desk }: { desk: Desk }) {
       <h2 class="title">Live panel</h2>
       {!panel && <p class="quiet">Waiting for the server’s first word…</p>}
       {panel && <Training panel={panel} publishedAt={desk.live?.published_at ?? null} />}
+      {desk.project?.random_weights && <RandomWeights />}
       {panel && <Versions versions={panel.versions} />}
       {panel && <Charts panel={panel} />}
       {panel && panel.sessions.length > 1 && <Annotators panel={panel} own={desk.project?.session ?? ""} />}

@@ -6,6 +6,7 @@ import { removeSuggestions, toggleSuggestions } from "../edits";
 import { openDesk } from "../opening";
 import { many, PAST } from "../words";
 import { DisplaySettings } from "./display";
+import { EmptyExplained } from "./first_steps";
 
 export function Stage({ desk }: { desk: Desk }) {
   const stage = useRef<HTMLElement>(null);
@@ -128,6 +129,7 @@ function Hints({ desk }: { desk: Desk }) {
   const hidden = canvas?.suggestionsHidden ? canvas.suggestions.length : 0;
   return (
     <div class="hints">
+      <EmptyExplained desk={desk} />
       {hidden > 0 && (
         <div class="hint" data-testid="suggestions-hidden" role="status">
           <span>{many(hidden, "suggested box is", "suggested boxes are")} only hidden: still part of the answer.</span>

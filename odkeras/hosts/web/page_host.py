@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from odkeras.errors import ConfigError
+from odkeras.errors import ConfigError, OdkerasError
 from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH, ProdigyApi
 from odkeras.hosts.prodigy.training_host import TrainingHost
 from odkeras.hosts.web.database import AnswerDatabase
@@ -17,6 +17,7 @@ from odkeras.hosts.web.panel import Panel
 from odkeras.hosts.web.stored import input_hash_of
 from odkeras.loop.remaining import Remaining
 from odkeras.loop.watch import Look, News
+from odkeras.pipeline import load_pipeline, starts_from_random_weights
 from odkeras.project import Project
 from odkeras.tasks import Task
 
@@ -90,6 +91,13 @@ class PageHost(TrainingHost):
     def project(self) -> Project:
         """The three directories."""
         return self._options.project
+
+    def starts_from_random_weights(self) -> bool:
+        """Whether the config names no weights to start from. False where it cannot be read: the trainer says why."""
+        try:
+            return starts_from_random_weights(load_pipeline(self._options.config))
+        except OdkerasError:
+            return False
 
     @property
     def failure_to_store(self) -> bool:

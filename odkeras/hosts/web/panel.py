@@ -129,6 +129,11 @@ class Panel:
                 self._facts.update(facts)
                 self.revision += 1
 
+    def answered_by(self, session: str) -> int:
+        """Answers of a session, at the last count."""
+        with self._lock:
+            return sum((self._counts.get(session) or {}).values())
+
     def news_after(self, number: int) -> list[Line]:
         """The lines that are newer, oldest first."""
         with self._lock:

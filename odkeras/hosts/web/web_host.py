@@ -105,6 +105,7 @@ class WebHost:
         components = host.components()
         self._labels: list[str] = components["config"]["labels"]
         self._batch_size = self._options.answers_per_round
+        self._random_weights = host.starts_from_random_weights()
         project = host.project
         self.panel = Panel(
             project,
@@ -182,6 +183,8 @@ class WebHost:
             "source": str(self._arguments.source),
             "prefetch": PREFETCH,
             "batch_size": self._batch_size,
+            "answered": self.panel.answered_by(session),
+            "random_weights": self._random_weights,
             "threshold": self._arguments.threshold,
             "tensorboard": tensorboard and self._options.tensorboard,
             "logdir": str(self._tensorboard.logdir),

@@ -1,0 +1,62 @@
+/** Explanations where they matter: beside the answers, over the image, in the panel. */
+
+import type { Desk } from "../desk";
+import { many } from "../words";
+
+/** What the answers do to training; on the first images. */
+export function AnswersExplained({ desk }: { desk: Desk }) {
+  const { project, firstSteps } = desk;
+  if (!project || !firstSteps?.explainsAnswers) return null;
+  return (
+    <div class="first-steps" role="note" aria-label="First steps" data-testid="first-steps">
+      <ul>
+        <li>
+          <strong class="accept">Accept</strong>: all boxes are right, the model learns from them. Without boxes it learns
+          “nothing here”.
+        </li>
+        <li>
+          <strong class="reject">Reject</strong> and <strong>ignore</strong>: the image is left out of training.
+        </li>
+        <li>
+          Training starts after {many(project.batch_size, "answer")}.
+          {project.random_weights &&
+            " From random weights, good suggestions take hundreds of images."}
+        </li>
+      </ul>
+      <button
+        type="button"
+        class="plain small"
+        data-testid="first-steps-close"
+        onClick={() => firstSteps.closeAnswers()}
+      >
+        Got it
+      </button>
+    </div>
+  );
+}
+
+/** After the first image that was accepted without boxes, which may have been a slip. */
+export function EmptyExplained({ desk }: { desk: Desk }) {
+  const { firstSteps } = desk;
+  if (!firstSteps?.explainsEmpty) return null;
+  return (
+    <div class="hint" data-testid="empty-accepted" role="status">
+      <span>Accepted without boxes: the model learns that there is nothing in that image.</span>
+      <button type="button" class="plain small" data-testid="empty-undo" onClick={() => desk.undo()}>
+        Undo <kbd>bksp</kbd>
+      </button>
+      <button type="button" class="plain small" data-testid="empty-close" onClick={() => firstSteps.closeEmpty()}>
+        Got it
+      </button>
+    </div>
+  );
+}
+
+export function RandomWeights() {
+  return (
+    <p class="random-weights quiet" data-testid="random-weights">
+      The model started from random weights: good suggestions take hundreds of images. From a checkpoint, some dozen do:{" "}
+      <code>odkeras init FOLDER --label NAME --fine-tune-checkpoint PATH</code>
+    </p>
+  );
+}

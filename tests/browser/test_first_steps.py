@@ -1,0 +1,124 @@
+"""What a newcomer has to know is told where it matters, once, and never in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from desk import Desk, Server, wait_until
+from playwright.sync_api import BrowserContext, expect
+from test_accessibility import findings
+
+RANDOM = "model { ssd {} }"
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+def test_what_the_answers_do_is_told_until_it_is_understood(desk: Desk, server: Server) -> None:
+    note = desk.by("first-steps")
+    expect(note).to_contain_text("Accept: all boxes are right, the model learns from them")
+    expect(note).to_contain_text("Without boxes it learns “nothing here”")
+    expect(note).to_contain_text("Reject and ignore: the image is left out of training")
+    expect(note).to_contain_text("Training starts after 5 answers.")
+    expect(note).not_to_contain_text("random weights")
+    desk.draw((10, 8, 50, 36))
+    desk.by("first-steps-close").focus()
+    desk.press("Enter")
+    expect(note).to_be_hidden()
+    expect(desk.by("box-item")).to_have_count(1)
+    desk.page.reload()
+    desk.wait_ready()
+    expect(note).to_be_hidden()
+    assert server.answers() == [], "to read it is no answer"
+    desk.press("h")
+    expect(desk.by("help")).to_contain_text("teaches it “nothing here”")
+
+
+def test_who_goes_on_answering_has_read_it(
+    server: Server, contexts: Callable[..., BrowserContext], new_desk: Callable[..., Desk]
+) -> None:
+    """Three answers are enough; neither another page of this browser nor another browser tells them again."""
+    server.start()
+    context = contexts()
+    desk = new_desk(context).open()
+    for _ in range(3):
+        expect(desk.by("first-steps")).to_be_visible()
+        desk.answer("x")
+    expect(desk.by("first-steps")).to_be_hidden()
+    expect(new_desk(context).open("anna").by("first-steps")).to_be_hidden()
+    wait_until(lambda: len(server.answers()) == 3, "the answers")
+    elsewhere = new_desk().open()
+    expect(elsewhere.by("first-steps")).to_be_hidden()
+    expect(new_desk().open("ben", ready=False).by("first-steps")).to_be_visible()
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_the_first_image_accepted_without_boxes_is_explained_and_can_be_taken_back(
+    desk: Desk, server: Server, with_key: bool
+) -> None:
+    """The answer goes through; one key, or a click, brings the image back."""
+    image_id = desk.answer("a")
+    expect(desk.by("empty-accepted")).to_contain_text("Accepted without boxes: the model learns that there is nothing")
+    wait_until(lambda: [each["image_id"] for each in server.answers()] == [image_id], "the answer")
+    desk.press("Backspace") if with_key else desk.by("empty-undo").click()
+    expect(desk.stage).to_have_attribute("data-image-id", image_id)
+    desk.wait_ready()
+    expect(desk.by("empty-accepted")).to_be_hidden()
+    assert desk.answer("a") == image_id
+    desk.wait_ready()
+    expect(desk.by("empty-accepted")).to_be_hidden()
+
+
+def test_other_answers_need_no_explanation(desk: Desk) -> None:
+    desk.answer("x")
+    desk.answer(" ")
+    desk.wait_ready()
+    desk.draw((10, 8, 50, 36))
+    desk.answer("a")
+    desk.wait_ready()
+    expect(desk.by("empty-accepted")).to_be_hidden()
+    desk.answer("a")
+    desk.wait_ready()
+    expect(desk.by("empty-accepted")).to_be_visible()
+    desk.answer("a")
+    desk.wait_ready()
+    expect(desk.by("empty-accepted")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_random_weights_are_named_as_long_as_the_model_began_with_them(
+    server: Server, new_desk: Callable[..., Desk], scheme: str
+) -> None:
+    (server.directory / "pipeline.config").write_text(RANDOM)
+    server.start()
+    desk = new_desk(color_scheme=scheme).open()
+    expect(desk.by("first-steps")).to_contain_text("good suggestions take hundreds of images")
+    expect(desk.by("random-weights")).to_contain_text("--fine-tune-checkpoint")
+    assert findings(desk) == []
+    for _ in range(6):
+        desk.answer("a")
+    expect(desk.by("version")).to_be_visible()
+    expect(desk.by("random-weights")).to_be_visible()
+
+
+def test_a_model_from_a_checkpoint_is_not_said_to_be_random(desk: Desk) -> None:
+    expect(desk.by("panel")).to_be_visible()
+    expect(desk.by("random-weights")).to_be_hidden()
+
+
+def test_on_a_phone_nothing_covers_the_image_or_the_answers(server: Server, new_desk: Callable[..., Desk]) -> None:
+    (server.directory / "pipeline.config").write_text(RANDOM)
+    server.start()
+    desk = new_desk(**PHONE).open()
+    note, stage = desk.by("first-steps").bounding_box(), desk.stage.bounding_box()
+    assert note is not None and stage is not None
+    assert note["y"] >= stage["y"] + stage["height"]
+    assert note["x"] >= 0 and note["x"] + note["width"] <= 390
+    for test_id in ("accept", "reject", "ignore", "undo"):
+        expect(desk.by(test_id)).to_be_in_viewport(ratio=1)
+    assert findings(desk) == []
+    desk.by("first-steps-close").tap()
+    expect(desk.by("first-steps")).to_be_hidden()
+    desk.wait_ready()
+    desk.by("accept").tap()
+    desk.by("empty-undo").tap()
+    expect(desk.by("empty-accepted")).to_be_hidden()
