@@ -17,7 +17,6 @@ from odkeras.errors import ConfigError
 if TYPE_CHECKING:
     from odkeras.hosts.web.database import AnswerDatabase
     from odkeras.hosts.web.stats import DatasetStats
-    from odkeras.labels import LabelMap
 
 _FORMATS = ("jsonl", "coco", "tfrecord")
 _DECISIONS = ("accept", "reject", "ignore")
@@ -27,7 +26,7 @@ Advance = Callable[..., None]
 
 def add_commands(app: typer.Typer) -> None:
     db = typer.Typer(help="Get answers out of the database of `annotate`, or into it.", no_args_is_help=True)
-    db.command("out", epilog="Example: odkeras db out raccoons answers.json --format coco --label-map map.pbtxt")(out)
+    db.command("out", epilog="Example: odkeras db out raccoons answers.json --format coco")(out)
     db.command("in", epilog="Example: odkeras db in raccoons answers.jsonl")(read_in)
     db.command("stats", epilog="Example: odkeras db stats raccoons --json")(stats)
     app.add_typer(db, name="db")
@@ -42,12 +41,17 @@ def out(
     ] = "jsonl",
     answer: Annotated[str | None, typer.Option(help="Only accept, reject or ignore. jsonl only.")] = None,
     label_map: Annotated[
-        Path | None, typer.Option("--label-map", "-lmp", help="The label map (.pbtxt); tfrecord needs it.")
+        Path | None,
+        typer.Option("--label-map", "-lmp", help="Label map with the ids; default: the one that `annotate` used last."),
     ] = None,
     all: Annotated[bool, typer.Option("--all", help="Also answers that a later one replaced. jsonl only.")] = False,
     images: Annotated[
         bool, typer.Option("--images", help="Put the images into the file, as data URIs. jsonl only.")
     ] = False,
+    images_dir: Annotated[
+        Path | None,
+        typer.Option(help="What file names are relative to; default: the folder of all images. coco only."),
+    ] = None,
     masks: Annotated[bool, typer.Option("--masks", help="Masks for all images. tfrecord only.")] = False,
 ) -> None:
     """Write the answers of a dataset to a file.
@@ -59,7 +63,7 @@ def out(
     from odkeras.hosts.web.exports import check_dataset, silence_standard_output
 
     path = None if out == "-" else Path(out)
-    _check_format(format, path, label_map, {"--answer": answer, "--all": all, "--images": images}, masks)
+    _check_format(format, path, images_dir, {"--answer": answer, "--all": all, "--images": images}, masks)
     if answer is not None:
         _check_decision(answer)
     with AnswerDatabase.open(db, create=False) as database:
@@ -68,9 +72,9 @@ def out(
             if format == "jsonl":
                 written = _write_jsonl(database, dataset, path, answer, all, images)
             elif format == "coco":
-                written = _write_coco(database, dataset, path, label_map)
+                written = _write_coco(database, dataset, path, label_map, images_dir)
             else:
-                assert path is not None and label_map is not None
+                assert path is not None
                 written = _write_tfrecord(database, dataset, path, label_map, masks)
         except BrokenPipeError:
             silence_standard_output()
@@ -132,7 +136,7 @@ def stats(
 
 
 def _check_format(
-    format: str, out: Path | None, label_map: Path | None, jsonl_only: dict[str, Any], masks: bool
+    format: str, out: Path | None, images_dir: Path | None, jsonl_only: dict[str, Any], masks: bool
 ) -> None:
     if format not in _FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(_FORMATS)}; got {format!r}")
@@ -142,8 +146,8 @@ def _check_format(
         raise ConfigError("--masks is for --format tfrecord alone")
     if format == "tfrecord" and out is None:
         raise ConfigError("--format tfrecord needs a file: odkeras db out DATASET train.record --format tfrecord")
-    if format == "tfrecord" and label_map is None:
-        raise ConfigError("--format tfrecord needs --label-map")
+    if images_dir is not None and format != "coco":
+        raise ConfigError("--images-dir is for --format coco alone")
 
 
 def _check_decision(answer: str) -> None:
@@ -175,25 +179,29 @@ def _write_jsonl(
     return f"{number} answers"
 
 
-def _write_coco(database: AnswerDatabase, dataset: str, out: Path | None, label_map: Path | None) -> str:
-    from odkeras import __version__
-    from odkeras.hosts.web.coco import to_coco
-    from odkeras.hosts.web.exports import write_coco
+def _write_coco(
+    database: AnswerDatabase, dataset: str, out: Path | None, label_map: Path | None, images_dir: Path | None
+) -> str:
+    from odkeras.hosts.web.exports import coco_of_dataset, write_coco
 
-    loaded = None if label_map is None else _load(label_map)
     with progress_bar("images") as progress:
-        answers = database.iter_latest(dataset, decision="accept")
-        export = to_coco(_counted(answers, progress), loaded)
-    _print_skipped(export.skipped)
-    write_coco(export, out, f"{dataset}, written by odkeras {__version__}")
-    return f"{len(export.images)} images, {len(export.annotations)} boxes, {export.negatives} without boxes"
+        export = coco_of_dataset(database, dataset, label_map=label_map, images_dir=images_dir, progress=progress)
+    _print_skipped(export.coco.skipped)
+    write_coco(export, out)
+    for remark in export.remarks():
+        print(remark, file=sys.stderr)
+    coco = export.coco
+    return f"{len(coco.images)} images, {len(coco.annotations)} boxes, {coco.negatives} without boxes"
 
 
-def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map: Path, masks: bool) -> str:
+def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map: Path | None, masks: bool) -> str:
+    from odkeras.hosts.web.dataset_labels import labels_of_dataset
     from odkeras.logs import configure_logging
 
     configure_logging(verbose=False)
-    loaded = _load(label_map)
+    labels = labels_of_dataset(database, dataset, label_map)
+    if labels.label_map is None:
+        raise ConfigError("--format tfrecord needs --label-map: none is known for this dataset")
     with progress_bar("images") as progress:
         from odkeras.data.conversion import answers_to_records
 
@@ -203,22 +211,11 @@ def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map
             for image_id, example in database.iter_latest(dataset, decision="accept")
         )
         report = answers_to_records(
-            answers, out, label_map=loaded, source=f"dataset {dataset}", masks=masks, progress=progress
+            answers, out, label_map=labels.label_map, source=f"dataset {dataset}", masks=masks, progress=progress
         )
     _print_skipped(report.skipped)
+    print(f"class ids: {labels.origin}", file=sys.stderr)
     return f"{report.images} images, {report.boxes} boxes, {report.negatives} without boxes"
-
-
-def _load(label_map: Path) -> LabelMap:
-    from odkeras.labels import LabelMap
-
-    return LabelMap.load(label_map)
-
-
-def _counted(answers: Iterable[Any], advance: Advance) -> Iterator[Any]:
-    for number, each in enumerate(answers, start=1):
-        yield each
-        advance(number)
 
 
 def _print_skipped(skipped: Iterable[tuple[str, str]]) -> None:

@@ -296,10 +296,19 @@ def load_label_map(options: LoopOptions) -> LabelMap:
     Raises:
         ConfigError, LabelMapError: there is none, or it cannot be read.
     """
+    return LabelMap.load(label_map_path(options))
+
+
+def label_map_path(options: LoopOptions) -> Path:
+    """Where the label map of `load_label_map` is.
+
+    Raises:
+        ConfigError: there is none.
+    """
     path = options.label_map or label_map_path_of(load_pipeline(options.config))
     if not path:
         raise ConfigError(f"{options.config} names no label map; give one with --label-map-path")
-    return LabelMap.load(Path(path))
+    return Path(path)
 
 
 def _loss_of(row: dict[str, Any] | None) -> float | None:

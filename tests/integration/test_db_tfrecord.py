@@ -58,7 +58,7 @@ def out(*arguments: str) -> str:
 
 def test_the_last_answers_become_records(folder: Path) -> None:
     told = out("train.record", "--format", "tfrecord", "--label-map", "map.pbtxt")
-    assert told == "train.record: 3 images, 4 boxes, 1 without boxes\n"
+    assert told == "class ids: map.pbtxt\ntrain.record: 3 images, 4 boxes, 1 without boxes\n"
     found = [annotation_from_example(serialized) for serialized in read_records("train.record")]
     assert [annotation.file for annotation in found] == ["none.jpg", "one.jpg", "three.jpg"]
     for annotation, rows in zip(found, TRUTH_XYXY_PX.values(), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fixtures_web import DATASET, Page, answers_in, save_project, wait_until
+from fixtures_web import DATASET, SPAN, Page, answers_in, save_project, wait_until
 
 from odkeras.errors import ConfigError
 from odkeras.hosts.web.database import AnswerDatabase
@@ -120,6 +121,25 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 def stored(folder: Path) -> list[dict[str, Any]]:
     with AnswerDatabase.open(folder / "annotations.db") as database:
         return database.examples(DATASET)
+
+
+def test_coco_has_the_ids_that_the_answers_were_given_with(start: Callable[..., Command], tmp_path: Path) -> None:
+    """Also for a label map that is named on the command line and changed afterwards."""
+    (tmp_path / "other.pbtxt").write_text("item { id: 4 name: 'apple' } item { id: 7 name: 'thing' }")
+    command = start("--label-map-path", "other.pbtxt")
+    page = command.page()
+    page.answer(page.tasks(1)["tasks"][0], spans=[SPAN])
+    command.end()
+    (tmp_path / "other.pbtxt").write_text("item { id: 1 name: 'thing' }")
+    out = [sys.executable, "-m", "odkeras", "db", "out", DATASET, "--db", "annotations.db", "--format", "coco"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(out, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    document = json.loads(done.stdout)
+    assert {each["name"]: each["id"] for each in document["categories"]} == {"apple": 4, "thing": 7}
+    assert [each["category_id"] for each in document["annotations"]] == [7]
+    (image,) = document["images"]
+    assert (tmp_path / "images" / image["file_name"]).is_file() and "/" not in image["file_name"]
+    assert f"category ids: {tmp_path}/other.pbtxt, which `annotate` used last" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

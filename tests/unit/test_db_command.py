@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from odkeras.cli import app
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, RecordError
 from odkeras.hosts.web.coco import outline_of
 from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.dataset_labels import keep_label_map
 from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
@@ -235,8 +237,8 @@ def test_coco_has_the_accepted_images_and_their_boxes(database: AnswerDatabase, 
     )
     loaded = coco(folder)
     assert [loaded.imgs[id] for id in (1, 2)] == [
-        {"id": 1, "file_name": "/images/a.jpg", "width": 64, "height": 48},
-        {"id": 2, "file_name": "/images/b.jpg", "width": 64, "height": 48},
+        {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48},
+        {"id": 2, "file_name": "b.jpg", "width": 64, "height": 48},
     ]
     assert [(id, each["name"]) for id, each in loaded.cats.items()] == [(1, "car"), (2, "dog")]
     assert loaded.loadAnns(loaded.getAnnIds(imgIds=[1])) == [
@@ -280,7 +282,7 @@ def test_the_last_answer_about_an_image_wins_whoever_gave_it(database: AnswerDat
         example_of(B, at=4, session="ben", answer="ignore"),
     )
     loaded = coco(folder)
-    assert [image["file_name"] for image in loaded.imgs.values()] == ["/images/a.jpg"]
+    assert [image["file_name"] for image in loaded.imgs.values()] == ["a.jpg"]
     assert [each["bbox"] for each in loaded.anns.values()] == [[2.0, 2.0, 5.0, 5.0]]
 
 
@@ -290,14 +292,14 @@ def test_spans_that_cannot_be_used_are_told_and_left_out(database: AnswerDatabas
     add(database, {**example_of(C, at=1002), "spans": "no"})
     result = run("out", "shapes", "--format", "coco")
     document = json.loads(result.stdout)
-    assert [image["file_name"] for image in document["images"]] == ["/images/a.jpg"]
+    assert [image["file_name"] for image in document["images"]] == ["a.jpg"]
     assert [each["bbox"] for each in document["annotations"]] == [[1.0, 2.0, 3.0, 4.0]]
     lines = result.stderr.splitlines()
     assert lines[0] == "skipped /images/a.jpg: span 1: no area inside the image"
     assert lines[4] == "skipped /images/a.jpg: span 5: coordinates must be finite numbers; got 'a'"
     assert lines[5].startswith("skipped /images/b.jpg: accepted, but none of its 5 spans is usable: span 1:")
     assert lines[6] == "skipped /images/c.jpg: 'spans' must be a list; got str"
-    assert lines[7:] == ["standard output: 1 images, 1 boxes, 0 without boxes"]
+    assert lines[-1] == "standard output: 1 images, 1 boxes, 0 without boxes"
 
 
 def test_an_image_whose_size_is_not_stored_is_looked_at(database: AnswerDatabase, folder: Path) -> None:
@@ -325,6 +327,90 @@ def test_boxes_keep_their_hundredths_of_a_pixel(size_hw: tuple[int, int]) -> Non
     assert found.bbox == pytest.approx([x, y, right - x, bottom - y], abs=0.006)
     old = outline_of({"label": "car", "x": x, "y": y, "w": right - x, "h": bottom - y}, size_hw)
     assert old == found
+
+
+OTHER_ORDER = "item { id: 1 name: 'dog' } item { id: 2 name: 'car' } item { id: 3 name: 'cat' }"
+
+
+def categories(result: Result) -> dict[str, int]:
+    return {each["name"]: each["id"] for each in json.loads(result.stdout)["categories"]}
+
+
+def test_coco_has_the_ids_of_the_label_map_that_annotate_used(database: AnswerDatabase, folder: Path) -> None:
+    """They were numbered alphabetically, so that a model trained on them disagreed with the project's own."""
+    add(database, example_of(A, rect(1, 2, 3, 4, "car")))
+    (folder / "map.pbtxt").write_text(OTHER_ORDER)
+    keep_label_map(database, "shapes", folder / "map.pbtxt")
+    (folder / "map.pbtxt").unlink()  # what was used counts
+    (folder / "label_map.pbtxt").write_text("item { id: 5 name: 'car' }")
+    result = run("out", "shapes", "--format", "coco")
+    assert categories(result) == {"dog": 1, "car": 2, "cat": 3}
+    assert [each["category_id"] for each in json.loads(result.stdout)["annotations"]] == [2]
+    assert f"category ids: {folder}/map.pbtxt, which `annotate` used last\n" in result.stderr
+    assert f"Category ids: {folder}/map.pbtxt" in json.loads(result.stdout)["info"]["description"]
+    result = run("out", "shapes", "--format", "coco", "--label-map", "label_map.pbtxt")
+    assert categories(result) == {"car": 5}
+    assert "category ids: label_map.pbtxt\n" in result.stderr
+
+
+def test_coco_without_a_label_map_of_its_own(database: AnswerDatabase, folder: Path) -> None:
+    """The project's, which is beside the database; else the labels are numbered, which is said with the way out."""
+    add(database, example_of(A, rect(1, 2, 3, 4, "dog"), rect(1, 2, 3, 4, "car")))
+    result = run("out", "shapes", "--format", "coco")
+    assert categories(result) == {"car": 1, "dog": 2}
+    assert (
+        "no label map is known for this dataset, so the labels are numbered alphabetically; give --l" in result.stderr
+    )
+    (folder / "label_map.pbtxt").write_text(OTHER_ORDER)
+    result = run("out", "shapes", "--format", "coco")
+    assert categories(result) == {"dog": 1, "car": 2, "cat": 3}
+    assert "category ids: label_map.pbtxt, which is beside the database" in result.stderr
+
+
+def test_a_database_of_an_older_odkeras_gets_what_it_lacks(database: AnswerDatabase, folder: Path) -> None:
+    add(database, example_of(A, rect(1, 2, 3, 4)))
+    database.close()
+    with sqlite3.connect(folder / "annotations.db") as old:
+        old.executescript("DROP TABLE label_maps; PRAGMA user_version = 1;")
+    old.close()
+    assert "numbered alphabetically" in run("out", "shapes", "--format", "coco").stderr
+    with AnswerDatabase.open(folder / "annotations.db") as again:
+        assert len(again.examples("shapes")) == 1
+        again.keep_label_map("shapes", folder / "map.pbtxt", OTHER_ORDER)
+        assert again.label_map("shapes") == (folder / "map.pbtxt", OTHER_ORDER)
+
+
+def placed(image_id: str, **where: str) -> Any:
+    example = {key: value for key, value in example_of(image_id).items() if key not in ("image", "path", "meta")}
+    return {**example, **where, "_timestamp": int(image_id[0], 16)}
+
+
+def test_coco_file_names_are_relative_and_unique(database: AnswerDatabase, folder: Path) -> None:
+    """Readers join them to a folder of images; absolute ones were of no use on another machine."""
+    uri = "data:image/png;base64,AAAA"
+    add(
+        database,
+        placed("a" * 32, path=str(folder / "photos" / "x" / "1.jpg")),
+        placed("b" * 32, path="photos/y/../y/1.jpg"),  # relative to the working directory
+        placed("c" * 32, image=f"file://{folder}/photos/2.jpg"),
+        placed("d" * 32, path=str(folder / "photos" / "2.jpg")),  # another image, later, in the same file
+        placed("e" * 32, image="https://anna:secret@a.org/b/p%20q.jpg?size=2"),
+        {**placed("f" * 32, image=uri), "meta": {"file": "/elsewhere/3.png"}},
+    )
+    result = run("out", "shapes", "--format", "coco")
+    images = json.loads(result.stdout)["images"]
+    names = [image["file_name"] for image in images]
+    assert names == ["x/1.jpg", "y/1.jpg", "2-cccccccc.jpg", "2.jpg", "p q.jpg", "3.png"]
+    assert [image.get("coco_url") for image in images] == [None] * 4 + ["https://a.org/b/p%20q.jpg?size=2", None]
+    assert f"file names: relative to {folder}/photos\n" in result.stderr
+
+
+def test_coco_file_names_are_relative_to_the_folder_that_is_given(database: AnswerDatabase, folder: Path) -> None:
+    add(database, placed(A, path=str(folder / "photos" / "1.jpg")), placed(B, path=str(folder / "2.jpg")))
+    result = run("out", "shapes", "--format", "coco", "--images-dir", "photos")
+    assert [image["file_name"] for image in json.loads(result.stdout)["images"]] == ["1.jpg", "../2.jpg"]
+    assert f"file names: relative to {folder}/photos\n" in result.stderr
+    assert "--images-dir is for --format coco" in refusal(ConfigError, "out", "shapes", "--images-dir", "photos")
 
 
 # --- in

@@ -3,13 +3,14 @@
     export = to_coco(database.iter_latest("shapes", decision="accept"))
     json.dumps(export.to_json())
 
-Boxes are clipped to the image; what cannot be used is left out and told.
+Boxes are clipped to the image; what cannot be used is left out and reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from odkeras import boxes as box_ops
 from odkeras import polygons as polygon_ops
 from odkeras.errors import AnswerError, ImageError, LabelMapError
+from odkeras.hosts.web.coco_files import ImagePlace, common_folder, file_names
 from odkeras.images import EncodedImage, bytes_from_data_uri, encode_image, local_path, read_image
 from odkeras.labels import LabelMap
 from odkeras.tasks import Task, points_px
@@ -31,12 +33,14 @@ class CocoExport:
 
     Args:
         skipped: (file, reason) for each image or box.
+        images_dir: the folder that the names of the images' files are relative to; None if no image has a file.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    images_dir: Path | None = None
 
     @property
     def negatives(self) -> int:
@@ -67,7 +71,9 @@ class Outline(NamedTuple):
     polygon: list[float] | None
 
 
-def to_coco(answers: Iterable[tuple[str, Task]], label_map: LabelMap | None = None) -> CocoExport:
+def to_coco(
+    answers: Iterable[tuple[str, Task]], label_map: LabelMap | None = None, images_dir: Path | None = None
+) -> CocoExport:
     """Accepted answers, one about each image, as COCO images, annotations and categories; ids count from 1.
 
     One without spans is an image without annotations. One whose spans are all unusable is left out, as its objects are
@@ -76,21 +82,27 @@ def to_coco(answers: Iterable[tuple[str, Task]], label_map: LabelMap | None = No
     Args:
         answers: (image_id, example).
         label_map: gives the categories and their ids; when None they are the labels found, sorted, from 1.
+        images_dir: the names of the images' files are relative to it; when None to the deepest folder that holds all.
     """
     export = CocoExport()
+    places: list[ImagePlace] = []
     for image_id, example in answers:
-        name = _file_name(image_id, example)
+        place = ImagePlace.of(image_id, example)
         try:
             height, width = size_hw = _size_of(example)
             objects, problems = _objects_of(example, size_hw, label_map)
         except (AnswerError, ImageError) as error:
-            export.skipped.append((name, str(error)))
+            export.skipped.append((place.where, str(error)))
             continue
-        export.skipped += [(name, problem) for problem in problems]
-        export.images.append({"id": len(export.images) + 1, "file_name": name, "width": width, "height": height})
+        export.skipped += [(place.where, problem) for problem in problems]
+        export.images.append({"id": len(export.images) + 1, "file_name": "", "width": width, "height": height})
+        places.append(place)
         for label, outline in objects:
             export.annotations.append(_annotation(len(export.annotations) + 1, len(export.images), label, outline))
     _number_categories(export, label_map)
+    export.images_dir = common_folder(places) if images_dir is None else images_dir.absolute()
+    for image, place, name in zip(export.images, places, file_names(places, export.images_dir), strict=True):
+        image |= {"file_name": name} if place.url is None else {"file_name": name, "coco_url": place.url}
     return export
 
 
@@ -175,16 +187,6 @@ def _number_categories(export: CocoExport, label_map: LabelMap | None) -> None:
     export.categories = [{"id": id, "name": name, "supercategory": ""} for name, id in ids.items()]
     for annotation in export.annotations:
         annotation["category_id"] = ids[annotation["category_id"]]
-
-
-def _file_name(image_id: str, example: Task) -> str:
-    """Where the image lies, else its name."""
-    for value in (example.get("path"), example.get("image")):
-        if isinstance(value, str) and value and not value.startswith("data:"):
-            return value
-    meta = example.get("meta")
-    file = meta.get("file") if isinstance(meta, dict) else None
-    return file if isinstance(file, str) and file else image_id
 
 
 def _size_of(example: Task) -> SizeHw:

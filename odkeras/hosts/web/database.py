@@ -15,7 +15,6 @@ import json
 import re
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from odkeras.errors import DatabaseError
 from odkeras.hosts.prodigy.api import INPUT_HASH
+from odkeras.hosts.web.schema import BUSY_S, prepare
 from odkeras.hosts.web.stored import (
     COLUMNS,
     DECISIONS,
@@ -36,37 +36,7 @@ from odkeras.hosts.web.stored import (
 from odkeras.metrics import Effort
 from odkeras.tasks import Task
 
-_BUSY_S = 10.0
 _INSERT = f"INSERT INTO answers ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (
-    id INTEGER PRIMARY KEY,
-    answer_id TEXT NOT NULL,
-    dataset TEXT NOT NULL,
-    session TEXT NOT NULL,
-    image_id TEXT NOT NULL,
-    input_hash INTEGER NOT NULL,
-    decision TEXT NOT NULL,
-    answered_at REAL NOT NULL,
-    replaced INTEGER NOT NULL,
-    handed_on INTEGER NOT NULL,
-    boxes INTEGER NOT NULL,
-    version INTEGER,
-    kept INTEGER, moved INTEGER, relabelled INTEGER, deleted INTEGER, added INTEGER,
-    example TEXT NOT NULL,
-    UNIQUE (dataset, answer_id)
-);
-CREATE TABLE IF NOT EXISTS open_tasks (
-    dataset TEXT NOT NULL,
-    image_id TEXT NOT NULL,
-    task TEXT NOT NULL,
-    PRIMARY KEY (dataset, image_id)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS answers_of_image ON answers (dataset, image_id, session);
-CREATE INDEX IF NOT EXISTS answers_by_hash ON answers (dataset, input_hash);
-CREATE INDEX IF NOT EXISTS answers_to_hand_on ON answers (dataset, handed_on) WHERE handed_on = 0;
-"""
 
 
 class AnswerDatabase:
@@ -92,11 +62,11 @@ class AnswerDatabase:
             raise DatabaseError(f"{path}: no such database; `odkeras annotate` makes one, --db names another")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
+            connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise DatabaseError(f"{path}: the database cannot be opened: {error}") from error
         try:
-            _prepare(connection, path)
+            prepare(connection, path)
         except sqlite3.Error as error:
             connection.close()
             raise DatabaseError(f"{path}: the database cannot be used: {error}") from error
@@ -186,6 +156,16 @@ class AnswerDatabase:
                 [(dataset, key) for key in keys],
             )
 
+    def keep_label_map(self, dataset: str, path: Path, pbtxt: str) -> None:
+        """Remember the label map that a dataset is annotated with.
+
+        Raises:
+            DatabaseError: it cannot be written.
+        """
+        with self._transaction("cannot note the label map"):
+            row = (dataset, str(path.absolute()), pbtxt)
+            self._connection.execute("INSERT OR REPLACE INTO label_maps VALUES (?, ?, ?)", row)
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     @property
@@ -239,6 +219,11 @@ class AnswerDatabase:
         query = "SELECT answered_at FROM answers WHERE dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
         rows = self._read(query, dataset, image_id, session)
         return float(rows[0][0]) if rows else None
+
+    def label_map(self, dataset: str) -> tuple[Path, str] | None:
+        """Where the label map was that a dataset was annotated with last, and its text; None if none was remembered."""
+        rows = self._read("SELECT path, pbtxt FROM label_maps WHERE dataset = ?", dataset)
+        return (Path(rows[0][0]), rows[0][1]) if rows else None
 
     def open_task(self, dataset: str, image_id: str) -> Task | None:
         """A task that was handed out, also by an earlier run."""
@@ -367,36 +352,3 @@ class AnswerDatabase:
         with suppress(sqlite3.Error):  # a full disk has rolled back already
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    version = _known_version(connection, path)  # before anything of somebody else's is changed
-    connection.text_factory = lambda data: data.decode("utf-8", "replace")
-    _use_wal(connection)
-    connection.execute("PRAGMA synchronous = FULL")
-    if version < _SCHEMA_VERSION:
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-
-
-def _known_version(connection: sqlite3.Connection, path: Path) -> int:
-    """0 for a new file."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if tables and ("answers" not in tables or version == 0):
-        raise DatabaseError(f"{path}: a database of something else; give another file with --db")
-    if version > _SCHEMA_VERSION:
-        raise DatabaseError(f"{path}: made by a newer odkeras (schema {version}); update odkeras")
-    return int(version)
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """SQLite does not wait by itself while another process makes the same change."""
-    deadline = time.monotonic() + _BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)

@@ -2,7 +2,7 @@
 
     check_dataset(database, "shapes")
     write_jsonl(database.examples("shapes"), Path("answers.jsonl"))
-    write_coco(to_coco(database.iter_latest("shapes", decision="accept")), Path("answers.json"))
+    write_coco(coco_of_dataset(database, "shapes"), Path("answers.json"))
 
 Standard output is where it goes without a path.
 """
@@ -13,14 +13,17 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from odkeras import __version__
 from odkeras.errors import ConfigError, RecordError
-from odkeras.hosts.web.coco import CocoExport
+from odkeras.hosts.web.coco import CocoExport, to_coco
 from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.dataset_labels import DatasetLabels, labels_of_dataset
 from odkeras.hosts.web.pictures import Pictures
 from odkeras.project import atomic_path
 from odkeras.tasks import Task
@@ -58,10 +61,66 @@ def with_image(image_id: str, example: Task) -> Task | None:
     return None if image is None else {**example, "image": image.data_uri}
 
 
-def write_coco(export: CocoExport, out: Path | None, description: str = "") -> None:
+@dataclass(frozen=True)
+class DatasetExport:
+    """A dataset as COCO's detection JSON.
+
+    Args:
+        coco: what is in it, and what had to be left out.
+        labels: where the category ids come from.
+        description: of the whole, for COCO's `info`.
+    """
+
+    coco: CocoExport
+    labels: DatasetLabels
+    description: str
+
+    def to_json(self) -> dict[str, Any]:
+        return self.coco.to_json(self.description)
+
+    def remarks(self) -> list[str]:
+        """What a person should know of the ids and file names in it."""
+        folder = self.coco.images_dir
+        files = [] if folder is None else [f"file names: relative to {folder}"]
+        return [f"category ids: {self.labels.origin}", *files]
+
+
+def coco_of_dataset(
+    database: AnswerDatabase,
+    dataset: str,
+    *,
+    label_map: Path | None = None,
+    images_dir: Path | None = None,
+    progress: Callable[[int], object] = lambda done: None,
+) -> DatasetExport:
+    """The images of a dataset whose last answer is accept.
+
+    Args:
+        label_map: gives the category ids; when None see `labels_of_dataset`.
+        images_dir: what file names are relative to; when None the deepest folder that holds all image files.
+        progress: told the number of images done.
+
+    Raises:
+        LabelMapError: the label map cannot be read.
+        DatabaseError: the database cannot be read.
+    """
+    labels = labels_of_dataset(database, dataset, label_map)
+    answers = _counted(database.iter_latest(dataset, decision="accept"), progress)
+    export = to_coco(answers, labels.label_map, images_dir)
+    description = f"{dataset}, written by odkeras {__version__}. Category ids: {labels.origin}"
+    return DatasetExport(export, labels, description)
+
+
+def _counted(answers: Iterable[tuple[str, Task]], progress: Callable[[int], object]) -> Iterator[tuple[str, Task]]:
+    for number, answer in enumerate(answers, start=1):
+        yield answer
+        progress(number)
+
+
+def write_coco(export: DatasetExport, out: Path | None) -> None:
     """Raises: RecordError, BrokenPipeError: as `write_jsonl`."""
     with opened_output(out) as file:
-        json.dump(export.to_json(description), file)
+        json.dump(export.to_json(), file)
         file.write("\n")
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from odkeras.errors import ConfigError, OdkerasError
@@ -15,6 +16,7 @@ from odkeras.hosts.prodigy.training_host import TrainingHost
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.panel import Panel
 from odkeras.hosts.web.stored import input_hash_of
+from odkeras.loop.components import label_map_path
 from odkeras.loop.remaining import Remaining
 from odkeras.loop.watch import Look, News
 from odkeras.pipeline import load_pipeline, starts_from_random_weights
@@ -98,6 +100,11 @@ class PageHost(TrainingHost):
             return starts_from_random_weights(load_pipeline(self._options.config))
         except OdkerasError:
             return False
+
+    @property
+    def label_map_path(self) -> Path:
+        """The label map that the answers' labels are of."""
+        return label_map_path(self._options)
 
     @property
     def failure_to_store(self) -> bool:

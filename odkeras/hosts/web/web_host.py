@@ -24,6 +24,7 @@ from odkeras.hosts.prodigy.api import INPUT_HASH
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host
 from odkeras.hosts.web.board import Handout, Tab, TaskBoard
 from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.dataset_labels import keep_label_map
 from odkeras.hosts.web.handover import Entry, Handover
 from odkeras.hosts.web.incoming import read_answer
 from odkeras.hosts.web.page_host import Journal, PageApi, PageHost
@@ -102,6 +103,7 @@ class WebHost:
         host.journal = self.journal
         self._host = host
         stack.enter_context(self._only_one(host.project))
+        keep_label_map(self.database, self.dataset, host.label_map_path)
         components = host.components()
         self._labels: list[str] = components["config"]["labels"]
         self._batch_size = self._options.answers_per_round

@@ -1,0 +1,96 @@
+"""The file names of COCO's images. Readers join `file_name` to a folder of images, so names are relative to one, and no
+two images have the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from odkeras.images import local_path
+from odkeras.tasks import Task
+
+
+@dataclass(frozen=True)
+class ImagePlace:
+    """Where an answered image is.
+
+    Args:
+        image_id: of the image.
+        where: its path or URL as the answer has it, else its name; for messages.
+        name: what to call it without its folder.
+        path: of its file, absolute; None if it has none.
+        url: of an image on the web, without a login; None for any other.
+    """
+
+    image_id: str
+    where: str
+    name: str
+    path: Path | None = None
+    url: str | None = None
+
+    @classmethod
+    def of(cls, image_id: str, example: Task) -> ImagePlace:
+        for value in (example.get("path"), example.get("image")):
+            if isinstance(value, str) and value and not value.startswith("data:"):
+                return _place_on_the_web(image_id, value) if _is_remote(value) else _place_of_file(image_id, value)
+        meta = example.get("meta")
+        file = meta.get("file") if isinstance(meta, dict) else None
+        where = file if isinstance(file, str) and file else image_id
+        return cls(image_id, where, PurePath(where).name or image_id)
+
+
+def common_folder(places: Sequence[ImagePlace]) -> Path | None:
+    """The deepest folder that holds every image file; None if there is none."""
+    folders = [place.path.parent for place in places if place.path is not None]
+    try:
+        return Path(os.path.commonpath(folders)) if folders else None
+    except ValueError:  # on several drives of Windows
+        return folders[0]
+
+
+def file_names(places: Sequence[ImagePlace], images_dir: Path | None) -> list[str]:
+    """A name for each image, relative to `images_dir` where it has a file, with `/` between folders.
+
+    Of several images with one name, the last one keeps it, as a file that was replaced by another is gone; the others'
+    ids are put behind their names.
+    """
+    taken: dict[str, None] = {}
+    for place in reversed(places):
+        taken[_unique(_relative_name(place, images_dir), place.image_id, taken)] = None
+    return [*taken][::-1]
+
+
+def _place_of_file(image_id: str, where: str) -> ImagePlace:
+    path = Path(os.path.abspath(local_path(where)))  # noqa: PTH100 (resolves "..", but follows no links)
+    return ImagePlace(image_id, where, path.name, path)
+
+
+def _place_on_the_web(image_id: str, where: str) -> ImagePlace:
+    parts = urlsplit(where)
+    name = PurePosixPath(unquote(parts.path)).name or image_id
+    without_login = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return ImagePlace(image_id, where, name, url=without_login)
+
+
+def _is_remote(where: str) -> bool:
+    return where.lower().startswith(("http://", "https://"))
+
+
+def _relative_name(place: ImagePlace, images_dir: Path | None) -> str:
+    if place.path is None or images_dir is None:
+        return place.name
+    try:
+        return PurePath(os.path.relpath(place.path, images_dir)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return place.path.as_posix()
+
+
+def _unique(name: str, image_id: str, taken: Container[str]) -> str:
+    path, digits = PurePosixPath(name), image_id[:8]
+    endings = chain(("", f"-{digits}"), (f"-{digits}-{number}" for number in count(2)))
+    names = (str(path.with_name(f"{path.stem}{ending}{path.suffix}")) for ending in endings)
+    return next(each for each in names if each not in taken)

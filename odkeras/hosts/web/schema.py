@@ -1,0 +1,86 @@
+"""The tables of the database of answers. A database of an older odkeras gets what it lacks when it is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from odkeras.errors import DatabaseError
+
+BUSY_S = 10.0
+"""How long to wait for another process that writes."""
+
+_SCHEMA_VERSION = 2
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY,
+    answer_id TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    session TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    input_hash INTEGER NOT NULL,
+    decision TEXT NOT NULL,
+    answered_at REAL NOT NULL,
+    replaced INTEGER NOT NULL,
+    handed_on INTEGER NOT NULL,
+    boxes INTEGER NOT NULL,
+    version INTEGER,
+    kept INTEGER, moved INTEGER, relabelled INTEGER, deleted INTEGER, added INTEGER,
+    example TEXT NOT NULL,
+    UNIQUE (dataset, answer_id)
+);
+CREATE TABLE IF NOT EXISTS open_tasks (
+    dataset TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    task TEXT NOT NULL,
+    PRIMARY KEY (dataset, image_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS label_maps (
+    dataset TEXT PRIMARY KEY,
+    path TEXT NOT NULL,
+    pbtxt TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answers_of_image ON answers (dataset, image_id, session);
+CREATE INDEX IF NOT EXISTS answers_by_hash ON answers (dataset, input_hash);
+CREATE INDEX IF NOT EXISTS answers_to_hand_on ON answers (dataset, handed_on) WHERE handed_on = 0;
+"""
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables that are missing.
+
+    Raises:
+        DatabaseError: the file is a database of something else, or of a newer odkeras.
+        sqlite3.Error: it cannot be used.
+    """
+    version = _known_version(connection, path)  # before anything of somebody else's is changed
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    _use_wal(connection)
+    connection.execute("PRAGMA synchronous = FULL")
+    if version < _SCHEMA_VERSION:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+
+
+def _known_version(connection: sqlite3.Connection, path: Path) -> int:
+    """0 for a new file."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if tables and ("answers" not in tables or version == 0):
+        raise DatabaseError(f"{path}: a database of something else; give another file with --db")
+    if version > _SCHEMA_VERSION:
+        raise DatabaseError(f"{path}: made by a newer odkeras (schema {version}); update odkeras")
+    return int(version)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait by itself while another process makes the same change."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
