@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 import pytest
@@ -336,6 +339,10 @@ class TestToken:
         assert ask(self.POLICY, query=query, method="HEAD").status == 401
         assert ask(self.POLICY, JSON, query=query, method="POST").status == 401
 
+    def test_a_session_without_a_name_is_kept(self) -> None:
+        """The page asks for it."""
+        assert log_in(TOKEN, query="&session=").header("location") == "/?session="
+
     def test_where_to_go_is_never_another_site(self) -> None:
         answer = log_in(TOKEN, query="&next=//evil.example&%0d%0aset-cookie:x=1")
         assert answer.header("location").startswith("/?next=%2F%2Fevil.example")
@@ -383,6 +390,53 @@ EXPECTED = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin-allow-popups",
 }
+
+
+class TestPageOfARefusal:
+    """A person who follows an old link reads what to do; a program gets JSON, as ever."""
+
+    BROWSER: ClassVar[Headers] = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    POLICY = Policy(token=TOKEN)
+
+    @pytest.mark.parametrize("query", ["", "session=anna", "token=wrong"])
+    @pytest.mark.parametrize("path", ["/", "/index.html", "/nowhere"])
+    def test_a_missing_or_wrong_token(self, path: str, query: str) -> None:
+        answer = ask(self.POLICY, self.BROWSER, path=path, query=query)
+        assert answer.status == 401
+        assert answer.header("content-type") == "text/html; charset=utf-8"
+        assert answer.header("cache-control") == "no-store"
+        text = answer.body.decode()
+        assert "<h1>This page needs its link</h1>" in text
+        assert "open the whole link that <code>odkeras annotate</code> printed" in text
+        assert TOKEN not in text and '"error"' not in text
+
+    def test_its_style_is_allowed_and_nothing_else(self) -> None:
+        answer = ask(self.POLICY, self.BROWSER)
+        style = re.search(r"<style>(.*?)</style>", answer.body.decode(), re.DOTALL)
+        assert style is not None
+        digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+        policy = answer.header("content-security-policy")
+        assert f"style-src 'sha256-{digest}'" in policy
+        assert "default-src 'none'" in policy and "script-src" not in policy
+
+    @pytest.mark.parametrize("path", ["/api/project", "/api/export/jsonl", "/images/" + "0" * 32])
+    def test_data_is_refused_in_json(self, path: str) -> None:
+        answer = ask(self.POLICY, self.BROWSER, path=path)
+        assert answer.status == 401 and "open the link" in answer.error
+
+    @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
+    def test_programs_get_json(self, accept: str) -> None:
+        assert "open the link" in ask(self.POLICY, {"accept": accept}).error
+        assert "open the link" in ask(self.POLICY).error
+
+    def test_what_is_posted_is_refused_in_json(self) -> None:
+        assert "open the link" in post(self.POLICY, self.BROWSER).error
+
+    def test_an_unknown_host_is_named_as_text(self) -> None:
+        answer = ask(Policy(), self.BROWSER, host="<b>evil.example")
+        assert answer.status == 403
+        assert "&lt;b&gt;evil.example" in answer.body.decode()
+        assert "<b>" not in answer.body.decode()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ token is needed too.
 from __future__ import annotations
 
 import hmac
-import json
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -16,6 +15,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from odkeras.hosts.web import refusal
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,7 +30,6 @@ CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = (
-    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -110,14 +110,18 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
+        refused = self._refusal(scope, headers)
+        is_page = refused is not None and refusal.wants_page(scope["method"], scope["path"], headers.get("accept", ""))
+        content = refusal.CONTENT_SECURITY_POLICY if is_page else CONTENT_SECURITY_POLICY
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                ours = (b"content-security-policy", content.encode()), *_HEADERS
+                message["headers"] = [*message.get("headers", ()), *ours]
             await send(message)
 
-        refusal = self._refusal(scope, headers)
-        if refusal is not None:
-            await _answer(send_guarded, *refusal)
+        if refused is not None:
+            await _answer(send_guarded, *refused, is_page=is_page)
         elif (there := self._after_login(scope)) is not None:
             await _redirect(send_guarded, there, f"{_cookie_name(scope)}={quote(str(self._policy.token), safe='')}")
         else:
@@ -158,7 +162,7 @@ class Guard:
         """Where to go with the cookie: the link without its token, which is not to stay in the history."""
         if self._policy.token is None or not self._token_in_link(scope):
             return None
-        query = parse_qsl(scope["query_string"].decode("latin-1"))
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         left = urlencode([(name, value) for name, value in query if name != "token"])
         return f"/?{left}" if left else "/"
 
@@ -194,9 +198,12 @@ def _is_same_origin(headers: dict[str, str], host: str) -> bool:
     return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
 
 
-async def _answer(send: Send, status: int, error: str) -> None:
-    body = json.dumps({"error": error}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+async def _answer(send: Send, status: int, error: str, *, is_page: bool) -> None:
+    """A page for a person, JSON for a program."""
+    body = refusal.page_body(status, error) if is_page else refusal.json_body(error)
+    media_type = b"text/html; charset=utf-8" if is_page else b"application/json"
+    headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
+    headers += [(b"cache-control", b"no-store"), (b"vary", b"accept")]
     headers.append((b"connection", b"close"))  # what is left of a body is not read
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
