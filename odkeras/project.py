@@ -88,6 +88,11 @@ class Project:
         return self.model_dir / "status.json"
 
     @property
+    def control_path(self) -> Path:
+        """Whether training is paused or stopped; see `odkeras.control`."""
+        return self.model_dir / "control.json"
+
+    @property
     def metrics_path(self) -> Path:
         return self.model_dir / "metrics.jsonl"
 

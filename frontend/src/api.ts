@@ -1,6 +1,6 @@
 /** The server's routes as functions. A failure is an ApiError whose message is a sentence for a person. */
 
-import type { AnswersReply, Decision, PastAnswer, Project, SentAnswer, Task, TasksReply } from "./wire";
+import type { AnswersReply, Decision, PastAnswer, Project, SentAnswer, Task, TasksReply, TrainingAction, TrainingState } from "./wire";
 
 export class ApiError extends Error {
   /** status 0: there was no answer, the server cannot be reached. */
@@ -77,7 +77,9 @@ export const api = {
   answers: (who: Who, answers: SentAnswer[], keepalive = false) =>
     call<AnswersReply>("/api/answers", { ...who, answers }, { keepalive }),
   reopen: (who: Who, image_id: string) => call<{ task: Task; answer: Decision }>("/api/reopen", { ...who, image_id }),
-  save: (who: Who) => call<{ handed_on: number }>("/api/save", { ...who }),
+  save: (who: Who) => call<{ handed_on: number; resumed: boolean }>("/api/save", { ...who }),
+  training: (who: Who, action: TrainingAction) =>
+    call<{ training: TrainingState }>("/api/training", { ...who, action }),
   suggestions: (who: Who, image_ids: string[]) =>
     call<{ tasks: Task[] }>("/api/suggestions", { ...who, image_ids }, { patience_ms: LONG_PATIENCE_MS }),
   history: (who: Who) => call<{ answers: PastAnswer[] }>(`/api/history?${query({ session: who.session })}`),

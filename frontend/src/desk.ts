@@ -12,9 +12,10 @@ import { Notices } from "./notices";
 import type { Outbox, Waiting } from "./outbox";
 import { Held, type Queue } from "./queue";
 import type { PastRecord, Records } from "./records";
+import { trainedNow } from "./training";
 import type { View } from "./view";
 import type { Decision, Project } from "./wire";
-import { many, PAST } from "./words";
+import { PAST } from "./words";
 
 export interface Furniture {
   stage: HTMLElement;
@@ -288,10 +289,7 @@ export class Desk {
     try {
       await this.outbox?.flush();
       if (this.outbox?.waiting.length) throw this.outbox.trouble ?? new Error("the answers could not be sent");
-      const { handed_on } = await api.save(this.who);
-      this.notices.say(
-        handed_on ? `training starts with ${many(handed_on, "answer")}` : "no answer is waiting for training",
-      );
+      this.notices.say(trainedNow(await api.save(this.who)));
       this.records?.refresh();
     } catch (error) {
       this.notices.say(`not handed on: ${error instanceof Error ? error.message : error}`);

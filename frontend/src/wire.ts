@@ -122,6 +122,9 @@ export interface Evaluation {
   failed: string;
 }
 
+export type TrainingState = "running" | "paused" | "stopped";
+export type TrainingAction = "pause" | "resume" | "stop";
+
 export interface PanelState {
   trainer: Trainer | null;
   failure: string;
@@ -134,6 +137,7 @@ export interface PanelState {
   skipped: { file: string; reason: string }[];
   skipped_count: number;
   not_handed_on: number;
+  training: TrainingState;
   sessions: { name: string; answers: number; here: boolean }[];
   versions: VersionUse[];
   rounds: Round[];

@@ -1,6 +1,6 @@
 /** The trainer's states and other figures in plain words. */
 
-import type { Decision, Trainer } from "./wire";
+import type { Decision, PanelState, Trainer, TrainingState } from "./wire";
 
 export const PAST: { [decision in Decision]: string } = { accept: "accepted", reject: "rejected", ignore: "ignored" };
 
@@ -12,6 +12,7 @@ const DOING: { [state: string]: string } = {
   publishing: "publishing a new version",
   exporting: "publishing a new version",
   waiting: "waiting",
+  paused: "paused",
   stopped: "stopped",
   failed: "failed",
 };
@@ -20,7 +21,7 @@ export function trainerWords(trainer: Trainer | null): string {
   if (!trainer) return "the trainer has not said anything yet";
   const { state, step, steps, round } = trainer;
   const progress = state === "training" && step != null && steps ? `, step ${step} of ${steps}` : "";
-  const which = round && state !== "waiting" ? ` (round ${round})` : "";
+  const which = round && !["waiting", "paused", "stopped"].includes(state) ? ` (round ${round})` : "";
   return doing(trainer) + progress + which;
 }
 
@@ -31,8 +32,16 @@ function doing({ state, reason }: Trainer): string {
   return state === "stopped" || reason.startsWith(state) ? reason : `${words}: ${reason}`;
 }
 
+/** What the trainer does, and what it is going to do where it has not come to that yet. */
+export function trainingWords({ trainer, training }: PanelState): string {
+  const does = trainerWords(trainer);
+  if (training === "running" || trainer?.state === training) return does;
+  return `training is ${training}; ${does}`;
+}
+
 /** How many answers the next round of training has, of how many that begin it. */
-export function untilTraining(answers: number, needed: number): string {
+export function untilTraining(answers: number, needed: number, training: TrainingState): string {
+  if (training !== "running") return `training is ${training}`;
   return `${Math.min(answers, needed)} of ${needed} until training`;
 }
 

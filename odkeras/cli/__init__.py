@@ -7,7 +7,7 @@ import sys
 import typer
 
 from odkeras import __version__
-from odkeras.cli import db, hosts, project, records, serving, stats, training
+from odkeras.cli import control, db, hosts, project, records, serving, stats, training
 from odkeras.errors import OdkerasError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ hosts.add_commands(app)
 stats.add_commands(app)
 db.add_commands(app)
 training.add_commands(app)
+control.add_commands(app)
 serving.add_commands(app)
 
 

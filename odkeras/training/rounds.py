@@ -23,6 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from odkeras import project
+from odkeras.control import Control
 from odkeras.data.intake import Intake, record_number, take_batches
 from odkeras.data.records import with_masks
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
@@ -38,6 +39,7 @@ from odkeras.training.inputs import example_source, training_dataset
 from odkeras.training.journal import Journal
 from odkeras.training.lock import lock_model_dir
 from odkeras.training.options import LEAST_STEPS, RoundOptions, steps_of_round
+from odkeras.training.pauses import Pauses
 from odkeras.training.progress import RoundProgress
 from odkeras.training.published import PublishedModel
 from odkeras.training.round_work import work_in, work_of_round
@@ -63,7 +65,7 @@ class Rounds:
         options: how rounds go.
         strategy: how to distribute the step.
         live_version: tells which version is being served, so that it is never deleted; None when nobody knows.
-        should_stop: asked between steps.
+        should_stop: asked between steps, as is whether training is paused or stopped (see `odkeras.control`).
     """
 
     def __init__(
@@ -83,10 +85,10 @@ class Rounds:
         self._options = options
         self._strategy = strategy
         self._live_version = live_version
-        self._should_stop = should_stop
         self._masks = loads_masks(config)
         self._checkpoint: str | None = None
         self.status = StatusFile(directories.status_path)
+        self._pauses = Pauses(Control(directories.control_path), self.status, should_stop)
         self._journal = Journal(directories.metrics_path)
         self._store = ReplayStore(directories, options.eval_split)
         self._chosen: list[StoredExample] = []
@@ -121,11 +123,13 @@ class Rounds:
         self._wait("no answers yet" if not len(self._store) else str(conclusion))
 
     def run_pending(self) -> bool:
-        """Run one round if there is something to train on; returns whether there was.
+        """Run one round if there is something to train on and training is not paused; returns whether there was.
 
         A round whose loss stays non-finite is given up with its reason in status.json and metrics.jsonl; its
         answers stay in the training set.
         """
+        if self._pauses.between_rounds():
+            return False
         started = time.monotonic()
         loop = self._checkpoints.loop
         trained = int(loop.trained_record.numpy())
@@ -211,17 +215,19 @@ class Rounds:
 
     def _run_round(self, new_records: list[Path], intake: Intake, records_s: float) -> None:
         steps = self._open_round(new_records)
-        started = time.monotonic()
+        started, held_s = time.monotonic(), self._pauses.held_s
         failure = ""
         try:
             result = self._train(steps)
         except TrainingError as error:
             failure, result = str(error), TrainingResult(0, 0.0, None)
-        train_s = time.monotonic() - started
+        train_s = time.monotonic() - started - (self._pauses.held_s - held_s)
         self._note_bad_images()
         if self._trainer.step < int(self._checkpoints.loop.round_end_step.numpy()) and not failure:
-            self._checkpoints.save()  # it was stopped; the next start finishes the round
-            return
+            if not (result.steps and self._pauses.ends_round):
+                self._checkpoints.save()  # the process ends, or nothing was trained: the round is finished later
+                return
+            self._checkpoints.loop.round_end_step.assign(self._trainer.step)
         seconds = {"records_s": records_s, "train_s": train_s, "input_s": result.input_seconds}
         self._close_round(new_records, intake, result, seconds, failure)
 
@@ -252,7 +258,14 @@ class Rounds:
             checkpoint_every_s=self._options.checkpoint_every_s,
         )
         batches = self._summaries.watch(iter(self._dataset), self._trainer.step)
-        return self._trainer.train(batches, steps, on_step=progress.on_step, should_stop=self._should_stop)
+        return self._trainer.train(batches, steps, on_step=progress.on_step, should_stop=self._between_steps)
+
+    def _between_steps(self) -> bool:
+        """Whether no further step is to follow; a pause is no part of the speed."""
+        held_s = self._pauses.held_s
+        ends = self._pauses.between_steps()
+        self._summaries.leave_out(self._pauses.held_s - held_s)
+        return ends
 
     def _close_round(
         self, new_records: list[Path], intake: Intake, result: TrainingResult, seconds: dict[str, float], failure: str

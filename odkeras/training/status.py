@@ -22,7 +22,7 @@ class Status:
     """Contents of status.json, beside `pid` and `updated` (seconds since the epoch).
 
     Args:
-        state: starting, building, publishing, waiting, training, evaluating, failed or stopped.
+        state: starting, building, publishing, waiting, training, paused, evaluating, failed or stopped.
         reason: why, for a person.
         round: number of the round under way, or of the last one.
         step: global step.

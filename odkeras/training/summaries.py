@@ -167,6 +167,10 @@ class TrainingSummaries:
         self._scalars("loop", {f"seconds/{stage}": value}, step)
         self._writers["loop"].flush()
 
+    def leave_out(self, seconds: float) -> None:
+        """Training was held for so long since the last step."""
+        self._speed.leave_out(seconds)
+
     def _speeds(self, steps_per_s: float) -> dict[str, float]:
         images = {"speed/images_per_s": steps_per_s * self._batch_size} if self._batch_size else {}
         return {"speed/steps_per_s": steps_per_s, **images}
@@ -230,6 +234,9 @@ class _Speed:
     def start(self, step: int) -> None:
         if self._step is None or step < self._step:
             self._step, self._at = step, time.monotonic()
+
+    def leave_out(self, seconds: float) -> None:
+        self._at += seconds
 
     def since_last(self, step: int) -> float | None:
         """None at the first step."""

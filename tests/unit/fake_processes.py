@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from odkeras.control import PAUSED, RUNNING, STOPPED, Control
 from odkeras.inbox import list_batches, read_batch
 from odkeras.project import append_jsonl, list_versions, next_version, read_jsonl, write_atomically
 
@@ -99,18 +100,31 @@ def run_trainer(args: argparse.Namespace) -> None:
     if not list_versions(args.export_dir):
         _publish(args.export_dir, 0)
     status.write(state="waiting")
+    control = Control(args.model_dir / "control.json")
     while True:
+        if control.state != RUNNING:
+            _hold(control, status)
         batches = list_batches(args.data_dir / "inbox")
         if batches and "lose-batch" in modes:
             status.write(state="waiting", reason="nothing to train on")
             for path in batches:
                 path.unlink()
         elif batches:
-            _play_round(args, status, batches, modes, float(options.get("step_s", 0.002)))
+            _play_round(args, status, batches, modes, float(options.get("step_s", 0.002)), control)
         time.sleep(0.02)
 
 
-def _play_round(args: argparse.Namespace, status: Status, batches: list[Path], modes: list[str], step_s: float) -> None:
+def _hold(control: Control, status: Status) -> None:
+    """Between rounds, while training is paused or stopped."""
+    while control.state != RUNNING:
+        status.write(state=control.state, reason="new answers wait")
+        time.sleep(0.05)
+    status.write(state="waiting")
+
+
+def _play_round(
+    args: argparse.Namespace, status: Status, batches: list[Path], modes: list[str], step_s: float, control: Control
+) -> None:
     started = time.monotonic()
     steps, number = args.steps_per_epoch, len(read_jsonl(args.model_dir / "metrics.jsonl")) + 1
     for step in range(steps):
@@ -124,6 +138,12 @@ def _play_round(args: argparse.Namespace, status: Status, batches: list[Path], m
             loss=loss,
         )
         time.sleep(step_s)
+        while control.state == PAUSED:
+            status.write(state="paused", reason=f"paused in round {number}, at step {step} of {steps}", round=number)
+            time.sleep(0.05)
+        if control.state == STOPPED:
+            steps = step + 1
+            break
         mark = args.model_dir / "crashed"
         if "crash-once" in modes and step == 2 and not mark.exists():
             mark.touch()

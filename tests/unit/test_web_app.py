@@ -35,7 +35,7 @@ from odkeras.serving.listening import open_listener
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]
 MANY = ["0" * 32] * (MOST_ANSWERS + 1)
-POSTS = ("tasks", "answers", "reopen", "save", "suggestions", "tensorboard")
+POSTS = ("tasks", "answers", "reopen", "save", "suggestions", "tensorboard", "training")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import fixtures_web
 import pytest
 from fixtures_web import DATASET, IMAGES, SPAN, Annotating, answer_to, answers_in, wait_until
 
+from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError
 from odkeras.hosts.web import incoming
 from odkeras.hosts.web.database import AnswerDatabase
@@ -323,6 +324,61 @@ def together(jobs: Sequence[Callable[[], Any]]) -> None:
     for thread in threads:
         thread.join(30)
     assert not problems
+
+
+class TestControl:
+    """Pause, resume and stop, from the page."""
+
+    def test_the_state_is_kept_and_shown(self, annotate: Start, web_project: Path) -> None:
+        running = annotate()
+        page = running.page()
+        assert page.panel()["training"] == "running"
+        for action, state in (("pause", "paused"), ("stop", "stopped"), ("resume", "running"), ("pause", "paused")):
+            assert page.post("/api/training", action=action).json() == {"training": state}
+            assert page.panel()["training"] == state
+        running.close()
+        assert Control(web_project / "model" / "control.json").state == "paused"
+        page = annotate().page()
+        wait_until(lambda: page.panel()["training"] == "paused")
+
+    @pytest.mark.parametrize("action", ["dance", "", None, 5, ["pause"]])
+    def test_another_action_is_refused(self, annotate: Start, action: Any) -> None:
+        response = annotate().page().post("/api/training", action=action)
+        assert response.status_code == 400
+        assert "action must be one of pause, resume, stop" in response.json()["error"]
+
+    def test_train_now_resumes(self, annotate: Start, web_project: Path) -> None:
+        page = annotate().page()
+        page.answer(page.tasks()["tasks"][0])
+        page.post("/api/training", action="pause")
+        assert page.post("/api/save").json() == {"handed_on": 1, "resumed": True}
+        wait_until(lambda: page.panel()["training"] == "running")
+        wait_until(lambda: len(in_inbox(web_project)) == 1)
+        assert page.post("/api/save").json() == {"handed_on": 0, "resumed": False}
+
+    def test_answers_reach_the_inbox_while_training_is_paused(self, annotate: Start, web_project: Path) -> None:
+        running = annotate(model=True)
+        page = running.page()
+        page.post("/api/training", action="pause")
+        wait_until(lambda: (page.panel()["trainer"] or {}).get("state") == "paused")
+        for task in page.tasks(5)["tasks"]:
+            page.answer(task)
+        wait_until(lambda: len(in_inbox(web_project)) == 5)
+        assert page.panel()["rounds"] == []
+        assert running.journal.has("trainer: paused")
+        page.post("/api/training", action="resume")
+        wait_until(lambda: page.panel()["rounds"])
+
+    def test_a_model_directory_that_cannot_be_written(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        page = annotate().page()
+
+        def full(path: Path, data: str) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("odkeras.control.write_atomically", full)
+        response = page.post("/api/training", action="pause")
+        assert response.status_code == 500
+        assert "cannot pause training: " in response.json()["error"]
 
 
 class TestTasks:

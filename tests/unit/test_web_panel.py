@@ -67,6 +67,7 @@ def test_before_anything_was_seen(panel: Panel) -> None:
         "total": None,
         "left": None,
         "not_handed_on": 0,
+        "training": "running",
         "skipped": [],
         "skipped_count": 0,
         "sessions": [],

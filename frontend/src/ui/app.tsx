@@ -10,7 +10,7 @@ import { Panel } from "./panel";
 import { Boxes, History, Progress, Section } from "./side";
 import { Caption, Stage } from "./stage";
 import { Labels, Tool, Tools } from "./toolbar";
-import { many, trainerWords, untilTraining } from "../words";
+import { many, trainingWords, untilTraining } from "../words";
 
 /** As in page.css. */
 const narrow = window.matchMedia("(max-width: 999.98px)").matches;
@@ -73,7 +73,7 @@ function Top({ desk }: { desk: Desk }) {
         </p>
       )}
       <p class="trainer" title="What the trainer does">
-        {live?.panel && trainerWords(live.panel.trainer)}
+        {live?.panel && trainingWords(live.panel)}
       </p>
       {project && live?.panel && (
         <p
@@ -81,7 +81,7 @@ function Top({ desk }: { desk: Desk }) {
           data-testid="until-training"
           title={`A round of training starts after ${many(project.batch_size, "answer")}, when all images are answered, or with “Train now”.`}
         >
-          {untilTraining(live.panel.not_handed_on, project.batch_size)}
+          {untilTraining(live.panel.not_handed_on, project.batch_size, live.panel.training)}
         </p>
       )}
       <p class={waiting ? "saved waiting" : "saved"}>

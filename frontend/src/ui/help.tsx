@@ -79,7 +79,7 @@ export function Help({ desk }: { desk: Desk }) {
         <p>
           A dashed box is a suggestion. Moved, resized or given another label it becomes solid; accepted as it is it
           counts as kept. Every answer is stored at once
-          {project && `; the trainer gets them after every ${project.batch_size}, or when you pause`}.
+          {project && `; training starts after every ${project.batch_size} of them, or with “Train now”`}.
         </p>
         {project && (
           <p>

@@ -6,10 +6,10 @@ import type { Desk } from "../desk";
 import type { Evaluation, PanelState, VersionUse } from "../wire";
 import { Bar, LineChart } from "./charts";
 import { RandomWeights } from "./first_steps";
-import { useTicking } from "./hooks";
 import { Icon } from "./icons";
 import { Section } from "./side";
-import { ago, clock, figure, many, share, trainerProgress, trainerWords } from "../words";
+import { Training } from "./training";
+import { clock, many, share } from "../words";
 
 const ROWS = 8;
 
@@ -19,7 +19,7 @@ export function Panel({ desk }: { desk: Desk }) {
     <aside class="live" id="panel" data-testid="panel" aria-label="Live panel">
       <h2 class="title">Live panel</h2>
       {!panel && <p class="quiet">Waiting for the server’s first word…</p>}
-      {panel && <Training panel={panel} publishedAt={desk.live?.published_at ?? null} />}
+      {panel && <Training desk={desk} panel={panel} />}
       {desk.project?.random_weights && <RandomWeights />}
       {panel && <Versions versions={panel.versions} />}
       {panel && <Charts panel={panel} />}
@@ -28,34 +28,6 @@ export function Panel({ desk }: { desk: Desk }) {
       {panel && panel.skipped_count > 0 && <Skipped panel={panel} />}
       {desk.project && <TensorBoard desk={desk} />}
     </aside>
-  );
-}
-
-function Training({ panel, publishedAt }: { panel: PanelState; publishedAt: number | null }) {
-  useTicking(1_000);
-  const progress = trainerProgress(panel.trainer);
-  return (
-    <Section title="Training">
-      <p class="state" data-testid="trainer-state" data-state={panel.trainer?.state ?? ""}>
-        {trainerWords(panel.trainer)}
-      </p>
-      {progress !== null && <progress max={1} value={progress} aria-label="Training" />}
-      <dl class="facts">
-        <div>
-          <dt>Loss</dt>
-          <dd>{panel.trainer?.loss == null ? "–" : figure(panel.trainer.loss)}</dd>
-        </div>
-        <div>
-          <dt>Served model</dt>
-          <dd data-testid="version" data-version={panel.version ?? ""}>
-            {panel.version === null ? "none yet" : panel.version}
-            {publishedAt !== null && panel.version !== null && (
-              <span class="quiet"> published {ago(performance.now() - publishedAt)}</span>
-            )}
-          </dd>
-        </div>
-      </dl>
-    </Section>
   );
 }
 

@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from odkeras.control import ACTIONS
 from odkeras.errors import DatabaseError, OdkerasError, SetupError
 from odkeras.hosts.web.board import Tab
 from odkeras.hosts.web.pictures import media_type
@@ -115,6 +116,7 @@ class _Handlers:
             "/api/answers": self.answers,
             "/api/reopen": self.reopen,
             "/api/save": self.save,
+            "/api/training": self.training,
             "/api/suggestions": self.suggestions,
             "/api/tensorboard": self.tensorboard,
         }
@@ -195,7 +197,16 @@ class _Handlers:
 
     async def save(self, request: Request) -> Response:
         _tab(await _body(request))
-        return _json({"handed_on": await self._store(self._host.hand_on)})
+        handed_on, resumed = await self._store(self._host.train_now)
+        return _json({"handed_on": handed_on, "resumed": resumed})
+
+    async def training(self, request: Request) -> Response:
+        body = await _body(request)
+        _tab(body)
+        action = body.get("action")
+        if not isinstance(action, str) or action not in ACTIONS:
+            raise BadRequestError(400, f"action must be one of {', '.join(ACTIONS)}; got {str(action)[:80]!r}")
+        return _json({"training": await self._store(self._host.control_training, action)})
 
     async def tensorboard(self, request: Request) -> Response:
         await _body(request)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from odkeras.control import RUNNING
 from odkeras.hosts.web.stored import DECISIONS, VersionEffort
 from odkeras.loop.watch import Look, News
 from odkeras.project import JsonlTail, Project
@@ -122,8 +123,8 @@ class Panel:
             self.revision += 1
 
     def update(self, **facts: Any) -> None:
-        """Other facts of the document: total, left (by session; None: of all sessions together), not_handed_on, here
-        (the sessions with an open page)."""
+        """Other facts of the document: total, left (by session; None: of all sessions together), not_handed_on,
+        training (running, paused or stopped), here (the sessions with an open page)."""
         with self._lock:
             if any(self._facts.get(name) != value for name, value in facts.items()):
                 self._facts.update(facts)
@@ -160,6 +161,7 @@ class Panel:
                 "total": self._facts.get("total"),
                 "left": _left_for(session, self._facts.get("left") or {}),
                 "not_handed_on": self._facts.get("not_handed_on", 0),
+                "training": self._facts.get("training", RUNNING),
                 "skipped": list(self._skipped),
                 "skipped_count": self._skipped_count,
                 "sessions": [

@@ -19,6 +19,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from odkeras.colours import colour_of
+from odkeras.control import RUNNING, Control
 from odkeras.errors import ConfigError, DatabaseError
 from odkeras.hosts.prodigy.api import INPUT_HASH
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host
@@ -117,6 +118,7 @@ class WebHost:
         self.journal.panel = self.panel
         self.panel.count()
         self._pictures = Pictures(ImageStore(images_dir(project.inbox_dir)), ImageStore(project.kept_images_dir))
+        self._control = Control(project.control_path)
         self._tensorboard = TensorBoard(project.model_dir, project.logs_dir / "tensorboard.log")
         stack.callback(self._tensorboard.close)
         self.handover = Handover(
@@ -239,9 +241,29 @@ class WebHost:
             self.board.reopen(tab, image_id, example)
         return example
 
-    def hand_on(self) -> int:
-        """Give the trainer now what waits; returns how many answers that are."""
-        return self.handover.hand_on()
+    def train_now(self) -> tuple[int, bool]:
+        """Give the trainer what waits; training that is paused or stopped is resumed.
+
+        Returns:
+            How many answers that are, and whether training was resumed.
+
+        Raises:
+            SetupError: it cannot be resumed.
+        """
+        resumed = self._control.state != RUNNING
+        if resumed:
+            self.control_training("resume")
+        return self.handover.hand_on(), resumed
+
+    def control_training(self, action: str) -> str:
+        """`pause`, `resume` or `stop` training; returns the state that this leads to.
+
+        Raises:
+            SetupError: the model directory cannot be written.
+        """
+        state = self._control.set(action)
+        self.panel.update(training=state)
+        return state
 
     def history(self, session: str) -> list[Document]:
         """The session's last answers, newest first."""
@@ -373,7 +395,13 @@ class WebHost:
         self.board.release_gone()
         self.panel.count()
         here = sorted(self.board.sessions_here())
-        self.panel.update(total=self._host.total, left=self._left(here), not_handed_on=self.handover.waiting, here=here)
+        self.panel.update(
+            total=self._host.total,
+            left=self._left(here),
+            not_handed_on=self.handover.waiting,
+            training=self._control.state,
+            here=here,
+        )
 
     def _left(self, sessions: Sequence[str]) -> dict[str | None, int | None]:
         """What is left for everybody, under None, or with overlap for each session."""

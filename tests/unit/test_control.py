@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from odkeras.control import ACTIONS, PAUSED, RUNNING, STOPPED, Control
+from odkeras.errors import SetupError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "control.json"
+
+
+def test_without_a_file_training_runs(path: Path) -> None:
+    assert Control(path).state == RUNNING
+
+
+@pytest.mark.parametrize(("action", "state"), [("pause", PAUSED), ("stop", STOPPED), ("resume", RUNNING)])
+def test_what_is_set_is_seen_by_another_process(path: Path, action: str, state: str) -> None:
+    other = Control(path, Clock())
+    assert other.state == RUNNING
+    control = Control(path)
+    assert control.set(action) == state
+    assert control.state == other.state == Control(path).state == state
+    assert json.loads(path.read_text())["state"] == state
+
+
+def test_one_after_the_other(path: Path) -> None:
+    seen = Control(path, Clock())
+    for action in ("pause", "resume", "stop", "pause", "resume"):
+        Control(path).set(action)
+        assert seen.state == ACTIONS[action]
+    path.unlink()
+    assert seen.state == RUNNING
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "dancing"}', '{"state": 5}', "{}"])
+def test_a_file_that_makes_no_sense_holds_nothing_up(path: Path, text: str) -> None:
+    path.write_text(text)
+    assert Control(path).state == RUNNING
+
+
+def test_it_is_looked_at_a_few_times_a_second(path: Path) -> None:
+    now = [0.0]
+    control = Control(path, lambda: now[0])
+    assert control.state == RUNNING
+    Control(path).set("pause")
+    now[0] += 0.01
+    assert control.state == RUNNING
+    now[0] += 0.1
+    assert control.state == PAUSED
+
+
+def test_it_is_read_only_when_it_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Control(path).set("pause")
+    control = Control(path, Clock())
+    assert control.state == PAUSED
+    monkeypatch.setattr("odkeras.control.read_status", lambda path: pytest.fail("read again"))
+    assert control.state == PAUSED
+
+
+def test_an_action_that_there_is_not(path: Path) -> None:
+    with pytest.raises(KeyError):
+        Control(path).set("dance")
+    assert not path.exists()
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"cannot pause training: .*control\.json"):
+        Control(tmp_path / "none" / "control.json").set("pause")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,82 @@
+"""`odkeras training`: the command as a process, and what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from odkeras.cli import app
+from odkeras.control import Control
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "pipeline.config").write_text("")
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["training", *map(str, arguments)])
+
+
+def says(project: Path, **status: Any) -> None:
+    (project / "model" / "status.json").write_text(json.dumps({"updated": time.time(), **status}))
+
+
+def state(project: Path) -> str:
+    return Control(project / "model" / "control.json").state
+
+
+def test_as_a_process(project: Path) -> None:
+    command = [sys.executable, "-m", "odkeras", "training", "pause", str(project)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "training is paused; no trainer has run here yet\n"
+    assert done.stderr == ""
+    assert state(project) == "paused"
+
+
+@pytest.mark.parametrize(
+    ("action", "set_to", "said"),
+    [("pause", "paused", "paused"), ("stop", "stopped", "stopped"), ("resume", "running", "not paused")],
+)
+def test_each_action_and_the_status(project: Path, action: str, set_to: str, said: str) -> None:
+    says(project, state="training", reason="training on 8 images")
+    expected = f"training is {said}; the trainer says: training: training on 8 images\n"
+    assert run(action, project).output == expected
+    assert state(project) == set_to
+    assert run("status", project / "pipeline.config").output == expected
+
+
+def test_a_trainer_that_is_away(project: Path) -> None:
+    says(project, state="waiting", reason="no new answers", updated=time.time() - 3600)
+    assert run("status", project).output == (
+        "training is not paused; no trainer is at work; the last one said: waiting: no new answers\n"
+    )
+    says(project, state="failed", reason="no GPU")
+    assert "no trainer is at work; the last one said: failed: no GPU" in run("status", project).output
+
+
+def test_another_model_directory(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    run("pause", project, "--model-dir", tmp_path / "elsewhere")
+    assert state(project) == "running"
+    assert Control(tmp_path / "elsewhere" / "control.json").state == "paused"
+
+
+def test_where_nothing_was_trained(tmp_path: Path) -> None:
+    result = run("pause", tmp_path)
+    assert result.exit_code != 0
+    assert f"{tmp_path / 'model'}: no such model directory" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "stop", "status"])
+def test_every_help_ends_with_an_example(command: str) -> None:
+    assert f"Example: odkeras training {command} " in run(command, "--help").output

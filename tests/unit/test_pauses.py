@@ -1,0 +1,96 @@
+"""Holding between steps and between rounds, without a model."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odkeras.control import Control
+from odkeras.training import pauses
+from odkeras.training.pauses import Pauses
+from odkeras.training.status import StatusFile
+
+
+class Trainer:
+    """The state that `Pauses` works on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.control = Control(folder / "control.json", time.monotonic)
+        self.path = folder / "status.json"
+        self.status = StatusFile(self.path)
+        self.ended = threading.Event()
+        self.pauses = Pauses(Control(folder / "control.json"), self.status, self.ended.is_set)
+
+    def said(self) -> dict[str, Any]:
+        return dict(json.loads(self.path.read_text()))
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    monkeypatch.setattr(pauses, "_BEAT_S", 0.05)
+    monkeypatch.setattr(pauses, "_POLL_S", 0.01)
+    made = Trainer(tmp_path)
+    made.status.update(state="training", reason="training on 8 images", round=7, round_step=40, round_steps=100)
+    return made
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def test_nothing_is_held_while_training_runs(trainer: Trainer) -> None:
+    before = trainer.said()
+    assert trainer.pauses.between_steps() is False
+    assert trainer.pauses.held_s == 0
+    assert trainer.said() == before
+
+
+def test_a_pause_between_steps(trainer: Trainer) -> None:
+    ended: list[bool] = []
+    trainer.control.set("pause")
+    thread = threading.Thread(target=lambda: ended.append(trainer.pauses.between_steps()))
+    thread.start()
+    wait_until(lambda: trainer.said()["state"] == "paused")
+    assert trainer.said()["reason"] == "paused in round 7, at step 40 of 100"
+    first = trainer.said()["updated"]
+    wait_until(lambda: trainer.said()["updated"] > first)  # it is alive
+    assert not ended
+    trainer.control.set("resume")
+    thread.join(10)
+    assert ended == [False]
+    assert trainer.pauses.held_s > 0.05
+    assert (trainer.said()["state"], trainer.said()["reason"]) == ("training", "training on 8 images")
+
+
+@pytest.mark.parametrize("end", ["stop", "signal"])
+def test_the_end_of_a_pause(trainer: Trainer, end: str) -> None:
+    ended: list[bool] = []
+    trainer.control.set("pause")
+    thread = threading.Thread(target=lambda: ended.append(trainer.pauses.between_steps()))
+    thread.start()
+    wait_until(lambda: trainer.said()["state"] == "paused")
+    trainer.control.set("stop") if end == "stop" else trainer.ended.set()
+    thread.join(2)
+    assert ended == [True]
+    assert trainer.pauses.ends_round is (end == "stop"), "the end of the process leaves the round open"
+
+
+def test_between_rounds(trainer: Trainer) -> None:
+    trainer.status.update(state="waiting", reason="no new answers")
+    assert trainer.pauses.between_rounds() is False
+    trainer.control.set("pause")
+    wait_until(trainer.pauses.between_rounds)
+    assert (trainer.said()["state"], trainer.said()["reason"]) == ("paused", "paused; new answers wait")
+    trainer.control.set("stop")
+    wait_until(lambda: trainer.pauses.between_rounds() and trainer.said()["state"] == "stopped")
+    trainer.control.set("resume")
+    wait_until(lambda: not trainer.pauses.between_rounds())
+    assert (trainer.said()["state"], trainer.said()["reason"]) == ("waiting", "no new answers")
