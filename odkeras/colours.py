@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+
 COLOURS = (
     *("#e69f00", "#0a7fd1", "#009e73", "#d55e00", "#cc79a7", "#7b61d9", "#56b4e9", "#b8860b", "#c2185b", "#00897b"),
     *("#8d6e63", "#5c7cfa", "#e8590c", "#2f9e44", "#ae3ec9", "#1098ad", "#f03e3e", "#74b816", "#845ef7", "#868e96"),
@@ -9,9 +11,21 @@ COLOURS = (
 """The first ones, by Okabe and Ito, can be told apart by the colour-blind too (jfly.uni-koeln.de/color)."""
 
 
+_GOLDEN_ANGLE = (3 - 5**0.5) / 2
+"""Of the circle of hues: each next one falls into the largest gap that those before it left."""
+_SHADES = ((0.40, 0.80), (0.62, 0.65), (0.50, 0.45), (0.32, 0.60), (0.72, 0.85))
+"""Lightness and saturation, so that neighbours on the circle of hues differ in more than their hue. The lightness is
+varied a little, too: at one lightness two hues may be the same to 8 bits."""
+
+
 def colour_of(number: int) -> str:
-    """Of the label at this place of the label map, from 0."""
-    return COLOURS[number % len(COLOURS)]
+    """Of the label at this place of the label map, from 0. Thousands of labels have different colours."""
+    if number < len(COLOURS):
+        return COLOURS[number]
+    beyond = number - len(COLOURS)
+    lightness, saturation = _SHADES[beyond % len(_SHADES)]
+    red, green, blue = colorsys.hls_to_rgb(beyond * _GOLDEN_ANGLE % 1.0, lightness + beyond % 97 / 2000, saturation)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def ink_on(colour: str) -> str:

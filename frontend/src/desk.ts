@@ -7,6 +7,7 @@ import type { Drafts } from "./drafts";
 import type { FirstSteps } from "./first_steps";
 import type { Gestures } from "./gestures";
 import { uuid } from "./identity";
+import type { LabelBook } from "./labels";
 import type { Live } from "./live";
 import { Notices } from "./notices";
 import type { Outbox, Waiting } from "./outbox";
@@ -39,6 +40,8 @@ export class Desk {
   /** The shown image is on the screen. */
   ready = false;
   label = "";
+  labels: LabelBook | null = null;
+  labelsOpen = false;
   hand = false;
   panelOpen = true;
   helpOpen = false;
@@ -299,9 +302,14 @@ export class Desk {
     }
   }
 
-  set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen" | "displayOpen">>): void {
+  set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen" | "displayOpen" | "labelsOpen">>): void {
     Object.assign(this, values);
     this.changed();
+  }
+
+  /** A dialog is over the image: keys are for what is in it. */
+  get dialogOpen(): boolean {
+    return this.helpOpen || this.labelsOpen;
   }
 
   get answeredByMe(): number {

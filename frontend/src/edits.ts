@@ -8,6 +8,7 @@ const BESIDE_SCREEN_PX = 12;
 
 /** For the box that the person selected, if there is one; else for the next box. */
 export function chooseLabel(desk: Desk, name: string): void {
+  desk.labels?.use(name);
   const { canvas } = desk;
   if (canvas?.chosen) canvas.relabel(canvas.chosen, name);
   else desk.label = name;

@@ -48,8 +48,8 @@ function nudge(resize: boolean): Binding["when"] {
 
 function digit(event: KeyboardEvent, desk: Desk): (() => void) | null {
   const number = /^[0-9]$/.test(event.key) ? event.key : event.shiftKey ? null : /^Digit([0-9])$/.exec(event.code)?.[1];
-  const label = number && plain(event) && desk.project?.labels[(Number(number) + 9) % 10];
-  return label ? () => chooseLabel(desk, label.name) : null;
+  const label = number && plain(event) && desk.labels?.named(number);
+  return label ? () => chooseLabel(desk, label) : null;
 }
 
 function escape(event: KeyboardEvent, desk: Desk): (() => void) | null {
@@ -92,6 +92,12 @@ export const BINDINGS: Binding[] = [
     keys: ["1", "…", "9", "0"],
     does: "label of the next box; with a box selected by click, list or brackets: the label of that box",
     when: digit,
+  },
+  {
+    group: "Boxes",
+    keys: ["l", "/"],
+    does: "search the labels, give them other keys",
+    when: key(["l", "/"], (desk) => desk.set({ labelsOpen: true }), false),
   },
   {
     group: "Boxes",
@@ -168,12 +174,12 @@ export function listen(desk: Desk): void {
   window.addEventListener("keydown", (event) => onKey(event, desk), true);
   // A button that was clicked keeps the focus, and the space bar would press it instead of ignoring the image.
   window.addEventListener("click", (event) => {
-    if (event.detail > 0 && !desk.helpOpen) (event.target as Element).closest("button")?.blur();
+    if (event.detail > 0 && !desk.dialogOpen) (event.target as Element).closest("button")?.blur();
   });
 }
 
 function onKey(event: KeyboardEvent, desk: Desk): void {
-  if (event.defaultPrevented || event.isComposing || desk.helpOpen || isTyping(event) || activates(event))
+  if (event.defaultPrevented || event.isComposing || desk.dialogOpen || isTyping(event) || activates(event))
     return;
   for (const { when } of BINDINGS) {
     const act = when(event, desk);

@@ -9,6 +9,7 @@ import { FirstSteps } from "./first_steps";
 import { Gestures } from "./gestures";
 import { Guides } from "./guides";
 import { whoAmI } from "./identity";
+import { LabelBook } from "./labels";
 import { Live } from "./live";
 import { Outbox, type Waiting } from "./outbox";
 import { Queue, renewSuggestions } from "./queue";
@@ -50,7 +51,8 @@ function setUpStage(desk: Desk, project: Project, { stage, scroll, frame, tags, 
     color: () => colours.of(desk.label),
   });
   new Guides(stage, guides, () => desk.display.settings.guides && desk.ready);
-  Object.assign(desk, { project, canvas, view, label: project.labels[0]?.name ?? "", starting: "", fatal: "" });
+  const labels = new LabelBook(project.labels, project.dataset);
+  Object.assign(desk, { project, canvas, view, labels, label: project.labels[0]?.name ?? "", starting: "", fatal: "" });
 }
 
 function setUpPost(desk: Desk, project: Project): void {

@@ -6,10 +6,12 @@ import { Banners } from "./banners";
 import { Help } from "./help";
 import { useDesk } from "./hooks";
 import { Icon } from "./icons";
+import { LabelPicker } from "./label-picker";
+import { Labels } from "./labels";
 import { Panel } from "./panel";
 import { Boxes, History, Progress, Section } from "./side";
 import { Caption, Stage } from "./stage";
-import { Labels, Tool, Tools } from "./toolbar";
+import { Tool, Tools } from "./toolbar";
 import { many, trainingWords, untilTraining } from "../words";
 
 /** As in page.css. */
@@ -51,6 +53,7 @@ export function App({ desk }: { desk: Desk }) {
         {desk.panelOpen && <Panel desk={desk} />}
       </div>
       <Help desk={desk} />
+      <LabelPicker desk={desk} />
       <p class="sr-only" aria-live="polite">
         {desk.notices.announcement}
       </p>

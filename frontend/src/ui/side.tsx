@@ -128,7 +128,7 @@ function useFocusKept(list: RefObject<HTMLUListElement | null>, count: number): 
 }
 
 function colour(desk: Desk, label: string): string {
-  return desk.project?.labels.find(({ name }) => name === label)?.color ?? "#8a8f98";
+  return desk.labels?.label(label)?.color ?? "#8a8f98";
 }
 
 export function History({ desk }: { desk: Desk }) {

@@ -1,47 +1,8 @@
-/** Labels to choose from, and the tools of the stage. */
+/** The tools of the stage. */
 
-import { inkOn } from "../colours";
 import type { Desk } from "../desk";
-import { chooseLabel, labelTarget, removeSuggestions, toggleSuggestions } from "../edits";
+import { removeSuggestions, toggleSuggestions } from "../edits";
 import { Icon, type IconName } from "./icons";
-
-export function Labels({ desk }: { desk: Desk }) {
-  const labels = desk.project?.labels ?? [];
-  const { relabels, label } = labelTarget(desk);
-  return (
-    <div class="labels" role="group" aria-label={`Label of the ${relabels ? "selected" : "next"} box`}>
-      <LabelTarget relabels={relabels} />
-      {labels.map(({ name, color }, index) => (
-        <button
-          key={name}
-          type="button"
-          class="label"
-          data-testid={`label-${name}`}
-          aria-pressed={label === name}
-          title={labelTitle(name, index)}
-          style={{ "--box": color, "--ink": inkOn(color) }}
-          onClick={() => chooseLabel(desk, name)}
-        >
-          <span class="swatch" aria-hidden="true" />
-          <span class="name">{name}</span>
-          {index < 10 && <kbd>{(index + 1) % 10}</kbd>}
-        </button>
-      ))}
-    </div>
-  );
-}
-
-/** What the label keys act on: the box that the person selected, or the next one. Read to screen readers by the group. */
-function LabelTarget({ relabels }: { relabels: boolean }) {
-  return (
-    <span class={relabels ? "label-target relabels" : "label-target"} data-testid="label-target" aria-hidden="true">
-      <span class="long">Label of the </span>
-      <span>{relabels ? "selected box" : "next box"}</span>
-    </span>
-  );
-}
-
-const labelTitle = (name: string, index: number) => (index < 10 ? `${name} (key ${(index + 1) % 10})` : name);
 
 interface ToolProps {
   icon: IconName;

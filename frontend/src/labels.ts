@@ -1,0 +1,153 @@
+/** The labels of a dataset as a person works with them: ten keys, those used lately, and search. */
+
+import type { Label } from "./wire";
+
+/** In the order of the keyboard. */
+export const LABEL_KEYS = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"] as const;
+export type LabelKey = (typeof LABEL_KEYS)[number];
+
+const PREFIX = "odkeras:labels:";
+const RECENT_KEPT = 20;
+/** Labels without a key that stay in the bar after they were used. */
+const RECENT_IN_BAR = 4;
+
+interface Stored {
+  keys: (string | null)[];
+  recent: string[];
+}
+
+export class LabelBook {
+  /** The names of the ten keys. */
+  keys: (string | null)[];
+  /** Names, the one used last first. */
+  recent: string[];
+  /** Those of the recent ones without a key. Each stays in its place for as long as it is among them. */
+  beside: string[] = [];
+
+  private readonly places = new Map<string, number>();
+  private readonly folded: string[];
+  private readonly storageKey: string;
+
+  constructor(
+    readonly labels: Label[],
+    dataset: string,
+  ) {
+    labels.forEach(({ name }, index) => this.places.set(name, index));
+    this.folded = labels.map(({ name }) => fold(name));
+    this.storageKey = PREFIX + encodeURIComponent(dataset);
+    const stored = read(this.storageKey);
+    this.keys = this.filled(stored.keys);
+    this.recent = [...new Set(stored.recent)].filter((name) => this.places.has(name));
+    this.placeBeside();
+  }
+
+  /** So few that all of them fit into the bar. */
+  get areFew(): boolean {
+    return this.labels.length <= LABEL_KEYS.length;
+  }
+
+  label(name: string): Label | undefined {
+    return this.labels[this.places.get(name) ?? -1];
+  }
+
+  named(key: string): string | null {
+    return this.keys[LABEL_KEYS.indexOf(key as LabelKey)] ?? null;
+  }
+
+  keyOf(name: string): LabelKey | null {
+    return LABEL_KEYS[this.keys.indexOf(name)] ?? null;
+  }
+
+  /** Gives a label a key. One that had another key swaps with the label that had this one. */
+  assign(name: string, key: LabelKey): void {
+    const to = LABEL_KEYS.indexOf(key);
+    const from = this.keys.indexOf(name);
+    if (from >= 0) this.keys[from] = this.keys[to] ?? null;
+    this.keys[to] = name;
+    this.placeBeside();
+    this.write();
+  }
+
+  resetKeys(): void {
+    this.keys = this.filled([]);
+    this.placeBeside();
+    this.write();
+  }
+
+  /** Notes that a label was chosen. */
+  use(name: string): void {
+    if (!this.places.has(name) || this.recent[0] === name) return;
+    this.recent = [name, ...this.recent.filter((other) => other !== name)].slice(0, RECENT_KEPT);
+    this.placeBeside();
+    this.write();
+  }
+
+  /** Labels whose names have all words of the text, the best first; all for none, those used lately first. */
+  search(text: string): Label[] {
+    const words = fold(text).split(/\s+/).filter(Boolean);
+    const recent = new Map(this.recent.map((name, index) => [name, index]));
+    return this.labels
+      .map((label, index) => ({ label, index, rank: rank(this.folded[index]!, words) }))
+      .filter(({ rank }) => rank < NO_MATCH)
+      .map((found) => ({ ...found, used: recent.get(found.label.name) ?? RECENT_KEPT }))
+      .sort((a, b) => a.rank - b.rank || a.used - b.used || a.index - b.index)
+      .map(({ label }) => label);
+  }
+
+  /** Known names at their keys; the free keys get the labels without one, in order. */
+  private filled(keys: (string | null)[]): (string | null)[] {
+    const known = LABEL_KEYS.map((_, index) => {
+      const name = keys[index] ?? null;
+      return name !== null && this.places.has(name) && keys.indexOf(name) === index ? name : null;
+    });
+    const others = this.labels.map(({ name }) => name).filter((name) => !known.includes(name));
+    return known.map((name) => name ?? others.shift() ?? null);
+  }
+
+  private placeBeside(): void {
+    const now = this.recent.filter((name) => !this.keys.includes(name)).slice(0, RECENT_IN_BAR);
+    const kept = this.beside.map((name) => (now.includes(name) ? name : null));
+    const fresh = now.filter((name) => !kept.includes(name));
+    const placed = kept.map((name) => name ?? fresh.shift() ?? null);
+    this.beside = [...placed, ...fresh].filter((name) => name !== null);
+  }
+
+  private write(): void {
+    try {
+      localStorage.setItem(this.storageKey, JSON.stringify({ keys: this.keys, recent: this.recent } satisfies Stored));
+    } catch {
+      // Without storage the next page begins with the first ten labels again.
+    }
+  }
+}
+
+const NO_MATCH = 4;
+
+function rank(name: string, words: string[]): number {
+  if (!words.length) return 0;
+  if (!words.every((word) => name.includes(word))) return NO_MATCH;
+  const text = words.join(" ");
+  if (name === text) return 0;
+  if (name.startsWith(text)) return 1;
+  return name.split(/[^\p{L}\p{N}]+/u).some((part) => part.startsWith(words[0]!)) ? 2 : 3;
+}
+
+/** Without regard to case and accents. */
+const fold = (text: string) =>
+  text
+    .normalize("NFKD")
+    .replace(/\p{M}/gu, "")
+    .toLowerCase()
+    .trim();
+
+function read(key: string): Stored {
+  try {
+    const stored = JSON.parse(localStorage.getItem(key) ?? "null") as Partial<Stored> | null;
+    return { keys: texts(stored?.keys), recent: texts(stored?.recent).filter((name) => name !== null) };
+  } catch {
+    return { keys: [], recent: [] };
+  }
+}
+
+const texts = (value: unknown): (string | null)[] =>
+  Array.isArray(value) ? value.map((entry) => (typeof entry === "string" ? entry : null)) : [];

@@ -1,0 +1,205 @@
+/** The dialog that finds a label by its name, and gives labels their keys. */
+
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { Desk } from "../desk";
+import { chooseLabel, labelTarget } from "../edits";
+import { LABEL_KEYS, type LabelBook, type LabelKey } from "../labels";
+import type { Label } from "../wire";
+import { many } from "../words";
+import { Icon } from "./icons";
+
+/** A screenful and more; scrolling down adds as many. */
+const AT_ONCE = 100;
+
+export function LabelPicker({ desk }: { desk: Desk }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const { labelsOpen, labels } = desk;
+  // At once: the next key must not go to a dialog that is about to close.
+  useLayoutEffect(() => {
+    if (labelsOpen && !dialog.current?.open) dialog.current?.showModal();
+    if (!labelsOpen && dialog.current?.open) dialog.current.close();
+  }, [labelsOpen]);
+  const close = () => desk.set({ labelsOpen: false });
+  return (
+    <dialog
+      ref={dialog}
+      class="picker"
+      data-testid="label-picker"
+      aria-label="Labels"
+      // The event comes later: the dialog may be open again.
+      onClose={() => !dialog.current?.open && close()}
+      onClick={(event) => event.target === dialog.current && close()}
+    >
+      {labelsOpen && labels && <Search desk={desk} book={labels} />}
+    </dialog>
+  );
+}
+
+function Search({ desk, book }: { desk: Desk; book: LabelBook }) {
+  const [text, setText] = useState("");
+  const [active, setActive] = useState(0);
+  const [assigning, setAssigning] = useState(false);
+  const found = useMemo(() => book.search(text), [book, text]);
+  const label = found[active];
+  const input = useRef<HTMLInputElement>(null);
+  useEffect(() => input.current?.focus(), []);
+
+  const choose = (chosen: Label, index: number) => {
+    setActive(index);
+    if (assigning) return;
+    chooseLabel(desk, chosen.name);
+    desk.set({ labelsOpen: false });
+  };
+  const onKeyDown = (event: KeyboardEvent) => {
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 }[event.key];
+    if (event.isComposing || (!step && event.key !== "Enter")) return;
+    event.preventDefault();
+    if (step) setActive(Math.max(0, Math.min(found.length - 1, active + step)));
+    else if (label) choose(label, active);
+  };
+
+  return (
+    <>
+      <header>
+        <Icon name="search" />
+        <input
+          ref={input}
+          type="text"
+          inputmode="search"
+          role="combobox"
+          data-testid="label-query"
+          aria-label="Search labels"
+          aria-expanded="true"
+          aria-controls="label-options"
+          aria-autocomplete="list"
+          aria-activedescendant={label && `label-option-${active}`}
+          placeholder={`Search ${many(book.labels.length, "label")}`}
+          autocomplete="off"
+          spellcheck={false}
+          value={text}
+          onInput={(event) => {
+            setText(event.currentTarget.value);
+            setActive(0);
+          }}
+          onKeyDown={onKeyDown}
+        />
+        <button type="button" class="plain small" onClick={() => desk.set({ labelsOpen: false })}>
+          Close <kbd>Esc</kbd>
+        </button>
+      </header>
+      <Options desk={desk} book={book} found={found} active={active} onChoose={choose} />
+      <p class="sr-only" role="status">
+        {many(found.length, "label")}
+      </p>
+      <Keys
+        book={book}
+        label={label}
+        assigning={assigning}
+        onToggle={() => setAssigning(!assigning)}
+        onChange={() => desk.changed()}
+      />
+    </>
+  );
+}
+
+interface OptionsProps {
+  desk: Desk;
+  book: LabelBook;
+  found: Label[];
+  active: number;
+  onChoose: (label: Label, index: number) => void;
+}
+
+function Options({ desk, book, found, active, onChoose }: OptionsProps) {
+  const [count, setCount] = useState(AT_ONCE);
+  const list = useRef<HTMLUListElement>(null);
+  useEffect(() => {
+    setCount(AT_ONCE);
+    list.current?.scrollTo(0, 0);
+  }, [found]);
+  useEffect(() => list.current?.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "nearest" }), [active]);
+  const chosen = labelTarget(desk).label;
+  const shown = Math.max(count, active + 10);
+  const onScroll = ({ currentTarget: { scrollTop, clientHeight, scrollHeight } }: { currentTarget: HTMLElement }) => {
+    if (scrollTop + 2 * clientHeight > scrollHeight && shown < found.length) setCount(shown + AT_ONCE);
+  };
+  if (!found.length) return <p class="nothing">No label has this in its name.</p>;
+  return (
+    <ul ref={list} id="label-options" role="listbox" aria-label="Labels" onScroll={onScroll}>
+      {found.slice(0, shown).map((label, index) => (
+        <li
+          key={label.name}
+          id={`label-option-${index}`}
+          role="option"
+          data-testid="label-option"
+          aria-selected={index === active}
+          aria-setsize={found.length}
+          aria-posinset={index + 1}
+          style={{ "--box": label.color }}
+          onClick={() => onChoose(label, index)}
+        >
+          <span class="swatch" aria-hidden="true" />
+          <span class="name">{label.name}</span>
+          {label.name === chosen && <span class="quiet">chosen</span>}
+          {book.keyOf(label.name) && <kbd>{book.keyOf(label.name)}</kbd>}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+interface KeysProps {
+  book: LabelBook;
+  label: Label | undefined;
+  assigning: boolean;
+  onToggle: () => void;
+  onChange: () => void;
+}
+
+/** While keys are assigned, choosing a label only says which one gets the key. */
+function Keys({ book, label, assigning, onToggle, onChange }: KeysProps) {
+  const [said, setSaid] = useState("");
+  const assign = (key: LabelKey) => {
+    if (!label) return;
+    book.assign(label.name, key);
+    setSaid(`key ${key} chooses ${label.name}`);
+    onChange();
+  };
+  const reset = () => {
+    book.resetKeys();
+    setSaid("the first ten labels have the keys");
+    onChange();
+  };
+  return (
+    <footer>
+      <button type="button" class="plain small" data-testid="assign-keys" aria-pressed={assigning} onClick={onToggle}>
+        {assigning ? "Done" : "Assign keys"}
+      </button>
+      {assigning && (
+        <>
+          <div class="key-choice" role="group" aria-label={`Key of ${label?.name ?? "the label"}`}>
+            {LABEL_KEYS.map((key) => (
+              <button
+                key={key}
+                type="button"
+                class="plain small"
+                data-testid={`assign-${key}`}
+                disabled={!label}
+                aria-pressed={book.named(key) === label?.name}
+                aria-label={`Key ${key}, now ${book.named(key) ?? "free"}`}
+                title={book.named(key) ?? "free"}
+                onClick={() => assign(key)}
+              >
+                {key}
+              </button>
+            ))}
+          </div>
+          <button type="button" class="plain small" data-testid="reset-keys" onClick={reset}>
+            Reset
+          </button>
+          <p role="status">{said || (label && `Choose a label, then the key for it. Now: ${label.name}`)}</p>
+        </>
+      )}
+    </footer>
+  );
+}

@@ -1,0 +1,89 @@
+/** The bar of labels: all of a few; of many the ten with keys, those used lately, and a search for the others. */
+
+import { useEffect, useRef } from "preact/hooks";
+import { inkOn } from "../colours";
+import type { Desk } from "../desk";
+import { chooseLabel, labelTarget } from "../edits";
+import { Icon } from "./icons";
+
+export function Labels({ desk }: { desk: Desk }) {
+  const book = desk.labels;
+  const { relabels, label } = labelTarget(desk);
+  const row = useRef<HTMLDivElement>(null);
+  useEffect(() => bringIntoSight(row.current), [label]);
+  if (!book) return <div class="labels" />;
+  const keyed = book.keys.filter((name) => name !== null);
+  const names = book.areFew ? book.labels.map(({ name }) => name) : [...keyed, ...book.beside];
+  const elsewhere = !names.includes(label) && book.label(label) !== undefined;
+  return (
+    <div class={book.areFew ? "label-bar" : "label-bar many"}>
+      {!book.areFew && (
+        <div class="label-head">
+          <SearchButton desk={desk} count={book.labels.length} />
+          <LabelTarget relabels={relabels} />
+        </div>
+      )}
+      <div class="labels" ref={row} role="group" aria-label={`Label of the ${relabels ? "selected" : "next"} box`}>
+        {book.areFew && <LabelTarget relabels={relabels} />}
+        {elsewhere && <LabelButton key={label} desk={desk} name={label} pressed />}
+        {names.map((name) => (
+          <LabelButton key={name} desk={desk} name={name} pressed={name === label} />
+        ))}
+      </div>
+    </div>
+  );
+}
+
+/** On a phone the row scrolls. */
+function bringIntoSight(row: HTMLElement | null): void {
+  const chosen = row?.querySelector<HTMLElement>('[aria-pressed="true"]');
+  if (!row || !chosen) return;
+  row.scrollTo({ left: chosen.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2 });
+}
+
+function SearchButton({ desk, count }: { desk: Desk; count: number }) {
+  return (
+    <button
+      type="button"
+      class="label-search"
+      data-testid="label-search"
+      aria-keyshortcuts="l /"
+      title={`Search ${count} labels (l)`}
+      onClick={() => desk.set({ labelsOpen: true })}
+    >
+      <Icon name="search" />
+      <span>{count.toLocaleString("en")} labels</span>
+      <kbd>l</kbd>
+    </button>
+  );
+}
+
+/** What the label keys act on: the box that the person selected, or the next one. Read to screen readers by the group. */
+function LabelTarget({ relabels }: { relabels: boolean }) {
+  return (
+    <span class={relabels ? "label-target relabels" : "label-target"} data-testid="label-target" aria-hidden="true">
+      <span class="long">Label of the </span>
+      <span>{relabels ? "selected box" : "next box"}</span>
+    </span>
+  );
+}
+
+function LabelButton({ desk, name, pressed }: { desk: Desk; name: string; pressed: boolean }) {
+  const color = desk.labels?.label(name)?.color ?? "";
+  const key = desk.labels?.keyOf(name) ?? null;
+  return (
+    <button
+      type="button"
+      class="label"
+      data-testid={`label-${name}`}
+      aria-pressed={pressed}
+      title={key ? `${name} (key ${key})` : name}
+      style={{ "--box": color, "--ink": inkOn(color) }}
+      onClick={() => chooseLabel(desk, name)}
+    >
+      <span class="swatch" aria-hidden="true" />
+      <span class="name">{name}</span>
+      {key && <kbd>{key}</kbd>}
+    </button>
+  );
+}
