@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,34 @@ def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[TruthIm
         if any(row[name] for name in (*_COORDINATES, "label")):
             boxes.append((_box(row, where), _label(row, where)))
     return [_truth_image(Path(images_dir) / path, boxes) for path, boxes in found.items()]
+
+
+def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_dir: Path | str) -> None:
+    """See that not all image files are missing, as they are when `images_dir` is another folder than the CSV's paths
+    start from.
+
+    Raises:
+        RecordError: none of them is there; names the folder that has the first one, if it is near the CSV.
+    """
+    if not truths or any(truth.path.exists() for truth in truths):
+        return
+    first = truths[0].path
+    folder = Path(csv_path).parent
+    below = _folder_with(first.relative_to(images_dir), folder) if first.is_relative_to(images_dir) else None
+    found = below or _folder_with(Path(first.name), folder)
+    advice = f"give --images {shlex.quote(str(found))}" if found else "say with --images where relative paths start"
+    raise RecordError(
+        f"none of the {len(truths)} images of {csv_path} is in {images_dir} (the first would be {first}); {advice}"
+    )
+
+
+def _folder_with(name: Path, folder: Path) -> Path | None:
+    """`folder`, or the folder directly below it, that has a file of that name."""
+    try:
+        below = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return None
+    return next((each for each in (folder, *below) if (each / name).is_file()), None)
 
 
 def _rows(csv_path: Path) -> Iterator[tuple[str, dict[str, str]]]:

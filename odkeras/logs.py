@@ -3,13 +3,26 @@ imported."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 DEFAULT_TF_LOGGING_LEVEL = 40
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
+_FILTER = r"""
+import re, sys
+noise = re.compile(rb"WARNING: All log messages before absl::|[IW]\d{4} \d\d:|To enable the following instructions:")
+for line in sys.stdin.buffer:
+    if not noise.match(line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
+_FILTER_ENDS_S = 2.0
 
 
 def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbose: bool = True) -> None:
@@ -36,3 +49,39 @@ def cpp_log_level(level: int) -> str:
     """What TensorFlow's C++ half hides: "0" nothing, "1" its informative lines, "2" warnings, "3" errors too, of which
     it has one for every machine without a GPU."""
     return "0" if level <= logging.INFO else "1" if level <= logging.WARNING else "3"
+
+
+def quiet_import(name: str) -> None:
+    """Import TensorFlow without the lines of information that its C++ half writes while it is loaded, before it knows
+    a level ("Could not find cuda drivers on your machine"). All else, such as why it aborts, is written as ever.
+
+    To be called after `configure_logging`; if that was asked for warnings, or less, all is written.
+    """
+    hides = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") >= "2"
+    with _filtered_stderr() if hides and name not in sys.modules else nullcontext():
+        importlib.import_module(name)
+
+
+@contextmanager
+def _filtered_stderr() -> Iterator[None]:
+    """Send what is written to file descriptor 2 through a process that leaves the noise out. A process, not a thread:
+    it still has the last line of one that aborts."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    command = [sys.executable, "-I", "-S", "-c", _FILTER]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    assert process.stdin is not None
+    sys.stderr.flush()
+    os.dup2(process.stdin.fileno(), 2)
+    process.stdin.close()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        with suppress(subprocess.TimeoutExpired):  # a process that was started meanwhile may hold the pipe
+            process.wait(_FILTER_ENDS_S)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from odkeras.errors import ConfigError, SetupError
 
+CONFIG_NAME = "pipeline.config"
 TEMPORARY_PREFIX = ".tmp-"
 _TRAIN_RECORD = re.compile(r"(\d+)_train\.record", re.ASCII)
 _VERSION = re.compile(r"0*[1-9]\d*", re.ASCII)
@@ -98,7 +99,7 @@ class Project:
 
     @property
     def config_path(self) -> Path:
-        return self.model_dir / "pipeline.config"
+        return self.model_dir / CONFIG_NAME
 
     @property
     def logs_dir(self) -> Path:
@@ -108,6 +109,25 @@ class Project:
         """The rounds' `<number>_train.record` files, oldest first."""
         found = [(match, path) for path in _listdir(self.data_dir) if (match := _TRAIN_RECORD.fullmatch(path.name))]
         return [path for _, path in sorted((int(match[1]), path) for match, path in found)]
+
+
+def config_path(place: Path | str) -> Path:
+    """The pipeline.config that a person names: the file, or the project folder that holds it.
+
+    Raises:
+        ConfigError: a folder without one, or the model directory of a project, which holds a copy.
+    """
+    place = Path(place)
+    if not place.is_dir():
+        return place
+    found = place / CONFIG_NAME
+    if not found.is_file():
+        others = sorted(path.name for path in place.glob("*.config"))
+        advice = f"name one of its files: {', '.join(others)}" if others else "`odkeras init` makes a project folder"
+        raise ConfigError(f"{place}: a folder without a {CONFIG_NAME}; {advice}")
+    if (place / "status.json").is_file() and (place.resolve().parent / CONFIG_NAME).is_file():
+        raise ConfigError(f"{place} is a model directory; name the project folder, {place.resolve().parent}")
+    return found
 
 
 def version_dirs(export_dir: Path | str) -> dict[int, Path]:

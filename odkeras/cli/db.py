@@ -196,13 +196,14 @@ def _write_coco(
 
 def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map: Path | None, masks: bool) -> str:
     from odkeras.hosts.web.dataset_labels import labels_of_dataset
-    from odkeras.logs import configure_logging
+    from odkeras.logs import configure_logging, quiet_import
 
     configure_logging(verbose=False)
     labels = labels_of_dataset(database, dataset, label_map)
     if labels.label_map is None:
         raise ConfigError("--format tfrecord needs --label-map: none is known for this dataset")
     with progress_bar("images") as progress:
+        quiet_import("tensorflow")
         from odkeras.data.conversion import answers_to_records
 
         # A row's id is the image's id, as the database tells images apart; an example may have none.

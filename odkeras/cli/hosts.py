@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from odkeras.cli import options
+from odkeras.cli.usage import AnnotateCommand
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("annotate", epilog="Example: odkeras annotate raccoons images/ raccoons/pipeline.config -spe 100")(
-        annotate
-    )
     app.command(
-        "simulate", epilog="Example: odkeras simulate train.csv p/pipeline.config --images images/ --annotations 40"
-    )(simulate)
+        "annotate", cls=AnnotateCommand, epilog="Example: odkeras annotate raccoons images/ raccoons/ -spe 100"
+    )(annotate)
+    app.command("simulate", epilog="Example: odkeras simulate train.csv raccoons/ --images images/ --annotations 40")(
+        simulate
+    )
 
 
 def annotate(
@@ -30,30 +31,57 @@ def annotate(
     ] = None,
     port: Annotated[int, typer.Argument(help="Its REST port; 8501 if only IP is given.", show_default=False)] = 0,
     model_name: Annotated[str | None, typer.Argument(help="Its model's name; odkeras if not given.")] = None,
-    host: Annotated[str, typer.Option(help="Address of the page; any but this machine's own needs a token.")] = (
-        "127.0.0.1"
-    ),
-    web_port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 8080,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address of the page; any but this machine's own needs a token.", rich_help_panel=options.PAGE
+        ),
+    ] = ("127.0.0.1"),
+    web_port: Annotated[
+        int, typer.Option(help="Port of the page; 0 takes a free one.", rich_help_panel=options.PAGE)
+    ] = 8080,
     db: options.Database = Path("annotations.db"),
-    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Do not open the page in a browser.", rich_help_panel=options.PAGE)
+    ] = False,
     overlap: Annotated[
-        bool, typer.Option("--overlap", help="Ask every annotator (?session=NAME) about every image.")
+        bool,
+        typer.Option(
+            "--overlap",
+            help="Ask every annotator (?session=NAME) about every image.",
+            rich_help_panel=options.SUGGESTIONS,
+        ),
     ] = False,
     answers_per_round: Annotated[
         int,
-        typer.Option(help="Answers that begin a round of training; 'Train now' in the page does not wait for them."),
+        typer.Option(
+            help="Answers that begin a round of training; 'Train now' in the page does not wait for them.",
+            rich_help_panel=options.TRAINING,
+        ),
     ] = 5,
     token: Annotated[
         str | None,
-        typer.Option(envvar="ODKERAS_TOKEN", help="Token of a page for other machines; made up if not given."),
+        typer.Option(
+            envvar="ODKERAS_TOKEN",
+            help="Token of a page for other machines; made up if not given.",
+            rich_help_panel=options.PAGE,
+        ),
     ] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="A name, besides this machine's own, that the page is opened by.")
+        list[str] | None,
+        typer.Option(
+            help="A name, besides this machine's own, that the page is opened by.", rich_help_panel=options.PAGE
+        ),
     ] = None,
     label_map_path: options.LabelMapPath = None,
     label: Annotated[
         str | None,
-        typer.Option("--label", "-l", help="Comma-separated labels to choose from, or a file of them; default: all."),
+        typer.Option(
+            "--label",
+            "-l",
+            help="Comma-separated labels to choose from, or a file of them; default: all.",
+            rich_help_panel=options.SUGGESTIONS,
+        ),
     ] = None,
     model_dir: options.ModelDir = None,
     export_dir: options.ExportDir = None,
@@ -61,7 +89,10 @@ def annotate(
     steps_per_epoch: Annotated[
         int,
         typer.Option(
-            "--steps-per-epoch", "-spe", help="Training steps per round; -1: once over all answers, at least 100."
+            "--steps-per-epoch",
+            "-spe",
+            help="Training steps per round; -1: once over all answers, at least 100.",
+            rich_help_panel=options.TRAINING,
         ),
     ] = -1,
     threshold: options.Threshold = "0.5",
@@ -70,27 +101,52 @@ def annotate(
     temp_files_num: options.TempFilesNum = 5,
     max_checkpoints_num: options.MaxCheckpointsNum = 5,
     run_eval: options.RunEval = False,
-    eval_steps: Annotated[int, typer.Option("--eval-steps", "-es", help="Images to evaluate on.")] = 50,
+    eval_steps: Annotated[
+        int, typer.Option("--eval-steps", "-es", help="Images to evaluate on.", rich_help_panel=options.EVALUATION)
+    ] = 50,
     eval_split: options.EvalSplit = 0.0,
     publish_if_better: options.PublishIfBetter = False,
     publish_tolerance: options.PublishTolerance = 0.01,
     use_display_name: Annotated[
-        bool, typer.Option("--use-display-name", "-D", help="Show the label map's display names.")
+        bool,
+        typer.Option(
+            "--use-display-name", "-D", help="Show the label map's display names.", rich_help_panel=options.SUGGESTIONS
+        ),
     ] = False,
     tf_logging_level: options.TfLoggingLevel = 40,
     exclude: Annotated[
-        str | None, typer.Option("--exclude", "-e", help="Comma-separated datasets whose images are left out.")
+        str | None,
+        typer.Option(
+            "--exclude",
+            "-e",
+            help="Comma-separated datasets whose images are left out.",
+            rich_help_panel=options.SUGGESTIONS,
+        ),
     ] = None,
     replay: options.Replay = "on",
     sync: Annotated[
-        bool, typer.Option("--sync", "-S", help="Wait after each batch until the model trained on it is served.")
+        bool,
+        typer.Option(
+            "--sync",
+            "-S",
+            help="Wait after each batch until the model trained on it is served.",
+            rich_help_panel=options.TRAINING,
+        ),
     ] = False,
     external_trainer: Annotated[
         bool,
-        typer.Option("--external-trainer", "-xt", help="`odkeras trainer` runs elsewhere on these directories."),
+        typer.Option(
+            "--external-trainer",
+            "-xt",
+            help="`odkeras trainer` runs elsewhere on these directories.",
+            rich_help_panel=options.TRAINING,
+        ),
     ] = False,
     predict_batch_size: Annotated[
-        int, typer.Option("--predict-batch-size", "-pbs", help="Images per prediction request.")
+        int,
+        typer.Option(
+            "--predict-batch-size", "-pbs", help="Images per prediction request.", rich_help_panel=options.SUGGESTIONS
+        ),
     ] = 5,
 ) -> None:
     """Label images in a browser while a model learns from the answers and suggests the next boxes.
@@ -146,16 +202,29 @@ def _text(path: Path | None) -> str | None:
 def simulate(
     truth: Annotated[Path, typer.Argument(help="Known boxes: columns path,xmin,ymin,xmax,ymax,label; pixels.")],
     config: options.Config,
-    images: Annotated[Path | None, typer.Option(help="Where relative paths start; default: beside TRUTH.")] = None,
-    annotations: Annotated[int, typer.Option(help="Images to answer in all.")] = 40,
-    batch_size: Annotated[int, typer.Option(help="Images per round.")] = 10,
-    report: Annotated[
-        Path | None, typer.Option(help="For curve.json and curve.png; default: report/ beside CONFIG.")
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Where relative paths start; default: beside TRUTH.", rich_help_panel=options.DIRECTORIES),
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="Known boxes to measure on; default: a fifth of TRUTH.")] = None,
+    annotations: Annotated[
+        int, typer.Option(help="Images to answer in all.", rich_help_panel=options.SUGGESTIONS)
+    ] = 40,
+    batch_size: Annotated[int, typer.Option(help="Images per round.", rich_help_panel=options.TRAINING)] = 10,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="For curve.json and curve.png; default: report/ beside CONFIG.", rich_help_panel=options.DIRECTORIES
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Known boxes to measure on; default: a fifth of TRUTH.", rich_help_panel=options.EVALUATION),
+    ] = None,
     threshold: options.Threshold = "0.5",
     order: options.Order = "sequential",
-    order_seed: Annotated[int, typer.Option(help="Another one gives another random order.")] = 0,
+    order_seed: Annotated[
+        int, typer.Option(help="Another one gives another random order.", rich_help_panel=options.SUGGESTIONS)
+    ] = 0,
     data_dir: options.DataDir = None,
     model_dir: options.ModelDir = None,
     export_dir: options.ExportDir = None,

@@ -36,11 +36,12 @@ def from_csv(
 ) -> None:
     """Make a TFRecord from a CSV of known boxes. A row with a path alone is an image without objects."""
     from odkeras.labels import LabelMap
-    from odkeras.logs import configure_logging
+    from odkeras.logs import configure_logging, quiet_import
 
     configure_logging(verbose=False)
     loaded = LabelMap.load(label_map)
     with progress_bar("images") as progress:
+        quiet_import("tensorflow")
         from odkeras.data.conversion import csv_to_records
 
         report = csv_to_records(csv, out, label_map=loaded, images_dir=images or csv.parent, progress=progress)
@@ -61,11 +62,12 @@ def from_prodigy(
     masks needs them for all of its images: --masks.
     """
     from odkeras.labels import LabelMap
-    from odkeras.logs import configure_logging
+    from odkeras.logs import configure_logging, quiet_import
 
     configure_logging(verbose=False)
     loaded = LabelMap.load(label_map)
     with progress_bar("answers") as progress:
+        quiet_import("tensorflow")
         from odkeras.data.conversion import prodigy_to_records
 
         report = prodigy_to_records(jsonl, out, label_map=loaded, masks=masks, progress=progress)

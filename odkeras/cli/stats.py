@@ -17,17 +17,23 @@ _HEADER = ("", "images", "suggested", "kept", "adjusted", "relabelled", "deleted
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("stats", epilog="Example: odkeras stats raccoons/pipeline.config --draw-seconds 25.5")(stats)
+    app.command("stats", epilog="Example: odkeras stats raccoons/ --draw-seconds 25.5")(stats)
 
 
 def stats(
     config: options.Config,
     data_dir: options.DataDir = None,
-    draw_seconds: Annotated[float, typer.Option(help="Seconds to draw a box.")] = 7.0,
-    verify_seconds: Annotated[float, typer.Option(help="Seconds to look at a suggested box.")] = 2.4,
-    adjust_seconds: Annotated[float, typer.Option(help="Seconds to move a box to where it belongs.")] = 3.5,
-    relabel_seconds: Annotated[float, typer.Option(help="Seconds to give a box another label.")] = 1.6,
-    delete_seconds: Annotated[float, typer.Option(help="Seconds to delete a box.")] = 1.6,
+    draw_seconds: Annotated[float, typer.Option(help="Seconds to draw a box.", rich_help_panel=options.COST)] = 7.0,
+    verify_seconds: Annotated[
+        float, typer.Option(help="Seconds to look at a suggested box.", rich_help_panel=options.COST)
+    ] = 2.4,
+    adjust_seconds: Annotated[
+        float, typer.Option(help="Seconds to move a box to where it belongs.", rich_help_panel=options.COST)
+    ] = 3.5,
+    relabel_seconds: Annotated[
+        float, typer.Option(help="Seconds to give a box another label.", rich_help_panel=options.COST)
+    ] = 1.6,
+    delete_seconds: Annotated[float, typer.Option(help="Seconds to delete a box.", rich_help_panel=options.COST)] = 1.6,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what people did with the suggestions, by model version and by annotator, and how much work that saved.

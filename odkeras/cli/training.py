@@ -12,10 +12,10 @@ from odkeras.cli.progress import progress_bar
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("trainer", epilog="Example: odkeras trainer p/pipeline.config --steps-per-epoch 200")(trainer)
-    app.command("train", epilog="Example: odkeras train p/pipeline.config --steps 3000")(train)
-    app.command("eval", epilog="Example: odkeras eval p/pipeline.config --eval-steps 100")(evaluate)
-    app.command("export", epilog="Example: odkeras export p/pipeline.config --checkpoint p/model/ckpt-3000")(export)
+    app.command("trainer", epilog="Example: odkeras trainer raccoons/ --steps-per-epoch 200")(trainer)
+    app.command("train", epilog="Example: odkeras train raccoons/ --steps 3000")(train)
+    app.command("eval", epilog="Example: odkeras eval raccoons/ --eval-steps 100")(evaluate)
+    app.command("export", epilog="Example: odkeras export raccoons/ --checkpoint raccoons/model/ckpt-3000")(export)
 
 
 def trainer(
@@ -36,13 +36,26 @@ def trainer(
     replay: options.Replay = "on",
     strategy: options.Strategy = "none",
     serving_url: Annotated[
-        str, typer.Option(help="The model server, so that the version it serves is never deleted: http://HOST:PORT")
+        str,
+        typer.Option(
+            help="The model server, so that the version it serves is never deleted: http://HOST:PORT",
+            rich_help_panel=options.SERVING,
+        ),
     ] = "",
-    model_name: Annotated[str, typer.Option(help="Name of the model on that server.")] = "odkeras",
-    once: Annotated[bool, typer.Option("--once", help="End when nothing waits to be trained.")] = False,
+    model_name: Annotated[
+        str, typer.Option(help="Name of the model on that server.", rich_help_panel=options.SERVING)
+    ] = "odkeras",
+    once: Annotated[
+        bool, typer.Option("--once", help="End when nothing waits to be trained.", rich_help_panel=options.TRAINING)
+    ] = False,
     tf_logging_level: options.TfLoggingLevel = 40,
     give_way: Annotated[
-        bool, typer.Option("--give-way", help="Let other processes on this machine have the processor first.")
+        bool,
+        typer.Option(
+            "--give-way",
+            help="Let other processes on this machine have the processor first.",
+            rich_help_panel=options.TRAINING,
+        ),
     ] = False,
     stop_on_stdin_eof: Annotated[bool, typer.Option("--stop-on-stdin-eof", hidden=True)] = False,
 ) -> None:
@@ -52,7 +65,7 @@ def trainer(
     may be killed at any instant: the next start goes on.
     """
     from odkeras.errors import ConfigError
-    from odkeras.logs import configure_logging
+    from odkeras.logs import configure_logging, quiet_import
 
     configure_logging(tf_logging_level)
     if replay not in ("on", "off"):
@@ -62,6 +75,7 @@ def trainer(
             "--steps-per-epoch must be 1 or more, -1 for once over the training set, or 0 for that but at least 100; "
             f"got {steps_per_epoch}"
         )
+    quiet_import("tensorflow")
     from odkeras.pipeline import Overrides
     from odkeras.project import Project
     from odkeras.training.process import TrainerOptions, run_trainer
@@ -108,7 +122,10 @@ def train(
     config: options.Config,
     model_dir: options.ModelDir = None,
     steps: Annotated[
-        int | None, typer.Option(help="Train up to this global step; default: CONFIG's num_steps.")
+        int | None,
+        typer.Option(
+            help="Train up to this global step; default: CONFIG's num_steps.", rich_help_panel=options.TRAINING
+        ),
     ] = None,
     batch_size: options.BatchSize = None,
     label_map_path: options.LabelMapPath = None,
@@ -121,9 +138,10 @@ def train(
     With --strategy multi-worker start it on every machine, each with its own TF_CONFIG, and with records of at least as
     many files as machines; there Ctrl-C just ends.
     """
-    from odkeras.logs import configure_logging
+    from odkeras.logs import configure_logging, quiet_import
 
     configure_logging(tf_logging_level)
+    quiet_import("tensorflow")
     import signal
     import threading
 
@@ -157,14 +175,19 @@ def train(
 def evaluate(
     config: options.Config,
     model_dir: options.ModelDir = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Judge this checkpoint; default: the newest.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Judge this checkpoint; default: the newest.", rich_help_panel=options.EVALUATION)
+    ] = None,
     version: Annotated[
-        int | None, typer.Option(help="Judge this exported version instead, through its signature.")
+        int | None,
+        typer.Option(
+            help="Judge this exported version instead, through its signature.", rich_help_panel=options.EVALUATION
+        ),
     ] = None,
     export_dir: options.ExportDir = None,
     eval_steps: options.EvalSteps = None,
     label_map_path: options.LabelMapPath = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=options.EVALUATION)] = False,
     tf_logging_level: options.TfLoggingLevel = 40,
 ) -> None:
     """Evaluate a checkpoint, or an exported version, on CONFIG's eval_input_reader, with CONFIG's metrics_set.
@@ -172,13 +195,14 @@ def evaluate(
     With --eval-steps, on a sample that is spread over all examples and always the same.
     """
     from odkeras.errors import ConfigError
-    from odkeras.logs import configure_logging
+    from odkeras.logs import configure_logging, quiet_import
 
     configure_logging(tf_logging_level, verbose=False)
     if version is not None and checkpoint is not None:
         raise ConfigError("--checkpoint and --version: give one of them")
     if version is None and export_dir is not None:
         raise ConfigError("--export-dir: say with --version which version of it to judge")
+    quiet_import("tensorflow")
     import json
 
     from odkeras.cli.eval_table import print_metrics
@@ -209,14 +233,18 @@ def export(
     config: options.Config,
     model_dir: options.ModelDir = None,
     export_dir: options.ExportDir = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Export this checkpoint; default: the newest, if any.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Export this checkpoint; default: the newest, if any.", rich_help_panel=options.TRAINING),
+    ] = None,
     label_map_path: options.LabelMapPath = None,
     tf_logging_level: options.TfLoggingLevel = 40,
 ) -> None:
     """Publish a SavedModel version for TensorFlow Serving. Without a checkpoint: freshly built weights."""
-    from odkeras.logs import configure_logging
+    from odkeras.logs import configure_logging, quiet_import
 
     configure_logging(tf_logging_level, verbose=False)
+    quiet_import("tensorflow")
     from odkeras.export.command import export_version
     from odkeras.model.setup import prepare_setup
     from odkeras.pipeline import Overrides

@@ -15,7 +15,7 @@ from odkeras import boxes as box_ops
 from odkeras.boxes import Groundtruth
 from odkeras.data.records import example_from_annotation, write_records
 from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError
-from odkeras.groundtruth_csv import TruthImage, read_truth_csv
+from odkeras.groundtruth_csv import TruthImage, check_some_exist, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
 from odkeras.tasks import Annotation, Task, read_answer
@@ -63,6 +63,7 @@ def csv_to_records(
         LabelMapError: the CSV has a label that is not in the map.
     """
     truths = read_truth_csv(csv_path, images_dir)
+    check_some_exist(truths, csv_path, images_dir)
     for truth in truths:
         _check_labels(truth, label_map)
     report = RecordsReport()

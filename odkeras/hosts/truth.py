@@ -15,11 +15,12 @@ import numpy as np
 from odkeras import boxes as box_ops
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import ConfigError, ImageError, LabelMapError
-from odkeras.groundtruth_csv import TruthImage, read_truth_csv
+from odkeras.groundtruth_csv import TruthImage, check_some_exist, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
 
 HELD_OUT_SHARE = 0.2
+_MOST_NAMES = 3
 
 Task = dict[str, Any]
 OnSkip = Callable[[str, str], None]
@@ -104,7 +105,14 @@ def _read_images(
 ) -> list[KnownImage]:
     """One per image content, in the order of their ids."""
     known: dict[str, KnownImage] = {}
-    for truth in read_truth_csv(csv_path, images_dir):
+    truths = read_truth_csv(csv_path, images_dir)
+    check_some_exist(truths, csv_path, images_dir)
+    missing = [truth.path for truth in truths if not truth.path.exists()]
+    if len(missing) > _MOST_NAMES:  # said once, not for each of them
+        names = f"{', '.join(path.name for path in missing[:_MOST_NAMES])} and {len(missing) - _MOST_NAMES} more"
+        on_skip(f"{len(missing)} of the {len(truths)} images of {csv_path}", f"no such file: {names}")
+        truths = [truth for truth in truths if truth.path.exists()]
+    for truth in truths:
         try:
             image = read_image(truth.path, max_pixels=max_pixels)
         except ImageError as error:

@@ -170,6 +170,8 @@ def _image_files(path: Path) -> list[Path]:
         if path.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"source {path}: neither an image ({_KINDS}) nor a .jsonl file with an object per line")
         return [path]
+    if not path.is_dir() and set(str(path)) & set("*?["):
+        raise ConfigError(f"source {path}: no such file, and a pattern is none; name the folder, all images are taken")
     if not path.is_dir():
         raise ConfigError(f"source {path}: no such file or directory; give a directory of images, a .jsonl file, or -")
     files = list_image_files(path)

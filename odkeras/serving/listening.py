@@ -14,8 +14,11 @@ import uvicorn
 from odkeras.errors import SetupError
 
 
-def open_listener(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int, *, option: str = "") -> socket.socket:
     """A listening socket; port 0 takes a free one.
+
+    Args:
+        option: the command line's option for the port, for the message.
 
     Raises:
         SetupError: the port is taken or not allowed, or there is no such host.
@@ -28,7 +31,8 @@ def open_listener(host: str, port: int) -> socket.socket:
         return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            what = "is already in use; stop the program that has it, or choose another port (0 takes a free one)"
+            how = f"with {option}" if option else "port"
+            what = f"is already in use; stop the program that has it, or choose another {how} (0 takes a free one)"
             raise SetupError(f"{where} {what}") from None
         raise SetupError(f"cannot listen on {where}: {error.strerror or error}") from None
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from time import monotonic
 
 from odkeras.errors import ConfigError, SetupError
+from odkeras.logs import quiet_import
 from odkeras.project import list_versions
 from odkeras.serving.app import DEFAULT_MAX_BODY_BYTES, DEFAULT_THREADS, create_app
 from odkeras.serving.listening import HttpServer, open_listener, stop_signals
@@ -94,7 +95,7 @@ def open_socket(options: ServerOptions) -> socket.socket:
     """
     if options.socket_fd is not None:
         return _inherited_socket(options.socket_fd)
-    return open_listener(options.host, options.rest_api_port)
+    return open_listener(options.host, options.rest_api_port, option="--rest-api-port")
 
 
 def _inherited_socket(fd: int) -> socket.socket:
@@ -121,6 +122,7 @@ def prepare_tensorflow(gpu: bool) -> None:
 
 
 def _open_backend(gpu: bool) -> Backend:
+    quiet_import("tensorflow")
     from odkeras.serving.backend import TensorFlowBackend
 
     gc.freeze()  # what TensorFlow made of itself stays: without it a collection after a swap takes 0.2 s less

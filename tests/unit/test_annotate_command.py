@@ -248,7 +248,10 @@ class TestErrorsBeforeAnythingIsStarted:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             line = self.fails(start("--web-port", str(port)), 3)
-        assert line.startswith(f"error: port {port} of 127.0.0.1 is already in use; stop the program that has it")
+        assert line == (
+            f"error: port {port} of 127.0.0.1 is already in use; stop the program that has it, or choose another with "
+            "--web-port (0 takes a free one)\n"
+        )
         assert not (tmp_path / "annotations.db").exists()
 
     def test_a_page_that_is_not_built(self, start: Callable[..., Command], tmp_path: Path) -> None:

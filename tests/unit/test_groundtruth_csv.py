@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from odkeras.errors import RecordError
-from odkeras.groundtruth_csv import read_truth_csv
+from odkeras.groundtruth_csv import check_some_exist, read_truth_csv
 
 HEADER = "path,xmin,ymin,xmax,ymax,label"
 IMAGES = Path("/images")
@@ -113,3 +114,32 @@ def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
         read_truth_csv(write(HEADER, "é.jpg,1,2,3,4,car", encoding="latin-1"), IMAGES)
     with pytest.raises(RecordError, match="is not a CSV file in UTF-8"):
         read_truth_csv(write(HEADER, f'a.jpg,1,2,3,4,"{"x" * 200_000}"'), IMAGES)
+
+
+class TestImagesThatAreElsewhere:
+    """A line for each of 150 images said what one sentence says."""
+
+    @pytest.mark.parametrize(("folder", "path"), [("images", "a.jpg"), ("my images", "a.jpg"), (".", "sub/a.jpg")])
+    def test_the_folder_that_has_them_is_named(self, write, tmp_path: Path, folder: str, path: str) -> None:
+        csv_path = write(HEADER, f"{path},1,2,3,4,car", "b.jpg,,,,,")
+        place = csv_path.parent / folder
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).touch()
+        elsewhere = tmp_path / "elsewhere"
+        with pytest.raises(RecordError) as raised:
+            check_some_exist(read_truth_csv(csv_path, elsewhere), csv_path, elsewhere)
+        assert str(raised.value) == (
+            f"none of the 2 images of {csv_path} is in {elsewhere} (the first would be {elsewhere / path}); "
+            f"give --images {shlex.quote(str(place))}"
+        )
+
+    def test_nobody_knows_where(self, write, tmp_path: Path) -> None:
+        csv_path = write(HEADER, "/gone/a.jpg,1,2,3,4,car")
+        with pytest.raises(RecordError, match=r"say with --images where relative paths start$"):
+            check_some_exist(read_truth_csv(csv_path, tmp_path), csv_path, tmp_path)
+
+    def test_some_are_enough(self, write, tmp_path: Path) -> None:
+        csv_path = write(HEADER, "a.jpg,1,2,3,4,car", "b.jpg,,,,,")
+        (tmp_path / "b.jpg").touch()
+        check_some_exist(read_truth_csv(csv_path, tmp_path), csv_path, tmp_path)
+        check_some_exist([], csv_path, tmp_path)

@@ -44,7 +44,7 @@ def test_port_0_takes_a_free_one() -> None:
 def test_a_taken_port_is_told_of() -> None:
     with open_socket(options()) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SetupError, match=f"port {port} of 127.0.0.1 is already in use; stop the program"):
+        with pytest.raises(SetupError, match=f"port {port} of 127.0.0.1 is already in use; .* with --rest-api-port"):
             open_socket(options(rest_api_port=port))
 
 

@@ -135,6 +135,17 @@ class TestKnownImages:
         assert len(known.annotate) + len(known.held_out) == IMAGES - 2
         assert sorted(Path(file).name for file in skipped) == ["03.png", "04.png"]
 
+    def test_many_missing_images_are_told_once(self, project: Path) -> None:
+        for number in range(3, 9):
+            (project / "images" / f"{number:02}.png").unlink()
+        told: list[str] = []
+        read_known_images(
+            project / "truth.csv", project / "images", LABELS, on_skip=lambda *what: told.append(": ".join(what))
+        )
+        where = project / "truth.csv"
+        expected = f"6 of the {IMAGES} images of {where}: no such file: 03.png, 04.png, 05.png and 3 more"
+        assert told == [expected]
+
     def test_an_unknown_label(self, project: Path) -> None:
         with pytest.raises(LabelMapError, match=r"truth\.csv"):
             read_known_images(

@@ -18,6 +18,7 @@ from odkeras.loop.components import load_label_map
 from odkeras.loop.options import LoopOptions, is_host
 from odkeras.loop.served_labels import check_served_labels
 from odkeras.loop.stream import PREDICT_TOGETHER
+from odkeras.project import config_path
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import TENSORFLOW_MODEL_SERVER, find_tensorflow_serving
 
@@ -125,7 +126,7 @@ def options_of(arguments: TrainmodelArguments) -> LoopOptions:
         raise ConfigError(f"--publish-tolerance {arguments.publish_tolerance:g}: it must be 0 to 1, for example 0.01")
     if arguments.steps_per_epoch < -1:
         raise ConfigError(f"--steps-per-epoch {arguments.steps_per_epoch}: it must be 1 or more, or -1")
-    config = Path(arguments.config_path)
+    config = config_path(arguments.config_path)
     if not config.is_file():
         raise ConfigError(f"{config}: no such file; CONFIG is a pipeline.config, which `odkeras init` writes")
     served_elsewhere = bool(arguments.ip)

@@ -72,7 +72,7 @@ def run_annotate(
     share_arenas()
     files, before = page_files(), set(threading.enumerate())
     journal, stopping = Journal(), threading.Event()
-    with open_listener(page.host, page.port) as listener, WebHost(arguments, web, journal) as host:
+    with open_listener(page.host, page.port, option="--web-port") as listener, WebHost(arguments, web, journal) as host:
         token = None if is_loopback(page.host) else (page.token or secrets.token_urlsafe(18))
         policy = Policy(token=token, hosts=_hosts(page))
         url = _url(page.host, listener.getsockname()[1], token)

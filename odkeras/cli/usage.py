@@ -1,0 +1,83 @@
+"""Command lines of `odkeras annotate` that cannot work, and the sentence that says how to write them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand
+
+from odkeras.errors import ConfigError
+from odkeras.project import CONFIG_NAME
+
+_USAGE = "odkeras annotate DATASET SOURCE CONFIG"
+
+
+class AnnotateCommand(TyperCommand):
+    """The command's parser: it explains arguments that are missing, and files that the shell made of a pattern.
+
+    Raises:
+        ConfigError: on parsing.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        check_one_source(args)
+        given = list(args)  # parsing takes them out
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if type(error).__name__ != "MissingParameter":  # click's, of which newer versions of typer have a copy
+                raise
+            positional = list(takewhile(lambda argument: not argument.startswith("-"), given))
+            raise ConfigError(missing_arguments(positional)) from None
+
+
+def check_one_source(arguments: Sequence[str]) -> None:
+    """SOURCE is one argument. The shell makes many of `images/*.jpg`, and the rest would be taken for CONFIG and IP.
+
+    Raises:
+        ConfigError: several files of images or of JSON lines are given; names their folder.
+    """
+    from odkeras.images import SUFFIXES
+
+    sources = {*SUFFIXES, ".jsonl", ".ndjson"}
+    files = [each for each in arguments if not each.startswith("-") and Path(each).suffix.lower() in sources]
+    if len(files) < 2:
+        return
+    parents = [os.path.dirname(each) or "." for each in files]  # noqa: PTH120 (as it was typed)
+    folder = parents[0] if len(set(parents)) == 1 else _common(parents)
+    raise ConfigError(
+        f"SOURCE is one argument, and here are {len(files)} files ({files[0]}, ...): the shell writes out a pattern "
+        "such as *.jpg. Name the folder instead, whose images are all taken: "
+        f"odkeras annotate DATASET {shlex.quote(folder)} CONFIG"
+    )
+
+
+def missing_arguments(given: Sequence[str]) -> str:
+    """What to write instead of so few arguments; those that are given are recognized by what lies there."""
+    config = next((each for each in given if _is_project(Path(each))), None)
+    source = next((each for each in given if each != config and Path(each).exists()), None)
+    dataset = next((each for each in given if each not in (config, source)), None)
+    if dataset is None and config is not None:
+        folder = Path(config) if Path(config).is_dir() else Path(config).parent
+        dataset = folder.resolve().name or None
+    line = [dataset or "DATASET", source or "IMAGES_FOLDER", config or "PROJECT_FOLDER"]
+    return (
+        f"three arguments are needed: {_USAGE} (a name to store the answers under, the folder of images, the project "
+        f"that `odkeras init` made); here: odkeras annotate {' '.join(map(shlex.quote, line))}"
+    )
+
+
+def _is_project(path: Path) -> bool:
+    return (path / CONFIG_NAME).is_file() or (path.suffix == ".config" and path.is_file())
+
+
+def _common(folders: Sequence[str]) -> str:
+    try:
+        return os.path.commonpath(folders) or "."
+    except ValueError:  # absolute and relative ones
+        return folders[0]
