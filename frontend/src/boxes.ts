@@ -121,48 +121,33 @@ const close = (a: number, b: number) => Math.abs(a - b) < 0.02;
 const rounded = (value: number) => Math.round(value * 100) / 100;
 const between = (value: number, low: number, high: number) => Math.min(Math.max(value, low), Math.max(low, high));
 
-/** The shape inside the image, with bounds that fit it; null: it is so already. A box that was only moved keeps its size. */
-export function clipped(shape: Shape, before: Shape | undefined, { width, height }: Size): Shape | null {
-  if ((shape.type as string) === "POLYGON") return clippedPolygon(shape as Polygon, { width, height });
-  const now = (shape as Rectangle).geometry;
-  const was = (before as Rectangle | undefined)?.geometry;
-  const moved = was !== undefined && close(was.w, now.w) && close(was.h, now.h);
-  const inside = cut(moved ? shifted(now, { width, height }) : now, { width, height });
-  const same = [now.x - inside.x, now.y - inside.y, now.w - inside.width, now.h - inside.height, now.rot ?? 0];
-  const { minX, minY, maxX, maxY } = now.bounds;
-  const fits = [minX - now.x, minY - now.y, maxX - now.x - now.w, maxY - now.y - now.h];
-  // Not to the last bit: a correction is a change, which is looked at again.
-  return [...same, ...fits].every((difference) => Math.abs(difference) < 1e-6) ? null : rectShape(inside);
-}
-
-type Place = Pick<Rectangle["geometry"], "x" | "y" | "w" | "h">;
-
-function shifted({ x, y, w, h }: Place, size: Size): Place {
-  return { x: between(x, 0, size.width - w), y: between(y, 0, size.height - h), w, h };
-}
-
-function cut({ x, y, w, h }: Place, size: Size): Rect {
+/** The part of a box that is in the image, at least one pixel wide and high. */
+export function cut({ x, y, width, height }: Rect, size: Size): Rect {
   const left = between(x, 0, size.width - 1);
   const top = between(y, 0, size.height - 1);
-  const right = between(x + w, left + 1, size.width);
-  const bottom = between(y + h, top + 1, size.height);
+  const right = between(x + width, left + 1, size.width);
+  const bottom = between(y + height, top + 1, size.height);
   return { x: left, y: top, width: right - left, height: bottom - top };
 }
 
-function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon | null {
+/** The box moved into the image, as large as it was if it fits. */
+export function shifted({ x, y, width, height }: Rect, size: Size): Rect {
+  const moved = { x: between(x, 0, size.width - width), y: between(y, 0, size.height - height), width, height };
+  return cut(moved, size);
+}
+
+/** The polygon inside the image, with bounds that fit it; null: it is so already. */
+export function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon | null {
   const points = shape.geometry.points.map(([x, y]) => [between(x!, 0, width), between(y!, 0, height)] as Point);
   const inside = polygonShape(points);
   const same = points.every(([x, y], i) => x === shape.geometry.points[i]![0] && y === shape.geometry.points[i]![1]);
   return same && JSON.stringify(inside.geometry.bounds) === JSON.stringify(shape.geometry.bounds) ? null : inside;
 }
 
-/** Moved by (dx, dy), or with its right and lower edge moved. */
-export function nudged(shape: Shape, dx: number, dy: number, resize: boolean): Shape {
-  if ((shape.type as string) === "POLYGON") {
-    return polygonShape((shape as Polygon).geometry.points.map(([x, y]) => [x! + dx, y! + dy] as Point));
-  }
-  const { x, y, w, h } = (shape as Rectangle).geometry;
-  return resize
-    ? rectShape({ x, y, width: Math.max(1, w + dx), height: Math.max(1, h + dy) })
-    : rectShape({ x: x + dx, y: y + dy, width: w, height: h });
+/** The polygon moved by (dx, dy), as far as the image goes. */
+export function movedPolygon(shape: Polygon, dx: number, dy: number, size: Size): Polygon {
+  const { minX, minY, maxX, maxY } = polygonShape(shape.geometry.points as Point[]).geometry.bounds;
+  const room = { x: minX, y: minY, width: maxX - minX, height: maxY - minY };
+  const { x, y } = shifted({ ...room, x: minX + dx, y: minY + dy }, size);
+  return polygonShape(shape.geometry.points.map(([px, py]) => [px! + x - minX, py! + y - minY] as Point));
 }

@@ -6,28 +6,35 @@ import {
   type ImageAnnotation,
   type ImageAnnotator,
   type ImageAnnotatorState,
+  type Polygon,
   type Shape,
 } from "@annotorious/annotorious";
 import {
   annotation,
   boxOf,
-  clipped,
+  clippedPolygon,
+  cut,
   fromSpan,
   labelBodies,
-  nudged,
+  labelOf,
+  movedPolygon,
   rectShape,
   toSpan,
   type Box,
   type Rect,
   type Size,
 } from "./boxes";
+import { oddity, replacedBy } from "./checks";
 import type { Colours } from "./colours";
+import { dragged, hitAt, type Hit, type Reach } from "./grips";
+import { Handles } from "./handles";
 import { uuid } from "./identity";
+import { Steps } from "./steps";
 import { Tags } from "./tags";
-import type { Span } from "./wire";
+import type { Point, Span } from "./wire";
 
-/** Changes with it are not steps that ctrl+z takes back. (The library exports no such value.) */
-const NOT_BY_HAND = "REMOTE" as never;
+/** Changes that are made here; the library's own, of polygons, come without it. (The library exports no such value.) */
+const OURS = "REMOTE" as never;
 
 export interface Contents {
   image: HTMLImageElement;
@@ -47,23 +54,33 @@ export class Canvas {
   suggestionsHidden = false;
   /** Whether a person changed anything since the image was shown. */
   touched = false;
+  /** What is odd about the box that was changed last; "": nothing. */
+  warning = "";
 
   private annotator: ImageAnnotator | null = null;
   private size: Size = { width: 1, height: 1 };
+  private steps = new Steps<ImageAnnotation[]>([]);
+  /** As it was before the drag under way. */
+  private dragging: { id: string; rect: Rect; shape: Shape } | null = null;
+  /** The box under the mouse: its handles are shown. */
+  private hovered: string | null = null;
   private first = new Map<string, Span>();
   private byModel = false;
   private hidden = new Set<string>();
   private readonly tags: Tags;
+  private readonly handles: Handles;
   private readonly undressing = new MutationObserver(() => this.undressHandles());
 
   constructor(
     private readonly frame: HTMLElement,
     tagLayer: HTMLElement,
+    handleLayer: HTMLElement,
     private readonly colours: Colours,
     private readonly scale: () => number,
     private readonly changed: () => void,
   ) {
     this.tags = new Tags(tagLayer);
+    this.handles = new Handles(handleLayer);
   }
 
   show(contents: Contents): void {
@@ -75,19 +92,11 @@ export class Canvas {
     this.annotator = createImageAnnotator(contents.image, { drawingEnabled: false, userSelectAction: this.selectable });
     const { store, selection } = this.annotator.state;
     this.dressLayer(contents);
-    store.bulkUpsertAnnotations(contents.spans.map(fromSpan), NOT_BY_HAND);
+    store.bulkUpsertAnnotations(contents.spans.map(fromSpan), OURS);
+    this.steps = new Steps(store.all());
     store.observe(({ origin, changes }) => {
-      if (origin !== NOT_BY_HAND) this.touched = true;
-      const shapes = [
-        // Also what ctrl+y puts back: the library remembers shapes as they were before they were put right.
-        ...(changes.created ?? []).map(({ id, target }) => ({ id, before: target.selector })),
-        ...(changes.updated ?? []).map(({ oldValue, newValue }) => ({
-          id: newValue.id,
-          before: oldValue.target.selector,
-        })),
-      ];
       // Later, so that whoever else listens hears of the change before its correction.
-      if (shapes.length) queueMicrotask(() => shapes.forEach(({ id, before }) => this.keepInside(id, before)));
+      if (origin !== OURS) queueMicrotask(() => changes.updated?.forEach(({ newValue }) => this.keepPolygon(newValue.id)));
       this.update();
     });
     selection.subscribe(({ selected }: { selected: { id: string }[] }) => {
@@ -106,6 +115,9 @@ export class Canvas {
     this.boxes = [];
     this.selected = null;
     this.chosen = null;
+    this.hovered = null;
+    this.dragging = null;
+    this.warning = "";
     this.touched = false;
     this.suggestionsHidden = false;
     this.hidden = new Set();
@@ -127,17 +139,14 @@ export class Canvas {
   }
 
   /** Shows the handles; keys move and remove the box, but label keys leave it alone. */
-  private activate(id: string | null): void {
+  activate(id: string | null): void {
     if (id) this.annotator?.state.selection.setSelected(id);
     else this.annotator?.state.selection.clear();
   }
 
-  /** The smallest visible box at a point; buffer in image pixels. keep: where there is none, what was selected stays. */
-  selectAt(x: number, y: number, buffer: number, keep = false): void {
-    const { store } = (this.annotator?.state ?? {}) as Partial<ImageAnnotatorState>;
-    const hit = store?.getAt(x, y, ({ id }) => !this.hidden.has(id), buffer);
-    if (hit || !keep) this.select(hit?.id ?? null);
-    else this.select(this.selected);
+  /** Selects the smallest visible box at a point, or else this one; buffer in image pixels. */
+  selectAt(x: number, y: number, buffer: number, otherwise: string | null = null): void {
+    this.select(this.visibleAt(x, y, buffer)?.id ?? otherwise);
   }
 
   selectNext(step: 1 | -1): void {
@@ -155,38 +164,104 @@ export class Canvas {
     let { x, y } = rect;
     while (taken(x, y) && x + step + rect.width <= this.size.width && y + step + rect.height <= this.size.height)
       [x, y] = [x + step, y + step];
-    this.add({ ...rect, x, y }, label);
+    this.commit(this.insert({ ...rect, x, y }, label), "", false);
   }
 
-  add(rect: Rect, label: string): void {
-    if (!this.annotator) return;
-    const id = uuid();
-    const shape = rectShape(rect);
-    this.annotator.state.store.addAnnotation(annotation(id, label, clipped(shape, undefined, this.size) ?? shape));
-    this.activate(id);
+  /** A box that was drawn; returns the suggestion that it takes the place of. */
+  draw(rect: Rect, label: string): Box | null {
+    const replaced = replacedBy(rect, label, this.suggestions);
+    if (replaced) this.annotator?.state.store.deleteAnnotation(replaced.id, OURS);
+    this.commit(this.insert(rect, label));
+    return replaced;
   }
 
   remove(id: string): void {
-    this.annotator?.state.store.deleteAnnotation(id);
+    this.annotator?.state.store.deleteAnnotation(id, OURS);
+    this.commit();
   }
 
   removeSuggestions(): number {
     const ids = this.suggestions.map(({ id }) => id);
-    if (ids.length) this.annotator?.state.store.bulkDeleteAnnotations(ids);
+    if (!ids.length) return 0;
+    this.annotator?.state.store.bulkDeleteAnnotations(ids, OURS);
+    this.commit();
     return ids.length;
   }
 
   relabel(id: string, label: string): void {
     const shown = this.annotator?.state.store.getAnnotation(id);
-    if (shown) this.annotator?.state.store.updateAnnotation({ ...shown, bodies: labelBodies(id, label) });
+    if (!shown || labelOf(shown) === label) return;
+    this.annotator?.state.store.updateAnnotation({ ...shown, bodies: labelBodies(id, label) }, OURS);
+    this.commit(id);
   }
 
-  /** Moves the selected box, or its right and lower edge. */
-  nudge(dx: number, dy: number, resize: boolean): void {
+  /** Moves the selected box, or the edges of one of its corners; in image pixels. */
+  nudge(dx: number, dy: number, grip: "move" | "nw" | "se"): void {
     const shown = this.selected && this.annotator?.state.store.getAnnotation(this.selected);
     if (!shown) return;
-    const moved = nudged(shown.target.selector, dx, dy, resize);
-    this.setShape(shown, clipped(moved, resize ? undefined : shown.target.selector, this.size) ?? moved);
+    const { selector } = shown.target;
+    if (isPolygon(selector)) {
+      if (grip !== "move") return;
+      this.setShape(shown.id, movedPolygon(selector as Polygon, dx, dy, this.size));
+    } else {
+      const box = this.rectOf(shown.id);
+      // Edges stop before they meet.
+      const least = (delta: number, side: number) => (grip === "nw" ? Math.min(delta, side) : Math.max(delta, -side));
+      const step = grip === "move" ? [dx, dy] : [least(dx, box.width - 1), least(dy, box.height - 1)];
+      this.setShape(shown.id, rectShape(dragged(box, grip, step[0]!, step[1]!, this.size)));
+    }
+    this.commit(shown.id, `${grip} ${shown.id}`);
+  }
+
+  /** What a drag from this point of the image would change; polygons are the library's. */
+  hitAt(at: Point, reach: Reach): Hit | null {
+    const boxes = this.boxes.filter(({ id, type }) => type === "rect" && !this.hidden.has(id));
+    return hitAt(boxes, this.selected, at, this.scale(), reach, this.size);
+  }
+
+  /** Shows the handles of the box whose edge is there, else of the smallest one that is there. */
+  hover(at: Point | null, hit: Hit | null): void {
+    const under = at && (hit?.id ?? this.visibleAt(at[0], at[1], 0)?.id);
+    const hovered = this.boxes.find(({ id, type }) => id === under && type === "rect")?.id ?? null;
+    if (hovered === this.hovered) return;
+    this.hovered = hovered;
+    this.showHandles();
+  }
+
+  /** A drag by (dx, dy) image pixels, from where the box was when it began; it is no step before drop. */
+  drag({ id, grip }: Hit, dx: number, dy: number): void {
+    if (this.dragging?.id !== id) this.dragging = { id, rect: this.rectOf(id), shape: this.shapeOf(id) };
+    if (id !== this.selected) this.activate(id);
+    this.setShape(id, rectShape(dragged(this.dragging.rect, grip, dx, dy, this.size)));
+  }
+
+  drop(): void {
+    const dragged = this.dragging;
+    this.dragging = null;
+    if (dragged) this.commit(dragged.id);
+  }
+
+  /** The drag does not count. */
+  putBack(): void {
+    const dragged = this.dragging;
+    this.dragging = null;
+    if (dragged) this.setShape(dragged.id, dragged.shape);
+  }
+
+  /** One step back (-1) or, after that, one forth (1); false: there is none. */
+  go(step: -1 | 1): boolean {
+    const state = this.steps.go(step);
+    if (!state || !this.annotator) return false;
+    this.restore(state);
+    this.warning = "";
+    this.touched = true;
+    this.update();
+    return true;
+  }
+
+  dismissWarning(): void {
+    this.warning = "";
+    this.changed();
   }
 
   hideSuggestions(hide: boolean): void {
@@ -200,28 +275,88 @@ export class Canvas {
     const all = this.annotator?.state.store.all() ?? [];
     this.boxes = all.map((shown) => boxOf(shown, this.first.get(shown.id), this.byModel));
     this.hidden = new Set(this.suggestionsHidden ? this.suggestions.map(({ id }) => id) : []);
-    this.colours.paint(this.boxes, this.hidden);
+    this.colours.paint(this.boxes, this.hidden, this.selected);
     const selected = this.boxes.find(({ id }) => id === this.selected);
     if (selected) this.frame.style.setProperty("--selected", this.colours.of(selected.label));
+    this.showHandles();
     this.tags.update(this.boxes, this.size, this.colours, this.selected, this.hidden, this.scale());
     this.changed();
   }
 
-  private readonly selectable = ({ id }: ImageAnnotation) =>
-    this.hidden.has(id) ? UserSelectAction.NONE : UserSelectAction.EDIT;
+  /** The library's editor is for polygons; boxes are edited by gestures.ts, by one rule for all of them. */
+  private readonly selectable = ({ id, target }: ImageAnnotation) => {
+    if (this.hidden.has(id)) return UserSelectAction.NONE;
+    return isPolygon(target.selector) ? UserSelectAction.EDIT : UserSelectAction.SELECT;
+  };
+
+  private visibleAt(x: number, y: number, buffer: number): ImageAnnotation | undefined {
+    const { store } = (this.annotator?.state ?? {}) as Partial<ImageAnnotatorState>;
+    return store?.getAt(x, y, ({ id }) => !this.hidden.has(id), buffer);
+  }
+
+  /** The part of a box that is in the image. */
+  private rectOf(id: string): Rect {
+    return cut(this.boxes.find((box) => box.id === id)!, this.size);
+  }
+
+  private shapeOf(id: string): Shape {
+    return this.annotator!.state.store.getAnnotation(id)!.target.selector;
+  }
+
+  private showHandles(): void {
+    const shown = this.boxes.filter(
+      ({ id, type }) => type === "rect" && !this.hidden.has(id) && (id === this.selected || id === this.hovered),
+    );
+    this.handles.show(
+      shown.map((box) => ({ id: box.id, ...cut(box, this.size) })),
+      this.size,
+    );
+  }
+
+  private insert(rect: Rect, label: string): string {
+    const id = uuid();
+    this.annotator?.state.store.addAnnotation(annotation(id, label, rectShape(cut(rect, this.size))), OURS);
+    this.activate(id);
+    return id;
+  }
+
+  /** A person changed the boxes: a step that can be taken back. changed: the box that may be odd now. */
+  private commit(changed?: string, kind = "", check = true): void {
+    this.touched = true;
+    this.steps.add(this.annotator?.state.store.all() ?? [], kind);
+    this.update();
+    const box = check && this.boxes.find(({ id }) => id === changed);
+    this.warning = box ? oddity(box, this.boxes, this.scale()) : "";
+    this.changed();
+  }
+
+  /** One call for each box that differs: the library takes all boxes of one change for polygons being edited. */
+  private restore(state: ImageAnnotation[]): void {
+    const { store } = this.annotator!.state;
+    const now = new Map(store.all().map((shown) => [shown.id, shown]));
+    const wanted = new Set(state.map(({ id }) => id));
+    for (const id of now.keys()) if (!wanted.has(id)) store.deleteAnnotation(id, OURS);
+    for (const shown of state) {
+      if (!now.has(shown.id)) store.addAnnotation(shown, OURS);
+      else if (now.get(shown.id) !== shown) store.updateAnnotation(shown, OURS);
+    }
+  }
 
   private hasSelectedSuggestion(): boolean {
     return this.suggestions.some(({ id }) => id === this.selected);
   }
 
-  private keepInside(id: string, before: Shape): void {
+  private keepPolygon(id: string): void {
     const shown = this.annotator?.state.store.getAnnotation(id);
-    const inside = shown && clipped(shown.target.selector, before, this.size);
-    if (inside) this.setShape(shown, inside, NOT_BY_HAND);
+    if (!shown) return;
+    const inside = clippedPolygon(shown.target.selector as Polygon, this.size);
+    if (inside) this.setShape(id, inside);
+    this.commit(id, `polygon ${id}`);
   }
 
-  private setShape(shown: ImageAnnotation, selector: Shape, origin?: never): void {
-    this.annotator?.state.store.updateTarget({ ...shown.target, selector }, origin);
+  private setShape(id: string, selector: Shape): void {
+    const shown = this.annotator?.state.store.getAnnotation(id);
+    if (shown) this.annotator?.state.store.updateTarget({ ...shown.target, selector }, OURS);
   }
 
   private dressLayer({ image, size, description }: Contents): void {
@@ -244,3 +379,5 @@ export class Canvas {
     }
   }
 }
+
+const isPolygon = ({ type }: Shape) => (type as string) === "POLYGON";

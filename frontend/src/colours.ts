@@ -19,11 +19,12 @@ export class Colours {
     return this.byName.get(label) ?? FALLBACK;
   }
 
-  /** The canvas draws each box as an element with data-id, the selected one without. */
-  paint(boxes: Box[], hidden: Set<string>): void {
+  /** The canvas draws each box as an element with data-id; a selected polygon without. */
+  paint(boxes: Box[], hidden: Set<string>, selected: string | null): void {
     const rules = boxes.map(({ id, label, origin }) => {
       const look = [`--box: ${this.of(label)}`];
       if (origin === "suggested") look.push("--dash: 7 5");
+      if (id === selected) look.push("--emphasis: 1", "opacity: 1");
       if (hidden.has(id)) look.push("display: none");
       return `.frame .a9s-annotation[data-id="${CSS.escape(id)}"] { ${look.join("; ")} }`;
     });

@@ -24,6 +24,7 @@ export interface Furniture {
   frame: HTMLElement;
   tags: HTMLElement;
   guides: HTMLElement;
+  handles: HTMLElement;
   rubber: HTMLElement;
 }
 
@@ -209,7 +210,7 @@ export class Desk {
       spans: held.spans,
       first: task.spans,
       byModel: task.version !== null,
-      description: `${task.file}. Drag to draw a box. B adds one, brackets select, arrows move, alt and arrows resize, H lists all keys.`,
+      description: `${task.file}. Drag to draw a box. B adds one, brackets select, arrows move, with alt or control they resize, U takes back, H lists all keys.`,
     });
     this.ready = true;
     this.bringIntoSight();

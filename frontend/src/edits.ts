@@ -37,6 +37,15 @@ export function removeSuggestions(desk: Desk): void {
   );
 }
 
+export function removeSelected({ canvas }: Desk): void {
+  if (canvas?.selected) canvas.remove(canvas.selected);
+}
+
+/** One step of the boxes back (-1) or forth (1). */
+export function takeBack({ canvas, notices }: Desk, step: -1 | 1): void {
+  if (!canvas?.go(step)) notices.say(step < 0 ? "there is no change to take back" : "there is no change to repeat");
+}
+
 export function toggleSuggestions(desk: Desk): void {
   const { canvas, ready } = desk;
   if (canvas && ready) canvas.hideSuggestions(!canvas.suggestionsHidden);

@@ -1,13 +1,27 @@
-/** The pointer on the stage: draw, select, pan, pinch. What happens on the selected box is left to the canvas. */
+/** The pointer on the stage: draw, correct, select, pan, pinch. Only a selected polygon is left to the canvas' editor. */
 
 import type { Canvas } from "./canvas";
+import { between, type Hit, type Reach } from "./grips";
+import { tagText } from "./tags";
 import type { Point } from "./wire";
 import type { View } from "./view";
 
-/** Screen pixels: anything smaller is a click, or an accident. */
-const SMALLEST_PX = 3;
-const TOUCH_BUFFER_PX = 10;
-const MOUSE_BUFFER_PX = 3;
+/** How exact a pointer is, in screen pixels. */
+interface Aim extends Reach {
+  /** What moves less is a click. */
+  click_px: number;
+  /** How far beside a box a click selects it. */
+  buffer_px: number;
+  /** A drag that makes a box less wide or high than this was an accident. */
+  smallest_px: number;
+}
+
+const MOUSE: Aim = { edge_px: 7, corner_px: 11, click_px: 3, buffer_px: 3, smallest_px: 6 };
+const TOUCH: Aim = { edge_px: 12, corner_px: 20, click_px: 8, buffer_px: 10, smallest_px: 10 };
+
+const TOO_SMALL = "too small for a box; zoom in to draw around small objects";
+
+const aimOf = ({ pointerType }: PointerEvent) => (pointerType === "touch" ? TOUCH : MOUSE);
 
 export interface Bench {
   canvas: Canvas;
@@ -18,10 +32,13 @@ export interface Bench {
   open: () => boolean;
   label: () => string;
   color: () => string;
+  say: (text: string) => void;
 }
 
+/** from, at: points of the window; start: a point of the image, which may move under the pointer. */
 type Gesture =
-  | { kind: "draw"; pointer: number; from: Point; at: Point }
+  | { kind: "draw"; pointer: number; from: Point; at: Point; start: Point }
+  | { kind: "edit"; pointer: number; from: Point; start: Point; hit: Hit; moved: boolean }
   | { kind: "press"; pointer: number; from: Point }
   | { kind: "pan"; pointer: number; at: Point }
   | { kind: "pinch"; distance: number; at: Point }
@@ -29,6 +46,8 @@ type Gesture =
 
 export class Gestures {
   private gesture: Gesture = null;
+  /** Where the mouse is. */
+  private under: PointerEvent | null = null;
   private readonly touches = new Map<number, Point>();
 
   constructor(
@@ -40,16 +59,22 @@ export class Gestures {
     scroll.addEventListener("pointermove", this.onMove, true);
     scroll.addEventListener("pointerup", this.onUp, true);
     scroll.addEventListener("pointercancel", this.onCancel, true);
+    scroll.addEventListener("pointerleave", () => this.hover(null));
+    window.addEventListener("keydown", this.onShift);
+    window.addEventListener("keyup", this.onShift);
     scroll.addEventListener("wheel", this.onWheel, { passive: false });
     // Chrome scrolls by itself after a press of the middle button.
     scroll.addEventListener("mousedown", (event) => event.button === 1 && event.preventDefault());
   }
 
-  get drawing(): boolean {
-    return this.gesture?.kind === "draw";
+  /** A box is being drawn or changed. */
+  get busy(): boolean {
+    return this.gesture?.kind === "draw" || this.gesture?.kind === "edit";
   }
 
+  /** What is being drawn or changed is as it was before. */
   cancel(): void {
+    if (this.gesture?.kind === "edit") this.bench.canvas.putBack();
     this.gesture = null;
     this.rubber.hidden = true;
   }
@@ -65,14 +90,27 @@ export class Gestures {
     if (event.button === 1 || (event.button === 0 && this.bench.hand()))
       return this.start(event, { kind: "pan", pointer: event.pointerId, at });
     if (event.button !== 0 || !event.isPrimary) return event.stopPropagation();
-    const onSelected = (event.target as Element).closest(".a9s-annotation.selected") !== null;
-    if (onSelected && !event.shiftKey) {
+    const onPolygon = (event.target as Element).closest(".a9s-annotation.selected") !== null;
+    if (onPolygon && !event.shiftKey) {
       this.gesture = { kind: "press", pointer: event.pointerId, from: at };
       return;
     }
+    const hit = this.hitAt(event);
+    if (hit) return this.start(event, this.edit(event, hit));
     this.bench.canvas.select(null);
-    this.start(event, { kind: "draw", pointer: event.pointerId, from: at, at });
+    this.start(event, { kind: "draw", pointer: event.pointerId, from: at, at, start: this.bench.view.inside(at) });
   };
+
+  private edit({ clientX, clientY, pointerId }: PointerEvent, hit: Hit): Gesture {
+    const start = this.bench.view.toImage(clientX, clientY);
+    return { kind: "edit", pointer: pointerId, from: [clientX, clientY], start, hit, moved: false };
+  }
+
+  /** What a drag from here would change; with shift it always draws. */
+  private hitAt(event: PointerEvent): Hit | null {
+    if (event.shiftKey || this.bench.hand()) return null;
+    return this.bench.canvas.hitAt(this.bench.view.toImage(event.clientX, event.clientY), aimOf(event));
+  }
 
   private start(event: PointerEvent, gesture: Gesture): void {
     event.preventDefault();
@@ -92,13 +130,39 @@ export class Gestures {
     const at: Point = [event.clientX, event.clientY];
     if (this.touches.has(event.pointerId)) this.touches.set(event.pointerId, at);
     const gesture = this.gesture;
+    if (!gesture && event.pointerType !== "touch") this.hover(event);
     if (!gesture || gesture.kind === "press") return;
     event.stopPropagation();
     if (gesture.kind === "pinch") return this.pinch(gesture);
     if (gesture.pointer !== event.pointerId) return;
+    if (gesture.kind === "edit") return this.change(gesture, at, aimOf(event));
     if (gesture.kind === "pan") this.bench.view.pan(gesture.at[0] - at[0], gesture.at[1] - at[1]);
     gesture.at = at;
-    if (gesture.kind === "draw") this.stretch(gesture.from, at);
+    if (gesture.kind === "draw") this.stretch(gesture.start, at);
+  };
+
+  private change(gesture: Gesture & { kind: "edit" }, at: Point, { click_px }: Aim): void {
+    gesture.moved ||= distance(gesture.from, at) >= click_px;
+    if (!gesture.moved) return;
+    const [x, y] = this.bench.view.toImage(...at);
+    this.bench.canvas.drag(gesture.hit, x - gesture.start[0], y - gesture.start[1]);
+  }
+
+  /** Says what a drag from here would do: by the cursor, and by the handles of the box. */
+  private hover(event: PointerEvent | null): void {
+    this.under = event;
+    const open = event !== null && this.bench.open();
+    const hit = open ? this.hitAt(event) : null;
+    const at = open && !event.shiftKey && !this.bench.hand() ? this.bench.view.toImage(event.clientX, event.clientY) : null;
+    this.bench.canvas.hover(at, hit);
+    this.scroll.dataset.grip = hit?.grip ?? "";
+  }
+
+  private readonly onShift = (event: KeyboardEvent) => {
+    const { under } = this;
+    if (event.key !== "Shift" || !under || this.gesture) return;
+    const { pointerType, clientX, clientY } = under;
+    this.hover(new PointerEvent("pointermove", { pointerType, clientX, clientY, shiftKey: event.type === "keydown" }));
   };
 
   private pinch(gesture: { distance: number; at: Point }): void {
@@ -117,12 +181,15 @@ export class Gestures {
     const gesture = this.gesture;
     if (!gesture || (gesture.kind !== "pinch" && gesture.pointer !== event.pointerId)) return;
     const at: Point = [event.clientX, event.clientY];
-    const byTouch = event.pointerType === "touch";
-    this.cancel();
+    const aim = aimOf(event);
+    this.gesture = null;
+    this.rubber.hidden = true;
     // The editor has to hear of it, too.
-    if (gesture.kind === "press") return this.finishPress(gesture.from, at, byTouch);
+    if (gesture.kind === "press") return this.finishPress(gesture.from, at, aim);
     event.stopPropagation();
-    if (gesture.kind === "draw") this.finish(gesture.from, at, byTouch);
+    if (gesture.kind === "draw") this.finishDrawing(gesture, at, aim);
+    if (gesture.kind === "edit") this.finishEdit(gesture, at, aim);
+    if (event.pointerType !== "touch") this.hover(event);
   };
 
   private readonly onCancel = (event: PointerEvent) => {
@@ -130,31 +197,35 @@ export class Gestures {
     this.cancel();
   };
 
-  private finish(from: Point, to: Point, byTouch: boolean): void {
+  private finishDrawing({ from, start }: Gesture & { kind: "draw" }, to: Point, aim: Aim): void {
     const { canvas, view } = this.bench;
-    const [across, down] = [Math.abs(from[0] - to[0]), Math.abs(from[1] - to[1])];
-    if (across < SMALLEST_PX && down < SMALLEST_PX) {
-      canvas.selectAt(...view.toImage(...to), (byTouch ? TOUCH_BUFFER_PX : MOUSE_BUFFER_PX) / view.scale);
-    } else if (across >= SMALLEST_PX && down >= SMALLEST_PX) {
-      const { x, y, width, height } = between(view.inside(from), view.inside(to));
-      if (width * view.scale >= 1 && height * view.scale >= 1) canvas.add({ x, y, width, height }, this.bench.label());
-    }
+    if (distance(from, to) < aim.click_px) return canvas.selectAt(...view.toImage(...to), aim.buffer_px / view.scale);
+    const box = between(start, view.inside(to));
+    if (Math.min(box.width, box.height) * view.scale < aim.smallest_px) return this.bench.say(TOO_SMALL);
+    const replaced = canvas.draw(box, this.bench.label());
+    if (replaced) this.bench.say(`the new box replaces the suggestion ${tagText(replaced)}; u takes it back`);
   }
 
-  /** A click on the selected box may mean a smaller one within it. */
-  private finishPress(from: Point, to: Point, byTouch: boolean): void {
-    if (Math.max(Math.abs(from[0] - to[0]), Math.abs(from[1] - to[1])) >= SMALLEST_PX) return;
+  /** Where nothing moved it was a click: it selects what is there, maybe a smaller box within this one. */
+  private finishEdit({ hit, moved }: Gesture & { kind: "edit" }, at: Point, aim: Aim): void {
     const { canvas, view } = this.bench;
-    setTimeout(() =>
-      canvas.selectAt(...view.toImage(...to), (byTouch ? TOUCH_BUFFER_PX : MOUSE_BUFFER_PX) / view.scale, true),
-    );
+    if (moved) return canvas.drop();
+    canvas.selectAt(...view.toImage(...at), aim.buffer_px / view.scale, hit.id);
   }
 
-  private stretch(from: Point, to: Point): void {
+  /** A click on the selected polygon may mean a smaller box within it. */
+  private finishPress(from: Point, to: Point, aim: Aim): void {
+    if (distance(from, to) >= aim.click_px) return;
+    const { canvas, view } = this.bench;
+    const { selected } = canvas;
+    setTimeout(() => canvas.selectAt(...view.toImage(...to), aim.buffer_px / view.scale, selected));
+  }
+
+  private stretch(start: Point, to: Point): void {
     const { view } = this.bench;
-    const { x, y, width, height } = between(view.inside(from), view.inside(to));
+    const { x, y, width, height } = between(start, view.inside(to));
     const { style } = this.rubber;
-    this.rubber.hidden = width * view.scale < SMALLEST_PX && height * view.scale < SMALLEST_PX;
+    this.rubber.hidden = Math.max(width, height) * view.scale < MOUSE.click_px;
     style.setProperty("--box", this.bench.color());
     style.left = `${x * view.scale}px`;
     style.top = `${y * view.scale}px`;
@@ -183,11 +254,5 @@ export class Gestures {
 
 const middle = (a: Point, b: Point): Point => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
 
-function between(a: Point, b: Point) {
-  return {
-    x: Math.min(a[0], b[0]),
-    y: Math.min(a[1], b[1]),
-    width: Math.abs(a[0] - b[0]),
-    height: Math.abs(a[1] - b[1]),
-  };
-}
+/** The larger of the two ways, across and down. */
+const distance = (a: Point, b: Point) => Math.max(Math.abs(a[0] - b[0]), Math.abs(a[1] - b[1]));

@@ -1,7 +1,7 @@
 /** The keys: one table for what they do and for the help that lists them. */
 
 import type { Desk } from "./desk";
-import { addBox, chooseLabel, removeSuggestions, toggleSuggestions } from "./edits";
+import { addBox, chooseLabel, removeSelected, removeSuggestions, takeBack, toggleSuggestions } from "./edits";
 import type { Decision } from "./wire";
 
 interface Binding {
@@ -35,14 +35,32 @@ function key(names: string[], act: (desk: Desk) => void, repeats = true): Bindin
 
 const answer = (name: string, decision: Decision) => key([name], (desk) => desk.answer(decision), false);
 
-function nudge(resize: boolean): Binding["when"] {
+/** Moves the selected box, or its edges at one corner, by steps that can be seen: pixels of the screen. */
+function nudge(grip: "move" | "nw" | "se"): Binding["when"] {
   return (event, desk) => {
     const step = NUDGE[event.key];
-    if (!step || event.ctrlKey || event.metaKey || event.altKey !== resize) return null;
-    const [dx, dy] = step.map((px) => px * (event.shiftKey ? FAST_PX : 1)) as [number, number];
-    // Without a box plain arrows scroll; alt+arrows must not leave the page, with or without one.
-    if (!desk.canvas?.selected) return resize ? () => {} : null;
-    return () => desk.canvas?.nudge(dx, dy, resize);
+    if (!step || heldGrip(event) !== grip) return null;
+    // Without a box plain arrows scroll; with alt, ctrl or cmd they must not leave the page, with or without one.
+    if (!desk.canvas?.selected) return grip === "move" ? null : () => {};
+    const size = (event.shiftKey ? FAST_PX : 1) / (desk.view?.scale ?? 1);
+    return () => desk.canvas?.nudge(step[0] * size, step[1] * size, grip);
+  };
+}
+
+function heldGrip(event: KeyboardEvent): "move" | "nw" | "se" | null {
+  const ctrl = event.ctrlKey || event.metaKey;
+  if (ctrl && event.altKey) return null;
+  return ctrl ? "nw" : event.altKey ? "se" : "move";
+}
+
+/** u and ctrl+z take back; ctrl+y and ctrl+shift+z repeat. */
+function history(step: -1 | 1): Binding["when"] {
+  return (event, desk) => {
+    const name = event.key.toLowerCase();
+    const ctrl = (event.ctrlKey || event.metaKey) && !event.altKey;
+    const back = (name === "u" && plain(event)) || (name === "z" && ctrl && !event.shiftKey);
+    const forth = ctrl && (name === "y" || (name === "z" && event.shiftKey));
+    return (step < 0 ? back : forth) ? () => takeBack(desk, step) : null;
   };
 }
 
@@ -56,7 +74,7 @@ function escape(event: KeyboardEvent, desk: Desk): (() => void) | null {
   if (event.key !== "Escape") return null;
   return () => {
     if ((event.target as Element).closest?.("#display")) desk.set({ displayOpen: false });
-    else if (desk.gestures?.drawing) desk.gestures.cancel();
+    else if (desk.gestures?.busy) desk.gestures.cancel();
     else if (desk.canvas?.selected) desk.canvas.select(null);
     else if (desk.displayOpen) desk.set({ displayOpen: false });
     else if (desk.hand) desk.set({ hand: false });
@@ -70,10 +88,9 @@ function save(event: KeyboardEvent, desk: Desk): (() => void) | null {
 }
 
 function remove(event: KeyboardEvent, desk: Desk): (() => void) | null {
-  const selected = desk.canvas?.selected;
   // A corner of a polygon is selected: it is the canvas that removes it.
   if (document.querySelector(".a9s-handle-selected")) return null;
-  return event.key === "Delete" && plain(event) && selected ? () => desk.canvas?.remove(selected) : null;
+  return event.key === "Delete" && plain(event) && desk.canvas?.selected ? () => removeSelected(desk) : null;
 }
 
 export const BINDINGS: Binding[] = [
@@ -117,11 +134,23 @@ export const BINDINGS: Binding[] = [
     does: "select the next box",
     when: key(["]", "."], (desk) => desk.canvas?.selectNext(1)),
   },
-  { group: "Boxes", keys: ["arrows"], does: "move the selected box by 1 pixel (shift: 10)", when: nudge(false) },
-  { group: "Boxes", keys: ["alt + arrows"], does: "resize the selected box by 1 pixel (shift: 10)", when: nudge(true) },
+  {
+    group: "Boxes",
+    keys: ["arrows"],
+    does: "move the selected box by a pixel of the screen (shift: 10)",
+    when: nudge("move"),
+  },
+  { group: "Boxes", keys: ["alt + arrows"], does: "move its right or lower edge (shift: 10)", when: nudge("se") },
+  { group: "Boxes", keys: ["ctrl + arrows"], does: "move its left or upper edge (shift: 10)", when: nudge("nw") },
   { group: "Boxes", keys: ["delete"], does: "remove the selected box", when: remove },
   { group: "Boxes", keys: ["esc"], does: "cancel drawing, deselect, close a dialog", when: escape },
-  { group: "Boxes", keys: ["ctrl + z", "ctrl + y"], does: "take back or repeat a change of boxes", when: () => null },
+  {
+    group: "Boxes",
+    keys: ["u", "ctrl + z"],
+    does: "take back the last change of boxes",
+    when: history(-1),
+  },
+  { group: "Boxes", keys: ["ctrl + y"], does: "repeat what was taken back", when: history(1) },
   {
     group: "Suggestions",
     keys: ["s"],

@@ -37,11 +37,12 @@ export async function openDesk(desk: Desk, furniture: Furniture): Promise<void> 
   }
 }
 
-function setUpStage(desk: Desk, project: Project, { stage, scroll, frame, tags, guides, rubber }: Furniture): void {
+function setUpStage(desk: Desk, project: Project, furniture: Furniture): void {
+  const { stage, scroll, frame, tags, handles, guides, rubber } = furniture;
   document.title = `${project.dataset} · odkeras annotate`;
   const colours = new Colours(project.labels);
   const view = new View(scroll, frame, () => desk.canvas?.update());
-  const canvas = new Canvas(frame, tags, colours, () => view.scale, desk.changed);
+  const canvas = new Canvas(frame, tags, handles, colours, () => view.scale, desk.changed);
   desk.gestures = new Gestures(scroll, rubber, {
     canvas,
     view,
@@ -49,6 +50,7 @@ function setUpStage(desk: Desk, project: Project, { stage, scroll, frame, tags, 
     open: () => desk.ready,
     label: () => desk.label,
     color: () => colours.of(desk.label),
+    say: (text) => desk.notices.say(text),
   });
   new Guides(stage, guides, () => desk.display.settings.guides && desk.ready);
   const labels = new LabelBook(project.labels, project.dataset);

@@ -1,6 +1,6 @@
 /** Labels of the boxes, drawn over the image; the list of boxes says the same to those who cannot see them. */
 
-import type { Box, Size } from "./boxes";
+import { cut, type Box, type Size } from "./boxes";
 import { inkOn, type Colours } from "./colours";
 
 const LINE_PX = 20;
@@ -53,18 +53,19 @@ export class Tags {
     const color = colours.of(box.label);
     const text = tagText(box);
     if (tag.textContent !== text) tag.textContent = text;
-    const fitsAbove = box.y * scale > LINE_PX;
+    const { x, y, width } = cut(box, image);
+    const fitsAbove = y * scale > LINE_PX;
     const width_px = text.length * LETTER_PX + PADDING_PX;
-    const fromRight = (image.width - box.x) * scale < width_px && (box.x + box.width) * scale >= width_px;
+    const fromRight = (image.width - x) * scale < width_px && (x + width) * scale >= width_px;
     tag.className = ["tag", box.origin, selected && "selected", fitsAbove ? "above" : "inside"]
       .filter(Boolean)
       .join(" ");
     tag.hidden = hidden;
     tag.style.setProperty("--box", color);
     tag.style.setProperty("--ink", inkOn(color));
-    tag.style.top = `${(box.y / image.height) * 100}%`;
-    tag.style.left = fromRight ? "auto" : `${(box.x / image.width) * 100}%`;
-    tag.style.right = fromRight ? `${(1 - (box.x + box.width) / image.width) * 100}%` : "auto";
+    tag.style.top = `${(y / image.height) * 100}%`;
+    tag.style.left = fromRight ? "auto" : `${(x / image.width) * 100}%`;
+    tag.style.right = fromRight ? `${(1 - (x + width) / image.width) * 100}%` : "auto";
   }
 }
 

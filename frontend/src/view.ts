@@ -1,8 +1,9 @@
 /** How large the image is on the screen: zoom by layout inside a container that scrolls. */
 
-import type { Size } from "./boxes";
+import type { Rect, Size } from "./boxes";
 import type { Point } from "./wire";
 
+/** As in stage.css. */
 const MARGIN_PX = 14;
 const MOST_ENLARGED_AT_FIT = 8;
 const LEAST_ZOOM = 0.5;
@@ -68,8 +69,20 @@ export class View {
     return [Math.min(Math.max(x, 0), this.size.width), Math.min(Math.max(y, 0), this.size.height)];
   }
 
+  /** A part of the image in screen pixels, from the upper left corner of an element. */
+  toStage({ x, y, width, height }: Rect, element: DOMRect): Rect {
+    const { left, top } = this.frame.getBoundingClientRect();
+    const { scale } = this;
+    return {
+      x: left - element.left + x * scale,
+      y: top - element.top + y * scale,
+      width: width * scale,
+      height: height * scale,
+    };
+  }
+
   /** The part of the image that is seen, in image pixels. */
-  seen(): { x: number; y: number; width: number; height: number } {
+  seen(): Rect {
     const { left, top, right, bottom } = this.scroll.getBoundingClientRect();
     const [x0, y0] = this.toImage(left, top);
     const [x1, y1] = this.toImage(right, bottom);

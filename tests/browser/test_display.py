@@ -57,7 +57,7 @@ def test_boxes(open_settings: Desk) -> None:
     expect(tag).to_be_hidden()
     desk.press("]")
     expect(tag).to_be_visible()
-    assert style_of(desk, ".a9s-annotation.selected", "opacity") == "1", "what one works on is seen"
+    assert style_of(desk, ".a9s-annotation", "opacity") == "1", "what one works on is seen"
 
 
 def test_dark_pictures_can_be_brightened_and_the_boxes_stay_as_they_are(open_settings: Desk) -> None:

@@ -166,11 +166,12 @@ class TestKeyboardOnly:
         (span,) = spans_of(server, desk.answer("a"))
         assert span["label"] == "car"
 
-    def test_arrows_move_by_a_pixel(self, desk: Desk, server: Server) -> None:
+    def test_arrows_move_by_a_pixel_of_the_screen(self, desk: Desk, server: Server) -> None:
+        step = 1 / (desk.point(1, 0)[0] - desk.point(0, 0)[0])
         desk.draw((10, 8, 50, 36))
         desk.press("ArrowRight", "ArrowDown", "ArrowDown", "Shift+ArrowRight", "Alt+ArrowDown")
         (span,) = spans_of(server, desk.answer("a"))
-        assert box_of(span) == pytest.approx((21, 10, 61, 39), abs=0.6)
+        assert box_of(span) == pytest.approx((10 + 11 * step, 8 + 2 * step, 50 + 11 * step, 36 + 3 * step), abs=0.2)
 
     def test_the_list_of_boxes_can_be_reached_with_tab(self, desk: Desk) -> None:
         desk.press("b", "Escape")

@@ -49,15 +49,21 @@ export function Help({ desk }: { desk: Desk }) {
           <dl>
             <div>
               <dt>drag</dt>
-              <dd>draw a box; on the selected box: move it, at its edges and corners: resize it</dd>
+              <dd>
+                draw a box; near an edge or a corner of a box, also outside of it: change that box; inside the selected
+                box: move it
+              </dd>
             </div>
             <div>
               <dt>shift + drag</dt>
-              <dd>draw also where the selected box is</dd>
+              <dd>draw, whatever box is there</dd>
             </div>
             <div>
               <dt>click</dt>
-              <dd>select the smallest box there</dd>
+              <dd>
+                select the smallest box there: label keys change this one now. A box that was just drawn, moved or
+                resized keeps its label; label keys choose that of the next one
+              </dd>
             </div>
             <div>
               <dt>ctrl + wheel, pinch</dt>
@@ -78,7 +84,7 @@ export function Help({ desk }: { desk: Desk }) {
         </p>
         <p>
           A dashed box is a suggestion. Moved, resized or given another label it becomes solid; accepted as it is it
-          counts as kept. Every answer is stored at once
+          counts as kept; a box of its label drawn over it takes its place. Every answer is stored at once
           {project && `; training starts after every ${project.batch_size} of them, or with “Train now”`}.
         </p>
         {project && (

@@ -2,9 +2,10 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import type { Desk } from "../desk";
-import { removeSuggestions, toggleSuggestions } from "../edits";
+import { removeSuggestions, takeBack, toggleSuggestions } from "../edits";
 import { openDesk } from "../opening";
 import { many, PAST } from "../words";
+import { BoxButton } from "./box_button";
 import { DisplaySettings } from "./display";
 import { EmptyExplained } from "./first_steps";
 
@@ -14,6 +15,7 @@ export function Stage({ desk }: { desk: Desk }) {
   const frame = useRef<HTMLDivElement>(null);
   const tags = useRef<HTMLDivElement>(null);
   const guides = useRef<HTMLDivElement>(null);
+  const handles = useRef<HTMLDivElement>(null);
   const rubber = useRef<HTMLDivElement>(null);
   useEffect(() => {
     void openDesk(desk, {
@@ -22,6 +24,7 @@ export function Stage({ desk }: { desk: Desk }) {
       frame: frame.current!,
       tags: tags.current!,
       guides: guides.current!,
+      handles: handles.current!,
       rubber: rubber.current!,
     });
   }, [desk]);
@@ -30,12 +33,14 @@ export function Stage({ desk }: { desk: Desk }) {
       <div class="scroll" ref={scroll}>
         <div class={desk.ready ? "frame" : "frame empty"} ref={frame}>
           <div class="tags" ref={tags} />
+          <div class="handles" ref={handles} />
           <div class="rubber" ref={rubber} hidden />
         </div>
       </div>
       <div class="guides" ref={guides} aria-hidden="true" data-testid="guides" hidden />
       <Over desk={desk} />
       {desk.ready && <Hints desk={desk} />}
+      {desk.ready && <BoxButton desk={desk} />}
       {desk.displayOpen && <DisplaySettings desk={desk} />}
     </section>
   );
@@ -149,6 +154,17 @@ function Hints({ desk }: { desk: Desk }) {
           </button>
           <button type="button" class="plain small" data-testid="start-over" onClick={() => desk.startOver()}>
             {shown.beforeDraft.spans.length ? "Start over from the suggestions" : "Start over"}
+          </button>
+        </div>
+      )}
+      {canvas?.warning && (
+        <div class="hint warning" data-testid="box-warning" role="status">
+          <span>{canvas.warning}</span>
+          <button type="button" class="plain small" onClick={() => takeBack(desk, -1)}>
+            Take back <kbd>u</kbd>
+          </button>
+          <button type="button" class="plain small" onClick={() => canvas.dismissWarning()}>
+            Keep
           </button>
         </div>
       )}

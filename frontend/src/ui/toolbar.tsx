@@ -1,7 +1,7 @@
 /** The tools of the stage. */
 
 import type { Desk } from "../desk";
-import { removeSuggestions, toggleSuggestions } from "../edits";
+import { removeSelected, removeSuggestions, toggleSuggestions } from "../edits";
 import { Icon, type IconName } from "./icons";
 
 interface ToolProps {
@@ -86,12 +86,21 @@ export function Tools({ desk }: { desk: Desk }) {
         onClick={() => toggleSuggestions(desk)}
       />
       <Tool
-        icon="broom"
+        icon="clear"
         label="Remove all suggestions"
         keys="d"
         testid="remove-suggestions"
         disabled={!ready || !suggestions}
         onClick={() => removeSuggestions(desk)}
+      />
+      <span class="gap" />
+      <Tool
+        icon="trash"
+        label="Remove the selected box"
+        keys="Delete"
+        testid="remove-selected"
+        disabled={!ready || !canvas?.selected}
+        onClick={() => removeSelected(desk)}
       />
       <span class="gap" />
       <Tool

@@ -1,0 +1,28 @@
+/** Where a button for a box fits on the screen: beside the box, and in view. Lengths are screen pixels. */
+
+import type { Rect } from "./boxes";
+import type { Point } from "./wire";
+
+/** The upper left corner of a square button; gap_px: the room for the box's handles. */
+export function besideBox(box: Rect, view: Rect, side_px: number, gap_px: number): Point {
+  const [right, bottom] = [box.x + box.width, box.y + box.height];
+  const upper = clamp(box.y, view.y, view.y + view.height - side_px);
+  const outer = clamp(right - side_px, view.x, view.x + view.width - side_px);
+  const places: Point[] = [
+    [right + gap_px, upper],
+    [box.x - gap_px - side_px, upper],
+    [outer, box.y - gap_px - side_px],
+    [outer, bottom + gap_px],
+  ];
+  const fits = ([x, y]: Point) =>
+    x >= view.x && y >= view.y && x + side_px <= view.x + view.width && y + side_px <= view.y + view.height;
+  // A box that fills the view has the button inside, away from its corners.
+  return places.find(fits) ?? inside(box, view, side_px, gap_px);
+}
+
+function inside(box: Rect, view: Rect, side_px: number, gap_px: number): Point {
+  const x = clamp(box.x + (box.width - side_px) / 2, view.x, view.x + view.width - side_px);
+  return [x, clamp(box.y + gap_px, view.y + gap_px, view.y + view.height - side_px - gap_px)];
+}
+
+const clamp = (value: number, low: number, high: number) => Math.max(low, Math.min(value, Math.max(low, high)));

@@ -1,0 +1,33 @@
+/** The boxes after each change that a person made, to go back and forth between. */
+
+const MERGED_MS = 1_000;
+
+export class Steps<T> {
+  private readonly states: T[];
+  private at = 0;
+  private kind = "";
+  private until = 0;
+
+  constructor(first: T) {
+    this.states = [first];
+  }
+
+  /** Changes of the same kind that follow each other closely are one step; those without a kind never are. */
+  add(state: T, kind = ""): void {
+    const now = performance.now();
+    const merged = kind !== "" && kind === this.kind && now < this.until;
+    if (!merged) this.at += 1;
+    this.states.splice(this.at, Infinity, state);
+    this.kind = kind;
+    this.until = now + MERGED_MS;
+  }
+
+  /** The state one step before (-1) or after (1); null: there is none. */
+  go(step: -1 | 1): T | null {
+    const state = this.states[this.at + step];
+    if (state === undefined) return null;
+    this.at += step;
+    this.kind = "";
+    return state;
+  }
+}

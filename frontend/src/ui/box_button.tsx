@@ -1,0 +1,43 @@
+/** On touch screens, beside the selected box: the button that removes it. There is no Delete key there. */
+
+import { useEffect, useState } from "preact/hooks";
+import type { Desk } from "../desk";
+import { removeSelected } from "../edits";
+import { besideBox } from "../place";
+import { Icon } from "./icons";
+
+/** As in stage.css. */
+const SIDE_PX = 44;
+const GAP_PX = 14;
+
+export function BoxButton({ desk }: { desk: Desk }) {
+  useScrolling(desk);
+  const { canvas, view, furniture } = desk;
+  const box = canvas?.boxes.find(({ id }) => id === canvas.selected);
+  if (!box || !view || !furniture) return null;
+  const stage = furniture.stage.getBoundingClientRect();
+  const [left, top] = besideBox(view.toStage(box, stage), { x: 0, y: 0, width: stage.width, height: stage.height }, SIDE_PX, GAP_PX);
+  return (
+    <button
+      type="button"
+      class="box-button"
+      data-testid="box-button"
+      aria-label={`Remove the selected box: ${box.label}`}
+      style={{ left: `${left}px`, top: `${top}px` }}
+      onClick={() => removeSelected(desk)}
+    >
+      <Icon name="trash" />
+    </button>
+  );
+}
+
+/** The button stays beside its box while the image moves under it. */
+function useScrolling({ furniture }: Desk): void {
+  const [, render] = useState(0);
+  useEffect(() => {
+    const scroll = furniture?.scroll;
+    const onScroll = () => render((count) => count + 1);
+    scroll?.addEventListener("scroll", onScroll, { passive: true });
+    return () => scroll?.removeEventListener("scroll", onScroll);
+  }, [furniture]);
+}
