@@ -121,6 +121,12 @@ def is_image_file(path: Path | str, image_id: str) -> bool:
         return False
 
 
+def absolute_path(path: Path | str) -> Path:
+    """The path as it is found from any working directory. Links stay links, but `..` behind one is followed."""
+    path = Path(path)
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
 def local_path(name: str) -> Path:
     """The path that a name or a `file:` URL stands for, percent-encoded or not."""
     literal = Path(name.removeprefix("file://"))

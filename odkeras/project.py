@@ -67,6 +67,11 @@ class Project:
         return self.data_dir / "answered.jsonl"
 
     @property
+    def databases_path(self) -> Path:
+        """Which database has a dataset's answers, where that is not the one beside the config."""
+        return self.data_dir / "databases.json"
+
+    @property
     def kept_images_dir(self) -> Path:
         """Images that have no file of their own and that a host's database refers to. They stay."""
         return self.data_dir / "images"

@@ -10,32 +10,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from odkeras.cli import options
 from odkeras.cli.progress import progress_bar
 from odkeras.errors import ConfigError
+from odkeras.hosts.web.location import DATABASE_NAME
 
 if TYPE_CHECKING:
     from odkeras.hosts.web.database import AnswerDatabase
+    from odkeras.hosts.web.location import DatabasePlace
     from odkeras.hosts.web.stats import DatasetStats
 
 _FORMATS = ("jsonl", "coco", "tfrecord")
 _DECISIONS = ("accept", "reject", "ignore")
 Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
+DatabaseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--db", envvar="ODKERAS_DB", help="The database; default: that of PROJECT, else annotations.db in this folder."
+    ),
+]
+ProjectOption = Annotated[
+    Path | None, typer.Option("--project", "-p", help="The project folder, or its pipeline.config: its database.")
+]
 Advance = Callable[..., None]
 
 
 def add_commands(app: typer.Typer) -> None:
     db = typer.Typer(help="Get answers out of the database of `annotate`, or into it.", no_args_is_help=True)
-    db.command("out", epilog="Example: odkeras db out raccoons answers.json --format coco")(out)
-    db.command("in", epilog="Example: odkeras db in raccoons answers.jsonl")(read_in)
-    db.command("stats", epilog="Example: odkeras db stats raccoons --json")(stats)
+    example = "Example: odkeras db"
+    db.command("out", epilog=f"{example} out raccoons answers.json --format coco --project raccoons/")(out)
+    db.command("in", epilog=f"{example} in raccoons answers.jsonl --project raccoons/")(read_in)
+    db.command("stats", epilog=f"{example} stats raccoons --project raccoons/ --json")(stats)
     app.add_typer(db, name="db")
 
 
 def out(
     dataset: Dataset,
     out: Annotated[str, typer.Argument(help="The file to write; - is standard output (jsonl, coco).")] = "-",
-    db: options.Database = Path("annotations.db"),
+    db: DatabaseOption = None,
+    project: ProjectOption = None,
     format: Annotated[
         str, typer.Option("--format", help="jsonl = as `prodigy db-out` writes it; coco; tfrecord.")
     ] = "jsonl",
@@ -66,7 +78,7 @@ def out(
     _check_format(format, path, images_dir, {"--answer": answer, "--all": all, "--images": images}, masks)
     if answer is not None:
         _check_decision(answer)
-    with AnswerDatabase.open(db, create=False) as database:
+    with AnswerDatabase.open(_database(db, project, dataset), create=False) as database:
         check_dataset(database, dataset)
         try:
             if format == "jsonl":
@@ -85,7 +97,8 @@ def out(
 def read_in(
     dataset: Dataset,
     jsonl: Annotated[str, typer.Argument(help="Answers as `prodigy db-out` writes them; - is standard input.")],
-    db: options.Database = Path("annotations.db"),
+    db: DatabaseOption = None,
+    project: ProjectOption = None,
     answer: Annotated[str, typer.Option(help="For examples without one: accept, reject or ignore.")] = "accept",
 ) -> None:
     """Add answers to a dataset. What is in it already is not added again; `annotate` trains on the others next time.
@@ -99,18 +112,20 @@ def read_in(
     total = count_lines(jsonl)
     lines = open_lines(jsonl)
     base_dir = Path() if jsonl == STDIN else Path(jsonl).parent
-    with AnswerDatabase.open(db) as database, progress_bar("answers", total) as progress:
+    place = _database_to_add_to(db, project, dataset)
+    with AnswerDatabase.open(place) as database, progress_bar("answers", total) as progress:
         report = import_answers(database, dataset, lines, base_dir=base_dir, decision=answer, progress=progress)
     name = "stdin" if jsonl == STDIN else jsonl
     _print_skipped((f"{name}:{number}", reason) for number, reason in report.skipped)
-    print(f"{db}, {dataset}: {report.added} added, {report.known} known already, {len(report.skipped)} skipped")
+    print(f"{place}, {dataset}: {report.added} added, {report.known} known already, {len(report.skipped)} skipped")
     if not report.added and not report.known:
         raise typer.Exit(1)
 
 
 def stats(
     dataset: Annotated[str | None, typer.Argument(help="Name of the dataset; default: all.")] = None,
-    db: options.Database = Path("annotations.db"),
+    db: DatabaseOption = None,
+    project: ProjectOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs; shares are from 0 to 1.")] = False,
 ) -> None:
     """Show what the datasets hold, and how much of each model version's suggestions was kept.
@@ -121,7 +136,8 @@ def stats(
     from odkeras.hosts.web.exports import check_dataset
     from odkeras.hosts.web.stats import DatasetStats
 
-    with AnswerDatabase.open(db, create=False) as database:
+    place = _database(db, project, dataset)
+    with AnswerDatabase.open(place, create=False) as database:
         if dataset is not None:
             check_dataset(database, dataset)
         names = database.datasets if dataset is None else [dataset]
@@ -132,7 +148,62 @@ def stats(
         for each in found:
             _show(each)
     else:
-        print(f"{db}: no answers yet")
+        print(f"{place}: no answers yet")
+
+
+def _database(given: Path | None, project: Path | None, dataset: str | None) -> Path:
+    """The database to read.
+
+    Raises:
+        DatabaseError: it is nowhere; says where it was looked for.
+    """
+    from odkeras.errors import DatabaseError
+    from odkeras.project import CONFIG_NAME
+
+    here = Path(DATABASE_NAME)
+    if given is not None:
+        return given
+    if project is None and not here.is_file() and Path(CONFIG_NAME).is_file():
+        project = Path()
+    if project is None:
+        if here.is_file():
+            return here
+        raise DatabaseError(f"there is no {here} in {Path.cwd()}; {_advice()}")
+    place = _of_project(project, dataset)
+    if not place.path.is_file():
+        looked_in = " or ".join(map(str, place.looked_in))
+        raise DatabaseError(f"{project} has no answers yet: there is no {looked_in}; `odkeras annotate` makes it")
+    return place.path
+
+
+def _database_to_add_to(given: Path | None, project: Path | None, dataset: str) -> Path:
+    """The database to write to; need not be there yet."""
+    from odkeras.project import CONFIG_NAME
+
+    if given is not None:
+        return given
+    if project is not None or (Path(CONFIG_NAME).is_file() and not Path(DATABASE_NAME).is_file()):
+        return _of_project(project or Path(), dataset).path
+    if not Path(DATABASE_NAME).is_file():
+        print(f"{DATABASE_NAME} is new, in {Path.cwd()}; --project adds to a project's database", file=sys.stderr)
+    return Path(DATABASE_NAME)
+
+
+def _of_project(project: Path, dataset: str | None) -> DatabasePlace:
+    from odkeras.hosts.web.location import find_database
+    from odkeras.project import config_path
+
+    folder = config_path(project).parent
+    place = find_database(None, folder, dataset, data_dir=folder / "data")
+    for remark in place.remarks:
+        print(f"{place.path}: {remark}", file=sys.stderr)
+    return place
+
+
+def _advice() -> str:
+    near = sorted(str(path) for path in Path().glob(f"*/{DATABASE_NAME}"))
+    found = f" (there is {', '.join(near)})" if near else ""
+    return f"name the project with --project FOLDER, or the database with --db FILE{found}"
 
 
 def _check_format(

@@ -40,7 +40,7 @@ def annotate(
     web_port: Annotated[
         int, typer.Option(help="Port of the page; 0 takes a free one.", rich_help_panel=options.PAGE)
     ] = 8080,
-    db: options.Database = Path("annotations.db"),
+    db: options.Database = None,
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Do not open the page in a browser.", rich_help_panel=options.PAGE)
     ] = False,
@@ -152,7 +152,7 @@ def annotate(
     """Label images in a browser while a model learns from the answers and suggests the next boxes.
 
     Starts the page, the trainer and the model server. Ctrl-C stops all; the same command goes on from there.
-    The answers are in the database (--db); `odkeras db out DATASET` writes them.
+    The answers are in annotations.db beside CONFIG; `odkeras db out DATASET --project FOLDER` writes them.
     """
     given = dict(locals())
     from dataclasses import fields
@@ -160,17 +160,18 @@ def annotate(
     from odkeras.hosts.prodigy import TrainmodelArguments, split_commas, split_list
     from odkeras.hosts.web.server import PageOptions, run_annotate
     from odkeras.hosts.web.web_host import WebOptions
+    from odkeras.images import absolute_path
     from odkeras.logs import configure_logging
 
     configure_logging(verbose=False)
     changed = {
-        "config_path": str(config),
+        "config_path": str(absolute_path(config)),
+        "source": _absolute_source(source),
         "label": split_list(label),
         "exclude": split_commas(exclude),
         "threshold": threshold_of(threshold),
-        "model_dir": _text(model_dir),
-        "export_dir": _text(export_dir),
-        "data_dir": _text(data_dir),
+        "label_map_path": None if label_map_path is None else str(absolute_path(label_map_path)),
+        **{name: _directory(name, given[name], config, ip) for name in ("data_dir", "model_dir", "export_dir")},
     }
     shared = {field.name: given[field.name] for field in fields(TrainmodelArguments) if field.name in given}
     arguments = TrainmodelArguments(**{**shared, **changed})
@@ -195,8 +196,23 @@ def threshold_of(text: str) -> float | str:
         raise ConfigError(f"--threshold: {error}") from error
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+def _absolute_source(source: str) -> str:
+    """So that it means the same from everywhere; what is no path stays as it is."""
+    from odkeras.images import absolute_path
+
+    return str(absolute_path(source)) if Path(source).exists() else source
+
+
+def _directory(name: str, given: Path | None, config: Path, ip: str | None) -> str:
+    """The one that was given, else the one beside CONFIG. With IP it was one in the working directory, with the 2019
+    recipe's name, which is used if it is there."""
+    from odkeras.images import absolute_path
+
+    if given is not None:
+        return str(absolute_path(given))
+    if ip and Path(name).is_dir():
+        return str(Path(name).absolute())
+    return str(absolute_path(config).parent / name.removesuffix("_dir"))
 
 
 def simulate(

@@ -143,7 +143,13 @@ Order = Annotated[
     ),
 ]
 Database = Annotated[
-    Path, typer.Option("--db", envvar="ODKERAS_DB", help="The database of answers.", rich_help_panel=DIRECTORIES)
+    Path | None,
+    typer.Option(
+        "--db",
+        envvar="ODKERAS_DB",
+        help="The database of answers; default: annotations.db beside CONFIG, or where its answers are.",
+        rich_help_panel=DIRECTORIES,
+    ),
 ]
 TfLoggingLevel = Annotated[
     int,

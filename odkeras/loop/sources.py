@@ -25,6 +25,7 @@ from odkeras.images import (
     DEFAULT_MAX_PIXELS,
     SUFFIXES,
     EncodedImage,
+    absolute_path,
     bytes_from_data_uri,
     encode_image,
     is_image_file,
@@ -93,7 +94,7 @@ class Item:
             found = path.stat() if path else None
         except (OSError, ValueError):
             return None
-        return f"{path.absolute()}|{found.st_size}|{found.st_mtime_ns}" if path and found else None
+        return f"{absolute_path(path)}|{found.st_size}|{found.st_mtime_ns}" if path and found else None
 
 
 def resolve_source(source: Source) -> Source:
@@ -151,7 +152,7 @@ def load_task(
     if item.record is None:
         assert item.path is not None
         image = read_image(item.path, max_pixels=max_pixels)
-        return make_task(image, file=item.path.name, path=str(item.path)), image
+        return make_task(image, file=item.path.name, path=str(absolute_path(item.path))), image
     image, path = _read_record(item, fetch, max_pixels)
     return _task_of_record(item.record, image, path), image
 
@@ -267,7 +268,7 @@ def _read_record(item: Item, fetch: Fetch | None, max_pixels: int) -> tuple[Enco
     if place is None:
         raise ImageError("the record has neither 'image' nor 'path'", item.name)
     if isinstance(place, Path):
-        return read_image(place, max_pixels=max_pixels), str(place)
+        return read_image(place, max_pixels=max_pixels), str(absolute_path(place))
     if place.startswith("data:"):
         image = encode_image(bytes_from_data_uri(place), source=item.name, max_pixels=max_pixels)
         return image, _path_of_copy(item, image)
@@ -282,7 +283,7 @@ def _path_of_copy(item: Item, image: EncodedImage) -> str | None:
     if not isinstance(path, str) or not path or _is_remote(path):
         return None
     file = _file_of(path, item.base_dir)
-    return str(file) if is_image_file(file, image.image_id) else None
+    return str(absolute_path(file)) if is_image_file(file, image.image_id) else None
 
 
 def _task_of_record(record: Mapping[str, Any], image: EncodedImage, path: str | None) -> Task:

@@ -6,6 +6,7 @@ The classes come from `object_detection.protos`, generated code that needs the p
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,7 +34,8 @@ _COMPILE = "run: protoc object_detection/protos/*.proto --python_out=."
 
 
 def load_pipeline(path: Path | str) -> PipelineConfig:
-    """Read a pipeline.config.
+    """Read a pipeline.config. A relative path in it that leads somewhere from the config's folder becomes absolute, so
+    that a project is the same from every working directory; others start in the working directory, as in the API.
 
     Raises:
         ConfigError: no such file, not text, or not a pipeline.config; names file, line and column.
@@ -47,7 +49,9 @@ def load_pipeline(path: Path | str) -> PipelineConfig:
         raise ConfigError(
             f"{path} is not a text file in UTF-8 (byte {error.start}); expected a pipeline.config"
         ) from error
-    return parse_pipeline(text, source=str(path))
+    config = parse_pipeline(text, source=str(path))
+    _anchor_paths(config, Path(path).absolute().parent)
+    return config
 
 
 def parse_pipeline(text: str, *, source: str) -> PipelineConfig:
@@ -66,6 +70,26 @@ def parse_pipeline(text: str, *, source: str) -> PipelineConfig:
         where = f"{source}:{error.GetLine()}:{error.GetColumn()}"
         raise ConfigError(f"{where}: {_explain(str(error))}") from error
     return config
+
+
+def _anchor_paths(config: PipelineConfig, folder: Path) -> None:
+    for reader in (config.train_input_reader, *config.eval_input_reader):
+        if reader.label_map_path:
+            reader.label_map_path = _anchored(reader.label_map_path, folder, reader.label_map_path)
+        paths = reader.tf_record_input_reader.input_path
+        if any(paths):
+            paths[:] = [_anchored(path, folder, path) for path in paths]
+    checkpoint = config.train_config.fine_tune_checkpoint
+    if checkpoint:
+        config.train_config.fine_tune_checkpoint = _anchored(checkpoint, folder, f"{checkpoint}*")
+
+
+def _anchored(path: str, folder: Path, pattern: str) -> str:
+    """`path` below `folder` if something is there that matches `pattern`; else as it is."""
+    if "://" in path or Path(path).is_absolute():
+        return path
+    there = glob.glob(str(Path(glob.escape(str(folder)), pattern)))  # noqa: PTH207 (the pattern is a person's)
+    return str(folder / path) if there else path
 
 
 def save_pipeline(config: PipelineConfig, path: Path | str, *, header: str = "") -> None:

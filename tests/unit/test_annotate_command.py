@@ -22,6 +22,8 @@ from fixtures_web import DATASET, SPAN, Page, answers_in, save_project, wait_unt
 from odkeras.errors import ConfigError
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.server import PageOptions, _url
+from odkeras.hosts.web.stored import StoredAnswer
+from odkeras.images import read_image
 
 ROOT = Path(__file__).parents[2]
 COMMAND = """
@@ -157,11 +159,101 @@ def test_from_the_first_page_to_ctrl_c(start: Callable[..., Command], tmp_path: 
     assert len(command.children()) == 2
     assert len(stored(tmp_path)) == 3
     assert answers_in(tmp_path / "data") == [], "fewer than begin a round: they wait in the database"
-    assert (
-        "stopped; all answers are in annotations.db. `odkeras db out things --db annotations.db`" in command.lines[-1]
-    )
+    database = tmp_path / "annotations.db"
+    said = f"stopped; all answers are in {database}. `odkeras db out things --db {database}` writes them\n"
+    assert command.lines[-1] == said
     assert "Traceback" not in command.output
     assert "SIGINT reached the child" not in (tmp_path / "model" / "logs" / "trainer.log").read_text()
+
+
+class TestTheSameWorkFromAnywhere:
+    """The same command in another folder, with other relative paths, seemed to have lost the work."""
+
+    def command(self, folder: Path, source: str, config: str, *more: str) -> Command:
+        return Command(folder, DATASET, source, config, "--no-open", "--web-port", "0", *more)
+
+    def answered(self, command: Command, count: int = 1) -> list[str]:
+        """Answers some images, and stops; the files that they were."""
+        try:
+            page = command.page()
+            tasks = page.tasks(count)["tasks"]
+            for task in tasks:
+                page.answer(task)
+            command.end()
+        finally:
+            command.close()
+        assert command.process.returncode == 0, command.output
+        return [task["file"] for task in tasks]
+
+    def test_other_relative_paths(self, tmp_path: Path) -> None:
+        project, elsewhere = tmp_path / "my project", tmp_path / "elsewhere"
+        save_project(project)
+        elsewhere.mkdir()
+        first = self.command(tmp_path, "my project/images", "my project")
+        assert self.answered(first, 2) == ["00.png", "01.png"]
+        assert first.lines[:5] == [
+            f"database   {project}/annotations.db (0 answers in dataset things)\n",
+            f"data       {project}/data\n",
+            f"model      {project}/model\n",
+            f"export     {project}/export\n",
+            f"label map  {project}/label_map.pbtxt\n",
+        ]
+        second = self.command(elsewhere, "../my project/images", "../my project/pipeline.config")
+        assert self.answered(second) == ["02.png"]
+        assert second.lines[0] == f"database   {project}/annotations.db (2 answers in dataset things)\n"
+        third = self.command(project / "images", ".", "..")
+        assert self.answered(third) == ["03.png"]
+        assert list(elsewhere.iterdir()) == []
+        assert not list(tmp_path.glob("*.db")) and not list((project / "images").glob("*.db"))
+        images = [Path(example["image"]) for example in stored(project)]
+        assert images == [project / "images" / f"{number:02}.png" for number in range(4)]
+        pasted = third.lines[-1].partition("`")[2].partition("`")[0].removeprefix("odkeras")
+        shell = f"{sys.executable} -m odkeras {pasted}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(shell, shell=True, cwd="/", env=environment, capture_output=True, text=True, timeout=60)
+        assert len(done.stdout.splitlines()) == 4, done.stderr
+
+    def test_an_old_database_in_the_working_directory(self, tmp_path: Path) -> None:
+        """Its relative paths start there, also when it is used from elsewhere."""
+        project, old = tmp_path / "project", tmp_path / "annotations.db"
+        save_project(project)
+        image_id = read_image(project / "images" / "00.png").image_id
+        place = "project/images/00.png"
+        example = {"image": place, "path": place, "answer": "accept", "spans": [], "meta": {"file": "00.png"}}
+        with AnswerDatabase.open(old) as database:
+            database.add(DATASET, [StoredAnswer(example, image_id, "default")])
+        first = self.command(tmp_path, "project/images", "project")
+        assert self.answered(first) == ["01.png"]
+        assert first.lines[0] == f"database   {old} (1 answer in dataset things)\n"
+        assert "these answers are in the working directory, where odkeras kept them before" in first.lines[1]
+        second = self.command(project, "images", "pipeline.config")
+        try:
+            page = second.page()
+            assert page.http.get(f"/images/{image_id}").status_code == 200
+            assert self.answered(second) == ["02.png"]
+        finally:
+            second.close()
+        assert second.lines[0] == f"database   {old} (2 answers in dataset things)\n"
+        assert not (project / "annotations.db").exists()
+
+    def test_answers_that_are_in_a_database_that_nobody_names(self, tmp_path: Path) -> None:
+        project = tmp_path / "project"
+        save_project(project)
+        first = self.command(tmp_path, "project/images", "project", "--db", "mine.db", "--answers-per-round", "1")
+        try:
+            page = first.page()
+            page.answer(page.tasks(1)["tasks"][0])
+            wait_until(lambda: (project / "data" / "answered.jsonl").exists())
+            first.end()
+        finally:
+            first.close()
+        (tmp_path / "mine.db").rename(tmp_path / "gone.db")
+        second = self.command(tmp_path, "project/images", "project")
+        assert self.answered(second) == ["00.png"]
+        told = (
+            f"answers about 1 images of dataset things were handed to the trainer in {project}/data, and this database"
+        )
+        assert any(line.startswith(told) for line in second.lines[:7])
 
 
 def test_kill_9_leaves_no_process_and_the_next_start_goes_on(start: Callable[..., Command], tmp_path: Path) -> None:

@@ -500,23 +500,39 @@ def test_ids_are_those_that_annotate_gives(
     database: AnswerDatabase, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "data" / "images").mkdir(parents=True)
-    for seed, name in enumerate(("data/images/a.png", "here.png")):
+    names = ("data/images/a.png", "here.png", "other.png")
+    for seed, name in enumerate(names):
         (folder / name).write_bytes(encode(draw_pixels(seed=seed), "PNG"))
-    beside, here = read_image(folder / "data" / "images" / "a.png"), read_image(folder / "here.png")
-    inside = make_task(here, file="here.png")["image"]
+    beside, here, other = (read_image(folder / name) for name in names)
+    inside = make_task(other, file="other.png")["image"]
     places = ["images/a.png", "here.png", inside, "https://a.org/b.jpg", "gone.png"]
     lines = [json.dumps({"image": place, "answer": "accept", "image_id": "17"}) + "\n" for place in places]
     run("in", "shapes", write(folder / "data" / "a.jsonl", *lines))
     stored = list(database.iter_examples("shapes", replaced=True))
-    assert [image_id for image_id, _ in stored[:3]] == [beside.image_id, here.image_id, here.image_id]
+    assert [image_id for image_id, _ in stored[:3]] == [beside.image_id, here.image_id, other.image_id]
     digests = [hashlib.sha256(place.encode()).hexdigest()[:32] for place in places[3:]]
     assert [image_id for image_id, _ in stored[3:]] == digests
-    # The one that only the file's folder leads to is found from anywhere now; all others are as they were.
-    expected = [str(folder / "data" / "images" / "a.png"), *places[1:]]
-    assert [each["image"] for _, each in stored] == expected
+    # Files are found from anywhere now, wherever their relative paths started; all others are as they were.
+    files = [str(folder / "data" / "images" / "a.png"), str(folder / "here.png")]
+    assert [each["image"] for _, each in stored] == [*files, *places[2:]]
     monkeypatch.chdir(folder / "data")
     run("in", "again", "a.jsonl", "--db", "../annotations.db")
-    assert database.examples("again")[0]["image"] == "images/a.png"
+    assert database.examples("again")[0]["image"] == files[0]
+
+
+def test_an_answer_is_the_same_wherever_its_image_is(
+    database: AnswerDatabase, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same file from another folder, with other relative paths or with the images in it, added all once more."""
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(encode(draw_pixels(), "PNG"))
+    line = {"image": "images/a.png", "answer": "accept", "spans": []}
+    run("in", "shapes", write(folder / "a.jsonl", line))
+    inside = read_image(folder / "images" / "a.png").data_uri
+    write(folder / "images" / "b.jsonl", {**line, "image": "a.png"}, {**line, "image": inside})
+    monkeypatch.chdir(folder / "images")
+    result = run("in", "shapes", "b.jsonl", "--db", "../annotations.db")
+    assert "0 added, 2 known already" in result.stdout
 
 
 def test_broken_lines_are_told_and_the_others_go_in(database: AnswerDatabase, folder: Path) -> None:

@@ -283,7 +283,7 @@ class TestUpdate:
         removed = remove_base64 and os.environ["PRODIGY_DOUBLE_VERSION"] != "1.8"  # which knows no before_db
         assert [example["image"].startswith("data:") for example in stored] == [not removed] * 5
         if removed:
-            assert [example["image"] for example in stored] == [f"images/{number:02}.png" for number in range(5)]
+            assert [example["image"] for example in stored] == [str(project / f"images/{n:02}.png") for n in range(5)]
 
     def test_the_path_of_another_image_does_not_take_the_place_of_this_one(
         self, run: Callable[..., Any], project: Path
@@ -441,7 +441,7 @@ class TestSources:
         db.add_examples([{**row, **each} for row, each in zip(rows, hashes, strict=True)], datasets=["seen"])
         ctrl = run(source="dataset:seen:accept", external_trainer=True)
         tasks = ctrl.get_questions()
-        assert [task["path"] for task in tasks] == [f"images/{number:02}.png" for number in range(3)]
+        assert [task["path"] for task in tasks] == [str(project / f"images/{number:02}.png") for number in range(3)]
         with pytest.raises(SystemExit):
             components_of(source="dataset:seen:ignore")
         assert "none of its 4 examples has that answer" in capsys.readouterr().err
@@ -452,7 +452,7 @@ class TestSources:
         with (project / "in.jsonl").open() as file:
             monkeypatch.setattr("sys.stdin", file)
             (task,) = run(source="-", external_trainer=True).get_questions()
-        assert (task["path"], task["shelf"]) == ("images/03.png", 7)
+        assert (task["path"], task["shelf"]) == (str(project / "images/03.png"), 7)
 
     def test_records_that_prodigy_could_not_show(self, run: Callable[..., Any], project: Path) -> None:
         rows = [
@@ -461,7 +461,7 @@ class TestSources:
         ]
         (project / "in.jsonl").write_text("\n".join(rows))
         (task,) = run(source="in.jsonl", external_trainer=True).get_questions()
-        assert (task["path"], task["spans"]) == ("images/01.png", [])
+        assert (task["path"], task["spans"]) == (str(project / "images/01.png"), [])
 
     def test_an_error_of_any_kind_skips_one_image(
         self, run: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch
@@ -470,7 +470,7 @@ class TestSources:
         monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")  # needs a package that is not there
         append_jsonl(project / "in.jsonl", [{"image": "http://example.org/a.png"}, {"path": "images/01.png"}])
         (task,) = run(source="in.jsonl", external_trainer=True).get_questions()
-        assert task["path"] == "images/01.png"
+        assert task["path"] == str(project / "images/01.png")
 
     def test_an_iterable_from_python(self, run: Callable[..., Any], project: Path) -> None:
         paths = sorted((project / "images").iterdir())[:3]
@@ -500,7 +500,7 @@ class TestSources:
 
         monkeypatch.setattr(loaders, "get_stream", get_stream)
         (task,) = run(source="cats", api="unsplash", external_trainer=True).get_questions()
-        assert (asked, task["path"]) == ([("cats", "unsplash")], "images/01.png")
+        assert (asked, task["path"]) == ([("cats", "unsplash")], str(project / "images/01.png"))
 
 
 class TestArguments:

@@ -139,7 +139,7 @@ class TestAnswers:
         (example,) = stored(web_project / "annotations.db")
         assert example["answer"] == "accept"
         assert (example["spans"][0]["x"], example["spans"][0]["width"]) == (0, 25)
-        assert example["image"] == example["path"] == "images/00.png"
+        assert example["image"] == example["path"] == str(web_project / "images" / "00.png")
         assert example["meta"]["file"] == "00.png"
         for decision, task in zip(["reject", "ignore", "accept", "accept"], tasks[1:], strict=True):
             page.answer(task, decision)

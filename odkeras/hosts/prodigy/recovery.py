@@ -45,6 +45,10 @@ class AnsweredLedger:
                 rows = [{"dataset": self._dataset, "input_hash": value} for value in sorted(new)]
                 append_jsonl(self._path, rows, durable=False)
 
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._known())
+
     def missing(self, hashes: Iterable[int]) -> set[int]:
         """Those of `hashes` that have not been handed on."""
         with self._lock:

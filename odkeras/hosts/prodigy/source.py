@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from odkeras.hosts.prodigy.api import ProdigyApi, read_dataset, read_input_hashe
 from odkeras.loop.sources import STDIN, Source, resolve_source
 from odkeras.tasks import Task
 
-_DATASET = "dataset:"
+DATASET_SOURCE = "dataset:"
 _DECISIONS = ("accept", "reject", "ignore")
 
 
@@ -43,8 +44,8 @@ def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Sou
         return prodigy.open_api(source, api)
     if source is None or source == STDIN:
         return STDIN
-    if isinstance(source, str) and source.startswith(_DATASET):
-        return _tasks_of_dataset(source.removeprefix(_DATASET), prodigy)
+    if isinstance(source, str) and source.startswith(DATASET_SOURCE):
+        return _tasks_of_dataset(source.removeprefix(DATASET_SOURCE), prodigy)
     return resolve_source(source)
 
 
@@ -86,6 +87,8 @@ class AnsweredImages(Collection[str]):
             return False
         file = str(task["meta"]["file"])
         images = [task[key] for key in ("image", "path") if key in task]
+        if "://" not in str(task.get("path") or "://"):  # tasks have absolute paths; other recipes as they were typed
+            images.append(os.path.relpath(task["path"]))
         texts: list[Task] = [{}, {"text": file}, {"text": Path(file).stem}]
         candidates = ({"image": image, **text} for image in images for text in texts)
         return any(self._prodigy.input_hash(candidate) in self._hashes for candidate in candidates)

@@ -47,6 +47,7 @@ class AnswerDatabase:
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
+        self._folder = path.absolute().parent
         self._connection = connection
         self._lock = threading.RLock()
 
@@ -212,7 +213,7 @@ class AnswerDatabase:
         """A session's last answer about an image."""
         query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
         rows = self._read(query, dataset, session, image_id)
-        return {**json.loads(rows[0][0]), "image_id": image_id} if rows else None
+        return {**self._loaded(rows[0][0]), "image_id": image_id} if rows else None
 
     def answered_at(self, dataset: str, session: str, image_id: str) -> float | None:
         """When a session answered about an image last."""
@@ -228,7 +229,7 @@ class AnswerDatabase:
     def open_task(self, dataset: str, image_id: str) -> Task | None:
         """A task that was handed out, also by an earlier run."""
         rows = self._read("SELECT task FROM open_tasks WHERE dataset = ? AND image_id = ?", dataset, image_id)
-        return json.loads(rows[0][0]) if rows else None
+        return self._loaded(rows[0][0]) if rows else None
 
     def any_example(self, dataset: str, image_id: str) -> Task | None:
         """The last answer about an image, whoever gave it."""
@@ -237,7 +238,7 @@ class AnswerDatabase:
             "ORDER BY answered_at DESC, id DESC LIMIT 1"
         )
         rows = self._read(query, dataset, image_id)
-        return {**json.loads(rows[0][0]), "image_id": image_id} if rows else None
+        return {**self._loaded(rows[0][0]), "image_id": image_id} if rows else None
 
     def answered(self, dataset: str, *, session: str | None = None) -> set[str]:
         """Ids of the images that anybody, or one session, has answered."""
@@ -261,7 +262,7 @@ class AnswerDatabase:
             "SELECT example, image_id, session, answered_at, answer_id FROM answers "
             "WHERE dataset = ? AND handed_on = 0 AND replaced = 0 ORDER BY answered_at, id"
         )
-        return [StoredAnswer(json.loads(text), *rest) for text, *rest in self._read(query, dataset)]
+        return [StoredAnswer(self._loaded(text), *rest) for text, *rest in self._read(query, dataset)]
 
     def counts(self, dataset: str) -> dict[str, dict[str, int]]:
         """How many images each session accepted, rejected and ignored: {session: {decision: number}}."""
@@ -313,7 +314,7 @@ class AnswerDatabase:
     def get_dataset_examples(self, name: str) -> list[Task]:
         """All examples, in the order they were stored, each with the hash that `get_input_hashes` gives."""
         query = "SELECT input_hash, example FROM answers WHERE dataset = ? AND replaced = 0 ORDER BY answered_at, id"
-        return [{**json.loads(text), INPUT_HASH: value} for value, text in self._read(query, name)]
+        return [{**self._loaded(text), INPUT_HASH: value} for value, text in self._read(query, name)]
 
     def get_input_hashes(self, *names: str) -> set[int]:
         """What tells the datasets' images apart (`input_hash_of`)."""
@@ -325,7 +326,17 @@ class AnswerDatabase:
         """(image_id, example) of the rows whose ids `query` selects; one at a time, as images may be in them."""
         for (row_id,) in self._read(query, *values):
             for image_id, text in self._read("SELECT image_id, example FROM answers WHERE id = ?", row_id):
-                yield image_id, json.loads(text)
+                yield image_id, self._loaded(text)
+
+    def _loaded(self, text: str) -> Task:
+        """A stored example. Relative paths of images, as earlier versions stored them, start where the database is: it
+        was in the working directory. They become absolute where that is another one now."""
+        example: Task = json.loads(text)
+        if self._folder == Path.cwd():
+            return example
+        places = {key: value for key in ("image", "path") if isinstance(value := example.get(key), str)}
+        found = {key: str(file) for key, value in places.items() if (file := _file_below(self._folder, value))}
+        return {**example, **found}
 
     def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -352,3 +363,14 @@ class AnswerDatabase:
         with suppress(sqlite3.Error):  # a full disk has rolled back already
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+def _file_below(folder: Path, place: str) -> Path | None:
+    """The file that a relative path leads to; None if it is no such path, or nothing is there."""
+    if not place or place.startswith(("data:", "http://", "https://", "file:")) or Path(place).is_absolute():
+        return None
+    try:
+        file = folder / place
+        return file if file.is_file() else None
+    except (OSError, ValueError):  # too long, or with a NUL
+        return None

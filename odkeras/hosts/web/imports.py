@@ -20,7 +20,7 @@ from odkeras.errors import AnswerError, ImageError, RecordError
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.spans import effort_of
 from odkeras.hosts.web.stored import DECISIONS, StoredAnswer
-from odkeras.images import bytes_from_data_uri, encode_image, local_path, read_image
+from odkeras.images import absolute_path, bytes_from_data_uri, encode_image, local_path, read_image
 from odkeras.metrics import Effort
 from odkeras.tasks import Task
 
@@ -99,7 +99,7 @@ def import_answers(
         DatabaseError: it cannot be written. What was stored before stays; a second call goes on.
     """
     report = ImportReport()
-    known = {answer_id_of(example) for _, example in database.iter_examples(dataset, replaced=True)}
+    known = {answer_id_of(example, image_id) for image_id, example in database.iter_examples(dataset, replaced=True)}
     waiting: list[StoredAnswer] = []
     now = time.time()
     for number, line in enumerate(lines, start=1):
@@ -141,25 +141,27 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
         raise AnswerError(f"a line must be a JSON object; got {type(example).__name__}")
     example = _with_paths(_with_answer(example, decision), base_dir)
     version, effort = _suggested(example)
+    image_id = image_id_of(example, base_dir)
     return StoredAnswer(
         example,
-        image_id=image_id_of(example, base_dir),
+        image_id=image_id,
         session=session_of(example, dataset),
         answered_at=_answered_at(example, now),
-        answer_id=answer_id_of(example),
+        answer_id=answer_id_of(example, image_id),
         version=version,
         effort=effort,
     )
 
 
-def answer_id_of(example: Task) -> str:
-    """The same for the same answer, however it is written.
+def answer_id_of(example: Task, image_id: str) -> str:
+    """The same for the same answer, however it is written, and wherever the image is.
 
     Raises:
         AnswerError: it holds NaN or infinity.
     """
+    told = {key: value for key, value in example.items() if key not in ("image", "path", "image_id")}
     try:
-        text = json.dumps(example, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps([image_id, told], sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise AnswerError(f"not plain JSON: {error}") from error
     return hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -208,14 +210,14 @@ def _with_answer(example: Task, decision: str) -> Task:
 
 
 def _with_paths(example: Task, base_dir: Path) -> Task:
-    """Relative paths that lead somewhere from `base_dir` alone are made absolute: nobody will know that place later."""
+    """Relative paths that lead somewhere are made absolute: nobody will know later where they started."""
     changed = {}
     for key in ("image", "path"):
         place = example.get(key)
         if isinstance(place, str) and place and not place.startswith((*_REMOTE, "file:")):
             file = _existing(place, base_dir)
-            if file is not None and not _is_same(file, Path(place)):
-                changed[key] = str(file.absolute())
+            if file is not None and not Path(place).is_absolute():
+                changed[key] = str(absolute_path(file))
     return {**example, **changed}
 
 
@@ -228,13 +230,6 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long, or with a NUL
-        return False
-
-
-def _is_same(file: Path, other: Path) -> bool:
-    try:
-        return file.samefile(other)
-    except OSError:
         return False
 
 

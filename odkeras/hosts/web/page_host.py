@@ -94,6 +94,16 @@ class PageHost(TrainingHost):
         """The three directories."""
         return self._options.project
 
+    @property
+    def config(self) -> Path:
+        """The pipeline.config."""
+        return self._options.config
+
+    @property
+    def handed_on_before(self) -> int:
+        """How many images' answers of the dataset the data directory has got, from whichever database."""
+        return len(self._ledger)
+
     def starts_from_random_weights(self) -> bool:
         """Whether the config names no weights to start from. False where it cannot be read: the trainer says why."""
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import socket
 import sys
 import threading
@@ -95,7 +96,9 @@ def run_annotate(
             server.run(sockets=[listener])
             journal.say("stopping")
             host.close()
-    journal.say(f"stopped; all answers are in {web.db}. `odkeras db out {host.dataset} --db {web.db}` writes them")
+    database = host.database.path.absolute()
+    command = f"odkeras db out {shlex.quote(host.dataset)} --db {shlex.quote(str(database))}"
+    journal.say(f"stopped; all answers are in {database}. `{command}` writes them")
     _leave_threads_behind(before)
 
 

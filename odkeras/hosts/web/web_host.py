@@ -1,6 +1,6 @@
 """Everything behind the page: the recipe's components, the database, who is asked what, and how the model is doing.
 
-with WebHost(arguments, WebOptions(db=Path("annotations.db"))) as host:
+with WebHost(arguments, WebOptions()) as host:
     host.next_tasks(tab, 3)
     host.answer(tab, [{"answer_id": ..., "image_id": ..., "answer": "accept", "spans": [...]}])
 """
@@ -22,12 +22,14 @@ from odkeras.colours import colour_of
 from odkeras.control import RUNNING, Control
 from odkeras.errors import ConfigError, DatabaseError
 from odkeras.hosts.prodigy.api import INPUT_HASH
-from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host
+from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host, options_of
+from odkeras.hosts.prodigy.source import DATASET_SOURCE
 from odkeras.hosts.web.board import Handout, Tab, TaskBoard
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.dataset_labels import keep_label_map
 from odkeras.hosts.web.handover import Entry, Handover
 from odkeras.hosts.web.incoming import read_answer
+from odkeras.hosts.web.location import DatabasePlace, count_answers, find_database, remember_database
 from odkeras.hosts.web.page_host import Journal, PageApi, PageHost
 from odkeras.hosts.web.panel import Document, Panel
 from odkeras.hosts.web.pictures import Pictures
@@ -52,7 +54,7 @@ class WebOptions:
     """What the page's command line adds to the recipe's.
 
     Args:
-        db: the database of answers; made if it is not there.
+        db: the database of answers, made if it is not there; found by `find_database` when None.
         overlap: every session is asked about every image.
         tensorboard: whether the page may start TensorBoard.
         answers_per_round: so many answers begin a round of training.
@@ -61,7 +63,7 @@ class WebOptions:
         ConfigError: `answers_per_round` is less than 1.
     """
 
-    db: Path = Path("annotations.db")
+    db: Path | None = None
     overlap: bool = False
     tensorboard: bool = True
     answers_per_round: int = ANSWERS_PER_ROUND
@@ -94,17 +96,30 @@ class WebHost:
 
     def __enter__(self) -> WebHost:
         with ExitStack() as stack:
-            self.database = stack.enter_context(AnswerDatabase.open(self._options.db))
-            self._open(stack)
+            place = self._find_database()
+            self.database = stack.enter_context(AnswerDatabase.open(place.path))
+            self._open(stack, place)
             self._stack = stack.pop_all()
         return self
 
-    def _open(self, stack: ExitStack) -> None:
+    def _find_database(self) -> DatabasePlace:
+        loop = options_of(self._arguments)
+        source = self._arguments.source
+        also = list(self._arguments.exclude or ())
+        if isinstance(source, str) and source.startswith(DATASET_SOURCE):
+            also.append(source.removeprefix(DATASET_SOURCE).partition(":")[0])
+        return find_database(
+            self._options.db, loop.config.parent, self.dataset, data_dir=loop.project.data_dir, also=also
+        )
+
+    def _open(self, stack: ExitStack, place: DatabasePlace) -> None:
         host = open_training_host(self._arguments, PageApi.of(self.database), PageHost)
         host.journal = self.journal
         self._host = host
         stack.enter_context(self._only_one(host.project))
         keep_label_map(self.database, self.dataset, host.label_map_path)
+        remember_database(host.project.data_dir, self.dataset, place.path, host.config.parent)
+        self._say_what_is_used(place)
         components = host.components()
         self._labels: list[str] = components["config"]["labels"]
         self._batch_size = self._options.answers_per_round
@@ -153,6 +168,24 @@ class WebHost:
         for thread in threads:
             thread.start()
 
+    def _say_what_is_used(self, place: DatabasePlace) -> None:
+        host, project = self._host, self._host.project
+        answers = count_answers(place.path, [self.dataset])
+        counted = f"{answers} {'answer' if answers == 1 else 'answers'} in dataset {self.dataset}"
+        self.journal.say(f"database   {place.path.absolute()} ({counted})")
+        for remark in place.remarks:
+            self.journal.say(f"           {remark}")
+        self.journal.say(f"data       {project.data_dir.absolute()}")
+        self.journal.say(f"model      {project.model_dir.absolute()}")
+        self.journal.say(f"export     {project.export_dir.absolute()}")
+        self.journal.say(f"label map  {host.label_map_path.absolute()}")
+        if not answers and (elsewhere := host.handed_on_before):
+            self.journal.warn(
+                f"answers about {elsewhere} images of dataset {self.dataset} were handed to the trainer in "
+                f"{project.data_dir.absolute()}, and this database has none of them: they are in another one. Stop, "
+                "and name it with --db"
+            )
+
     def _only_one(self, project: Project) -> AbstractContextManager[None]:
         """Two of us would hand out every image twice, and start two trainers."""
         taken = (
@@ -185,6 +218,7 @@ class WebHost:
             "session": session,
             "labels": [{"name": name, "color": color} for name, color in zip(self._labels, colors, strict=True)],
             "source": str(self._arguments.source),
+            "database": str(self.database.path.absolute()),
             "prefetch": PREFETCH,
             "batch_size": self._batch_size,
             "answered": self.panel.answered_by(session),

@@ -1,0 +1,126 @@
+"""Which database holds a project's answers. It is beside the pipeline.config, so that it is found from any folder.
+
+    place = find_database(None, Path("shapes"), "shapes", data_dir=Path("shapes/data"))
+    with AnswerDatabase.open(place.path) as database: ...
+
+Before, it was `annotations.db` in the working directory. One that is there, or that `--db` named once, is used as long
+as it has the dataset's answers and the one beside the config has none: work must never look lost.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from odkeras.project import Project, write_atomically
+
+DATABASE_NAME = "annotations.db"
+
+
+@dataclass(frozen=True)
+class DatabasePlace:
+    """The database to use.
+
+    Args:
+        path: absolute, unless it was given; need not be there yet.
+        looked_in: where answers could have been, `path` among them.
+        remarks: sentences for a person: why it is not the one beside the config, and which other one has answers.
+    """
+
+    path: Path
+    looked_in: tuple[Path, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def find_database(
+    given: Path | None, project_dir: Path, dataset: str | None, *, data_dir: Path, also: Sequence[str] = ()
+) -> DatabasePlace:
+    """The database of a project.
+
+    Args:
+        given: the one that a person named; taken as it is.
+        project_dir: folder of the pipeline.config.
+        dataset: whose answers are looked for; None for those of any.
+        data_dir: holds the note of `remember_database`.
+        also: other datasets that are going to be read; they decide where nobody has answered in `dataset` yet.
+    """
+    if given is not None:
+        return DatabasePlace(given, (given,))
+    beside = project_dir.absolute() / DATABASE_NAME
+    noted = _noted(data_dir)
+    remembered = [noted[dataset]] if dataset in noted else list(noted.values()) if dataset is None else []
+    here = Path.cwd() / DATABASE_NAME
+    places = _distinct([beside, *map(Path, remembered), here])
+    counts = {place: count_answers(place, None if dataset is None else [dataset]) for place in places}
+    with_answers = [place for place in places if counts[place]]
+    if not with_answers:
+        path = next((place for place in places if also and count_answers(place, also)), beside)
+        return DatabasePlace(path, tuple(places), _why(path, beside, here))
+    path, *others = with_answers
+    which = "dataset" if dataset is None else f"dataset {dataset}"
+    unused = [f"{place} has {counts[place]} answers of {which}, too; --db uses that one" for place in others]
+    return DatabasePlace(path, tuple(places), (*_why(path, beside, here), *unused))
+
+
+def count_answers(path: Path, datasets: Sequence[str] | None) -> int:
+    """How many answers of these datasets (None: of all) a database has; 0 if there is none. It is not changed."""
+    if not path.is_file():
+        return 0
+    query = "SELECT COUNT(*) FROM answers WHERE replaced = 0"
+    if datasets is not None:
+        query += f" AND dataset IN ({','.join('?' * len(datasets))})"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
+            return int(connection.execute(query, list(datasets or ())).fetchone()[0])
+    except sqlite3.Error:  # of something else
+        return 0
+
+
+def remember_database(data_dir: Path, dataset: str, path: Path, project_dir: Path) -> None:
+    """Note which database has a dataset's answers, unless it is the one beside the config. Never raises."""
+    noted = _noted(data_dir)
+    wanted = {**noted, dataset: str(path.absolute())}
+    if _is_same(path, project_dir / DATABASE_NAME):
+        wanted.pop(dataset)
+    if wanted != noted:
+        with suppress(OSError):
+            write_atomically(_note_path(data_dir), json.dumps(wanted, indent=1) + "\n")
+
+
+def _note_path(data_dir: Path) -> Path:
+    return Project(data_dir, data_dir, data_dir).databases_path
+
+
+def _noted(data_dir: Path) -> dict[str, str]:
+    try:
+        noted = json.loads(_note_path(data_dir).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(path) for name, path in noted.items()} if isinstance(noted, dict) else {}
+
+
+def _why(path: Path, beside: Path, here: Path) -> tuple[str, ...]:
+    if path == beside:
+        return ()
+    if path == here:
+        return (
+            f"these answers are in the working directory, where odkeras kept them before; without them {beside} would "
+            "be used",
+        )
+    return (f"these answers were stored in {path} before; without them {beside} would be used",)
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if not any(_is_same(path, other) for other in found):
+            found.append(path)
+    return found
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
