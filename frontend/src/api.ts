@@ -1,6 +1,18 @@
 /** The server's routes as functions. A failure is an ApiError whose message is a sentence for a person. */
 
-import type { AnswersReply, Decision, PastAnswer, Project, SentAnswer, Task, TasksReply, TrainingAction, TrainingState } from "./wire";
+import type {
+  AnswersReply,
+  Decision,
+  NextStep,
+  PastAnswer,
+  Project,
+  SentAnswer,
+  SharedLink,
+  Task,
+  TasksReply,
+  TrainingAction,
+  TrainingState,
+} from "./wire";
 
 export class ApiError extends Error {
   /** status 0: there was no answer, the server cannot be reached. */
@@ -84,5 +96,7 @@ export const api = {
     call<{ tasks: Task[] }>("/api/suggestions", { ...who, image_ids }, { patience_ms: LONG_PATIENCE_MS }),
   history: (who: Who) => call<{ answers: PastAnswer[] }>(`/api/history?${query({ session: who.session })}`),
   tensorboard: () => call<{ url: string }>("/api/tensorboard", {}, { patience_ms: LONG_PATIENCE_MS }),
+  nextSteps: () => call<{ steps: NextStep[] }>("/api/next-steps"),
+  link: () => call<SharedLink>("/api/link", {}),
   eventsUrl: (who: Who) => `/api/events?${query({ session: who.session, tab: who.tab })}`,
 };

@@ -35,6 +35,8 @@ export class Desk {
   project: Project | null = null;
   /** Nothing works any more, and why. */
   fatal = "";
+  /** A person is asked for a name, before anything else; known: the one that this browser remembers, or "". */
+  asksName: { known: string; answer: (name: string) => void } | null = null;
   /** The server cannot be reached and the page has nothing yet. */
   starting = "";
   shown: Held | null = null;

@@ -5,6 +5,8 @@ import type { Who } from "./api";
 const TAB_KEY = "odkeras:tab";
 /** With the session's name: the tab that was left last, whose images a page that is opened soon after goes on with. */
 const LEFT_KEY = "odkeras:left:";
+const NAME_KEY = "odkeras:name";
+const DEFAULT_SESSION = "default";
 const CHANNEL = "odkeras:tabs";
 const ANSWER_WAIT_MS = 60;
 
@@ -17,11 +19,57 @@ export function uuid(): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
-export async function whoAmI(): Promise<Who> {
-  const session = new URLSearchParams(location.search).get("session") || "default";
+/** ask: has a person give a name; it gets the name that this browser knows, or "". */
+export async function whoAmI(ask: (known: string) => Promise<string>): Promise<Who> {
+  const session = await sessionOf(ask);
   const tab = await ownTab(session);
   window.addEventListener("pagehide", () => leave(session, tab));
   return { session, tab };
+}
+
+/** The name in the address. On the machine where the server runs it may be missing; a link for a colleague holds an empty one. */
+async function sessionOf(ask: (known: string) => Promise<string>): Promise<string> {
+  const address = new URL(location.href);
+  const given = address.searchParams.get("session");
+  if (given) return given;
+  if (given === null && isThisMachine(address.hostname)) return DEFAULT_SESSION;
+  const known = sessionName(rememberedName());
+  const name = given === null && known ? known : await ask(known);
+  rememberName(name);
+  address.searchParams.set("session", name);
+  history.replaceState(null, "", address);
+  return name;
+}
+
+function isThisMachine(hostname: string): boolean {
+  return /^(localhost|.*\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
+}
+
+/** A person's name as the name of a session, which is of letters, digits and "_.-"; "": nothing is left of it. */
+export function sessionName(text: string): string {
+  const name = text
+    .normalize("NFKD")
+    .trim()
+    .replace(/\s+/g, "-")
+    .replace(/[^A-Za-z0-9_.-]/g, "")
+    .slice(0, 64);
+  return name.toLowerCase() === DEFAULT_SESSION ? "" : name;
+}
+
+function rememberedName(): string {
+  try {
+    return localStorage.getItem(NAME_KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function rememberName(name: string): void {
+  try {
+    localStorage.setItem(NAME_KEY, name);
+  } catch {
+    // Without storage the address keeps it.
+  }
 }
 
 /** "Duplicate tab" copies sessionStorage: if another tab says that it has our id, take a new one. */

@@ -21,7 +21,7 @@ const TRY_AGAIN_MS = 2_000;
 
 export async function openDesk(desk: Desk, furniture: Furniture): Promise<void> {
   desk.furniture = furniture;
-  desk.who = await whoAmI();
+  desk.who = await whoAmI((known) => askName(desk, known));
   for (;;) {
     try {
       const project = await api.project(desk.who);
@@ -35,6 +35,18 @@ export async function openDesk(desk: Desk, furniture: Furniture): Promise<void> 
       await new Promise((resolve) => setTimeout(resolve, TRY_AGAIN_MS));
     }
   }
+}
+
+function askName(desk: Desk, known: string): Promise<string> {
+  return new Promise((resolve) => {
+    const answer = (name: string) => {
+      desk.asksName = null;
+      desk.changed();
+      resolve(name);
+    };
+    desk.asksName = { known, answer };
+    desk.changed();
+  });
 }
 
 function setUpStage(desk: Desk, project: Project, furniture: Furniture): void {

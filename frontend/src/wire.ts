@@ -144,6 +144,19 @@ export interface PanelState {
   evaluations: Evaluation[];
 }
 
+export interface NextStep {
+  title: string;
+  /** To be pasted into a shell. */
+  command: string;
+  remark: string;
+}
+
+export interface SharedLink {
+  url: string;
+  /** Also on other machines. */
+  works_elsewhere: boolean;
+}
+
 export interface News {
   text: string;
   urgent: boolean;

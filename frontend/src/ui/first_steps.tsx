@@ -6,7 +6,8 @@ import { many } from "../words";
 /** What the answers do to training; on the first images. */
 export function AnswersExplained({ desk }: { desk: Desk }) {
   const { project, firstSteps } = desk;
-  if (!project || !firstSteps?.explainsAnswers) return null;
+  const nothingLeft = desk.queue?.done && !desk.shown;
+  if (!project || !firstSteps?.explainsAnswers || nothingLeft) return null;
   return (
     <div class="first-steps" role="note" aria-label="First steps" data-testid="first-steps">
       <ul>

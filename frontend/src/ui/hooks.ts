@@ -1,11 +1,12 @@
 /** How components follow the desk and the clock. */
 
-import { useEffect, useReducer } from "preact/hooks";
+import { useEffect, useLayoutEffect, useReducer } from "preact/hooks";
 import type { Desk } from "../desk";
 
 export function useDesk(desk: Desk): void {
   const [, render] = useReducer((count: number) => count + 1, 0);
-  useEffect(() => desk.subscribe(() => render(undefined)), [desk]);
+  // Before the effects of the components, which change the desk.
+  useLayoutEffect(() => desk.subscribe(() => render(undefined)), [desk]);
 }
 
 /** Renders again every so often, for "12 s ago". */

@@ -7,6 +7,7 @@ import type { Evaluation, PanelState, VersionUse } from "../wire";
 import { Bar, LineChart } from "./charts";
 import { RandomWeights } from "./first_steps";
 import { Icon } from "./icons";
+import { Invite } from "./people";
 import { Section } from "./side";
 import { Training } from "./training";
 import { clock, many, share } from "../words";
@@ -24,6 +25,7 @@ export function Panel({ desk }: { desk: Desk }) {
       {panel && <Versions versions={panel.versions} />}
       {panel && <Charts panel={panel} />}
       {panel && panel.sessions.length > 1 && <Annotators panel={panel} own={desk.project?.session ?? ""} />}
+      {desk.project && <Invite />}
       <News desk={desk} />
       {panel && panel.skipped_count > 0 && <Skipped panel={panel} />}
       {desk.project && <TensorBoard desk={desk} />}

@@ -7,7 +7,9 @@ import { openDesk } from "../opening";
 import { many, PAST } from "../words";
 import { BoxButton } from "./box_button";
 import { DisplaySettings } from "./display";
+import { Done } from "./done";
 import { EmptyExplained } from "./first_steps";
+import { NameForm } from "./people";
 
 export function Stage({ desk }: { desk: Desk }) {
   const stage = useRef<HTMLElement>(null);
@@ -50,6 +52,7 @@ export function Stage({ desk }: { desk: Desk }) {
 function Over({ desk }: { desk: Desk }) {
   const { fatal, starting, project, shown, queue } = desk;
   if (desk.ready) return null;
+  if (desk.asksName) return <NameForm desk={desk} />;
   if (fatal) return <Message title="Not signed in" text={fatal} />;
   if (!project) return starting ? <Message title="No connection" text={`${starting}. Trying again…`} /> : <Skeleton />;
   if (shown?.failed) return <Broken desk={desk} reason={shown.failed} />;
@@ -98,31 +101,6 @@ function Broken({ desk, reason }: { desk: Desk; reason: string }) {
           <button type="button" class="plain" onClick={() => desk.answer("ignore")}>
             Ignore it
           </button>
-        </p>
-      </div>
-    </div>
-  );
-}
-
-function Done({ desk }: { desk: Desk }) {
-  const counts = desk.live?.panel?.answers;
-  const waiting = desk.outbox?.waiting.length ?? 0;
-  return (
-    <div class="over" data-testid="done" role="status">
-      <div class="message">
-        <h2>All images are answered</h2>
-        {counts && (
-          <p>
-            {counts.accept} accepted, {counts.reject} rejected, {counts.ignore} ignored.
-            {waiting > 0 && ` ${many(waiting, "answer is", "answers are")} still on the way to the server.`}
-          </p>
-        )}
-        <p>What you can do next: get the answers with</p>
-        <p>
-          <code>odkeras db out {desk.project?.dataset}</code>
-        </p>
-        <p class="quiet">
-          To look at an answer again, choose it under “Recent answers”, or go back with the backspace key.
         </p>
       </div>
     </div>

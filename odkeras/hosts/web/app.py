@@ -13,7 +13,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +25,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from odkeras.control import ACTIONS
-from odkeras.errors import DatabaseError, OdkerasError, SetupError
+from odkeras.errors import ConfigError, DatabaseError, OdkerasError, SetupError
 from odkeras.hosts.web.board import Tab
 from odkeras.hosts.web.pictures import media_type
 from odkeras.hosts.web.security import App, Guard, Policy, is_loopback
+from odkeras.hosts.web.sharing import Sharing
 from odkeras.hosts.web.web_host import WebHost
 from odkeras.tasks import Task
 
@@ -91,22 +92,31 @@ def page_files(directory: Path | None = None) -> dict[str, PageFile]:
 
 
 def create_app(
-    host: WebHost, files: Mapping[str, PageFile], policy: Policy, *, closing: Callable[[], bool] = lambda: False
+    host: WebHost,
+    files: Mapping[str, PageFile],
+    policy: Policy,
+    *,
+    closing: Callable[[], bool] = lambda: False,
+    elsewhere: str = "",
 ) -> App:
     """The application. The caller owns the host: it is to be running before and closed after.
 
     Args:
         files: what is served as it is, by path.
         closing: True ends the event streams, which otherwise never end.
+        elsewhere: see `Sharing`.
     """
-    return Guard(_Handlers(host, files, closing).starlette(), policy)
+    return Guard(_Handlers(host, files, closing, Sharing(policy.token, elsewhere)).starlette(), policy)
 
 
 class _Handlers:
-    def __init__(self, host: WebHost, files: Mapping[str, PageFile], closing: Callable[[], bool]) -> None:
+    def __init__(
+        self, host: WebHost, files: Mapping[str, PageFile], closing: Callable[[], bool], sharing: Sharing
+    ) -> None:
         self._host = host
         self._files = files
         self._closing = closing
+        self._sharing = sharing
         self._predicting: anyio.CapacityLimiter | None = None
         self._storing: anyio.CapacityLimiter | None = None
 
@@ -119,9 +129,16 @@ class _Handlers:
             "/api/training": self.training,
             "/api/suggestions": self.suggestions,
             "/api/tensorboard": self.tensorboard,
+            "/api/link": self.link,
         }
         routes = [Route(path, self._guarded(handler), methods=["POST"]) for path, handler in api.items()]
-        reads = {"/api/project": self.project, "/api/history": self.history, "/images/{image_id}": self.image}
+        reads = {
+            "/api/project": self.project,
+            "/api/history": self.history,
+            "/api/next-steps": self.next_steps,
+            "/api/export/{format}": self.export,
+            "/images/{image_id}": self.image,
+        }
         routes += [Route(path, self._guarded(handler), methods=["GET"]) for path, handler in reads.items()]
         routes.append(Route("/api/events", self._guarded(self.events), methods=["GET"]))
         routes += [Route(path, self.file, methods=["GET"]) for path in self._files]
@@ -216,6 +233,30 @@ class _Handlers:
             return _json({"url": await to_thread.run_sync(self._host.tensorboard_url)})
         except OdkerasError as error:
             raise BadRequestError(409, f"{error}; or run: {self._host.tensorboard_command}") from error
+
+    async def link(self, request: Request) -> Response:
+        await _body(request)
+        origin = request.headers.get("origin") or f"http://{request.headers.get('host', '')}"
+        url, works_elsewhere = self._sharing.link(origin)
+        return _json({"url": url, "works_elsewhere": works_elsewhere})
+
+    async def next_steps(self, request: Request) -> Response:
+        steps = await self._store(self._host.next_steps)
+        return _json({"steps": [asdict(step) for step in steps]})
+
+    async def export(self, request: Request) -> Response:
+        """The labels as a file. Other web pages may not even start a download."""
+        if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            raise BadRequestError(403, "requests from other web pages are refused")
+        format = str(request.path_params["format"])
+        try:
+            download = await self._store(self._host.download, format)
+        except ConfigError as error:
+            raise BadRequestError(404, "there are no answers yet") from error
+        if download is None:
+            raise BadRequestError(404, f"no such format: {format[:80]!r}; jsonl and coco can be downloaded")
+        headers = {"content-disposition": f'attachment; filename="{download.file}"', "cache-control": "no-store"}
+        return StreamingResponse(download.chunks(), media_type=download.media_type, headers=headers)
 
     async def image(self, request: Request) -> Response:
         image_id = request.path_params["image_id"]

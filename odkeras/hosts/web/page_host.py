@@ -14,6 +14,7 @@ from odkeras.errors import ConfigError, OdkerasError
 from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH, ProdigyApi
 from odkeras.hosts.prodigy.training_host import TrainingHost
 from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.next_steps import NextStep, next_steps
 from odkeras.hosts.web.panel import Panel
 from odkeras.hosts.web.stored import input_hash_of
 from odkeras.loop.components import label_map_path
@@ -103,6 +104,10 @@ class PageHost(TrainingHost):
     def handed_on_before(self) -> int:
         """How many images' answers of the dataset the data directory has got, from whichever database."""
         return len(self._ledger)
+
+    def next_steps(self, db: Path) -> list[NextStep]:
+        """What to do once all images are answered; the answers are in `db`."""
+        return next_steps(self._options, self._dataset, db)
 
     def starts_from_random_weights(self) -> bool:
         """Whether the config names no weights to start from. False where it cannot be read: the trainer says why."""

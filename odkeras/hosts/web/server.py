@@ -76,17 +76,21 @@ def run_annotate(
     with open_listener(page.host, page.port, option="--web-port") as listener, WebHost(arguments, web, journal) as host:
         token = None if is_loopback(page.host) else (page.token or secrets.token_urlsafe(18))
         policy = Policy(token=token, hosts=_hosts(page))
-        url = _url(page.host, listener.getsockname()[1], token)
+        port = listener.getsockname()[1]
+        url = _url(page.host, port, token)
+        address = _outer_address(page.host) if page.host in _EVERYWHERE else ""
+        elsewhere = _url(address, port, None).rstrip("/") if address else ""
 
         def ready() -> None:
             journal.say(f"annotate at {url} (Ctrl-C stops; nothing is lost)")
-            if page.host in _EVERYWHERE and (address := _outer_address(page.host)):
-                journal.say(f"from other machines: {_url(address, listener.getsockname()[1], token)}")
+            if address:
+                journal.say(f"from other machines: {_url(address, port, token)}")
             on_ready(url)
             if page.open_browser and _has_a_screen():
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-        server = HttpServer(create_app(host, files, policy, closing=stopping.is_set), ready, grace_s=_GRACE_S)
+        app = create_app(host, files, policy, closing=stopping.is_set, elsewhere=elsewhere)
+        server = HttpServer(app, ready, grace_s=_GRACE_S)
 
         def stop() -> None:
             stopping.set()

@@ -27,9 +27,11 @@ from odkeras.hosts.prodigy.source import DATASET_SOURCE
 from odkeras.hosts.web.board import Handout, Tab, TaskBoard
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.dataset_labels import keep_label_map
+from odkeras.hosts.web.downloads import Download, open_download
 from odkeras.hosts.web.handover import Entry, Handover
 from odkeras.hosts.web.incoming import read_answer
 from odkeras.hosts.web.location import DatabasePlace, count_answers, find_database, remember_database
+from odkeras.hosts.web.next_steps import NextStep
 from odkeras.hosts.web.page_host import Journal, PageApi, PageHost
 from odkeras.hosts.web.panel import Document, Panel
 from odkeras.hosts.web.pictures import Pictures
@@ -313,6 +315,14 @@ class WebHost:
             }
             for entry in self.database.history(self.dataset, session)
         ]
+
+    def next_steps(self) -> list[NextStep]:
+        """What to do once all images are answered."""
+        return self._host.next_steps(self.database.path)
+
+    def download(self, format: str) -> Download | None:
+        """The labels as a file; see `open_download`."""
+        return open_download(self.database, self.dataset, format)
 
     def picture(self, image_id: str) -> EncodedImage | None:
         """An image that was handed out or answered; None for any other."""

@@ -1,0 +1,90 @@
+/** Several people at one project: the link for a colleague, and the form that it leads to. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import { api } from "../api";
+import type { Desk } from "../desk";
+import { sessionName } from "../identity";
+import type { SharedLink } from "../wire";
+import { CopyButton } from "./copying";
+import { Section } from "./side";
+
+/** Asks for a name before anything is shown. */
+export function NameForm({ desk }: { desk: Desk }) {
+  const asking = desk.asksName!;
+  const field = useRef<HTMLInputElement>(null);
+  const [text, setText] = useState(asking.known);
+  const [problem, setProblem] = useState("");
+  const name = sessionName(text);
+  useEffect(() => field.current?.focus(), []);
+  const onSubmit = (event: Event) => {
+    event.preventDefault();
+    if (name) return asking.answer(name);
+    setProblem("Please use letters from a to z, or digits; another name than “default”.");
+    field.current?.focus();
+  };
+  return (
+    <div class="over">
+      <form class="message" data-testid="name-form" onSubmit={onSubmit}>
+        <h2>Who is labelling?</h2>
+        <p>Your answers are stored under your name.</p>
+        <label>
+          <span>Your name</span>
+          <input
+            ref={field}
+            data-testid="name"
+            autocomplete="nickname"
+            maxLength={64}
+            value={text}
+            aria-invalid={problem !== ""}
+            aria-describedby="name-problem"
+            onInput={(event) => setText(event.currentTarget.value)}
+          />
+        </label>
+        <p id="name-problem" role="alert">
+          {problem && !name ? problem : ""}
+        </p>
+        {name && name !== text && <p class="quiet">The others will see “{name}”.</p>}
+        <button type="submit" class="plain">
+          Start
+        </button>
+      </form>
+    </div>
+  );
+}
+
+/** In the panel. */
+export function Invite() {
+  const [link, setLink] = useState<SharedLink | null>(null);
+  const [problem, setProblem] = useState("");
+  const onClick = async () => {
+    try {
+      setLink(await api.link());
+      setProblem("");
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : String(error));
+    }
+  };
+  return (
+    <Section title="Work together" open={false}>
+      <div class="invite">
+        <button type="button" class="plain small" data-testid="invite" onClick={() => void onClick()}>
+          Link for a colleague
+        </button>
+        {problem && <p role="alert">{problem}</p>}
+        {link && (
+          <>
+            <p class="command">
+              <code data-testid="shared-link">{link.url}</code>
+              <CopyButton text={link.url} label="Copy the link" testid="copy-link" />
+            </p>
+            <p class="quiet">
+              {link.works_elsewhere
+                ? "It asks for a name. Whoever has it may label: do not publish it."
+                : "It asks for a name, and works on this machine alone. For other machines, start odkeras annotate with --host 0.0.0.0."}
+            </p>
+          </>
+        )}
+      </div>
+    </Section>
+  );
+}

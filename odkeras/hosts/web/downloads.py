@@ -1,0 +1,74 @@
+"""The labels as files that the page offers, written while they are sent.
+
+download = open_download(database, "shapes", "jsonl")
+for chunk in download.chunks(): ...
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.exports import check_dataset, coco_of_dataset
+
+_CHUNK_CHARS = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file in the making.
+
+    Args:
+        file: its name, ASCII without anything that a file system or a header could mistake.
+        chunks: makes its text anew; raises DatabaseError where the database cannot be read.
+    """
+
+    file: str
+    media_type: str
+    chunks: Callable[[], Iterator[str]]
+
+
+def open_download(database: AnswerDatabase, dataset: str, format: str) -> Download | None:
+    """The dataset as `odkeras db out` writes it; None for a format that there is not.
+
+    Args:
+        format: jsonl (the last answer of each session about each image) or coco (the accepted images).
+
+    Raises:
+        ConfigError: nobody has answered anything yet.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset)
+    if format == "jsonl":
+        found = Download(f"{name}.jsonl", "application/x-ndjson", lambda: _joined(_lines(database, dataset)))
+    elif format == "coco":
+        found = Download(f"{name}_coco.json", "application/json", lambda: _joined(_coco(database, dataset)))
+    else:
+        return None
+    check_dataset(database, dataset)
+    return found
+
+
+def _lines(database: AnswerDatabase, dataset: str) -> Iterator[str]:
+    for _, example in database.iter_examples(dataset):
+        yield json.dumps(example) + "\n"
+
+
+def _coco(database: AnswerDatabase, dataset: str) -> Iterator[str]:
+    yield from json.JSONEncoder().iterencode(coco_of_dataset(database, dataset).to_json())
+    yield "\n"
+
+
+def _joined(pieces: Iterable[str]) -> Iterator[str]:
+    """Fewer, larger pieces: each is sent by itself."""
+    waiting: list[str] = []
+    length = 0
+    for piece in pieces:
+        waiting.append(piece)
+        length += len(piece)
+        if length >= _CHUNK_CHARS:
+            yield "".join(waiting)
+            waiting, length = [], 0
+    yield "".join(waiting)

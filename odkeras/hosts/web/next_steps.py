@@ -1,0 +1,111 @@
+"""What to do once all images are answered: commands for a shell on the machine where `odkeras annotate` runs.
+
+They hold whole paths, quoted, and every option that the project needs: they work from any directory.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from odkeras.errors import OdkerasError
+from odkeras.loop.components import load_label_map
+from odkeras.loop.options import LoopOptions
+from odkeras.pipeline import check_pipeline, load_pipeline
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """One thing to do.
+
+    Args:
+        title: what it gives.
+        command: to be pasted; "" where the remark is all.
+        remark: what is to be known about it.
+    """
+
+    title: str
+    command: str
+    remark: str = ""
+
+
+def next_steps(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
+    """Evaluate the model, export it, get the labels.
+
+    Args:
+        db: the database of answers.
+    """
+    return [
+        *_evaluation(options),
+        NextStep(
+            "Export the model for TensorFlow Serving",
+            _command("export", *_of_model(options), "--export-dir", options.config.absolute().parent / "final"),
+        ),
+        *_labels(options, dataset, db),
+    ]
+
+
+def _evaluation(options: LoopOptions) -> list[NextStep]:
+    project = options.project
+    stats = _command("stats", options.config.absolute(), *_unless_usual(options, "data", project.data_dir))
+    useful = NextStep("See how good the suggestions were", stats)
+    if _has_examples_to_evaluate(options):
+        return [NextStep("Evaluate the model", _command("eval", *_of_model(options))), useful]
+    remark = (
+        "mAP needs images that the model was not trained on: annotate with --eval-split 0.2, which keeps a fifth of "
+        "the answers for that, or write records with odkeras records from-csv, and run odkeras eval."
+    )
+    return [NextStep(useful.title, useful.command, remark)]
+
+
+def _labels(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
+    folder = options.config.absolute().parent
+
+    def out(file: str, *more: str) -> str:
+        names = ["--", dataset] if dataset.startswith("-") else [dataset]
+        return _command("db", "out", "--db", db.absolute(), *more, *names, folder / file)
+
+    return [
+        NextStep("Get the labels, as JSON lines", out("answers.jsonl")),
+        NextStep("Get the labels, as COCO", out("answers_coco.json", "--format", "coco")),
+    ]
+
+
+def _of_model(options: LoopOptions) -> list[str | Path]:
+    given: list[str | Path] = [options.config.absolute(), *_unless_usual(options, "model", options.project.model_dir)]
+    if options.label_map is not None:
+        given += ["--label-map-path", options.label_map.absolute()]
+    return given
+
+
+def _unless_usual(options: LoopOptions, name: str, directory: Path) -> list[str | Path]:
+    """The option that names a directory which is not where commands look for it."""
+    if directory.absolute() == options.config.absolute().parent / name:
+        return []
+    return [f"--{name}-dir", directory.absolute()]
+
+
+def _has_examples_to_evaluate(options: LoopOptions) -> bool:
+    """Whether `odkeras eval` would run."""
+    try:
+        config = load_pipeline(options.config)
+        problems = check_pipeline(config, label_map=load_label_map(options), purpose="eval")
+    except OdkerasError:
+        return False
+    return not any(problem.severity == "error" for problem in problems)
+
+
+def _command(*words: str | Path) -> str:
+    return shlex.join([*_program(), *map(str, words)])
+
+
+def _program() -> list[str]:
+    """`odkeras` where a shell with our PATH finds this installation's, else with its whole path."""
+    ours = Path(sys.executable).with_name("odkeras")
+    found = shutil.which("odkeras")
+    if found is not None and Path(found).absolute() == ours.absolute():
+        return ["odkeras"]
+    return [str(ours)] if ours.is_file() else [sys.executable, "-m", "odkeras"]
