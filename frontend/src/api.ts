@@ -94,6 +94,7 @@ export const api = {
     call<{ training: TrainingState }>("/api/training", { ...who, action }),
   suggestions: (who: Who, image_ids: string[]) =>
     call<{ tasks: Task[] }>("/api/suggestions", { ...who, image_ids }, { patience_ms: LONG_PATIENCE_MS }),
+  log: (process: string) => call<{ path: string; text: string }>(`/api/log?${query({ process })}`),
   history: (who: Who) => call<{ answers: PastAnswer[] }>(`/api/history?${query({ session: who.session })}`),
   tensorboard: () => call<{ url: string }>("/api/tensorboard", {}, { patience_ms: LONG_PATIENCE_MS }),
   nextSteps: () => call<{ steps: NextStep[] }>("/api/next-steps"),

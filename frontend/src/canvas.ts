@@ -188,6 +188,19 @@ export class Canvas {
     return ids.length;
   }
 
+  /** Newer suggestions in place of those that nobody touched; what a person drew or changed stays. One step. */
+  replaceSuggestions(spans: Span[]): void {
+    const store = this.annotator?.state.store;
+    const untouched = this.boxes.filter(({ origin }) => origin === "suggested" || origin === "given");
+    for (const span of spans) this.first.set(span.id, span);
+    store?.bulkDeleteAnnotations(
+      untouched.map(({ id }) => id),
+      OURS,
+    );
+    for (const span of spans) store?.addAnnotation(fromSpan(span), OURS);
+    this.commit();
+  }
+
   relabel(id: string, label: string): void {
     const shown = this.annotator?.state.store.getAnnotation(id);
     if (!shown || labelOf(shown) === label) return;

@@ -16,7 +16,7 @@ import type { PastRecord, Records } from "./records";
 import { trainedNow } from "./training";
 import type { View } from "./view";
 import type { Decision, Project } from "./wire";
-import { PAST } from "./words";
+import { many, PAST, versionName } from "./words";
 
 export interface Furniture {
   stage: HTMLElement;
@@ -100,7 +100,7 @@ export class Desk {
       file: held.task.file,
       answer: decision,
       spans: held.spans,
-      version: held.task.version,
+      version: held.judgedVersion,
       answered_at_ms: Date.now(),
     };
     held.reopened = decision;
@@ -264,10 +264,13 @@ export class Desk {
   }
 
   showOffer(): void {
-    const { shown } = this;
-    if (!shown?.offer) return;
-    shown.renew(shown.offer);
-    void this.present(shown);
+    const { shown, canvas } = this;
+    if (!shown?.offer || !canvas || !this.ready) return;
+    canvas.replaceSuggestions(shown.takeOffer());
+    const { version, spans } = shown.task;
+    this.furniture!.stage.dataset.version = version?.toString() ?? "";
+    const name = version === null ? "" : ` of the model of ${versionName(this.live?.panel, version)}`;
+    this.notices.say(`${many(spans.length, "suggestion")}${name}; ctrl+z brings back those before`);
   }
 
   /** Drops the boxes that were kept from before, for those that the task came with. */

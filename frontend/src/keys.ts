@@ -103,7 +103,7 @@ export const BINDINGS: Binding[] = [
     does: "undo: back to the answer before",
     when: key(["Backspace"], (desk) => desk.undo(), false),
   },
-  { group: "Answers", keys: ["ctrl + s"], does: "save: hand all answers to the trainer now", when: save },
+  { group: "Answers", keys: ["ctrl + s"], does: "train now on all answers so far", when: save },
   {
     group: "Boxes",
     keys: ["1", "…", "9", "0"],
@@ -166,7 +166,7 @@ export const BINDINGS: Binding[] = [
   {
     group: "Suggestions",
     keys: ["n"],
-    does: "show suggestions that came after the image",
+    does: "show newer suggestions for this image; your own boxes stay",
     when: key(["n"], (desk) => desk.showOffer(), false),
   },
   { group: "View", keys: ["+"], does: "zoom in", when: key(["+", "="], (desk) => desk.view?.zoomBy(1.25)) },

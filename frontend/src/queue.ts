@@ -3,6 +3,7 @@
 import { api, ApiError, type Who } from "./api";
 import { withIds } from "./boxes";
 import { taskOf, type Draft } from "./drafts";
+import { uuid } from "./identity";
 import type { Decision, Span, Task } from "./wire";
 
 export class Held {
@@ -16,8 +17,10 @@ export class Held {
   reopened: Decision | null = null;
   /** While the boxes are those of a draft: the task as it came. */
   beforeDraft: Task | null = null;
-  /** Newer suggestions for an image that was shown without any. */
+  /** Newer suggestions than those that are shown: they come on the screen when the person asks for them. */
   offer: Task | null = null;
+  /** The task before an offer was taken. */
+  private earlier: Task | null = null;
 
   /** The version whose suggestions were asked for last. */
   asked: number | null = null;
@@ -40,6 +43,24 @@ export class Held {
     this.spans = this.task.spans;
     this.offer = null;
     this.beforeDraft = null;
+  }
+
+  /** Takes the offer; the boxes on the screen are the canvas's. Returns the new suggestions, under ids of their own. */
+  takeOffer(): Span[] {
+    const spans = (this.offer?.spans ?? []).map((span) => ({ ...span, id: uuid() }));
+    if (this.offer) {
+      this.earlier = this.task;
+      this.task = { ...this.offer, spans };
+      this.offer = null;
+    }
+    return spans;
+  }
+
+  /** Whose suggestions the person judged: those before the offer if ctrl+z brought them back. */
+  get judgedVersion(): number | null {
+    const known = new Set(this.task.spans.map(({ id }) => id));
+    const old = this.spans.some(({ id, score }) => score !== undefined && !known.has(id));
+    return old && this.earlier ? this.earlier.version : this.task.version;
   }
 
   /** Takes the boxes that a person had drawn on this image before the page was left. */
@@ -163,12 +184,11 @@ export class Queue {
   }
 }
 
-/** Newer suggestions for tasks that are held; those that somebody worked on stay as they are. */
+/** Newer suggestions for tasks that are held; those that somebody worked on stay as they are. The image on the screen
+ * gets an offer. */
 export async function renewSuggestions(who: Who, version: number, ahead: Held[], shown: Held | null): Promise<void> {
-  const older = (held: Held) =>
-    held.task.version !== version && held.asked !== version && !held.touched && !held.reopened;
-  const bare = shown && shown.task.version === null ? [shown] : [];
-  const held = [...bare, ...ahead].filter(older);
+  const older = (held: Held) => held.task.version !== version && held.asked !== version && !held.reopened;
+  const held = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter(older);
   if (!held.length) return;
   for (const one of held) one.asked = version;
   const reply = await api
@@ -180,8 +200,8 @@ export async function renewSuggestions(who: Who, version: number, ahead: Held[],
   if (!reply) for (const one of held) one.asked = null;
   for (const task of reply?.tasks ?? []) {
     const one = held.find(({ id }) => id === task.image_id);
-    if (!one || one.touched) continue;
-    if (ahead.includes(one)) one.renew(task);
-    else if (one === shown && task.spans.length) one.offer = task;
+    if (!one) continue;
+    if (one === shown) one.offer = task.spans.length || one.task.spans.length ? task : null;
+    else if (!one.touched && ahead.includes(one)) one.renew(task);
   }
 }

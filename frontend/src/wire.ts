@@ -127,8 +127,12 @@ export type TrainingAction = "pause" | "resume" | "stop";
 
 export interface PanelState {
   trainer: Trainer | null;
+  /** Why the trainer or the server was given up, in a sentence, and which of them. */
   failure: string;
+  failed: "" | "trainer" | "server";
   version: number | null;
+  /** What versions are called. */
+  names: Record<string, string>;
   published_s_ago: number | null;
   answers: Counts;
   mine: Counts;
@@ -140,6 +144,8 @@ export interface PanelState {
   training: TrainingState;
   sessions: { name: string; answers: number; here: boolean }[];
   versions: VersionUse[];
+  /** Of the first round: what the newest loss is to be compared with. */
+  first_loss: number | null;
   rounds: Round[];
   evaluations: Evaluation[];
 }
@@ -161,4 +167,5 @@ export interface News {
   text: string;
   urgent: boolean;
   at: number;
+  version: number | null;
 }

@@ -45,6 +45,13 @@ export function untilTraining(answers: number, needed: number, training: Trainin
   return `${Math.min(answers, needed)} of ${needed} until training`;
 }
 
+/** What a version is called; the server says, so that it has one name everywhere. The number is for tooltips. */
+export function versionName(panel: PanelState | null | undefined, version: number): string {
+  return panel?.names[version] ?? `version ${version}`;
+}
+
+export const versionNumber = (version: number) => `version ${version}`;
+
 /** 0..1 while the trainer trains, else null. */
 export function trainerProgress(trainer: Trainer | null): number | null {
   if (trainer?.state !== "training" || trainer.step == null || !trainer.steps) return null;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from odkeras.cli import options
 
 if TYPE_CHECKING:
+    from odkeras.version_names import VersionNames
     from odkeras.work import CostModel, Work
 
 _HEADER = ("", "images", "suggested", "kept", "adjusted", "relabelled", "deleted", "added", "precision", "recall")
@@ -50,6 +50,7 @@ def stats(
 
     from odkeras.errors import ConfigError
     from odkeras.project import Project, read_jsonl
+    from odkeras.version_names import VersionNames
     from odkeras.work import CostModel, by_session, by_version, last_rows, of_control
 
     costs = (draw_seconds, verify_seconds, adjust_seconds, relabel_seconds, delete_seconds)
@@ -72,7 +73,9 @@ def stats(
     if not rows:
         print(f"{directory}: no image with suggestions has been accepted and trained on yet")
         return
-    _print_table("by model version", [(_version(name), work) for name, work in found["versions"].items()], cost)
+    names = VersionNames(read_jsonl(Project(directory, config.parent / "model", config.parent / "export").metrics_path))
+    versions = [(_version(int(name), names), work) for name, work in found["versions"].items()]
+    _print_table("by model version", versions, cost)
     _print_table("by annotator", [(str(name) or "-", work) for name, work in found["annotators"].items()], cost)
     if control.images:
         title = "control images, shown without suggestions: what these would have been"
@@ -118,11 +121,10 @@ def _print_table(title: str, rows: Iterable[tuple[str, Work]], cost: CostModel, 
     Console(width=None if Console().is_terminal else 140, highlight=False).print(table)
 
 
-def _version(version: Any) -> str:
-    """Its number, and the time that it stands for."""
-    if int(version) < 10**9:
-        return str(version)
-    return f"{version} ({datetime.fromtimestamp(int(version)):%Y-%m-%d %H:%M:%S})"
+def _version(version: int, names: VersionNames) -> str:
+    """Its name, and the number by which commands know it."""
+    name = names.of(version)
+    return name if name.endswith(f"version {version}") else f"{name} ({version})"
 
 
 def _share(value: float | None) -> str:

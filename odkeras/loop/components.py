@@ -57,11 +57,13 @@ class LoopStatus:
         trainer: the trainer's status.json; None before it has written one.
         version: the version served now; None while the server is away or loading.
         failure: why the trainer or the server was given up, or cannot be talked to; None while all is well.
+        failed: which of the two was given up, trainer or server; "" if neither.
     """
 
     trainer: dict[str, Any] | None
     version: int | None
     failure: OdkerasError | None
+    failed: str = ""
 
 
 class Loop:
@@ -240,12 +242,15 @@ class Loop:
             version = self.available_version()
         except ServingError as error:  # something else than a model server answers at that port
             stranger = error
-        return LoopStatus(self.trainer_status(), version, stranger or self.failure())  # what may take long came first
+        trainer, failure = self.trainer_status(), self.failure()  # what may take long came first
+        failed = "" if failure is None else self._supervisor.failed() or "trainer"
+        return LoopStatus(trainer, version, stranger or failure, "" if stranger else failed)
 
     def look(self) -> Look:
         """`status`, for `Watch`."""
         status = self.status()
-        return Look(status.trainer, status.version, str(status.failure or ""))
+        sentence, _, log = str(status.failure or "").partition("\n")
+        return Look(status.trainer, status.version, sentence, log, status.failed)
 
     def failure(self) -> OdkerasError | None:
         """Why the trainer or the server was given up; None while all is well."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,8 @@ from odkeras.errors import ConfigError, OdkerasError, SetupError
 
 LOG_TAIL_LINES = 15
 _LOG_TAIL_BYTES = 16_384
+_MOST_REASON = 300
+_REASON = re.compile(r"(?:error: |(?=[\w.]*(?:Error|Exception)\b: ?))(.+)")
 _POLL_S = 0.1
 _BACKLOG = 1024
 
@@ -143,8 +146,13 @@ class Supervisor:
         return self.failure() is None
 
     def failure(self) -> OdkerasError | None:
-        """Why the first given-up child was given up, with the last lines of its log; None while all is well."""
+        """Why the first given-up child was given up: a sentence, then lines with the end of its log; None while all is
+        well."""
         return next((child.failure for child in self._children if child.failure is not None), None)
+
+    def failed(self) -> str:
+        """The name of that child; "" while all is well."""
+        return next((child.spec.name for child in self._children if child.failure is not None), "")
 
     def close(self) -> None:
         """SIGTERM to all, `stop_timeout_s` to end, then SIGKILL."""
@@ -228,8 +236,9 @@ class _Child:
     def _give_up(self, status: int, what: str) -> OdkerasError:
         kinds: dict[int, type[OdkerasError]] = {ConfigError.exit_code: ConfigError, SetupError.exit_code: SetupError}
         times = "" if self._crashes == 1 else f", {self._crashes} times in a row"
-        text = f"the {self.spec.name} {what}{times}; the end of {self.spec.log_path}:\n{log_tail(self.spec.log_path)}"
-        return kinds.get(status, self.spec.error)(text)
+        tail = log_tail(self.spec.log_path)
+        sentence = f"the {self.spec.name} {what}{times}{_reason_in(tail)}"
+        return kinds.get(status, self.spec.error)(f"{sentence}\nthe end of {self.spec.log_path}:\n{tail}")
 
     def terminate(self) -> None:
         self._start_again_at = None
@@ -269,11 +278,21 @@ def describe_status(status: int) -> str:
     return f"was ended by {name}"
 
 
-def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
+def _reason_in(tail: str) -> str:
+    """`: ` and the error that the last lines of a log end with; "" if they do not."""
+    lines = tail.splitlines()
+    found = _REASON.match(lines[-1].strip()) if lines else None
+    if found is None:
+        return ""
+    reason = found[1]
+    return f": {reason if len(reason) <= _MOST_REASON else reason[:_MOST_REASON] + '…'}"
+
+
+def log_tail(path: Path, lines: int = LOG_TAIL_LINES, *, most_bytes: int = _LOG_TAIL_BYTES) -> str:
     """The last lines of a log; empty when there is no log."""
     try:
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+            log.seek(max(0, path.stat().st_size - most_bytes))
             text = log.read().decode("utf-8", "replace")
     except OSError:
         return ""

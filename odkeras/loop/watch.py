@@ -9,6 +9,7 @@ a second, from a thread of its own.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from odkeras.project import JsonlTail, Project
+from odkeras.version_names import VersionNames
 
 POLL_S = 0.25
+
+_MAP50 = re.compile(r"mAP(50|@0?\.50?(IOU)?)", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 
@@ -31,32 +35,48 @@ class Look:
     Args:
         trainer: contents of status.json; None before the trainer has said anything.
         version: the version served; None while the server is away or loading.
-        failure: why the trainer or the server was given up; "" while all is well.
+        failure: why the trainer or the server was given up, in a sentence; "" while all is well.
+        log: the end of its log.
+        failed: which of them, trainer or server; "" where that cannot be told.
     """
 
     trainer: Row | None = None
     version: int | None = None
     failure: str = ""
+    log: str = ""
+    failed: str = ""
 
 
 @dataclass(frozen=True)
 class News:
-    """A line for a person. `urgent`: something does not work; `details` is for who wants to know more."""
+    """A line for a person. `urgent`: something does not work; `details` is for who wants to know more; `version`: the
+    one that it names."""
 
     text: str
     urgent: bool = False
     details: Any = None
+    version: int | None = None
+
+    @property
+    def line(self) -> str:
+        """The text, with the number by which commands know the version."""
+        known = self.version is None or f"version {self.version}" in self.text
+        return self.text if known else f"{self.text} (version {self.version})"
 
 
-def news(before: Look, now: Look) -> Iterator[News]:
+def news(before: Look, now: Look, names: VersionNames) -> Iterator[News]:
     """What changed between two looks."""
     if now.failure and now.failure != before.failure:
-        yield News(f"annotating goes on, but training or suggestions do not: {now.failure}", urgent=True)
+        yield News(
+            f"annotating goes on, but training or suggestions do not: {now.failure}",
+            urgent=True,
+            details=now.log or None,
+        )
     if now.version != before.version:
-        if now.version is None:
-            yield News(f"version {before.version} is no longer served")
-        else:
-            yield News(f"version {now.version} is served")
+        if now.version is not None:
+            yield News(f"model of {names.of(now.version)} is served", version=now.version)
+        elif before.version is not None:
+            yield News(f"model of {names.of(before.version)} is no longer served", version=before.version)
     trainer, earlier = now.trainer or {}, before.trainer or {}
     if _stage(trainer) != _stage(earlier):
         yield from _news_of_the_trainer(trainer)
@@ -77,11 +97,11 @@ def _news_of_the_trainer(trainer: Row) -> Iterator[News]:
         yield News(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))
 
 
-def news_of_row(row: Row) -> Iterator[News]:
-    """What a line of `metrics.jsonl` says."""
+def news_of_row(row: Row, names: VersionNames) -> Iterator[News]:
+    """What a line of `metrics.jsonl` says, which `names` has been told of."""
     kind = row.get("kind")
     if kind == "round":
-        yield from _news_of_round(row)
+        yield from _news_of_round(row, names)
     elif kind == "evaluation":
         failed = row.get("failed")
         said = f"failed: {failed}" if failed else _listed(row.get("metrics") or {})
@@ -93,7 +113,7 @@ def news_of_row(row: Row) -> Iterator[News]:
             yield News(f"deleted what is no longer kept: {', '.join(counts)}", details=dict(row))
 
 
-def _news_of_round(row: Row) -> Iterator[News]:
+def _news_of_round(row: Row, names: VersionNames) -> Iterator[News]:
     number = row.get("round")
     for problem in row.get("problems") or ():
         yield News(f"a box is left out of training: {problem}", urgent=True)
@@ -110,7 +130,7 @@ def _news_of_round(row: Row) -> Iterator[News]:
     if row.get("outcome") == "held back":
         yield News(f"round {number} held back: {gate_text(row.get('gate') or {})}", details=row.get("gate"))
     elif row.get("version"):
-        yield News(f"version {row['version']} published")
+        yield News(f"model of {names.of(row['version'])} published", version=row["version"])
 
 
 def gate_text(gate: Mapping[str, Any]) -> str:
@@ -126,8 +146,21 @@ def news_of_rejected(row: Row) -> News:
 
 
 def _listed(metrics: Mapping[str, Any], most: int = 4) -> str:
-    shown = [f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float) and value >= 0]
+    """mAP and mAP50 first, by these names."""
+    values = {name: value for name, value in metrics.items() if isinstance(value, float) and value >= 0}
+    short = {name: found for name in values if (found := short_metric_name(name))}
+    first = sorted(short, key=lambda name: short[name])
+    others = [name for name in values if name not in short]
+    shown = [f"{short.get(name, name)} {values[name]:.3f}" for name in (*first, *others)]
     return ", ".join(shown[:most]) or "no figures"
+
+
+def short_metric_name(name: str) -> str:
+    """mAP or mAP50 for the metric that each of the API's metric sets calls by a longer name; "" for others."""
+    last = name.rpartition("/")[2]
+    if last == "mAP":
+        return "mAP"
+    return "mAP50" if _MAP50.fullmatch(last) else ""
 
 
 class Watch:
@@ -156,12 +189,14 @@ class Watch:
         self._poll_s = poll_s
         self._metrics = JsonlTail(project.metrics_path)
         self._rejected = JsonlTail(project.rejected_path)
+        self._names = VersionNames()
         self._seen = Look()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="odkeras-watch", daemon=True)
 
     def __enter__(self) -> Watch:
-        self._metrics.skip()
+        for row in self._metrics.read():  # of earlier runs
+            self._names.note(row)
         self._rejected.skip()
         self._thread.start()
         return self
@@ -189,10 +224,11 @@ class Watch:
         before, now = self._seen, self._look()
         self._seen = now
         for row in self._metrics.read():
-            for item in news_of_row(row):
+            self._names.note(row)
+            for item in news_of_row(row, self._names):
                 self._tell(item)
         for row in self._rejected.read():
             self._tell(news_of_rejected(row))
-        for item in news(before, now):
+        for item in news(before, now, self._names):
             self._tell(item)
         self._on_look(now)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from desk import IMAGES, Desk, Server, wait_until
 from playwright.sync_api import expect
 
 from odkeras.control import Control
+from odkeras.project import append_jsonl
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+def stored(server: Server, image_id: str) -> dict[str, Any]:
+    wait_until(lambda: any(each["image_id"] == image_id for each in server.answers()), "the answer in the database")
+    return next(each for each in server.answers() if each["image_id"] == image_id)
 
 
 class TestWhenARoundStarts:
@@ -111,3 +120,123 @@ class TestPauseAndStop:
         Control(server.directory / "model" / "control.json").set("pause")
         expect(desk.by("until-training")).to_have_text("training is paused")
         expect(desk.by("training-resume")).to_be_visible()
+
+
+def wait_for_version(desk: Desk, after: int = 0) -> int:
+    """The number of the version that is served, once it is a newer one."""
+    desk.page.wait_for_function(
+        "after => Number(document.querySelector('[data-testid=version]')?.dataset.version || 0) > after", arg=after
+    )
+    return int(desk.by("version").get_attribute("data-version") or 0)
+
+
+class TestVersions:
+    """A version has one name, and its suggestions come on the screen when the person asks for them."""
+
+    @pytest.fixture
+    def suggesting(self, server: Server, new_desk: Callable[..., Desk]) -> Desk:
+        """The image on the screen has suggestions of the first round."""
+        server.options = [*server.options, "--answers-per-round", "2"]
+        server.start()
+        desk = new_desk().open()
+        first = wait_for_version(desk)
+        desk.answer("a")
+        desk.answer("a")
+        wait_for_version(desk, first)
+        expect(desk.by("show-offer")).to_be_visible()
+        assert desk.boxes == []
+        desk.press("n")
+        expect(desk.by("box-item")).to_have_count(1)
+        return desk
+
+    def newer(self, desk: Desk) -> tuple[int, int]:
+        """Train while an image with suggestions is on the screen: its version, and the newer one."""
+        desk.answer("a")
+        expect(desk.by("box-item")).to_have_count(1)
+        shown = int(desk.stage.get_attribute("data-version") or 0)
+        desk.press("Control+s")
+        newest = wait_for_version(desk, shown)
+        expect(desk.by("show-offer")).to_be_visible()
+        return shown, newest
+
+    def test_one_name_everywhere(self, suggesting: Desk, server: Server) -> None:
+        desk = suggesting
+        version = wait_for_version(desk)
+        name = f"round 1, {time.strftime('%H:%M', time.localtime(version))}"
+        number = f"version {version}"
+        expect(desk.by("version")).to_contain_text(name)
+        expect(desk.by("version")).to_have_attribute("title", number)
+        expect(desk.by("origin")).to_contain_text(f"1 suggestion of the model of {name}")
+        expect(desk.by("origin")).to_have_attribute("title", number)
+        line = desk.by("news").get_by_role("listitem").filter(has_text=f"model of {name} is served")
+        expect(line).to_have_attribute("title", number)
+        stored(server, desk.answer("a"))
+        row = desk.page.get_by_role("rowheader", name=name)
+        expect(row).to_have_attribute("title", re.compile(number))
+        assert str(version) not in desk.page.locator("body").inner_text()
+
+    def test_newer_suggestions_leave_the_person_s_own_boxes(self, suggesting: Desk, server: Server) -> None:
+        desk = suggesting
+        shown, newest = self.newer(desk)
+        assert int(desk.stage.get_attribute("data-version") or 0) == shown, "not by itself"
+        desk.draw((70, 45, 92, 60))
+        expect(desk.by("show-offer")).to_be_visible()
+        expect(desk.page.get_by_text("Your own boxes stay.")).to_be_visible()
+        desk.press("n")
+        expect(desk.stage).to_have_attribute("data-version", str(newest))
+        expect(desk.by("show-offer")).to_have_count(0)
+        assert sorted(text.split()[-1] for text in desk.boxes) == ["%", "drawn"]
+        answer = stored(server, desk.answer("a"))
+        assert answer["_suggestions"]["version"] == newest
+        assert len(answer["spans"]) == 2
+
+    def test_one_step_back(self, suggesting: Desk, server: Server) -> None:
+        desk = suggesting
+        shown, _ = self.newer(desk)
+        (before,) = desk.boxes
+        desk.press("n")
+        expect(desk.by("show-offer")).to_have_count(0)
+        desk.press("Control+z")
+        expect(desk.by("box-item")).to_have_count(1)
+        assert desk.boxes == [before]
+        answer = stored(server, desk.answer("a"))
+        assert answer["_suggestions"]["version"] == shown, "these are the ones that were judged"
+
+    def test_an_offer_that_is_not_taken(self, suggesting: Desk, server: Server) -> None:
+        """What was on the screen is what counts as kept or not."""
+        desk = suggesting
+        shown, _ = self.newer(desk)
+        answer = stored(server, desk.answer("a"))
+        assert answer["_suggestions"]["version"] == shown
+
+
+class TestFailure:
+    def test_a_sentence_and_the_log_on_demand(self, server: Server, new_desk: Callable[..., Desk]) -> None:
+        """Fifteen lines of the trainer's log stood over the image."""
+        server.env["FAKE_TRAINER"] = "wrong-config"
+        server.start()
+        desk = new_desk(color_scheme="dark").open()
+        banner = desk.by("banner")
+        expect(banner).to_contain_text("the trainer ended with status 2: ConfigError: train_config.batch_size is 0")
+        assert "fake trainer" not in desk.page.locator("body").inner_text()
+        desk.by("show-log").first.focus()
+        desk.press("Enter")
+        expect(desk.by("log")).to_contain_text("fake trainer")
+        desk.press("Enter")
+        expect(desk.by("log")).to_have_count(0)
+        stored(server, desk.answer("a"))
+        assert "the end of model/logs/trainer.log:" in "".join(server.output), "the terminal has the lines"
+
+
+def test_the_loss_is_explained_and_map50_is_beside_map(desk: Desk, server: Server) -> None:
+    metrics = {"DetectionBoxes_Precision/mAP": 0.431, "DetectionBoxes_Precision/mAP@.50IOU": 0.812}
+    append_jsonl(
+        server.directory / "model" / "metrics.jsonl",
+        [{"kind": "round", "round": 1, "loss": 2.31}, {"kind": "evaluation", "round": 1, "metrics": metrics}],
+    )
+    expect(desk.by("precision")).to_contain_text("0.43 · 0.81")
+    expect(desk.page.get_by_role("img", name="mAP50 per evaluation, 0 to 1: round 1 0.81")).to_be_visible()
+    for _ in range(5):
+        desk.answer("a")
+    expect(desk.by("loss")).to_contain_text("lower is better; 2.31 after round 1")
+    expect(desk.by("news")).to_contain_text("evaluation after round 1: mAP 0.431, mAP50 0.812")

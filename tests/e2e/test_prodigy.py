@@ -89,11 +89,11 @@ def test_answers_bring_suggestions_of_the_next_version(
         tasks = annotator.questions()  # at once, no model is there yet
         assert len(tasks) == 5
         first = wait_for(lambda: list_versions(export_dir))[0]
-        wait_for(lambda: f"version {first} is served" in log.read_text())
+        wait_for(lambda: f"is served (version {first})" in log.read_text())
         truth.answer(annotator, tasks, version)
         wait_for(lambda: len(list_versions(export_dir)) > 1, timeout_s=90)
         second = list_versions(export_dir)[1]
-        wait_for(lambda: f"version {second} is served" in log.read_text())
+        wait_for(lambda: f"is served (version {second})" in log.read_text())
         tasks = annotator.questions()
         assert {task["_suggestions"]["version"] for task in tasks} == {second}
         assert any(task["spans"] for task in tasks)

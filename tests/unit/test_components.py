@@ -27,6 +27,7 @@ from odkeras.loop.suggester import image_bytes
 from odkeras.loop.supervisor import bind_socket
 from odkeras.loop.watch import News
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
+from odkeras.version_names import VersionNames
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
@@ -271,13 +272,16 @@ class TestLoop:
             batch = submit(loop, project)
             loop.wait_until_served(batch)
             (row,) = read_jsonl(loop.project.metrics_path)
-            wait_until(lambda: any(item.text == f"version {row['version']} is served" for item in news))
+            wait_until(
+                lambda: any(item.text.endswith(" is served") and item.version == row["version"] for item in news)
+            )
         texts = [item.text for item in news]
+        name = VersionNames([row]).of(row["version"])
         steps = [
             "trainer: round 1, 5 steps: training on 1 batches",
             f"round 1: trained 5 steps on 3 images in {row['train_s']:.1f} s, loss 0.2",
-            f"version {row['version']} published",
-            f"version {row['version']} is served",
+            f"model of {name} published",
+            f"model of {name} is served",
         ]
         assert [text for text in texts if text in steps] == steps
         assert not any(item.urgent for item in news)

@@ -142,6 +142,7 @@ class TestSupervisor:
             failure = supervisor.failure()
             assert isinstance(failure, TrainingError)
             assert "the trainer ended with status 1, 5 times in a row" in str(failure)
+            assert str(failure).partition("\n")[0] == "the trainer ended with status 1, 5 times in a row"
             assert str(failure).endswith("out of memory")
             assert not supervisor.running("trainer")
             assert supervisor.running("server")

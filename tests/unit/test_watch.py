@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from odkeras.loop.watch import Look, News, Watch, news, news_of_rejected, news_of_row
+from odkeras.loop.watch import Look, News, Watch, news, news_of_rejected, news_of_row, short_metric_name
 from odkeras.project import Project, append_jsonl, write_atomically
+from odkeras.version_names import VersionNames
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
@@ -39,9 +40,9 @@ def told(items: list[News]) -> list[str]:
         (Look(), Look(), []),
         (Look(WAITING, 3), Look(WAITING, 3), []),
         # the server
-        (Look(version=None), Look(version=3), ["version 3 is served"]),
-        (Look(version=3), Look(version=4), ["version 4 is served"]),
-        (Look(version=3), Look(version=None), ["version 3 is no longer served"]),
+        (Look(version=None), Look(version=3), ["model of version 3 is served"]),
+        (Look(version=3), Look(version=4), ["model of version 4 is served"]),
+        (Look(version=3), Look(version=None), ["model of version 3 is no longer served"]),
         # the trainer
         (
             Look(),
@@ -71,14 +72,58 @@ def told(items: list[News]) -> list[str]:
             Look(training(), None, "gone"),
             [
                 "! annotating goes on, but training or suggestions do not: gone",
-                "version 3 is no longer served",
+                "model of version 3 is no longer served",
                 "trainer: round 1, 50 steps: training on 8 images",
             ],
         ),
     ],
 )
 def test_what_changed_between_two_looks(before: Look, now: Look, expected: list[str]) -> None:
-    assert told(list(news(before, now))) == expected
+    assert told(list(news(before, now, VersionNames()))) == expected
+
+
+def test_the_log_of_what_was_given_up_is_beside_the_sentence() -> None:
+    """Fifteen lines of a log stood in the news, and over the image."""
+    look = Look(
+        failure="the trainer ended with status 2: out of memory",
+        log="the end of trainer.log:\nTraceback",
+        failed="trainer",
+    )
+    (item,) = news(Look(), look, VersionNames())
+    assert item.text == (
+        "annotating goes on, but training or suggestions do not: the trainer ended with status 2: out of memory"
+    )
+    assert item.details == "the end of trainer.log:\nTraceback"
+
+
+def test_a_version_is_called_by_its_round_and_time() -> None:
+    version = int(time.time())
+    names = VersionNames([{**ROUND, "version": version}])
+    (item,) = news(Look(), Look(version=version), names)
+    assert item.text == f"model of round 2, {time.strftime('%H:%M', time.localtime(version))} is served"
+    assert item.version == version
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("DetectionBoxes_Precision/mAP", "mAP"),
+        ("DetectionBoxes_Precision/mAP@.50IOU", "mAP50"),
+        ("PascalBoxes_Precision/mAP@0.5IOU", "mAP50"),
+        ("mAP50", "mAP50"),
+        ("DetectionBoxes_Precision/mAP@.75IOU", ""),
+        ("DetectionBoxes_Precision/mAP (small)", ""),
+        ("AP/car", ""),
+    ],
+)
+def test_short_names_of_metrics(name: str, short: str) -> None:
+    assert short_metric_name(name) == short
+
+
+def test_mean_average_precision_comes_first_in_the_news() -> None:
+    metrics = {f"DetectionBoxes_Precision/{name}": 0.25 for name in ("mAP (large)", "mAP@.50IOU", "mAP", "mAP@.75IOU")}
+    (item,) = news_of_row({"kind": "evaluation", "round": 2, "metrics": metrics}, VersionNames())
+    assert item.text.startswith("evaluation after round 2: mAP 0.250, mAP50 0.250, Det")
 
 
 ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.123456, "train_s": 4.56, "version": 17}
@@ -87,13 +132,16 @@ ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.1234
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        (ROUND, ["round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235", "version 17 published"]),
+        (
+            ROUND,
+            ["round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235", "model of round 2, version 17 published"],
+        ),
         (
             {**ROUND, "checkpoint": "ckpt-3"},
             [
                 "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
                 "checkpoint ckpt-3 saved",
-                "version 17 published",
+                "model of round 2, version 17 published",
             ],
         ),
         # a round that an earlier process closed: nobody knows how it went
@@ -140,12 +188,24 @@ ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.1234
     ],
 )
 def test_what_a_line_of_metrics_says(row: dict[str, Any], expected: list[str]) -> None:
-    assert told(list(news_of_row(row))) == expected
+    assert told(list(news_of_row(row, VersionNames([row])))) == expected
 
 
 def test_details_are_for_who_wants_to_know_more() -> None:
-    assert next(news_of_row(ROUND)).details == ROUND
-    assert next(news(Look(), Look(training()))).details == training()
+    assert next(news_of_row(ROUND, VersionNames())).details == ROUND
+    assert next(news(Look(), Look(training()), VersionNames())).details == training()
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "line"),
+    [
+        (1795613835, "model of round 7, 13:36 is served", "model of round 7, 13:36 is served (version 1795613835)"),
+        (17, "model of version 17 is served", "model of version 17 is served"),
+        (None, "trainer: waiting", "trainer: waiting"),
+    ],
+)
+def test_on_a_terminal_the_number_is_told_too(version: int | None, text: str, line: str) -> None:
+    assert News(text, version=version).line == line
 
 
 def test_what_a_line_of_rejected_says() -> None:
@@ -173,7 +233,7 @@ class TestWatch:
         return Watch(look, project, tell, **options)
 
     def test_tells_from_a_thread_of_its_own(self, project: Project, said: list[str]) -> None:
-        append_jsonl(project.metrics_path, [{**ROUND, "round": 1}])  # of an earlier session
+        append_jsonl(project.metrics_path, [{**ROUND, "round": 1, "version": 16}])  # of an earlier session
         append_jsonl(project.rejected_path, [{"reason": "old"}])
         with self.watch(project, said, poll_s=0.005):
             wait_until(lambda: threading.active_count() > 1)
@@ -183,7 +243,7 @@ class TestWatch:
             wait_until(lambda: len(said) == 3)
         assert said == [
             "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
-            "version 17 published",
+            "model of round 2, version 17 published",
             "! an answer cannot be trained on, and is kept in rejected.jsonl: no label",
         ]
         assert "odkeras-watch" not in [thread.name for thread in threading.enumerate()]
@@ -196,11 +256,11 @@ class TestWatch:
         append_jsonl(project.metrics_path, [ROUND])
         watch.look_once()
         assert said == [
-            "version 3 is served",
+            "model of version 3 is served",
             "trainer: round 1, 50 steps: training on 8 images",
             "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
-            "version 17 published",
-            "version 17 is served",
+            "model of round 2, version 17 published",
+            "model of round 2, version 17 is served",
             "trainer: waiting: no new answers",
         ]
 
@@ -228,7 +288,11 @@ class TestWatch:
         watch = self.watch(project, said, lambda: next(looks))
         for _ in range(5):
             watch.look_once()
-        assert said == ["version 3 is served", "version 3 is no longer served", "version 4 is served"]
+        assert said == [
+            "model of version 3 is served",
+            "model of version 3 is no longer served",
+            "model of version 4 is served",
+        ]
 
     def test_goes_on_after_an_error_that_it_logs_once(
         self, project: Project, said: list[str], caplog: pytest.LogCaptureFixture
@@ -244,7 +308,7 @@ class TestWatch:
 
         with caplog.at_level(logging.ERROR), self.watch(project, said, look, poll_s=0.001):
             wait_until(lambda: said)
-        assert said == ["version 3 is served"]
+        assert said == ["model of version 3 is served"]
         assert caplog.messages == ["cannot see what the trainer and the server do"]
 
     def test_close_twice_and_without_entering(self, project: Project, said: list[str]) -> None:

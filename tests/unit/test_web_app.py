@@ -28,6 +28,7 @@ from odkeras.hosts.web import app as web_app
 from odkeras.hosts.web import tensorboard
 from odkeras.hosts.web.app import MOST_ANSWERS, MOST_TASKS, SHOWN_EVERY_S, page_files
 from odkeras.hosts.web.security import CONTENT_SECURITY_POLICY, Policy
+from odkeras.hosts.web.web_host import LOG_BYTES, LOG_LINES
 from odkeras.images import read_image
 from odkeras.loop.watch import News
 from odkeras.serving.listening import open_listener
@@ -131,10 +132,39 @@ class TestProject:
         LabelMap.from_names([f"label {number}" for number in range(45)]).save(web_project / "label_map.pbtxt")
         labels = annotate().page().get("/api/project").json()["labels"]
         assert len(labels) == 45
-        assert len({label["color"] for label in labels}) == 20
+        assert len({label["color"] for label in labels}) == 45
 
     def test_without_tensorboard(self, annotate: Start) -> None:
         assert annotate(tensorboard=False).page().get("/api/project").json()["tensorboard"] is False
+
+
+class TestLog:
+    """The end of a process's log, on demand."""
+
+    def test_the_end_of_it(self, page: Page, web_project: Path) -> None:
+        log = web_project / "model" / "logs" / "trainer.log"
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("".join(f"line {number} {'x' * 100}\n" for number in range(5000)))
+        found = page.get("/api/log", process="trainer").json()
+        assert found["path"] == "model/logs/trainer.log"
+        lines = found["text"].splitlines()
+        assert len(lines) == LOG_LINES
+        assert lines[-1].startswith("line 4999 ")
+        log.write_text("y" * 10**6)
+        assert len(page.get("/api/log", process="trainer").json()["text"]) == LOG_BYTES
+
+    def test_there_is_none_here(self, page: Page) -> None:
+        text = error_of(page.get("/api/log", process="server"), 404)
+        assert text == "the server has no log here; it may run on another machine"
+
+    @pytest.mark.parametrize("process", ["", "../trainer", "tensorboard", "trainer.log"])
+    def test_another_file_is_refused(self, page: Page, process: str) -> None:
+        assert "process must be one of trainer, server" in error_of(page.get("/api/log", process=process), 400)
+        assert "process must be one of" in error_of(page.http.get("/api/log"), 400)
+
+    def test_it_is_guarded_as_all_else(self, annotate: Start, web_project: Path) -> None:
+        page = annotate(policy=Policy(token="a-long-token")).page()
+        assert page.get("/api/log", process="trainer").status_code == 401
 
 
 class TestWhatMakesNoSense:
@@ -523,7 +553,7 @@ def wait_for_news(events: Any, text: str) -> list[tuple[str, str]]:
     seen = []
     for event, data, number in events:
         if event == "news":
-            assert set(data) == {"text", "urgent", "at"}
+            assert set(data) == {"text", "urgent", "at", "version"}
             seen.append((data["text"], number))
             if data["text"] == text:
                 return seen

@@ -89,6 +89,29 @@ class TestAllAnswered:
         assert board.all_answered()
 
 
+class TestEarlierSuggestions:
+    """The image on the screen keeps its suggestions until the person takes the newer ones: these are judged."""
+
+    def test_those_that_were_shown_are_known_until_the_answer(self) -> None:
+        version = [1]
+        board = board_of(
+            stream=(task_of(number, 1) for number in range(2)),
+            refresh=lambda tasks: [{**task, "_suggestions": {"version": version[0]}} for task in tasks],
+            is_fresh=lambda task: task["_suggestions"]["version"] == version[0],
+        )
+        board.next_tasks(ANNA, 1)
+        for newer in (2, 3):
+            version[0] = newer
+            (task,) = board.suggest_again(ANNA, [image_id(0)])
+            assert task["_suggestions"]["version"] == newer
+        for asked, found in ((1, 1), (2, 2), (3, 3), (None, 3), (9, 3), ("x", 3)):
+            found_task = board.task(image_id(0), asked)
+            assert found_task is not None and found_task["_suggestions"]["version"] == found
+        board.note_answered("anna", image_id(0))
+        assert board.task(image_id(0), 1) is None
+        assert board._earlier == {}
+
+
 class TestHandingOut:
     def test_in_the_order_of_the_source(self) -> None:
         board = board_of()

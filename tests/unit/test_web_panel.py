@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from odkeras.errors import DatabaseError
-from odkeras.hosts.web.panel import MOST_METRICS, MOST_NEWS, MOST_ROUNDS, MOST_SKIPPED, Panel
+from odkeras.hosts.web.panel import MOST_METRICS, MOST_NEWS, MOST_ROUNDS, MOST_SKIPPED, Panel, one_line
 from odkeras.hosts.web.stored import VersionEffort
 from odkeras.loop.watch import Look, News
 from odkeras.metrics import Effort
@@ -60,7 +60,9 @@ def test_before_anything_was_seen(panel: Panel) -> None:
     assert document(panel) == {
         "trainer": None,
         "failure": "",
+        "failed": "",
         "version": None,
+        "names": {},
         "published_s_ago": None,
         "answers": nothing,
         "mine": nothing,
@@ -72,6 +74,7 @@ def test_before_anything_was_seen(panel: Panel) -> None:
         "skipped_count": 0,
         "sessions": [],
         "versions": [],
+        "first_loss": None,
         "rounds": [],
         "evaluations": [],
     }
@@ -154,6 +157,58 @@ class TestMetrics:
         assert [row["round"] for row in document(panel)["rounds"]] == list(range(10, MOST_ROUNDS + 10))
 
 
+class TestNames:
+    def test_served_judged_and_of_rounds(self, panel: Panel, project: Project, figures: Figures) -> None:
+        now = int(time.time())
+        clock = time.strftime("%H:%M", time.localtime(now))
+        append_jsonl(project.metrics_path, [{"kind": "round", "round": 4, "version": now, "outcome": "published"}])
+        figures.efforts = [VersionEffort(17, 10, Effort())]
+        panel.count()
+        panel.looked(Look(version=12))
+        panel.looked(Look(version=now))
+        assert document(panel)["names"] == {"12": "version 12", "17": "version 17", str(now): f"round 4, {clock}"}
+
+    def test_of_a_round_that_was_held_back_or_failed(self, panel: Panel, project: Project) -> None:
+        """Its line has the version before it."""
+        rows = [{"round": 1, "version": 17}, {"round": 2, "version": 17, "outcome": "held back"}]
+        rows += [{"round": 3, "version": 17, "failed": "not finite"}]
+        append_jsonl(project.metrics_path, [{"kind": "round", **row} for row in rows])
+        panel.looked(Look())
+        assert document(panel)["names"] == {"17": "round 1, version 17"}
+
+
+class TestFailures:
+    """What a log says is shown when it is asked for."""
+
+    LONG = "the trainer failed: no memory\nTraceback (most recent call last):\n  File x\n" + "y" * 1000
+
+    def test_a_sentence(self, panel: Panel, project: Project) -> None:
+        append_jsonl(project.metrics_path, [{"kind": "round", "round": 1, "failed": self.LONG}])
+        append_jsonl(project.metrics_path, [{"kind": "evaluation", "round": 1, "failed": self.LONG}])
+        panel.looked(
+            Look({"state": "failed", "reason": self.LONG}, failure=self.LONG, log="Traceback", failed="trainer")
+        )
+        panel.told(News(self.LONG, urgent=True))
+        found = document(panel)
+        sentence = "the trainer failed: no memory"
+        assert [row["failed"] for row in (*found["rounds"], *found["evaluations"])] == [sentence, sentence]
+        assert (found["failure"], found["failed"], found["trainer"]["reason"]) == (sentence, "trainer", sentence)
+        assert panel.news_after(0)[0].text == sentence
+        assert "Traceback" not in json.dumps(found)
+
+    def test_not_too_long(self) -> None:
+        assert one_line("\n" + "x" * 1000) == "x" * 300 + "…"
+        assert one_line("") == ""
+
+
+def test_the_first_loss_is_kept(panel: Panel, project: Project) -> None:
+    """What the newest is to be compared with."""
+    rows = [{"kind": "round", "round": number, "loss": 2.5 - number / 100} for number in range(MOST_ROUNDS + 5)]
+    append_jsonl(project.metrics_path, [{"kind": "round", "round": 0, "failed": "not finite"}, *rows])
+    panel.looked(Look())
+    assert document(panel)["first_loss"] == 2.5
+
+
 class TestNews:
     def test_numbers_grow_and_old_lines_go(self, panel: Panel) -> None:
         for number in range(MOST_NEWS + 5):
@@ -165,7 +220,7 @@ class TestNews:
         shown = lines[0].document()
         assert (shown["text"], shown["urgent"]) == ("line 5", True)
         assert shown["at"] == pytest.approx(time.time(), abs=5)
-        assert set(shown) == {"text", "urgent", "at"}
+        assert set(shown) == {"text", "urgent", "at", "version"}
 
 
 def test_skipped(panel: Panel) -> None:

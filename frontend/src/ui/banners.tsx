@@ -2,6 +2,7 @@
 
 import type { Desk } from "../desk";
 import { Icon } from "./icons";
+import { ShowLog } from "./log";
 import { many } from "../words";
 
 export function Banners({ desk }: { desk: Desk }) {
@@ -49,7 +50,8 @@ export function Banners({ desk }: { desk: Desk }) {
     ),
     live?.panel?.failure && (
       <Line key="failure" kind="warning">
-        Training or suggestions do not work: {live.panel.failure}; annotating goes on.
+        Training or suggestions do not work: {live.panel.failure}. Annotating goes on.
+        {live.panel.failed && <ShowLog process={live.panel.failed} />}
       </Line>
     ),
   ].filter(Boolean);

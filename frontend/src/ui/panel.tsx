@@ -3,14 +3,16 @@
 import { useState } from "preact/hooks";
 import { api } from "../api";
 import type { Desk } from "../desk";
-import type { Evaluation, PanelState, VersionUse } from "../wire";
+import { precisionOf } from "../precision";
+import type { PanelState } from "../wire";
 import { Bar, LineChart } from "./charts";
 import { RandomWeights } from "./first_steps";
 import { Icon } from "./icons";
 import { Invite } from "./people";
+import { ShowLog } from "./log";
 import { Section } from "./side";
 import { Training } from "./training";
-import { clock, many, share } from "../words";
+import { clock, many, share, versionName, versionNumber } from "../words";
 
 const ROWS = 8;
 
@@ -22,7 +24,7 @@ export function Panel({ desk }: { desk: Desk }) {
       {!panel && <p class="quiet">Waiting for the server’s first word…</p>}
       {panel && <Training desk={desk} panel={panel} />}
       {desk.project?.random_weights && <RandomWeights />}
-      {panel && <Versions versions={panel.versions} />}
+      {panel && <Versions panel={panel} />}
       {panel && <Charts panel={panel} />}
       {panel && panel.sessions.length > 1 && <Annotators panel={panel} own={desk.project?.session ?? ""} />}
       {desk.project && <Invite />}
@@ -33,10 +35,11 @@ export function Panel({ desk }: { desk: Desk }) {
   );
 }
 
-function Versions({ versions }: { versions: VersionUse[] }) {
+function Versions({ panel }: { panel: PanelState }) {
+  const { versions } = panel;
   if (!versions.length) return null;
   return (
-    <Section title="Suggestions by version">
+    <Section title="Suggestions by model">
       <table class="versions">
         <caption class="legend">
           <span class="kept">kept</span>
@@ -46,7 +49,7 @@ function Versions({ versions }: { versions: VersionUse[] }) {
         </caption>
         <thead>
           <tr>
-            <th scope="col">Version</th>
+            <th scope="col">Model of</th>
             <th scope="col">Share</th>
             <th scope="col">Kept</th>
             <th scope="col">Moved</th>
@@ -62,9 +65,9 @@ function Versions({ versions }: { versions: VersionUse[] }) {
               <tr key={use.version}>
                 <th
                   scope="row"
-                  title={`version ${use.version}, ${many(use.images, "image")}, ${many(use.suggested, "suggested box", "suggested boxes")}`}
+                  title={`${versionNumber(use.version)}, ${many(use.images, "image")}, ${many(use.suggested, "suggested box", "suggested boxes")}`}
                 >
-                  {clock(use.version)}
+                  {versionName(panel, use.version)}
                 </th>
                 <td>
                   <Bar
@@ -93,36 +96,34 @@ function Charts({ panel }: { panel: PanelState }) {
   );
   const kept = panel.versions
     .filter(({ suggested }) => suggested > 0)
-    .map((use) => ({ name: clock(use.version), value: use.kept / use.suggested }));
-  const precision = panel.evaluations.flatMap((evaluation) => {
-    const value = meanAveragePrecision(evaluation);
-    return value === undefined ? [] : [{ name: String(evaluation.round), value }];
-  });
+    .map((use) => ({ name: versionName(panel, use.version), value: use.kept / use.suggested }));
+  const precision = (which: "map" | "map50") =>
+    panel.evaluations.flatMap((evaluation) => {
+      const value = precisionOf(evaluation)[which];
+      return value === undefined ? [] : [{ name: String(evaluation.round), value }];
+    });
+  const [maps, maps50] = [precision("map"), precision("map50")];
   const failed = [...panel.rounds, ...panel.evaluations].filter((round) => round.failed).slice(-1)[0];
-  if (!losses.length && !kept.length && !precision.length && !failed) return null;
+  if (!losses.length && !kept.length && !maps.length && !maps50.length && !failed) return null;
   return (
     <Section title="Progress of the model">
-      <LineChart title="Loss per round" per="round" values={losses} />
+      <LineChart title="Loss per round, lower is better" per="round" values={losses} />
       <LineChart
-        title="Boxes kept per version"
-        per="version"
+        title="Boxes kept per model"
+        per="model of"
         values={kept}
         top={1}
         format={(value) => share(value, 1)}
       />
-      <LineChart title="mAP per evaluation" per="round" values={precision} top={1} />
+      <LineChart title="mAP per evaluation, 0 to 1" per="round" values={maps} top={1} />
+      <LineChart title="mAP50 per evaluation, 0 to 1" per="round" values={maps50} top={1} />
       {failed && (
-        <p class="quiet">
+        <div class="quiet">
           Round {failed.round} failed: {failed.failed}
-        </p>
+          <ShowLog process="trainer" />
+        </div>
       )}
     </Section>
-  );
-}
-
-function meanAveragePrecision({ metrics }: Evaluation): number | undefined {
-  return (
-    metrics["DetectionBoxes_Precision/mAP"] ?? Object.entries(metrics).find(([name]) => /\bmAP\b|map$/i.test(name))?.[1]
   );
 }
 
@@ -153,8 +154,12 @@ function News({ desk }: { desk: Desk }) {
     <Section title="News">
       {!news.length && <p class="quiet">Nothing yet.</p>}
       <ol class="news" data-testid="news" tabindex={0} aria-label="News, newest first">
-        {news.map(({ text, urgent, at }) => (
-          <li key={`${at} ${text}`} class={urgent ? "urgent" : ""}>
+        {news.map(({ text, urgent, at, version }) => (
+          <li
+            key={`${at} ${text}`}
+            class={urgent ? "urgent" : ""}
+            title={version === null ? undefined : versionNumber(version)}
+          >
             <time dateTime={new Date(at * 1000).toISOString()}>{clock(at)}</time>
             <span>
               {urgent && <strong>Urgent: </strong>}

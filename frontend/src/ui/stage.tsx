@@ -4,7 +4,8 @@ import { useEffect, useRef } from "preact/hooks";
 import type { Desk } from "../desk";
 import { removeSuggestions, takeBack, toggleSuggestions } from "../edits";
 import { openDesk } from "../opening";
-import { many, PAST } from "../words";
+import type { Task } from "../wire";
+import { many, PAST, versionName, versionNumber } from "../words";
 import { BoxButton } from "./box_button";
 import { DisplaySettings } from "./display";
 import { Done } from "./done";
@@ -146,15 +147,23 @@ function Hints({ desk }: { desk: Desk }) {
           </button>
         </div>
       )}
-      {shown?.offer && !canvas?.touched && (
-        <div class="hint">
+      {shown?.offer && (
+        <div class="hint" role="status">
+          <span title={shown.offer.version === null ? undefined : versionNumber(shown.offer.version)}>
+            {offerText(desk, shown.offer)}
+          </span>
           <button type="button" class="plain small" data-testid="show-offer" onClick={() => desk.showOffer()}>
-            Suggestions are there: show {many(shown.offer.spans.length, "box", "boxes")} <kbd>n</kbd>
+            Show {many(shown.offer.spans.length, "box", "boxes")} <kbd>n</kbd>
           </button>
         </div>
       )}
     </div>
   );
+}
+
+function offerText({ canvas, live }: Desk, { version }: Task): string {
+  const name = version === null ? "" : ` of the model of ${versionName(live?.panel, version)}`;
+  return `There are newer suggestions${name}.${canvas?.touched ? " Your own boxes stay." : ""}`;
 }
 
 /** What is shown, in a line under the stage. */
@@ -166,7 +175,7 @@ export function Caption({ desk }: { desk: Desk }) {
   const origin = shown.reopened
     ? `answered before: ${PAST[shown.reopened]}`
     : task.version !== null
-      ? `${many(suggested, "suggestion")} of version ${task.version}, from ${Math.round(task.threshold * 100)} %`
+      ? `${many(suggested, "suggestion")} of the model of ${versionName(desk.live?.panel, task.version)}, from ${Math.round(task.threshold * 100)} %`
       : "no model yet";
   return (
     <p class="caption">
@@ -174,7 +183,9 @@ export function Caption({ desk }: { desk: Desk }) {
       <span>
         {task.width} × {task.height}
       </span>
-      <span>{origin}</span>
+      <span data-testid="origin" title={task.version === null ? undefined : versionNumber(task.version)}>
+        {origin}
+      </span>
       <span>{many(canvas?.boxes.length ?? 0, "box", "boxes")}</span>
     </p>
   );

@@ -3,8 +3,10 @@
 import type { Desk } from "../desk";
 import { controlTraining } from "../training";
 import type { PanelState, TrainingAction, TrainingState } from "../wire";
-import { ago, figure, trainerProgress, trainingWords } from "../words";
+import { precisionOf } from "../precision";
+import { ago, figure, trainerProgress, trainingWords, versionName, versionNumber } from "../words";
 import { useTicking } from "./hooks";
+import { ShowLog } from "./log";
 import { Section } from "./side";
 
 export function Training({ desk, panel }: { desk: Desk; panel: PanelState }) {
@@ -24,22 +26,60 @@ export function Training({ desk, panel }: { desk: Desk; panel: PanelState }) {
       </p>
       {progress !== null && <progress max={1} value={progress} aria-label="Training" />}
       <Controls desk={desk} training={panel.training} />
+      {panel.trainer?.state === "failed" && !panel.failed && <ShowLog process="trainer" />}
       <dl class="facts">
         <div>
-          <dt>Loss</dt>
-          <dd>{panel.trainer?.loss == null ? "–" : figure(panel.trainer.loss)}</dd>
-        </div>
-        <div>
           <dt>Served model</dt>
-          <dd data-testid="version" data-version={panel.version ?? ""}>
-            {panel.version === null ? "none yet" : panel.version}
+          <dd
+            data-testid="version"
+            data-version={panel.version ?? ""}
+            title={panel.version === null ? undefined : versionNumber(panel.version)}
+          >
+            {panel.version === null ? "none yet" : versionName(panel, panel.version)}
             {publishedAt !== null && panel.version !== null && (
               <span class="quiet"> published {ago(performance.now() - publishedAt)}</span>
             )}
           </dd>
         </div>
+        <Precision panel={panel} />
+        <Loss panel={panel} />
       </dl>
     </Section>
+  );
+}
+
+/** The measure that people can read: of the newest evaluation that has one. */
+function Precision({ panel }: { panel: PanelState }) {
+  const found = panel.evaluations
+    .map((evaluation) => ({ round: evaluation.round, ...precisionOf(evaluation) }))
+    .filter(({ map, map50 }) => map !== undefined || map50 !== undefined)
+    .slice(-1)[0];
+  if (!found) return null;
+  return (
+    <div title="Mean average precision on images that are not trained on, 0 to 1, higher is better: mAP50 counts a box that overlaps the object by half (IoU 0.5), mAP averages over IoU 0.5 to 0.95">
+      <dt>mAP · mAP50</dt>
+      <dd data-testid="precision">
+        {found.map === undefined ? "–" : figure(found.map)} · {found.map50 === undefined ? "–" : figure(found.map50)}
+        <span class="quiet">after round {found.round}</span>
+      </dd>
+    </div>
+  );
+}
+
+/** A loss has no scale of its own: it says something beside an earlier one of the same project. */
+function Loss({ panel }: { panel: PanelState }) {
+  const loss = panel.trainer?.loss;
+  if (loss == null) return null;
+  return (
+    <div title="How far the model is from the answers that it trains on. It has no unit, and cannot be compared with another project's; it should fall.">
+      <dt>Loss</dt>
+      <dd data-testid="loss">
+        {figure(loss)}
+        <span class="quiet">
+          lower is better{panel.first_loss !== null && `; ${figure(panel.first_loss)} after round 1`}
+        </span>
+      </dd>
+    </div>
   );
 }
 

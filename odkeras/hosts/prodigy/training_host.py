@@ -184,9 +184,9 @@ class TrainingHost(Host):
 
     def _tell(self, item: News) -> None:
         if item.urgent:
-            self.warn(item.text)
+            self.warn(f"{item.line}\n{item.details}" if isinstance(item.details, str) else item.line)
         else:
-            self.log(item.text, item.details)
+            self.log(item.line, item.details)
 
     def _looked(self, look: Look) -> None:
         """For hosts that show the state of affairs."""

@@ -34,6 +34,7 @@ from odkeras.hosts.web.web_host import WebHost
 from odkeras.tasks import Task
 
 MOST_TASKS = 20
+PROCESSES = ("trainer", "server")
 MOST_ANSWERS = 500
 SHOWN_EVERY_S = 0.25
 ALIVE_EVERY_S = 10.0
@@ -133,6 +134,7 @@ class _Handlers:
         }
         routes = [Route(path, self._guarded(handler), methods=["POST"]) for path, handler in api.items()]
         reads = {
+            "/api/log": self.log_end,
             "/api/project": self.project,
             "/api/history": self.history,
             "/api/next-steps": self.next_steps,
@@ -176,6 +178,15 @@ class _Handlers:
     async def project(self, request: Request) -> Response:
         near = request.client is not None and is_loopback(request.client.host)
         return _json(self._host.about(_name(request.query_params.get("session"), "session"), tensorboard=near))
+
+    async def log_end(self, request: Request) -> Response:
+        process = request.query_params.get("process")
+        if process not in PROCESSES:
+            raise BadRequestError(400, f"process must be one of {', '.join(PROCESSES)}; got {str(process)[:80]!r}")
+        found = await self._store(self._host.log_end, process)
+        if found is None:
+            raise BadRequestError(404, f"the {process} has no log here; it may run on another machine")
+        return _json(found)
 
     async def history(self, request: Request) -> Response:
         session = _name(request.query_params.get("session"), "session")

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from odkeras.tasks import Task
 
@@ -96,6 +97,7 @@ class TaskBoard:
         self._lock = threading.RLock()
         self._pulling = threading.Lock()
         self._tasks: dict[str, Task] = {}
+        self._earlier: dict[str, dict[int | None, Task]] = {}  # by image and version: what was shown before
         self._order: list[str] = []
         self._exhausted = False
         self._queues: dict[str | None, _Queue] = {}
@@ -124,12 +126,21 @@ class TaskBoard:
         with self._lock:
             mine = [self._tasks[each] for each in image_ids if queue.held.get(each) == tab and each in self._tasks]
         fresh = self._up_to_date(mine)
-        return [new for old, new in zip(mine, fresh, strict=True) if new is not old]
-
-    def task(self, image_id: str) -> Task | None:
-        """A task that is open, or answered a moment ago."""
+        changed = [(old, new) for old, new in zip(mine, fresh, strict=True) if new is not old]
         with self._lock:
-            return self._tasks.get(image_id)
+            for old, _ in changed:  # somebody may look at it, and judge these
+                if old["image_id"] in self._tasks:
+                    self._earlier.setdefault(old["image_id"], {})[_version_of(old)] = old
+        return [new for _, new in changed]
+
+    def task(self, image_id: str, version: Any = None) -> Task | None:
+        """A task that is open, or answered a moment ago; with the suggestions of that version if it had them before."""
+        with self._lock:
+            newest = self._tasks.get(image_id)
+            if newest is None or _version_of(newest) == version:
+                return newest
+            found = self._earlier.get(image_id, {}).get(version) if isinstance(version, int) else None
+            return found or newest
 
     def note_answered(self, session: str, image_id: str) -> None:
         """An answer is stored: the image is not asked for again."""
@@ -286,6 +297,7 @@ class TaskBoard:
     def _forget(self, image_id: str) -> None:
         if not self._overlap:  # else others are still to be asked
             self._tasks.pop(image_id, None)
+            self._earlier.pop(image_id, None)
 
     def _up_to_date(self, tasks: list[Task]) -> list[Task]:
         """The same tasks; those with a newer suggestion are other objects."""
@@ -307,6 +319,11 @@ class TaskBoard:
             images = "1 image is" if others == 1 else f"{others} images are"
             return Handout(waiting=f"{images} with other annotators; you get what they leave")
         return Handout(done=self._exhausted, waiting="" if self._exhausted else "no images yet")
+
+
+def _version_of(task: Task) -> int | None:
+    version = (task.get("_suggestions") or {}).get("version")
+    return version if isinstance(version, int) else None
 
 
 def _release(queue: _Queue, gone: Collection[Tab]) -> int:

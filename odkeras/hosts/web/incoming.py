@@ -22,14 +22,15 @@ def read_answer(
     dataset: str,
     session: str,
     labels: Collection[str],
-    task_of: Callable[[str], Task | None],
+    task_of: Callable[[str, Any], Task | None],
     last_answered_at: Callable[[str], float | None],
 ) -> StoredAnswer:
     """An answer of the page, with the task that it is about.
 
     Args:
         labels: those that boxes may have.
-        task_of: the task of an image's id; None for one that was never handed out.
+        task_of: the task of an image's id, with the suggestions of a version if it is known; None for an image that
+            was never handed out.
         last_answered_at: when the session answered about that image last.
 
     Raises:
@@ -42,7 +43,7 @@ def read_answer(
         raise ValueError(f"answer_id must be a text of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
     if decision not in DECISIONS:
         raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {str(decision)[:80]!r}")
-    task = task_of(str(image_id))
+    task = task_of(str(image_id), answer.get("version"))
     if task is None:
         raise ValueError(f"image {str(image_id)[:80]!r} was not handed out in dataset {dataset!r}")
     spans = _read_spans(answer, labels, (int(task["height"]), int(task["width"])))

@@ -36,8 +36,9 @@ class Journal:
 
     def tell(self, news: News) -> None:
         """Never raises: a closed terminal must not end what is told of."""
+        details = f"\n{news.details}" if news.urgent and isinstance(news.details, str) else ""
         with suppress(Exception), self._lock:
-            print(news.text, file=sys.stderr if news.urgent else sys.stdout, flush=True)
+            print(f"{news.line}{details}", file=sys.stderr if news.urgent else sys.stdout, flush=True)
         if self.panel is not None:
             self.panel.told(news)
 

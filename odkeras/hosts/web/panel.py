@@ -13,6 +13,7 @@ from odkeras.control import RUNNING
 from odkeras.hosts.web.stored import DECISIONS, VersionEffort
 from odkeras.loop.watch import Look, News
 from odkeras.project import JsonlTail, Project
+from odkeras.version_names import FIRST_TIME, VersionNames
 
 MOST_NEWS = 50
 MOST_ROUNDS = 50
@@ -20,7 +21,7 @@ MOST_SKIPPED = 20
 MOST_METRICS = 16
 
 _ROUND_FIGURES = ("round", "loss", "steps", "examples", "train_s", "version")
-_FIRST_TIME = 10**9  # a smaller version is a number that somebody chose, not a time
+_MOST_CHARACTERS = 300
 
 Document = dict[str, Any]
 
@@ -33,9 +34,10 @@ class Line:
     text: str
     urgent: bool
     at: float
+    version: int | None = None
 
     def document(self) -> Document:
-        return {"text": self.text, "urgent": self.urgent, "at": self.at}
+        return {"text": self.text, "urgent": self.urgent, "at": self.at, "version": self.version}
 
 
 class Panel:
@@ -58,6 +60,9 @@ class Panel:
         self._efforts_now = efforts
         self._lock = threading.RLock()
         self._metrics = JsonlTail(project.metrics_path)
+        self._names = VersionNames()
+        self._seen_versions: deque[int] = deque(maxlen=MOST_ROUNDS)
+        self._first_loss: float | None = None
         self._look = Look()
         self._news: deque[Line] = deque(maxlen=MOST_NEWS)
         self._told = 0
@@ -85,12 +90,15 @@ class Panel:
             if rows or look != self._look:
                 self._look = look
                 self.revision += 1
+            if look.version is not None and look.version not in self._seen_versions:
+                self._seen_versions.append(look.version)
 
     def told(self, news: News) -> None:
         """A line for the log."""
         with self._lock:
             self._told += 1
-            self._news.append(Line(self._told, news.text, news.urgent, time.time()))
+            text = one_line(news.text)  # what a log says is on the terminal, and in the log
+            self._news.append(Line(self._told, text, news.urgent, time.time(), news.version))
 
     def skipped(self, file: str, reason: str) -> None:
         """An image cannot be used."""
@@ -153,8 +161,10 @@ class Panel:
             names = sorted({*self._counts, *here})
             return {
                 "trainer": _trainer_document(self._look.trainer),
-                "failure": self._look.failure,
+                "failure": one_line(self._look.failure),
+                "failed": self._look.failed,
                 "version": version,
+                "names": self._names_of_versions(),
                 "published_s_ago": _age_s(version),
                 "answers": _added(self._counts.values()),
                 "mine": dict(self._counts.get(session) or dict.fromkeys(DECISIONS, 0)),
@@ -169,23 +179,39 @@ class Panel:
                     for name in names
                 ],
                 "versions": self._versions[-MOST_ROUNDS:],
+                "first_loss": self._first_loss,
                 "rounds": list(self._rounds),
                 "evaluations": list(self._evaluations),
             }
 
+    def _names_of_versions(self) -> dict[str, str]:
+        """What the versions are called of which the page may speak."""
+        of_rounds = [each["version"] for each in self._rounds if isinstance(each["version"], int)]
+        of_answers = [each["version"] for each in self._versions[-MOST_ROUNDS:]]
+        return {str(each): self._names.of(each) for each in {*of_rounds, *of_answers, *self._seen_versions}}
+
     def _add_row(self, row: Mapping[str, Any]) -> None:
+        self._names.note(row)
         kind = row.get("kind")
         if kind == "round":
             figures = {name: row[name] if _is_figure(row.get(name)) else None for name in _ROUND_FIGURES}
-            self._rounds.append({**figures, "failed": str(row.get("failed") or "")})
+            self._rounds.append({**figures, "failed": one_line(str(row.get("failed") or ""))})
+            if self._first_loss is None:
+                self._first_loss = figures["loss"]
         elif kind == "evaluation":
             metrics = row.get("metrics")
             metrics = metrics if isinstance(metrics, Mapping) else {}
             found = [(name, value) for name, value in metrics.items() if _is_figure(value)]
             figures = dict(found[:MOST_METRICS])  # there may be some for each of a thousand classes
             self._evaluations.append(
-                {"round": row.get("round"), "metrics": figures, "failed": str(row.get("failed") or "")}
+                {"round": row.get("round"), "metrics": figures, "failed": one_line(str(row.get("failed") or ""))}
             )
+
+
+def one_line(text: str) -> str:
+    """The first line of what went wrong, not too long: the others are for the log."""
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return first if len(first) <= _MOST_CHARACTERS else f"{first[:_MOST_CHARACTERS]}…"
 
 
 def _left_for(session: str, left: Mapping[str | None, int | None]) -> int | None:
@@ -197,7 +223,7 @@ def _trainer_document(status: Mapping[str, Any] | None) -> Document | None:
         return None
     return {
         "state": str(status.get("state") or ""),
-        "reason": str(status.get("reason") or ""),
+        "reason": one_line(str(status.get("reason") or "")),
         "round": status.get("round"),
         "step": status.get("round_step"),
         "steps": status.get("round_steps"),
@@ -207,7 +233,7 @@ def _trainer_document(status: Mapping[str, Any] | None) -> Document | None:
 
 def _age_s(version: int | None) -> float | None:
     """Versions are named by the second in which they were published."""
-    return None if version is None or version < _FIRST_TIME else max(0.0, time.time() - version)
+    return None if version is None or version < FIRST_TIME else max(0.0, time.time() - version)
 
 
 def _version_document(found: VersionEffort) -> Document:

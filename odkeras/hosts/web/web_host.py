@@ -41,6 +41,7 @@ from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
 from odkeras.inbox import images_dir
 from odkeras.locks import locked
+from odkeras.loop.supervisor import log_tail
 from odkeras.project import Project
 from odkeras.tasks import Task
 
@@ -49,6 +50,7 @@ ANSWERS_PER_ROUND = 5
 """The smaller, the fresher the suggestions; the larger, the more a round is worth its time."""
 _HOUSEKEEPING_S = 0.25
 _LOCK_WAIT_S = 5.0
+LOG_LINES, LOG_BYTES = 200, 65_536
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,12 @@ class WebHost:
         self.panel.update(training=state)
         return state
 
+    def log_end(self, process: str) -> Document | None:
+        """The last lines of the log of the trainer or the server; None if there is none here."""
+        path = self._host.project.logs_dir / f"{process}.log"
+        text = log_tail(path, LOG_LINES, most_bytes=LOG_BYTES)
+        return {"process": process, "path": str(path), "text": text} if text else None
+
     def history(self, session: str) -> list[Document]:
         """The session's last answers, newest first."""
         now = time.time()
@@ -357,9 +365,13 @@ class WebHost:
             last_answered_at=partial(self.database.answered_at, self.dataset, session),
         )
 
-    def _task_of(self, session: str, image_id: str) -> Task | None:
-        """Also one that an earlier run handed out, or that has gone to somebody else meanwhile and is answered."""
-        task = self.board.task(image_id) or self.database.open_task(self.dataset, image_id)
+    def _task_of(self, session: str, image_id: str, version: Any) -> Task | None:
+        """Also one that an earlier run handed out, or that has gone to somebody else meanwhile and is answered.
+
+        Args:
+            version: of the suggestions that the page showed, as it says.
+        """
+        task = self.board.task(image_id, version) or self.database.open_task(self.dataset, image_id)
         task = task or self.database.example(self.dataset, session, image_id)
         return self._sized(task or self.database.any_example(self.dataset, image_id))
 

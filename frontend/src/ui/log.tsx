@@ -1,0 +1,49 @@
+/** The end of a process's log, fetched when somebody wants to see it. */
+
+import { useState } from "preact/hooks";
+import { api } from "../api";
+
+export function ShowLog({ process }: { process: "trainer" | "server" }) {
+  const [text, setText] = useState("");
+  const [path, setPath] = useState("");
+  const [open, setOpen] = useState(false);
+  const show = async () => {
+    setOpen(!open);
+    if (open) return;
+    try {
+      const found = await api.log(process);
+      setPath(found.path);
+      setText(found.text);
+    } catch (error) {
+      setPath("");
+      setText(error instanceof Error ? error.message : String(error));
+    }
+  };
+  return (
+    <div class="log">
+      <button
+        type="button"
+        class="plain small"
+        data-testid="show-log"
+        aria-expanded={open}
+        title={`The last lines of the ${process}'s log`}
+        onClick={() => void show()}
+      >
+        {open ? "Hide log" : "Show log"}
+      </button>
+      {open && (
+        <>
+          {path && <p class="quiet">The end of {path}</p>}
+          <pre key={text} tabindex={0} data-testid="log" aria-label={`Log of the ${process}`} ref={toEnd}>
+            {text}
+          </pre>
+        </>
+      )}
+    </div>
+  );
+}
+
+/** What matters is in the last lines. */
+function toEnd(element: HTMLElement | null): void {
+  if (element) element.scrollTop = element.scrollHeight;
+}
