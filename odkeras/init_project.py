@@ -23,7 +23,9 @@ from odkeras.pipeline import (
 )
 from odkeras.pipeline.files import checkpoint_kind, is_remote
 from odkeras.pipeline.proto import PipelineConfig
+from odkeras.pipeline.weights import RANDOM_WEIGHTS
 
+ZOO = "https://github.com/tensorflow/models/blob/master/research/object_detection/g3doc/tf2_detection_zoo.md"
 DEFAULT_TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
 
 
@@ -133,18 +135,21 @@ def _write(config: PipelineConfig, header: str, label_map: LabelMap, config_path
 def _next_steps(directory: Path, from_random_weights: bool) -> str:
     config = shlex.quote(str(directory / "pipeline.config"))
     steps = [
-        "Let known boxes play the annotator, to see how fast the model learns:",
-        f"  odkeras simulate TRUTH.csv {config} --images IMAGES_FOLDER",
         "Annotate in a browser:",
         f"  odkeras annotate DATASET IMAGES_FOLDER {config}",
-        "Or in Prodigy:",
+        "Let known boxes play the annotator, to see how fast the model learns:",
+        f"  odkeras simulate TRUTH.csv {config} --images IMAGES_FOLDER",
+        "Or annotate in Prodigy:",
         f"  prodigy image.trainmodel DATASET IMAGES_FOLDER {config}",
         "Or start the trainer alone, for the answers that another host writes into the data directory:",
         f"  odkeras trainer {config}",
     ]
     if from_random_weights:
         steps += [
-            "The model starts from random weights: good suggestions take hundreds of images. With a checkpoint, like",
-            "those of the TensorFlow 2 detection model zoo, some dozen do: see odkeras init --fine-tune-checkpoint.",
+            RANDOM_WEIGHTS,
+            "A checkpoint is a set of files with trained weights. The TensorFlow 2 Detection Model Zoo has some to",
+            f"download: {ZOO}",
+            "Unpack one of this architecture (the first lines of pipeline.config name it, where there is one), and",
+            "give this command again with --force --fine-tune-checkpoint MODEL_FOLDER/checkpoint/ckpt-0",
         ]
     return "\n".join(steps)

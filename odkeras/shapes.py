@@ -1,11 +1,14 @@
 """A small data set of coloured shapes, drawn on the spot: something to learn from in minutes, without a download.
 
+    python -m odkeras.shapes demo/shapes        # writes images/*.jpg, train.csv and test.csv
+
 Every picture is made from its own random generator (`[seed, set, number]`), so picture 12 looks the same however many
 are asked for. Pictures are wider than high, because square test pictures hide swapped coordinates.
 """
 
 from __future__ import annotations
 
+import argparse
 import colorsys
 import csv
 import io
@@ -185,3 +188,16 @@ def _jpeg(picture: Image.Image) -> bytes:
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=JPEG_QUALITY)
     return data.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m odkeras.shapes", description="Draw pictures of shapes, with two CSV files of their boxes."
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path, help="made if it is not there")
+    dataset = generate_shapes(parser.parse_args().directory)
+    print(f"wrote {dataset.images_dir}, {dataset.train_csv} and {dataset.test_csv}")
+
+
+if __name__ == "__main__":
+    main()

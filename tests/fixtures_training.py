@@ -53,6 +53,16 @@ def answer(annotation: Annotation, decision: str = "accept") -> Answer:
     return {**task, "spans": spans, "answer": decision}
 
 
+def give_boxes_an_area(inference: Any) -> None:
+    """Freshly built weights find nothing but boxes without one: from now on all are as large."""
+    from odkeras.model.weights import named_variables
+
+    variables, last_layer = named_variables(inference.model), "_prediction_head_dict/box/scale/0/layer-2"
+    kernel, bias = variables[f"{last_layer}/kernel"], variables[f"{last_layer}/bias"]
+    kernel.assign(kernel * 0)
+    bias.assign(bias * 0 + 8)  # cells of 4 x 4 pixels
+
+
 @dataclass(frozen=True)
 class TinyProject:
     """A pipeline.config, a label map and the three directories, all in one folder."""

@@ -25,7 +25,11 @@ def init(
         str | None, typer.Option(help="A configuration of configs/ to start from; an unknown name lists them.")
     ] = None,
     fine_tune_checkpoint: Annotated[
-        str | None, typer.Option(help="Start from these weights: a checkpoint's path without .index.")
+        str | None,
+        typer.Option(
+            help="Start from these trained weights, not from random ones: the path of a checkpoint without .index, as "
+            "in a model downloaded from the TensorFlow 2 Detection Model Zoo: FOLDER/checkpoint/ckpt-0."
+        ),
     ] = None,
     fine_tune_type: Annotated[
         str | None, typer.Option(help="classification, detection or full; found out from the checkpoint by default.")

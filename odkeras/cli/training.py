@@ -145,7 +145,7 @@ def train(
     import signal
     import threading
 
-    from odkeras.model.setup import prepare_setup, save_resolved
+    from odkeras.model.setup import prepare_setup
     from odkeras.pipeline import Overrides
     from odkeras.training.plain import train_on_records
     from odkeras.training.strategy import grow_gpu_memory
@@ -153,7 +153,6 @@ def train(
     grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
     setup = prepare_setup(config, model_dir, Overrides(batch_size=batch_size, label_map_path=label_map_path), "train")
-    save_resolved(setup, model_dir)
     stop = threading.Event()
     if strategy != "multi-worker":  # a worker cannot end in order without the others
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -214,14 +213,15 @@ def evaluate(
 
     grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
-    setup = prepare_setup(config, model_dir, Overrides(label_map_path=label_map_path), "eval")
+    export_dir = None if version is None else options.beside(config, export_dir, "export")
+    overrides = Overrides(label_map_path=label_map_path)
+    setup = prepare_setup(config, model_dir, overrides, "eval", export_dir=export_dir, checkpoint=checkpoint)
     with progress_bar("examples", eval_steps) as advance:
-        if version is None:
+        if version is None or export_dir is None:
             metrics = evaluate_checkpoint(
                 setup, model_dir, checkpoint=checkpoint, max_examples=eval_steps, progress=advance
             )
         else:
-            export_dir = options.beside(config, export_dir, "export")
             metrics = evaluate_version(setup, export_dir, version, max_examples=eval_steps, progress=advance)
     if as_json:
         print(json.dumps(jsonable(metrics)))
@@ -252,6 +252,8 @@ def export(
 
     grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
-    setup = prepare_setup(config, model_dir, Overrides(label_map_path=label_map_path), "export")
-    result = export_version(setup, model_dir, options.beside(config, export_dir, "export"), checkpoint=checkpoint)
+    export_dir = options.beside(config, export_dir, "export")
+    overrides = Overrides(label_map_path=label_map_path)
+    setup = prepare_setup(config, model_dir, overrides, "export", export_dir=export_dir, checkpoint=checkpoint)
+    result = export_version(setup, model_dir, export_dir, checkpoint=checkpoint)
     print(f"{result.directory}: step {result.step}, from {result.source}")

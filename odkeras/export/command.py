@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from odkeras.errors import CheckpointError
 from odkeras.export.publish import Publisher
 from odkeras.model.checkpoint import checkpoint_step, choose_checkpoints, restore_for_prediction
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup
 from odkeras.model.weights import restore_fine_tune_checkpoint
+from odkeras.pipeline.trained_classes import classes_of_newest_version
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,26 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
     Without any checkpoint the fine-tune checkpoint of the config is taken, else freshly built weights.
 
     Raises:
-        CheckpointError: `checkpoint` does not exist, or does not fit the model.
+        CheckpointError: `checkpoint` does not exist, or does not fit the model; or there is none, and a version that
+            has learned something would be replaced by one that has not.
     """
     checkpoints = choose_checkpoints(model_dir, checkpoint)
     inference = InferenceModel(setup.config.model)
     found = restore_for_prediction(inference.model, checkpoints)
     source, step, learned = _describe(inference, setup, found, named=checkpoint is not None)
+    if not learned:
+        _check_nothing_better_is_there(model_dir, export_dir, source)
     version = Publisher(inference, export_dir, setup.label_map).publish(step, learned=learned)
     return ExportResult(export_dir / str(version), source, step)
+
+
+def _check_nothing_better_is_there(model_dir: Path, export_dir: Path, source: str) -> None:
+    if (trained := classes_of_newest_version(export_dir)) is not None:
+        raise CheckpointError(
+            f"there is no checkpoint in {model_dir}, and {export_dir} has a model with {trained.steps} training steps "
+            f"behind it, which is not replaced by {source}. Give --checkpoint or the --model-dir that it was trained "
+            "in, or another --export-dir"
+        )
 
 
 def _describe(inference: InferenceModel, setup: Setup, found: str | None, *, named: bool) -> tuple[str, int, bool]:

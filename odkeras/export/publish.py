@@ -18,7 +18,8 @@ from odkeras.export.info import EXPORT_INFO_PATH, ExportInfo, read_export_info, 
 from odkeras.export.signatures import ServingModule
 from odkeras.export.warmup import write_warmup_requests
 from odkeras.labels import LabelMap
-from odkeras.model.inference import InferenceModel
+from odkeras.model.inference import GRAPH_REVISION, InferenceModel
+from odkeras.model.weights import named_variables
 
 __all__ = [
     "EXPORT_INFO_PATH",
@@ -65,7 +66,11 @@ class Publisher:
 
         The version appears by a rename when it is complete and on disk. Versions are strictly increasing, also when
         the clock goes back.
+
+        Raises:
+            CheckpointError: weights are not finite, so that the version could not detect anything.
         """
+        _check_finite(self._inference)
         self._export_dir.mkdir(parents=True, exist_ok=True)
         version = project.next_version(project.list_versions(self._export_dir), self._clock())
         partial = self._export_dir / f".tmp-{version}-{os.getpid()}"
@@ -115,9 +120,23 @@ class Publisher:
         return None
 
 
+def _check_finite(inference: InferenceModel) -> None:
+    """The outputs need no check of their own: `InferenceModel.detect` gives none that is not finite."""
+    broken = [
+        path
+        for path, variable in named_variables(inference.model).items()
+        if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable)))
+    ]
+    if broken:
+        raise CheckpointError(
+            f"not published: {len(broken)} of the model's weights are not finite, the first: {broken[0]}. A lower "
+            "learning rate, or gradient_clipping_by_norm in train_config, prevents that"
+        )
+
+
 def graph_fingerprint(model_config: Any) -> str:
     """Hash of what decides the exported graph: the model's configuration, TensorFlow's version and ours."""
-    text = "\n".join([str(model_config), tf.__version__, __version__])
+    text = "\n".join([str(model_config), tf.__version__, __version__, str(GRAPH_REVISION)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -36,7 +36,13 @@ from odkeras.loop.thresholds import AutoThreshold, FixedThreshold, Threshold
 from odkeras.loop.waiting import BatchWait
 from odkeras.loop.watch import Look, News, Watch
 from odkeras.loop.web_images import WebImages
-from odkeras.pipeline import label_map_path_of, load_pipeline
+from odkeras.pipeline import (
+    check_trained_classes,
+    check_training_continues,
+    has_checkpoints,
+    label_map_path_of,
+    load_pipeline,
+)
 from odkeras.project import read_status, version_dir
 from odkeras.serving.client import ServingClient
 from odkeras.tasks import Task
@@ -108,6 +114,7 @@ class Loop:
         self._entered_at = time.time()
         with ExitStack() as stack:
             self.label_map = load_label_map(self.options)
+            check_model_fits(self.options, self.label_map)
             self.project.create()
             self._threshold = self._make_threshold()
             self.url, children = self._plan_children(stack)
@@ -314,6 +321,19 @@ def label_map_path(options: LoopOptions) -> Path:
     if not path:
         raise ConfigError(f"{options.config} names no label map; give one with --label-map-path")
     return Path(path)
+
+
+def check_model_fits(options: LoopOptions, label_map: LabelMap) -> None:
+    """See that what was trained in the directories of the options has these classes, before anything is started.
+
+    Raises:
+        ConfigError, CheckpointError: it has not, or its checkpoints are missing; says what to do.
+    """
+    directories, config = options.project, load_pipeline(options.config)
+    check_trained_classes(config, label_map, model_dir=directories.model_dir, export_dir=directories.export_dir)
+    if not options.external_trainer:  # the checkpoints of a trainer elsewhere may not be visible here
+        known = has_checkpoints(directories.model_dir)
+        check_training_continues(directories.model_dir, directories.export_dir, has_checkpoint=known)
 
 
 def _loss_of(row: dict[str, Any] | None) -> float | None:

@@ -105,8 +105,9 @@ def restore_newest(model: Any, checkpoints: list[str], whole: tf.train.Checkpoin
             _log.warning("checkpoint %s cannot be used: %s", path, _first_line(error))
     if problems:
         raise CheckpointError(
-            "none of the checkpoints fits this model (was the pipeline.config changed?); name another --model-dir or "
-            "move them away: " + "; ".join(problems)
+            "none of the checkpoints fits this model (was the pipeline.config changed?); restore the pipeline.config "
+            "that they were trained with, or start a new model with another --model-dir and --export-dir: "
+            + "; ".join(problems)
         )
     return None
 

@@ -11,6 +11,7 @@ from object_detection.utils import config_util
 
 from odkeras.errors import ConfigError
 
+GRAPH_REVISION = 2  # of what `InferenceModel.detect` does beyond the configuration: part of the graph's fingerprint
 CLASS_ID_OFFSET = 1  # the API's models count classes from 0, label maps from 1
 
 _OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections", "detection_masks")
@@ -136,4 +137,27 @@ class InferenceModel:
         detections[fields.detection_classes] = (
             tf.cast(detections[fields.detection_classes], tf.float32) + CLASS_ID_OFFSET
         )
-        return {name: tf.cast(detections[name], tf.float32) for name in _OUTPUTS if name in detections}
+        return _real_ones_first(
+            {name: tf.cast(detections[name], tf.float32) for name in _OUTPUTS if name in detections}
+        )
+
+
+def _real_ones_first(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Detections without an area, or that are not finite, become padding: score 0, box of zeros, behind the others and
+    not counted in `num_detections`, as the API fills up an image with fewer than D detections.
+
+    CenterNet gives boxes a width below 0 where its weights say so, cuts that to 0, and says its score all the same:
+    freshly built weights answered with 77 boxes of width or height 0 and score 1 in four pictures. Such a box overlaps
+    nothing, so no object can be meant, and nobody can see or correct it.
+    """
+    boxes, scores = outputs["detection_boxes"], outputs["detection_scores"]
+    has_area = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+    is_finite = tf.reduce_all(tf.math.is_finite(boxes), axis=-1) & tf.math.is_finite(scores)
+    counted = tf.sequence_mask(tf.cast(outputs["num_detections"], tf.int32), tf.shape(scores)[1])
+    is_real = has_area & is_finite & counted
+    order = tf.argsort(tf.cast(~is_real, tf.int32), stable=True)
+    moved = {name: tf.gather(value, order, batch_dims=1) for name, value in outputs.items() if name != "num_detections"}
+    keep = tf.gather(is_real, order, batch_dims=1)
+    moved["detection_boxes"] = tf.where(keep[..., tf.newaxis], moved["detection_boxes"], 0.0)
+    moved["detection_scores"] = tf.where(keep, moved["detection_scores"], 0.0)
+    return {**moved, "num_detections": tf.reduce_sum(tf.cast(is_real, tf.float32), axis=-1)}

@@ -10,11 +10,13 @@ from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import newest_step
 from odkeras.pipeline import (
+    LABEL_MAP_NAME,
     Overrides,
     PipelineConfig,
     Purpose,
     apply_overrides,
     check_pipeline,
+    check_trained_classes,
     fine_tune_checkpoint_of,
     fine_tune_type_of,
     label_map_path_of,
@@ -24,6 +26,7 @@ from odkeras.pipeline import (
     read_png_masks,
     save_pipeline,
 )
+from odkeras.project import write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -41,14 +44,27 @@ class Setup:
     label_map: LabelMap
 
 
-def prepare_setup(path: Path, model_dir: Path, overrides: Overrides, purpose: Purpose) -> Setup:
+def prepare_setup(
+    path: Path,
+    model_dir: Path,
+    overrides: Overrides,
+    purpose: Purpose,
+    *,
+    export_dir: Path | None = None,
+    checkpoint: str | None = None,
+) -> Setup:
     """Load a pipeline.config, apply what the command line says, check it.
 
     Without a `fine_tune_checkpoint` that can be used (none given, or the placeholder of a downloaded config) the
     model starts from random weights. For the loop, whose records odkeras writes, `mask_type` becomes PNG_MASKS.
 
+    Args:
+        export_dir: where versions go, or come from; the newest must have the same classes. None if neither is done.
+        checkpoint: the one that is used; None if it is the newest in `model_dir`.
+
     Raises:
-        ConfigError: it cannot be read, or has problems; all of them are named with what to do.
+        ConfigError: it cannot be read, or has problems; all of them are named with what to do. Or what was trained in
+            these directories has other classes.
         LabelMapError: no label map that can be read.
     """
     loaded = load_pipeline(path)
@@ -65,6 +81,8 @@ def prepare_setup(path: Path, model_dir: Path, overrides: Overrides, purpose: Pu
         if problem.severity == "warning":
             _log.warning("%s: %s", path, problem)
     raise_for_problems(problems, source=str(path))
+    is_from_here = checkpoint is None or Path(checkpoint).absolute().parent == model_dir.absolute()
+    check_trained_classes(config, label_map, model_dir=model_dir if is_from_here else None, export_dir=export_dir)
     if purpose == "loop" and read_png_masks(config):
         _log.info("%s: train_input_reader.mask_type is PNG_MASKS here, as in the records that the loop writes", path)
     config.train_config.fine_tune_checkpoint = fine_tune_checkpoint_of(config) or ""
@@ -75,6 +93,10 @@ def prepare_setup(path: Path, model_dir: Path, overrides: Overrides, purpose: Pu
 
 
 def save_resolved(setup: Setup, model_dir: Path) -> None:
-    """Write the configuration as it is used to `model_dir/pipeline.config`."""
+    """Write the configuration and the label map, as they are used, to `model_dir`.
+
+    Only once the checkpoints there are known to fit: later starts are compared with it.
+    """
     model_dir.mkdir(parents=True, exist_ok=True)
     save_pipeline(setup.config, model_dir / "pipeline.config")
+    write_atomically(model_dir / LABEL_MAP_NAME, setup.label_map.to_pbtxt())

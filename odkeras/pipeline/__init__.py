@@ -29,11 +29,19 @@ from odkeras.pipeline.proto import (
 )
 from odkeras.pipeline.schedules import learning_rate_at
 from odkeras.pipeline.templates import list_templates, read_template, template_header
-from odkeras.pipeline.weights import starts_from_random_weights
+from odkeras.pipeline.trained_classes import (
+    LABEL_MAP_NAME,
+    check_trained_classes,
+    check_training_continues,
+    has_checkpoints,
+)
+from odkeras.pipeline.weights import RANDOM_WEIGHTS, starts_from_random_weights
 
 __all__ = [
+    "LABEL_MAP_NAME",
     "ODAPI_INSTALL_COMMAND",
     "ODAPI_REQUIREMENTS",
+    "RANDOM_WEIGHTS",
     "Overrides",
     "PipelineConfig",
     "Problem",
@@ -41,10 +49,13 @@ __all__ = [
     "Severity",
     "apply_overrides",
     "check_pipeline",
+    "check_trained_classes",
+    "check_training_continues",
     "checkpoint_prefix",
     "feature_extractor_type",
     "fine_tune_checkpoint_of",
     "fine_tune_type_of",
+    "has_checkpoints",
     "is_placeholder",
     "label_map_path_of",
     "learning_rate_at",

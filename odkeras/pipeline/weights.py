@@ -7,6 +7,10 @@ import math
 from odkeras.pipeline import extractors
 from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, fine_tune_checkpoint_of, model_of
 
+RANDOM_WEIGHTS = (
+    "The model starts from random weights: good suggestions take hundreds of images. From a checkpoint, some dozen do."
+)
+
 
 def downloads_weights(config: PipelineConfig) -> bool:
     """Whether the model fetches ImageNet weights from the network while it is built.

@@ -11,13 +11,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import tensorflow as tf
 
 from odkeras.data.replay import ReplayStore
-from odkeras.errors import OdkerasError
+from odkeras.errors import CheckpointError, OdkerasError
 from odkeras.export.info import ExportInfo
 from odkeras.pipeline import loads_masks
 from odkeras.training.evaluate import Evaluator, named_sources
@@ -208,8 +208,7 @@ def conclude(
         on_evaluating: told before it takes long.
     """
     if judge is None:
-        publish()
-        return Conclusion("published")
+        return _published(publish)
     on_evaluating()
     started = time.monotonic()
     try:
@@ -223,9 +222,19 @@ def conclude(
     if not compared.is_good_enough:
         _log.info("held back: %s", compared)
         return Conclusion("held back", "", compared, evaluation, evaluate_s)
-    publish()
-    judge.now_served(metrics)
-    return Conclusion("published", "", compared, evaluation, evaluate_s)
+    conclusion = _published(publish)
+    if conclusion.outcome == "published":
+        judge.now_served(metrics)
+    return replace(conclusion, gate=compared, evaluation=evaluation, evaluate_s=evaluate_s)
+
+
+def _published(publish: Callable[[], object]) -> Conclusion:
+    try:
+        publish()
+    except CheckpointError as error:  # the weights are not finite: the earlier version stays
+        _log.error("%s", error)
+        return Conclusion("failed", str(error))
+    return Conclusion("published")
 
 
 Start = Literal["leave", "publish", "conclude"]
@@ -236,6 +245,7 @@ def plan_start(
     *,
     any_version: bool,
     same_graph: bool,
+    learned: bool,
     step: int,
     unreported: bool,
     last_outcome: str,
@@ -246,6 +256,8 @@ def plan_start(
         newest: what the newest version says of itself; None if there is none, or it is somebody else's.
         any_version: whether there is one.
         same_graph: whether it is of this model.
+        learned: whether something stands behind our weights (see `ExportInfo`); others never replace a version of which
+            that is true.
         step: of the checkpoint; 0 without one.
         unreported: a round ended in the checkpoint of which metrics.jsonl does not tell: the process was killed before
             it was known how.
@@ -264,7 +276,7 @@ def plan_start(
     if newest.copy_of is not None or (unpublished and last_outcome in ("held back", "failed")):
         return "leave"  # somebody went back, or it was held back: the next round decides anew
     if not same_graph:
-        return "publish"
+        return "publish" if learned or not newest.learned else "leave"
     return "conclude" if unpublished else "leave"
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from odkeras.errors import ConfigError
 from odkeras.model.inference import InferenceModel
-from odkeras.model.setup import Setup
+from odkeras.model.setup import Setup, save_resolved
 from odkeras.model.weights import RestoreReport, named_variables, restore_fine_tune_checkpoint
 from odkeras.training.inputs import training_dataset
 from odkeras.training.lock import lock_model_dir
@@ -65,6 +65,8 @@ def train_on_records(
         store = CheckpointStore(trainer, model_dir, max_checkpoints_num)
         if store.restore() is None:
             start_from_fine_tune_checkpoint(trainer, setup)
+        if writes:
+            save_resolved(setup, model_dir)
         dataset = _dataset(setup.config, trainer, distribution)
         with TrainingSummaries(model_dir, setup.label_map, step=trainer.step, write=writes) as summaries:
             summaries.describe(setup.config, ("train",))

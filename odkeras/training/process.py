@@ -84,8 +84,8 @@ def run_trainer(options: TrainerOptions) -> None:
         live_version=options.live_version,
         should_stop=stop.is_set,
     ) as rounds:
-        save_resolved(setup, options.directories.model_dir)
         rounds.start()
+        save_resolved(setup, options.directories.model_dir)
         _serve_rounds(rounds, stop, once=options.once)
 
 
@@ -95,7 +95,8 @@ def _prepare(options: TrainerOptions) -> tuple[Setup, tf.distribute.Strategy | N
             "--strategy multi-worker is for `odkeras train`; the loop trains on one machine (none or mirrored)"
         )
     grow_gpu_memory()
-    setup = prepare_setup(options.config, options.directories.model_dir, options.overrides, "loop")
+    model_dir, export_dir = options.directories.model_dir, options.directories.export_dir
+    setup = prepare_setup(options.config, model_dir, options.overrides, "loop", export_dir=export_dir)
     if options.rounds.evaluates and not options.rounds.eval_split:
         problems = check_pipeline(setup.config, label_map=setup.label_map, purpose="eval")
         asked = "--run-eval" if options.rounds.run_eval else "--publish-if-better"

@@ -109,11 +109,14 @@ class PublishedModel:
         """From now on predict with these weights, given by path."""
         copy_weights(weights, self.variables)
 
+    def has_learned(self, step: int) -> bool:
+        """Whether something stands behind weights with `step` training steps; see `ExportInfo`."""
+        return step > 0 or self._starts_as_detector
+
     def publish(self, step: int) -> int:
         """Publish the weights as they are now, `step` training steps behind them; returns the version."""
         self._status.update(state="publishing", reason=f"publishing the weights of step {step}")
-        learned = step > 0 or self._starts_as_detector
-        version = self._publisher.publish(step, learned=learned)
+        version = self._publisher.publish(step, learned=self.has_learned(step))
         _log.info("published version %d (step %d)", version, step)
         self._status.update(version=version)
         return version

@@ -31,7 +31,7 @@ from odkeras.errors import OdkerasError, TrainingError
 from odkeras.export.publish import apply_retention
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step
-from odkeras.pipeline import loads_masks
+from odkeras.pipeline import check_training_continues, loads_masks
 from odkeras.project import Project
 from odkeras.training.board_layout import ALL_RUNS
 from odkeras.training.gate import Conclusion, Judge, conclude, plan_start
@@ -102,6 +102,8 @@ class Rounds:
         self.status.update(state="building", reason="building the model")
         self._published = PublishedModel(self._config, self._label_map, self._directories, self.status)
         checkpoint = self._published.load_weights()
+        model_dir, export_dir = self._directories.model_dir, self._directories.export_dir
+        check_training_continues(model_dir, export_dir, has_checkpoint=checkpoint is not None)
         self._store.load()
         self._judge = self._make_judge()
         conclusion = self._conclude_at_start(checkpoint)
@@ -181,6 +183,7 @@ class Rounds:
             published.newest_info,
             any_version=published.newest is not None,
             same_graph=published.newest_is_ours,
+            learned=published.has_learned(step),
             step=step,
             unreported=rounds > self._journal.rounds_told(),
             last_outcome=self._journal.last_outcome(),

@@ -15,13 +15,14 @@ import pytest
 
 from odkeras.cli import main
 from odkeras.errors import ConfigError, SetupError
+from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
-from odkeras.pipeline import load_pipeline
+from odkeras.pipeline import load_pipeline, set_num_classes
 from odkeras.project import is_held_out, list_versions, read_jsonl
 from odkeras.tasks import Annotation
 from odkeras.training import lock, process
 from odkeras.training.lock import lock_model_dir
-from tests.fixtures_training import TinyProject
+from tests.fixtures_training import LABEL_MAP, TinyProject
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
 
@@ -56,6 +57,12 @@ def odkeras(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     yield run
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def contents(folder: Path) -> set[tuple[str, int]]:
+    """Every file of the model and of the versions, with its size; not what says how the trainer is."""
+    files = [path for name in ("model", "export") for path in (folder / name).rglob("*") if path.is_file()]
+    return {(str(path), path.stat().st_size) for path in files if path.name not in ("status.json", "trainer.lock")}
 
 
 @pytest.fixture
@@ -310,6 +317,44 @@ class TestTrainer:
         assert (result.status, len(result.err.splitlines())) == (1, 1)
         status = project.status()
         assert status["state"] == "failed" and status["reason"].startswith("none of the checkpoints fits this model")
+
+    def test_other_classes_are_refused_before_anything_is_written(
+        self, odkeras: Odkeras, with_records: TinyProject, shapes: list[Annotation]
+    ) -> None:
+        """A fourth class in the label map and num_classes, or another order: every command says so and leaves all as it
+        is. The old label map goes on."""
+        directories, config = with_records.directories, with_records.config_path
+        with_records.put(shapes[:4])
+        once = ("trainer", config, "--once", "--steps-per-epoch", "2")
+        assert odkeras(*once).status == 0
+        before = contents(with_records.folder)
+        four, turned = [*LABEL_MAP.names, "star"], [*LABEL_MAP.names[::-1]]
+        commands = [
+            once,
+            (*once, "--model-dir", with_records.folder / "other"),
+            ("train", config, "--steps", "5"),
+            ("eval", config),
+            ("eval", config, "--version", str(list_versions(directories.export_dir)[-1])),
+            ("export", config),
+            ("export", config, "--export-dir", with_records.folder / "final"),
+        ]
+        for names in (four, turned):
+            LabelMap.from_names(names).save(with_records.label_map_path)
+            changed = with_records.config()
+            set_num_classes(changed, len(names))
+            with_records.save(changed)
+            for command in commands:
+                result = odkeras(*command)
+                assert (result.status, len(result.err.splitlines())) == (ConfigError.exit_code, 1), command
+                assert "was trained with another label map: id " in result.err, command
+                assert "Classes cannot be added to a trained model yet" in result.err
+        LABEL_MAP.save(with_records.label_map_path)
+        set_num_classes(changed, 3)
+        with_records.save(changed)
+        assert contents(with_records.folder) == before
+        with_records.put(shapes[4:6])
+        assert odkeras(*once).status == 0
+        assert len(list_versions(directories.export_dir)) == 3
 
     def test_evaluation_without_records_is_refused_at_once(self, odkeras: Odkeras, project: TinyProject) -> None:
         """It trained a round first, and ended then."""

@@ -120,6 +120,15 @@ def test_fresh_weights(setup: Setup, inference: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(exported.numpy(), variable.numpy())
 
 
+def test_fresh_weights_do_not_replace_a_model_that_has_learned(setup: Setup, save: Save, tmp_path: Path) -> None:
+    save("model/ckpt-3", 30, 0.5)
+    export_version(setup, tmp_path / "model", tmp_path / "export")
+    before = list_versions(tmp_path / "export")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*empty, and .*export has a model with 30 "):
+        export_version(setup, tmp_path / "empty", tmp_path / "export")
+    assert list_versions(tmp_path / "export") == before
+
+
 def test_a_missing_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
     save("model/ckpt-3", 30, 0.5)
     missing = str(tmp_path / "model" / "ckpt-4")

@@ -9,10 +9,16 @@ from object_detection.builders import model_builder
 
 from odkeras.errors import ConfigError
 from odkeras.images import decode_rgb
-from odkeras.model.inference import InferenceModel, build_detection_model, create_variables, static_image_size
+from odkeras.model.inference import (
+    InferenceModel,
+    _real_ones_first,
+    build_detection_model,
+    create_variables,
+    static_image_size,
+)
 from odkeras.pipeline import PipelineConfig, load_pipeline
 from odkeras.tasks import Annotation
-from tests.fixtures_training import TEMPLATE
+from tests.fixtures_training import TEMPLATE, give_boxes_an_area
 
 pytestmark = pytest.mark.integration
 
@@ -25,6 +31,7 @@ def preprocessed(inference: InferenceModel, annotations: list[Annotation]) -> tu
 def test_a_detection_is_made_of_boxes_scores_and_label_map_ids(
     inference: InferenceModel, shapes: list[Annotation]
 ) -> None:
+    give_boxes_an_area(inference)
     found = inference.detect(*preprocessed(inference, shapes[:2]))
     assert {name: value.shape.as_list() for name, value in found.items()} == {
         "detection_boxes": [2, 20, 4],
@@ -40,11 +47,43 @@ def test_a_detection_is_made_of_boxes_scores_and_label_map_ids(
 
 
 def test_classes_are_the_model_s_plus_one(inference: InferenceModel, shapes: list[Annotation]) -> None:
+    give_boxes_an_area(inference)
     images, true_shapes = preprocessed(inference, shapes[:1])
     raw = inference.model.postprocess(inference.model.predict(images, true_shapes), true_shapes)
     found = inference.detect(images, true_shapes)
     np.testing.assert_array_equal(found["detection_classes"], np.asarray(raw["detection_classes"]) + 1)
     np.testing.assert_allclose(found["detection_boxes"], raw["detection_boxes"], atol=1e-5)
+
+
+def test_freshly_built_weights_give_no_flat_boxes(inference: InferenceModel, shapes: list[Annotation]) -> None:
+    """They answered with boxes of width or height 0 and score 1, to every image."""
+    images, true_shapes = preprocessed(inference, shapes[:4])
+    raw = inference.model.postprocess(inference.model.predict(images, true_shapes), true_shapes)
+    sides = raw["detection_boxes"][..., 2:] - raw["detection_boxes"][..., :2]
+    is_flat = np.min(sides, axis=-1) <= 0
+    assert (np.asarray(raw["detection_scores"])[is_flat] > 0.99).any(), "else there is nothing to leave out"
+    found = {name: value.numpy() for name, value in inference.detect(images, true_shapes).items()}
+    is_real = found["detection_scores"] > 0
+    assert (found["detection_boxes"][..., 2:] > found["detection_boxes"][..., :2]).all(axis=-1)[is_real].all()
+    assert found["num_detections"].tolist() == is_real.sum(axis=1).tolist() == (~is_flat).sum(axis=1).tolist()
+
+
+def test_what_is_no_detection_becomes_padding() -> None:
+    nan, box = float("nan"), [0.1, 0.2, 0.3, 0.4]
+    flat, narrow, turned = [0.1, 0.2, 0.1, 0.4], [0.1, 0.2, 0.3, 0.2], [0.5, 0.2, 0.3, 0.4]
+    outputs = {
+        "detection_boxes": tf.constant([[flat, box, [nan] * 4, box, narrow, turned, box, box]]),
+        "detection_scores": tf.constant([[1.0, 0.9, 0.8, nan, 0.7, 0.6, 0.5, 0.4]]),
+        "detection_classes": tf.constant([[1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 3.0, 1.0]]),
+        "detection_masks": tf.reshape(tf.range(8.0), [1, 8, 1, 1]),
+        "num_detections": tf.constant([7.0]),  # the last one is padding already
+    }
+    found = {name: value.numpy()[0].tolist() for name, value in _real_ones_first(outputs).items()}
+    assert found["num_detections"] == 2.0
+    assert np.allclose(found["detection_boxes"], [box, box] + [[0.0] * 4] * 6)
+    assert np.allclose(found["detection_scores"], [0.9, 0.5] + [0.0] * 6)
+    assert found["detection_classes"][:2] == [2.0, 3.0]
+    assert [mask[0][0] for mask in found["detection_masks"]][:2] == [1.0, 6.0]
 
 
 def test_an_image_is_resized_to_the_model_s_size(inference: InferenceModel, shapes: list[Annotation]) -> None:
@@ -55,6 +94,7 @@ def test_an_image_is_resized_to_the_model_s_size(inference: InferenceModel, shap
 
 
 def test_a_batch_says_the_same_as_its_images_alone(inference: InferenceModel, shapes: list[Annotation]) -> None:
+    give_boxes_an_area(inference)
     images, true_shapes = preprocessed(inference, shapes[:3])
     together = inference.detect(images, true_shapes)
     for number in range(3):
@@ -66,6 +106,7 @@ def test_a_batch_says_the_same_as_its_images_alone(inference: InferenceModel, sh
 def test_other_weights_other_detections_without_tracing_again(
     inference: InferenceModel, shapes: list[Annotation]
 ) -> None:
+    give_boxes_an_area(inference)
     images, true_shapes = preprocessed(inference, shapes[:1])
     before = inference.detect(images, true_shapes)["detection_scores"].numpy()
     traced = inference.detect.experimental_get_tracing_count()

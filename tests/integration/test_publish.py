@@ -16,6 +16,7 @@ from google.protobuf import text_format
 from pictures import draw_pixels, encode
 
 from odkeras.data import records
+from odkeras.errors import CheckpointError
 from odkeras.export import publish
 from odkeras.export.info import write_export_info
 from odkeras.export.publish import (
@@ -31,7 +32,7 @@ from odkeras.model.inference import InferenceModel
 from odkeras.pipeline import PipelineConfig, save_pipeline
 from odkeras.project import list_versions
 from odkeras.tasks import Annotation
-from tests.fixtures_training import LABEL_MAP
+from tests.fixtures_training import LABEL_MAP, give_boxes_an_area
 from tests.integration.conftest import kept_as_is
 
 pytestmark = pytest.mark.integration
@@ -97,6 +98,7 @@ def published(session_inference: Any, tmp_path_factory: pytest.TempPathFactory) 
     export_dir = tmp_path_factory.mktemp("published") / "export"  # made by the publisher
     versions, expected = [], []
     with kept_as_is(session_inference.variables):
+        give_boxes_an_area(session_inference)
         made = publisher(session_inference, export_dir)
         for step, factor in ((10, 0.8), (20, 1.02), (30, 0.97)):
             change_weights(session_inference, factor)
@@ -109,6 +111,15 @@ def published(session_inference: Any, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def model(published: Published) -> Any:
     return tf.saved_model.load(str(published.directories[0]))
+
+
+def test_weights_that_are_not_finite_are_not_published(inference: InferenceModel, tmp_path: Path) -> None:
+    made = publisher(inference, tmp_path / "export")
+    variable = inference.variables[-1]
+    variable.assign(tf.fill(variable.shape, tf.constant(np.inf, variable.dtype)))
+    with pytest.raises(CheckpointError, match="not published: 1 of the model's weights are not finite"):
+        made.publish(10)
+    assert not (tmp_path / "export").exists()
 
 
 class TestSignatures:

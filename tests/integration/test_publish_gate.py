@@ -367,6 +367,9 @@ def version(step: int = 4, **changes: Any) -> ExportInfo:
         ({"newest": None}, "leave"),  # somebody else's
         ({"newest": None, "unreported": True}, "conclude"),
         ({"same_graph": False}, "publish"),
+        # freshly built weights of another model: the one that has learned something stays
+        ({"same_graph": False, "learned": False, "step": 0}, "leave"),
+        ({"same_graph": False, "learned": False, "step": 0, "newest": version(0, learned=False)}, "publish"),
         ({"step": 4}, "leave"),  # it is that checkpoint's
         ({"step": 4, "unreported": True}, "leave"),  # killed between the version and its line
         ({}, "conclude"),
@@ -389,6 +392,7 @@ def test_what_the_next_start_does(changes: dict[str, Any], expected: str) -> Non
         "newest": version(),
         "any_version": True,
         "same_graph": True,
+        "learned": True,
         "step": 6,
         "unreported": False,
         "last_outcome": "published",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import tensorflow as tf
 from odkeras import locks
 from odkeras.data.intake import take_batches
 from odkeras.data.replay import ReplayStore
-from odkeras.errors import RequestError, SetupError, TrainingError
+from odkeras.errors import CheckpointError, RequestError, SetupError, TrainingError
+from odkeras.export.info import write_export_info
 from odkeras.export.publish import EXPORT_INFO_PATH, read_export_info
 from odkeras.inbox import list_batches, put_batch
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.weights import named_variables, snapshot
-from odkeras.project import list_versions, read_jsonl
+from odkeras.project import Project, list_versions, read_jsonl
 from odkeras.tasks import Annotation
 from odkeras.training import lock
 from odkeras.training.lock import lock_model_dir
@@ -55,6 +57,13 @@ def begin(
     )
     rounds.start()
     return rounds
+
+
+def play(project: TinyProject, rounds: Rounds, shapes: list[Annotation], number: int = 0) -> dict[str, Any]:
+    """A round on two pictures; returns its line in metrics.jsonl."""
+    project.put(shapes[2 * number : 2 * number + 2])
+    assert rounds.run_pending()
+    return project.metrics()[-1]
 
 
 def versions(project: TinyProject) -> list[int]:
@@ -125,6 +134,54 @@ class TestTheFirstVersion:
         project.save(config)
         begin(project)
         assert len(versions(project)) == 2 and versions(project)[0] == before
+
+    def test_freshly_built_weights_do_not_replace_what_has_learned(self, project: TinyProject) -> None:
+        """A detector that somebody put there, for another model than the config's."""
+        begin(project)
+        (before,) = versions(project)
+        directory = project.directories.export_dir / str(before)
+        info = read_export_info(directory)
+        assert info is not None
+        write_export_info(directory, replace(info, learned=True, graph="of another model"))
+        begin(project)
+        assert versions(project) == [before]
+
+    def test_training_does_not_start_over_where_a_trained_model_is_served(
+        self, project: TinyProject, shapes: list[Annotation]
+    ) -> None:
+        """With another --model-dir, as the advice for checkpoints that do not fit was, random weights replaced it."""
+        play(project, begin(project), shapes)
+        before, directories = versions(project), project.directories
+        elsewhere = Project(directories.data_dir, project.folder / "other", directories.export_dir)
+        elsewhere.create()
+        rounds = Rounds(project.config(), LABEL_MAP, elsewhere, RoundOptions(steps_per_epoch=2))
+        with pytest.raises(CheckpointError, match="export has 2 training steps behind it, but there is no checkpoint"):
+            rounds.start()
+        for path in directories.model_dir.glob("ckpt-*.data*"):
+            path.unlink()
+        with pytest.raises(CheckpointError, match="none of the checkpoints fits"):
+            begin(project)
+        for path in directories.model_dir.glob("ckpt-*"):
+            path.unlink()
+        with pytest.raises(CheckpointError, match="no checkpoint"):
+            begin(project)
+        assert versions(project) == before
+
+    def test_weights_that_are_not_finite_are_not_published(
+        self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rounds = begin(project)
+        play(project, rounds, shapes)
+        before, real = versions(project), rounds._trainer.weights_for_prediction
+        name, *_ = real()
+        monkeypatch.setattr(
+            rounds._trainer, "weights_for_prediction", lambda: {**real(), name: np.asarray(real()[name]) * np.nan}
+        )
+        row = play(project, rounds, shapes, 1)
+        assert versions(project) == before
+        assert (row["outcome"], row["version"]) == ("failed", before[-1])
+        assert row["failed"].startswith("not published: 1 of the model's weights are not finite, the first: ")
+        assert project.status()["state"] == "waiting"
 
     def test_a_checkpoint_that_is_newer_is_published(self, project: TinyProject, shapes: list[Annotation]) -> None:
         """The trainer was killed between its checkpoint and the publishing."""

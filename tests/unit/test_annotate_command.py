@@ -24,6 +24,7 @@ from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.server import PageOptions, _url
 from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
+from odkeras.pipeline import parse_pipeline, read_template, save_pipeline
 
 ROOT = Path(__file__).parents[2]
 COMMAND = """
@@ -123,6 +124,24 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 def stored(folder: Path) -> list[dict[str, Any]]:
     with AnswerDatabase.open(folder / "annotations.db") as database:
         return database.examples(DATASET)
+
+
+def test_the_terminal_says_that_weights_are_random_as_long_as_they_are(
+    start: Callable[..., Command], tmp_path: Path
+) -> None:
+    """At every start, not only by `odkeras init`."""
+    words = "The model starts from random weights: good suggestions take hundreds of images."
+    config = tmp_path / "pipeline.config"
+    save_pipeline(parse_pipeline(read_template("shapes_96"), source="template"), config)
+    command = start()
+    command.link()
+    assert words in command.output and "--fine-tune-checkpoint" in command.output
+    command.end()
+    text = config.read_text().replace("train_config {", 'train_config {\n  fine_tune_checkpoint: "/zoo/ckpt-0"', 1)
+    config.write_text(text)
+    command = start()
+    command.link()
+    assert words not in command.output
 
 
 def test_coco_has_the_ids_that_the_answers_were_given_with(start: Callable[..., Command], tmp_path: Path) -> None:
@@ -358,6 +377,16 @@ class TestErrorsBeforeAnythingIsStarted:
     def test_a_database_of_something_else(self, start: Callable[..., Command], tmp_path: Path) -> None:
         (tmp_path / "other.db").write_text("something else " * 100)
         assert "other.db" in self.fails(start("--db", "other.db"), 1)
+
+    def test_a_class_that_the_trained_model_does_not_have(self, start: Callable[..., Command], tmp_path: Path) -> None:
+        """The trainer published random weights of the larger model over the trained ones."""
+        extra = tmp_path / "export" / "17" / "assets.extra"
+        extra.mkdir(parents=True)
+        (extra / "odkeras.json").write_text(json.dumps({"step": 30, "graph": "", "labels": [[1, "thing"]]}))
+        line = self.fails(start(), 2)
+        assert f"error: the model in {tmp_path}/export was trained with another label map: id 2, 'other' here, " in line
+        assert "Classes cannot be added to a trained model yet" in line
+        assert not (tmp_path / "model").exists()
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odkeras.errors import ConfigError, LabelMapError, RequestError, ServingError, SetupError, TrainingError
+from odkeras.errors import (
+    ConfigError,
+    LabelMapError,
+    OdkerasError,
+    RequestError,
+    ServingError,
+    SetupError,
+    TrainingError,
+)
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
 from odkeras.loop import components, waiting
@@ -338,6 +346,17 @@ class TestLoop:
         for pid in pids:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+    @pytest.mark.parametrize("labels", [[[1, "other"]], [[1, "thing"], [2, "gone"]], [[1, "thing"]]])
+    def test_what_does_not_fit_the_trained_model_starts_nothing(self, project: Path, labels: list[list[Any]]) -> None:
+        """For every host, the simulated annotator too; with the same classes the checkpoints are missing."""
+        extra = project / "export" / "17" / "assets.extra"
+        extra.mkdir(parents=True)
+        (extra / "odkeras.json").write_text(json.dumps({"step": 30, "graph": "", "labels": labels}))
+        message = "no checkpoint in" if labels == [[1, "thing"]] else "was trained with another label map"
+        with pytest.raises(OdkerasError, match=message), Loop(options(project)):
+            pass
+        assert not (project / "model").exists() and not (project / "data").exists()
 
     def test_a_wrong_config_is_a_failure_with_the_log(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "wrong-config")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from odkeras.errors import ConfigError
-from odkeras.init_project import init_project
+from odkeras.init_project import ZOO, init_project
 from odkeras.labels import LabelMap
 from odkeras.pipeline import check_pipeline, list_templates, load_pipeline, model_type, num_classes
 
@@ -130,9 +130,21 @@ def test_the_next_steps_can_be_pasted(tmp_path: Path) -> None:
     result = init_project(tmp_path / "my project", ["a"])
     quoted = f"'{tmp_path / 'my project' / 'pipeline.config'}'"
     commands = [line.strip() for line in result.next_steps.splitlines() if line.startswith("  odkeras ")]
-    assert [command.split()[1] for command in commands] == ["simulate", "annotate", "trainer"]
+    assert [command.split()[1] for command in commands] == ["annotate", "simulate", "trainer"]
     assert all(quoted in command for command in commands)
     assert "random weights" in result.next_steps
+
+
+def test_where_weights_come_from_is_said_as_long_as_they_are_random(tmp_path: Path) -> None:
+    """What a checkpoint is, where there are some, and how to give one."""
+    steps = init_project(tmp_path / "p", ["a"]).next_steps
+    for words in ("good suggestions take hundreds of images", "trained weights", ZOO, "--fine-tune-checkpoint MODEL"):
+        assert words in steps
+    checkpoint = tmp_path / "ckpt-0"
+    checkpoint.with_name("ckpt-0.index").write_bytes(b"_CHECKPOINTABLE_OBJECT_GRAPH model/_feature_extractor")
+    checkpoint.with_name("ckpt-0.data-00000-of-00001").touch()
+    steps = init_project(tmp_path / "q", ["a"], fine_tune_checkpoint=str(checkpoint)).next_steps
+    assert "random" not in steps and "annotate" in steps
 
 
 def test_the_names_of_a_file_follow_those_of_the_command(tmp_path: Path) -> None:

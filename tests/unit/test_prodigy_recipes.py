@@ -69,6 +69,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def save_version(project: Path, *, labels: list[list[Any]], step: int = 30, learned: bool = True) -> None:
+    extra = project / "export" / "17" / "assets.extra"
+    extra.mkdir(parents=True)
+    info = {"step": step, "graph": "", "labels": labels, "learned": learned}
+    (extra / "odkeras.json").write_text(json.dumps(info))
+
+
 def load(file: str) -> ModuleType:
     """The recipe file, imported by its path as `-F` does."""
     spec = importlib.util.spec_from_file_location(f"recipe_{file}", RECIPES / f"{file}.py")
@@ -584,11 +591,34 @@ class TestArguments:
         assert "the model in export was trained with another label map: id 1 is 'other' there and 'thing' here" in said
         assert "id 3, 'gone' there, is missing here" in said
 
-    def test_a_label_map_that_has_grown(self, project: Path, run: Callable[..., Any]) -> None:
-        extra = project / "export" / "17" / "assets.extra"
-        extra.mkdir(parents=True)
-        (extra / "odkeras.json").write_text(json.dumps({"step": 1, "graph": "", "labels": [[1, "thing"]]}))
+    def test_a_label_map_that_has_grown(
+        self, project: Path, prodigy_double: ModuleType, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It was let through, and random weights of the larger model replaced the trained ones."""
+        save_version(project, labels=[[1, "thing"]])
+        with pytest.raises(SystemExit):
+            components_of()
+        said = capsys.readouterr().err
+        assert "id 2, 'other' here, is missing there" in said
+        assert "Classes cannot be added to a trained model yet" in said and "--export-dir" in said
+        assert not (project / "model").exists()
+
+    def test_a_label_map_that_has_grown_before_anything_was_learned(
+        self, project: Path, run: Callable[..., Any]
+    ) -> None:
+        save_version(project, labels=[[1, "thing"]], step=0, learned=False)
         run(external_trainer=True)
+
+    def test_a_trained_model_without_its_checkpoints(
+        self, project: Path, prodigy_double: ModuleType, run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        save_version(project, labels=[[1, "thing"], [2, "other"]])
+        with pytest.raises(SystemExit):
+            components_of()
+        assert (
+            "has 30 training steps behind it, but there is no checkpoint in model to go on" in capsys.readouterr().err
+        )
+        run(external_trainer=True)  # where they may be on another machine
 
     def test_another_program_at_the_port(
         self, project: Path, prodigy_double: ModuleType, capsys: pytest.CaptureFixture[str]

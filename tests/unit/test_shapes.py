@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -82,3 +85,14 @@ def test_overlap_is_a_share_of_the_smaller_box() -> None:
     assert _overlap((0, 0, 10, 10), (20, 0, 30, 10)) == 0
     assert _overlap((0, 0, 40, 30), (30, 0, 50, 10)) == 0.5  # half of the small one, a twelfth of the large one
     assert _overlap((0, 0, 40, 30), (5, 5, 9, 8)) == 1
+
+
+def test_the_command_draws_them(tmp_path: Path) -> None:
+    """The README's quickstart needs them, and `make demo` is another command."""
+    command = [sys.executable, "-m", "odkeras.shapes", "demo/shapes"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "wrote demo/shapes/images, demo/shapes/train.csv and demo/shapes/test.csv\n"
+    assert len(list((tmp_path / "demo" / "shapes" / "images").glob("*.jpg"))) == 120

@@ -14,9 +14,8 @@ from odkeras.hosts.prodigy.source import open_recipe_source
 from odkeras.hosts.prodigy.training_host import TrainingHost
 from odkeras.labels import LabelMap
 from odkeras.loop.children import server_url
-from odkeras.loop.components import load_label_map
+from odkeras.loop.components import check_model_fits, load_label_map
 from odkeras.loop.options import LoopOptions, is_host
-from odkeras.loop.served_labels import check_served_labels
 from odkeras.loop.stream import PREDICT_TOGETHER
 from odkeras.project import config_path
 from odkeras.serving.client import ServingClient
@@ -87,7 +86,7 @@ def open_training_host(arguments: TrainmodelArguments, prodigy: ProdigyApi, make
     labels = chosen_labels(arguments.label, label_map, use_display_name=arguments.use_display_name)
     check_dataset(arguments.dataset)
     source = open_recipe_source(arguments.source, arguments.api or None, prodigy)
-    check_served_labels(options.project.export_dir, label_map)
+    check_model_fits(options, label_map)
     options.project.create()
     host = make(
         options,

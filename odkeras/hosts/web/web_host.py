@@ -42,6 +42,7 @@ from odkeras.images import EncodedImage
 from odkeras.inbox import images_dir
 from odkeras.locks import locked
 from odkeras.loop.supervisor import log_tail
+from odkeras.pipeline import RANDOM_WEIGHTS
 from odkeras.project import Project
 from odkeras.tasks import Task
 
@@ -128,6 +129,8 @@ class WebHost:
         self._labels: list[str] = components["config"]["labels"]
         self._batch_size = self._options.answers_per_round
         self._random_weights = host.starts_from_random_weights()
+        if self._random_weights:
+            self.journal.say(f"{RANDOM_WEIGHTS} `odkeras init --help` says how to give one: --fine-tune-checkpoint")
         project = host.project
         self.panel = Panel(
             project,

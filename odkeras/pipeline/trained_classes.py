@@ -1,0 +1,149 @@
+"""Do the label map and the pipeline.config still mean the classes that the model was trained with? No TensorFlow.
+
+What a model was trained with is written beside its checkpoints (`model_dir/pipeline.config` and `label_map.pbtxt`, once
+training has started) and in every version that odkeras publishes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from odkeras import project
+from odkeras.errors import CheckpointError, ConfigError
+from odkeras.labels import LabelMap
+from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, load_pipeline, model_type, num_classes
+
+LABEL_MAP_NAME = "label_map.pbtxt"
+_CONFIG_NAME = "pipeline.config"
+_VERSION_INFO = Path("assets.extra", "odkeras.json")
+_MOST_CHANGES = 3
+_MOST_CLASSES = 12
+_WAY_OUT = (
+    "Classes cannot be added to a trained model yet, nor renamed, removed or reordered. Restore the label map and "
+    "num_classes that it was trained with, or start a new model with another --model-dir and --export-dir (the answers "
+    "in --data-dir stay, and the new model is trained on them)"
+)
+
+
+@dataclass(frozen=True)
+class TrainedClasses:
+    """The classes of a trained model.
+
+    Args:
+        where: the directory that holds the model.
+        labels: ids and names; empty if they are not known.
+        steps: training steps behind it; 0 if not known.
+    """
+
+    where: Path
+    labels: Mapping[int, str]
+    steps: int = 0
+
+
+def check_trained_classes(
+    config: PipelineConfig, label_map: LabelMap, *, model_dir: Path | None = None, export_dir: Path | None = None
+) -> None:
+    """See that the label map and the config fit the newest checkpoint and the newest version, as far as they are known.
+
+    Where nothing has been trained yet, everything fits.
+
+    Args:
+        config: as it will be used; one without a model is compared by its label map alone.
+        model_dir: whose checkpoints are looked at; None if they are not used.
+        export_dir: whose newest version is looked at; None if it is not used.
+
+    Raises:
+        ConfigError: they do not fit: training would teach wrong classes, suggestions would carry wrong names, and a
+            model of another form would start from random weights. Says what changed, and what to do.
+    """
+    ours = {label.id: label.name for label in label_map.labels}
+    if export_dir is not None and (served := classes_of_newest_version(export_dir)) is not None:
+        _check_labels(served, ours)
+    if model_dir is not None and has_checkpoints(model_dir) and (model_dir / LABEL_MAP_NAME).is_file():
+        then = LabelMap.load(model_dir / LABEL_MAP_NAME)
+        _check_labels(TrainedClasses(model_dir, {label.id: label.name for label in then.labels}), ours)
+        _check_model(load_pipeline(model_dir / _CONFIG_NAME), config, model_dir)
+
+
+def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoint: bool) -> None:
+    """See that training has something to go on from, where a trained version is served: it would start over, and soon
+    put a worse model in its place.
+
+    Args:
+        has_checkpoint: whether `model_dir` has one to go on from.
+
+    Raises:
+        CheckpointError: there is a trained version, but no checkpoint.
+    """
+    served = classes_of_newest_version(export_dir)
+    if served is not None and served.steps > 0 and not has_checkpoint:
+        raise CheckpointError(
+            f"the model in {export_dir} has {served.steps} training steps behind it, but there is no checkpoint in "
+            f"{model_dir} to go on from: training would start over and replace it. Give the --model-dir that it was "
+            "trained in; or start a new model with another --export-dir, too"
+        )
+
+
+def classes_of_newest_version(export_dir: Path) -> TrainedClasses | None:
+    """Of the newest version that has learned something and that odkeras wrote; None if there is none."""
+    for version in reversed(project.version_dirs(export_dir).values()):
+        try:
+            info = json.loads((version / _VERSION_INFO).read_text(encoding="utf-8"))
+            labels = {int(id): str(name) for id, name in info["labels"]}
+            trained = TrainedClasses(export_dir, labels, int(info.get("step") or 0))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if info.get("learned", True):
+            return trained
+    return None
+
+
+def has_checkpoints(model_dir: Path) -> bool:
+    """Whether there is one, whatever state it is in."""
+    return any(model_dir.glob("*.index"))
+
+
+def _check_labels(trained: TrainedClasses, ours: Mapping[int, str]) -> None:
+    theirs = trained.labels
+    if not theirs or theirs == ours:
+        return
+    changes = [_change(id, theirs.get(id), ours.get(id)) for id in sorted({*theirs, *ours})]
+    told = [change for change in changes if change]
+    more = f"; and {len(told) - _MOST_CHANGES} more" if len(told) > _MOST_CHANGES else ""
+    raise ConfigError(
+        f"the model in {trained.where} was trained with another label map: {'; '.join(told[:_MOST_CHANGES])}{more}. It "
+        f"was trained with {_listed(theirs)}; the label map has {_listed(ours)}. {_WAY_OUT}"
+    )
+
+
+def _change(id: int, theirs: str | None, ours: str | None) -> str:
+    if theirs == ours:
+        return ""
+    if ours is None:
+        return f"id {id}, {theirs!r} there, is missing here"
+    if theirs is None:
+        return f"id {id}, {ours!r} here, is missing there"
+    return f"id {id} is {theirs!r} there and {ours!r} here"
+
+
+def _listed(labels: Mapping[int, str]) -> str:
+    shown = [f"{id} {name}" for id, name in sorted(labels.items())[:_MOST_CLASSES]]
+    more = [f"{len(labels) - _MOST_CLASSES} more"] if len(labels) > _MOST_CLASSES else []
+    return f"{len(labels)} {'class' if len(labels) == 1 else 'classes'} ({', '.join([*shown, *more])})"
+
+
+def _check_model(then: PipelineConfig, now: PipelineConfig, model_dir: Path) -> None:
+    if now.model.WhichOneof("model") is None:
+        return
+    was, has = _form(then), _form(now)
+    if was != has:
+        raise ConfigError(
+            f"the checkpoints in {model_dir} are of a model with {was}, and the pipeline.config has {has}. {_WAY_OUT}"
+        )
+
+
+def _form(config: PipelineConfig) -> str:
+    return f"num_classes: {num_classes(config)} ({model_type(config)}, {feature_extractor_type(config)})"

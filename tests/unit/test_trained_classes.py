@@ -1,0 +1,164 @@
+"""Whether a label map and a pipeline.config still fit the model that was trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odkeras.errors import CheckpointError, ConfigError
+from odkeras.labels import Label, LabelMap
+from odkeras.pipeline import (
+    check_trained_classes,
+    check_training_continues,
+    load_pipeline,
+    read_template,
+    save_pipeline,
+    set_num_classes,
+)
+from odkeras.pipeline.proto import PipelineConfig, parse_pipeline
+
+THREE = LabelMap.from_names(["circle", "triangle", "square"])
+
+
+def config_of(classes: int = 3, template: str = "shapes_96") -> PipelineConfig:
+    config = parse_pipeline(read_template(template), source=template)
+    set_num_classes(config, classes)
+    return config
+
+
+def save_version(folder: Path, version: int = 7, labels: LabelMap | None = THREE, step: int = 30, **more: Any) -> None:
+    extra = folder / "export" / str(version) / "assets.extra"
+    extra.mkdir(parents=True)
+    pairs = [(label.id, label.name) for label in labels.labels] if labels is not None else []
+    (extra / "odkeras.json").write_text(json.dumps({"step": step, "graph": "", "labels": pairs, **more}))
+
+
+def save_checkpoint(folder: Path, config: PipelineConfig, label_map: LabelMap = THREE) -> None:
+    """As far as it is looked at: what it was trained with."""
+    model = folder / "model"
+    model.mkdir()
+    (model / "ckpt-30.index").touch()
+    save_pipeline(config, model / "pipeline.config")
+    label_map.save(model / "label_map.pbtxt")
+
+
+def check(folder: Path, label_map: LabelMap, config: PipelineConfig | None = None) -> None:
+    config = config if config is not None else config_of(label_map.max_id)
+    check_trained_classes(config, label_map, model_dir=folder / "model", export_dir=folder / "export")
+
+
+def refusal(folder: Path, label_map: LabelMap, config: PipelineConfig | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(folder, label_map, config)
+    return str(caught.value)
+
+
+CHANGED = {
+    "added": (LabelMap.from_names([*THREE.names, "star"]), "id 4, 'star' here, is missing there"),
+    "removed": (LabelMap.from_names(THREE.names[:2]), "id 3, 'square' there, is missing here"),
+    "reordered": (
+        LabelMap.from_names(["triangle", "circle", "square"]),
+        "id 1 is 'circle' there and 'triangle' here; id 2 is 'triangle' there and 'circle' here",
+    ),
+    "renamed": (LabelMap.from_names(["disc", "triangle", "square"]), "id 1 is 'circle' there and 'disc' here"),
+    "renumbered": (
+        LabelMap((Label(1, "circle"), Label(2, "triangle"), Label(5, "square"))),
+        "id 3, 'square' there, is missing here; id 5, 'square' here, is missing there",
+    ),
+}
+
+
+@pytest.mark.parametrize("trained", ["checkpoint", "version"])
+@pytest.mark.parametrize(("label_map", "change"), CHANGED.values(), ids=CHANGED)
+def test_changed_classes_are_refused_with_the_way_out(
+    tmp_path: Path, trained: str, label_map: LabelMap, change: str
+) -> None:
+    if trained == "checkpoint":
+        save_checkpoint(tmp_path, config_of(3))
+    else:
+        save_version(tmp_path)
+    said = refusal(tmp_path, label_map)
+    where = tmp_path / ("model" if trained == "checkpoint" else "export")
+    assert said.startswith(f"the model in {where} was trained with another label map: {change}. It was trained with 3 ")
+    assert "3 classes (1 circle, 2 triangle, 3 square); the label map has " in said
+    assert f"{len(label_map)} classes (1 " in said
+    assert "Classes cannot be added to a trained model yet" in said
+    assert "Restore the label map" in said and "--model-dir and --export-dir" in said
+
+
+def test_what_has_not_changed_fits(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, config_of())
+    save_version(tmp_path)
+    check(tmp_path, THREE)
+    shown = LabelMap(tuple(Label(each.id, each.name, each.name.title()) for each in reversed(THREE.labels)))
+    check(tmp_path, shown)  # what people read, and the order in the file
+
+
+def test_where_nothing_was_trained_everything_fits(tmp_path: Path) -> None:
+    check(tmp_path, THREE)
+    save_version(tmp_path, step=0, learned=False)  # freshly built weights
+    check(tmp_path, CHANGED["added"][0])
+    check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=False)
+
+
+def test_versions_that_do_not_tell_are_passed_over(tmp_path: Path) -> None:
+    save_version(tmp_path, 7)
+    save_version(tmp_path, 8, CHANGED["added"][0], step=0, learned=False)  # an older odkeras put it over the good one
+    (tmp_path / "export" / "9").mkdir()  # of another tool
+    assert "was trained with 3 classes" in refusal(tmp_path, CHANGED["added"][0])
+    check(tmp_path, THREE)
+
+
+def test_another_num_classes_or_model_is_refused(tmp_path: Path) -> None:
+    """The label map alone would let it through."""
+    save_checkpoint(tmp_path, config_of(3))
+    said = refusal(tmp_path, THREE, config_of(5))
+    assert f"the checkpoints in {tmp_path}/model are of a model with num_classes: 3 (center_net, " in said
+    assert "and the pipeline.config has num_classes: 5 (center_net, " in said and "start a new model" in said
+    assert "has num_classes: 3 (ssd, ssd_mobilenet" in refusal(
+        tmp_path, THREE, config_of(3, "ssd_mobilenet_v2_fpnlite_320")
+    )
+    config = config_of(3)
+    config.model.center_net.object_center_params.max_box_predictions = 7  # the weights are the same
+    check(tmp_path, THREE, config)
+
+
+def test_a_project_of_an_older_odkeras(tmp_path: Path) -> None:
+    """It kept no label map with its checkpoints, and its pipeline.config may be of a start that failed."""
+    save_checkpoint(tmp_path, config_of(4))
+    (tmp_path / "model" / "label_map.pbtxt").unlink()
+    check(tmp_path, THREE)
+    save_version(tmp_path)
+    check(tmp_path, THREE)
+    assert "trained with another label map" in refusal(tmp_path, CHANGED["added"][0])
+
+
+def test_long_label_maps_are_told_in_short(tmp_path: Path) -> None:
+    names = [f"part {number}" for number in range(1000)]
+    save_version(tmp_path, labels=LabelMap.from_names(names))
+    said = refusal(tmp_path, LabelMap.from_names(names[::-1]))
+    assert "and 997 more. It was trained with 1000 classes (1 part 0, " in said and "988 more)" in said
+    assert len(said) < 1200
+
+
+def test_training_does_not_start_over_where_a_trained_model_is_served(tmp_path: Path) -> None:
+    save_version(tmp_path, step=30)
+    check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=True)
+    with pytest.raises(
+        CheckpointError, match=r"export has 30 training steps .* no checkpoint in .*model to go on from"
+    ):
+        check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=False)
+
+
+def test_a_detector_that_was_put_there_untrained_may_be_trained(tmp_path: Path) -> None:
+    save_version(tmp_path, step=0)
+    check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=False)
+
+
+def test_a_config_without_a_model_is_compared_by_its_labels(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, config_of())
+    (tmp_path / "empty.config").touch()
+    check(tmp_path, THREE, load_pipeline(tmp_path / "empty.config"))
