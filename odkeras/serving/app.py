@@ -7,6 +7,7 @@ in a pool of threads, `threads` at a time.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import zlib
 from collections.abc import AsyncIterator, Mapping
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MAX_BODY_BYTES = 128 * 2**20
 DEFAULT_THREADS = 4
+MODELS_PATH = "/odkeras/models"
+"""Lists the names of the models, which TensorFlow Serving's REST API does not."""
 THREAD_NAMES = "odkeras-serving-request"
 
 
@@ -81,6 +84,8 @@ def _json(document: bytes, status: int) -> Response:
 async def _answer(
     models: Mapping[str, ServedModel], pool: ThreadPoolExecutor, http_method: str, path: str, body: bytes
 ) -> bytes:
+    if (http_method, path) == ("GET", MODELS_PATH):
+        return json.dumps({"models": sorted(models)}).encode()
     if not protocol.is_api_path(path):
         known = ", ".join(f"/v1/models/{name}" for name in models)
         raise RequestError(404, f"nothing is at {path}; this is an odkeras model server, which answers at {known}")

@@ -116,6 +116,18 @@ class ServingClient:
             return []
         return sorted(map(_version_state, _list(document, "model_version_status")), key=lambda state: state.version)
 
+    def model_names(self) -> list[str] | None:
+        """The models that the server has; None for a server that does not tell, as TensorFlow Serving's REST API.
+
+        Raises:
+            ServerUnavailableError: see the module.
+        """
+        try:
+            names = self._ask("GET", "/odkeras/models", timeout_s=min(self._timeout_s, _STATUS_TIMEOUT_S)).get("models")
+        except RequestError:
+            return None
+        return [str(name) for name in names] if isinstance(names, list) else None
+
     def available_version(self) -> int | None:
         """The version that answers predictions, None while the server is away or loading.
 
@@ -187,7 +199,7 @@ class ServingClient:
         predictions = _list(document, "predictions")
         if len(predictions) != len(images):
             raise RequestError(200, f"{self._server} gave {len(predictions)} predictions for {len(images)} images")
-        return [_detections(prediction) for prediction in predictions]
+        return [detections_of(prediction) for prediction in predictions]
 
     def _ask(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
@@ -277,8 +289,12 @@ def _version_state(row: Mapping[str, Any]) -> VersionState:
     return VersionState(int(row["version"]), row.get("state", "UNKNOWN"), error)
 
 
-def _detections(prediction: Any) -> Detections:
-    """One row of the answer; what comes after `num_detections` is padding."""
+def detections_of(prediction: Any) -> Detections:
+    """One row of the answer; what comes after `num_detections` is padding.
+
+    Raises:
+        RequestError: it is not that of a detection model.
+    """
     missing = [name for name in _OUTPUTS if not isinstance(prediction, dict) or name not in prediction]
     if missing:
         has = sorted(prediction) if isinstance(prediction, dict) else type(prediction).__name__

@@ -134,6 +134,43 @@ def test_a_directory_with_leading_zeros_is_served(server: Running, publisher: Pu
     assert server.client.predict([png()])[0].classes.tolist() == [10, 10]
 
 
+def test_predict_with_and_without_the_server(server: Running, publisher: Publisher, tmp_path: Path) -> None:
+    """The same boxes; a wrong name is told with the right one; nothing of TensorFlow's is printed."""
+    version = next_version(publisher)
+    publisher.publish(version, 11, name=f"{version:08}")
+    server.client.wait_for_version(version, timeout_s=20)
+    (tmp_path / "a").mkdir()
+    for name, level in (("1.png", 51), ("a/2.png", 102)):
+        (tmp_path / name).write_bytes(png(level))
+
+    def predict(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "odkeras", "predict", str(tmp_path), "--threshold", "0.001", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    by_server = predict("--model-name", "tiny", "--url", server.url)
+    assert (by_server.returncode, by_server.stderr) == (0, "")
+    rows = [json.loads(line) for line in by_server.stdout.splitlines()]
+    assert [[box["label"] for box in row["boxes"]] for row in rows] == [["11", "11"]] * 2
+    for place in (publisher.export_dir, publisher.export_dir / f"{version:08}"):
+        alone = predict("--export-dir", str(place))
+        assert (alone.returncode, alone.stderr) == (0, "")
+        assert alone.stdout == by_server.stdout
+    wrong = predict("--model-name", "small", "--url", server.url)
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == ("error: no model 'small' there; this server serves 'tiny': give that with --model-name\n")
+
+
+def test_a_version_that_cannot_be_loaded(tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "saved_model.pb").write_bytes(b"broken")
+    (tmp_path / "1.png").write_bytes(png())
+    command = [sys.executable, "-m", "odkeras", "predict", str(tmp_path / "1.png"), "--export-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / '3'} cannot be loaded as a SavedModel: ")
+
+
 def test_an_image_that_is_none_is_refused(server: Running, publisher: Publisher) -> None:
     with pytest.raises(RequestError, match="Unknown image file format") as refused:
         server.client.predict([b"no image"])

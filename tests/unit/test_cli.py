@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import fields
@@ -91,57 +90,6 @@ def test_the_trainer_refuses_wrong_options_at_once(tmp_path: Path, options: list
     assert result.returncode == ConfigError.exit_code
     assert message in result.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_predict_says_that_the_server_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import odkeras.serving.predict as module
-
-    monkeypatch.setattr(module, "START_TIMEOUT_S", 0.3)
-    arguments = ["predict", str(tmp_path / "a.jpg"), "--model-name", "m", "--url", "http://127.0.0.1:9"]
-    result = CliRunner().invoke(app, arguments)
-    assert isinstance(result.exception, OdkerasError)
-    assert "127.0.0.1:9" in str(result.exception)
-
-
-def test_predict_prints_a_line_per_image_and_fails_for_a_broken_one(
-    tmp_path: Path, jpeg_bytes: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import odkeras.serving.predict as module
-
-    monkeypatch.setattr(module, "ServingClient", FakeClient)
-    (tmp_path / "good.jpg").write_bytes(jpeg_bytes)
-    (tmp_path / "bad.jpg").write_bytes(b"<html>")
-    arguments = ["predict", str(tmp_path / "good.jpg"), str(tmp_path / "bad.jpg"), "--model-name", "m"]
-    result = CliRunner().invoke(app, [*arguments, "--draw", str(tmp_path / "out")])
-    good, bad = (json.loads(line) for line in result.output.splitlines())
-    assert good["boxes"] == [{"xmin": 16.0, "ymin": 12.0, "xmax": 48.0, "ymax": 36.0, "label": "2", "score": 0.9}]
-    assert (good["width"], good["height"]) == (64, 48)
-    assert "error" in bad
-    assert result.exit_code == 1
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
-
-
-class FakeClient:
-    """Finds one box in the middle, and one with too low a score."""
-
-    def __init__(self, url: str, model_name: str) -> None:
-        assert (url, model_name) == ("http://127.0.0.1:8501", "m")
-
-    def __enter__(self) -> FakeClient:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def wait_for_version(self, at_least: int, timeout_s: float) -> int:
-        return at_least
-
-    def predict(self, images: list[bytes]) -> list[object]:
-        import numpy as np
-
-        from odkeras.boxes import Detections
-
-        boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1]], np.float32)
-        return [Detections(boxes, np.array([0.9, 0.2], np.float32), np.array([2, 1], np.int32)) for _ in images]
 
 
 def test_exit_codes_differ_by_what_a_person_can_do() -> None:

@@ -55,6 +55,12 @@ def empty(tmp_path: Path) -> Iterator[Service]:
         servable.leave.set()
 
 
+def test_the_models_are_listed(empty: Service) -> None:
+    """TensorFlow Serving's REST API has no such list: who asks for a wrong name is told the right one."""
+    assert empty.ask("GET", "/odkeras/models").json() == {"models": ["raccoon"]}
+    assert empty.ask("POST", "/odkeras/models", {}).status_code == 404
+
+
 @pytest.fixture
 def service(empty: Service) -> Service:
     empty.add(3, "3")

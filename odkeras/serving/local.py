@@ -1,0 +1,68 @@
+"""An exported version in this process: predictions without a model server. Its use imports TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from odkeras.boxes import Detections
+from odkeras.errors import CheckpointError, RequestError
+from odkeras.images import EncodedImage, decode_rgb
+from odkeras.logs import quiet_import
+from odkeras.project import version_dirs
+from odkeras.serving.client import detections_of
+from odkeras.serving.protocol import DEFAULT_SIGNATURE
+from odkeras.serving.server import prepare_tensorflow
+
+
+def newest_version_dir(place: Path) -> Path:
+    """The newest version of an export directory, or the version directory itself.
+
+    Raises:
+        CheckpointError: neither.
+    """
+    if (place / "saved_model.pb").is_file():
+        return place
+    if not place.is_dir():
+        raise CheckpointError(f"{place}: no such directory; give an export directory, or one of its versions")
+    versions = list(version_dirs(place).values())
+    if not versions:
+        raise CheckpointError(f"{place} has no version; `odkeras export` or the trainer writes one")
+    return versions[-1]
+
+
+class LocalModel:
+    """A version, on the CPU: the GPU is the trainer's.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or is no detector.
+        SetupError: TensorFlow is not installed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        prepare_tensorflow(gpu=False)
+        quiet_import("tensorflow")
+        from odkeras.serving.backend import TensorFlowBackend
+
+        try:
+            self._servable = TensorFlowBackend(gpu=False).load(directory)
+        except Exception as error:  # whatever TensorFlow says of a broken SavedModel
+            reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            raise CheckpointError(f"{directory} cannot be loaded as a SavedModel: {reason}") from error
+        signature = self._servable.signatures.get(DEFAULT_SIGNATURE)
+        inputs = list(signature.inputs.items()) if signature else []
+        if len(inputs) != 1:
+            raise CheckpointError(f"{directory} has no signature {DEFAULT_SIGNATURE} with one input: it is no detector")
+        ((self._input, self._spec),) = inputs
+
+    def __call__(self, image: EncodedImage) -> Detections:
+        """Raises: RequestError: the model refuses the image, or its answer is not that of a detector."""
+        if self._spec.dtype == "DT_STRING":
+            batch = np.array([image.data], object)
+        elif self._spec.dtype in ("DT_UINT8", "DT_FLOAT"):
+            batch = decode_rgb(image)[None].astype(np.uint8 if self._spec.dtype == "DT_UINT8" else np.float32)
+        else:
+            raise RequestError(400, f"its input {self._input} is {self._spec.dtype}, neither bytes nor pixels")
+        outputs = self._servable.run(DEFAULT_SIGNATURE, {self._input: batch})
+        return detections_of({name: values[0] for name, values in outputs.items()})

@@ -1,0 +1,142 @@
+"""Predictions as files: JSONL (tasks, for `odkeras annotate` and `db in`), CSV (for `records from-csv`), and COCO.
+
+write_predictions(predictions, file, "coco", names={1: "raccoon"})
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from odkeras.errors import ConfigError
+from odkeras.images import absolute_path
+from odkeras.serving.predict import FilePrediction, Row
+
+FORMATS = ("jsonl", "csv", "coco")
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "coco"}
+_COLUMNS = ("path", "xmin", "ymin", "xmax", "ymax", "label", "score")
+
+
+@dataclass
+class PredictionReport:
+    """What was written.
+
+    Args:
+        images: with predictions.
+        boxes: in all of them.
+        skipped: (file, reason).
+    """
+
+    images: int = 0
+    boxes: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def format_of(path: Path, given: str | None) -> str:
+    """The format that was given, else the one of the suffix.
+
+    Raises:
+        ConfigError: it is none, or the suffix does not tell.
+    """
+    if given is not None and given not in FORMATS:
+        raise ConfigError(f"--format must be one of {', '.join(FORMATS)}; got {given!r}")
+    found = given or _SUFFIXES.get(path.suffix.lower())
+    if found is None:
+        raise ConfigError(
+            f"--out {path}: the suffix tells the format: .jsonl, .csv, or .json for COCO; else give --format"
+        )
+    return found
+
+
+def write_predictions(
+    predictions: Iterable[FilePrediction], file: IO[str], format: str, *, names: Mapping[int, str]
+) -> PredictionReport:
+    """Write predictions as they come (COCO: at the end); what was skipped is in the report.
+
+    Args:
+        names: of the class ids: COCO's categories. An id without a name gets a category of its own.
+    """
+    report = PredictionReport()
+    usable = _usable(predictions, report)
+    if format == "jsonl":
+        for prediction in usable:
+            file.write(json.dumps(_task_of(prediction)) + "\n")
+    elif format == "csv":
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(_COLUMNS)
+        for prediction in usable:
+            table.writerows(_csv_rows(prediction))
+    else:
+        json.dump(_coco_of(usable, names), file)
+        file.write("\n")
+    return report
+
+
+def _usable(predictions: Iterable[FilePrediction], report: PredictionReport) -> Iterable[FilePrediction]:
+    for prediction in predictions:
+        if prediction.image is None:
+            report.skipped.append((str(prediction.path), prediction.error))
+            continue
+        report.images += 1
+        report.boxes += len(prediction.boxes)
+        yield prediction
+
+
+def _task_of(prediction: FilePrediction) -> Row:
+    assert prediction.image is not None
+    height, width = prediction.image.image_size_hw
+    path = str(absolute_path(prediction.path))
+    about = {"image_id": prediction.image.image_id, "meta": {"file": prediction.path.name}}
+    spans = [_span_of(box) for box in prediction.boxes]
+    return {"image": path, "path": path, "width": width, "height": height, **about, "spans": spans}
+
+
+def _span_of(box: Row) -> Row:
+    x, y, right, bottom = (box[name] for name in ("xmin", "ymin", "xmax", "ymax"))
+    shape = {"type": "rect", "x": x, "y": y, "width": round(right - x, 1), "height": round(bottom - y, 1)}
+    points = [[x, y], [x, bottom], [right, bottom], [right, y]]
+    return {"label": box["label"], **shape, "points": points, "score": box["score"]}
+
+
+def _csv_rows(prediction: FilePrediction) -> list[list[Any]]:
+    path = str(absolute_path(prediction.path))
+    rows = [[path, *(box[name] for name in _COLUMNS[1:])] for box in prediction.boxes]
+    return rows or [[path, *[""] * (len(_COLUMNS) - 1)]]
+
+
+def _coco_of(predictions: Iterable[FilePrediction], names: Mapping[int, str]) -> Row:
+    """COCO's detection JSON, whose annotations have scores: they are the list that COCO calls results."""
+    images: list[Row] = []
+    annotations: list[Row] = []
+    categories = dict(names)
+    for number, prediction in enumerate(predictions, start=1):
+        assert prediction.image is not None
+        height, width = prediction.image.image_size_hw
+        name = str(absolute_path(prediction.path))
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for box in prediction.boxes:
+            categories.setdefault(box["class_id"], box["label"])
+            annotations.append(_coco_annotation(len(annotations) + 1, number, box))
+    return {
+        "info": {"description": "predictions, written by odkeras"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": id, "name": categories[id]} for id in sorted(categories)],
+    }
+
+
+def _coco_annotation(id: int, image_id: int, box: Row) -> Row:
+    width, height = round(box["xmax"] - box["xmin"], 1), round(box["ymax"] - box["ymin"], 1)
+    return {
+        "id": id,
+        "image_id": image_id,
+        "category_id": box["class_id"],
+        "bbox": [box["xmin"], box["ymin"], width, height],
+        "area": round(width * height, 2),
+        "iscrowd": 0,
+        "score": box["score"],
+    }
