@@ -225,7 +225,10 @@ class TestFailure:
         desk.press("Enter")
         expect(desk.by("log")).to_have_count(0)
         stored(server, desk.answer("a"))
-        assert "the end of model/logs/trainer.log:" in "".join(server.output), "the terminal has the lines"
+        wait_until(
+            lambda: re.search(r"the end of \S*model/logs/trainer.log:", "".join(server.output)),
+            "the lines on the terminal",
+        )
 
 
 def test_the_loss_is_explained_and_map50_is_beside_map(desk: Desk, server: Server) -> None:
