@@ -91,7 +91,7 @@ def test_what_was_chosen_is_kept_and_can_be_reset(
         each.page.wait_for_function(
             "before => getComputedStyle(document.body).backgroundColor !== before", arg=expect_light
         )
-        assert style_of(each, "[data-testid=image]", "filter") == "brightness(4) contrast(1)"
+        expect(each.by("image")).to_have_css("filter", "brightness(4) contrast(1)")
     desk.press("v")
     desk.by("display-reset").click()
     expect(desk.by("display-reset")).to_be_disabled()

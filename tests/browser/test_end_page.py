@@ -79,7 +79,8 @@ def test_a_copied_command_works_in_another_directory(
         assert "car" in (server.directory / file).read_text()
 
 
-def test_it_says_how_to_evaluate_and_export(desk: Desk) -> None:
+def test_it_says_how_to_evaluate_and_export(desk: Desk, server: Server) -> None:
+    (server.directory / "model" / "ckpt-1.index").touch()  # the fake trainer leaves none
     answer_all(desk)
     expect(desk.by("next-step").filter(has_text="Export the model")).to_contain_text(
         f"export {desk.server.directory}/pipeline.config"

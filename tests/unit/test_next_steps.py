@@ -30,6 +30,8 @@ def folder(web_project: Path) -> Path:
     """A project of `odkeras init`, in a place that a shell has to be told about carefully."""
     folder = web_project / "anna's $HOME; rm"
     init_project(folder, ["thing", "other"], template="shapes_96")
+    (folder / "model").mkdir()
+    (folder / "model" / "ckpt-1.index").touch()
     save_images(folder / "images")
     return folder
 
@@ -58,7 +60,8 @@ def parsed(command: str) -> dict[str, Any]:
 
 
 def test_the_labels_are_written_from_any_directory(annotate: Start, folder: Path, tmp_path: Path) -> None:
-    page = annotate(source=f"{folder}/images", config_path=f"{folder}/pipeline.config", db=folder / "a b.db").page()
+    places = {"config_path": f"{folder}/pipeline.config", "model_dir": f"{folder}/model"}
+    page = annotate(source=f"{folder}/images", db=folder / "a b.db", **places).page()
     page.answer(page.tasks()["tasks"][0])
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -99,15 +102,25 @@ class TestTheModel:
         assert parsed(command)["export_dir"] == folder / "final"
 
     def test_other_directories_and_another_label_map(self, annotate: Start, folder: Path, web_project: Path) -> None:
+        (web_project / "trained").mkdir()
+        (web_project / "trained" / "ckpt-20.index").touch()
         page = self.usual(
-            annotate, folder, model_dir="elsewhere/model", data_dir="elsewhere/data", label_map_path="label_map.pbtxt"
+            annotate, folder, model_dir="trained", data_dir="elsewhere/data", label_map_path="label_map.pbtxt"
         )
         steps = steps_of(page)
         export = parsed(steps["Export the model for TensorFlow Serving"]["command"])
-        assert export["model_dir"] == web_project / "elsewhere" / "model"
+        assert export["model_dir"] == web_project / "trained"
         assert export["label_map_path"] == str(web_project / "label_map.pbtxt")
         stats = parsed(steps["See how good the suggestions were"]["command"])
         assert (stats["config"], stats["data_dir"]) == (folder / "pipeline.config", web_project / "elsewhere" / "data")
+
+    def test_without_a_checkpoint_there_is_nothing_to_judge_or_export(self, annotate: Start, folder: Path) -> None:
+        """`odkeras eval` would refuse, and `odkeras export` would write random weights."""
+        (folder / "model" / "ckpt-1.index").unlink()
+        assert set(steps_of(self.usual(annotate, folder))) == {
+            "Get the labels, as JSON lines",
+            "Get the labels, as COCO",
+        }
 
     def test_evaluation_is_offered_where_there_is_something_to_evaluate_on(self, annotate: Start, folder: Path) -> None:
         page = self.usual(annotate, folder)

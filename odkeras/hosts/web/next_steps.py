@@ -33,19 +33,18 @@ class NextStep:
 
 
 def next_steps(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
-    """Evaluate the model, export it, get the labels.
+    """Evaluate the model and export it, if one has been trained; get the labels.
 
     Args:
         db: the database of answers.
     """
-    return [
-        *_evaluation(options),
-        NextStep(
-            "Export the model for TensorFlow Serving",
-            _command("export", *_of_model(options), "--export-dir", options.config.absolute().parent / "final"),
-        ),
-        *_labels(options, dataset, db),
-    ]
+    trained = [*_evaluation(options), _export(options)] if _is_trained(options) else []
+    return [*trained, *_labels(options, dataset, db)]
+
+
+def _is_trained(options: LoopOptions) -> bool:
+    """Whether there is a checkpoint: without one there is nothing to judge, and random weights would be exported."""
+    return any(options.project.model_dir.glob("ckpt-*.index"))
 
 
 def _evaluation(options: LoopOptions) -> list[NextStep]:
@@ -59,6 +58,13 @@ def _evaluation(options: LoopOptions) -> list[NextStep]:
         "the answers for that, or write records with odkeras records from-csv, and run odkeras eval."
     )
     return [NextStep(useful.title, useful.command, remark)]
+
+
+def _export(options: LoopOptions) -> NextStep:
+    target = options.config.absolute().parent / "final"
+    return NextStep(
+        "Export the model for TensorFlow Serving", _command("export", *_of_model(options), "--export-dir", target)
+    )
 
 
 def _labels(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
