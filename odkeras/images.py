@@ -160,6 +160,25 @@ def decode_rgb(image: EncodedImage) -> npt.NDArray[np.uint8]:
         return np.array(opened.convert("RGB"))
 
 
+def make_thumbnail(data: bytes, *, side_px: int, source: str = "image", max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+    """A small JPEG of an image file, upright, of which neither side is longer than `side_px`.
+
+    Raises:
+        ImageError: as `encode_image`.
+    """
+    with _opened(data, source, max_pixels) as image:
+        orientation = _orientation(image)
+        image.draft("RGB", (side_px, side_px))  # a JPEG is decoded at a fraction of its size
+        rgb = _to_rgb(image)
+        if orientation in _UPRIGHT:
+            rgb = rgb.transpose(_UPRIGHT[orientation])
+        rgb.thumbnail((side_px, side_px))
+        rgb.info = {}
+        buffer = io.BytesIO()
+        rgb.save(buffer, "JPEG", quality=82)
+        return buffer.getvalue()
+
+
 def bytes_from_data_uri(uri: str) -> bytes:
     """The bytes of a `data:` URI, base64 or percent-encoded.
 

@@ -3,11 +3,14 @@
 import type {
   AnswersReply,
   Decision,
+  GalleryFilter,
+  GalleryPage,
   NextStep,
   PastAnswer,
   Project,
   SentAnswer,
   SharedLink,
+  Span,
   Task,
   TasksReply,
   TrainingAction,
@@ -82,6 +85,13 @@ function refusal(status: number, text: string): ApiError {
 
 const query = (values: Record<string, string>) => new URLSearchParams(values).toString();
 
+const texts = (values: Record<string, string | number | null>) =>
+  Object.fromEntries(
+    Object.entries(values)
+      .filter(([, value]) => value !== null && value !== "")
+      .map(([name, value]) => [name, String(value)]),
+  );
+
 export const api = {
   project: (who: Who) => call<Project>(`/api/project?${query({ session: who.session })}`),
   tasks: (who: Who, count: number, have: string[]) =>
@@ -89,6 +99,12 @@ export const api = {
   answers: (who: Who, answers: SentAnswer[], keepalive = false) =>
     call<AnswersReply>("/api/answers", { ...who, answers }, { keepalive }),
   reopen: (who: Who, image_id: string) => call<{ task: Task; answer: Decision }>("/api/reopen", { ...who, image_id }),
+  images: (who: Who, filter: GalleryFilter, offset: number, limit: number) =>
+    call<GalleryPage>(`/api/images?${query({ ...who, ...texts({ ...filter, offset, limit }) })}`),
+  open: (who: Who, key: string) =>
+    call<{ task: Task; answer: Decision | null }>("/api/open", { ...who, key }, { patience_ms: LONG_PATIENCE_MS }),
+  boxes: (who: Who, image_id: string) =>
+    call<{ file: string; spans: Span[] }>(`/api/boxes?${query({ session: who.session, image_id })}`),
   save: (who: Who) => call<{ handed_on: number; resumed: boolean }>("/api/save", { ...who }),
   training: (who: Who, action: TrainingAction) =>
     call<{ training: TrainingState }>("/api/training", { ...who, action }),

@@ -24,7 +24,7 @@ import {
   type Rect,
   type Size,
 } from "./boxes";
-import { oddity, replacedBy } from "./checks";
+import { isThere, oddity, replacedBy } from "./checks";
 import type { Colours } from "./colours";
 import { dragged, hitAt, type Hit, type Reach } from "./grips";
 import { Handles } from "./handles";
@@ -173,6 +173,23 @@ export class Canvas {
     if (replaced) this.annotator?.state.store.deleteAnnotation(replaced.id, OURS);
     this.commit(this.insert(rect, label));
     return replaced;
+  }
+
+  /** Adds boxes of another image as one step, without those that are here already or outside; returns how many. */
+  copyIn(spans: Span[]): number {
+    const { width, height } = this.size;
+    const fresh = spans.filter((span) => span.x < width && span.y < height && !isThere(span, span.label, this.boxes));
+    if (!fresh.length || !this.annotator) return 0;
+    const copies = fresh.map((span) => {
+      const { label, type, points } = span;
+      const shown = fromSpan({ id: uuid(), label, type, points, ...cut(span, this.size) });
+      const { selector } = shown.target;
+      const inside = isPolygon(selector) ? clippedPolygon(selector as Polygon, this.size) : null;
+      return inside ? { ...shown, target: { ...shown.target, selector: inside } } : shown;
+    });
+    this.annotator.state.store.bulkAddAnnotations(copies, false, OURS);
+    this.commit();
+    return copies.length;
   }
 
   remove(id: string): void {

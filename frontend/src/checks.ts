@@ -27,6 +27,13 @@ export function replacedBy(drawn: Rect, label: string, suggestions: Box[]): Box 
   return best;
 }
 
+/** Whether a box stands for the same object as this one of another image: a suggestion need not be quite like it. */
+export function isThere(rect: Rect, label: string, boxes: Box[]): boolean {
+  return boxes.some(
+    (box) => box.label === label && iou(rect, box) > (box.origin === "suggested" ? REPLACES_FROM : SAME_FROM),
+  );
+}
+
 /** What is odd about a box, in words; "": nothing. scale: screen pixels per image pixel. */
 export function oddity(box: Box, boxes: Box[], scale: number): string {
   const side = Math.min(box.width, box.height);

@@ -8,6 +8,7 @@ import type { FirstSteps } from "./first_steps";
 import type { Gestures } from "./gestures";
 import { uuid } from "./identity";
 import type { LabelBook } from "./labels";
+import { NO_FILTER } from "./gallery";
 import type { Live } from "./live";
 import { Notices } from "./notices";
 import type { Outbox, Waiting } from "./outbox";
@@ -15,7 +16,7 @@ import { Held, type Queue } from "./queue";
 import type { PastRecord, Records } from "./records";
 import { trainedNow } from "./training";
 import type { View } from "./view";
-import type { Decision, Project } from "./wire";
+import type { Decision, GalleryFilter, Project, Span } from "./wire";
 import { many, PAST, versionName } from "./words";
 
 export interface Furniture {
@@ -45,6 +46,9 @@ export class Desk {
   label = "";
   labels: LabelBook | null = null;
   labelsOpen = false;
+  galleryOpen = false;
+  /** As it was left: the gallery opens with it again. */
+  galleryFilter: GalleryFilter = NO_FILTER;
   hand = false;
   panelOpen = true;
   helpOpen = false;
@@ -68,6 +72,9 @@ export class Desk {
   counted = "";
 
   private answered: Held[] = [];
+  /** The last two images on the desk. */
+  private latest: Held | null = null;
+  private before: Held | null = null;
   private readonly listeners = new Set<() => void>();
 
   subscribe(listener: () => void): () => void {
@@ -142,6 +149,36 @@ export class Desk {
     }
   }
 
+  /** An image of the gallery; returns why it cannot be opened, "" if it is. What is on the desk waits for its turn. */
+  async openImage(key: string, image_id: string | null): Promise<string> {
+    if (image_id !== null && this.shown?.id === image_id) return "";
+    const known = this.answered.find(({ id }) => id === image_id) ?? (image_id && this.queue?.pull(image_id));
+    if (known) {
+      this.answered = this.answered.filter((held) => held !== known);
+      this.bringBack(known);
+      return "";
+    }
+    try {
+      await this.outbox?.flush();
+      const { task, answer } = await api.open(this.who, key);
+      if (this.shown?.id === task.image_id) return "";
+      const held = this.queue?.pull(task.image_id) ?? new Held(task);
+      held.reopened = answer;
+      this.lay(held);
+      return "";
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  /** The boxes of the image that was on the desk before, else of the last answer; null: there is none. */
+  async boxesBefore(): Promise<{ file: string; spans: Span[] } | null> {
+    const { before } = this;
+    if (before && before.id !== this.shown?.id) return { file: before.task.file, spans: before.spans };
+    const past = this.history.find(({ image_id }) => image_id !== this.shown?.id);
+    return past ? api.boxes(this.who, past.image_id) : null;
+  }
+
   /** From this page's own memory, at once; the server hears of it when the answers have reached it. */
   private bringBack(held: Held): void {
     if (!held.image) held.load();
@@ -188,6 +225,7 @@ export class Desk {
 
   private async present(held: Held): Promise<void> {
     this.empty();
+    if (this.latest?.id !== held.id) [this.before, this.latest] = [this.latest, held];
     this.shown = held;
     this.drafts?.restore(held, this.project?.labels.map(({ name }) => name) ?? []);
     this.mark(held);
@@ -308,14 +346,14 @@ export class Desk {
     }
   }
 
-  set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen" | "displayOpen" | "labelsOpen">>): void {
+  set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen" | "displayOpen" | "labelsOpen" | "galleryOpen">>): void {
     Object.assign(this, values);
     this.changed();
   }
 
   /** A dialog is over the image: keys are for what is in it. */
   get dialogOpen(): boolean {
-    return this.helpOpen || this.labelsOpen;
+    return this.helpOpen || this.labelsOpen || this.galleryOpen;
   }
 
   get answeredByMe(): number {

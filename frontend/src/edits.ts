@@ -30,6 +30,25 @@ export function addBox(desk: Desk): void {
   canvas.addBeside({ x, y, width: side, height: side }, desk.label, BESIDE_SCREEN_PX / view.scale);
 }
 
+/** Adds the boxes of the image before to this one, as one step: for frames of a video. */
+export async function copyBoxes(desk: Desk): Promise<void> {
+  const { shown, notices } = desk;
+  if (!desk.ready || !shown) return;
+  try {
+    const before = await desk.boxesBefore();
+    if (desk.shown !== shown || !desk.ready || !desk.canvas) return;
+    if (!before?.spans.length) return notices.say(before ? `${before.file} has no boxes` : "there is no image before");
+    const count = desk.canvas.copyIn(before.spans);
+    notices.say(
+      count
+        ? `${many(count, "box", "boxes")} copied from ${before.file}`
+        : `all boxes of ${before.file} are here already`,
+    );
+  } catch (error) {
+    notices.say(`no boxes copied: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
 export function removeSuggestions(desk: Desk): void {
   const count = desk.canvas?.removeSuggestions() ?? 0;
   desk.notices.say(

@@ -1,7 +1,7 @@
 /** The keys: one table for what they do and for the help that lists them. */
 
 import type { Desk } from "./desk";
-import { addBox, chooseLabel, removeSelected, removeSuggestions, takeBack, toggleSuggestions } from "./edits";
+import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, takeBack, toggleSuggestions } from "./edits";
 import type { Decision } from "./wire";
 
 interface Binding {
@@ -124,6 +124,12 @@ export const BINDINGS: Binding[] = [
   },
   {
     group: "Boxes",
+    keys: ["c"],
+    does: "copy the boxes of the image before (frames of a video)",
+    when: key(["c"], (desk) => void copyBoxes(desk), false),
+  },
+  {
+    group: "Boxes",
     keys: ["["],
     does: "select the previous box",
     when: key(["[", ","], (desk) => desk.canvas?.selectNext(-1)),
@@ -183,6 +189,12 @@ export const BINDINGS: Binding[] = [
     keys: ["v"],
     does: "display: boxes, brightness, lines through the pointer, theme",
     when: key(["v"], (desk) => desk.set({ displayOpen: !desk.displayOpen }), false),
+  },
+  {
+    group: "View",
+    keys: ["g"],
+    does: "all images: find one, open it",
+    when: key(["g"], (desk) => desk.set({ galleryOpen: true }), false),
   },
   {
     group: "View",

@@ -163,6 +163,43 @@ export interface SharedLink {
   works_elsewhere: boolean;
 }
 
+/** Which images the gallery lists; "" and null: whatever it is. */
+export interface GalleryFilter {
+  state: "all" | "answered" | "unanswered";
+  label: string;
+  decision: Decision | "";
+  annotator: string;
+  min_score: number | null;
+  max_score: number | null;
+  name: string;
+}
+
+export interface GalleryImage {
+  key: string;
+  /** null: not read yet. */
+  image_id: string | null;
+  file: string;
+  thumbnail: string;
+  /** null: not answered. */
+  decision: Decision | null;
+  annotator: string | null;
+  score: number | null;
+  /** An unanswered image that a tab has. */
+  held: "" | "here" | "elsewhere";
+  /** The session of that tab. */
+  holder: string | null;
+  /** Left, top, width and height as shares of the image's size. */
+  boxes: { label: string; rect: [number, number, number, number] }[];
+}
+
+export interface GalleryPage {
+  total: number;
+  offset: number;
+  images: GalleryImage[];
+  /** Why there may be more images; "": these are all. */
+  missing: string;
+}
+
 export interface News {
   text: string;
   urgent: boolean;

@@ -24,6 +24,7 @@ class ImageIds:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._ids: dict[str, str] | None = None
+        self._noted: list[tuple[str, str]] = []
         self._writable = True
 
     def id_of(self, fingerprint: str | None) -> str | None:
@@ -35,6 +36,7 @@ class ImageIds:
         if fingerprint is None or self._known().get(fingerprint) == image_id:
             return
         self._known()[fingerprint] = image_id
+        self._noted.append((fingerprint, image_id))
         if not self._writable:
             return
         try:
@@ -43,6 +45,10 @@ class ImageIds:
         except OSError as error:
             self._writable = False
             _log.warning("%s cannot be written, a restart will take longer: %s", self._path, error.strerror)
+
+    def noted_after(self, number: int) -> list[tuple[str, str]]:
+        """Fingerprints and ids that were noted since this object was made, without the first ones."""
+        return self._noted[number:]
 
     def _known(self) -> dict[str, str]:
         if self._ids is None:

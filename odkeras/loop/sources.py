@@ -82,6 +82,12 @@ class Item:
         return file if isinstance(file, str) and file else _base_name(_name_of(record))
 
     @property
+    def file_path(self) -> Path | None:
+        """Where the image lies; None for one that lies in the record, or behind a URL."""
+        place = self.path or _place_of(self.record or {}, self.base_dir)
+        return place if isinstance(place, Path) else None
+
+    @property
     def fingerprint(self) -> str | None:
         """What tells whether it is the same image as in an earlier run, without reading it; None if nothing does."""
         path = self.path
@@ -155,6 +161,30 @@ def load_task(
         return make_task(image, file=item.path.name, path=str(absolute_path(item.path))), image
     image, path = _read_record(item, fetch, max_pixels)
     return _task_of_record(item.record, image, path), image
+
+
+def read_item_bytes(item: Item, *, fetch: Fetch | None = None) -> bytes:
+    """The bytes of an item's image, as they are.
+
+    Args:
+        fetch: gets the bytes of an http(s) URL; URLs are refused when None.
+
+    Raises:
+        ImageError: there is none, or it cannot be read.
+    """
+    place = item.path or _place_of(item.record or {}, item.base_dir)
+    if place is None:
+        raise ImageError("the record has neither 'image' nor 'path'", item.name)
+    if isinstance(place, str):
+        if place.startswith("data:"):
+            return bytes_from_data_uri(place)
+        if fetch is None:
+            raise ImageError("the image is a URL, which is not fetched here", place)
+        return fetch(place)
+    try:
+        return place.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(place)) from error
 
 
 def _item(each: Any, number: int, on_skip: OnSkip) -> Item | None:

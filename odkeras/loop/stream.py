@@ -22,7 +22,7 @@ from odkeras.images import DEFAULT_MAX_PIXELS
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.order import Order
 from odkeras.loop.remaining import Remaining
-from odkeras.loop.sources import Fetch, Item, OnSkip, Source, load_task, open_source
+from odkeras.loop.sources import Fetch, Item, OnSkip, Source, load_task, open_source, read_item_bytes
 from odkeras.tasks import Task
 
 PREDICT_TOGETHER = 5
@@ -111,6 +111,40 @@ class TaskStream:
         """
         with self._lock:
             return self._suggest(tasks) if tasks else []
+
+    def items(self) -> Iterator[Item]:
+        """All items of the source, in its order; none where the source is a stream that can be read only once."""
+        if self.total is not None:
+            yield from open_source(self._source, on_skip=lambda name, reason: None)[0]
+
+    def id_of(self, fingerprint: str | None) -> str | None:
+        """The id of the image with this fingerprint; None if it has not been read yet."""
+        return self._ids.id_of(fingerprint) if self._ids is not None else None
+
+    def noted_after(self, number: int) -> list[tuple[str, str]]:
+        """See `ImageIds.noted_after`."""
+        return self._ids.noted_after(number) if self._ids is not None else []
+
+    def read(self, item: Item) -> Task:
+        """The task of one image out of its turn, without suggestions, also if it is answered already.
+
+        Raises:
+            ImageError: it cannot be read, or other datasets have it.
+        """
+        task, image = load_task(item, fetch=self._fetch, max_pixels=self._max_pixels)
+        prepared = self._prepare(task)
+        if self._ids is not None:
+            self._ids.note(item.fingerprint, image.image_id)
+        if prepared is None:
+            raise ImageError("another dataset has an answer about this image", item.name)
+        if self._store is not None:
+            with suppress(OSError):  # a full disk: the answer will bring the image along
+                self._store.put(image)
+        return prepared
+
+    def read_bytes(self, item: Item) -> bytes:
+        """See `sources.read_item_bytes`."""
+        return read_item_bytes(item, fetch=self._fetch)
 
     def look_up(self, files: Collection[str], *, stop: Callable[[], bool] = lambda: False) -> None:
         """Tell `remaining` now, and not when their turn comes, of the images with these names: they may be answered.

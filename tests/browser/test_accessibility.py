@@ -59,3 +59,20 @@ def test_when_all_is_answered_and_when_the_server_is_away(server: Server, new_de
     server.stop()
     expect(desk.by("banner").first).to_be_visible()
     assert findings(desk) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_labels_and_gallery(server: Server, new_desk: Callable[..., Desk], scheme: str) -> None:
+    server.start()
+    desk = new_desk(color_scheme=scheme).open()
+    desk.draw((10, 8, 50, 36))
+    desk.answer("a")
+    desk.press("l")
+    desk.by("assign-keys").click()
+    expect(desk.by("label-option").first).to_be_visible()
+    assert findings(desk) == []
+    desk.press("Escape")
+    expect(desk.by("label-picker")).to_be_hidden()
+    desk.press("g")
+    expect(desk.by("gallery-image").first).to_be_visible()
+    assert findings(desk) == []

@@ -126,7 +126,7 @@ class TestProject:
         with pytest.raises(SetupError, match=r"another `odkeras annotate` is using .*\?session=NAME"):
             annotate(dataset="more")
 
-    def test_more_labels_than_colours(self, annotate: Start, web_project: Path) -> None:
+    def test_many_labels_have_colours_of_their_own(self, annotate: Start, web_project: Path) -> None:
         from odkeras.labels import LabelMap
 
         LabelMap.from_names([f"label {number}" for number in range(45)]).save(web_project / "label_map.pbtxt")

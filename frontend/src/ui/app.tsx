@@ -3,6 +3,7 @@
 import type { Desk } from "../desk";
 import { Actions } from "./actions";
 import { Banners } from "./banners";
+import { Gallery } from "./gallery";
 import { Help } from "./help";
 import { useDesk } from "./hooks";
 import { Icon } from "./icons";
@@ -54,6 +55,7 @@ export function App({ desk }: { desk: Desk }) {
       </div>
       <Help desk={desk} />
       <LabelPicker desk={desk} />
+      <Gallery desk={desk} />
       <p class="sr-only" aria-live="polite">
         {desk.notices.announcement}
       </p>
@@ -101,6 +103,14 @@ function Top({ desk }: { desk: Desk }) {
         <Icon name="save" />
         <span>Train now</span>
       </button>
+      <Tool
+        icon="grid"
+        label="All images"
+        keys="g"
+        testid="open-gallery"
+        disabled={!project}
+        onClick={() => desk.set({ galleryOpen: true })}
+      />
       <Tool
         icon="chart"
         label="Live panel"

@@ -19,6 +19,8 @@ const PATHS = {
   save: "M5 4h11l3 3v13H5zM8 4v5h7V4M8 20v-6h8v6",
   chart: "M4 4v16h16M8 15l3.5-4 3 2.5L19 8",
   sliders: "M4 7h9M19 7h1M13 7a3 3 0 1 0 6 0a3 3 0 1 0-6 0M4 17h1M11 17h9M5 17a3 3 0 1 0 6 0a3 3 0 1 0-6 0",
+  copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  grid: "M4 4h6.5v6.5H4zM13.5 4H20v6.5h-6.5zM4 13.5h6.5V20H4zM13.5 13.5H20V20h-6.5z",
   search: "M10.5 4a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13zM15.3 15.3L20.5 20.5",
   warning: "M12 4L2.5 20h19zM12 10v4.5M12 17.2v.1",
   arrow: "M7 17L17 7M9 7h8v8",

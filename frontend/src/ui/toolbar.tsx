@@ -1,7 +1,7 @@
 /** The tools of the stage. */
 
 import type { Desk } from "../desk";
-import { removeSelected, removeSuggestions, toggleSuggestions } from "../edits";
+import { copyBoxes, removeSelected, removeSuggestions, toggleSuggestions } from "../edits";
 import { Icon, type IconName } from "./icons";
 
 interface ToolProps {
@@ -92,6 +92,14 @@ export function Tools({ desk }: { desk: Desk }) {
         testid="remove-suggestions"
         disabled={!ready || !suggestions}
         onClick={() => removeSuggestions(desk)}
+      />
+      <Tool
+        icon="copy"
+        label="Copy the boxes of the image before"
+        keys="c"
+        testid="copy-boxes"
+        disabled={!ready}
+        onClick={() => void copyBoxes(desk)}
       />
       <span class="gap" />
       <Tool

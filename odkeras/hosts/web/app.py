@@ -27,9 +27,12 @@ from starlette.routing import Route
 from odkeras.control import ACTIONS
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, SetupError
 from odkeras.hosts.web.board import Tab
+from odkeras.hosts.web.gallery import MAX_PAGE, GalleryFilter
+from odkeras.hosts.web.gallery_desk import NotAvailableError
 from odkeras.hosts.web.pictures import media_type
 from odkeras.hosts.web.security import App, Guard, Policy, is_loopback
 from odkeras.hosts.web.sharing import Sharing
+from odkeras.hosts.web.stored import DECISIONS
 from odkeras.hosts.web.web_host import WebHost
 from odkeras.tasks import Task
 
@@ -40,6 +43,7 @@ SHOWN_EVERY_S = 0.25
 ALIVE_EVERY_S = 10.0
 _THREADS = 16
 _STORING_THREADS = 4  # they share a processor and a disk: more of them would only make each other slower
+_BROWSING_THREADS = 3
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _IMAGE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
@@ -120,12 +124,14 @@ class _Handlers:
         self._sharing = sharing
         self._predicting: anyio.CapacityLimiter | None = None
         self._storing: anyio.CapacityLimiter | None = None
+        self._browsing: anyio.CapacityLimiter | None = None
 
     def starlette(self) -> Starlette:
         api: dict[str, Callable[[Request], Any]] = {
             "/api/tasks": self.tasks,
             "/api/answers": self.answers,
             "/api/reopen": self.reopen,
+            "/api/open": self.open,
             "/api/save": self.save,
             "/api/training": self.training,
             "/api/suggestions": self.suggestions,
@@ -140,6 +146,9 @@ class _Handlers:
             "/api/next-steps": self.next_steps,
             "/api/export/{format}": self.export,
             "/images/{image_id}": self.image,
+            "/api/images": self.images,
+            "/api/boxes": self.boxes,
+            "/thumbnails/{key}": self.thumbnail,
         }
         routes += [Route(path, self._guarded(handler), methods=["GET"]) for path, handler in reads.items()]
         routes.append(Route("/api/events", self._guarded(self.events), methods=["GET"]))
@@ -222,6 +231,38 @@ class _Handlers:
         if task is None:
             raise BadRequestError(404, f"image {image_id} has no answer by this session")
         return _json({"task": task_document(task), "answer": task.get("answer")})
+
+    async def images(self, request: Request) -> Response:
+        query = request.query_params
+        tab = Tab(_name(query.get("session"), "session"), _name(query.get("tab"), "tab"))
+        offset, limit = _whole(query, "offset", 0, 10**9), _whole(query, "limit", 100, MAX_PAGE)
+        return _json(await self._browse(self._host.gallery.page, tab, _filter(query), offset, limit))
+
+    async def thumbnail(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        found = await self._browse(self._host.gallery.thumbnail, key) if _IMAGE_ID.fullmatch(key) else None
+        if found is None:
+            raise BadRequestError(404, "no such image, or its file is gone")
+        headers = {"cache-control": "private, max-age=31536000, immutable"}
+        return Response(found, media_type="image/jpeg", headers=headers)
+
+    async def open(self, request: Request) -> Response:
+        body = await _body(request)
+        key = _ids({"keys": [body.get("key")]}, "keys")[0]
+        try:
+            opened = await self._predict(self._host.gallery.open, _tab(body), key)
+        except NotAvailableError as error:
+            raise BadRequestError(409, str(error)) from error
+        answer = opened.task.get("answer") if opened.answered else None
+        return _json({"task": task_document(opened.task), "answer": answer})
+
+    async def boxes(self, request: Request) -> Response:
+        query = request.query_params
+        image_id = _ids({"image_id": [query.get("image_id")]}, "image_id")[0]
+        found = await self._browse(self._host.gallery.boxes, _name(query.get("session"), "session"), image_id)
+        if found is None:
+            raise BadRequestError(404, f"image {image_id} has no answer")
+        return _json({"file": found["file"], "spans": [_span_document(span) for span in found["spans"]]})
 
     async def save(self, request: Request) -> Response:
         _tab(await _body(request))
@@ -319,6 +360,11 @@ class _Handlers:
         self._predicting = self._predicting or anyio.CapacityLimiter(_THREADS)
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._predicting)
 
+    async def _browse(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Threads of its own: somebody who scrolls through thousands of images keeps nobody from answering."""
+        self._browsing = self._browsing or anyio.CapacityLimiter(_BROWSING_THREADS)
+        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._browsing)
+
     async def _store(self, call: Callable[..., T], *arguments: Any) -> T:
         self._storing = self._storing or anyio.CapacityLimiter(_STORING_THREADS)
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._storing)
@@ -378,6 +424,42 @@ async def _body(request: Request) -> dict[str, Any]:
 
 def _tab(body: Mapping[str, Any]) -> Tab:
     return Tab(_name(body.get("session"), "session"), _name(body.get("tab"), "tab"))
+
+
+def _whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name, str(default))
+    if not text.isascii() or not text.isdecimal() or len(text) > 10 or int(text) > most:
+        raise BadRequestError(400, f"{name} must be a whole number of at most {most}; got {text[:80]!r}")
+    return int(text)
+
+
+def _filter(query: Mapping[str, str]) -> GalleryFilter:
+    choices = {"state": ("all", "answered", "unanswered"), "decision": ("", *DECISIONS)}
+    chosen = {name: query.get(name, allowed[0]) for name, allowed in choices.items()}
+    for key, value in chosen.items():
+        if value not in choices[key]:
+            raise BadRequestError(400, f"{key} must be one of {', '.join(choices[key])}; got {value[:80]!r}")
+    label, annotator, name = (query.get(each, "")[:500] for each in ("label", "annotator", "name"))
+    return GalleryFilter(
+        state=chosen["state"],
+        label=label,
+        decision=chosen["decision"],
+        annotator=annotator,
+        min_score=_score(query, "min_score"),
+        max_score=_score(query, "max_score"),
+        name=name,
+    )
+
+
+def _score(query: Mapping[str, str], name: str) -> float | None:
+    text = query.get(name, "")
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        value = float("nan")
+    if value is not None and not 0 <= value <= 1:
+        raise BadRequestError(400, f"{name} must be from 0 to 1; got {text[:80]!r}")
+    return value
 
 
 def _name(given: Any, what: str) -> str:

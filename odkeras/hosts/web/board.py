@@ -119,6 +119,41 @@ class TaskBoard:
             found.append(task)
         return Handout(tuple(found)) if found else self._nothing(queue, tab)
 
+    def take(self, tab: Tab, image_id: str, load: Callable[[], Task]) -> Task | None:
+        """One image out of its turn; None if another tab has it, or it is answered. May take as long as a prediction.
+
+        Args:
+            load: makes the task of an image that has not come out of the stream; what it raises is raised.
+        """
+        self.touch(tab)
+        queue = self._queue_of(tab.session)
+        with self._lock:
+            if image_id in queue.answered or queue.held.get(image_id, tab) != tab:
+                return None
+            task = self._tasks.get(image_id)
+        task = task or load()
+        with self._lock:
+            if image_id in queue.answered or queue.held.get(image_id, tab) != tab:
+                return None  # somebody was faster
+            if image_id in queue.free:
+                queue.free.remove(image_id)
+            queue.claimed.pop(image_id, None)
+            queue.held[image_id] = tab
+            task = self._tasks.setdefault(image_id, task)
+        return self._up_to_date([task])[0]
+
+    def holder(self, session: str, image_id: str) -> Tab | None:
+        """The tab that has an image, of those that share the session's tasks."""
+        queue = self._queue_of(session)
+        with self._lock:
+            return queue.held.get(image_id)
+
+    def open_tasks(self, session: str) -> list[Task]:
+        """The tasks that are handed out, or came back, of those who share the session's tasks."""
+        queue = self._queue_of(session)
+        with self._lock:
+            return [self._tasks[each] for each in [*queue.held, *queue.free] if each in self._tasks]
+
     def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
         """Those of the tab's open tasks for which a newer model has suggestions, with these."""
         self.touch(tab)

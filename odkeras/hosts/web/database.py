@@ -23,6 +23,7 @@ from typing import Any
 
 from odkeras.errors import DatabaseError
 from odkeras.hosts.prodigy.api import INPUT_HASH
+from odkeras.hosts.web import gallery_rows
 from odkeras.hosts.web.schema import BUSY_S, prepare
 from odkeras.hosts.web.stored import (
     COLUMNS,
@@ -121,7 +122,18 @@ class AnswerDatabase:
         replaced = newer.fetchone() is not None
         if not replaced:
             execute(f"UPDATE answers SET replaced = 1 WHERE {of_image}", key)
-        execute(_INSERT, row_of(dataset, answer, text, replaced))
+        row_id = execute(_INSERT, row_of(dataset, answer, text, replaced)).lastrowid
+        if not replaced:
+            gallery_rows.insert_row(
+                execute,
+                row_id,
+                answer.example,
+                dataset=dataset,
+                image_id=answer.image_id,
+                session=answer.session,
+                decision=answer.decision,
+                answered_at=answer.answered_at,
+            )
         return not replaced
 
     def keep_open(self, dataset: str, tasks: Sequence[Task]) -> None:

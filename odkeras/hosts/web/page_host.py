@@ -19,6 +19,8 @@ from odkeras.hosts.web.panel import Panel
 from odkeras.hosts.web.stored import input_hash_of
 from odkeras.loop.components import label_map_path
 from odkeras.loop.remaining import Remaining
+from odkeras.loop.sources import Item
+from odkeras.loop.stream import TaskStream
 from odkeras.loop.watch import Look, News
 from odkeras.pipeline import load_pipeline, starts_from_random_weights
 from odkeras.project import Project
@@ -134,6 +136,15 @@ class PageHost(TrainingHost):
     def suggest_again(self, tasks: Sequence[Task]) -> list[Task]:
         """Tasks with their images, with the newest model's suggestions, if there is a model."""
         return self._started().suggest_again(tasks)
+
+    @property
+    def stream(self) -> TaskStream:
+        """What the images come from."""
+        return self._started()
+
+    def read_task(self, item: Item) -> Task:
+        """The task of one image of the source out of its turn, without its image; see `TaskStream.read`."""
+        return self._without_base64(self.stream.read(item))
 
     @property
     def total(self) -> int | None:

@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 from odkeras.errors import DatabaseError
+from odkeras.hosts.web import gallery_rows
 
 BUSY_S = 10.0
 """How long to wait for another process that writes."""
 
-_SCHEMA_VERSION = 2
-_SCHEMA = """
+_SCHEMA_VERSION = 3
+_WITH_GALLERY = 3
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS answers (
     id INTEGER PRIMARY KEY,
     answer_id TEXT NOT NULL,
@@ -44,6 +46,7 @@ CREATE TABLE IF NOT EXISTS label_maps (
 CREATE INDEX IF NOT EXISTS answers_of_image ON answers (dataset, image_id, session);
 CREATE INDEX IF NOT EXISTS answers_by_hash ON answers (dataset, input_hash);
 CREATE INDEX IF NOT EXISTS answers_to_hand_on ON answers (dataset, handed_on) WHERE handed_on = 0;
+{gallery_rows.TABLE}
 """
 
 
@@ -59,7 +62,24 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     _use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     if version < _SCHEMA_VERSION:
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        _bring_up_to_date(connection, path)
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    """All of it or nothing: whoever is killed meanwhile leaves the older tables."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _known_version(connection, path)  # another process may have been first
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        if 0 < version < _WITH_GALLERY:
+            gallery_rows.fill(connection)
+        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _known_version(connection: sqlite3.Connection, path: Path) -> int:

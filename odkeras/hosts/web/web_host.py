@@ -28,6 +28,8 @@ from odkeras.hosts.web.board import Handout, Tab, TaskBoard
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.dataset_labels import keep_label_map
 from odkeras.hosts.web.downloads import Download, open_download
+from odkeras.hosts.web.gallery import Gallery
+from odkeras.hosts.web.gallery_desk import GalleryDesk
 from odkeras.hosts.web.handover import Entry, Handover
 from odkeras.hosts.web.incoming import read_answer
 from odkeras.hosts.web.location import DatabasePlace, count_answers, find_database, remember_database
@@ -160,6 +162,19 @@ class WebHost:
             is_fresh=self._is_fresh,
             on_free=self._came_back,
         )
+        gallery = Gallery(self.database.path, self.dataset, lambda: host.stream, overlap=self._options.overlap)
+        stack.callback(gallery.close)
+        self.gallery = GalleryDesk(
+            gallery,
+            self.database,
+            self.dataset,
+            self.board,
+            host,
+            find_picture=self.picture,
+            reopen=self.reopen,
+            keep_open=lambda task: self._kept(Handout((task,))).tasks[0],
+            overlap=self._options.overlap,
+        )
         self.free_count = 0
         if not self._options.overlap:
             self._follow(None)
@@ -274,9 +289,13 @@ class WebHost:
             self._store(accepted)
         return [each.answer_id for each in accepted], refused
 
-    def reopen(self, tab: Tab, image_id: str) -> Task | None:
-        """The session's last answer about an image, to be corrected; None if there is none."""
-        example = self._sized(self.database.example(self.dataset, tab.session, image_id))
+    def reopen(self, tab: Tab, image_id: str, example: Task | None = None) -> Task | None:
+        """The session's last answer about an image, to be corrected; None if there is none.
+
+        Args:
+            example: an answer to begin with instead, of whatever session.
+        """
+        example = self._sized(example or self.database.example(self.dataset, tab.session, image_id))
         if example is not None:
             self.handover.hold_back(tab.session, image_id)
             self.board.reopen(tab, image_id, example)

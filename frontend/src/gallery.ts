@@ -1,0 +1,71 @@
+/** The images that the gallery lists: fetched by pages, those that are looked at. */
+
+import { api, type Who } from "./api";
+import type { GalleryFilter, GalleryImage } from "./wire";
+
+const PAGE = 100;
+/** While one scrolls fast nothing is asked for. */
+const ASK_AFTER_MS = 80;
+
+export const NO_FILTER: GalleryFilter = {
+  state: "all",
+  label: "",
+  decision: "",
+  annotator: "",
+  min_score: null,
+  max_score: null,
+  name: "",
+};
+
+export class GalleryList {
+  /** null: not known yet. */
+  total: number | null = null;
+  missing = "";
+  trouble = "";
+
+  private readonly pages = new Map<number, GalleryImage[]>();
+  private readonly asked = new Set<number>();
+  private wanted: number[] = [];
+  private timer = 0;
+  private closed = false;
+
+  constructor(
+    private readonly who: Who,
+    private readonly filter: GalleryFilter,
+    private readonly changed: () => void,
+  ) {
+    void this.fetch(0);
+  }
+
+  at(index: number): GalleryImage | null {
+    return this.pages.get(Math.floor(index / PAGE))?.[index % PAGE] ?? null;
+  }
+
+  /** The images from first to last are on the screen. */
+  show(first: number, last: number): void {
+    const pages = [Math.floor(first / PAGE), Math.floor(last / PAGE)];
+    this.wanted = [...new Set(pages)].filter((page) => page >= 0 && !this.asked.has(page));
+    clearTimeout(this.timer);
+    if (this.wanted.length) this.timer = window.setTimeout(() => this.wanted.forEach((page) => void this.fetch(page)), ASK_AFTER_MS);
+  }
+
+  close(): void {
+    this.closed = true;
+    clearTimeout(this.timer);
+  }
+
+  private async fetch(page: number): Promise<void> {
+    if (this.closed || this.asked.has(page)) return;
+    this.asked.add(page);
+    try {
+      const { total, images, missing } = await api.images(this.who, this.filter, page * PAGE, PAGE);
+      if (this.closed) return;
+      this.pages.set(page, images);
+      Object.assign(this, { total, missing, trouble: "" });
+    } catch (error) {
+      this.asked.delete(page);
+      this.trouble = error instanceof Error ? error.message : String(error);
+    }
+    if (!this.closed) this.changed();
+  }
+}

@@ -1,0 +1,277 @@
+"""All images of the work in natural order, page by page: answered ones from the database, the others from the source.
+
+The database holds a light row for each answer (`gallery_rows`). What the source holds is read once, when the gallery is
+opened for the first time, into a temporary table beside it: names only, no image. Each page is a query over both.
+
+The gallery has a connection of its own, so that nobody who answers waits for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odkeras.errors import DatabaseError
+from odkeras.hosts.web.gallery_rows import file_of, joined_labels, label_pattern, lowest_score_of, sort_key_of, storable
+from odkeras.hosts.web.schema import BUSY_S
+from odkeras.loop.sources import Item
+from odkeras.loop.stream import TaskStream
+from odkeras.natural_order import natural_key
+from odkeras.tasks import Task
+
+MAX_PAGE = 200
+MAX_BOXES = 60
+_MAX_RECORD_CHARACTERS = 64 * 1024
+"""Larger records hold an image, and are not kept in memory: they are listed when their turn has come."""
+
+_SOURCE_TABLE = """
+CREATE TEMP TABLE source (
+    key TEXT PRIMARY KEY, image_id TEXT, file TEXT NOT NULL, sort_key TEXT NOT NULL,
+    labels TEXT NOT NULL DEFAULT '', lowest_score REAL
+) WITHOUT ROWID;
+CREATE INDEX temp.source_in_order ON source (sort_key);
+CREATE INDEX temp.source_of_image ON source (image_id);
+"""
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GalleryFilter:
+    """Which images are listed; by default all.
+
+    Args:
+        state: "all", "answered" or "unanswered".
+        label: a box has it.
+        decision: the answer is accept, reject or ignore.
+        annotator: this session has answered.
+        min_score, max_score: the lowest score of the image's suggested boxes is between them.
+        name: the file's name has this in it, whatever the case.
+    """
+
+    state: str = "all"
+    label: str = ""
+    decision: str = ""
+    annotator: str = ""
+    min_score: float | None = None
+    max_score: float | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class GalleryEntry:
+    """A row of a page.
+
+    Args:
+        key: what the gallery knows the image by; the image's id, unless it has not been read yet.
+        answer: the id of its answer in the database, None for an image that is not answered.
+    """
+
+    key: str
+    image_id: str | None
+    file: str
+    decision: str | None
+    session: str | None
+    answer: int | None
+    lowest_score: float | None
+
+
+class Gallery:
+    """May be used by several threads. `close` ends it.
+
+    Args:
+        path: the database of answers, which exists.
+        stream: what the images come from.
+        overlap: every session answers about every image: each one's gallery shows its own answers.
+    """
+
+    def __init__(self, path: Path, dataset: str, stream: Callable[[], TaskStream], *, overlap: bool = False) -> None:
+        self._path = path
+        self._dataset = dataset
+        self._stream = stream
+        self._overlap = overlap
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._items: dict[str, Item] = {}
+        self._keys: dict[str, str] = {}  # by fingerprint
+        self._noted = 0
+        self._unlisted = 0
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    @property
+    def missing(self) -> str:
+        """Why there may be more images than are listed; "" if all are."""
+        if self._stream().total is None:
+            return "The source is a stream: images that have not come out of it yet are not listed."
+        if self._unlisted:
+            return f"{self._unlisted} images lie in the source's records: they are listed when their turn has come."
+        return ""
+
+    def page(
+        self, wanted: GalleryFilter, session: str, open_tasks: Sequence[Task], offset: int, limit: int
+    ) -> tuple[int, list[GalleryEntry]]:
+        """How many images there are, and those from `offset` on.
+
+        Args:
+            session: who asks.
+            open_tasks: tasks that are handed out: their suggestions are known, and of a stream their names.
+
+        Raises:
+            DatabaseError: it cannot be read.
+        """
+        query, values = _query_of(wanted, self._dataset, session, overlap=self._overlap)
+        with self._lock:
+            try:
+                connection = self._opened()
+                self._note_ids(connection)
+                self._note_tasks(connection, open_tasks)
+                (total,) = connection.execute(f"SELECT COUNT(*) FROM ({query})", values).fetchone()
+                rows = connection.execute(
+                    f"{query} ORDER BY sort_key, answer LIMIT ? OFFSET ?", (*values, limit, offset)
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+        return total, [GalleryEntry(*row[1:]) for row in rows]
+
+    def examples(self, entries: Sequence[GalleryEntry]) -> dict[int, Task]:
+        """The answers of entries, by their ids in the database."""
+        ids = [entry.answer for entry in entries if entry.answer is not None]
+        query = "SELECT example FROM answers WHERE id = ?"
+        with self._lock:
+            try:
+                connection = self._opened()
+                rows = {row_id: connection.execute(query, (row_id,)).fetchone() for row_id in ids}
+            except sqlite3.Error as error:
+                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+        return {row_id: json.loads(row[0]) for row_id, row in rows.items() if row is not None}
+
+    def item(self, key: str) -> Item | None:
+        """The image of the source that an entry's key stands for; None if it is not one of the source's."""
+        with self._lock:
+            self._opened()
+            return self._items.get(key)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(self._path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+            try:
+                connection.text_factory = lambda data: data.decode("utf-8", "replace")
+                connection.executescript(f"PRAGMA temp_store = MEMORY; {_SOURCE_TABLE}")
+                self._read_source(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _read_source(self, connection: sqlite3.Connection) -> None:
+        stream = self._stream()
+        self._noted = len(stream.noted_after(0))
+        self._items, self._keys, self._unlisted, rows = {}, {}, 0, []
+        for item in stream.items():
+            if _is_large(item):
+                self._unlisted += 1
+                continue
+            fingerprint = item.fingerprint
+            if fingerprint is None:
+                continue  # nothing is there
+            key = _key_of(fingerprint)
+            self._items[key] = item
+            self._keys[fingerprint] = key
+            rows.append((key, stream.id_of(fingerprint), storable(item.file), _sort_key_of(item)))
+        connection.execute("BEGIN")
+        insert = "INSERT OR IGNORE INTO source (key, image_id, file, sort_key) VALUES (?, ?, ?, ?)"
+        connection.executemany(insert, rows)
+        connection.execute("COMMIT")
+
+    def _note_ids(self, connection: sqlite3.Connection) -> None:
+        """Which images have been read since the last time."""
+        noted = self._stream().noted_after(self._noted)
+        self._noted += len(noted)
+        known = [(image_id, self._keys[fingerprint]) for fingerprint, image_id in noted if fingerprint in self._keys]
+        if known:
+            connection.executemany("UPDATE source SET image_id = ? WHERE key = ?", known)
+
+    def _note_tasks(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            image_id, spans = task["image_id"], task.get("spans")
+            facts = (joined_labels(spans), lowest_score_of(task))
+            update = "UPDATE source SET labels = ?, lowest_score = ? WHERE image_id = ?"
+            if not connection.execute(update, (*facts, image_id)).rowcount:
+                file = file_of(task, image_id)
+                row = (image_id, image_id, file, sort_key_of(task, file), *facts)
+                connection.execute("INSERT OR IGNORE INTO source VALUES (?, ?, ?, ?, ?, ?)", row)
+
+
+def _is_large(item: Item) -> bool:
+    image = (item.record or {}).get("image")
+    return isinstance(image, str) and len(image) > _MAX_RECORD_CHARACTERS
+
+
+def _key_of(fingerprint: str) -> str:
+    """Of the same form as an image's id; another one when the file changes."""
+    return hashlib.sha256(fingerprint.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def _sort_key_of(item: Item) -> str:
+    path = item.file_path
+    return natural_key(path.absolute() if path is not None and path.name == item.file else item.file)
+
+
+def _query_of(wanted: GalleryFilter, dataset: str, session: str, *, overlap: bool) -> tuple[str, list[Any]]:
+    """A query whose rows are sort_key and the fields of GalleryEntry, and its values."""
+    parts: list[str] = []
+    values: list[Any] = []
+    facts, fact_values = _facts(wanted)
+    own = wanted.annotator or (session if overlap else "")
+    if wanted.state != "unanswered":
+        conditions = ["dataset = ?", *(["session = ?"] if own else ["latest = 1"])]
+        conditions += [*(["decision = ?"] if wanted.decision else []), *facts]
+        columns = "sort_key, image_id AS key, image_id, file, decision, session, answer, lowest_score"
+        parts.append(f"SELECT {columns} FROM gallery WHERE {' AND '.join(conditions)}")
+        values += [dataset, *([own] if own else []), *([wanted.decision] if wanted.decision else []), *fact_values]
+    if wanted.state != "answered" and not wanted.decision and not wanted.annotator:
+        at_path_by = " AND gallery.session = ?" if overlap else " AND gallery.latest = 1"
+        by_session = " AND gallery.session = ?" if overlap else ""
+        here = [dataset, *([session] if overlap else [])]
+        answered = f"SELECT 1 FROM gallery WHERE gallery.dataset = ?{by_session} AND gallery.image_id = source.image_id"
+        # Not read in this run or an earlier one: that there is an answer about a file at this path has to do.
+        at_path = f"SELECT 1 FROM gallery WHERE gallery.dataset = ?{at_path_by} AND gallery.sort_key = source.sort_key"
+        conditions = [f"NOT EXISTS ({answered})", f"(image_id IS NOT NULL OR NOT EXISTS ({at_path}))", *facts]
+        columns = "sort_key, key, image_id, file, NULL AS decision, NULL AS session, NULL AS answer, lowest_score"
+        parts.append(f"SELECT {columns} FROM source WHERE {' AND '.join(conditions)}")
+        values += [*here, *here, *fact_values]
+    empty = "SELECT NULL AS sort_key, NULL, NULL, NULL, NULL, NULL, NULL AS answer, NULL WHERE 0"
+    return " UNION ALL ".join(parts) or empty, values
+
+
+def _facts(wanted: GalleryFilter) -> tuple[list[str], list[Any]]:
+    """Conditions on the columns that both tables have, and their values."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    if wanted.label:
+        conditions.append("instr(labels, ?) > 0")
+        values.append(label_pattern(wanted.label))
+    if wanted.name:
+        conditions.append("file LIKE ? ESCAPE '\\'")
+        values.append(f"%{_escaped(storable(wanted.name))}%")
+    for operator, bound in ((">=", wanted.min_score), ("<=", wanted.max_score)):
+        if bound is not None:
+            conditions.append(f"lowest_score {operator} ?")
+            values.append(bound)
+    return conditions, values
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -1,0 +1,182 @@
+"""What the page's gallery asks for: a page of images, a thumbnail, an image to work on, the boxes of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from odkeras.errors import ImageError, OdkerasError
+from odkeras.hosts.web.board import Tab, TaskBoard
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.gallery import MAX_BOXES, Document, Gallery, GalleryEntry, GalleryFilter
+from odkeras.hosts.web.page_host import PageHost
+from odkeras.hosts.web.thumbnails import Thumbnails
+from odkeras.images import EncodedImage
+from odkeras.loop.sources import Item
+from odkeras.tasks import Task
+
+
+class NotAvailableError(OdkerasError):
+    """An image cannot be opened now; the message says why."""
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """A task to be worked on.
+
+    Args:
+        answered: whether there is an answer about it, which is in the task.
+    """
+
+    task: Task
+    answered: bool
+
+
+class GalleryDesk:
+    """May be used by several threads.
+
+    Args:
+        find_picture: the bytes of an image that was handed out or answered, by its id.
+        reopen: the session's own answer, to be corrected; None if there is none.
+        keep_open: remembers a task that is handed out.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        database: AnswerDatabase,
+        dataset: str,
+        board: TaskBoard,
+        host: PageHost,
+        *,
+        find_picture: Callable[[str], EncodedImage | None],
+        reopen: Callable[[Tab, str, Task | None], Task | None],
+        keep_open: Callable[[Task], Task],
+        overlap: bool = False,
+    ) -> None:
+        self._gallery = gallery
+        self._database = database
+        self._dataset = dataset
+        self._board = board
+        self._host = host
+        self._find_picture = find_picture
+        self._reopen = reopen
+        self._keep_open = keep_open
+        self._overlap = overlap
+        self._thumbnails = Thumbnails()
+
+    def page(self, tab: Tab, wanted: GalleryFilter, offset: int, limit: int) -> Document:
+        """The images from `offset` on, as the page shows them."""
+        open_tasks = {task["image_id"]: task for task in self._board.open_tasks(tab.session)}
+        total, entries = self._gallery.page(wanted, tab.session, list(open_tasks.values()), offset, limit)
+        examples = self._gallery.examples(entries)
+        images = [
+            self._document(tab, entry, examples.get(entry.answer or -1) or open_tasks.get(entry.image_id or ""))
+            for entry in entries
+        ]
+        return {"total": total, "offset": offset, "images": images, "missing": self._gallery.missing}
+
+    def thumbnail(self, key: str) -> bytes | None:
+        """A JPEG for an entry's key; None if there is no such image, or it cannot be read."""
+        try:
+            return self._thumbnails.get(key, lambda: self._bytes_of(key))
+        except ImageError:
+            return None
+
+    def open(self, tab: Tab, key: str) -> OpenedImage:
+        """The image of an entry, for this tab to work on.
+
+        Raises:
+            NotAvailableError: another tab has it, or it cannot be read.
+        """
+        item = self._gallery.item(key)
+        read = self._read(item) if item is not None else None
+        image_id = read["image_id"] if read is not None else key
+        task = self._answer_about(tab, image_id)
+        if task is not None:
+            return OpenedImage(task, answered=True)
+        task = self._board.take(tab, image_id, lambda: self._suggested(image_id, read))
+        if task is not None:
+            return OpenedImage(self._keep_open(task), answered=False)
+        holder = self._board.holder(tab.session, image_id)
+        if holder is None:
+            raise NotAvailableError("this image has just been answered; list the images again")
+        who = "in another tab of yours" if holder.session == tab.session else f"with annotator {holder.session}"
+        raise NotAvailableError(
+            f"this image is {who} at the moment; it can be opened when it is answered or given back"
+        )
+
+    def boxes(self, session: str, image_id: str) -> Document | None:
+        """The boxes of an answer, to be copied to another image; None if there is none."""
+        task = self._database.example(self._dataset, session, image_id)
+        task = task or self._database.any_example(self._dataset, image_id)
+        if task is None:
+            return None
+        spans = [span for span in task.get("spans") or () if isinstance(span, dict)]
+        return {"file": str((task.get("meta") or {}).get("file") or image_id), "spans": spans}
+
+    def _answer_about(self, tab: Tab, image_id: str) -> Task | None:
+        """The session's own answer; where all share the images, else the last one that anybody gave."""
+        example = self._database.example(self._dataset, tab.session, image_id)
+        if example is None and not self._overlap:
+            example = self._database.any_example(self._dataset, image_id)
+        return self._reopen(tab, image_id, example) if example is not None else None
+
+    def _read(self, item: Item) -> Task:
+        try:
+            return self._host.read_task(item)
+        except ImageError as error:
+            raise NotAvailableError(f"this image cannot be used: {error.reason}") from error
+
+    def _suggested(self, image_id: str, read: Task | None) -> Task:
+        task = read or self._database.open_task(self._dataset, image_id)
+        if task is None:
+            raise NotAvailableError("this image is gone; list the images again")
+        return task  # the board asks for suggestions
+
+    def _bytes_of(self, key: str) -> bytes:
+        item = self._gallery.item(key)
+        if item is not None:
+            return self._host.stream.read_bytes(item)
+        image = self._find_picture(key)
+        if image is None:
+            raise ImageError("no such image", key)
+        return image.data
+
+    def _document(self, tab: Tab, entry: GalleryEntry, task: Task | None) -> Document:
+        holder = self._board.holder(tab.session, entry.image_id) if entry.image_id and entry.answer is None else None
+        return {
+            "key": entry.key,
+            "image_id": entry.image_id,
+            "file": entry.file,
+            "thumbnail": f"/thumbnails/{entry.key}",
+            "decision": entry.decision,
+            "annotator": entry.session,
+            "score": entry.lowest_score,
+            "held": "" if holder is None else ("here" if holder == tab else "elsewhere"),
+            "holder": None if holder is None else holder.session,
+            "boxes": _boxes_of(task) if task is not None else [],
+        }
+
+
+def _boxes_of(task: Mapping[str, Any]) -> list[Document]:
+    """The boxes as shares of the image's size, the first of very many; none of an image whose size is not known."""
+    width, height = task.get("width"), task.get("height")
+    if not _is_positive(width) or not _is_positive(height):
+        return []
+    found: list[Document] = []
+    for span in (task.get("spans") or ())[:MAX_BOXES]:
+        x, y, w, h = (span.get(name) if isinstance(span, dict) else None for name in ("x", "y", "width", "height"))
+        if _is_number(x) and _is_number(y) and _is_number(w) and _is_number(h):
+            rect = [round(value, 4) for value in (x / width, y / height, w / width, h / height)]
+            found.append({"label": str(span.get("label")), "rect": rect})
+    return found
+
+
+def _is_positive(value: Any) -> TypeGuard[float]:
+    return _is_number(value) and value > 0
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9

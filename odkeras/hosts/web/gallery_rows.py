@@ -1,0 +1,131 @@
+"""What the gallery finds an answer by: a light row beside each answer, because an answer may hold a whole image."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from odkeras.natural_order import natural_key
+from odkeras.tasks import Task
+
+TABLE = """
+CREATE TABLE IF NOT EXISTS gallery (
+    answer INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    session TEXT NOT NULL,
+    sort_key TEXT NOT NULL,
+    file TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    answered_at REAL NOT NULL,
+    labels TEXT NOT NULL,
+    lowest_score REAL,
+    latest INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS gallery_in_order ON gallery (dataset, sort_key, answer) WHERE latest = 1;
+CREATE INDEX IF NOT EXISTS gallery_of_session ON gallery (dataset, session, sort_key, answer);
+CREATE INDEX IF NOT EXISTS gallery_of_image ON gallery (dataset, image_id, session);
+"""
+"""One row for each answer that no later one of its session replaced; `answer` is its id in `answers`.
+The last one about an image, whoever gave it, is `latest`."""
+
+_INSERT = f"INSERT INTO gallery VALUES ({', '.join('?' * 10)}, 0)"
+_MARK_LATEST = (
+    "UPDATE gallery SET latest = (answer = (SELECT answer FROM gallery WHERE dataset = ? AND image_id = ? "
+    "ORDER BY answered_at DESC, answer DESC LIMIT 1)) WHERE dataset = ? AND image_id = ?"
+)
+_SEPARATOR = "\n"
+
+
+def insert_row(
+    execute: Callable[..., Any],
+    answer: int | None,
+    task: Task,
+    *,
+    dataset: str,
+    image_id: str,
+    session: str,
+    decision: str,
+    answered_at: float,
+) -> None:
+    """Add the row of an answer, in place of the one that its session had for the image.
+
+    Args:
+        execute: of the connection.
+        answer: the id in `answers`.
+        task: with the boxes of the answer.
+    """
+    execute(
+        "DELETE FROM gallery WHERE dataset = ? AND image_id = ? AND session = ?",
+        (dataset, image_id, session),
+    )
+    file = file_of(task, image_id)
+    labels = joined_labels(task.get("spans"))
+    found = (sort_key_of(task, file), file, decision, answered_at, labels, lowest_score_of(task))
+    execute(_INSERT, (answer, dataset, image_id, session, *found))
+    execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """Rows for all answers of a database that had no gallery."""
+    ids = [row_id for (row_id,) in connection.execute("SELECT id FROM answers WHERE replaced = 0 ORDER BY id")]
+    query = "SELECT dataset, image_id, session, decision, answered_at, example FROM answers WHERE id = ?"
+    for row_id in ids:  # one at a time: images may be in them
+        *values, text = connection.execute(query, (row_id,)).fetchone()
+        given = dict(zip(("dataset", "image_id", "session", "decision", "answered_at"), values, strict=True))
+        insert_row(connection.execute, row_id, json.loads(text), **given)
+
+
+def file_of(task: Mapping[str, Any], image_id: str) -> str:
+    """The name for people, as Unicode that a database takes."""
+    meta = task.get("meta")
+    file = meta.get("file") if isinstance(meta, Mapping) else None
+    return storable(file if isinstance(file, str) and file else image_id)
+
+
+def sort_key_of(task: Mapping[str, Any], file: str) -> str:
+    """By the path of the file if the task has it: so the images of a folder stay together."""
+    path = task.get("path")
+    if isinstance(path, str) and "://" not in path and storable(Path(path).name) == file:
+        return natural_key(Path(path).absolute())
+    return natural_key(file)
+
+
+def joined_labels(spans: Any) -> str:
+    """All labels of the boxes in one text, in which `label_pattern` finds one."""
+    labels = {span["label"] for span in _mappings(spans) if isinstance(span.get("label"), str)}
+    return storable("".join(f"{_SEPARATOR}{label}" for label in sorted(labels)) + _SEPARATOR) if labels else ""
+
+
+def label_pattern(label: str) -> str:
+    """A part of `joined_labels` that only a text with this label has."""
+    return storable(f"{_SEPARATOR}{label}{_SEPARATOR}")
+
+
+def lowest_score_of(task: Mapping[str, Any]) -> float | None:
+    """Of the suggested boxes, also of those that a person removed; of the boxes where no suggestions are known."""
+    made = task.get("_suggestions")
+    suggested = _scores(made.get("spans")) if isinstance(made, Mapping) else []
+    return min(suggested or _scores(task.get("spans")), default=None)
+
+
+def storable(text: str) -> str:
+    """A name that is not UTF-8 (surrogates in Python) cannot be stored as it is."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _scores(spans: Any) -> list[float]:
+    scores = [span.get("score") for span in _mappings(spans)]
+    return [
+        float(score)
+        for score in scores
+        if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
+    ]
+
+
+def _mappings(spans: Any) -> Iterable[Mapping[str, Any]]:
+    return (span for span in spans if isinstance(span, Mapping)) if isinstance(spans, list) else ()

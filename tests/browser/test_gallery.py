@@ -1,0 +1,255 @@
+"""The gallery in a real browser: find an image, look at it, correct it; copy the boxes of the image before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from desk import IMAGES, Desk, Server, box_of, draw_picture, wait_until
+from playwright.sync_api import BrowserContext, expect
+
+NewDesk = Callable[..., Desk]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+NAMES = [f"{number:02}.png" for number in range(IMAGES)]
+
+
+def stored(server: Server, image_id: str) -> dict[str, object]:
+    wait_until(lambda: any(each["image_id"] == image_id for each in server.answers()), "the answer in the database")
+    return next(each for each in server.answers() if each["image_id"] == image_id)
+
+
+def shown(desk: Desk) -> list[str]:
+    return [str(each.get_attribute("data-file")) for each in desk.by("gallery-image").all()]
+
+
+def open_gallery(desk: Desk) -> None:
+    desk.press("g")
+    expect(desk.by("gallery-grid")).to_be_focused()
+    expect(desk.by("gallery-image").first).to_be_visible()
+
+
+def tile(desk: Desk, file: str) -> str:
+    return f'[data-testid="gallery-image"][data-file="{file}"]'
+
+
+def count_is(desk: Desk, text: str) -> None:
+    expect(desk.by("gallery-count")).to_have_text(text)
+
+
+class TestFinding:
+    def test_all_images_in_order_with_their_answers(self, desk: Desk, server: Server) -> None:
+        desk.draw((10, 8, 50, 36))
+        accepted = desk.answer("a")
+        desk.answer("x")
+        stored(server, accepted)
+        wait_until(lambda: len(server.answers()) == 2, "both answers")
+        open_gallery(desk)
+        count_is(desk, f"{IMAGES} images")
+        assert shown(desk) == NAMES
+        first = desk.page.locator(tile(desk, "00.png"))
+        expect(first).to_have_accessible_name("00.png accepted · 1 box")
+        expect(first.locator("rect")).to_have_count(1)  # its box, over the thumbnail
+        expect(desk.page.locator(tile(desk, "01.png"))).to_have_accessible_name("01.png rejected")
+        expect(desk.page.locator(tile(desk, "02.png"))).to_have_accessible_name("02.png shown now")
+        size = desk.page.evaluate("document.querySelector('.tile img').naturalWidth")
+        assert size == 96, "the thumbnail is there"
+
+    def test_filters(self, desk: Desk, server: Server) -> None:
+        desk.draw((10, 8, 50, 36))
+        desk.answer("a")
+        desk.press("2")
+        desk.draw((10, 8, 50, 36))
+        desk.answer("a")
+        desk.answer("x")
+        wait_until(lambda: len(server.answers()) == 3, "the answers")
+        open_gallery(desk)
+        desk.by("filter-name").fill("1")
+        count_is(desk, "5 images found")
+        assert shown(desk) == ["01.png", "10.png", "11.png", "12.png", "13.png"]
+        desk.by("filter-clear").click()
+        count_is(desk, f"{IMAGES} images")
+        for name, value, files in (
+            ("state", "answered", ["00.png", "01.png", "02.png"]),
+            ("decision", "reject", ["02.png"]),
+            ("decision", "", ["00.png", "01.png", "02.png"]),
+            ("label", "person", ["01.png"]),
+            ("label", "", ["00.png", "01.png", "02.png"]),
+            ("annotator", "default", ["00.png", "01.png", "02.png"]),
+        ):
+            desk.by(f"filter-{name}").select_option(value)
+            count_is(desk, f"{len(files)} image{'s' if len(files) > 1 else ''} found")
+            wait_until(lambda files=files: shown(desk) == files, f"{name} {value}")
+        desk.by("filter-state").select_option("unanswered")  # by an annotator: none
+        expect(desk.page.get_by_text("No image is like this.")).to_be_visible()
+
+    def test_by_score(self, desk: Desk) -> None:
+        """What is typed stays while the page shows what the trainer does."""
+        for _ in range(5):
+            desk.answer("a")
+        desk.press("g")
+        desk.by("filter-score-from").press_sequentially("100")
+        count_is(desk, "0 images found")
+        expect(desk.by("filter-score-from")).to_have_value("100")
+        desk.by("filter-clear").click()
+        count_is(desk, f"{IMAGES} images")
+        expect(desk.by("filter-score-from")).to_have_value("")
+
+    def test_ten_thousand_images_scroll_and_only_what_is_seen_is_asked_for(
+        self, server: Server, new_desk: NewDesk
+    ) -> None:
+        source = server.directory / "images" / "00.png"
+        for number in range(10_000):
+            (server.directory / "images" / f"f{number}.png").hardlink_to(source)
+        server.start()
+        desk = new_desk().open()
+        asked: list[str] = []
+        desk.page.on("request", lambda request: asked.append(request.url))
+        open_gallery(desk)
+        count_is(desk, f"{10_000 + IMAGES:} images")
+        assert desk.by("gallery-image").count() < 60
+        took_ms = desk.page.evaluate(
+            """async () => {
+              const grid = document.querySelector('.grid'), frames = [];
+              let last = performance.now();
+              for (let at = 1; at <= 60; at++) {
+                grid.scrollTop = grid.scrollHeight * at / 60;
+                await new Promise((resolve) => requestAnimationFrame(resolve));
+                const now = performance.now();
+                frames.push(now - last);
+                last = now;
+              }
+              return frames.sort((a, b) => a - b)[30];
+            }"""
+        )
+        assert took_ms < 100, "the median of the frames"
+        last = desk.page.locator(tile(desk, "f9999.png"))
+        expect(last).to_be_visible()
+        expect(last).to_have_attribute("aria-posinset", str(10_000 + IMAGES))
+        thumbnails = [url for url in asked if "/thumbnails/" in url]
+        assert len(thumbnails) < 200, "of those that flew by none was asked for"
+
+
+class TestOpening:
+    def test_an_answered_image_is_corrected_and_the_one_before_keeps_its_boxes(
+        self, desk: Desk, server: Server
+    ) -> None:
+        accepted = desk.answer("a")
+        desk.wait_ready()
+        stored(server, accepted)
+        waiting = desk.image_id
+        desk.draw((5, 5, 25, 25))
+        open_gallery(desk)
+        desk.page.locator(tile(desk, "00.png")).click()
+        expect(desk.by("gallery")).to_be_hidden()
+        expect(desk.stage).to_have_attribute("data-image-id", accepted)
+        desk.wait_ready()
+        desk.draw((10, 8, 50, 36))
+        desk.answer("a")
+        expect(desk.stage).to_have_attribute("data-image-id", waiting)
+        desk.wait_ready()
+        assert len(desk.boxes) == 1, "what was drawn on it before is there"
+        wait_until(lambda: len(stored(server, accepted)["spans"]) == 1, "the correction")  # type: ignore[arg-type]
+
+    def test_with_the_keyboard(self, desk: Desk, server: Server) -> None:
+        """An image whose turn has not come: it is answered once."""
+        open_gallery(desk)
+        desk.press("End", "ArrowLeft", "Enter")
+        expect(desk.by("gallery")).to_be_hidden()
+        expect(desk.page.locator(".caption strong")).to_have_text("12.png")
+        desk.wait_ready()
+        desk.draw((10, 8, 50, 36))
+        image_id = desk.answer("a")
+        (span,) = stored(server, image_id)["spans"]  # type: ignore[misc]
+        assert box_of(span) == pytest.approx((10, 8, 50, 36), abs=0.6)
+        for _ in range(IMAGES - 1):
+            desk.answer("x", next_image=False)
+        expect(desk.by("done")).to_be_visible()
+        wait_until(lambda: len(server.answers()) == IMAGES, "all answers")
+        assert len({each["image_id"] for each in server.answers()}) == IMAGES
+
+    def test_escape_leaves_the_image_as_it_was(self, desk: Desk) -> None:
+        before = desk.image_id
+        desk.draw((5, 5, 25, 25))
+        open_gallery(desk)
+        desk.press("ArrowRight", "a", "x", "Escape")  # no answer is given meanwhile
+        expect(desk.by("gallery")).to_be_hidden()
+        assert (desk.image_id, len(desk.boxes)) == (before, 1)
+        desk.by("open-gallery").click()
+        expect(desk.by("gallery-grid")).to_be_visible()
+
+    def test_by_touch_on_a_phone(self, server: Server, new_desk: NewDesk) -> None:
+        server.start()
+        desk = new_desk(**PHONE).open()
+        desk.by("open-gallery").tap()
+        expect(desk.by("gallery-image").first).to_be_visible()
+        assert desk.page.evaluate("document.querySelector('.gallery').scrollWidth <= innerWidth")
+        desk.page.locator(tile(desk, "05.png")).tap()
+        expect(desk.by("gallery")).to_be_hidden()
+        desk.wait_ready()
+        expect(desk.page.locator(".caption strong")).to_have_text("05.png")
+        image_id = desk.image_id
+        desk.by("accept").tap()
+        stored(server, image_id)
+
+    def test_what_another_annotator_has_cannot_be_opened(
+        self, server: Server, new_desk: NewDesk, contexts: Callable[..., BrowserContext]
+    ) -> None:
+        server.start()
+        anna, ben = new_desk(contexts()).open("anna"), new_desk(contexts()).open("ben")
+        open_gallery(ben)
+        held = ben.page.locator(tile(ben, "00.png"))
+        expect(held).to_contain_text("with anna")
+        held.click()
+        expect(ben.by("gallery-refused")).to_contain_text("00.png: this image is with annotator anna")
+        expect(ben.by("gallery")).to_be_visible()
+        ben.problems.clear()  # the browser notes the status 409
+        assert anna.image_id != ben.image_id
+
+
+class TestCopying:
+    def test_boxes_of_the_image_before_as_one_step(self, desk: Desk, server: Server) -> None:
+        desk.draw((5, 5, 25, 25))
+        desk.press("2")
+        desk.draw((40, 10, 70, 30))
+        desk.answer("a")
+        desk.wait_ready()
+        desk.press("c")
+        expect(desk.by("box-item")).to_have_count(2)
+        desk.press("c")  # they are there already
+        expect(desk.page.get_by_text("all boxes of 00.png are here already").first).to_be_attached()
+        expect(desk.by("box-item")).to_have_count(2)
+        desk.press("Control+z")
+        expect(desk.by("box-item")).to_have_count(0)
+        desk.by("copy-boxes").click()
+        expect(desk.by("box-item")).to_have_count(2)
+        spans = stored(server, desk.answer("a"))["spans"]
+        assert [span["label"] for span in spans] == ["car", "person"]  # type: ignore[attr-defined]
+        assert box_of(spans[0]) == pytest.approx((5, 5, 25, 25), abs=0.6)  # type: ignore[index]
+        assert len({span["id"] for span in spans}) == 2  # type: ignore[attr-defined]
+
+    def test_after_a_reload_from_the_last_answer(self, desk: Desk, server: Server) -> None:
+        desk.draw((5, 5, 25, 25))
+        stored(server, desk.answer("a"))
+        desk.page.reload()
+        desk.wait_ready()
+        expect(desk.by("history-item")).to_have_count(1)
+        desk.press("c")
+        expect(desk.by("box-item")).to_have_count(1)
+
+    def test_there_is_none_before_the_first(self, desk: Desk) -> None:
+        desk.press("c")
+        expect(desk.page.get_by_text("there is no image before").first).to_be_attached()
+
+
+def test_natural_order_of_files(server: Server, new_desk: NewDesk) -> None:
+    """`10.png` came before `2.png`, in the stream and so in the gallery."""
+    folder: Path = server.directory / "images"
+    for path in folder.iterdir():
+        path.unlink()
+    for number in (1, 2, 10):
+        draw_picture(number).save(folder / f"{number}.png")
+    server.start()
+    desk = new_desk().open()
+    open_gallery(desk)
+    assert shown(desk) == ["1.png", "2.png", "10.png"]

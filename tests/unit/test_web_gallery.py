@@ -1,0 +1,367 @@
+"""The gallery's routes: pages of images from the database and the source, thumbnails, opening an image."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import fixtures_web
+import numpy as np
+import pytest
+from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page, read, wait_until
+from PIL import Image
+
+from odkeras.hosts.web import gallery as gallery_module
+from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.stored import StoredAnswer
+from odkeras.hosts.web.thumbnails import Thumbnails
+from odkeras.images import make_thumbnail
+
+web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
+Annotate = Callable[..., Annotating]
+NAMES = [f"{number:02}.png" for number in range(IMAGES)]
+
+
+def images(page: Page, **query: Any) -> dict[str, Any]:
+    return read(page.get("/api/images", **query))
+
+
+def files(page: Page, **query: Any) -> list[str]:
+    found = images(page, **query)
+    assert found["total"] == len(found["images"])
+    return [each["file"] for each in found["images"]]
+
+
+def entry(page: Page, file: str) -> dict[str, Any]:
+    (found,) = [each for each in images(page)["images"] if each["file"] == file]
+    return dict(found)
+
+
+def open_image(page: Page, key: str) -> dict[str, Any]:
+    return read(page.post("/api/open", key=key))
+
+
+class TestListing:
+    def test_all_images_before_any_was_answered(self, annotate: Annotate) -> None:
+        page = annotate().page()
+        assert files(page) == NAMES
+        assert {each["decision"] for each in images(page)["images"]} == {None}
+        assert images(page)["missing"] == ""
+
+    def test_answered_and_unanswered_ones_in_one_order(self, annotate: Annotate) -> None:
+        page = annotate().page("anna")
+        first, second, third = page.tasks(3)["tasks"]
+        page.answer(first)
+        page.answer(third, "reject")
+        assert files(page) == NAMES
+        assert files(page, state="answered") == ["00.png", "02.png"]
+        assert files(page, state="unanswered") == [name for name in NAMES if name not in ("00.png", "02.png")]
+        assert files(page, decision="reject") == ["02.png"]
+        assert files(page, annotator="anna") == ["00.png", "02.png"]
+        assert files(page, annotator="ben") == []
+        found = entry(page, "00.png")
+        assert (found["decision"], found["annotator"], found["key"]) == ("accept", "anna", first["image_id"])
+        (box,) = found["boxes"]
+        rect = [SPAN["x"] / 64, SPAN["y"] / 48, SPAN["width"] / 64, SPAN["height"] / 48]
+        assert box == {"label": "thing", "rect": pytest.approx(rect, abs=1e-4)}
+        assert entry(page, "01.png")["held"] == "here"
+        assert second["file"] == "01.png"
+
+    def test_natural_order_also_in_folders(self, web_project: Path, annotate: Annotate) -> None:
+        shutil.rmtree(web_project / "images")
+        for name in ("1", "2", "10"):
+            fixtures_web.save_images(web_project / "images" / f"part {name}", 1)
+            (web_project / "images" / f"part {name}" / "00.png").rename(
+                web_project / "images" / f"part {name}/{name}.png"
+            )
+        page = annotate().page()
+        assert files(page) == ["1.png", "2.png", "10.png"]
+
+    def test_by_pages(self, annotate: Annotate) -> None:
+        page = annotate().page()
+        page.answer(page.tasks()["tasks"][0])
+        found = images(page, offset=10, limit=1)
+        assert (found["total"], found["offset"], [each["file"] for each in found["images"]]) == (IMAGES, 10, ["10.png"])
+        assert [each["file"] for each in images(page, offset=11, limit=5)["images"]] == ["11.png"]
+        assert images(page, offset=99)["images"] == []
+
+    def test_by_label_name_and_score(self, annotate: Annotate) -> None:
+        page = annotate().page()
+        for number, task in enumerate(page.tasks(4)["tasks"]):
+            page.answer(task, spans=[{**SPAN, "label": "other" if number % 2 else "thing", "score": number / 10}])
+        assert files(page, label="other") == ["01.png", "03.png"]
+        assert files(page, label="othe") == []
+        assert files(page, name="1.P") == ["01.png", "11.png"]
+        assert files(page, name="%") == []
+        assert files(page, state="answered", min_score=0.1, max_score=0.25) == ["01.png", "02.png"]
+
+    def test_suggestions_of_images_at_hand_have_scores(self, annotate: Annotate) -> None:
+        started = annotate(model=True)
+        page = started.page()
+        wait_until(lambda: page.panel()["version"])
+        for task in page.tasks(5)["tasks"]:
+            page.answer(task)
+        version = page.panel()["version"]
+        wait_until(lambda: page.panel()["version"] not in (None, version))
+        (task,) = page.tasks(1)["tasks"]
+        assert task["spans"]
+        found = entry(page, task["file"])
+        assert found["score"] == pytest.approx(min(span["score"] for span in task["spans"]))
+        assert len(found["boxes"]) == len(task["spans"])
+        assert task["file"] in files(page, state="unanswered", min_score=0, max_score=1)
+
+    def test_the_last_answer_about_an_image_counts(self, annotate: Annotate) -> None:
+        page = annotate().page()
+        (task,) = page.tasks()["tasks"]
+        page.answer(task)
+        page.answer(task, "reject")
+        assert files(page, decision="accept") == []
+        assert files(page, decision="reject") == ["00.png"]
+
+    def test_with_overlap_everybody_sees_their_own(self, annotate: Annotate) -> None:
+        started = annotate(overlap=True)
+        anna, ben = started.page("anna"), started.page("ben")
+        anna.answer(anna.tasks()["tasks"][0])
+        assert files(anna, state="answered") == ["00.png"]
+        assert files(ben, state="answered") == []
+        assert files(ben, annotator="anna") == ["00.png"]
+        assert entry(ben, "00.png")["decision"] is None
+
+    def test_images_from_elsewhere_are_listed_too(self, annotate: Annotate) -> None:
+        started = annotate()
+        example = {"answer": "accept", "spans": [], "meta": {"file": "from elsewhere.jpg"}}
+        started.host.database.add(DATASET, [StoredAnswer(example, "f" * 32, "carl")])
+        assert "from elsewhere.jpg" in files(started.page())
+
+    def test_a_file_that_another_run_answered_is_not_listed_twice(self, web_project: Path, annotate: Annotate) -> None:
+        """Its size or time may have changed, or the file of ids is lost."""
+        first = annotate()
+        page = first.page()
+        page.answer(page.tasks()["tasks"][0])
+        first.hang_up()
+        first.close()
+        (web_project / "data" / "image_ids.jsonl").unlink(missing_ok=True)
+        assert files(annotate().page()) == NAMES
+
+    def test_a_stream_says_that_the_rest_is_not_known(self, annotate: Annotate) -> None:
+        paths = [f"images/{name}" for name in NAMES]
+        page = annotate(source=(path for path in paths)).page()
+        page.tasks(2)
+        found = images(page)
+        assert [each["file"] for each in found["images"]] == ["00.png", "01.png"]
+        assert "stream" in found["missing"]
+
+    def test_a_jsonl_file_with_paths(self, web_project: Path, annotate: Annotate) -> None:
+        lines = [json.dumps({"image": f"images/{name}"}) for name in reversed(NAMES)]
+        (web_project / "tasks.jsonl").write_text("\n".join(lines))
+        page = annotate(source="tasks.jsonl").page()
+        assert files(page) == NAMES
+        assert open_image(page, entry(page, "05.png")["key"])["task"]["file"] == "05.png"
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            {"state": "x"},
+            {"decision": "x"},
+            {"min_score": "2"},
+            {"max_score": "nan"},
+            {"limit": "9999"},
+            {"offset": "-1"},
+        ],
+    )
+    def test_nonsense_is_refused(self, annotate: Annotate, query: dict[str, str]) -> None:
+        assert annotate().page().get("/api/images", **query).status_code == 400
+
+
+class TestOpening:
+    def test_an_answered_image_to_be_corrected(self, annotate: Annotate) -> None:
+        page = annotate().page()
+        (task,) = page.tasks()["tasks"]
+        page.answer(task)
+        opened = open_image(page, entry(page, "00.png")["key"])
+        assert (opened["answer"], opened["task"]["image_id"]) == ("accept", task["image_id"])
+        assert [span["label"] for span in opened["task"]["spans"]] == ["thing"]
+        page.answer(opened["task"], "reject")
+        assert files(page, decision="reject") == ["00.png"]
+
+    def test_an_unanswered_image_out_of_its_turn(self, annotate: Annotate) -> None:
+        started = annotate()
+        page = started.page()
+        opened = open_image(page, entry(page, "07.png")["key"])
+        assert (opened["answer"], opened["task"]["file"]) == (None, "07.png")
+        assert page.http.get(opened["task"]["image"]).status_code == 200
+        assert entry(page, "07.png")["held"] == "here"
+        page.answer(opened["task"])
+        assert files(page, state="answered") == ["07.png"]
+        rest = page.tasks(20)["tasks"]
+        assert [each["file"] for each in rest] == [name for name in NAMES if name != "07.png"], "each once"
+
+    def test_an_image_that_another_tab_has(self, annotate: Annotate) -> None:
+        started = annotate()
+        anna, ben = started.page("anna"), started.page("ben")
+        anna.tasks(1)
+        found = entry(ben, "00.png")
+        assert found["held"] == "elsewhere"
+        refused = ben.post("/api/open", key=found["key"])
+        assert (refused.status_code, "annotator anna" in refused.json()["error"]) == (409, True)
+        twin = started.page("anna", tab="other")
+        assert "another tab of yours" in twin.post("/api/open", key=found["key"]).json()["error"]
+
+    def test_what_another_annotator_answered_can_be_corrected(self, annotate: Annotate) -> None:
+        started = annotate()
+        anna, ben = started.page("anna"), started.page("ben")
+        (task,) = anna.tasks()["tasks"]
+        anna.answer(task)
+        opened = open_image(ben, entry(ben, "00.png")["key"])
+        assert (opened["answer"], len(opened["task"]["spans"])) == ("accept", 1)
+        ben.answer(opened["task"], "reject")
+        assert (entry(anna, "00.png")["decision"], entry(anna, "00.png")["annotator"]) == ("reject", "ben")
+
+    def test_with_overlap_an_answer_of_another_is_no_answer_of_mine(self, annotate: Annotate) -> None:
+        started = annotate(overlap=True)
+        anna, ben = started.page("anna"), started.page("ben")
+        anna.answer(anna.tasks()["tasks"][0])
+        opened = open_image(ben, entry(ben, "00.png")["key"])
+        assert (opened["answer"], opened["task"]["spans"]) == (None, [])
+
+    def test_a_broken_file_and_one_that_is_gone(self, web_project: Path, annotate: Annotate) -> None:
+        (web_project / "images" / "03.png").write_bytes(b"no image")
+        page = annotate().page()
+        broken, gone = entry(page, "03.png")["key"], entry(page, "04.png")["key"]
+        (web_project / "images" / "04.png").unlink()
+        for key in (broken, gone):
+            refused = page.post("/api/open", key=key)
+            assert (refused.status_code, "cannot be used" in refused.json()["error"]) == (409, True)
+            assert page.http.get(f"/thumbnails/{key}").status_code == 404
+        assert page.post("/api/open", key="0" * 32).status_code == 409
+        assert page.post("/api/open", key="../x").status_code == 400
+
+    def test_boxes_of_another_image(self, annotate: Annotate) -> None:
+        page = annotate().page()
+        first, second = page.tasks(2)["tasks"]
+        page.answer(first)
+        found = read(page.get("/api/boxes", image_id=first["image_id"]))
+        assert (found["file"], [span["label"] for span in found["spans"]]) == ("00.png", ["thing"])
+        assert page.get("/api/boxes", image_id=second["image_id"]).status_code == 404
+
+
+class TestThumbnails:
+    def test_of_answered_and_of_unread_images(self, web_project: Path, annotate: Annotate) -> None:
+        Image.fromarray(np.zeros((900, 1200, 3), np.uint8)).save(web_project / "images" / "11.png")
+        page = annotate().page()
+        page.answer(page.tasks()["tasks"][0])
+        for file, size in (("00.png", (64, 48)), ("11.png", (256, 192))):
+            response = page.http.get(entry(page, file)["thumbnail"])
+            assert response.headers["content-type"] == "image/jpeg"
+            assert "immutable" in response.headers["cache-control"]
+            assert Image.open(io.BytesIO(response.content)).size == size
+
+    def test_a_photograph_that_was_held_sideways_is_upright(self) -> None:
+        pixels = np.zeros((600, 800, 3), np.uint8)
+        pixels[:300] = (255, 0, 0)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", exif=exif)
+        made = Image.open(io.BytesIO(make_thumbnail(buffer.getvalue(), side_px=256)))
+        assert made.size == (192, 256)
+        red, _, _ = made.getpixel((180, 128))  # type: ignore[misc]
+        assert red > 200, "what was on top is on the right"
+        assert not made.getexif()
+
+    def test_they_are_made_once_and_memory_is_bounded(self) -> None:
+        buffer = io.BytesIO()
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)).save(buffer, "PNG")
+        made: list[str] = []
+
+        def reader(key: str) -> Callable[[], bytes]:
+            return lambda: made.append(key) or buffer.getvalue()  # type: ignore[func-returns-value]
+
+        size = len(make_thumbnail(buffer.getvalue(), side_px=256))
+        thumbnails = Thumbnails(max_bytes=int(2.5 * size))
+        for key in ("a", "a", "b", "a", "c", "a", "b"):
+            thumbnails.get(key, reader(key))
+        assert made == ["a", "b", "c", "b"], "b was asked for longest ago when c came"
+
+
+class TestDatabase:
+    def test_a_database_of_an_earlier_version_gets_its_gallery(self, tmp_path: Path) -> None:
+        path = tmp_path / "annotations.db"
+        with AnswerDatabase.open(path) as database:
+            spans = [{**SPAN, "score": 0.4}, {**SPAN, "label": "other", "score": 0.7}]
+            for number, decision in enumerate(("accept", "reject", "accept")):
+                example = {"answer": decision, "spans": spans, "meta": {"file": f"{number}.png"}}
+                database.add(DATASET, [StoredAnswer(example, f"{number:032}", "anna", answered_at=float(number))])
+            again = {"answer": "ignore", "spans": [], "meta": {"file": "0.png"}}
+            database.add(DATASET, [StoredAnswer(again, f"{0:032}", "anna", answered_at=9.0)])
+        query = "SELECT * FROM gallery ORDER BY answer"
+        with closing(sqlite3.connect(path)) as connection:
+            expected = connection.execute(query).fetchall()
+            assert [row[5:7] for row in expected] == [("1.png", "reject"), ("2.png", "accept"), ("0.png", "ignore")]
+            assert (expected[0][8:], expected[2][8:]) == (("\nother\nthing\n", 0.4, 1), ("", None, 1))
+            connection.executescript("DROP TABLE gallery; PRAGMA user_version = 2;")
+        AnswerDatabase.open(path).close()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute(query).fetchall() == expected
+
+    def test_a_migration_that_is_interrupted_changes_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "annotations.db"
+        with AnswerDatabase.open(path) as database:
+            database.add(DATASET, [StoredAnswer({"answer": "accept", "spans": []}, "a" * 32, "anna")])
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript("DROP TABLE gallery; PRAGMA user_version = 2;")
+
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("odkeras.hosts.web.gallery_rows.fill", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                AnswerDatabase.open(path)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+            assert "gallery" not in names
+        AnswerDatabase.open(path).close()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT COUNT(*) FROM gallery").fetchone() == (1,)
+
+    def test_a_page_of_ten_thousand_answers_is_quick(self, tmp_path: Path) -> None:
+        path = tmp_path / "annotations.db"
+        with AnswerDatabase.open(path) as database:
+            database.add(
+                DATASET,
+                [
+                    StoredAnswer(
+                        {"answer": "accept", "spans": [SPAN], "meta": {"file": f"{number}.png"}, "text": "x" * 2000},
+                        f"{number:032x}",
+                        "anna",
+                        answered_at=float(number),
+                    )
+                    for number in range(10_000)
+                ],
+            )
+
+        class Nothing:
+            total = 0
+            items = staticmethod(lambda: iter(()))
+            noted_after = staticmethod(lambda number: [])
+
+        gallery = gallery_module.Gallery(path, DATASET, Nothing)  # type: ignore[arg-type, return-value]
+        wanted = gallery_module.GalleryFilter(label="thing")
+        gallery.page(wanted, "anna", [], 0, 1)
+        started = time.thread_time()  # of the processor: the machine may do other things as well
+        total, entries = gallery.page(wanted, "anna", [], 9_900, 100)
+        took_s = time.thread_time() - started
+        gallery.close()
+        assert (total, entries[0].file, entries[-1].file) == (10_000, "9900.png", "9999.png")
+        assert took_s < 0.2
