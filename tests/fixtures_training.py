@@ -54,13 +54,15 @@ def answer(annotation: Annotation, decision: str = "accept") -> Answer:
 
 
 def give_boxes_an_area(inference: Any) -> None:
-    """Freshly built weights find nothing but boxes without one: from now on all are as large."""
+    """Freshly built weights find boxes without one, or outside the image: from now on all are as large, and inside."""
     from odkeras.model.weights import named_variables
 
-    variables, last_layer = named_variables(inference.model), "_prediction_head_dict/box/scale/0/layer-2"
-    kernel, bias = variables[f"{last_layer}/kernel"], variables[f"{last_layer}/bias"]
-    kernel.assign(kernel * 0)
-    bias.assign(bias * 0 + 8)  # cells of 4 x 4 pixels
+    variables = named_variables(inference.model)
+    for head, value in (("offset", 0), ("scale", 8)):  # in cells of 4 x 4 pixels
+        last_layer = f"_prediction_head_dict/box/{head}/0/layer-2"
+        kernel, bias = variables[f"{last_layer}/kernel"], variables[f"{last_layer}/bias"]
+        kernel.assign(kernel * 0)
+        bias.assign(bias * 0 + value)
 
 
 @dataclass(frozen=True)
