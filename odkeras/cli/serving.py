@@ -85,7 +85,7 @@ def predict(
     wait: Annotated[
         float,
         typer.Option(help="Seconds to wait for a server that is being started.", rich_help_panel=options.SERVING),
-    ] = 2.0,
+    ] = 1.0,
     export_dir: Annotated[
         Path | None,
         typer.Option(

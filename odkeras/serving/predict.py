@@ -20,7 +20,7 @@ from odkeras.errors import ConfigError, ImageError, RequestError, ServerUnavaila
 from odkeras.images import EncodedImage, decode_rgb, list_image_files, read_image
 from odkeras.serving.client import ServingClient
 
-CONNECT_S = 2.0  # with the start of the command less than the 3 s within which a mistake is to be told
+CONNECT_S = 1.0  # with the start of the command less than the 3 s within which a mistake is to be told
 LOAD_S = 60.0  # TensorFlow's import, and the model's
 _POLL_S = 0.1
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")

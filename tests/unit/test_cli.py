@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from odkeras import __version__
 from odkeras.cli import app
-from odkeras.cli.hosts import annotate
+from odkeras.cli.hosts import _directory, annotate
 from odkeras.errors import ConfigError, ImageError, OdkerasError, SetupError
 from odkeras.hosts.prodigy import TrainmodelArguments
 
@@ -96,6 +96,18 @@ def test_exit_codes_differ_by_what_a_person_can_do() -> None:
     codes = (OdkerasError.exit_code, ConfigError.exit_code, SetupError.exit_code)
     assert codes == (1, 2, 3)
     assert str(ImageError("truncated", "a.jpg")) == "a.jpg: truncated"
+
+
+def test_directories_of_annotate_with_a_server_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With IP they were in the working directory, where they are used if they are there; else they are beside CONFIG,
+    as without."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data_dir").mkdir()
+    config = Path("cars/pipeline.config")
+    assert _directory("data_dir", None, config, "127.0.0.1") == str(tmp_path / "data_dir")
+    assert _directory("model_dir", None, config, "127.0.0.1") == str(tmp_path / "cars" / "model")
+    assert _directory("data_dir", None, config, None) == str(tmp_path / "cars" / "data")
+    assert _directory("data_dir", Path("mine"), config, "127.0.0.1") == str(tmp_path / "mine")
 
 
 def test_annotate_has_every_option_of_the_recipe() -> None:
