@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -170,3 +173,32 @@ def test_a_project_that_is_paused_gets_its_first_version(project: TinyProject, s
     assert not rounds.run_pending()
     assert project.status()["state"] == "paused"
     assert project.metrics() == []
+
+
+@pytest.mark.timeout(300)
+def test_the_trainer_s_own_process(project: TinyProject, shapes: list[Annotation]) -> None:
+    """Resumed by the command from another process; SIGTERM ends it at once while it is paused."""
+    odkeras = [sys.executable, "-m", "odkeras"]
+    subprocess.run([*odkeras, "training", "pause", str(project.folder)], check=True, timeout=60)
+    project.put(shapes[:2])
+    command = [*odkeras, "trainer", str(project.config_path), "--steps-per-epoch", str(STEPS)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as trainer:
+        try:
+            wait_until(lambda: project.status().get("state") == "paused")
+            assert project.metrics() == []
+            subprocess.run([*odkeras, "training", "resume", str(project.folder)], check=True, timeout=60)
+            wait_until(lambda: [row["steps"] for row in project.metrics()] == [STEPS])
+            subprocess.run([*odkeras, "training", "pause", str(project.folder)], check=True, timeout=60)
+            wait_until(lambda: project.status().get("state") == "paused")
+            trainer.send_signal(signal.SIGTERM)
+            assert trainer.wait(10) == 0
+        finally:
+            trainer.kill()
+    assert project.status()["state"] == "stopped"
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 120.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
