@@ -484,7 +484,7 @@ class TestEvents:
 
     @pytest.mark.parametrize("last", ["", "abc", "-1", "99999999999", "9" * 50, "1.5", "\xb2"])
     def test_of_another_run_or_none(self, shared: Annotating, guest: Page, last: str) -> None:
-        text = f"news for {last}"
+        text = f"news for {last!r}"
         shared.journal.tell(News("more"))
         shared.journal.tell(News(text))
         with guest.http.stream(
