@@ -240,7 +240,6 @@ class WebHost:
             "session": session,
             "labels": [{"name": name, "color": color} for name, color in zip(self._labels, colors, strict=True)],
             "source": str(self._arguments.source),
-            "database": str(self.database.path.absolute()),
             "prefetch": PREFETCH,
             "batch_size": self._batch_size,
             "answered": self.panel.answered_by(session),
