@@ -86,7 +86,6 @@ class TestProject:
             "session": "anna",
             "labels": [{"name": "thing", "color": "#e69f00"}, {"name": "other", "color": "#0a7fd1"}],
             "source": "images",
-            "database": str(running.host.database.path.absolute()),
             "prefetch": 4,
             "batch_size": 5,
             "answered": 0,
