@@ -134,13 +134,7 @@ class WebHost:
         if self._random_weights:
             self.journal.say(f"{RANDOM_WEIGHTS} `odkeras init --help` says how to give one: --fine-tune-checkpoint")
         project = host.project
-        self.panel = Panel(
-            project,
-            counts=partial(self.database.counts, self.dataset),
-            efforts=partial(self.database.version_efforts, self.dataset),
-        )
-        self.journal.panel = self.panel
-        self.panel.count()
+        self._open_panel(project)
         self._pictures = Pictures(ImageStore(images_dir(project.inbox_dir)), ImageStore(project.kept_images_dir))
         self._control = Control(project.control_path)
         self._tensorboard = TensorBoard(project.model_dir, project.logs_dir / "tensorboard.log")
@@ -162,6 +156,25 @@ class WebHost:
             is_fresh=self._is_fresh,
             on_free=self._came_back,
         )
+        self._open_gallery(stack)
+        self.free_count = 0
+        if not self._options.overlap:
+            self._follow(None)
+        self.handover.__enter__()
+        self.handover.add(self._left_over())
+        self._start_threads(stack)
+
+    def _open_panel(self, project: Project) -> None:
+        self.panel = Panel(
+            project,
+            counts=partial(self.database.counts, self.dataset),
+            efforts=partial(self.database.version_efforts, self.dataset),
+        )
+        self.journal.panel = self.panel
+        self.panel.count()
+
+    def _open_gallery(self, stack: ExitStack) -> None:
+        host = self._host
         gallery = Gallery(self.database.path, self.dataset, lambda: host.stream, overlap=self._options.overlap)
         stack.callback(gallery.close)
         self.gallery = GalleryDesk(
@@ -175,11 +188,8 @@ class WebHost:
             keep_open=lambda task: self._kept(Handout((task,))).tasks[0],
             overlap=self._options.overlap,
         )
-        self.free_count = 0
-        if not self._options.overlap:
-            self._follow(None)
-        self.handover.__enter__()
-        self.handover.add(self._left_over())
+
+    def _start_threads(self, stack: ExitStack) -> None:
         threads = [
             threading.Thread(target=target, name=f"odkeras-{name}", daemon=True)
             for name, target in (("housekeeping", self._keep_house), ("look-up", self._look_up))
