@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,25 +26,32 @@ from starlette.routing import Route
 from odkeras.control import ACTIONS
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, SetupError
 from odkeras.hosts.web.board import Tab
-from odkeras.hosts.web.gallery import MAX_PAGE, GalleryFilter
+from odkeras.hosts.web.gallery import MAX_PAGE
 from odkeras.hosts.web.gallery_desk import NotAvailableError
+from odkeras.hosts.web.parameters import (
+    IMAGE_ID,
+    MOST_ANSWERS,
+    BadRequestError,
+    read_body,
+    read_filter,
+    read_ids,
+    read_name,
+    read_tab,
+    read_whole_number,
+)
 from odkeras.hosts.web.pictures import media_type
 from odkeras.hosts.web.security import App, Guard, Policy, is_loopback
 from odkeras.hosts.web.sharing import Sharing
-from odkeras.hosts.web.stored import DECISIONS
 from odkeras.hosts.web.web_host import WebHost
 from odkeras.tasks import Task
 
 MOST_TASKS = 20
 PROCESSES = ("trainer", "server")
-MOST_ANSWERS = 500
 SHOWN_EVERY_S = 0.25
 ALIVE_EVERY_S = 10.0
 _THREADS = 16
 _STORING_THREADS = 4  # they share a processor and a disk: more of them would only make each other slower
 _BROWSING_THREADS = 3
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-_IMAGE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -58,14 +64,6 @@ _MEDIA_TYPES = {
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class BadRequestError(Exception):
-    """A request that makes no sense; `status` and a sentence for a person."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class _Handlers:
 
     async def project(self, request: Request) -> Response:
         near = request.client is not None and is_loopback(request.client.host)
-        return _json(self._host.about(_name(request.query_params.get("session"), "session"), tensorboard=near))
+        return _json(self._host.about(read_name(request.query_params.get("session"), "session"), tensorboard=near))
 
     async def log_end(self, request: Request) -> Response:
         process = request.query_params.get("process")
@@ -198,59 +196,59 @@ class _Handlers:
         return _json(found)
 
     async def history(self, request: Request) -> Response:
-        session = _name(request.query_params.get("session"), "session")
+        session = read_name(request.query_params.get("session"), "session")
         return _json({"answers": await self._store(self._host.history, session)})
 
     async def tasks(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await read_body(request)
         count = body.get("count", 1)
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_TASKS:
             raise BadRequestError(400, f"count must be 1 to {MOST_TASKS}; got {count!r}")
-        found = await self._predict(self._host.next_tasks, _tab(body), count, _ids(body, "have"))
+        found = await self._predict(self._host.next_tasks, read_tab(body), count, read_ids(body, "have"))
         tasks = [task_document(task) for task in found.tasks]
         return _json({"tasks": tasks, "done": found.done, "waiting": found.waiting})
 
     async def suggestions(self, request: Request) -> Response:
-        body = await _body(request)
-        found = await self._predict(self._host.suggest_again, _tab(body), _ids(body, "image_ids"))
+        body = await read_body(request)
+        found = await self._predict(self._host.suggest_again, read_tab(body), read_ids(body, "image_ids"))
         return _json({"tasks": [task_document(task) for task in found]})
 
     async def answers(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await read_body(request)
         answers = body.get("answers")
         if not isinstance(answers, list) or not 0 < len(answers) <= MOST_ANSWERS:
             raise BadRequestError(400, f"answers must be a list of 1 to {MOST_ANSWERS} answers")
-        saved, refused = await self._store(self._host.answer, _tab(body), answers)
+        saved, refused = await self._store(self._host.answer, read_tab(body), answers)
         reasons = [{"answer_id": answer_id, "reason": reason} for answer_id, reason in refused]
         return _json({"saved": saved, "refused": reasons})
 
     async def reopen(self, request: Request) -> Response:
-        body = await _body(request)
-        image_id = _ids({"image_ids": [body.get("image_id")]}, "image_ids")[0]
-        task = await self._store(self._host.reopen, _tab(body), image_id)
+        body = await read_body(request)
+        image_id = read_ids({"image_ids": [body.get("image_id")]}, "image_ids")[0]
+        task = await self._store(self._host.reopen, read_tab(body), image_id)
         if task is None:
             raise BadRequestError(404, f"image {image_id} has no answer by this session")
         return _json({"task": task_document(task), "answer": task.get("answer")})
 
     async def images(self, request: Request) -> Response:
         query = request.query_params
-        tab = Tab(_name(query.get("session"), "session"), _name(query.get("tab"), "tab"))
-        offset, limit = _whole(query, "offset", 0, 10**9), _whole(query, "limit", 100, MAX_PAGE)
-        return _json(await self._browse(self._host.gallery.page, tab, _filter(query), offset, limit))
+        tab = read_tab(query)
+        offset, limit = read_whole_number(query, "offset", 0, 10**9), read_whole_number(query, "limit", 100, MAX_PAGE)
+        return _json(await self._browse(self._host.gallery.page, tab, read_filter(query), offset, limit))
 
     async def thumbnail(self, request: Request) -> Response:
         key = request.path_params["key"]
-        found = await self._browse(self._host.gallery.thumbnail, key) if _IMAGE_ID.fullmatch(key) else None
+        found = await self._browse(self._host.gallery.thumbnail, key) if IMAGE_ID.fullmatch(key) else None
         if found is None:
             raise BadRequestError(404, "no such image, or its file is gone")
         headers = {"cache-control": "private, max-age=31536000, immutable"}
         return Response(found, media_type="image/jpeg", headers=headers)
 
     async def open(self, request: Request) -> Response:
-        body = await _body(request)
-        key = _ids({"keys": [body.get("key")]}, "keys")[0]
+        body = await read_body(request)
+        key = read_ids({"keys": [body.get("key")]}, "keys")[0]
         try:
-            opened = await self._predict(self._host.gallery.open, _tab(body), key)
+            opened = await self._predict(self._host.gallery.open, read_tab(body), key)
         except NotAvailableError as error:
             raise BadRequestError(409, str(error)) from error
         answer = opened.task.get("answer") if opened.answered else None
@@ -258,27 +256,27 @@ class _Handlers:
 
     async def boxes(self, request: Request) -> Response:
         query = request.query_params
-        image_id = _ids({"image_id": [query.get("image_id")]}, "image_id")[0]
-        found = await self._browse(self._host.gallery.boxes, _name(query.get("session"), "session"), image_id)
+        image_id = read_ids({"image_id": [query.get("image_id")]}, "image_id")[0]
+        found = await self._browse(self._host.gallery.boxes, read_name(query.get("session"), "session"), image_id)
         if found is None:
             raise BadRequestError(404, f"image {image_id} has no answer")
         return _json({"file": found["file"], "spans": [_span_document(span) for span in found["spans"]]})
 
     async def save(self, request: Request) -> Response:
-        _tab(await _body(request))
+        read_tab(await read_body(request))
         handed_on, resumed = await self._store(self._host.train_now)
         return _json({"handed_on": handed_on, "resumed": resumed})
 
     async def training(self, request: Request) -> Response:
-        body = await _body(request)
-        _tab(body)
+        body = await read_body(request)
+        read_tab(body)
         action = body.get("action")
         if not isinstance(action, str) or action not in ACTIONS:
             raise BadRequestError(400, f"action must be one of {', '.join(ACTIONS)}; got {str(action)[:80]!r}")
         return _json({"training": await self._store(self._host.control_training, action)})
 
     async def tensorboard(self, request: Request) -> Response:
-        await _body(request)
+        await read_body(request)
         if request.client is None or not is_loopback(request.client.host):
             raise BadRequestError(409, f"from another machine, run there: {self._host.tensorboard_command}")
         try:
@@ -287,7 +285,7 @@ class _Handlers:
             raise BadRequestError(409, f"{error}; or run: {self._host.tensorboard_command}") from error
 
     async def link(self, request: Request) -> Response:
-        await _body(request)
+        await read_body(request)
         origin = request.headers.get("origin") or f"http://{request.headers.get('host', '')}"
         url, works_elsewhere = self._sharing.link(origin)
         return _json({"url": url, "works_elsewhere": works_elsewhere})
@@ -312,7 +310,7 @@ class _Handlers:
 
     async def image(self, request: Request) -> Response:
         image_id = request.path_params["image_id"]
-        if not _IMAGE_ID.fullmatch(image_id):
+        if not IMAGE_ID.fullmatch(image_id):
             raise BadRequestError(404, "no such image")
         found = await self._store(self._host.picture, image_id)
         if found is None:
@@ -322,7 +320,7 @@ class _Handlers:
 
     async def events(self, request: Request) -> Response:
         query = request.query_params
-        tab = Tab(_name(query.get("session"), "session"), _name(query.get("tab"), "tab"))
+        tab = read_tab(query)
         last = request.headers.get("last-event-id", "0")
         seen = int(last) if last.isdecimal() and len(last) < 12 else 0
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -410,69 +408,3 @@ def _error(status: int, message: str) -> Response:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     return _error(getattr(error, "status_code", 404), f"nothing is at {request.url.path[:100]}")
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError(400, f"not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise BadRequestError(400, f"the body must be a JSON object; got {type(body).__name__}")
-    return body
-
-
-def _tab(body: Mapping[str, Any]) -> Tab:
-    return Tab(_name(body.get("session"), "session"), _name(body.get("tab"), "tab"))
-
-
-def _whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not text.isascii() or not text.isdecimal() or len(text) > 10 or int(text) > most:
-        raise BadRequestError(400, f"{name} must be a whole number of at most {most}; got {text[:80]!r}")
-    return int(text)
-
-
-def _filter(query: Mapping[str, str]) -> GalleryFilter:
-    choices = {"state": ("all", "answered", "unanswered"), "decision": ("", *DECISIONS)}
-    chosen = {name: query.get(name, allowed[0]) for name, allowed in choices.items()}
-    for key, value in chosen.items():
-        if value not in choices[key]:
-            raise BadRequestError(400, f"{key} must be one of {', '.join(choices[key])}; got {value[:80]!r}")
-    label, annotator, name = (query.get(each, "")[:500] for each in ("label", "annotator", "name"))
-    return GalleryFilter(
-        state=chosen["state"],
-        label=label,
-        decision=chosen["decision"],
-        annotator=annotator,
-        min_score=_score(query, "min_score"),
-        max_score=_score(query, "max_score"),
-        name=name,
-    )
-
-
-def _score(query: Mapping[str, str], name: str) -> float | None:
-    text = query.get(name, "")
-    try:
-        value = float(text) if text else None
-    except ValueError:
-        value = float("nan")
-    if value is not None and not 0 <= value <= 1:
-        raise BadRequestError(400, f"{name} must be from 0 to 1; got {text[:80]!r}")
-    return value
-
-
-def _name(given: Any, what: str) -> str:
-    if not isinstance(given, str) or not _NAME.fullmatch(given):
-        raise BadRequestError(400, f"{what} must be 1 to 64 letters, digits or _.-; got {str(given)[:80]!r}")
-    return given
-
-
-def _ids(body: Mapping[str, Any], key: str) -> Sequence[str]:
-    ids = body.get(key) or []
-    if not isinstance(ids, list) or len(ids) > MOST_ANSWERS:
-        raise BadRequestError(400, f"{key} must be a list of image ids")
-    for each in ids:
-        if not isinstance(each, str) or not _IMAGE_ID.fullmatch(each):
-            raise BadRequestError(400, f"{key}: {str(each)[:80]!r} is no image id")
-    return ids
