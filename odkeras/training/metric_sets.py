@@ -32,6 +32,7 @@ _PREFIXES = {
     "coco_mask_metrics": "DetectionMasks_",
     LVIS: "DetectionMasks_",
 }
+_NUM_DETECTIONS = standard_fields.DetectionResultFields.num_detections
 _PER_CLASS = "PerformanceBy"  # in the names of the API's own results per class, too
 
 
@@ -63,6 +64,8 @@ class MetricSet:
             _check_masks(self.name, eval_dict)
         if self.name in _CHALLENGES:
             eval_dict = _with_class_ids(eval_dict)
+        if self.name == LVIS:
+            eval_dict = _with_a_detection(eval_dict)
         self._evaluator.add_eval_dict(eval_dict)
 
     def evaluate(self) -> dict[str, float]:
@@ -172,6 +175,12 @@ def _check_masks(name: str, eval_dict: Mapping[str, Any]) -> None:
         )
     if standard_fields.DetectionResultFields.detection_masks not in eval_dict:
         raise ConfigError(f"eval_config.metrics_set: {name} compares masks, and the model makes none")
+
+
+def _with_a_detection(eval_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """LVIS's evaluator fails if nothing is found in any image: where nothing is, padding, of score 0, counts as one."""
+    found = eval_dict.get(_NUM_DETECTIONS)
+    return dict(eval_dict) if found is None else {**eval_dict, _NUM_DETECTIONS: tf.maximum(found, 1)}
 
 
 def _with_class_ids(eval_dict: Mapping[str, Any]) -> dict[str, Any]:
