@@ -18,6 +18,7 @@ import { View } from "./view";
 import type { Project } from "./wire";
 
 const TRY_AGAIN_MS = 2_000;
+const RENEW_AGAIN_MS = 1_500;
 
 export async function openDesk(desk: Desk, furniture: Furniture): Promise<void> {
   desk.furniture = furniture;
@@ -120,11 +121,18 @@ function onTasks(desk: Desk): void {
   desk.changed();
 }
 
-async function renew({ live, queue, who, shown, changed }: Desk): Promise<void> {
+let renewTimer = 0;
+
+async function renew(desk: Desk): Promise<void> {
+  const { live, queue, who, shown } = desk;
   const version = live?.panel?.version ?? null;
+  clearTimeout(renewTimer);
   if (!queue || version === null) return;
-  await renewSuggestions(who, version, queue.ahead, shown);
-  changed();
+  if (await renewSuggestions(who, version, queue.ahead, shown)) {
+    clearTimeout(renewTimer);
+    renewTimer = window.setTimeout(() => void renew(desk), RENEW_AGAIN_MS);
+  }
+  desk.changed();
 }
 
 /** The stream is there (again): maybe of another run of the server, which knows nothing of what is held. */

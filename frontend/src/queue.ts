@@ -22,8 +22,8 @@ export class Held {
   /** The task before an offer was taken. */
   private earlier: Task | null = null;
 
-  /** The version whose suggestions were asked for last. */
-  asked: number | null = null;
+  /** The version whose suggestions were asked for last, and how many times: the server may be loading it just then. */
+  private asked: { version: number; times: number } | null = null;
 
   private address = "";
 
@@ -71,6 +71,17 @@ export class Held {
     this.touched = true;
   }
 
+  /** Whether a version may have newer suggestions than these. Not for long: it may have nothing to say. */
+  mayBeRenewed(version: number): boolean {
+    const times = this.asked?.version === version ? this.asked.times : 0;
+    return this.task.version !== version && times < MOST_ASKED && !this.reopened;
+  }
+
+  /** Counts a request for the suggestions of a version. */
+  noteAsked(version: number): void {
+    this.asked = { version, times: this.asked?.version === version ? this.asked.times + 1 : 1 };
+  }
+
   load(): void {
     this.failed = "";
     this.loading = this.fetchImage().catch((error: unknown) => {
@@ -108,6 +119,8 @@ export class Held {
 }
 
 const ASK_AGAIN_MS = 3_000;
+/** Requests for the suggestions of one version for one image. */
+const MOST_ASKED = 4;
 
 export interface Surroundings {
   /** Image ids that must not come again: shown, or answered and on their way. */
@@ -185,23 +198,21 @@ export class Queue {
 }
 
 /** Newer suggestions for tasks that are held; those that somebody worked on stay as they are. The image on the screen
- * gets an offer. */
-export async function renewSuggestions(who: Who, version: number, ahead: Held[], shown: Held | null): Promise<void> {
-  const older = (held: Held) => held.task.version !== version && held.asked !== version && !held.reopened;
-  const held = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter(older);
-  if (!held.length) return;
-  for (const one of held) one.asked = version;
-  const reply = await api
-    .suggestions(
-      who,
-      held.map(({ id }) => id),
-    )
-    .catch(() => null);
-  if (!reply) for (const one of held) one.asked = null;
+ * gets an offer. Returns whether to try again in a while: some had none yet. */
+export async function renewSuggestions(who: Who, version: number, ahead: Held[], shown: Held | null): Promise<boolean> {
+  const held = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter((one) =>
+    one.mayBeRenewed(version),
+  );
+  if (!held.length) return false;
+  const ids = held.map(({ id }) => id);
+  for (const one of held) one.noteAsked(version);
+  const reply = await api.suggestions(who, ids).catch(() => null);
   for (const task of reply?.tasks ?? []) {
     const one = held.find(({ id }) => id === task.image_id);
     if (!one) continue;
     if (one === shown) one.offer = task.spans.length || one.task.spans.length ? task : null;
     else if (!one.touched && ahead.includes(one)) one.renew(task);
   }
+  const renewed = new Set(reply?.tasks.map(({ image_id }) => image_id));
+  return held.some((one) => !renewed.has(one.id) && one.mayBeRenewed(version));
 }

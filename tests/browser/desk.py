@@ -131,9 +131,14 @@ class Desk:
         mouse.move(*self.point(*end), steps=3)
         mouse.up()
 
-    def draw(self, box: Box) -> None:
+    def draw(self, box: Box, *, across: bool = False) -> None:
+        """across: also where an edge of another box would be taken hold of."""
         before = self.by("box-item").count()
+        if across:
+            self.page.keyboard.down("Shift")
         self.drag(box[:2], box[2:])
+        if across:
+            self.page.keyboard.up("Shift")
         expect(self.by("box-item")).to_have_count(before + 1)
 
     def click(self, x: float, y: float) -> None:

@@ -71,7 +71,7 @@ def _label(desk: Desk, truth: Truth) -> None:
         expect(desk.by("box-item")).to_have_count(0)
     for label, box in truth[desk.image_id]:
         desk.press("Escape", KEYS[label])
-        desk.draw(box)
+        desk.draw(box, across=True)
     desk.answer("a")
 
 
