@@ -155,7 +155,7 @@ def test_with_a_server_and_a_trainer_of_somebody_else(
             truth.answer(annotator, annotator.questions())
             wait_for(lambda: "version" in (rows := read_jsonl(tmp_path / "model_dir" / "metrics.jsonl")) or rows, 90)
             served = wait_for(lambda: list_versions(tmp_path / "export_dir")[1:])[-1]
-            wait_for(lambda: f"version {served} is served" in log_path.read_text())
+            wait_for(lambda: f"is served (version {served})" in log_path.read_text())
             assert {task["_suggestions"]["version"] for task in annotator.questions()} == {served}
     finally:
         kill_all([child.pid for child in children])
