@@ -782,7 +782,7 @@ class TestLogging:
             "RECIPE: model server at http://127.0.0.1:",
             "RECIPE: trainer: process ",
             "/logs/trainer.log",
-            "RECIPE: version ",
+            "RECIPE: model of ",
             " is served",
             "0 suggestions of version ",
             "(threshold 0.5, ",
