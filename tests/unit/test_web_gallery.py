@@ -224,6 +224,19 @@ class TestOpening:
         ben.answer(opened["task"], "reject")
         assert (entry(anna, "00.png")["decision"], entry(anna, "00.png")["annotator"]) == ("reject", "ben")
 
+    def test_a_correction_by_a_colleague_is_what_is_opened(self, annotate: Annotate) -> None:
+        """The gallery listed ben's correction, and anna got her own older answer: saving it undid his."""
+        started = annotate()
+        anna, ben = started.page("anna"), started.page("ben")
+        (task,) = anna.tasks()["tasks"]
+        anna.answer(task)
+        opened = open_image(ben, entry(ben, "00.png")["key"])
+        ben.answer(opened["task"], spans=[{**SPAN, "label": "other"}])
+        opened = open_image(anna, entry(anna, "00.png")["key"])
+        assert [span["label"] for span in opened["task"]["spans"]] == ["other"]
+        boxes = read(anna.get("/api/boxes", image_id=task["image_id"]))
+        assert [span["label"] for span in boxes["spans"]] == ["other"]
+
     def test_with_overlap_an_answer_of_another_is_no_answer_of_mine(self, annotate: Annotate) -> None:
         started = annotate(overlap=True)
         anna, ben = started.page("anna"), started.page("ben")
@@ -250,6 +263,48 @@ class TestOpening:
         found = read(page.get("/api/boxes", image_id=first["image_id"]))
         assert (found["file"], [span["label"] for span in found["spans"]]) == ("00.png", ["thing"])
         assert page.get("/api/boxes", image_id=second["image_id"]).status_code == 404
+
+
+class TestExcludedDatasets:
+    """The gallery ignored --exclude: images of the test set were listed, opened, stored and trained on."""
+
+    def answer_two(self, annotate: Annotate) -> None:
+        started = annotate(dataset="test")
+        page = started.page()
+        for task in page.tasks(3)["tasks"][:2]:
+            page.answer(task)
+        started.hang_up()
+        started.close()
+
+    @pytest.mark.parametrize("overlap", [False, True])
+    @pytest.mark.parametrize("ids_are_known", [True, False])
+    def test_their_images_are_not_listed(
+        self, web_project: Path, annotate: Annotate, ids_are_known: bool, overlap: bool
+    ) -> None:
+        self.answer_two(annotate)
+        if not ids_are_known:
+            (web_project / "data" / "image_ids.jsonl").unlink()
+        assert files(annotate(exclude=["test"], overlap=overlap).page()) == NAMES[2:]
+
+    def test_their_images_are_not_opened(self, web_project: Path, annotate: Annotate) -> None:
+        """Under another name it is not known before it is read."""
+        self.answer_two(annotate)
+        shutil.copy("images/00.png", "images/moved.png")
+        page = annotate(exclude=["test"]).page()
+        refused = page.post("/api/open", key=entry(page, "moved.png")["key"])
+        assert (refused.status_code, "excluded dataset test" in refused.json()["error"]) == (409, True)
+        assert "moved.png" not in files(page)
+
+    def test_what_is_answered_here_can_be_corrected(self, annotate: Annotate) -> None:
+        self.answer_two(annotate)
+        started = annotate()
+        page = started.page()
+        page.answer(page.tasks(1)["tasks"][0])
+        started.hang_up()
+        started.close()
+        page = annotate(exclude=[DATASET, "test"]).page()
+        assert files(page, state="answered") == ["00.png"]
+        assert open_image(page, entry(page, "00.png")["key"])["answer"] == "accept"
 
 
 class TestThumbnails:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,23 @@ class Gallery:
         path: the database of answers, which exists.
         stream: what the images come from.
         overlap: every session answers about every image: each one's gallery shows its own answers.
+        exclude: other datasets; images that one of them has answers about are listed only if they are answered here.
     """
 
-    def __init__(self, path: Path, dataset: str, stream: Callable[[], TaskStream], *, overlap: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dataset: str,
+        stream: Callable[[], TaskStream],
+        *,
+        overlap: bool = False,
+        exclude: Collection[str] = (),
+    ) -> None:
         self._path = path
         self._dataset = dataset
         self._stream = stream
         self._overlap = overlap
+        self._exclude = sorted({*exclude} - {dataset})
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._items: dict[str, Item] = {}
@@ -130,7 +140,7 @@ class Gallery:
         Raises:
             DatabaseError: it cannot be read.
         """
-        query, values = _query_of(wanted, self._dataset, session, overlap=self._overlap)
+        query, values = _query_of(wanted, self._dataset, session, overlap=self._overlap, exclude=self._exclude)
         with self._lock:
             try:
                 connection = self._opened()
@@ -161,6 +171,16 @@ class Gallery:
         with self._lock:
             self._opened()
             return self._items.get(key)
+
+    def excluded_by(self, image_id: str) -> str | None:
+        """An excluded dataset that has an answer about an image; None if none has."""
+        query = f"SELECT dataset FROM gallery WHERE dataset IN ({_marks(self._exclude)}) AND image_id = ? LIMIT 1"
+        with self._lock:
+            try:
+                row = self._opened().execute(query, (*self._exclude, image_id)).fetchone()
+            except sqlite3.Error as error:
+                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+        return None if row is None else str(row[0])
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -229,7 +249,9 @@ def _sort_key_of(item: Item) -> str:
     return natural_key(path.absolute() if path is not None and path.name == item.file else item.file)
 
 
-def _query_of(wanted: GalleryFilter, dataset: str, session: str, *, overlap: bool) -> tuple[str, list[Any]]:
+def _query_of(
+    wanted: GalleryFilter, dataset: str, session: str, *, overlap: bool, exclude: Sequence[str]
+) -> tuple[str, list[Any]]:
     """A query whose rows are sort_key and the fields of GalleryEntry, and its values."""
     parts: list[str] = []
     values: list[Any] = []
@@ -242,18 +264,35 @@ def _query_of(wanted: GalleryFilter, dataset: str, session: str, *, overlap: boo
         parts.append(f"SELECT {columns} FROM gallery WHERE {' AND '.join(conditions)}")
         values += [dataset, *([own] if own else []), *([wanted.decision] if wanted.decision else []), *fact_values]
     if wanted.state != "answered" and not wanted.decision and not wanted.annotator:
-        at_path_by = " AND gallery.session = ?" if overlap else " AND gallery.latest = 1"
-        by_session = " AND gallery.session = ?" if overlap else ""
-        here = [dataset, *([session] if overlap else [])]
-        answered = f"SELECT 1 FROM gallery WHERE gallery.dataset = ?{by_session} AND gallery.image_id = source.image_id"
-        # Not read in this run or an earlier one: that there is an answer about a file at this path has to do.
-        at_path = f"SELECT 1 FROM gallery WHERE gallery.dataset = ?{at_path_by} AND gallery.sort_key = source.sort_key"
-        conditions = [f"NOT EXISTS ({answered})", f"(image_id IS NOT NULL OR NOT EXISTS ({at_path}))", *facts]
+        unanswered, here = _unanswered(dataset, session if overlap else None, exclude)
         columns = "sort_key, key, image_id, file, NULL AS decision, NULL AS session, NULL AS answer, lowest_score"
-        parts.append(f"SELECT {columns} FROM source WHERE {' AND '.join(conditions)}")
-        values += [*here, *here, *fact_values]
+        parts.append(f"SELECT {columns} FROM source WHERE {' AND '.join([*unanswered, *facts])}")
+        values += [*here, *fact_values]
     empty = "SELECT NULL AS sort_key, NULL, NULL, NULL, NULL, NULL, NULL AS answer, NULL WHERE 0"
     return " UNION ALL ".join(parts) or empty, values
+
+
+def _unanswered(dataset: str, session: str | None, exclude: Sequence[str]) -> tuple[list[str], list[Any]]:
+    """Conditions on an image of the source: nobody (with a session: not this one) has answered, and no excluded dataset
+    has an answer about it. And their values."""
+    excluded = f"gallery.dataset IN ({_marks(exclude)})"
+    of_image = "gallery.dataset = ?" + (" AND gallery.session = ?" if session is not None else "")
+    at_path = of_image + (" AND gallery.latest = 1" if session is None else "")
+    same_image, same_path = "gallery.image_id = source.image_id", "gallery.sort_key = source.sort_key"
+    conditions = [
+        f"NOT EXISTS (SELECT 1 FROM gallery WHERE {of_image} AND {same_image})",
+        f"NOT EXISTS (SELECT 1 FROM gallery WHERE {excluded} AND {same_image})",
+        # Not read in this run or an earlier one: that there is an answer about a file at this path has to do.
+        f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {at_path} AND {same_path}))",
+        f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {excluded} AND gallery.latest = 1 "
+        f"AND {same_path}))",
+    ]
+    here = [dataset, *([session] if session is not None else [])]
+    return conditions, [*here, *exclude, *here, *exclude]
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _facts(wanted: GalleryFilter) -> tuple[list[str], list[Any]]:

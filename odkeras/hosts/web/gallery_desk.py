@@ -38,7 +38,7 @@ class GalleryDesk:
 
     Args:
         find_picture: the bytes of an image that was handed out or answered, by its id.
-        reopen: the session's own answer, to be corrected; None if there is none.
+        reopen: an answer, to be corrected; None if its image is gone.
         keep_open: remembers a task that is handed out.
     """
 
@@ -88,7 +88,7 @@ class GalleryDesk:
         """The image of an entry, for this tab to work on.
 
         Raises:
-            NotAvailableError: another tab has it, or it cannot be read.
+            NotAvailableError: another tab has it, an excluded dataset has it, or it cannot be read.
         """
         item = self._gallery.item(key)
         read = self._read(item) if item is not None else None
@@ -96,6 +96,8 @@ class GalleryDesk:
         task = self._answer_about(tab, image_id)
         if task is not None:
             return OpenedImage(task, answered=True)
+        if (excluded := self._gallery.excluded_by(image_id)) is not None:
+            raise NotAvailableError(f"this image is left out: it is in the excluded dataset {excluded}")
         task = self._board.take(tab, image_id, lambda: self._suggested(image_id, read))
         if task is not None:
             return OpenedImage(self._keep_open(task), answered=False)
@@ -109,19 +111,22 @@ class GalleryDesk:
 
     def boxes(self, session: str, image_id: str) -> Document | None:
         """The boxes of an answer, to be copied to another image; None if there is none."""
-        task = self._database.example(self._dataset, session, image_id)
-        task = task or self._database.any_example(self._dataset, image_id)
+        task = self._example(session, image_id) or self._database.any_example(self._dataset, image_id)
         if task is None:
             return None
         spans = [span for span in task.get("spans") or () if isinstance(span, dict)]
         return {"file": str((task.get("meta") or {}).get("file") or image_id), "spans": spans}
 
     def _answer_about(self, tab: Tab, image_id: str) -> Task | None:
-        """The session's own answer; where all share the images, else the last one that anybody gave."""
-        example = self._database.example(self._dataset, tab.session, image_id)
-        if example is None and not self._overlap:
-            example = self._database.any_example(self._dataset, image_id)
+        example = self._example(tab.session, image_id)
         return self._reopen(tab, image_id, example) if example is not None else None
+
+    def _example(self, session: str, image_id: str) -> Task | None:
+        """The answer that counts, which the gallery lists: the last one that anybody gave, with overlap the session's
+        own."""
+        if self._overlap:
+            return self._database.example(self._dataset, session, image_id)
+        return self._database.any_example(self._dataset, image_id)
 
     def _read(self, item: Item) -> Task:
         try:

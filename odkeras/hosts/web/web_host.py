@@ -175,7 +175,13 @@ class WebHost:
 
     def _open_gallery(self, stack: ExitStack) -> None:
         host = self._host
-        gallery = Gallery(self.database.path, self.dataset, lambda: host.stream, overlap=self._options.overlap)
+        gallery = Gallery(
+            self.database.path,
+            self.dataset,
+            lambda: host.stream,
+            overlap=self._options.overlap,
+            exclude=self._arguments.exclude or (),
+        )
         stack.callback(gallery.close)
         self.gallery = GalleryDesk(
             gallery,
