@@ -79,6 +79,12 @@ class LabelMap:
     def to_pbtxt(self) -> str:
         return "\n".join(_item_text(label) for label in self.labels)
 
+    @property
+    def texts(self) -> frozenset[str]:
+        """The class texts that the Object Detection API finds an id for: names and display names. It drops objects with
+        any other text, without a word."""
+        return frozenset(text for label in self.labels for text in (label.name, label.display_name) if text)
+
     def save(self, path: Path | str) -> None:
         Path(path).write_text(self.to_pbtxt(), encoding="utf-8")
 

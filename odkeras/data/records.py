@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from odkeras.tasks import Annotation
 
 BATCH_FEATURE = "odkeras/batch"
 MASK_FEATURE = "image/object/mask"
+_CLASS_TEXT = "image/object/class/text"
 _FORMATS = {b"jpeg": "jpeg", b"jpg": "jpeg", b"png": "png"}
 
 
@@ -46,7 +48,7 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, mask
         "image/filename": _bytes([annotation.file.encode("utf-8", "replace")]),
         "image/source_id": _bytes([annotation.image_id.encode()]),
         "image/key/sha256": _bytes([image.image_id.encode()]),
-        "image/object/class/text": _bytes(names),
+        _CLASS_TEXT: _bytes(names),
         "image/object/class/label": _ints(truth.classes),
         "image/object/is_crowd": _ints(np.zeros(len(truth), np.int64)),
         "image/object/difficult": _ints(np.zeros(len(truth), np.int64)),
@@ -89,6 +91,17 @@ def with_masks(serialized: bytes) -> bytes:
     boxes, size_hw = _groundtruth_of(features, file).boxes, _image_of(features, file).image_size_hw
     features[MASK_FEATURE].CopyFrom(_bytes(_png_masks(boxes, size_hw)))
     return example.SerializeToString()
+
+
+def class_texts(features: Any) -> frozenset[str]:
+    """The texts of an example's classes. The Object Detection API looks their ids up in the label map, and takes the
+    ids of the example only where there are no texts.
+
+    Args:
+        features: by their names.
+    """
+    texts = _values(features, _CLASS_TEXT, "bytes_list")
+    return frozenset(sys.intern(text.decode("utf-8", "replace")) for text in texts if text)
 
 
 def write_records(path: Path | str, serialized: Iterable[bytes]) -> int:

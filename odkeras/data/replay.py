@@ -5,6 +5,9 @@ memory, so that it does not grow with the images.
 
 A share of the images may be held out of training, to evaluate on. Which ones is asked anew of each image's id whenever
 examples are chosen, and written nowhere: all examples lie in the same records.
+
+An example with a class that the label map no longer has stays in the records and is not chosen: the Object Detection
+API would drop such objects silently, and the model would be trained that there is nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +41,7 @@ class StoredExample:
         path: the TFRecord file.
         offset: first byte of the example.
         length: number of bytes.
+        classes: the class texts of its objects.
     """
 
     image_id: str
@@ -44,6 +49,7 @@ class StoredExample:
     path: Path
     offset: int
     length: int
+    classes: frozenset[str] = frozenset()
 
     def read(self) -> bytes:
         """Raises: RecordError: the file is gone or shorter than it was."""
@@ -66,11 +72,13 @@ class ReplayStore:
     Args:
         project: the directories.
         eval_split: the share of the images, 0 to 1, that is not trained on; see `project.is_held_out`.
+        class_texts: `LabelMap.texts`; examples with other classes are not chosen. None takes all.
     """
 
-    def __init__(self, project: Project, eval_split: float = 0.0) -> None:
+    def __init__(self, project: Project, eval_split: float = 0.0, class_texts: Collection[str] | None = None) -> None:
         self._project = project
         self._eval_split = eval_split
+        self._class_texts = class_texts
         self._examples: dict[str, StoredExample] = {}
         self._withdrawn: dict[str, str] = {}
         self.batches: set[str] = set()
@@ -90,11 +98,30 @@ class ReplayStore:
 
     def examples(self, only: Collection[Path] | None = None) -> list[StoredExample]:
         """The examples to train on, oldest answer first; `only` those that lie in these files."""
-        return [each for each in self._all(only) if not is_held_out(each.image_id, self._eval_split)]
+        return [each for each in self._usable(only) if not is_held_out(each.image_id, self._eval_split)]
 
     def held_out(self) -> list[StoredExample]:
         """The examples to evaluate on, oldest answer first."""
-        return [each for each in self._all() if is_held_out(each.image_id, self._eval_split)]
+        return [each for each in self._usable() if is_held_out(each.image_id, self._eval_split)]
+
+    @property
+    def what_is_left_out(self) -> str:
+        """For a person: how many images have classes that the label map does not have, and what to do; "" if none."""
+        unknown = [names for each in self._examples.values() if (names := self._unknown_classes(each))]
+        if not unknown:
+            return ""
+        counts = sorted(Counter(name for names in unknown for name in names).items())
+        listed = ", ".join(f"{name!r} in {count}" for name, count in counts)
+        return (
+            f"{len(unknown)} of {len(self)} annotated images are not used: they have classes that are not in the label "
+            f"map ({listed}). Restore these names in the label map, or annotate these images again with the new ones"
+        )
+
+    def _usable(self, only: Collection[Path] | None = None) -> list[StoredExample]:
+        return [example for example in self._all(only) if not self._unknown_classes(example)]
+
+    def _unknown_classes(self, example: StoredExample) -> frozenset[str]:
+        return frozenset() if self._class_texts is None else example.classes.difference(self._class_texts)
 
     def _all(self, only: Collection[Path] | None = None) -> list[StoredExample]:
         chosen = [example for example in self._examples.values() if only is None or example.path in only]
@@ -175,17 +202,17 @@ def _scan(path: Path, file: BinaryIO) -> Iterator[StoredExample]:
         data = file.read(length) if 0 <= length <= size - offset else b""
         if len(data) != length or len(file.read(_CHECKSUM_SIZE)) != _CHECKSUM_SIZE:
             raise RecordError(f"{path} is damaged at byte {offset}; move it away to go on without its examples")
-        image_id, batch = _identity(data, path)
-        yield StoredExample(image_id, batch, path, offset, length)
+        image_id, batch, classes = _identity(data, path)
+        yield StoredExample(image_id, batch, path, offset, length, classes)
 
 
-def _identity(data: bytes, path: Path) -> tuple[str, str]:
+def _identity(data: bytes, path: Path) -> tuple[str, str, frozenset[str]]:
     try:
         features = tf.train.Example.FromString(data).features.feature
     except Exception as error:  # protobuf's DecodeError has no stable home
         raise RecordError(f"{path} holds something else than tf.train.Example: {error}") from error
     image_id = _text(features, "image/source_id") or records.annotation_from_example(data).image_id
-    return image_id, _text(features, records.BATCH_FEATURE)
+    return image_id, _text(features, records.BATCH_FEATURE), records.class_texts(features)
 
 
 def _text(features: tf.train.Features, name: str) -> str:

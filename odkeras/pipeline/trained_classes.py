@@ -21,10 +21,14 @@ _CONFIG_NAME = "pipeline.config"
 _VERSION_INFO = Path("assets.extra", "odkeras.json")
 _MOST_CHANGES = 3
 _MOST_CLASSES = 12
-_WAY_OUT = (
+_RESTORE = (
     "Classes cannot be added to a trained model yet, nor renamed, removed or reordered. Restore the label map and "
-    "num_classes that it was trained with, or start a new model with another --model-dir and --export-dir (the answers "
-    "in --data-dir stay, and the new model is trained on them)"
+    "num_classes that it was trained with, or start a new model with another --model-dir and --export-dir"
+)
+_ANSWERS_STAY = "(the answers in --data-dir stay, and the new model is trained on them)"
+_ANSWERS_DO_NOT_FIT = (
+    "and, since the label map no longer has {gone}, another --data-dir, too (the answers are handed over again, and it "
+    "is said which of them cannot be used; in the old --data-dir images with such objects are not trained on)"
 )
 
 
@@ -115,8 +119,18 @@ def _check_labels(trained: TrainedClasses, ours: Mapping[int, str]) -> None:
     more = f"; and {len(told) - _MOST_CHANGES} more" if len(told) > _MOST_CHANGES else ""
     raise ConfigError(
         f"the model in {trained.where} was trained with another label map: {'; '.join(told[:_MOST_CHANGES])}{more}. It "
-        f"was trained with {_listed(theirs)}; the label map has {_listed(ours)}. {_WAY_OUT}"
+        f"was trained with {_listed(theirs)}; the label map has {_listed(ours)}. {_way_out(theirs, ours)}"
     )
+
+
+def _way_out(theirs: Mapping[int, str], ours: Mapping[int, str]) -> str:
+    """Answers keep the names of their classes: they fit a map with more names, or with other ids for them."""
+    names = set(ours.values())
+    gone = [repr(name) for _, name in sorted(theirs.items()) if name not in names]
+    if not gone:
+        return f"{_RESTORE} {_ANSWERS_STAY}"
+    more = [f"{len(gone) - _MOST_CHANGES} more"] if len(gone) > _MOST_CHANGES else []
+    return f"{_RESTORE}, {_ANSWERS_DO_NOT_FIT.format(gone=', '.join([*gone[:_MOST_CHANGES], *more]))}"
 
 
 def _change(id: int, theirs: str | None, ours: str | None) -> str:
@@ -141,7 +155,8 @@ def _check_model(then: PipelineConfig, now: PipelineConfig, model_dir: Path) -> 
     was, has = _form(then), _form(now)
     if was != has:
         raise ConfigError(
-            f"the checkpoints in {model_dir} are of a model with {was}, and the pipeline.config has {has}. {_WAY_OUT}"
+            f"the checkpoints in {model_dir} are of a model with {was}, and the pipeline.config has {has}. "
+            f"{_RESTORE} {_ANSWERS_STAY}"
         )
 
 

@@ -7,19 +7,26 @@ examples are added.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
+import itertools
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
-from odkeras.data.records import with_masks
+from odkeras.data.records import class_texts, with_masks
 from odkeras.data.replay import StoredExample
 from odkeras.errors import ConfigError
+from odkeras.labels import LabelMap
 
 _EXAMPLES = (0, 1)  # `input_type` of a reader: not set, TF_EXAMPLE; 2 is TF_SEQUENCE_EXAMPLE
+_MOST_LOOKED_AT = 1000  # records may have millions of examples
+_MOST_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,26 @@ def examples_of_reader(reader: Any, max_examples: int | None = None) -> ExampleS
             return (serialized for number, serialized in enumerate(read_all()) if number in chosen)
 
     return ExampleSource(reader, read, (stamps, every, max_examples), where)
+
+
+def what_is_dropped(reader: Any, label_map: LabelMap) -> str:
+    """For a person: the classes in a reader's first examples that the label map does not have, whose objects the Object
+    Detection API drops silently; "" if there are none, or they cannot be read, of which the input pipeline tells."""
+    unknown: Counter[str] = Counter()
+    seen = 0
+    with contextlib.suppress(tf.errors.OpError, ConfigError, DecodeError):
+        files = [path for pattern in reader.tf_record_input_reader.input_path for path in tf.io.gfile.glob(pattern)]
+        for serialized in itertools.islice(_read_files(sorted(files), "train_input_reader"), _MOST_LOOKED_AT):
+            features = tf.train.Example.FromString(serialized).features.feature
+            unknown.update(class_texts(features) - label_map.texts)
+            seen += 1
+    if not unknown:
+        return ""
+    listed = ", ".join(f"{name!r} in {count}" for name, count in sorted(unknown.items())[:_MOST_LISTED])
+    return (
+        f"the records have classes that are not in the label map ({listed} of the first {seen} examples): their "
+        "objects are not trained on, as if nothing were there"
+    )
 
 
 def examples_held_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,15 @@ from odkeras.errors import ConfigError
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup, save_resolved
 from odkeras.model.weights import RestoreReport, named_variables, restore_fine_tune_checkpoint
+from odkeras.training.examples import what_is_dropped
 from odkeras.training.inputs import training_dataset
 from odkeras.training.lock import lock_model_dir
 from odkeras.training.store import CheckpointStore
 from odkeras.training.strategy import is_chief, is_multi_worker, make_strategy
 from odkeras.training.summaries import TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult
+
+_log = logging.getLogger(__name__)
 
 _DEFAULT_CHECKPOINT_EVERY_S = 120.0
 _CHECKPOINT_EVERY_STEPS = 1000  # in a cluster, whose workers must save at the same step
@@ -67,6 +71,8 @@ def train_on_records(
             start_from_fine_tune_checkpoint(trainer, setup)
         if writes:
             save_resolved(setup, model_dir)
+            if dropped := what_is_dropped(setup.config.train_input_reader, setup.label_map):
+                _log.warning("%s", dropped)
         dataset = _dataset(setup.config, trainer, distribution)
         with TrainingSummaries(model_dir, setup.label_map, step=trainer.step, write=writes) as summaries:
             summaries.describe(setup.config, ("train",))

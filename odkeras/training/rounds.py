@@ -90,7 +90,7 @@ class Rounds:
         self.status = StatusFile(directories.status_path)
         self._pauses = Pauses(Control(directories.control_path), self.status, should_stop)
         self._journal = Journal(directories.metrics_path)
-        self._store = ReplayStore(directories, options.eval_split)
+        self._store = ReplayStore(directories, options.eval_split, label_map.texts)
         self._chosen: list[StoredExample] = []
 
     def start(self) -> None:
@@ -105,6 +105,8 @@ class Rounds:
         model_dir, export_dir = self._directories.model_dir, self._directories.export_dir
         check_training_continues(model_dir, export_dir, has_checkpoint=checkpoint is not None)
         self._store.load()
+        if left_out := self._store.what_is_left_out:
+            _log.warning("%s", left_out)
         self._judge = self._make_judge()
         conclusion = self._conclude_at_start(checkpoint)
         self.status.update(state="building", reason="building the training step")
@@ -122,7 +124,7 @@ class Rounds:
         self._dataset = self._build_dataset()
         self._trainer.trace(self._dataset.element_spec)
         self.status.update(round=int(self._checkpoints.loop.round.numpy()), step=self._trainer.step)
-        self._wait("no answers yet" if not len(self._store) else str(conclusion))
+        self._wait(left_out or ("no answers yet" if not len(self._store) else str(conclusion)))
 
     def run_pending(self) -> bool:
         """Run one round if there is something to train on and training is not paused; returns whether there was.
@@ -148,7 +150,8 @@ class Rounds:
         else:
             self._save_as_trained(new_records)
             kept = "is kept for evaluation, or " if self._options.eval_split else ""
-            self._wait(f"every image of the newest answers {kept}was rejected or ignored later")
+            why = self._store.what_is_left_out
+            self._wait(why or f"every image of the newest answers {kept}was rejected or ignored later")
         return True
 
     def beat(self) -> None:
@@ -244,7 +247,7 @@ class Rounds:
         steps = int(loop.round_end_step.numpy()) - self._trainer.step
         self.status.update(
             state="training",
-            reason=f"training on {len(self._chosen)} images",
+            reason="; ".join(filter(None, (f"training on {len(self._chosen)} images", self._store.what_is_left_out))),
             round=int(loop.round.numpy()) + 1,
             round_step=0,
             round_steps=steps,

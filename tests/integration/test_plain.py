@@ -10,11 +10,13 @@ import pytest
 import tensorflow as tf
 
 from odkeras.errors import ConfigError, SetupError, TrainingError
+from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.setup import Setup
 from odkeras.model.weights import snapshot
 from odkeras.pipeline import PipelineConfig
 from odkeras.training import lock
+from odkeras.training.examples import what_is_dropped
 from odkeras.training.lock import lock_model_dir
 from odkeras.training.plain import start_from_fine_tune_checkpoint, train_on_records
 from odkeras.training.store import CheckpointStore
@@ -144,3 +146,15 @@ class TestFineTuning:
 
     def test_none(self, setup: Setup, trainer: Any) -> None:
         assert start_from_fine_tune_checkpoint(trainer, setup) is None
+
+
+def test_classes_that_the_label_map_does_not_have_are_said(config: PipelineConfig, tmp_path: Path) -> None:
+    """Their objects were dropped silently, and the model trained that there is nothing."""
+    reader = config.train_input_reader
+    assert what_is_dropped(reader, LABEL_MAP) == ""
+    renamed = LabelMap.from_names([f"{LABEL_MAP.names[0]}s", *LABEL_MAP.names[1:]])
+    said = what_is_dropped(reader, renamed)
+    assert said.startswith(f"the records have classes that are not in the label map ({LABEL_MAP.names[0]!r} in ")
+    assert "of the first 12 examples): their objects are not trained on" in said
+    reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "none.record")]
+    assert what_is_dropped(reader, renamed) == ""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from odkeras.data import records
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
 from odkeras.errors import RecordError
-from odkeras.labels import LabelMap
+from odkeras.labels import Label, LabelMap
 from odkeras.project import Project, append_jsonl, read_jsonl
 from odkeras.tasks import Annotation
 
@@ -20,14 +20,19 @@ pytestmark = pytest.mark.integration
 Place = tuple[str, str]
 
 
-def example(image_id: str, batch: str, size: int = 40) -> bytes:
+def example(image_id: str, batch: str, size: int = 40, classes: tuple[str, ...] = ()) -> bytes:
     """A serialized example whose picture tells which answer it is of."""
     picture = f"{image_id} of {batch} ".encode().ljust(size, b".")
-    features = {"image/source_id": image_id.encode(), records.BATCH_FEATURE: batch.encode(), "image/encoded": picture}
+    features = {
+        "image/source_id": [image_id.encode()],
+        records.BATCH_FEATURE: [batch.encode()],
+        "image/encoded": [picture],
+        "image/object/class/text": [name.encode() for name in classes],
+    }
     return tf.train.Example(
         features=tf.train.Features(
             feature={
-                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in features.items()
+                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=values)) for name, values in features.items()
             }
         )
     ).SerializeToString()
@@ -94,6 +99,46 @@ class TestWhatCounts:
     def test_names_in_any_script(self, directories: Project) -> None:
         write(directories, 1, ("Straße \N{SNOWMAN}", "b1"))
         assert places(loaded(directories)) == [("Straße \N{SNOWMAN}", "b1")]
+
+
+class TestClassesThatTheLabelMapDoesNotHave:
+    """A class was renamed or removed: the Object Detection API dropped its objects without a word, and the model was
+    trained that there is nothing in these images."""
+
+    @pytest.fixture
+    def written(self, directories: Project) -> Project:
+        examples = [
+            example("old", "b1", classes=("raccoon", "raccoon")),
+            example("both", "b1", classes=("raccoon", "cat")),
+            example("new", "b2", classes=("racoon",)),
+            example("shown", "b2", classes=("Tom",)),
+            example("nothing", "b2"),
+        ]
+        records.write_records(directories.data_dir / "1_train.record", examples)
+        return directories
+
+    def store(self, directories: Project, label_map: LabelMap, eval_split: float = 0.0) -> ReplayStore:
+        store = ReplayStore(directories, eval_split, label_map.texts)
+        store.load()
+        return store
+
+    def test_such_images_are_left_out_and_it_is_said(self, written: Project) -> None:
+        label_map = LabelMap((Label(1, "racoon"), Label(2, "cat", "Tom")))
+        store = self.store(written, label_map)
+        assert [each.image_id for each in store.examples()] == ["new", "nothing", "shown"]
+        assert "2 of 5 annotated images are not used" in store.what_is_left_out
+        assert "('cat' in" not in store.what_is_left_out and "('raccoon' in 2)" in store.what_is_left_out
+        assert "Restore these names in the label map" in store.what_is_left_out
+        assert [each.image_id for each in self.store(written, label_map, 1.0).held_out()] == ["new", "nothing", "shown"]
+
+    def test_they_stay_in_the_records(self, written: Project) -> None:
+        store = self.store(written, LabelMap.from_names(["racoon"]))
+        records.write_records(written.data_dir / "2_train.record", [example("later", "b3")])
+        store.add_record(written.data_dir / "2_train.record")
+        assert len(store.compact(1)) == 1
+        store = self.store(written, LabelMap.from_names(["raccoon", "racoon", "cat", "Tom"]))
+        assert len(store.examples()) == 6
+        assert store.what_is_left_out == ""
 
 
 class TestWithdrawal:

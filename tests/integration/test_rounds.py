@@ -20,6 +20,7 @@ from odkeras.errors import CheckpointError, RequestError, SetupError, TrainingEr
 from odkeras.export.info import write_export_info
 from odkeras.export.publish import EXPORT_INFO_PATH, read_export_info
 from odkeras.inbox import list_batches, put_batch
+from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.weights import named_variables, snapshot
 from odkeras.project import Project, list_versions, read_jsonl
@@ -252,6 +253,27 @@ class TestARound:
         ):
             np.testing.assert_array_equal(variable, weights)
         assert any(not np.array_equal(before[name], trained[name]) for name in before)
+
+    def test_answers_with_a_class_that_was_renamed_are_not_trained_on(
+        self, project: TinyProject, shapes: list[Annotation], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A new model was trained, silently, that there is nothing in the images of the old name."""
+        project.put(shapes[:6])
+        begin(project).run_pending()
+        name = LABEL_MAP.names[0]
+        old = sum(1 in each.groundtruth.classes for each in shapes[:6])
+        assert 0 < old < 6
+        labels = LabelMap.from_names([f"{name}s", *LABEL_MAP.names[1:]])
+        again = replace(project.directories, model_dir=project.folder / "m2", export_dir=project.folder / "e2")
+        again.create()
+        rounds = Rounds(project.config(), labels, again, RoundOptions(steps_per_epoch=1))
+        said = f"{old} of 6 annotated images are not used: they have classes that are not in the label map ({name!r} in"
+        with caplog.at_level(logging.WARNING, "odkeras"):
+            rounds.start()
+        assert said in caplog.text
+        assert said in rounds.status.current.reason
+        assert rounds.run_pending()
+        assert read_jsonl(again.metrics_path)[-1]["examples"] == 6 - old
 
     def test_what_comes_in_meanwhile_makes_the_next_round(self, project: TinyProject, shapes: list[Annotation]) -> None:
         rounds = begin(project)

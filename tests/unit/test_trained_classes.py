@@ -89,6 +89,24 @@ def test_changed_classes_are_refused_with_the_way_out(
     assert "Restore the label map" in said and "--model-dir and --export-dir" in said
 
 
+@pytest.mark.parametrize("change", ["removed", "renamed"])
+def test_other_names_need_another_data_directory(tmp_path: Path, change: str) -> None:
+    """The way out said that the answers in --data-dir are trained on: those with the old name were trained on as images
+    with nothing in them."""
+    save_version(tmp_path)
+    gone = "'square'" if change == "removed" else "'circle'"
+    said = refusal(tmp_path, CHANGED[change][0])
+    assert f"since the label map no longer has {gone}, another --data-dir, too (the answers are handed over ag" in said
+    assert "the new model is trained on them" not in said
+
+
+@pytest.mark.parametrize("change", ["added", "reordered", "renumbered"])
+def test_other_ids_of_the_same_names_do_not(tmp_path: Path, change: str) -> None:
+    save_version(tmp_path)
+    said = refusal(tmp_path, CHANGED[change][0])
+    assert said.endswith("(the answers in --data-dir stay, and the new model is trained on them)")
+
+
 def test_what_has_not_changed_fits(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, config_of())
     save_version(tmp_path)
