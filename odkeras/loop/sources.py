@@ -88,6 +88,12 @@ class Item:
         return place if isinstance(place, Path) else None
 
     @property
+    def url(self) -> str | None:
+        """Of an image behind a URL; None for any other."""
+        place = None if self.path is not None else _place_of(self.record or {}, self.base_dir)
+        return place if isinstance(place, str) and not place.startswith("data:") else None
+
+    @property
     def fingerprint(self) -> str | None:
         """What tells whether it is the same image as in an earlier run, without reading it; None if nothing does."""
         path = self.path

@@ -135,6 +135,8 @@ class TaskStream:
         prepared = self._prepare(task)
         if self._ids is not None:
             self._ids.note(item.fingerprint, image.image_id)
+        is_left = prepared is not None and image.image_id not in self._exclude
+        self.remaining.found(item.number, image.image_id if is_left else None)
         if prepared is None:
             raise ImageError("another dataset has an answer about this image", item.name)
         if self._store is not None:

@@ -341,6 +341,16 @@ class TestReopen:
 
 
 class TestOverlap:
+    def test_an_answer_that_is_reopened_is_shown_to_nobody_else(self) -> None:
+        """It took the place of the task, and the next annotator got it with the boxes of the first."""
+        board = board_of(2, overlap=True)
+        assert numbers(board.next_tasks(ANNA, 2)) == [0, 1]
+        board.note_answered("anna", image_id(0))
+        board.reopen(ANNA, image_id(0), {**task_of(0), "answer": "accept"})
+        board.reopen(ANNA, image_id(7), {**task_of(7), "answer": "accept"})
+        assert board.next_tasks(BEN, 1).tasks == (task_of(0),)
+        assert board.take(BEN, image_id(7), lambda: task_of(7)) == task_of(7)
+
     def test_every_session_gets_every_image_once(self) -> None:
         board = board_of(4, overlap=True)
         assert numbers(board.next_tasks(ANNA, 3)) == [0, 1, 2]

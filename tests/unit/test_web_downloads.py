@@ -75,6 +75,23 @@ class TestCoco:
         found = page.get("/api/export/coco").json()
         assert [each["category_id"] for each in found["annotations"]] == [7]
 
+    def test_what_is_left_out_is_said(self, annotate: Start, web_project: Path) -> None:
+        """Boxes of a label that the label map lacks were missing in the file, and nobody was told."""
+        running = annotate()
+        page = running.page()
+        tasks = page.tasks(5)["tasks"]
+        for task in tasks:
+            page.answer(task, spans=[SPAN, {**SPAN, "id": "2", "label": "other"}])
+        running.hang_up()
+        running.close()
+        LabelMap((Label(1, "thing"),)).save(web_project / "label_map.pbtxt")
+        running = annotate()
+        found = running.page().get("/api/export/coco").json()
+        assert len(found["annotations"]) == 5
+        (told,) = [news for news in running.journal.news if "COCO download" in news.text]
+        assert told.urgent and "00.png" in told.text and "'other'" in told.text and "and 2 more" in told.text
+        assert "left out" in found["info"]["description"]
+
 
 class TestWhatIsRefused:
     @pytest.mark.parametrize("format", ["jsonl", "coco"])

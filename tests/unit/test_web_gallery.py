@@ -6,8 +6,10 @@ import io
 import json
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,15 @@ import fixtures_web
 import numpy as np
 import pytest
 from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page, read, wait_until
+from image_server import image_server
 from PIL import Image
 
+from odkeras.errors import ImageError
+from odkeras.hosts.web import app as web_app
 from odkeras.hosts.web import gallery as gallery_module
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.stored import StoredAnswer
-from odkeras.hosts.web.thumbnails import Thumbnails
+from odkeras.hosts.web.thumbnails import RETRY_AFTER_S, RemoteImages, Thumbnails
 from odkeras.images import make_thumbnail
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
@@ -164,6 +169,24 @@ class TestListing:
         page = annotate(source="tasks.jsonl").page()
         assert files(page) == NAMES
         assert open_image(page, entry(page, "05.png")["key"])["task"]["file"] == "05.png"
+
+    def test_images_of_one_name_at_different_places(self, web_project: Path, annotate: Annotate) -> None:
+        """As soon as one of them was answered, the others that had not been read were hidden."""
+        with image_server() as server:
+            urls = [
+                server.put(f"/{number}/photo.jpg", (web_project / f"images/{name}").read_bytes())
+                for number, name in enumerate(NAMES[:8])
+            ]
+            lines = [json.dumps({"image": url}) for url in urls]
+            lines += [json.dumps({"path": f"images/{name}", "meta": {"file": "x"}}) for name in NAMES[8:]]
+            (web_project / "tasks.jsonl").write_text("\n".join(lines))
+            page = annotate(source="tasks.jsonl").page()
+            assert images(page)["total"] == IMAGES
+            for file in ("photo.jpg", "x"):
+                key = next(each["key"] for each in images(page)["images"] if each["file"] == file)
+                page.answer(open_image(page, key)["task"])
+            assert files(page) == ["photo.jpg"] * 8 + ["x"] * 4
+            assert len(files(page, state="unanswered")) == IMAGES - 2
 
     @pytest.mark.parametrize(
         "query",
@@ -344,6 +367,66 @@ class TestThumbnails:
         for key in ("a", "a", "b", "a", "c", "a", "b"):
             thumbnails.get(key, reader(key))
         assert made == ["a", "b", "c", "b"], "b was asked for longest ago when c came"
+
+
+class TestRemoteThumbnails:
+    def test_a_server_that_says_nothing_keeps_nobody_waiting(
+        self, web_project: Path, annotate: Annotate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its thumbnails held the threads of the gallery for 15 seconds each, again and again."""
+        monkeypatch.setattr("odkeras.hosts.web.thumbnails.SLOW_S", 60)
+        monkeypatch.setattr("odkeras.hosts.web.gallery_desk.FETCH_TIMEOUT_S", 60)
+        monkeypatch.setattr(web_app, "_FETCHING_THREADS", 1)
+        monkeypatch.setattr(web_app, "_MOST_FETCHES_WAITING", 1)
+        go = threading.Event()
+        with image_server() as server, ThreadPoolExecutor(3) as pool:
+            data = (web_project / "images/00.png").read_bytes()
+            urls = [server.url(f"/{number}.png") for number in range(4)]
+            server.pages["/0.png"] = lambda handler: go.wait(10)
+            server.put("/1.png", data)
+            server.put("/2.png", data)
+            lines = [json.dumps({"image": url}) for url in urls]
+            (web_project / "tasks.jsonl").write_text("\n".join([*lines, json.dumps({"path": "images/05.png"})]))
+            page = annotate(source="tasks.jsonl").page()
+            places = {each["file"]: each["thumbnail"] for each in images(page)["images"]}
+            slow = pool.submit(page.http.get, places["0.png"])
+            wait_until(lambda: "/0.png" in server.requests)
+            others = [pool.submit(page.http.get, places[name]) for name in ("1.png", "2.png")]
+            refused = next(as_completed(others)).result()
+            assert (refused.status_code, "other servers" in refused.json()["error"]) == (503, True)
+            assert page.http.get(places["05.png"]).status_code == 200, "the gallery is not held up"
+            go.set()
+            assert slow.result().status_code == 404
+            assert sorted(each.result().status_code for each in others) == [200, 503]
+            for _ in range(2):
+                assert page.http.get(places["3.png"]).status_code == 404
+            assert server.requests.count("/3.png") == 1, "it is not asked again and again"
+
+    def test_a_slow_failure_is_one_of_the_server(self) -> None:
+        now, asked = [0.0], list[str]()
+
+        def fetch(url: str) -> bytes:
+            asked.append(url)
+            if "slow" in url:
+                now[0] += 4
+            if "none" in url or "slow" in url:
+                raise ImageError("no", url)
+            return b"image"
+
+        remote = RemoteImages(fetch, clock=lambda: now[0])
+
+        def get(url: str) -> bool:
+            try:
+                return bool(remote.get(url))
+            except ImageError:
+                return False
+
+        urls = ["http://a/none", "http://a/none", "http://a/1", "http://slow/1", "http://slow/2", "http://["]
+        assert [get(url) for url in urls] == [False, False, True, False, False, True]
+        assert asked == ["http://a/none", "http://a/1", "http://slow/1", "http://["]
+        now[0] += RETRY_AFTER_S
+        assert not get("http://slow/2")
+        assert asked[-1] == "http://slow/2"
 
 
 class TestDatabase:

@@ -163,6 +163,40 @@ class TestHoldBack:
         wait_until(lambda: trainer.batches == [[1]])
 
 
+class TestSharedImages:
+    """Two answers about an image could reach the trainer in the wrong order, and the later batch won."""
+
+    def test_the_last_answer_takes_the_place_of_another_session_s(
+        self, start: Callable[..., Handover], trainer: Trainer
+    ) -> None:
+        handover = start(batch_size=2, shared=True)
+        handover.add([entry(1, "anna"), entry(1, "ben")])
+        assert handover.waiting == 1
+        handover.add([entry(2)])
+        wait_until(lambda: trainer.noted == [["ben-1", "anna-2"]])
+
+    def test_whoever_corrects_it_holds_it_back(self, start: Callable[..., Handover], trainer: Trainer) -> None:
+        handover = start(batch_size=2, shared=True)
+        handover.add([entry(1, "anna")])
+        handover.hold_back("ben", "image-1")
+        handover.add([entry(2), entry(3)])
+        wait_until(lambda: trainer.noted == [["anna-2", "anna-3"]])
+        handover.add([entry(1, "ben"), entry(4)])
+        wait_until(lambda: trainer.noted[1:] == [["ben-1", "anna-4"]])
+
+    def test_an_answer_that_was_held_back_does_not_follow_its_correction(
+        self, start: Callable[..., Handover], trainer: Trainer
+    ) -> None:
+        handover = start(batch_size=1, shared=True, held_back_s=0.2)
+        handover.hold_back("anna", "image-1")
+        with handover._changed:
+            handover._entries[handover._key_of("anna", "image-1")] = entry(1, "anna")
+        handover.add([entry(1, "ben")])
+        wait_until(lambda: trainer.noted == [["ben-1"]])
+        time.sleep(0.3)
+        assert trainer.noted == [["ben-1"]]
+
+
 class TestHandOn:
     def test_what_waits_now(self, start: Callable[..., Handover], trainer: Trainer) -> None:
         handover = start()

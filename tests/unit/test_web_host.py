@@ -247,6 +247,36 @@ class TestAnswers:
         page.answer(page.post("/api/reopen", image_id=task["image_id"]).json()["task"], "ignore")
         wait_until(lambda: len(in_inbox(web_project)) == 2)
 
+    def test_what_a_colleague_corrected_meanwhile(self, annotate: Start, web_project: Path) -> None:
+        """Anna got her own older answer, and undid ben's correction; and hers reached the trainer after his."""
+        running = annotate(answers_per_round=9)
+        anna, ben = running.page("anna"), running.page("ben")
+        (task,) = anna.tasks()["tasks"]
+        anna.answer(task)
+        anna.post("/api/reopen", image_id=task["image_id"])
+        ben.answer(task, "reject")
+        assert anna.post("/api/reopen", image_id=task["image_id"]).json()["answer"] == "reject"
+        assert anna.save() == 1
+        wait_until(lambda: [answer["answer"] for answer in in_inbox(web_project)] == ["reject"])
+        wait_until(lambda: anna.history()[0]["state"] == "handed on")
+        running.hang_up()
+        running.close()
+        again = annotate(answers_per_round=1)
+        time.sleep(0.3)
+        assert (again.host.handover.waiting, len(in_inbox(web_project))) == (0, 1), "anna's older answer stays behind"
+
+    def test_an_answer_that_comes_late(self, annotate: Start, web_project: Path) -> None:
+        """One that was given before a colleague's, and came after it, took its place at the trainer."""
+        running = annotate(answers_per_round=1)
+        anna, ben = running.page("anna"), running.page("ben")
+        (task,) = anna.tasks()["tasks"]
+        ben.answer(task, "reject")
+        wait_until(lambda: len(in_inbox(web_project)) == 1)
+        anna.answer(task, age_ms=60_000)
+        assert anna.save() == 0
+        assert running.host.database.waiting(DATASET) == 0
+        assert [answer["answer"] for answer in in_inbox(web_project)] == ["reject"]
+
     def test_by_somebody_else_it_is_not_to_be_reopened(self, annotate: Start) -> None:
         running = annotate()
         anna, ben = running.page("anna"), running.page("ben")

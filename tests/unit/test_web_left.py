@@ -177,6 +177,28 @@ def test_duplicates_in_the_source(annotate: Start, web_project: Path) -> None:
     assert_left(page, 0)
 
 
+def test_answered_through_the_gallery(annotate: Start, web_project: Path) -> None:
+    """What was opened there counted as left until the stream came to it."""
+    page = annotate().page()
+    entries = page.get("/api/images").json()["images"]
+    for entry in entries[-3:]:
+        page.answer(page.post("/api/open", key=entry["key"]).json()["task"])
+    assert_left(page, IMAGES - 3)
+    answer_some(page, IMAGES)
+    assert_left(page, 0)
+
+
+def test_an_excluded_image_that_the_gallery_refused(annotate: Start, web_project: Path) -> None:
+    running = annotate(dataset="first")
+    answer_some(running.page(), 1)
+    running.close()
+    shutil.copy(web_project / path_of(0), web_project / "images" / "moved.png")
+    page = annotate(dataset="second", exclude=["first"]).page()
+    (key,) = [each["key"] for each in page.get("/api/images", name="moved").json()["images"]]
+    assert page.post("/api/open", key=key).status_code == 409
+    assert_left(page, IMAGES - 1)
+
+
 def test_excluded_datasets(annotate: Start, web_project: Path) -> None:
     running = annotate(dataset="first")
     page = running.page()

@@ -52,6 +52,8 @@ ALIVE_EVERY_S = 10.0
 _THREADS = 16
 _STORING_THREADS = 4  # they share a processor and a disk: more of them would only make each other slower
 _BROWSING_THREADS = 3
+_FETCHING_THREADS = 4
+_MOST_FETCHES_WAITING = 16
 _SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -123,6 +125,7 @@ class _Handlers:
         self._predicting: anyio.CapacityLimiter | None = None
         self._storing: anyio.CapacityLimiter | None = None
         self._browsing: anyio.CapacityLimiter | None = None
+        self._fetching: anyio.CapacityLimiter | None = None
 
     def starlette(self) -> Starlette:
         api: dict[str, Callable[[Request], Any]] = {
@@ -237,8 +240,12 @@ class _Handlers:
         return _json(await self._browse(self._host.gallery.page, tab, read_filter(query), offset, limit))
 
     async def thumbnail(self, request: Request) -> Response:
-        key = request.path_params["key"]
-        found = await self._browse(self._host.gallery.thumbnail, key) if IMAGE_ID.fullmatch(key) else None
+        key = str(request.path_params["key"])
+        if not IMAGE_ID.fullmatch(key):
+            raise BadRequestError(404, "no such image")
+        gallery = self._host.gallery
+        is_remote = await self._browse(gallery.must_be_fetched, key)
+        found = await (self._fetch if is_remote else self._browse)(gallery.thumbnail, key)
         if found is None:
             raise BadRequestError(404, "no such image, or its file is gone")
         headers = {"cache-control": "private, max-age=31536000, immutable"}
@@ -362,6 +369,14 @@ class _Handlers:
         """Threads of its own: somebody who scrolls through thousands of images keeps nobody from answering."""
         self._browsing = self._browsing or anyio.CapacityLimiter(_BROWSING_THREADS)
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._browsing)
+
+    async def _fetch(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Threads of its own: another server that does not answer keeps nobody from browsing, and those who would wait
+        for long are told at once."""
+        self._fetching = self._fetching or anyio.CapacityLimiter(_FETCHING_THREADS)
+        if self._fetching.statistics().tasks_waiting >= _MOST_FETCHES_WAITING:
+            raise BadRequestError(503, "many images are being fetched from other servers; ask again later")
+        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._fetching)
 
     async def _store(self, call: Callable[..., T], *arguments: Any) -> T:
         self._storing = self._storing or anyio.CapacityLimiter(_STORING_THREADS)

@@ -191,6 +191,8 @@ class TaskBoard:
     def reopen(self, tab: Tab, image_id: str, task: Task) -> None:
         """An answered image is looked at again by a tab."""
         self.touch(tab)
+        if self._overlap:
+            return  # others are asked about it too, and are not to see this answer
         queue = self._queue_of(tab.session)
         with self._lock:
             if image_id not in queue.held:

@@ -91,11 +91,14 @@ class AnswerDatabase:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def add(self, dataset: str, answers: Sequence[StoredAnswer], *, closed: Iterable[str] = ()) -> list[StoredAnswer]:
+    def add(
+        self, dataset: str, answers: Sequence[StoredAnswer], *, closed: Iterable[str] = (), shared: bool = False
+    ) -> list[StoredAnswer]:
         """Store answers durably, all or none; returns those that are new and the last word on their image by their
         session. One that was stored before, by its `answer_id`, is left out.
 
         Args:
+            shared: the last word of all sessions; what is not is marked as if the trainer had it.
             closed: ids of images whose open tasks are forgotten: what their answers hold is enough.
 
         Raises:
@@ -104,13 +107,13 @@ class AnswerDatabase:
         """
         rows = [(answer, to_json(answer)) for answer in answers]
         with self._transaction(f"cannot store {len(answers)} answers"):
-            last_words = [answer for answer, text in rows if self._insert(dataset, answer, text)]
+            last_words = [answer for answer, text in rows if self._insert(dataset, answer, text, shared)]
             self._connection.executemany(
                 "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, each) for each in closed]
             )
             return last_words
 
-    def _insert(self, dataset: str, answer: StoredAnswer, text: str) -> bool:
+    def _insert(self, dataset: str, answer: StoredAnswer, text: str, shared: bool = False) -> bool:
         """Whether it is the last word."""
         execute = self._connection.execute
         key = (dataset, answer.image_id, answer.session)
@@ -134,7 +137,15 @@ class AnswerDatabase:
                 decision=answer.decision,
                 answered_at=answer.answered_at,
             )
-        return not replaced
+        return not replaced and (not shared or self._is_latest(row_id))
+
+    def _is_latest(self, row_id: int | None) -> bool:
+        """Whether no other session has a later answer about the image; if one has, ours is not handed on."""
+        execute = self._connection.execute
+        if execute("SELECT 1 FROM gallery WHERE answer = ? AND latest = 1", (row_id,)).fetchone():
+            return True
+        execute("UPDATE answers SET handed_on = 1 WHERE id = ?", (row_id,))
+        return False
 
     def keep_open(self, dataset: str, tasks: Sequence[Task]) -> None:
         """Remember tasks that are handed out: their answers may come after a restart.
@@ -146,13 +157,25 @@ class AnswerDatabase:
         with self._transaction("cannot note what is handed out"):
             self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
 
-    def mark_handed_on(self, dataset: str, answer_ids: Iterable[str]) -> None:
+    def mark_handed_on(self, dataset: str, answer_ids: Iterable[str], *, shared: bool = False) -> None:
         """Note that the trainer has these answers.
+
+        Args:
+            shared: they take the place of older ones of other sessions about the same images, which are marked, too.
 
         Raises:
             DatabaseError: it cannot be written.
         """
-        self._set_handed_on(1, dataset, "answer_id", answer_ids)
+        given = list(answer_ids)
+        self._set_handed_on(1, dataset, "answer_id", given)
+        if shared:
+            this = "FROM answers WHERE dataset = ? AND answer_id = ?"
+            older = (
+                f"UPDATE answers SET handed_on = 1 WHERE dataset = ? AND image_id = (SELECT image_id {this}) "
+                f"AND (answered_at, id) < (SELECT answered_at, id {this})"
+            )
+            with self._transaction("cannot note what was handed on"):
+                self._connection.executemany(older, [(dataset, *(dataset, each) * 2) for each in given])
 
     def mark_missing(self, dataset: str, input_hashes: Iterable[int]) -> None:
         """Note that the trainer lacks the answers about these images: its data directory is another one.
@@ -261,18 +284,25 @@ class AnswerDatabase:
 
     def files(self, dataset: str) -> set[str]:
         """The names of the files that answers are about."""
-        query = (
-            "SELECT json_extract(example, '$.meta.file'), json_extract(example, '$.path') FROM answers "
-            "WHERE dataset = ? AND replaced = 0"
-        )
-        names = {name for row in self._read(query, dataset) for name in row if isinstance(name, str)}
+        names: set[str] = set()
+        rows = self._read("SELECT answer, file, sort_key FROM gallery WHERE dataset = ?", dataset)
+        for row_id, file, sort_key in rows:
+            names.add(file)
+            if not sort_key.endswith(f"/{file}"):  # else that is the path: parsing all answers would take seconds
+                found = self._read("SELECT json_extract(example, '$.path') FROM answers WHERE id = ?", row_id)
+                names.update(path for (path,) in found if isinstance(path, str))
         return {*names, *(re.split(r"[/\\]", name)[-1] for name in names)}
 
-    def not_handed_on(self, dataset: str) -> list[StoredAnswer]:
-        """The answers that the trainer does not have, oldest first."""
+    def not_handed_on(self, dataset: str, *, latest: bool = False) -> list[StoredAnswer]:
+        """The answers that the trainer does not have, oldest first.
+
+        Args:
+            latest: without those that are older than another session's answer about the image.
+        """
+        last = "AND id IN (SELECT answer FROM gallery WHERE latest = 1) " if latest else ""
         query = (
             "SELECT example, image_id, session, answered_at, answer_id FROM answers "
-            "WHERE dataset = ? AND handed_on = 0 AND replaced = 0 ORDER BY answered_at, id"
+            f"WHERE dataset = ? AND handed_on = 0 AND replaced = 0 {last}ORDER BY answered_at, id"
         )
         return [StoredAnswer(self._loaded(text), *rest) for text, *rest in self._read(query, dataset)]
 

@@ -31,11 +31,14 @@ class Download:
     chunks: Callable[[], Iterator[str]]
 
 
-def open_download(database: AnswerDatabase, dataset: str, format: str) -> Download | None:
+def open_download(
+    database: AnswerDatabase, dataset: str, format: str, *, warn: Callable[[str], None] = lambda text: None
+) -> Download | None:
     """The dataset as `odkeras db out` writes it; None for a format that there is not.
 
     Args:
         format: jsonl (the last answer of each session about each image) or coco (the accepted images).
+        warn: told, while the file is sent, what had to be left out of it.
 
     Raises:
         ConfigError: nobody has answered anything yet.
@@ -44,7 +47,7 @@ def open_download(database: AnswerDatabase, dataset: str, format: str) -> Downlo
     if format == "jsonl":
         found = Download(f"{name}.jsonl", "application/x-ndjson", lambda: _joined(_lines(database, dataset)))
     elif format == "coco":
-        found = Download(f"{name}_coco.json", "application/json", lambda: _joined(_coco(database, dataset)))
+        found = Download(f"{name}_coco.json", "application/json", lambda: _joined(_coco(database, dataset, warn)))
     else:
         return None
     check_dataset(database, dataset)
@@ -56,8 +59,11 @@ def _lines(database: AnswerDatabase, dataset: str) -> Iterator[str]:
         yield json.dumps(example) + "\n"
 
 
-def _coco(database: AnswerDatabase, dataset: str) -> Iterator[str]:
-    yield from json.JSONEncoder().iterencode(coco_of_dataset(database, dataset).to_json())
+def _coco(database: AnswerDatabase, dataset: str, warn: Callable[[str], None]) -> Iterator[str]:
+    export = coco_of_dataset(database, dataset)
+    if text := export.left_out:
+        warn(f"COCO download of {dataset}: {text}")
+    yield from json.JSONEncoder().iterencode(export.to_json())
     yield "\n"
 
 

@@ -28,6 +28,8 @@ from odkeras.hosts.web.pictures import Pictures
 from odkeras.project import atomic_path
 from odkeras.tasks import Task
 
+_MOST_SKIPPED = 3
+
 
 def check_dataset(database: AnswerDatabase, dataset: str) -> None:
     """Raises: ConfigError: nobody has answered anything in it; names the datasets that there are."""
@@ -76,7 +78,17 @@ class DatasetExport:
     description: str
 
     def to_json(self) -> dict[str, Any]:
-        return self.coco.to_json(self.description)
+        """It says itself what is not in it: the file may be all that a person sees."""
+        return self.coco.to_json(". ".join(part for part in (self.description, self.left_out) if part))
+
+    @property
+    def left_out(self) -> str:
+        """What had to be left out, in a sentence; "" if nothing had."""
+        if not self.coco.skipped:
+            return ""
+        shown = "; ".join(f"{file}: {reason}" for file, reason in self.coco.skipped[:_MOST_SKIPPED])
+        more = len(self.coco.skipped) - _MOST_SKIPPED
+        return f"left out: {shown}{f'; and {more} more, which `odkeras db out` lists' if more > 0 else ''}"
 
     def remarks(self) -> list[str]:
         """What a person should know of the ids and file names in it."""

@@ -18,11 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import DatabaseError
-from odkeras.hosts.web.gallery_rows import file_of, joined_labels, label_pattern, lowest_score_of, sort_key_of, storable
+from odkeras.hosts.web.gallery_rows import (
+    file_of,
+    joined_labels,
+    label_pattern,
+    lowest_score_of,
+    place_key,
+    sort_key_of,
+    storable,
+)
 from odkeras.hosts.web.schema import BUSY_S
 from odkeras.loop.sources import Item
 from odkeras.loop.stream import TaskStream
-from odkeras.natural_order import natural_key
 from odkeras.tasks import Task
 
 MAX_PAGE = 200
@@ -209,7 +216,7 @@ class Gallery:
             key = _key_of(fingerprint)
             self._items[key] = item
             self._keys[fingerprint] = key
-            rows.append((key, stream.id_of(fingerprint), storable(item.file), _sort_key_of(item)))
+            rows.append((key, stream.id_of(fingerprint), storable(item.file), _sort_key_of(item, fingerprint)))
         connection.execute("BEGIN")
         insert = "INSERT OR IGNORE INTO source (key, image_id, file, sort_key) VALUES (?, ?, ?, ?)"
         connection.executemany(insert, rows)
@@ -244,9 +251,9 @@ def _key_of(fingerprint: str) -> str:
     return hashlib.sha256(fingerprint.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
-def _sort_key_of(item: Item) -> str:
-    path = item.file_path
-    return natural_key(path.absolute() if path is not None and path.name == item.file else item.file)
+def _sort_key_of(item: Item, fingerprint: str) -> str:
+    place = item.file_path or item.url or fingerprint
+    return place_key(storable(item.file), str(place))
 
 
 def _query_of(
@@ -277,15 +284,15 @@ def _unanswered(dataset: str, session: str | None, exclude: Sequence[str]) -> tu
     has an answer about it. And their values."""
     excluded = f"gallery.dataset IN ({_marks(exclude)})"
     of_image = "gallery.dataset = ?" + (" AND gallery.session = ?" if session is not None else "")
-    at_path = of_image + (" AND gallery.latest = 1" if session is None else "")
-    same_image, same_path = "gallery.image_id = source.image_id", "gallery.sort_key = source.sort_key"
+    at_place = of_image + (" AND gallery.latest = 1" if session is None else "")
+    same_image, same_place = "gallery.image_id = source.image_id", "gallery.sort_key = source.sort_key"
     conditions = [
         f"NOT EXISTS (SELECT 1 FROM gallery WHERE {of_image} AND {same_image})",
         f"NOT EXISTS (SELECT 1 FROM gallery WHERE {excluded} AND {same_image})",
-        # Not read in this run or an earlier one: that there is an answer about a file at this path has to do.
-        f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {at_path} AND {same_path}))",
+        # Not read in this run or an earlier one: that there is an answer about an image at this place has to do.
+        f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {at_place} AND {same_place}))",
         f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {excluded} AND gallery.latest = 1 "
-        f"AND {same_path}))",
+        f"AND {same_place}))",
     ]
     here = [dataset, *([session] if session is not None else [])]
     return conditions, [*here, *exclude, *here, *exclude]

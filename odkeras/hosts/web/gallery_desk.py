@@ -11,9 +11,10 @@ from odkeras.hosts.web.board import Tab, TaskBoard
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.gallery import MAX_BOXES, Document, Gallery, GalleryEntry, GalleryFilter
 from odkeras.hosts.web.page_host import PageHost
-from odkeras.hosts.web.thumbnails import Thumbnails
+from odkeras.hosts.web.thumbnails import FETCH_TIMEOUT_S, RemoteImages, Thumbnails
 from odkeras.images import EncodedImage
 from odkeras.loop.sources import Item
+from odkeras.loop.web_images import WebImages
 from odkeras.tasks import Task
 
 
@@ -34,7 +35,7 @@ class OpenedImage:
 
 
 class GalleryDesk:
-    """May be used by several threads.
+    """May be used by several threads. `close` ends it.
 
     Args:
         find_picture: the bytes of an image that was handed out or answered, by its id.
@@ -65,6 +66,11 @@ class GalleryDesk:
         self._keep_open = keep_open
         self._overlap = overlap
         self._thumbnails = Thumbnails()
+        self._web = WebImages(timeout_s=FETCH_TIMEOUT_S)
+        self._remote = RemoteImages(self._web.fetch)
+
+    def close(self) -> None:
+        self._web.close()
 
     def page(self, tab: Tab, wanted: GalleryFilter, offset: int, limit: int) -> Document:
         """The images from `offset` on, as the page shows them."""
@@ -76,6 +82,11 @@ class GalleryDesk:
             for entry in entries
         ]
         return {"total": total, "offset": offset, "images": images, "missing": self._gallery.missing}
+
+    def must_be_fetched(self, key: str) -> bool:
+        """Whether `thumbnail` waits for another server."""
+        item = self._gallery.item(key)
+        return item is not None and item.url is not None and key not in self._thumbnails
 
     def thumbnail(self, key: str) -> bytes | None:
         """A JPEG for an entry's key; None if there is no such image, or it cannot be read."""
@@ -143,7 +154,7 @@ class GalleryDesk:
     def _bytes_of(self, key: str) -> bytes:
         item = self._gallery.item(key)
         if item is not None:
-            return self._host.stream.read_bytes(item)
+            return self._remote.get(item.url) if item.url is not None else self._host.stream.read_bytes(item)
         image = self._find_picture(key)
         if image is None:
             raise ImageError("no such image", key)

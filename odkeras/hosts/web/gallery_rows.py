@@ -88,11 +88,24 @@ def file_of(task: Mapping[str, Any], image_id: str) -> str:
 
 
 def sort_key_of(task: Mapping[str, Any], file: str) -> str:
-    """By the path of the file if the task has it: so the images of a folder stay together."""
+    """See `place_key`."""
     path = task.get("path")
-    if isinstance(path, str) and "://" not in path and storable(Path(path).name) == file:
-        return natural_key(Path(path).absolute())
-    return natural_key(file)
+    return place_key(file, path) if isinstance(path, str) and path else natural_key(file)
+
+
+def place_key(file: str, place: str) -> str:
+    """Sorts images: those of a folder stay together, and others go by their names. Images at different places have
+    different keys, whatever their names.
+
+    Args:
+        place: a path or a URL.
+    """
+    if "://" not in place:
+        path = Path(place).absolute()
+        if storable(path.name) == file:
+            return natural_key(path)
+        place = str(path)
+    return f"{natural_key(file)}{_SEPARATOR}{storable(place)}"
 
 
 def joined_labels(spans: Any) -> str:

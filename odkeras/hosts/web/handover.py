@@ -36,6 +36,7 @@ class Handover:
     Args:
         update: takes examples; does not raise.
         done: told the ids of the answers that `update` has taken.
+        shared: the sessions share the images: the last answer about an image counts, whoever gave it.
         batch_size: so many are given together; fewer only after `hand_on`, or when no more are to come.
         no_more: whether nobody has an image left to answer. Asked again and again, by the thread.
         held_back_s: how long an image that is being corrected is waited for.
@@ -47,6 +48,7 @@ class Handover:
         done: Callable[[Sequence[str]], None],
         *,
         batch_size: int,
+        shared: bool = False,
         no_more: Callable[[], bool] = lambda: False,
         held_back_s: float = HELD_BACK_S,
         poll_s: float = _POLL_S,
@@ -54,10 +56,11 @@ class Handover:
         self._update = update
         self._done = done
         self._batch_size = batch_size
+        self._shared = shared
         self._no_more = no_more
         self._held_back_s = held_back_s
         self._poll_s = poll_s
-        self._entries: dict[tuple[str, str], Entry] = {}  # the last answer of a session about an image
+        self._entries: dict[tuple[str, str], Entry] = {}  # the last answer about an image, unless shared of a session
         self._held_back: dict[tuple[str, str], float] = {}
         self._now = False
         self._closing = False
@@ -83,7 +86,7 @@ class Handover:
         """Answers that are stored; one replaces an earlier one that still waits."""
         with self._changed:
             for entry in entries:
-                key = (entry.session, entry.image_id)
+                key = self._key_of(entry.session, entry.image_id)
                 self._held_back.pop(key, None)
                 self._entries.pop(key, None)
                 self._entries[key] = entry
@@ -92,7 +95,7 @@ class Handover:
     def hold_back(self, session: str, image_id: str) -> None:
         """The image is looked at again: its answer waits for what comes of it."""
         with self._changed:
-            self._held_back[(session, image_id)] = time.monotonic()
+            self._held_back[self._key_of(session, image_id)] = time.monotonic()
 
     def hand_on(self) -> int:
         """Give what waits now rather than later; returns how many answers that are."""
@@ -112,6 +115,9 @@ class Handover:
     def updating(self) -> bool:
         """Whether `update` is at work."""
         return self._updating
+
+    def _key_of(self, session: str, image_id: str) -> tuple[str, str]:
+        return ("" if self._shared else session, image_id)
 
     def _run(self) -> None:
         while True:

@@ -100,6 +100,7 @@ class WebHost:
         self.instance = uuid.uuid4().hex
         self._stack = ExitStack()
         self._closing = threading.Event()
+        self._storing = threading.Lock()
 
     def __enter__(self) -> WebHost:
         with ExitStack() as stack:
@@ -140,7 +141,11 @@ class WebHost:
         self._tensorboard = TensorBoard(project.model_dir, project.logs_dir / "tensorboard.log")
         stack.callback(self._tensorboard.close)
         self.handover = Handover(
-            components["update"], self._handed_on, batch_size=self._batch_size, no_more=self._all_answered
+            components["update"],
+            self._handed_on,
+            batch_size=self._batch_size,
+            shared=not self._options.overlap,
+            no_more=self._all_answered,
         )
         stack.callback(self.handover.close)  # after the loop has ended: what is left is for the next start
         stack.callback(host.close)
@@ -194,6 +199,7 @@ class WebHost:
             keep_open=lambda task: self._kept(Handout((task,))).tasks[0],
             overlap=self._options.overlap,
         )
+        stack.callback(self.gallery.close)
 
     def _start_threads(self, stack: ExitStack) -> None:
         threads = [
@@ -305,12 +311,16 @@ class WebHost:
         return [each.answer_id for each in accepted], refused
 
     def reopen(self, tab: Tab, image_id: str, example: Task | None = None) -> Task | None:
-        """The session's last answer about an image, to be corrected; None if there is none.
+        """The answer about an image, to be corrected: with overlap the session's own, else the last one, whoever gave
+        it. None if the session has given none.
 
         Args:
             example: an answer to begin with instead, of whatever session.
         """
-        example = self._sized(example or self.database.example(self.dataset, tab.session, image_id))
+        own = example or self.database.example(self.dataset, tab.session, image_id)
+        if example is None and own is not None and not self._options.overlap:  # else a correction would be undone
+            example = self.database.any_example(self.dataset, image_id)
+        example = self._sized(example or own)
         if example is not None:
             self.handover.hold_back(tab.session, image_id)
             self.board.reopen(tab, image_id, example)
@@ -367,7 +377,7 @@ class WebHost:
 
     def download(self, format: str) -> Download | None:
         """The labels as a file; see `open_download`."""
-        return open_download(self.database, self.dataset, format)
+        return open_download(self.database, self.dataset, format, warn=self.journal.warn)
 
     def picture(self, image_id: str) -> EncodedImage | None:
         """An image that was handed out or answered; None for any other."""
@@ -429,9 +439,11 @@ class WebHost:
         return {**task, "height": height, "width": width}
 
     def _store(self, accepted: Sequence[StoredAnswer]) -> None:
-        closed = [] if self._options.overlap else [each.image_id for each in accepted]  # else others are still asked
-        last_words = self.database.add(self.dataset, accepted, closed=closed)
-        self.handover.add([_entry(each) for each in last_words])
+        shared = not self._options.overlap
+        closed = [each.image_id for each in accepted] if shared else []  # else others are still asked
+        with self._storing:  # two answers about an image must reach the handover in the order of the database
+            last_words = self.database.add(self.dataset, accepted, closed=closed, shared=shared)
+            self.handover.add([_entry(each) for each in last_words])
         for each in accepted:
             self.board.note_answered(each.session, each.image_id)
             self._host.remaining.answered(self._audience(each.session), each.image_id)
@@ -439,7 +451,7 @@ class WebHost:
 
     def _left_over(self) -> list[Entry]:
         """What an earlier run stored and did not hand on, and what `odkeras db in` brought."""
-        left = self.database.not_handed_on(self.dataset)
+        left = self.database.not_handed_on(self.dataset, latest=not self._options.overlap)
         if len(left) >= self._batch_size:
             self.journal.say(f"{len(left)} stored answers had not reached the trainer, and do now")
         elif left:
@@ -450,7 +462,7 @@ class WebHost:
         if self._host.failure_to_store:
             return  # they wait in memory; if they are lost there, the next start hands them on
         try:
-            self.database.mark_handed_on(self.dataset, answer_ids)
+            self.database.mark_handed_on(self.dataset, answer_ids, shared=not self._options.overlap)
         except DatabaseError as error:  # the next start hands them on again, which does no harm
             self.journal.warn(str(error))
 
