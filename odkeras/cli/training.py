@@ -215,7 +215,9 @@ def evaluate(
     model_dir = options.beside(config, model_dir, "model")
     export_dir = None if version is None else options.beside(config, export_dir, "export")
     overrides = Overrides(label_map_path=label_map_path)
-    setup = prepare_setup(config, model_dir, overrides, "eval", export_dir=export_dir, checkpoint=checkpoint)
+    setup = prepare_setup(
+        config, model_dir, overrides, "eval", export_dir=export_dir, checkpoint=checkpoint, version=version
+    )
     with progress_bar("examples", eval_steps) as advance:
         if version is None or export_dir is None:
             metrics = evaluate_checkpoint(

@@ -17,6 +17,7 @@ from odkeras.pipeline import (
     apply_overrides,
     check_pipeline,
     check_trained_classes,
+    check_version_classes,
     fine_tune_checkpoint_of,
     fine_tune_type_of,
     label_map_path_of,
@@ -52,6 +53,7 @@ def prepare_setup(
     *,
     export_dir: Path | None = None,
     checkpoint: str | None = None,
+    version: int | None = None,
 ) -> Setup:
     """Load a pipeline.config, apply what the command line says, check it.
 
@@ -61,6 +63,7 @@ def prepare_setup(
     Args:
         export_dir: where versions go, or come from; the newest must have the same classes. None if neither is done.
         checkpoint: the one that is used; None if it is the newest in `model_dir`.
+        version: the one in `export_dir` that is used, and no checkpoint; only its classes must be the same.
 
     Raises:
         ConfigError: it cannot be read, or has problems; all of them are named with what to do. Or what was trained in
@@ -81,8 +84,11 @@ def prepare_setup(
         if problem.severity == "warning":
             _log.warning("%s: %s", path, problem)
     raise_for_problems(problems, source=str(path))
-    is_from_here = checkpoint is None or Path(checkpoint).absolute().parent == model_dir.absolute()
-    check_trained_classes(config, label_map, model_dir=model_dir if is_from_here else None, export_dir=export_dir)
+    if version is not None and export_dir is not None:
+        check_version_classes(label_map, export_dir, version)
+    else:
+        is_from_here = checkpoint is None or Path(checkpoint).absolute().parent == model_dir.absolute()
+        check_trained_classes(config, label_map, model_dir=model_dir if is_from_here else None, export_dir=export_dir)
     if purpose == "loop" and read_png_masks(config):
         _log.info("%s: train_input_reader.mask_type is PNG_MASKS here, as in the records that the loop writes", path)
     config.train_config.fine_tune_checkpoint = fine_tune_checkpoint_of(config) or ""

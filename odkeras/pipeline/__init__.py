@@ -33,6 +33,7 @@ from odkeras.pipeline.trained_classes import (
     LABEL_MAP_NAME,
     check_trained_classes,
     check_training_continues,
+    check_version_classes,
     has_checkpoints,
 )
 from odkeras.pipeline.weights import RANDOM_WEIGHTS, starts_from_random_weights
@@ -51,6 +52,7 @@ __all__ = [
     "check_pipeline",
     "check_trained_classes",
     "check_training_continues",
+    "check_version_classes",
     "checkpoint_prefix",
     "feature_extractor_type",
     "fine_tune_checkpoint_of",

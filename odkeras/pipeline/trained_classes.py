@@ -40,11 +40,13 @@ class TrainedClasses:
         where: the directory that holds the model.
         labels: ids and names; empty if they are not known.
         steps: training steps behind it; 0 if not known.
+        learned: whether something stands behind its detections; see `export.info.ExportInfo`.
     """
 
     where: Path
     labels: Mapping[int, str]
     steps: int = 0
+    learned: bool = True
 
 
 def check_trained_classes(
@@ -64,12 +66,27 @@ def check_trained_classes(
             model of another form would start from random weights. Says what changed, and what to do.
     """
     ours = {label.id: label.name for label in label_map.labels}
-    if export_dir is not None and (served := classes_of_newest_version(export_dir)) is not None:
-        _check_labels(served, ours)
+    then, room = None, 0
     if model_dir is not None and has_checkpoints(model_dir) and (model_dir / LABEL_MAP_NAME).is_file():
-        then = LabelMap.load(model_dir / LABEL_MAP_NAME)
-        _check_labels(TrainedClasses(model_dir, {label.id: label.name for label in then.labels}), ours)
-        _check_model(load_pipeline(model_dir / _CONFIG_NAME), config, model_dir)
+        then = load_pipeline(model_dir / _CONFIG_NAME)
+        room = num_classes(then)
+    if export_dir is not None and (served := classes_of_newest_version(export_dir)) is not None:
+        _check_labels(served, ours, room)
+    if model_dir is not None and then is not None:
+        labels = LabelMap.load(model_dir / LABEL_MAP_NAME).labels
+        _check_labels(TrainedClasses(model_dir, {label.id: label.name for label in labels}), ours, room)
+        _check_model(then, config, model_dir)
+
+
+def check_version_classes(label_map: LabelMap, export_dir: Path, version: int) -> None:
+    """See that the label map has the classes of one version, by the same ids; it may have more, which the version does
+    not find. What the version does not tell fits.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if (found := _classes_of(project.version_dir(export_dir, version), export_dir)) is not None:
+        _check_labels(found, {label.id: label.name for label in label_map.labels}, room=label_map.max_id)
 
 
 def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoint: bool) -> None:
@@ -94,15 +111,18 @@ def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoin
 def classes_of_newest_version(export_dir: Path) -> TrainedClasses | None:
     """Of the newest version that has learned something and that odkeras wrote; None if there is none."""
     for version in reversed(project.version_dirs(export_dir).values()):
-        try:
-            info = json.loads((version / _VERSION_INFO).read_text(encoding="utf-8"))
-            labels = {int(id): str(name) for id, name in info["labels"]}
-            trained = TrainedClasses(export_dir, labels, int(info.get("step") or 0))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if info.get("learned", True):
+        if (trained := _classes_of(version, export_dir)) is not None and trained.learned:
             return trained
     return None
+
+
+def _classes_of(version_dir: Path, export_dir: Path) -> TrainedClasses | None:
+    try:
+        info = json.loads((version_dir / _VERSION_INFO).read_text(encoding="utf-8"))
+        labels = {int(id): str(name) for id, name in info["labels"]}
+        return TrainedClasses(export_dir, labels, int(info.get("step") or 0), bool(info.get("learned", True)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def has_checkpoints(model_dir: Path) -> bool:
@@ -110,12 +130,14 @@ def has_checkpoints(model_dir: Path) -> bool:
     return any(model_dir.glob("*.index"))
 
 
-def _check_labels(trained: TrainedClasses, ours: Mapping[int, str]) -> None:
+def _check_labels(trained: TrainedClasses, ours: Mapping[int, str], room: int) -> None:
+    """`room` is the model's num_classes: up to it classes may be added, of which it has learned nothing so far; 0 where
+    it is not known."""
     theirs = trained.labels
-    if not theirs or theirs == ours:
+    ids = sorted(id for id in {*theirs, *ours} if id in theirs or id > room)
+    told = [change for id in ids if (change := _change(id, theirs.get(id), ours.get(id)))]
+    if not theirs or not told:
         return
-    changes = [_change(id, theirs.get(id), ours.get(id)) for id in sorted({*theirs, *ours})]
-    told = [change for change in changes if change]
     more = f"; and {len(told) - _MOST_CHANGES} more" if len(told) > _MOST_CHANGES else ""
     raise ConfigError(
         f"the model in {trained.where} was trained with another label map: {'; '.join(told[:_MOST_CHANGES])}{more}. It "

@@ -13,6 +13,7 @@ from odkeras.labels import Label, LabelMap
 from odkeras.pipeline import (
     check_trained_classes,
     check_training_continues,
+    check_version_classes,
     load_pipeline,
     read_template,
     save_pipeline,
@@ -105,6 +106,30 @@ def test_other_ids_of_the_same_names_do_not(tmp_path: Path, change: str) -> None
     save_version(tmp_path)
     said = refusal(tmp_path, CHANGED[change][0])
     assert said.endswith("(the answers in --data-dir stay, and the new model is trained on them)")
+
+
+def test_a_class_may_be_added_where_the_model_has_room(tmp_path: Path) -> None:
+    """The model has num_classes: 5 and the label map had three: a fourth was refused."""
+    save_checkpoint(tmp_path, config_of(5))
+    save_version(tmp_path)
+    check(tmp_path, CHANGED["added"][0], config_of(5))
+    assert "id 1 is 'circle' there and 'disc' here" in refusal(tmp_path, CHANGED["renamed"][0], config_of(5))
+    assert "id 3, 'square' there, is missing here. " in refusal(tmp_path, CHANGED["renumbered"][0], config_of(5))
+    six = LabelMap.from_names([*THREE.names, "star", "ring", "cross"])
+    assert "id 6, 'cross' here, is missing there. " in refusal(tmp_path, six, config_of(5))
+
+
+def test_one_version_is_compared_alone(tmp_path: Path) -> None:
+    """`eval --version` was refused for the classes of other versions and of the checkpoints."""
+    save_version(tmp_path, 7)
+    save_version(tmp_path, 8, CHANGED["renamed"][0])
+    save_checkpoint(tmp_path, config_of(2), CHANGED["removed"][0])
+    check_version_classes(THREE, tmp_path / "export", 7)
+    check_version_classes(CHANGED["added"][0], tmp_path / "export", 7)
+    check_version_classes(CHANGED["renamed"][0], tmp_path / "export", 8)
+    check_version_classes(THREE, tmp_path / "export", 9)  # there is none, which is said later
+    with pytest.raises(ConfigError, match="id 1 is 'disc' there and 'circle' here"):
+        check_version_classes(THREE, tmp_path / "export", 8)
 
 
 def test_what_has_not_changed_fits(tmp_path: Path) -> None:
