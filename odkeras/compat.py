@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import SetupError
+from odkeras.logs import TENSORFLOW_REQUIREMENT
 from odkeras.pipeline import ODAPI_INSTALL_COMMAND
 
 INSTALL_COMMAND = ODAPI_INSTALL_COMMAND
@@ -40,7 +41,7 @@ def prepare() -> None:
             is not installed.
     """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    _require("tensorflow", "pip install 'tensorflow>=2.21,<2.22'")
+    _require("tensorflow", f"pip install '{TENSORFLOW_REQUIREMENT}'")
     _require("tf_keras", "pip install 'tf-keras>=2.21,<2.22'")
     _require("object_detection", INSTALL_COMMAND)
     _check_legacy_keras()

@@ -4,6 +4,7 @@ imported."""
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import subprocess
@@ -12,7 +13,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
+from odkeras.errors import SetupError
+
 DEFAULT_TF_LOGGING_LEVEL = 40
+TENSORFLOW_REQUIREMENT = "tensorflow>=2.21,<2.22"
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _FILTER = r"""
 import re, sys
@@ -56,7 +60,13 @@ def quiet_import(name: str) -> None:
     a level ("Could not find cuda drivers on your machine"). All else, such as why it aborts, is written as ever.
 
     To be called after `configure_logging`; if that was asked for warnings, or less, all is written.
+
+    Raises:
+        SetupError: it is not installed.
     """
+    if sys.modules.get(name) is None and importlib.util.find_spec(name) is None:
+        what = f"'{TENSORFLOW_REQUIREMENT}'" if name == "tensorflow" else name
+        raise SetupError(f"the Python package {name!r} is not installed; run: pip install {what}")
     hides = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") >= "2"
     with _filtered_stderr() if hides and name not in sys.modules else nullcontext():
         importlib.import_module(name)

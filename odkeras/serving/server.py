@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic
 
 from odkeras.errors import ConfigError, SetupError
-from odkeras.logs import quiet_import
+from odkeras.logs import TENSORFLOW_REQUIREMENT, quiet_import
 from odkeras.project import list_versions
 from odkeras.serving.app import DEFAULT_MAX_BODY_BYTES, DEFAULT_THREADS, create_app
 from odkeras.serving.listening import HttpServer, open_listener, stop_signals
@@ -115,7 +115,9 @@ def prepare_tensorflow(gpu: bool) -> None:
         SetupError: it is not installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        raise SetupError("the Python package 'tensorflow' is not installed; run: pip install 'tensorflow>=2.21,<2.22'")
+        raise SetupError(
+            f"the Python package 'tensorflow' is not installed; run: pip install '{TENSORFLOW_REQUIREMENT}'"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from odkeras.errors import SetupError
+from odkeras.labels import LabelMap
+
 NOISE = r"""
 WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
 I0000 00:00:1795893528.535854    8218 cudart_stub.cc:31] Could not find cuda drivers, GPU will not be used.
@@ -58,6 +61,39 @@ def test_an_import_that_fails(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("\n".join(ERRORS) + "Traceback")
     assert result.stderr.endswith("ImportError: libcudart is another one\n")
+
+
+HIDDEN = """
+import importlib.machinery, sys
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "tensorflow" else super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Finder
+from odkeras.cli import main
+sys.argv[0] = "odkeras"
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["trainer P", "train P", "eval P", "export P", "records from-csv a.csv out -lmp L"])
+def test_without_tensorflow_a_command_says_how_to_install_it(tmp_path: Path, command: str) -> None:
+    """It ended with a traceback and status 1, for which `annotate` starts a trainer again."""
+    (tmp_path / "P").touch()
+    LabelMap.from_names(["car"]).save(tmp_path / "L")
+    done = subprocess.run(
+        [sys.executable, "-c", HIDDEN, *command.split()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == SetupError.exit_code
+    assert done.stderr.splitlines()[-1] == (
+        "error: the Python package 'tensorflow' is not installed; run: pip install 'tensorflow>=2.21,<2.22'"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_who_asks_for_it_sees_all(tmp_path: Path) -> None:
