@@ -42,14 +42,16 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
     inference = InferenceModel(setup.config.model)
     found = restore_for_prediction(inference.model, checkpoints)
     source, step, learned = _describe(inference, setup, found, named=checkpoint is not None)
-    if not learned:
-        _check_nothing_better_is_there(model_dir, export_dir, source)
+    if found is None:
+        _check_nothing_better_is_there(model_dir, export_dir, source, learned=learned)
     version = Publisher(inference, export_dir, setup.label_map).publish(step, learned=learned)
     return ExportResult(export_dir / str(version), source, step)
 
 
-def _check_nothing_better_is_there(model_dir: Path, export_dir: Path, source: str) -> None:
-    if (trained := classes_of_newest_version(export_dir)) is not None:
+def _check_nothing_better_is_there(model_dir: Path, export_dir: Path, source: str, *, learned: bool) -> None:
+    """A detector that was downloaded, `learned` without a step of ours, may replace another one, but no training."""
+    trained = classes_of_newest_version(export_dir)
+    if trained is not None and (trained.steps > 0 or not learned):
         raise CheckpointError(
             f"there is no checkpoint in {model_dir}, and {export_dir} has a model with {trained.steps} training steps "
             f"behind it, which is not replaced by {source}. Give --checkpoint or the --model-dir that it was trained "

@@ -129,6 +129,22 @@ def test_fresh_weights_do_not_replace_a_model_that_has_learned(setup: Setup, sav
     assert list_versions(tmp_path / "export") == before
 
 
+def test_a_detector_does_not_replace_training(setup: Setup, save: Save, tmp_path: Path) -> None:
+    """With a fine-tune checkpoint of all weights, a wrong --model-dir put the downloaded detector over what had been
+    trained. Another such detector, which has no step either, it may replace."""
+    train = setup.config.train_config
+    train.fine_tune_checkpoint, train.fine_tune_checkpoint_type = save("zoo/ckpt-0", None, 0.75), "full"
+    export_version(setup, tmp_path / "empty", tmp_path / "export")
+    export_version(setup, tmp_path / "empty", tmp_path / "export")
+    save("model/ckpt-3", 5000, 0.5)
+    export_version(setup, tmp_path / "model", tmp_path / "export")
+    with pytest.raises(
+        CheckpointError, match=r"with 5000 training steps behind it, which is not replaced by .*zoo/ckpt"
+    ):
+        export_version(setup, tmp_path / "empty", tmp_path / "export")
+    assert len(list_versions(tmp_path / "export")) == 3
+
+
 def test_a_missing_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
     save("model/ckpt-3", 30, 0.5)
     missing = str(tmp_path / "model" / "ckpt-4")
