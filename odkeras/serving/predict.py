@@ -8,6 +8,7 @@ with ServingClient("http://127.0.0.1:8501", "raccoon") as client:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,10 +159,14 @@ def predict_files(
 
 
 def _rows(found: Detections, image: EncodedImage, names: Mapping[int, str]) -> list[Row]:
+    """Boxes that can be drawn and trained on: finite, and with an area inside the image at the precision that is
+    written. Versions of an older odkeras fill up with others."""
     boxes_xyxy_px = box_ops.to_xyxy_px(box_ops.clip(found.boxes), image.image_size_hw)
     rows = []
     for box, score, class_id in zip(boxes_xyxy_px, found.scores, found.classes, strict=True):
         xmin, ymin, xmax, ymax = (round(float(value), 1) for value in box)
+        if not (math.isfinite(xmin + ymin + xmax + ymax) and xmin < xmax and ymin < ymax):
+            continue
         label = names.get(int(class_id), str(int(class_id)))
         row = {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax, "label": label, "class_id": int(class_id)}
         rows.append({**row, "score": round(float(score), 4)})

@@ -16,12 +16,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pictures import draw_pixels, encode
 
+from odkeras.boxes import Detections
 from odkeras.errors import ConfigError
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.labels import LabelMap
+from odkeras.serving.predict import predict_files
 from odkeras.serving.prediction_files import format_of
 from odkeras.tasks import read_answer
 
@@ -278,6 +281,15 @@ class TestPredictions:
             assert process.returncode == 130
             assert err in ("", "stopped\n"), "versions of typer differ in who ends the process"
         assert not (folder / "boxes.csv").exists() and not list(folder.glob(".tmp-*"))
+
+
+def test_boxes_without_an_area_are_left_out(folder: Path) -> None:
+    """A version of an older odkeras fills up with them, at --threshold 0; `records from-csv` refused the file, and NaN
+    is no JSON."""
+    boxes = [[0.25, 0.25, 0.75, 0.75], [0, 0.5, 1, 0.5], [0.5, 0, 0.5, 1], [1.1, 0, 1.2, 1], [0, np.nan, 1, 1]]
+    found = Detections(np.array(boxes), np.full(5, 0.9), np.ones(5))
+    (prediction,) = predict_files([folder / "photos" / "2.jpg"], lambda image: found, threshold=0.0)
+    assert [(row["xmin"], row["ymin"], row["xmax"], row["ymax"]) for row in prediction.boxes] == [(16, 12, 48, 36)]
 
 
 @pytest.mark.parametrize(
