@@ -107,6 +107,15 @@ class TestProject:
         (web_project / "pipeline.config").write_text(config)
         assert annotate().page().get("/api/project").json()["random_weights"] is expected
 
+    def test_a_model_that_has_been_trained_did_not_start_from_random_weights(
+        self, annotate: Start, web_project: Path
+    ) -> None:
+        """The config alone was looked at: it was said for ever."""
+        (web_project / "pipeline.config").write_text("model { ssd {} }")
+        (web_project / "model").mkdir(exist_ok=True)
+        (web_project / "model" / "ckpt-30.index").touch()
+        assert annotate().page().get("/api/project").json()["random_weights"] is False
+
     def test_how_many_answers_the_session_has_given(self, page: Page, running: Annotating) -> None:
         page.answer(page.tasks(1)["tasks"][0], "reject")
         wait_until(lambda: page.get("/api/project").json()["answered"] == 1)

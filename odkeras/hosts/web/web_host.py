@@ -44,7 +44,7 @@ from odkeras.images import EncodedImage
 from odkeras.inbox import images_dir
 from odkeras.locks import locked
 from odkeras.loop.supervisor import log_tail
-from odkeras.pipeline import RANDOM_WEIGHTS
+from odkeras.pipeline import RANDOM_WEIGHTS, has_checkpoints
 from odkeras.project import Project
 from odkeras.tasks import Task
 
@@ -131,7 +131,7 @@ class WebHost:
         components = host.components()
         self._labels: list[str] = components["config"]["labels"]
         self._batch_size = self._options.answers_per_round
-        self._random_weights = host.starts_from_random_weights()
+        self._random_weights = host.starts_from_random_weights() and not has_checkpoints(host.project.model_dir)
         if self._random_weights:
             self.journal.say(f"{RANDOM_WEIGHTS} `odkeras init --help` says how to give one: --fine-tune-checkpoint")
         project = host.project
