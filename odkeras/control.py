@@ -12,12 +12,13 @@ What was set stays, also over a restart of the trainer.
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from odkeras.errors import SetupError
+from odkeras.errors import ConfigError, SetupError
 from odkeras.project import read_status, write_atomically
 
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
@@ -40,6 +41,24 @@ class Control:
         self._seen: tuple[int, int, int] | None = None
         self._state = RUNNING
         self._lock = threading.Lock()
+
+    def check_running(self, project: Path, what: str) -> None:
+        """See that training is neither paused nor stopped.
+
+        Args:
+            project: its folder, for the message.
+            what: what would not happen: "`--once` would ...".
+
+        Raises:
+            ConfigError: it is.
+        """
+        if (state := self.state) == RUNNING:
+            return
+        model_dir = self._path.parent
+        named = "" if model_dir == project / "model" else f" --model-dir {shlex.quote(str(model_dir))}"
+        raise ConfigError(
+            f"training is {state}, and {what}: `odkeras training resume {shlex.quote(str(project))}{named}`"
+        )
 
     @property
     def state(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from odkeras.errors import ConfigError, SetupError
 
 CONFIG_NAME = "pipeline.config"
+LOCK_NAME = "trainer.lock"
 TEMPORARY_PREFIX = ".tmp-"
 _TRAIN_RECORD = re.compile(r"(\d+)_train\.record", re.ASCII)
 _VERSION = re.compile(r"0*[1-9]\d*", re.ASCII)
@@ -97,6 +98,11 @@ class Project:
     def control_path(self) -> Path:
         """Whether training is paused or stopped; see `odkeras.control`."""
         return self.model_dir / "control.json"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the training that uses the model directory."""
+        return self.model_dir / LOCK_NAME
 
     @property
     def metrics_path(self) -> Path:

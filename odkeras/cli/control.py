@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from odkeras.project import Project
 
 _SILENT_S = 30.0
+_HELD = ("paused", "stopped")
+_GONE = ("failed", "ended")
+_AT_WORK = "the trainer says:"
 
 Where = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project's folder, or its pipeline.config.")]
 ModelDir = Annotated[
@@ -65,17 +68,27 @@ def _set(action: str, project: Path, model_dir: Path | None) -> None:
 
 
 def _say(state: str, directories: Project) -> None:
+    """What was set, and what the trainer does unless it says the opposite: it has not seen the change yet."""
     from odkeras.control import RUNNING
+    from odkeras.project import read_status
 
-    print(f"training is {'not paused' if state == RUNNING else state}; {_trainer_words(directories)}")
+    status = read_status(directories.status_path)
+    does = str((status or {}).get("state"))
+    lags = does in _HELD if state == RUNNING else does == "training"
+    words = _trainer_words(directories, status)
+    tail = "" if lags and words.startswith(_AT_WORK) else f"; {words}"
+    print(f"training is {'not paused' if state == RUNNING else state}{tail}")
 
 
 def _directories(project: Path, model_dir: Path | None) -> Project:
-    """Raises: ConfigError: there is no model directory: nothing has been trained there."""
+    """Raises: ConfigError: no such project, or no model directory: nothing has been trained there."""
     from odkeras.errors import ConfigError
-    from odkeras.project import Project
+    from odkeras.project import Project, config_path
 
-    folder = project if project.is_dir() else project.parent
+    config = config_path(project)
+    if not config.is_file():
+        raise ConfigError(f"{project}: no such project; name its folder or its pipeline.config")
+    folder = config.parent
     model_dir = model_dir or folder / "model"
     if not model_dir.is_dir():
         raise ConfigError(
@@ -85,16 +98,30 @@ def _directories(project: Path, model_dir: Path | None) -> Project:
     return Project(folder / "data", model_dir, folder / "export")
 
 
-def _trainer_words(directories: Project) -> str:
+def _trainer_words(directories: Project, status: dict[str, Any] | None) -> str:
+    if status is None:
+        return "no trainer has run here yet"
+    state, reason = str(status.get("state")), str(status.get("reason") or "")
+    says_it_again = reason and (reason.startswith(state) or state == "stopped")
+    said = reason if says_it_again else f"{state}: {reason}" if reason else state
+    if _is_at_work(directories, status):
+        return f"{_AT_WORK} {said}"
+    return f"no trainer is at work; the last one said: {said}"
+
+
+def _is_at_work(directories: Project, status: dict[str, Any]) -> bool:
+    """By its lock, since it says nothing for minutes while it builds a large model or evaluates; or by its last words,
+    if it runs on another machine whose locks are not seen here."""
     import time
 
-    from odkeras.project import read_status
+    from odkeras.errors import SetupError
+    from odkeras.locks import locked
 
-    found: dict[str, Any] | None = read_status(directories.status_path)
-    if found is None:
-        return "no trainer has run here yet"
-    said = f"{found.get('state')}: {found.get('reason')}" if found.get("reason") else str(found.get("state"))
-    silent_s = time.time() - float(found.get("updated") or 0)
-    if silent_s < _SILENT_S and found.get("state") != "failed":
-        return f"the trainer says: {said}"
-    return f"no trainer is at work; the last one said: {said}"
+    try:
+        with locked(directories.lock_path, taken="", wait_s=0.0):
+            pass
+    except SetupError:
+        return True
+    except OSError:  # the directory can only be read
+        pass
+    return status.get("state") not in _GONE and time.time() - float(status.get("updated") or 0) < _SILENT_S

@@ -287,7 +287,9 @@ _STATES = {
     "waiting": "waiting for the trainer",
     "evaluating": "evaluating",
     "failed": "the trainer failed",
-    "stopped": "the trainer stopped",
+    "paused": "training is paused: `odkeras training resume`",
+    "stopped": "training is stopped: `odkeras training resume`",
+    "ended": "the trainer has ended",
 }
 
 

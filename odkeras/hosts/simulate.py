@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.boxes import Detections
+from odkeras.control import Control
 from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
 from odkeras.hosts.ledger import AnsweredBatch, Ledger
 from odkeras.hosts.report import ConsoleDisplay, CurvePoint, Display, status_text
@@ -90,6 +91,7 @@ def simulate(
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     options = LoopOptions(config=config, threshold=threshold, **loop_options)
+    Control(options.project.control_path).check_running(config.parent, "simulate would wait for it without end")
     with ExitStack() as stack:
         show = display or stack.enter_context(ConsoleDisplay())
         known = read_known_images(

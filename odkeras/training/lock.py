@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from odkeras.locks import locked
+from odkeras.project import LOCK_NAME
 
 WAIT_S = 30.0
 
@@ -21,4 +22,4 @@ def lock_model_dir(model_dir: Path, wait_s: float | None = None) -> AbstractCont
         SetupError: another training has the directory.
     """
     taken = f"another training is using {model_dir}; stop it, or name another --model-dir"
-    return locked(model_dir / "trainer.lock", taken=taken, wait_s=WAIT_S if wait_s is None else wait_s)
+    return locked(model_dir / LOCK_NAME, taken=taken, wait_s=WAIT_S if wait_s is None else wait_s)

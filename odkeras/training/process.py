@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError, SetupError
 from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import Overrides, check_pipeline, raise_for_problems
@@ -61,6 +62,7 @@ def run_trainer(options: TrainerOptions) -> None:
     """Train whatever comes into the inbox until SIGTERM, Ctrl-C or (if asked for) the end of standard input.
 
     Raises:
+        ConfigError: it is to end when nothing waits, and training is paused or stopped.
         OdkerasError: it cannot start; status.json says the same.
     """
     stop = threading.Event()
@@ -70,6 +72,8 @@ def run_trainer(options: TrainerOptions) -> None:
     if options.stop_on_stdin_eof:
         threading.Thread(target=_stop_at_end_of_file, args=(stop,), daemon=True).start()
     options.directories.create()
+    if options.once:
+        _check_training_runs(options)
     try:
         setup, strategy = _prepare(options)
     except OdkerasError as error:
@@ -87,6 +91,13 @@ def run_trainer(options: TrainerOptions) -> None:
         rounds.start()
         save_resolved(setup, options.directories.model_dir)
         _serve_rounds(rounds, stop, once=options.once)
+    if options.once and not stop.is_set():
+        _check_training_runs(options)  # it may have been held meanwhile, and have ended for that
+
+
+def _check_training_runs(options: TrainerOptions) -> None:
+    control = Control(options.directories.control_path)
+    control.check_running(options.config.parent, "--once would end while answers wait")
 
 
 def _prepare(options: TrainerOptions) -> tuple[Setup, tf.distribute.Strategy | None]:

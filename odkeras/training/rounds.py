@@ -163,7 +163,7 @@ class Rounds:
         if hasattr(self, "_summaries"):
             self._summaries.close()
         if self.status.current.state != "failed":
-            self.status.update(state="stopped", reason="the trainer was stopped")
+            self.status.update(state="ended", reason="the trainer was stopped")
 
     def fail(self, reason: str) -> None:
         """Say in status.json why the trainer ends."""

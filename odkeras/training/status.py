@@ -22,7 +22,8 @@ class Status:
     """Contents of status.json, beside `pid` and `updated` (seconds since the epoch).
 
     Args:
-        state: starting, building, publishing, waiting, training, paused, evaluating, failed or stopped.
+        state: starting, building, publishing, waiting, training, paused, stopped (no rounds until it is resumed),
+            evaluating, failed or ended (the process has).
         reason: why, for a person.
         round: number of the round under way, or of the last one.
         step: global step.

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from odkeras.cli import main
+from odkeras.control import Control
 from odkeras.errors import ConfigError, SetupError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
@@ -231,8 +232,24 @@ class TestTrainer:
         assert (result.status, result.out, result.err) == (0, "", "")
         assert [(row["step"], row["batches"]) for row in project.metrics()] == [(2, [name])]
         assert len(list_versions(project.directories.export_dir)) == 2
-        assert project.status()["state"] == "stopped"
+        assert project.status()["state"] == "ended"
         assert load_pipeline(project.directories.config_path).train_config.batch_size == 2
+
+    @pytest.mark.parametrize("action", ["pause", "stop"])
+    def test_once_refuses_while_training_is_held(
+        self, odkeras: Odkeras, project: TinyProject, shapes: list[Annotation], action: str
+    ) -> None:
+        """It ended with status 0 though answers waited."""
+        project.put(shapes[:1])
+        state = Control(project.directories.control_path).set(action)
+        result = odkeras("trainer", project.config_path, "--once")
+        assert result.status == ConfigError.exit_code
+        folder = project.config_path.parent
+        assert (
+            f"training is {state}, and --once would end while answers wait: `odkeras training resume {folder}"
+            in result.err
+        )
+        assert project.metrics() == []
 
     def test_the_other_options(
         self, odkeras: Odkeras, project: TinyProject, shapes: list[Annotation], tmp_path: Path
@@ -273,7 +290,7 @@ class TestTrainer:
         monkeypatch.setattr("odkeras.training.rounds.Rounds.beat", beat)
         assert odkeras("trainer", project.config_path, "--steps-per-epoch", "1").status == 0
         assert len(project.metrics()) == 1
-        assert project.status()["state"] == "stopped"
+        assert project.status()["state"] == "ended"
 
     def test_until_its_host_is_gone(
         self, odkeras: Odkeras, project: TinyProject, monkeypatch: pytest.MonkeyPatch
@@ -284,7 +301,7 @@ class TestTrainer:
             monkeypatch.setattr(process, "_BEAT_EVERY", 1)
             monkeypatch.setattr("odkeras.training.rounds.Rounds.beat", lambda self: host.close())
             assert odkeras("trainer", project.config_path, "--stop-on-stdin-eof").status == 0
-        assert project.status()["state"] == "stopped"
+        assert project.status()["state"] == "ended"
 
     def test_a_config_that_does_not_work(self, odkeras: Odkeras, project: TinyProject) -> None:
         config = project.config()

@@ -194,7 +194,7 @@ def test_the_trainer_s_own_process(project: TinyProject, shapes: list[Annotation
             assert trainer.wait(10) == 0
         finally:
             trainer.kill()
-    assert project.status()["state"] == "stopped"
+    assert project.status()["state"] == "ended"
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 120.0) -> None:

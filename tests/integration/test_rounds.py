@@ -709,7 +709,7 @@ class TestOneTrainer:
         with open_tiny(project) as rounds:
             assert project.status()["state"] == "waiting"
         rounds.close()
-        assert (project.status()["state"], project.status()["reason"]) == ("stopped", "the trainer was stopped")
+        assert (project.status()["state"], project.status()["reason"]) == ("ended", "the trainer was stopped")
         assert project.status()["version"] == versions(project)[0]
 
     def test_a_second_one_is_refused(self, project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from typer.testing import CliRunner, Result
 
 from odkeras.cli import app
 from odkeras.control import Control
+from odkeras.errors import ConfigError
+from odkeras.locks import locked
 
 
 @pytest.fixture
@@ -48,8 +50,8 @@ def test_as_a_process(project: Path) -> None:
     [("pause", "paused", "paused"), ("stop", "stopped", "stopped"), ("resume", "running", "not paused")],
 )
 def test_each_action_and_the_status(project: Path, action: str, set_to: str, said: str) -> None:
-    says(project, state="training", reason="training on 8 images")
-    expected = f"training is {said}; the trainer says: training: training on 8 images\n"
+    says(project, state="waiting", reason="no new answers")
+    expected = f"training is {said}; the trainer says: waiting: no new answers\n"
     assert run(action, project).output == expected
     assert state(project) == set_to
     assert run("status", project / "pipeline.config").output == expected
@@ -72,9 +74,61 @@ def test_another_model_directory(project: Path, tmp_path: Path) -> None:
 
 
 def test_where_nothing_was_trained(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.config").touch()
     result = run("pause", tmp_path)
     assert result.exit_code != 0
     assert f"{tmp_path / 'model'}: no such model directory" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "reason", "expected"),
+    [
+        ("pause", "training", "training on 8 images", "training is paused\n"),
+        ("resume", "paused", "paused in round 2", "training is not paused\n"),
+        (
+            "resume",
+            "training",
+            "training on 8 images",
+            "training is not paused; the trainer says: training on 8 images\n",
+        ),
+        ("stop", "building", "building the model", "training is stopped; the trainer says: building the model\n"),
+    ],
+)
+def test_what_the_trainer_says_does_not_contradict(
+    project: Path, action: str, state: str, reason: str, expected: str
+) -> None:
+    """`pause` said "training is paused; the trainer says: training: training on 40 images": it had not seen it yet."""
+    says(project, state=state, reason=reason)
+    assert run(action, project).output == expected
+
+
+def test_a_trainer_that_is_busy_is_at_work(project: Path) -> None:
+    """It says nothing while it builds a large model or evaluates: `status` took it for dead after 30 s."""
+    says(project, state="evaluating", reason="evaluating, to see whether to publish", updated=time.time() - 600)
+    with locked(project / "model" / "trainer.lock", taken="", wait_s=0.0):
+        assert "the trainer says: evaluating, to see" in run("status", project).output
+    assert "no trainer is at work" in run("status", project).output
+
+
+def test_one_that_has_ended_is_not(project: Path) -> None:
+    """For 30 s it was."""
+    says(project, state="ended", reason="the trainer was stopped")
+    assert run("status", project).output.endswith(
+        "no trainer is at work; the last one said: ended: the trainer was stopped\n"
+    )
+
+
+@pytest.mark.parametrize("wrong", ["racoons", "model"])
+def test_a_project_that_is_not_there_pauses_no_other(
+    project: Path, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped name is a path in the working directory: the project there was paused."""
+    monkeypatch.chdir(project)
+    (project / "model" / "status.json").write_text("{}")
+    (project / "model" / "pipeline.config").touch()
+    result = run("pause", wrong)
+    assert isinstance(result.exception, ConfigError)
+    assert state(project) == "running"
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "stop", "status"])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from odkeras.control import Control
 from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingError
 from odkeras.hosts import ledger as ledger_module
 from odkeras.hosts import simulate as module
@@ -91,6 +92,16 @@ def run(project: Path, display: Recorder | None = None, **changes: Any) -> Simul
         display=display or Recorder(),
         **arguments,
     )
+
+
+@pytest.mark.parametrize("action", ["pause", "stop"])
+def test_training_that_is_held_is_not_waited_for(project: Path, action: str) -> None:
+    """It waited for the first round for ever."""
+    (project / "model").mkdir()
+    control = Control(project / "model" / "control.json")
+    state = control.set(action)
+    with pytest.raises(ConfigError, match=f"training is {state}, and .*: `odkeras training resume {project}`"):
+        run(project)
 
 
 class TestKnownImages:

@@ -78,7 +78,17 @@ def test_what_a_reader_finds(path: Path, clock: Clock) -> None:
 
 def test_every_change_of_state_is_written_at_once(path: Path, clock: Clock) -> None:
     file = status.StatusFile(path)
-    for state in ("starting", "building", "publishing", "waiting", "training", "evaluating", "failed", "stopped"):
+    for state in (
+        "starting",
+        "building",
+        "publishing",
+        "waiting",
+        "training",
+        "evaluating",
+        "failed",
+        "stopped",
+        "ended",
+    ):
         file.update(state=state)
         assert on_disk(path)["state"] == state
     file.update(reason="killed")
