@@ -9,8 +9,6 @@ export type Origin = "suggested" | "adjusted" | "drawn" | "given";
 
 export interface Box extends Span {
   origin: Origin;
-  /** What the model said, also when the box was changed since. */
-  suggestedScore?: number;
 }
 
 export interface Size {
@@ -75,17 +73,15 @@ function spanOf(shown: ImageAnnotation): Span {
   return { id, label, type: "rect", x: rounded(x), y: rounded(y), width: rounded(w), height: rounded(h) };
 }
 
-/** `first` is the span as it was handed out, if it was. */
-export function boxOf(shown: ImageAnnotation, first: Span | undefined, byModel: boolean): Box {
+/** first: the span as it was handed out, if it was; unscored: where it is from if it has no score. */
+export function boxOf(shown: ImageAnnotation, first: Span | undefined, unscored: Origin): Box {
   const span = spanOf(shown);
   if (!first) return { ...span, origin: "drawn" };
-  const suggested = byModel || first.score !== undefined;
+  const origin = first.score === undefined ? unscored : "suggested";
   const unchanged = first.label === span.label && sameGeometry(first, span);
-  const box: Box = unchanged
-    ? { ...span, ...numbersOf(first), origin: suggested ? "suggested" : "given" }
-    : { ...span, origin: suggested ? "adjusted" : "drawn" };
-  if (first.score !== undefined) box.suggestedScore = first.score;
-  return box;
+  return unchanged
+    ? { ...span, ...numbersOf(first), origin }
+    : { ...span, origin: origin === "suggested" ? "adjusted" : "drawn" };
 }
 
 /** An unchanged box goes back with the very numbers that it came with. */

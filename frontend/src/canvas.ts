@@ -21,10 +21,11 @@ import {
   rectShape,
   toSpan,
   type Box,
+  type Origin,
   type Rect,
   type Size,
 } from "./boxes";
-import { isThere, oddity, replacedBy } from "./checks";
+import { isCovered, isStrip, isThere, oddity, replacedBy } from "./checks";
 import type { Colours } from "./colours";
 import { dragged, hitAt, type Hit, type Reach } from "./grips";
 import { Handles } from "./handles";
@@ -42,7 +43,8 @@ export interface Contents {
   /** The boxes now, and as they were handed out. */
   spans: Span[];
   first: Span[];
-  byModel: boolean;
+  /** Of the boxes that were handed out without a score. */
+  origin: Origin;
   description: string;
 }
 
@@ -65,7 +67,7 @@ export class Canvas {
   /** The box under the mouse: its handles are shown. */
   private hovered: string | null = null;
   private first = new Map<string, Span>();
-  private byModel = false;
+  private origin: Origin = "given";
   private hidden = new Set<string>();
   private readonly tags: Tags;
   private readonly handles: Handles;
@@ -86,7 +88,7 @@ export class Canvas {
   show(contents: Contents): void {
     this.clear();
     this.size = contents.size;
-    this.byModel = contents.byModel;
+    this.origin = contents.origin;
     this.first = new Map(contents.first.map((span) => [span.id, span]));
     this.frame.prepend(contents.image);
     this.annotator = createImageAnnotator(contents.image, { drawingEnabled: false, userSelectAction: this.selectable });
@@ -164,21 +166,29 @@ export class Canvas {
     let { x, y } = rect;
     while (taken(x, y) && x + step + rect.width <= this.size.width && y + step + rect.height <= this.size.height)
       [x, y] = [x + step, y + step];
-    this.commit(this.insert({ ...rect, x, y }, label), "", false);
+    this.insert({ ...rect, x, y }, label);
+    this.commit();
   }
 
   /** A box that was drawn; returns the suggestion that it takes the place of. */
   draw(rect: Rect, label: string): Box | null {
     const replaced = replacedBy(rect, label, this.suggestions);
     if (replaced) this.annotator?.state.store.deleteAnnotation(replaced.id, OURS);
-    this.commit(this.insert(rect, label));
+    this.commit([this.insert(rect, label)]);
     return replaced;
   }
 
-  /** Adds boxes of another image as one step, without those that are here already or outside; returns how many. */
+  /** Adds boxes of another image as one step, without those that are here already or outside; returns how many.
+   * That image may be larger: of a box at its border a strip may be left here, which would be learned as an object. */
   copyIn(spans: Span[]): number {
     const { width, height } = this.size;
-    const fresh = spans.filter((span) => span.x < width && span.y < height && !isThere(span, span.label, this.boxes));
+    const fresh = spans.filter(
+      (span) =>
+        span.x < width &&
+        span.y < height &&
+        !isStrip(span, cut(span, this.size)) &&
+        !isThere(span, span.label, this.boxes),
+    );
     if (!fresh.length || !this.annotator) return 0;
     const copies = fresh.map((span) => {
       const { label, type, points } = span;
@@ -188,7 +198,7 @@ export class Canvas {
       return inside ? { ...shown, target: { ...shown.target, selector: inside } } : shown;
     });
     this.annotator.state.store.bulkAddAnnotations(copies, false, OURS);
-    this.commit();
+    this.commit(copies.map(({ id }) => id));
     return copies.length;
   }
 
@@ -205,24 +215,29 @@ export class Canvas {
     return ids.length;
   }
 
-  /** Newer suggestions in place of those that nobody touched; what a person drew or changed stays. One step. */
-  replaceSuggestions(spans: Span[]): void {
+  /** Newer suggestions in place of those that nobody touched; what a person drew or changed stays, and a suggestion of
+   * the same object is left out: both would be trained. One step. Returns how many are shown. */
+  replaceSuggestions(spans: Span[]): number {
     const store = this.annotator?.state.store;
-    const untouched = this.boxes.filter(({ origin }) => origin === "suggested" || origin === "given");
+    const isUntouched = ({ origin }: Box) => origin === "suggested" || origin === "given";
+    const untouched = this.boxes.filter(isUntouched);
+    const kept = this.boxes.filter((box) => !isUntouched(box));
+    const fresh = spans.filter((span) => !isCovered(span, span.label, kept));
     for (const span of spans) this.first.set(span.id, span);
     store?.bulkDeleteAnnotations(
       untouched.map(({ id }) => id),
       OURS,
     );
-    for (const span of spans) store?.addAnnotation(fromSpan(span), OURS);
+    for (const span of fresh) store?.addAnnotation(fromSpan(span), OURS);
     this.commit();
+    return fresh.length;
   }
 
   relabel(id: string, label: string): void {
     const shown = this.annotator?.state.store.getAnnotation(id);
     if (!shown || labelOf(shown) === label) return;
     this.annotator?.state.store.updateAnnotation({ ...shown, bodies: labelBodies(id, label) }, OURS);
-    this.commit(id);
+    this.commit([id]);
   }
 
   /** Moves the selected box, or the edges of one of its corners; in image pixels. */
@@ -240,7 +255,7 @@ export class Canvas {
       const step = grip === "move" ? [dx, dy] : [least(dx, box.width - 1), least(dy, box.height - 1)];
       this.setShape(shown.id, rectShape(dragged(box, grip, step[0]!, step[1]!, this.size)));
     }
-    this.commit(shown.id, `${grip} ${shown.id}`);
+    this.commit([shown.id], `${grip} ${shown.id}`);
   }
 
   /** What a drag from this point of the image would change; polygons are the library's. */
@@ -260,6 +275,8 @@ export class Canvas {
 
   /** A drag by (dx, dy) image pixels, from where the box was when it began; it is no step before drop. */
   drag({ id, grip }: Hit, dx: number, dy: number): void {
+    // A key may have removed it since the press.
+    if (!this.boxes.some((box) => box.id === id)) return;
     if (this.dragging?.id !== id) this.dragging = { id, rect: this.rectOf(id), shape: this.shapeOf(id) };
     if (id !== this.selected) this.activate(id);
     this.setShape(id, rectShape(dragged(this.dragging.rect, grip, dx, dy, this.size)));
@@ -268,7 +285,10 @@ export class Canvas {
   drop(): void {
     const dragged = this.dragging;
     this.dragging = null;
-    if (dragged) this.commit(dragged.id);
+    if (!dragged) return;
+    // Moved or resized it keeps its label, also if it was clicked before.
+    this.chosen = null;
+    this.commit([dragged.id]);
   }
 
   /** The drag does not count. */
@@ -303,7 +323,7 @@ export class Canvas {
   /** Where the boxes are on the screen changed. */
   update(): void {
     const all = this.annotator?.state.store.all() ?? [];
-    this.boxes = all.map((shown) => boxOf(shown, this.first.get(shown.id), this.byModel));
+    this.boxes = all.map((shown) => boxOf(shown, this.first.get(shown.id), this.origin));
     this.hidden = new Set(this.suggestionsHidden ? this.suggestions.map(({ id }) => id) : []);
     this.colours.paint(this.boxes, this.hidden, this.selected);
     const selected = this.boxes.find(({ id }) => id === this.selected);
@@ -350,13 +370,13 @@ export class Canvas {
     return id;
   }
 
-  /** A person changed the boxes: a step that can be taken back. changed: the box that may be odd now. */
-  private commit(changed?: string, kind = "", check = true): void {
+  /** A person changed the boxes: a step that can be taken back. changed: the boxes that may be odd now. */
+  private commit(changed: string[] = [], kind = ""): void {
     this.touched = true;
     this.steps.add(this.annotator?.state.store.all() ?? [], kind);
     this.update();
-    const box = check && this.boxes.find(({ id }) => id === changed);
-    this.warning = box ? oddity(box, this.boxes, this.scale()) : "";
+    const boxes = this.boxes.filter(({ id }) => changed.includes(id));
+    this.warning = boxes.map((box) => oddity(box, this.boxes, this.scale())).find(Boolean) ?? "";
     this.changed();
   }
 
@@ -381,7 +401,8 @@ export class Canvas {
     if (!shown) return;
     const inside = clippedPolygon(shown.target.selector as Polygon, this.size);
     if (inside) this.setShape(id, inside);
-    this.commit(id, `polygon ${id}`);
+    this.chosen = null;
+    this.commit([id], `polygon ${id}`);
   }
 
   private setShape(id: string, selector: Shape): void {

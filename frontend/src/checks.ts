@@ -27,6 +27,17 @@ export function replacedBy(drawn: Rect, label: string, suggestions: Box[]): Box 
   return best;
 }
 
+/** Whether one of the boxes is likely to stand for the same object as a suggestion. */
+export function isCovered(suggestion: Rect, label: string, boxes: Box[]): boolean {
+  return boxes.some((box) => box.label === label && iou(suggestion, box) > REPLACES_FROM);
+}
+
+/** Whether a box that reaches out of the image leaves but a strip of itself in it. */
+export function isStrip(whole: Rect, inside: Rect): boolean {
+  const strip = (length: number, left: number) => left < length && left < TINY_IMAGE_PX;
+  return strip(whole.width, inside.width) || strip(whole.height, inside.height);
+}
+
 /** Whether a box stands for the same object as this one of another image: a suggestion need not be quite like it. */
 export function isThere(rect: Rect, label: string, boxes: Box[]): boolean {
   return boxes.some(

@@ -141,9 +141,7 @@ export class Desk {
     try {
       await this.outbox?.flush();
       const { task, answer } = await api.reopen(this.who, image_id);
-      const held = new Held(task);
-      held.reopened = answer;
-      this.lay(held);
+      this.lay(new Held(task, answer));
     } catch (error) {
       this.notices.say(`cannot go back: ${error instanceof Error ? error.message : error}`);
     }
@@ -162,9 +160,8 @@ export class Desk {
       await this.outbox?.flush();
       const { task, answer } = await api.open(this.who, key);
       if (this.shown?.id === task.image_id) return "";
-      const held = this.queue?.pull(task.image_id) ?? new Held(task);
-      held.reopened = answer;
-      this.lay(held);
+      const ahead = this.queue?.pull(task.image_id);
+      this.lay(answer === null && ahead ? ahead : new Held(task, answer));
       return "";
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
@@ -249,7 +246,7 @@ export class Desk {
       size: task,
       spans: held.spans,
       first: task.spans,
-      byModel: task.version !== null,
+      origin: held.origin,
       description: `${task.file}. Drag to draw a box. B adds one, brackets select, arrows move, with alt or control they resize, U takes back, H lists all keys.`,
     });
     this.ready = true;
@@ -304,11 +301,11 @@ export class Desk {
   showOffer(): void {
     const { shown, canvas } = this;
     if (!shown?.offer || !canvas || !this.ready) return;
-    canvas.replaceSuggestions(shown.takeOffer());
-    const { version, spans } = shown.task;
+    const count = canvas.replaceSuggestions(shown.takeOffer());
+    const { version } = shown.task;
     this.furniture!.stage.dataset.version = version?.toString() ?? "";
     const name = version === null ? "" : ` of the model of ${versionName(this.live?.panel, version)}`;
-    this.notices.say(`${many(spans.length, "suggestion")}${name}; ctrl+z brings back those before`);
+    this.notices.say(`${many(count, "suggestion")}${name}; ctrl+z brings back those before`);
   }
 
   /** Drops the boxes that were kept from before, for those that the task came with. */

@@ -42,7 +42,7 @@ export async function copyBoxes(desk: Desk): Promise<void> {
     notices.say(
       count
         ? `${many(count, "box", "boxes")} copied from ${before.file}`
-        : `all boxes of ${before.file} are here already`,
+        : `all boxes of ${before.file} are here already, or outside of this image`,
     );
   } catch (error) {
     notices.say(`no boxes copied: ${error instanceof Error ? error.message : error}`);

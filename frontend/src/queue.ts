@@ -1,7 +1,7 @@
 /** Tasks that were fetched ahead, each with its decoded image, so that the next one is there at once. */
 
 import { api, ApiError, type Who } from "./api";
-import { withIds } from "./boxes";
+import { withIds, type Origin } from "./boxes";
 import { taskOf, type Draft } from "./drafts";
 import { uuid } from "./identity";
 import type { Decision, Span, Task } from "./wire";
@@ -14,7 +14,7 @@ export class Held {
   spans: Span[];
   touched = false;
   /** What was answered before it was opened again. */
-  reopened: Decision | null = null;
+  reopened: Decision | null;
   /** While the boxes are those of a draft: the task as it came. */
   beforeDraft: Task | null = null;
   /** Newer suggestions than those that are shown: they come on the screen when the person asks for them. */
@@ -25,16 +25,30 @@ export class Held {
   /** The version whose suggestions were asked for last, and how many times: the server may be loading it just then. */
   private asked: { version: number; times: number } | null = null;
 
+  /** The task's boxes are those of an answer, of people as well as of a model. */
+  private readonly fromAnswer: boolean;
   private address = "";
 
-  constructor(public task: Task) {
+  /** answer: what was answered about the image, if the task's boxes are those of that answer, not suggestions. */
+  constructor(
+    public task: Task,
+    answer: Decision | null = null,
+  ) {
     this.task = { ...task, spans: withIds(task.spans) };
+    this.reopened = answer;
+    this.fromAnswer = answer !== null;
     this.spans = this.task.spans;
     this.load();
   }
 
   get id(): string {
     return this.task.image_id;
+  }
+
+  /** Of the task's boxes without a score; those with one were suggested, also those of an answer. */
+  get origin(): Origin {
+    if (this.fromAnswer) return "drawn";
+    return this.task.version === null ? "given" : "suggested";
   }
 
   /** Takes newer suggestions for the same image. */

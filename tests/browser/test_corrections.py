@@ -460,6 +460,43 @@ class TestRemoving:
         desk.press("u")
         expect(desk.by("box-item")).to_have_count(2)
 
+    def test_the_list_chooses_no_other_box_with_the_mouse(self, desk: Desk) -> None:
+        """The box that took the place of the deleted one was selected as if on purpose: `2` relabelled it."""
+        desk.draw((5, 5, 30, 25))
+        desk.draw((50, 10, 80, 40))
+        desk.press("Escape")
+        desk.by("box-delete").first.click()
+        expect(desk.by("box-item")).to_have_count(1)
+        expect(desk.by("box-item")).to_have_attribute("aria-pressed", "false")
+        desk.press("2")
+        desk.draw((5, 5, 30, 25))
+        assert labels(desk) == ["car", "person"]
+
+    def test_the_list_keeps_the_focus_with_the_keyboard(self, desk: Desk) -> None:
+        """Also on the next image: its first box was selected. And label keys changed the box that got the focus."""
+        for box in ((5, 5, 30, 25), (50, 10, 80, 40), (10, 40, 40, 60)):
+            desk.draw(box)
+        desk.press("Escape")
+        desk.by("box-item").first.focus()
+        desk.press("Shift+Tab", "Tab", "Delete")
+        expect(desk.by("box-item")).to_have_count(2)
+        expect(desk.by("box-item").first).to_be_focused()
+        expect(desk.by("box-item").first).to_have_attribute("aria-pressed", "true")
+        expect(desk.by("label-target")).to_have_text("Label of the next box")
+        desk.press("2", "Delete")
+        assert labels(desk) == ["car"]
+        desk.answer("a")
+        desk.wait_ready()
+        desk.press("c")
+        expect(desk.by("box-item")).to_have_count(1)
+        desk.press("Escape")
+        desk.by("box-item").first.focus()
+        desk.press("Shift+Tab", "Tab", "Backspace")  # to the image before, which has a box, too
+        expect(desk.page.locator(".caption strong")).to_have_text("00.png")
+        desk.wait_ready()
+        expect(desk.by("box-item")).to_have_attribute("aria-pressed", "false")
+        expect(desk.by("box-item")).not_to_be_focused()
+
 
 class TestTouch:
     def test_a_corner_is_dragged_without_selecting_first(self, suggesting: Callable[..., Desk]) -> None:

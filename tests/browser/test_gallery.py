@@ -228,6 +228,21 @@ class TestCopying:
         assert box_of(spans[0]) == pytest.approx((5, 5, 25, 25), abs=0.6)  # type: ignore[index]
         assert len({span["id"] for span in spans}) == 2  # type: ignore[attr-defined]
 
+    def test_no_strip_of_a_box_that_is_outside_of_a_smaller_image(self, server: Server, new_desk: NewDesk) -> None:
+        """A box at the border of the larger image became one of a pixel or two, and was trained."""
+        path = server.directory / "images" / "01.png"
+        draw_picture(1).crop((0, 0, 60, 64)).save(path)
+        server.start()
+        desk = new_desk().open()
+        desk.draw((58, 10, 90, 30))
+        desk.draw((30, 35, 90, 60))
+        desk.answer("a")
+        desk.wait_ready()
+        desk.press("c")
+        expect(desk.by("box-item")).to_have_count(1)
+        (span,) = stored(server, desk.answer("a"))["spans"]  # type: ignore[misc]
+        assert box_of(span) == pytest.approx((30, 35, 60, 60), abs=0.6)
+
     def test_after_a_reload_from_the_last_answer(self, desk: Desk, server: Server) -> None:
         desk.draw((5, 5, 25, 25))
         stored(server, desk.answer("a"))

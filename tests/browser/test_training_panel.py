@@ -190,6 +190,37 @@ class TestVersions:
         assert answer["_suggestions"]["version"] == newest
         assert len(answer["spans"]) == 2
 
+    def test_a_newer_suggestion_of_the_persons_own_box_is_left_out(self, suggesting: Desk, server: Server) -> None:
+        """It came on top of that box, with the same label: both were trained."""
+        desk = suggesting
+        self.newer(desk)
+        (rect,) = desk.by("box-item").evaluate_all("items => items.map(item => item.dataset.rect)")
+        left, top, width, height = (float(number) for number in rect.split(","))
+        desk.press("]", "Delete")
+        expect(desk.by("box-item")).to_have_count(0)
+        desk.draw((left + 1, top + 1, left + width, top + height))
+        desk.press("n")
+        expect(desk.by("show-offer")).to_have_count(0)
+        expect(desk.page.locator(".notice")).to_contain_text("0 suggestions")
+        assert desk.boxes == ["car drawn"]
+
+    def test_in_a_reopened_answer_drawn_boxes_are_not_suggestions(self, suggesting: Desk, server: Server) -> None:
+        """The answer came with the version that had been judged: all its boxes were dashed, and `d` removed them."""
+        desk = suggesting
+        desk.draw((70, 45, 92, 60))
+        answer = stored(server, desk.answer("a"))
+        desk.page.reload()
+        desk.wait_ready()
+        desk.press("g")
+        desk.page.locator(f'[data-testid="gallery-image"][data-file="{answer["meta"]["file"]}"]').click()
+        expect(desk.stage).to_have_attribute("data-image-id", answer["image_id"])
+        desk.wait_ready()
+        expect(desk.by("box-item")).to_have_count(2)
+        assert sorted(text.split()[-1] for text in desk.boxes) == ["%", "drawn"], "what was accepted keeps its score"
+        desk.draw((71, 46, 92, 60), across=True)  # a second box over it does not replace it
+        desk.press("u", "d")
+        assert desk.boxes == ["car drawn"]
+
     def test_one_step_back(self, suggesting: Desk, server: Server) -> None:
         desk = suggesting
         shown, _ = self.newer(desk)

@@ -75,7 +75,7 @@ export function Boxes({ desk }: { desk: Desk }) {
   const { canvas } = desk;
   const boxes = desk.ready ? (canvas?.boxes ?? []) : [];
   const list = useRef<HTMLUListElement>(null);
-  useFocusKept(list, boxes.length);
+  const keeping = useFocusKept(list, desk.shown?.id, boxes.length);
   if (!desk.ready) return <p class="quiet">No image is shown.</p>;
   if (!boxes.length) return <p class="quiet">No boxes. Drag over the image, or press b for one in the middle.</p>;
   return (
@@ -95,7 +95,7 @@ export function Boxes({ desk }: { desk: Desk }) {
             aria-pressed={box.id === canvas?.selected}
             data-rect={[box.x, box.y, box.width, box.height].join(",")}
             aria-label={`${box.label} ${originText(box)}, box ${index + 1}, ${Math.round(box.width)} by ${Math.round(box.height)} pixels at ${Math.round(box.x)}, ${Math.round(box.y)}`}
-            onFocus={() => canvas?.chosen !== box.id && canvas?.select(box.id)}
+            onFocus={() => (keeping.current ? canvas?.activate(box.id) : canvas?.chosen !== box.id && canvas?.select(box.id))}
             onClick={() => canvas?.select(box.id)}
           >
             <span class={`swatch ${box.origin}`} aria-hidden="true" />
@@ -117,14 +117,23 @@ export function Boxes({ desk }: { desk: Desk }) {
   );
 }
 
-/** When the box that has the focus is deleted, the one that takes its place gets it. */
-function useFocusKept(list: RefObject<HTMLUListElement | null>, count: number): void {
+/** When the box that has the focus is deleted with the keyboard, the one of this image that takes its place gets it.
+ * Returns whether that is going on: the box is active then, but the person did not choose it for a label key. */
+function useFocusKept(list: RefObject<HTMLUListElement | null>, image_id: string | undefined, count: number) {
+  const keeping = useRef(false);
+  const image = useRef(image_id);
   // While this renders the item is still there.
-  const focused = [...(list.current?.children ?? [])].findIndex((item) => item.contains(document.activeElement));
+  const focused = [...(list.current?.children ?? [])].findIndex((item) => item.querySelector(":focus-visible"));
   useLayoutEffect(() => {
+    const sameImage = image.current === image_id;
+    image.current = image_id;
     const items = [...(list.current?.querySelectorAll<HTMLElement>(".box") ?? [])];
-    if (focused >= 0 && document.activeElement === document.body) items[Math.min(focused, items.length - 1)]?.focus();
-  }, [count]);
+    if (focused < 0 || !sameImage || document.activeElement !== document.body) return;
+    keeping.current = true;
+    items[Math.min(focused, items.length - 1)]?.focus();
+    keeping.current = false;
+  }, [image_id, count]);
+  return keeping;
 }
 
 function colour(desk: Desk, label: string): string {
