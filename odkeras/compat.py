@@ -23,7 +23,7 @@ from typing import Any
 
 from odkeras.errors import SetupError
 from odkeras.logs import TENSORFLOW_REQUIREMENT
-from odkeras.pipeline import ODAPI_INSTALL_COMMAND
+from odkeras.odapi import ODAPI_INSTALL_COMMAND
 
 INSTALL_COMMAND = ODAPI_INSTALL_COMMAND
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from odkeras.pipeline.proto import ODAPI_INSTALL_COMMAND
+from odkeras.odapi import ODAPI_INSTALL_COMMAND
 
 TENSORFLOW = "2.21"
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)

@@ -1,20 +1,21 @@
 """The label map: names <-> ids. Ids count from 1; 0 is the background, which a label map does not list.
 
-The .pbtxt reader is our own, so that no TensorFlow is needed. It is as tolerant as protobuf's text format (comments,
-either quote, `item {}` or `item: <>`, escapes, unknown and nested fields) and names the line of what is wrong.
+A .pbtxt file is read with the Object Detection API's own message, which needs protobuf but no TensorFlow. Fields that
+the API does not know are skipped, so that label maps of other tools can be used.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from odkeras.errors import LabelMapError
+from odkeras.odapi import import_protos, parse_error_reason
 
 _MAX_ID = 2**31 - 1
 
@@ -53,11 +54,9 @@ class LabelMap:
 
         Raises:
             LabelMapError: with `source` and the line.
+            SetupError: the Object Detection API is not installed.
         """
-        try:
-            items = list(_read_items(_Tokens(text, source)))
-        except RecursionError as error:
-            raise LabelMapError(f"{source} is nested too deeply for a label map") from error
+        items = _read_items(text, source)
         _check_labels(items, source)
         return cls(tuple(label for label, _ in items))
 
@@ -157,155 +156,40 @@ class LabelMap:
         return f"label {name!r} is not in the label map (known: {_listed(self.names)}){hint}"
 
 
-class _Token(NamedTuple):
-    kind: str  # "word", "string", "mark", "end"
-    text: str
-    line: int
+_ITEM = re.compile(r"""\#[^\n]*|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?P<item>\bitem)\s*:?\s*(?=[{<])""", re.DOTALL)
 
 
-_TOKEN = re.compile(
-    r"""(?P<space>[\s,;]+|\#[^\n]*)|(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-    |(?P<word>[\w.+\-]+|\[[\w./]+\])|(?P<mark>[][{}<>:])""",
-    re.VERBOSE,
-)
-_CLOSING = {"{": "}", "<": ">"}
-_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
-_SHORT_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+def _read_items(text: str, source: str) -> list[tuple[Label, int | None]]:
+    """Each label with its line."""
+    from google.protobuf import text_format
+
+    protos = import_protos("string_int_label_map_pb2").StringIntLabelMap()
+    try:  # Merge, unlike Parse, takes the last of several ids, as the Object Detection API does
+        text_format.Merge(text, protos, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        where = f"{source}:{error.GetLine()}:{error.GetColumn()}"
+        raise LabelMapError(f"{where}: {parse_error_reason(error)}") from error
+    except RecursionError as error:
+        raise LabelMapError(f"{source} is nested too deeply for a label map") from error
+    return [
+        (_read_label(item, f"{source}:{line}" if line else source), line)
+        for item, line in zip(protos.item, _item_lines(text, len(protos.item)), strict=True)
+    ]
 
 
-class _Tokens:
-    """The tokens of a text, with one to look ahead."""
-
-    def __init__(self, text: str, source: str) -> None:
-        self.source = source
-        self._stream = self._split(text)
-        self.next = next(self._stream)
-
-    def take(self) -> _Token:
-        token = self.next
-        if token.kind != "end":
-            self.next = next(self._stream)
-        return token
-
-    def error(self, token: _Token, wanted: str) -> LabelMapError:
-        found = "the end of the file" if token.kind == "end" else repr(token.text)
-        return LabelMapError(f"{self.source}:{token.line}: expected {wanted}, found {found}")
-
-    def _split(self, text: str) -> Iterator[_Token]:
-        position, line = 0, 1
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None:
-                what = "unclosed quote" if text[position] in "\"'" else f"unexpected {text[position]!r}"
-                raise LabelMapError(f"{self.source}:{line}: {what}")
-            if match.lastgroup != "space":
-                yield _Token(str(match.lastgroup), match.group(), line)
-            line += match.group().count("\n")
-            position = match.end()
-        yield _Token("end", "", line)
+def _item_lines(text: str, count: int) -> list[int] | list[None]:
+    """The line of each item, which protobuf does not keep; of none where the items are written in another way."""
+    lines = [text.count("\n", 0, match.start()) + 1 for match in _ITEM.finditer(text) if match["item"]]
+    return lines if len(lines) == count else [None] * count
 
 
-def _read_items(tokens: _Tokens) -> Iterator[tuple[Label, int | None]]:
-    while tokens.next.kind != "end":
-        start = tokens.take()
-        if start.kind != "word":
-            raise tokens.error(start, "'item {'")
-        if start.text != "item":
-            _skip_value(tokens)
-            continue
-        if tokens.next.text == ":":
-            tokens.take()
-        opening = tokens.take()
-        if opening.kind != "mark" or opening.text not in _CLOSING:
-            raise tokens.error(opening, "'{' after 'item'")
-        yield _label_of(_read_fields(tokens, opening), start, tokens.source), start.line
-
-
-def _read_fields(tokens: _Tokens, opening: _Token) -> dict[str, str]:
-    """The scalar fields of a message, up to its closing brace; the last of several wins, as in protobuf."""
-    found: dict[str, str] = {}
-    while True:
-        token = tokens.take()
-        if token.kind == "mark" and token.text == _CLOSING[opening.text]:
-            return found
-        if token.kind == "end":
-            raise LabelMapError(f"{tokens.source}:{opening.line}: {opening.text!r} is never closed")
-        if token.kind != "word":
-            raise tokens.error(token, "a field name")
-        value = _skip_value(tokens)
-        if value is not None:
-            found[token.text] = value
-
-
-def _skip_value(tokens: _Tokens) -> str | None:
-    """The scalar after a field name, or None for a nested message, which is read past."""
-    colon = tokens.next.kind == "mark" and tokens.next.text == ":"
-    if colon:
-        tokens.take()
-    token = tokens.take()
-    if token.kind == "mark" and token.text in _CLOSING:
-        _read_fields(tokens, token)
-        return None
-    if token.kind == "mark" and token.text == "[":
-        _skip_list(tokens, token)
-        return None
-    if not colon:
-        raise tokens.error(token, "':'")
-    if token.kind == "word":
-        return token.text
-    if token.kind != "string":
-        raise tokens.error(token, "a value")
-    parts = [token]
-    while tokens.next.kind == "string":
-        parts.append(tokens.take())
-    return _unquote(parts, tokens.source)
-
-
-def _skip_list(tokens: _Tokens, opening: _Token) -> None:
-    while (token := tokens.take()).text != "]" or token.kind != "mark":
-        if token.kind == "end":
-            raise LabelMapError(f"{tokens.source}:{opening.line}: '[' is never closed")
-        if token.kind == "mark" and token.text in _CLOSING:
-            _read_fields(tokens, token)
-
-
-def _unquote(parts: list[_Token], source: str) -> str:
-    raw = b"".join(_unescape(part.text[1:-1]) for part in parts)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise LabelMapError(f"{source}:{parts[0].line}: {parts[0].text} is not UTF-8") from error
-
-
-def _unescape(text: str) -> bytes:
-    """Escapes give bytes, not characters: protobuf writes e-acute as \\303\\251."""
-    out, position = bytearray(), 0
-    for match in _ESCAPE.finditer(text):
-        out += text[position : match.start()].encode("utf-8", "surrogatepass")
-        octal, hexadecimal, short_code, long_code, single = match.groups()
-        if octal or hexadecimal:
-            out.append((int(octal, 8) if octal else int(hexadecimal, 16)) & 0xFF)
-        elif short_code or long_code:
-            out += chr(min(int(short_code or long_code, 16), 0x10FFFF)).encode("utf-8", "surrogatepass")
-        else:
-            out += _SHORT_ESCAPES.get(single, single).encode("utf-8", "surrogatepass")
-        position = match.end()
-    return bytes(out + text[position:].encode("utf-8", "surrogatepass"))
-
-
-def _label_of(found: dict[str, str], start: _Token, source: str) -> Label:
-    where = f"{source}:{start.line}"
-    if "id" not in found:
+def _read_label(item: Any, where: str) -> Label:
+    if not item.HasField("id"):
         raise LabelMapError(f"{where}: item without an id; add for example 'id: 1'")
-    try:
-        id = int(found["id"], 0)
-    except ValueError as error:
-        raise LabelMapError(f"{where}: id must be a whole number from 1; got {found['id']!r}") from error
-    display_name = found.get("display_name") or None
-    name = found.get("name") or display_name
-    if name is None:
-        raise LabelMapError(f"{where}: item {id} has no name; add for example \"name: 'raccoon'\"")
-    return Label(id, name, display_name)
+    name = item.name or item.display_name
+    if not name:
+        raise LabelMapError(f"{where}: item {item.id} has no name; add for example \"name: 'raccoon'\"")
+    return Label(item.id, name, item.display_name or None)
 
 
 def _check_labels(labels: list[tuple[Label, int | None]], source: str) -> None:

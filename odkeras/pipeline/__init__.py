@@ -6,12 +6,11 @@ problems = check_pipeline(config, label_map=None, purpose="loop")
 raise_for_problems(problems)
 """
 
+from odkeras.odapi import ODAPI_INSTALL_COMMAND, ODAPI_REQUIREMENTS
 from odkeras.pipeline.checks import Purpose, check_pipeline
 from odkeras.pipeline.overrides import Overrides, apply_overrides, checkpoint_prefix
 from odkeras.pipeline.problems import Problem, Severity, raise_for_problems
 from odkeras.pipeline.proto import (
-    ODAPI_INSTALL_COMMAND,
-    ODAPI_REQUIREMENTS,
     PipelineConfig,
     feature_extractor_type,
     fine_tune_checkpoint_of,

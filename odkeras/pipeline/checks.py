@@ -11,12 +11,12 @@ from typing import Literal
 
 from odkeras.errors import LabelMapError
 from odkeras.labels import LabelMap
+from odkeras.odapi import ODAPI_INSTALL_COMMAND
 from odkeras.pipeline import extractors
 from odkeras.pipeline.files import checkpoint_kind, checkpoint_problems, is_remote, record_problems
 from odkeras.pipeline.problems import Problem, Severity
 from odkeras.pipeline.proto import (
     CHECKPOINT_V2,
-    ODAPI_INSTALL_COMMAND,
     PipelineConfig,
     feature_extractor_type,
     fine_tune_checkpoint_of,

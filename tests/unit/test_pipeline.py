@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from odkeras import odapi
 from odkeras.errors import ConfigError, SetupError
 from odkeras.pipeline import (
     ODAPI_REQUIREMENTS,
@@ -156,14 +156,10 @@ def test_a_missing_file_a_directory_and_a_picture_are_refused(tmp_path: Path) ->
 def test_a_missing_object_detection_api_is_a_setup_error(
     monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
-    imports = builtins.__import__
+    def refuse(name: str) -> Any:
+        raise error
 
-    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "object_detection.protos":
-            raise error
-        return imports(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setattr(odapi, "import_module", refuse)
     with pytest.raises(SetupError, match=message):
         parse_pipeline(SMALL, source="p")
 
