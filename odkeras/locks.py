@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from odkeras.errors import SetupError
 
@@ -25,18 +25,13 @@ def locked(path: Path, *, taken: str, wait_s: float) -> Iterator[None]:
         SetupError: another process has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_s
-    with path.open("a+") as file:
-        while not _try_lock(file.fileno()):
-            if time.monotonic() > deadline:
-                raise SetupError(taken)
-            time.sleep(_POLL_S)
-        yield
-
-
-def _try_lock(descriptor: int) -> bool:
+    # Without thread_local=False, a lock that one thread takes and another releases would stay held.
+    lock = FileLock(path, timeout=wait_s, thread_local=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        lock.acquire(poll_interval=_POLL_S)
+    except Timeout:
+        raise SetupError(taken) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from odkeras import locks
 from odkeras.data.intake import take_batches
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import CheckpointError, RequestError, SetupError, TrainingError
@@ -721,15 +722,18 @@ class TestOneTrainer:
         ):
             pass
 
-    def test_one_that_is_being_stopped_is_waited_for(
-        self, project: TinyProject, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with lock_model_dir(project.directories.model_dir) as _:
-            waited: list[float] = []
-            monkeypatch.setattr(locks.time, "sleep", waited.append)
-            monkeypatch.setattr(locks, "_try_lock", lambda descriptor: len(waited) >= 3)
-            with lock_model_dir(project.directories.model_dir):
-                assert len(waited) == 3
+    def test_one_that_is_being_stopped_is_waited_for(self, project: TinyProject) -> None:
+        with contextlib.ExitStack() as held, ThreadPoolExecutor(1) as pool:
+            held.enter_context(lock_model_dir(project.directories.model_dir))
+
+            def wait_for_it() -> bool:
+                with lock_model_dir(project.directories.model_dir):
+                    return True
+
+            second = pool.submit(wait_for_it)
+            assert not wait([second], timeout=0.5).done
+            held.close()
+            assert second.result(timeout=30)
 
     @pytest.mark.parametrize(
         ("error", "reason"),

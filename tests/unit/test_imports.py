@@ -37,6 +37,7 @@ WITH_TENSORFLOW = (
     "odkeras.serving.backend",
     "odkeras.compat",
 )
+UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "orbit", "official", "tf_slim"}
 STRANGERS = ({"odkeras.training", "odkeras.serving"},)  # they meet in the directories
 
@@ -116,8 +117,8 @@ print(json.dumps(loaded))
 """
 
 
-def loaded_by(*modules: str) -> dict[str, list[str]]:
-    command = [sys.executable, "-W", "error::DeprecationWarning:odkeras", "-c", PROBE, *modules]
+def loaded_by(*modules: str, before: str = "") -> dict[str, list[str]]:
+    command = [sys.executable, "-W", "error::DeprecationWarning:odkeras", "-c", before + PROBE, *modules]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
@@ -127,6 +128,12 @@ def test_all_that_needs_no_tensorflow_imports_without_it() -> None:
     modules = ["odkeras", *(module for module in MODULES if is_without_tensorflow(module))]
     loaded = loaded_by(*modules)
     assert {name: packages for name, packages in loaded.items() if packages} == {}
+
+
+def test_all_that_needs_no_tensorflow_imports_on_windows() -> None:
+    """A lock imported `fcntl`, which only Unix has, so that no host could be imported on Windows."""
+    modules = ["odkeras", *(module for module in MODULES if is_without_tensorflow(module))]
+    loaded_by(*modules, before=f"import sys\nsys.modules.update(dict.fromkeys({UNIX_ONLY!r}))")
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:
