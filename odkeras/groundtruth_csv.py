@@ -56,7 +56,7 @@ def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_
     Raises:
         RecordError: none of them is there; names the folder that has the first one, if it is near the CSV.
     """
-    if not truths or any(truth.path.exists() for truth in truths):
+    if not truths or any(exists(truth.path) for truth in truths):
         return
     first = truths[0].path
     folder = Path(csv_path).parent
@@ -68,13 +68,21 @@ def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_
     )
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there; not, where nobody can tell."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, no permission, or with a NUL
+        return False
+
+
 def _folder_with(name: Path, folder: Path) -> Path | None:
-    """`folder`, or the folder directly below it, that has a file of that name."""
+    """`folder`, or the folder directly below it, that has something of that name."""
     try:
         below = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
         return None
-    return next((each for each in (folder, *below) if (each / name).is_file()), None)
+    return next((each for each in (folder, *below) if exists(each / name)), None)
 
 
 def _rows(csv_path: Path) -> Iterator[tuple[str, dict[str, str]]]:

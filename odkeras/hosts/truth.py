@@ -15,7 +15,7 @@ import numpy as np
 from odkeras import boxes as box_ops
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import ConfigError, ImageError, LabelMapError
-from odkeras.groundtruth_csv import TruthImage, check_some_exist, read_truth_csv
+from odkeras.groundtruth_csv import TruthImage, check_some_exist, exists, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
 
@@ -107,11 +107,11 @@ def _read_images(
     known: dict[str, KnownImage] = {}
     truths = read_truth_csv(csv_path, images_dir)
     check_some_exist(truths, csv_path, images_dir)
-    missing = [truth.path for truth in truths if not truth.path.exists()]
+    missing = [truth.path for truth in truths if not exists(truth.path)]
     if len(missing) > _MOST_NAMES:  # said once, not for each of them
         names = f"{', '.join(path.name for path in missing[:_MOST_NAMES])} and {len(missing) - _MOST_NAMES} more"
         on_skip(f"{len(missing)} of the {len(truths)} images of {csv_path}", f"no such file: {names}")
-        truths = [truth for truth in truths if truth.path.exists()]
+        truths = [truth for truth in truths if exists(truth.path)]
     for truth in truths:
         try:
             image = read_image(truth.path, max_pixels=max_pixels)

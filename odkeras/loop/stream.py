@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from odkeras.errors import ImageError
 from odkeras.image_store import ImageStore
@@ -22,7 +23,7 @@ from odkeras.images import DEFAULT_MAX_PIXELS
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.order import Order
 from odkeras.loop.remaining import Remaining
-from odkeras.loop.sources import Fetch, Item, OnSkip, Source, load_task, open_source, read_item_bytes
+from odkeras.loop.sources import STDIN, Fetch, Item, OnSkip, Source, load_task, open_source, read_item_bytes
 from odkeras.tasks import Task
 
 PREDICT_TOGETHER = 5
@@ -102,6 +103,12 @@ class TaskStream:
                 if not self._is_excluded(task.get("image_id")):  # by now
                     return task
             raise StopIteration
+
+    @property
+    def is_large_file(self) -> bool:
+        """Whether the source is a file that takes long to read; then it has no `total`."""
+        is_file = isinstance(self._source, (str, Path)) and str(self._source) != STDIN
+        return is_file and self.total is None
 
     def suggest_again(self, tasks: Sequence[Task]) -> list[Task]:
         """Tasks that were handed out before, with what the newest model says; as they are while there is none.

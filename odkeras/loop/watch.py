@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from odkeras.control import PAUSED, STOPPED
 from odkeras.project import JsonlTail, Project
 from odkeras.version_names import VersionNames
 
@@ -93,6 +94,8 @@ def _news_of_the_trainer(trainer: Row) -> Iterator[News]:
     if state == "training":
         where = f"round {trainer.get('round')}, {trainer.get('round_steps')} steps"
         yield News(f"trainer: {where}: {reason}", details=dict(trainer))
+    elif reason and state in (PAUSED, STOPPED):  # which the reason names
+        yield News(f"trainer: {reason}", details=dict(trainer))
     elif state:
         yield News(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))
 

@@ -21,6 +21,7 @@ from fixtures_web import DATASET, SPAN, Page, answers_in, save_project, wait_unt
 
 from odkeras.errors import ConfigError
 from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.hosts.web.next_steps import export_command
 from odkeras.hosts.web.server import PageOptions, _url
 from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
@@ -179,7 +180,7 @@ def test_from_the_first_page_to_ctrl_c(start: Callable[..., Command], tmp_path: 
     assert len(stored(tmp_path)) == 3
     assert answers_in(tmp_path / "data") == [], "fewer than begin a round: they wait in the database"
     database = tmp_path / "annotations.db"
-    said = f"stopped; all answers are in {database}. `odkeras db out things --db {database}` writes them\n"
+    said = f"stopped; all answers are in {database}. `{export_command('things', database)}` writes them\n"
     assert command.lines[-1] == said
     assert "Traceback" not in command.output
     assert "SIGINT reached the child" not in (tmp_path / "model" / "logs" / "trainer.log").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from odkeras.errors import DatabaseError
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.location import DatabasePlace, count_answers, find_database, remember_database
 from odkeras.hosts.web.stored import StoredAnswer
@@ -76,6 +77,11 @@ class TestFinding:
         assert found.path == project / "annotations.db"
         assert found.remarks == (f"{old} has 3 answers of dataset cars, too; --db uses that one",)
 
+    def test_one_answer(self, project: Path) -> None:
+        fill(project / "annotations.db", "cars", 2)
+        fill(project.parent / "annotations.db", "cars", 1)
+        assert " has 1 answer of dataset cars" in find(project).remarks[0]
+
     def test_another_dataset_that_is_to_be_read_decides(self, project: Path) -> None:
         """`--exclude boats`, or SOURCE `dataset:boats`, in a dataset that is new."""
         old = fill(project.parent / "annotations.db", "boats")
@@ -117,6 +123,15 @@ class TestFinding:
     def test_a_file_of_something_else_has_no_answers(self, project: Path) -> None:
         (project / "annotations.db").write_text("something else " * 100)
         assert count_answers(project / "annotations.db", None) == 0
+
+    def test_one_that_cannot_be_read_is_not_passed_over(self, project: Path) -> None:
+        """It counted as one without answers, and another database was used without a word."""
+        path = fill(project / "annotations.db", "cars")
+        fill(project.parent / "annotations.db", "cars")
+        data = path.read_bytes()
+        path.write_bytes(data[:100] + b"\xff" * (len(data) - 100))
+        with pytest.raises(DatabaseError, match=r"annotations\.db: cannot be read.*malformed.*--db"):
+            find(project)
 
 
 class TestOldRelativePaths:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from odkeras.errors import RecordError
 from odkeras.groundtruth_csv import check_some_exist, read_truth_csv
+from odkeras.hosts.truth import read_known_images
+from odkeras.labels import LabelMap
 
 HEADER = "path,xmin,ymin,xmax,ymax,label"
 IMAGES = Path("/images")
@@ -143,3 +146,25 @@ class TestImagesThatAreElsewhere:
         (tmp_path / "b.jpg").touch()
         check_some_exist(read_truth_csv(csv_path, tmp_path), csv_path, tmp_path)
         check_some_exist([], csv_path, tmp_path)
+
+    def test_a_name_that_is_too_long(self, write, tmp_path: Path) -> None:
+        """A traceback ended the simulation."""
+        csv_path = write(HEADER, f"{'x' * 300}.jpg,1,2,3,4,car", "a.jpg,,,,,")
+        with pytest.raises(RecordError, match="none of the 2 images"):
+            check_some_exist(read_truth_csv(csv_path, tmp_path), csv_path, tmp_path)
+        image = Image.new("RGB", (64, 48))
+        image.save(tmp_path / "a.png")
+        image.putpixel((0, 0), (255, 0, 0))
+        image.save(tmp_path / "b.png")
+        for missing in (1, 5):
+            names = [f"{number}{'x' * 300}.png" for number in range(missing)]
+            rows = [f"{name},1,2,30,40,car" for name in [*names, "a.png", "b.png"]]
+            skipped: list[str] = []
+            known = read_known_images(
+                write(HEADER, *rows),
+                tmp_path,
+                LabelMap.from_names(["car"]),
+                on_skip=lambda name, reason, skipped=skipped: skipped.append(reason),
+            )
+            assert len(known.annotate) + len(known.held_out) == 2
+            assert len(skipped) == 1

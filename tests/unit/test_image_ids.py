@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from odkeras.loop import image_ids as module
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.sources import Item
 
@@ -86,3 +90,19 @@ def test_a_directory_in_the_way_is_no_reason_to_stop(path: Path) -> None:
     assert known.id_of("a") is None
     known.note("a", "one")
     assert known.id_of("a") == "one"
+
+
+def test_several_threads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one of them read the file, ids that others noted were forgotten."""
+
+    def read_slowly(path: Path) -> list[Any]:
+        time.sleep(0.05)
+        return []
+
+    monkeypatch.setattr(module, "read_jsonl", read_slowly)
+    known = ImageIds(path)
+    names = [str(number) for number in range(8)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: known.note(name, f"id of {name}"), names))
+    assert [known.id_of(name) for name in names] == [f"id of {name}" for name in names]
+    assert sorted(known.noted_after(0)) == [(name, f"id of {name}") for name in names]

@@ -88,6 +88,8 @@ def test_a_dataset_that_looks_like_an_option(annotate: Start, tmp_path: Path, we
     page.answer(page.tasks()["tasks"][0])
     run(steps_of(page)["Get the labels, as COCO"]["command"], tmp_path)
     assert (web_project / "answers_coco.json").is_file()
+    shown = module.export_command("--all things", web_project / "annotations.db")  # when annotate stops
+    assert json.loads(run(shown, tmp_path))["answer"] == "accept"
 
 
 class TestTheModel:

@@ -59,6 +59,18 @@ def told(items: list[News]) -> list[str]:
         (Look({**WAITING, "round": 1}), Look({**WAITING, "round": 2}), []),
         (Look(WAITING), Look({**WAITING, "reason": "no answers yet"}), ["trainer: waiting: no answers yet"]),
         (Look(WAITING), Look({"state": "failed", "reason": "no GPU"}), ["trainer: failed: no GPU"]),
+        # a state that its reason names was named twice
+        (
+            Look(training()),
+            Look({"state": "paused", "reason": "paused in round 2, at step 1 of 5"}),
+            ["trainer: paused in round 2, at step 1 of 5"],
+        ),
+        (
+            Look(training()),
+            Look({"state": "stopped", "reason": "training is stopped; new answers wait until it is resumed"}),
+            ["trainer: training is stopped; new answers wait until it is resumed"],
+        ),
+        (Look(training()), Look({"state": "stopped", "reason": ""}), ["trainer: stopped"]),
         # what was given up
         (
             Look(),

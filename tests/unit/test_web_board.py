@@ -60,7 +60,7 @@ class TestAllAnswered:
         board.next_tasks(BEN, 1)
         board.next_tasks(ANNA, 5)
         board.note_answered("anna", image_id(1))
-        assert board.exhausted and not board.all_answered()
+        assert not board.all_answered()
         clock.now += GONE_AFTER_S + 1
         board.release_gone()
         assert not board.all_answered(), "nobody has it, and nobody has answered it"
@@ -116,7 +116,7 @@ class TestHandingOut:
     def test_in_the_order_of_the_source(self) -> None:
         board = board_of()
         assert numbers(board.next_tasks(ANNA, 2)) == [0, 1]
-        assert board.open_count() == board.held_by("anna") == 2
+        assert len(board.open_tasks("anna")) == 2
 
     def test_what_a_tab_has_is_not_given_again(self) -> None:
         board = board_of()
@@ -139,7 +139,7 @@ class TestHandingOut:
         assert numbers(board.next_tasks(ANNA, 2)) == [0, 1]
         assert numbers(board.next_tasks(ANNA2, 2)) == [2, 3]
         assert numbers(board.next_tasks(BEN, 2)) == [4, 5]
-        assert board.held_by("anna") == 4
+        assert len(board.open_tasks("anna")) == 6, "they share them"
 
     def test_nothing_is_read_before_it_is_asked_for(self) -> None:
         read: list[int] = []
@@ -182,9 +182,9 @@ class TestHandingOut:
 class TestNothingToGive:
     def test_done(self) -> None:
         board = board_of(0)
-        assert not board.exhausted
+        assert not board.all_answered()
         assert board.next_tasks(ANNA, 1) == Handout(done=True)
-        assert board.exhausted
+        assert board.all_answered()
 
     def test_its_own_last_tasks_are_all_there_is(self) -> None:
         board = board_of(1)
@@ -298,7 +298,7 @@ class TestAfterARestart:
         board = board_of(2, before={None: {image_id(0)}})
         assert numbers(board.next_tasks(ANNA, 5, have=[image_id(0)])) == [1]
         assert numbers(board.next_tasks(BEN, 5)) == []
-        assert board.open_count() == 1
+        assert len(board.open_tasks("anna")) == 1
 
     def test_what_is_claimed_by_a_tab_that_goes_is_free_again(self) -> None:
         clock = Clock()
@@ -460,7 +460,7 @@ class TestNewerSuggestions:
         board._refresh = slowly
         board.suggest_again(ANNA, [image_id(0), image_id(1)])
         assert board.task(image_id(0)) is None
-        assert board.open_count() == 1
+        assert len(board.open_tasks("anna")) == 1
 
 
 def run_together(*jobs: Callable[[], None]) -> None:
@@ -491,7 +491,7 @@ class TestManyAtOnce:
         run_together(*map(annotate, tabs))
         audience = [(tab.session if overlap else None, each) for tab, each in given]
         assert len(audience) == len(set(audience)) == count * (3 if overlap else 1)
-        assert board.open_count() == 0
+        assert not any(board.open_tasks(name) for name in ("anna", "ben", "cleo"))
 
     def test_while_tabs_come_and_go(self) -> None:
         count, clock, answered, lock = 200, Clock(), set(), threading.Lock()

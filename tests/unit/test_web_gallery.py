@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
@@ -28,6 +29,7 @@ from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.hosts.web.thumbnails import RETRY_AFTER_S, RemoteImages, Thumbnails
 from odkeras.images import make_thumbnail
+from odkeras.natural_order import natural_key
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Annotate = Callable[..., Annotating]
@@ -163,6 +165,23 @@ class TestListing:
         assert [each["file"] for each in found["images"]] == ["00.png", "01.png"]
         assert "stream" in found["missing"]
 
+    def test_a_large_file_is_no_stream(
+        self, web_project: Path, annotate: Annotate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("odkeras.loop.sources._COUNTED_BYTES", 0)
+        (web_project / "tasks.jsonl").write_text(json.dumps({"path": "images/00.png"}))
+        missing = images(annotate(source="tasks.jsonl").page())["missing"]
+        assert missing == "The source is too large to be read at once: images are listed when their turn has come."
+
+    def test_an_image_in_its_record(
+        self, web_project: Path, annotate: Annotate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gallery_module, "_MAX_RECORD_CHARACTERS", 100)
+        uri = "data:image/png;base64," + base64.b64encode((web_project / "images/00.png").read_bytes()).decode()
+        (web_project / "tasks.jsonl").write_text(json.dumps({"image": uri}))
+        missing = images(annotate(source="tasks.jsonl").page())["missing"]
+        assert missing == "1 image lies in the source's records: it is listed when its turn has come."
+
     def test_a_jsonl_file_with_paths(self, web_project: Path, annotate: Annotate) -> None:
         lines = [json.dumps({"image": f"images/{name}"}) for name in reversed(NAMES)]
         (web_project / "tasks.jsonl").write_text("\n".join(lines))
@@ -278,6 +297,14 @@ class TestOpening:
             assert page.http.get(f"/thumbnails/{key}").status_code == 404
         assert page.post("/api/open", key="0" * 32).status_code == 409
         assert page.post("/api/open", key="../x").status_code == 400
+
+    def test_an_answer_whose_image_is_gone(self, annotate: Annotate) -> None:
+        """It was said to have just been answered, however often the images were listed again."""
+        started = annotate()
+        example = {"answer": "accept", "spans": [], "meta": {"file": "gone.jpg"}}
+        started.host.database.add(DATASET, [StoredAnswer(example, "f" * 32, "carl")])
+        refused = started.page().post("/api/open", key="f" * 32)
+        assert (refused.status_code, "the image of this answer is gone" in refused.json()["error"]) == (409, True)
 
     def test_boxes_of_another_image(self, annotate: Annotate) -> None:
         page = annotate().page()
@@ -448,6 +475,22 @@ class TestDatabase:
         AnswerDatabase.open(path).close()
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute(query).fetchall() == expected
+
+    def test_relative_paths_start_where_the_database_is(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They started in the working directory, so that the image seemed to be another one than the source's."""
+        fixtures_web.save_images(tmp_path / "images", 1)
+        path = tmp_path / "annotations.db"
+        with AnswerDatabase.open(path) as database:
+            example = {"answer": "accept", "spans": [], "path": "images/00.png", "meta": {"file": "00.png"}}
+            database.add(DATASET, [StoredAnswer(example, "a" * 32, "anna")])
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript("DROP TABLE gallery; PRAGMA user_version = 2;")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        AnswerDatabase.open(path).close()
+        with closing(sqlite3.connect(path)) as connection:
+            ((key,),) = connection.execute("SELECT sort_key FROM gallery").fetchall()
+        assert key == natural_key(tmp_path / "images" / "00.png")
 
     def test_a_migration_that_is_interrupted_changes_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -215,14 +215,23 @@ class TestHandOn:
         time.sleep(0.1)
         assert not trainer.batches
 
-    def test_all_of_many(self, start: Callable[..., Handover], trainer: Trainer) -> None:
+    def test_all_of_many(self, trainer: Trainer) -> None:
         """The rest that is smaller than a batch waited for others to come."""
-        handover = start(batch_size=1000)
+        handover = Handover(trainer.update, trainer.done, batch_size=MOST_TOGETHER)
         handover.add([entry(number) for number in range(2 * MOST_TOGETHER + 1)])
         assert handover.hand_on() == 2 * MOST_TOGETHER + 1
-        wait_until(lambda: len(trainer.batches) == 3, timeout_s=3)
+        with handover:
+            pass
         assert [len(batch) for batch in trainer.batches] == [MOST_TOGETHER, MOST_TOGETHER, 1]
         assert trainer.numbers == list(range(2 * MOST_TOGETHER + 1))
+
+
+def test_as_many_as_a_round_wants(start: Callable[..., Handover], trainer: Trainer) -> None:
+    """With --answers-per-round 60 there was a round of 50 and one of 10."""
+    handover = start(batch_size=MOST_TOGETHER + 10)
+    handover.add([entry(number) for number in range(MOST_TOGETHER + 10)])
+    wait_until(lambda: trainer.noted)
+    assert [len(batch) for batch in trainer.batches] == [MOST_TOGETHER + 10]
 
 
 def test_not_too_many_together(start: Callable[..., Handover], trainer: Trainer) -> None:

@@ -97,6 +97,26 @@ class TestTheLoop:
         assert found["tasks"][0]["version"] > first
         assert found["tasks"][0]["spans"]
 
+    def test_sync_while_an_answer_is_corrected(self, annotate: Start) -> None:
+        """It counted as one to be trained on: for five minutes there were no images, and nothing was trained."""
+        running = annotate(sync=True, answers_per_round=2)
+        page = running.page()
+        first, second = page.tasks(2)["tasks"]
+        page.answer(first)
+        page.post("/api/reopen", image_id=first["image_id"])
+        page.answer(second)
+        assert running.host.handover.waiting == 2
+        assert len(page.tasks(2)["tasks"]) == 1
+
+    def test_sync_while_training_is_paused(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        running = annotate(sync=True)
+        page = running.page()
+        page.post("/api/training", action="pause")
+        monkeypatch.setattr(running.host.handover, "_updating", True)
+        assert wait_until(lambda: page.tasks()["waiting"]).startswith("training is paused: the next images come when")
+        page.post("/api/training", action="resume")
+        assert page.tasks()["waiting"] == "training on your answers"
+
     def test_sync_with_the_last_few(self, annotate: Start) -> None:
         """Fewer than a batch are left: they are trained on when nobody answers for a while."""
         running = annotate(model=True, sync=True)

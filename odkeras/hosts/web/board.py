@@ -230,22 +230,6 @@ class TaskBoard:
         with self._lock:
             return {tab.session for tab, presence in self._tabs.items() if not self._is_gone(presence)}
 
-    def open_count(self) -> int:
-        """Tasks that somebody has, or that came back."""
-        with self._lock:
-            return sum(len(queue.held) + len(queue.free) for queue in self._queues.values())
-
-    def held_by(self, session: str) -> int:
-        """Tasks that a session has."""
-        queue = self._queue_of(session)
-        with self._lock:
-            return sum(tab.session == session for tab in queue.held.values())
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the source has no more images."""
-        return self._exhausted
-
     def all_answered(self) -> bool:
         """Whether no image is left for anybody who has been here. Not before somebody has asked for the last one."""
         with self._lock:

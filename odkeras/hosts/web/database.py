@@ -33,6 +33,7 @@ from odkeras.hosts.web.stored import (
     VersionEffort,
     row_of,
     to_json,
+    with_places_below,
 )
 from odkeras.metrics import Effort
 from odkeras.tasks import Task
@@ -371,14 +372,8 @@ class AnswerDatabase:
                 yield image_id, self._loaded(text)
 
     def _loaded(self, text: str) -> Task:
-        """A stored example. Relative paths of images, as earlier versions stored them, start where the database is: it
-        was in the working directory. They become absolute where that is another one now."""
         example: Task = json.loads(text)
-        if self._folder == Path.cwd():
-            return example
-        places = {key: value for key in ("image", "path") if isinstance(value := example.get(key), str)}
-        found = {key: str(file) for key, value in places.items() if (file := _file_below(self._folder, value))}
-        return {**example, **found}
+        return with_places_below(self._folder, example)
 
     def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -405,14 +400,3 @@ class AnswerDatabase:
         with suppress(sqlite3.Error):  # a full disk has rolled back already
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-def _file_below(folder: Path, place: str) -> Path | None:
-    """The file that a relative path leads to; None if it is no such path, or nothing is there."""
-    if not place or place.startswith(("data:", "http://", "https://", "file:")) or Path(place).is_absolute():
-        return None
-    try:
-        file = folder / place
-        return file if file.is_file() else None
-    except (OSError, ValueError):  # too long, or with a NUL
-        return None

@@ -129,8 +129,13 @@ class Gallery:
     @property
     def missing(self) -> str:
         """Why there may be more images than are listed; "" if all are."""
-        if self._stream().total is None:
+        stream = self._stream()
+        if stream.is_large_file:
+            return "The source is too large to be read at once: images are listed when their turn has come."
+        if stream.total is None:
             return "The source is a stream: images that have not come out of it yet are not listed."
+        if self._unlisted == 1:
+            return "1 image lies in the source's records: it is listed when its turn has come."
         if self._unlisted:
             return f"{self._unlisted} images lie in the source's records: they are listed when their turn has come."
         return ""

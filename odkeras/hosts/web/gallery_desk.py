@@ -130,7 +130,12 @@ class GalleryDesk:
 
     def _answer_about(self, tab: Tab, image_id: str) -> Task | None:
         example = self._example(tab.session, image_id)
-        return self._reopen(tab, image_id, example) if example is not None else None
+        if example is None:
+            return None
+        task = self._reopen(tab, image_id, example)
+        if task is None:
+            raise NotAvailableError("the image of this answer is gone, and its size is not known")
+        return task
 
     def _example(self, session: str, image_id: str) -> Task | None:
         """The answer that counts, which the gallery lists: the last one that anybody gave, with overlap the session's

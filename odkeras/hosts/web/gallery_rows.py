@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from odkeras.hosts.web.stored import with_places_below
 from odkeras.natural_order import natural_key
 from odkeras.tasks import Task
 
@@ -70,14 +71,18 @@ def insert_row(
     execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
 
 
-def fill(connection: sqlite3.Connection) -> None:
-    """Rows for all answers of a database that had no gallery."""
+def fill(connection: sqlite3.Connection, folder: Path) -> None:
+    """Rows for all answers of a database that had no gallery.
+
+    Args:
+        folder: of the database, absolute: relative paths start there.
+    """
     ids = [row_id for (row_id,) in connection.execute("SELECT id FROM answers WHERE replaced = 0 ORDER BY id")]
     query = "SELECT dataset, image_id, session, decision, answered_at, example FROM answers WHERE id = ?"
     for row_id in ids:  # one at a time: images may be in them
         *values, text = connection.execute(query, (row_id,)).fetchone()
         given = dict(zip(("dataset", "image_id", "session", "decision", "answered_at"), values, strict=True))
-        insert_row(connection.execute, row_id, json.loads(text), **given)
+        insert_row(connection.execute, row_id, with_places_below(folder, json.loads(text)), **given)
 
 
 def file_of(task: Mapping[str, Any], image_id: str) -> str:

@@ -112,6 +112,12 @@ class Handover:
             return len(self._entries)
 
     @property
+    def ready(self) -> int:
+        """Those of them that nobody corrects."""
+        with self._changed:
+            return len(self._ready())
+
+    @property
     def updating(self) -> bool:
         """Whether `update` is at work."""
         return self._updating
@@ -146,8 +152,9 @@ class Handover:
         ready = self._ready()
         if self._closing and not (self._now or len(ready) >= self._batch_size or self._no_more()):
             return []
-        self._now = len(ready) > MOST_TOGETHER  # the rest of so many is given, too
-        keys = ready[:MOST_TOGETHER]
+        most = max(MOST_TOGETHER, self._batch_size)
+        self._now = len(ready) > most  # the rest of so many is given, too
+        keys = ready[:most]
         self._updating = bool(keys)
         return [self._entries.pop(key) for key in keys]
 

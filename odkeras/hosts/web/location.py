@@ -16,9 +16,11 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from odkeras.errors import DatabaseError
 from odkeras.project import Project, write_atomically
 
 DATABASE_NAME = "annotations.db"
+_OF_SOMETHING_ELSE = ("no such table", "no such column", "not a database")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ def find_database(
         dataset: whose answers are looked for; None for those of any.
         data_dir: holds the note of `remember_database`.
         also: other datasets that are going to be read; they decide where nobody has answered in `dataset` yet.
+
+    Raises:
+        DatabaseError: as `count_answers`.
     """
     if given is not None:
         return DatabasePlace(given, (given,))
@@ -62,12 +67,21 @@ def find_database(
         return DatabasePlace(path, tuple(places), _why(path, beside, here))
     path, *others = with_answers
     which = "dataset" if dataset is None else f"dataset {dataset}"
-    unused = [f"{place} has {counts[place]} answers of {which}, too; --db uses that one" for place in others]
+    unused = [f"{place} has {answers_text(counts[place])} of {which}, too; --db uses that one" for place in others]
     return DatabasePlace(path, tuple(places), (*_why(path, beside, here), *unused))
 
 
+def answers_text(count: int) -> str:
+    return "1 answer" if count == 1 else f"{count} answers"
+
+
 def count_answers(path: Path, datasets: Sequence[str] | None) -> int:
-    """How many answers of these datasets (None: of all) a database has; 0 if there is none. It is not changed."""
+    """How many answers of these datasets (None: of all) a database has; 0 if there is none, or it is one of something
+    else. It is not changed.
+
+    Raises:
+        DatabaseError: it cannot be read now; nobody knows what is in it.
+    """
     if not path.is_file():
         return 0
     query = "SELECT COUNT(*) FROM answers WHERE replaced = 0"
@@ -76,8 +90,13 @@ def count_answers(path: Path, datasets: Sequence[str] | None) -> int:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
             return int(connection.execute(query, list(datasets or ())).fetchone()[0])
-    except sqlite3.Error:  # of something else
-        return 0
+    except sqlite3.Error as error:
+        if any(text in str(error) for text in _OF_SOMETHING_ELSE):
+            return 0
+        raise DatabaseError(
+            f"{path}: cannot be read, so that nobody knows whether the answers are in it: {error}. Try again, or name "
+            "the database to use with --db"
+        ) from error
 
 
 def remember_database(data_dir: Path, dataset: str, path: Path, project_dir: Path) -> None:

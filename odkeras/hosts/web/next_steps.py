@@ -71,13 +71,22 @@ def _labels(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
     folder = options.config.absolute().parent
 
     def out(file: str, *more: str) -> str:
-        names = ["--", dataset] if dataset.startswith("-") else [dataset]
-        return _command("db", "out", "--db", db.absolute(), *more, *names, folder / file)
+        return export_command(dataset, db, *more, out=folder / file)
 
     return [
         NextStep("Get the labels, as JSON lines", out("answers.jsonl")),
         NextStep("Get the labels, as COCO", out("answers_coco.json", "--format", "coco")),
     ]
+
+
+def export_command(dataset: str, db: Path, *options: str, out: Path | None = None) -> str:
+    """`odkeras db out` for a shell.
+
+    Args:
+        out: the file to write; standard output when None.
+    """
+    names = ["--", dataset] if dataset.startswith("-") else [dataset]
+    return _command("db", "out", "--db", db.absolute(), *options, *names, *([] if out is None else [out]))
 
 
 def _of_model(options: LoopOptions) -> list[str | Path]:

@@ -73,7 +73,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         if 0 < version < _WITH_GALLERY:
-            gallery_rows.fill(connection)
+            gallery_rows.fill(connection, path.absolute().parent)
         connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:

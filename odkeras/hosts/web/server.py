@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shlex
 import socket
 import sys
 import threading
@@ -19,6 +18,7 @@ from odkeras.errors import ConfigError
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments
 from odkeras.hosts.web.app import create_app, page_files
 from odkeras.hosts.web.memory import share_arenas
+from odkeras.hosts.web.next_steps import export_command
 from odkeras.hosts.web.page_host import Journal
 from odkeras.hosts.web.security import Policy, host_name, is_loopback, names_of_this_machine
 from odkeras.hosts.web.web_host import WebHost, WebOptions
@@ -101,8 +101,7 @@ def run_annotate(
             journal.say("stopping")
             host.close()
     database = host.database.path.absolute()
-    command = f"odkeras db out {shlex.quote(host.dataset)} --db {shlex.quote(str(database))}"
-    journal.say(f"stopped; all answers are in {database}. `{command}` writes them")
+    journal.say(f"stopped; all answers are in {database}. `{export_command(host.dataset, database)}` writes them")
     _leave_threads_behind(before)
 
 

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from odkeras.metrics import Effort
@@ -108,3 +109,28 @@ def to_json(answer: StoredAnswer) -> str:
     except UnicodeEncodeError:  # the name of a file that is not UTF-8
         return json.dumps(answer.example, allow_nan=False)
     return text
+
+
+def with_places_below(folder: Path, example: Task) -> Task:
+    """A stored example. Relative paths of images, as earlier versions stored them, start where the database is: it was
+    in the working directory. They become absolute where that is another one now.
+
+    Args:
+        folder: of the database, absolute.
+    """
+    if folder == Path.cwd():
+        return example
+    places = {key: value for key in ("image", "path") if isinstance(value := example.get(key), str)}
+    found = {key: str(file) for key, value in places.items() if (file := _file_below(folder, value))}
+    return {**example, **found}
+
+
+def _file_below(folder: Path, place: str) -> Path | None:
+    """The file that a relative path leads to; None if it is no such path, or nothing is there."""
+    if not place or place.startswith(("data:", "http://", "https://", "file:")) or Path(place).is_absolute():
+        return None
+    try:
+        file = folder / place
+        return file if file.is_file() else None
+    except (OSError, ValueError):  # too long, or with a NUL
+        return None

@@ -32,7 +32,7 @@ from odkeras.hosts.web.gallery import Gallery
 from odkeras.hosts.web.gallery_desk import GalleryDesk
 from odkeras.hosts.web.handover import Entry, Handover
 from odkeras.hosts.web.incoming import read_answer
-from odkeras.hosts.web.location import DatabasePlace, count_answers, find_database, remember_database
+from odkeras.hosts.web.location import DatabasePlace, answers_text, count_answers, find_database, remember_database
 from odkeras.hosts.web.next_steps import NextStep
 from odkeras.hosts.web.page_host import Journal, PageApi, PageHost
 from odkeras.hosts.web.panel import Document, Panel
@@ -215,7 +215,7 @@ class WebHost:
     def _say_what_is_used(self, place: DatabasePlace) -> None:
         host, project = self._host, self._host.project
         answers = count_answers(place.path, [self.dataset])
-        counted = f"{answers} {'answer' if answers == 1 else 'answers'} in dataset {self.dataset}"
+        counted = f"{answers_text(answers)} in dataset {self.dataset}"
         self.journal.say(f"database   {place.path.absolute()} ({counted})")
         for remark in place.remarks:
             self.journal.say(f"           {remark}")
@@ -276,10 +276,12 @@ class WebHost:
     def next_tasks(self, tab: Tab, count: int, have: Collection[str]) -> Handout:
         """Tasks for a tab; see `TaskBoard.next_tasks`."""
         if self._arguments.sync:
-            waiting = self.handover.waiting
-            if self.handover.updating or waiting >= self._batch_size:
-                return Handout(waiting="training on your answers")
-            count = min(count, self._batch_size - waiting - len(have))
+            ready = self.handover.ready
+            if self.handover.updating or ready >= self._batch_size:
+                state = self._control.state
+                held = f"training is {state}: the next images come when it is resumed and has trained on your answers"
+                return Handout(waiting="training on your answers" if state == RUNNING else held)
+            count = min(count, self._batch_size - ready - len(have))
             if count < 1:
                 return Handout(waiting="the next images come when these are answered and trained on")
         return self._kept(self.board.next_tasks(tab, count, have))
