@@ -94,7 +94,7 @@ def _news_of_the_trainer(trainer: Row) -> Iterator[News]:
     if state == "training":
         where = f"round {trainer.get('round')}, {trainer.get('round_steps')} steps"
         yield News(f"trainer: {where}: {reason}", details=dict(trainer))
-    elif reason and state in (PAUSED, STOPPED):  # which the reason names
+    elif state in (PAUSED, STOPPED) and state in str(reason):  # not to name it twice
         yield News(f"trainer: {reason}", details=dict(trainer))
     elif state:
         yield News(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))

@@ -71,6 +71,7 @@ def told(items: list[News]) -> list[str]:
             ["trainer: training is stopped; new answers wait until it is resumed"],
         ),
         (Look(training()), Look({"state": "stopped", "reason": ""}), ["trainer: stopped"]),
+        (Look(), Look({"state": "paused", "reason": "new answers wait"}), ["trainer: paused: new answers wait"]),
         # what was given up
         (
             Look(),
