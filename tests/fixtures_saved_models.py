@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from odkeras.export.warmup import WARMUP_PATH, prediction_log
+from odkeras.export.warmup import prediction_log
+from odkeras.prediction_log import WARMUP_FILE
 
 BALLAST = 64
 
@@ -101,7 +102,7 @@ def save(module: TinyDetector, directory: Path) -> None:
 
 
 def write_warmup(directory: Path, signature_name: str, inputs: dict[str, Any]) -> None:
-    path = directory / WARMUP_PATH
+    path = directory / WARMUP_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(prediction_log(signature_name, inputs))

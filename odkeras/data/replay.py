@@ -12,23 +12,18 @@ API would drop such objects silently, and the model would be trained that there 
 
 from __future__ import annotations
 
-import os
 import random
-import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import tensorflow as tf
 
 from odkeras.data import records
 from odkeras.errors import RecordError
 from odkeras.project import Project, append_jsonl, is_held_out, read_jsonl
-
-_LENGTH = struct.Struct("<Q")  # a TFRecord entry: length, its checksum, data, checksum of the data
-_CHECKSUM_SIZE = 4
+from odkeras.tfrecord import DamagedRecordError, iter_records
 
 
 @dataclass(frozen=True)
@@ -189,21 +184,16 @@ def index_record(path: Path) -> list[StoredExample]:
     """
     try:
         with path.open("rb") as file:
-            return list(_scan(path, file))
+            return [_position(path, offset, data) for offset, data in iter_records(file)]
     except FileNotFoundError:
         return []
+    except DamagedRecordError as error:
+        raise RecordError(f"{path} {error}; move it away to go on without its examples") from error
 
 
-def _scan(path: Path, file: BinaryIO) -> Iterator[StoredExample]:
-    size = os.fstat(file.fileno()).st_size  # a damaged length may be larger than the memory
-    while header := file.read(_LENGTH.size + _CHECKSUM_SIZE):
-        offset = file.tell()
-        length = _LENGTH.unpack(header[: _LENGTH.size])[0] if len(header) == _LENGTH.size + _CHECKSUM_SIZE else -1
-        data = file.read(length) if 0 <= length <= size - offset else b""
-        if len(data) != length or len(file.read(_CHECKSUM_SIZE)) != _CHECKSUM_SIZE:
-            raise RecordError(f"{path} is damaged at byte {offset}; move it away to go on without its examples")
-        image_id, batch, classes = _identity(data, path)
-        yield StoredExample(image_id, batch, path, offset, length, classes)
+def _position(path: Path, offset: int, data: bytes) -> StoredExample:
+    image_id, batch, classes = _identity(data, path)
+    return StoredExample(image_id, batch, path, offset, len(data), classes)
 
 
 def _identity(data: bytes, path: Path) -> tuple[str, str, frozenset[str]]:

@@ -9,8 +9,9 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from odkeras.export.publish import Publisher
-from odkeras.export.warmup import WARMUP_PATH, prediction_log, write_warmup_requests
+from odkeras.export.warmup import prediction_log, write_warmup_requests
 from odkeras.images import decode_rgb, encode_image
+from odkeras.prediction_log import WARMUP_FILE
 from odkeras.serving.warmup import read_warmup_requests
 from tests.fixtures_training import LABEL_MAP
 
@@ -42,7 +43,7 @@ def test_every_input_gets_its_own_entry() -> None:
 
 def test_the_file_is_a_tfrecord_of_one_request(tmp_path: Path) -> None:
     write_warmup_requests(tmp_path, (48, 64))
-    (record,) = tf.data.TFRecordDataset(str(tmp_path / WARMUP_PATH)).as_numpy_iterator()  # checks the checksums
+    (record,) = tf.data.TFRecordDataset(str(tmp_path / WARMUP_FILE)).as_numpy_iterator()  # checks the checksums
     (request,) = read_warmup_requests(tmp_path)
     assert request.signature_name == "serving_default"
     (value,) = request.inputs.values()

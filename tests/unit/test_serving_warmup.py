@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from odkeras.serving.warmup import MAX_REQUESTS, WARMUP_FILE, WarmupRequest, read_warmup_requests
+from odkeras.prediction_log import WARMUP_FILE
+from odkeras.serving.warmup import MAX_REQUESTS, WarmupRequest, read_warmup_requests
 
 
 def varint(value: int) -> bytes:
