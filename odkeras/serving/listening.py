@@ -1,4 +1,4 @@
-"""What our HTTP servers share: an open socket, uvicorn as we want it, signals that only set a flag."""
+"""The common parts of our HTTP servers, the model server and the page: a listening socket, uvicorn, and signals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -18,7 +18,7 @@ def open_listener(host: str, port: int, *, option: str = "") -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Args:
-        option: the command line's option for the port, for the message.
+        option: the command line option that sets the port, for the error message.
 
     Raises:
         SetupError: the port is taken or not allowed, or there is no such host.
@@ -27,7 +27,8 @@ def open_listener(host: str, port: int, *, option: str = "") -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it on sockets of its own
+        # Connections inherit it. asyncio sets it only for sockets that it opened itself.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -38,12 +39,12 @@ def open_listener(host: str, port: int, *, option: str = "") -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn, except that signals are the caller's, and that it tells when it listens.
+    """A uvicorn server that leaves signals to the caller, and has a callback for when it is ready.
 
     Args:
         app: the ASGI application.
-        on_ready: called once, when requests are answered.
-        grace_s: what running requests have to end, once asked to stop.
+        on_ready: called once, when the server answers requests; never if the application fails to start.
+        grace_s: seconds that running requests have to finish after `stop`.
     """
 
     def __init__(self, app: object, on_ready: Callable[[], None], *, grace_s: int) -> None:
@@ -61,20 +62,34 @@ class HttpServer(uvicorn.Server):
         self._on_ready = on_ready
 
     def stop(self) -> None:
+        """Let `run` return. May be called from a signal handler or another thread, and twice."""
         self.should_exit = True
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            SetupError: the application failed to start. uvicorn has logged the reason.
+        """
+        # Newer versions of uvicorn end the process if the application's lifespan fails to start; older ones return.
+        with suppress(SystemExit):
+            super().run(sockets)
+        if not self.started:
+            raise SetupError("the HTTP server could not start; see the error above")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # uvicorn's own would raise the signal again at the end, so that the exit status were not 0
+        yield  # skips uvicorn's handlers, which raise the signal again at the end: the exit status would not be 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._on_ready()
+        if self.started:
+            self._on_ready()
 
 
 @contextmanager
 def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT only set a flag, in the main thread; elsewhere they are left alone."""
+    """Call `stop` on SIGTERM and SIGINT. Does nothing outside of the main thread, which alone may set handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

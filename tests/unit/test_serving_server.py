@@ -5,12 +5,17 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.applications import Starlette
 
 from odkeras.errors import ConfigError, SetupError
+from odkeras.serving.listening import HttpServer
 from odkeras.serving.server import ServerOptions, open_socket, prepare_tensorflow, run_server
 
 
@@ -90,3 +95,27 @@ def test_gpus_are_left_to_the_trainer_unless_asked_for(
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     prepare_tensorflow(gpu)
     assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["TF_CPP_MIN_LOG_LEVEL"]) == (devices, "0")
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["uvicorn ends the process", "uvicorn returns"])
+def test_an_application_that_fails_to_start_is_not_ready(monkeypatch: pytest.MonkeyPatch, leaves: bool) -> None:
+    """The server printed its address although the application's lifespan had failed, and then ended with status 0."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        raise RuntimeError("no disk space")
+        yield
+
+    if not leaves:  # as older versions of uvicorn do
+
+        async def startup(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+            await self.lifespan.startup()
+            self.should_exit = self.lifespan.should_exit
+
+        monkeypatch.setattr(uvicorn.Server, "startup", startup)
+    ready: list[bool] = []
+    with open_socket(options()) as listener:
+        server = HttpServer(Starlette(lifespan=lifespan), lambda: ready.append(True), grace_s=1)
+        with pytest.raises(SetupError, match="the HTTP server could not start; see the error above"):
+            server.run(sockets=[listener])
+    assert ready == []
