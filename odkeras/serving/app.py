@@ -1,7 +1,7 @@
-"""The model server's web application: `protocol` reads a request and writes the answer that a `ServedModel` gives.
+"""The ASGI application of the model server.
 
-Answers about status and metadata are given at once, also while TensorFlow is still being imported; predictions are made
-in a pool of threads, `threads` at a time.
+It answers while TensorFlow is still being imported: the status lists the versions that will be loaded. Predictions run
+in a pool of threads.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from odkeras.errors import RequestError
-from odkeras.serving import protocol
-from odkeras.serving.json_tensors import decode_inputs, encode_outputs, parse_document, signature_name_of
-from odkeras.serving.protocol import DEFAULT_SIGNATURE, Call
+from odkeras.serving.json_tensors import PredictRequest, encode_outputs
+from odkeras.serving.protocol import (
+    DEFAULT_SIGNATURE,
+    ApiRequest,
+    error_document,
+    find_signature,
+    metadata_document,
+    status_document,
+)
 from odkeras.serving.versions import ServedModel
 
 log = logging.getLogger(__name__)
@@ -30,7 +36,7 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_BODY_BYTES = 128 * 2**20
 DEFAULT_THREADS = 4
 MODELS_PATH = "/odkeras/models"
-"""Lists the names of the models, which TensorFlow Serving's REST API does not."""
+"""Lists the names of the models. TensorFlow Serving's REST API has no such path."""
 THREAD_NAMES = "odkeras-serving-request"
 
 
@@ -40,21 +46,27 @@ def create_app(
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     threads: int = DEFAULT_THREADS,
 ) -> ASGIApp:
-    """The application. The caller owns the models: they are to be running before it and closed after it."""
+    """The application. The caller starts the models before it and closes them after it.
+
+    Args:
+        models: by name.
+        max_body_bytes: a larger request, also if it is so once decompressed, is refused with 413.
+        threads: how many predictions run at the same time.
+    """
     pool = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAMES)
 
-    async def answer(request: Request) -> Response:
+    async def handle(request: Request) -> Response:
         path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
         try:
             body = await _read_body(request, max_body_bytes)
-            document = await _answer(models, pool, request.method, path, body)
+            document = await _dispatch(models, pool, request.method, path, body)
         except RequestError as error:
-            return _json(protocol.error_document(error.message), error.status)
+            return _json(error_document(error.message), error.status)
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
             log.exception("%s %s failed", request.method, path)
-            return _json(protocol.error_document(f"{type(error).__name__}: {error}"), 500)
+            return _json(error_document(f"{type(error).__name__}: {error}"), 500)
         return _json(document, 200)
 
     @asynccontextmanager
@@ -62,14 +74,14 @@ def create_app(
         try:
             yield
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # a prediction cannot be interrupted
 
     rest = Starlette(lifespan=lifespan)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        """Starlette's middleware and router, which no path needs, take 0.2 ms of a request."""
+        # Not through Starlette's middleware and router: they take 0.2 ms of a request, and no path needs them.
         if scope["type"] == "http":
-            response = await answer(Request(scope, receive))
+            response = await handle(Request(scope, receive))
             await response(scope, receive, send)
         else:
             await rest(scope, receive, send)
@@ -81,56 +93,43 @@ def _json(document: bytes, status: int) -> Response:
     return Response(document, status_code=status, media_type="application/json")
 
 
-async def _answer(
+async def _dispatch(
     models: Mapping[str, ServedModel], pool: ThreadPoolExecutor, http_method: str, path: str, body: bytes
 ) -> bytes:
     if (http_method, path) == ("GET", MODELS_PATH):
         return json.dumps({"models": sorted(models)}).encode()
-    if not protocol.is_api_path(path):
+    if not path.lower().startswith("/v1/"):
         known = ", ".join(f"/v1/models/{name}" for name in models)
         raise RequestError(404, f"nothing is at {path}; this is an odkeras model server, which answers at {known}")
-    call = protocol.parse_call(http_method, path)
-    if call.verb == "status":
-        return _status(models, call)
-    if call.verb == "metadata":
-        return await asyncio.get_running_loop().run_in_executor(pool, _metadata, models, call)
-    return await asyncio.get_running_loop().run_in_executor(pool, _predict, models, call, body)
-
-
-def _status(models: Mapping[str, ServedModel], call: Call) -> bytes:
-    protocol.check_label(call)
-    model = models.get(call.model_name)
+    request = ApiRequest.parse(http_method, path)
+    model = models.get(request.model_name)
     if model is None:
-        raise call.unknown()
-    return protocol.status_document(model.statuses(call))
+        raise request.not_loaded()
+    if request.action == "status":
+        # Not in the pool: a client that waits for a version gets its answer while all threads are predicting.
+        return status_document(model.statuses(request))
+    run = asyncio.get_running_loop().run_in_executor
+    if request.action == "metadata":
+        return await run(pool, _metadata, model, request)
+    return await run(pool, _predict, model, request, body)
 
 
-def _metadata(models: Mapping[str, ServedModel], call: Call) -> bytes:
-    with _model(models, call).lease(call) as lease:
-        return protocol.metadata_document(call.model_name, lease.version, lease.servable.signatures)
+def _metadata(model: ServedModel, request: ApiRequest) -> bytes:
+    with model.lease(request) as lease:
+        return metadata_document(request.model_name, lease.version, lease.servable.signatures)
 
 
-def _predict(models: Mapping[str, ServedModel], call: Call, body: bytes) -> bytes:
-    document = parse_document(body)
-    signature_name = signature_name_of(document)
-    with _model(models, call).lease(call) as lease:
-        signature = protocol.signature_for(call.verb, signature_name, lease.servable.signatures)
-        inputs, row_format = decode_inputs(document, signature.inputs, body)
-        outputs = lease.servable.run(signature_name or DEFAULT_SIGNATURE, inputs)
-    return encode_outputs(outputs, row_format)
-
-
-def _model(models: Mapping[str, ServedModel], call: Call) -> ServedModel:
-    protocol.check_label(call)
-    model = models.get(call.model_name)
-    if model is None:
-        raise call.unloaded()
-    return model
+def _predict(model: ServedModel, request: ApiRequest, body: bytes) -> bytes:
+    predict_request = PredictRequest.parse(body)
+    with model.lease(request) as lease:
+        signature = find_signature(lease.servable.signatures, predict_request.signature_name)
+        inputs = predict_request.decode(signature.inputs)
+        outputs = lease.servable.run(predict_request.signature_name or DEFAULT_SIGNATURE, inputs)
+    return encode_outputs(outputs, predict_request.row_format)
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """The body, unpacked if it came gzipped. One that is too large is read to its end but not kept: then the client
-    gets to read the refusal."""
+    """The body, decompressed if it is gzip."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -138,7 +137,7 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
         if size <= max_bytes:
             chunks.append(chunk)
         else:
-            chunks.clear()
+            chunks.clear()  # read on nevertheless: most clients read no response before they have sent all of the body
     if size > max_bytes:
         raise _too_large(size, max_bytes)
     body = b"".join(chunks)
@@ -148,12 +147,12 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
 def _gunzip(body: bytes, max_bytes: int) -> bytes:
     decompressor = zlib.decompressobj(wbits=31)
     try:
-        unpacked = decompressor.decompress(body, max_bytes + 1)
+        decompressed = decompressor.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise RequestError(400, f"the body is not gzip, as its Content-Encoding says: {error}") from None
-    if len(unpacked) > max_bytes:
-        raise _too_large(len(unpacked), max_bytes)
-    return unpacked
+    if len(decompressed) > max_bytes:
+        raise _too_large(len(decompressed), max_bytes)
+    return decompressed
 
 
 def _too_large(size: int, max_bytes: int) -> RequestError:

@@ -1,7 +1,7 @@
-"""Load and run SavedModels. Importing this module imports TensorFlow: some seconds, to be spent in the background.
+"""Loads and runs SavedModels. Importing this module imports TensorFlow, which takes seconds: do it in a thread.
 
-A version whose `saved_model.pb` is byte for byte that of the loaded one has the same graph, so only its variables are
-read (`SavedModelServable.prepare_update`): a tenth of a second instead of several.
+A version whose `saved_model.pb` is byte for byte that of the loaded one has the same graph. Then only its variables are
+read (`SavedModelServable.prepare_update`), which takes a tenth of a second instead of several.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, trackable_
 
 from odkeras.errors import RequestError
 from odkeras.serving.json_tensors import Array
-from odkeras.serving.protocol import DEFAULT_SIGNATURE, Signature, TensorSpec, error_of, refusal
+from odkeras.serving.protocol import DEFAULT_SIGNATURE, Signature, TensorSpec, canonical_error, request_error
 from odkeras.serving.warmup import WarmupRequest, read_warmup_requests
 
 log = logging.getLogger(__name__)
 
 _OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VARIABLE_ATTRIBUTE = "VARIABLE_VALUE"
-# A PNG of one white pixel: what a model that takes encoded images is tried on if it brings no warm-up requests.
-_PIXEL = bytes.fromhex(
+# A PNG of one white pixel: the warm-up request of a model that takes encoded images and comes without requests.
+_PIXEL_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
     "0000000c4944415478da63f8ffff3f0005fe02fe331295140000000049454e44ae426082"
 )
 
 
 class TensorFlowBackend:
-    """Loads versions on the CPU, or on the GPUs too (which then give memory as it is needed)."""
+    """Loads versions on the CPU; with `gpu` also on the GPUs, whose memory it allocates as needed, not all at once."""
 
     def __init__(self, *, gpu: bool = False) -> None:
         if not gpu:
@@ -49,7 +49,7 @@ class TensorFlowBackend:
 
         Raises:
             FileNotFoundError: there is no saved_model.pb.
-            Exception: whatever TensorFlow says of a broken SavedModel.
+            Exception: any of TensorFlow's errors about a broken SavedModel.
         """
         servable = SavedModelServable(directory)
         servable.warm_up(directory)
@@ -70,34 +70,36 @@ class SavedModelServable:
         """Run a signature on inputs of its types and shapes.
 
         Raises:
-            RequestError: TensorFlow refuses (an image that cannot be decoded, say), with its own words.
+            RequestError: TensorFlow refuses the inputs, for example an image that cannot be decoded.
         """
         tensors = {name: _as_tensor(array) for name, array in inputs.items()}
         try:
             outputs = self._model.signatures[signature_name](**tensors)
             return {name: tensor.numpy() for name, tensor in outputs.items()}
         except tf.errors.OpError as error:
-            code, message = error_of(error)
-            raise refusal(code, _brief(message)) from error
-        except UnicodeDecodeError as error:  # TensorFlow's words quote an input that is not text
-            raise refusal("INVALID_ARGUMENT", _brief(error.object.decode("utf-8", errors="replace"))) from None
+            code, message = canonical_error(error)
+            raise request_error(code, _first_sentence(message)) from error
+        except UnicodeDecodeError as error:  # TensorFlow fails on its own message if that quotes an input not in UTF-8
+            message = error.object.decode("utf-8", errors="replace")
+            raise request_error("INVALID_ARGUMENT", _first_sentence(message)) from None
 
     def prepare_update(self, directory: Path) -> Callable[[], None] | None:
-        """Read another version's variables. Calling what is returned assigns them; None: it is not the same graph.
+        """Read another version's variables. Returns a function that assigns them, or None if it is not the same graph.
 
         Raises:
             FileNotFoundError: there is no saved_model.pb.
-            Exception: whatever TensorFlow says of broken variable files.
+            Exception: any of TensorFlow's errors about broken variable files.
         """
         if hashlib.sha256(_read_graph(directory)).digest() != self._digest or _has_assets(directory):
             return None
         if not self._variables:
             return None
         reader = tf.train.load_checkpoint(_checkpoint(directory))
-        found = _variables_by_key(self._model, reader)
-        if found is None or {id(variable) for variable in found.values()} != {id(known) for known in self._variables}:
+        variables = _variables_by_key(self._model, reader)
+        # By id: variables have no hash, and == compares their values.
+        if variables is None or set(map(id, variables.values())) != set(map(id, self._variables)):
             return None
-        values = [(variable, reader.get_tensor(key)) for key, variable in found.items()]
+        values = [(variable, reader.get_tensor(key)) for key, variable in variables.items()]
         if any(variable.shape != value.shape or variable.dtype != value.dtype for variable, value in values):
             return None
 
@@ -108,17 +110,17 @@ class SavedModelServable:
         return assign
 
     def warm_up(self, directory: Path) -> None:
-        """Have TensorFlow optimise the graphs, before somebody waits for it.
+        """Run the version's warm-up requests: at the first call TensorFlow optimises the graph, which takes seconds.
 
         Raises:
             ValueError: the warm-up file is broken.
-            RequestError: the model fails on a warm-up request that it came with.
+            RequestError: the model fails on one of its own warm-up requests.
         """
         requests = read_warmup_requests(directory)
         for request in requests:
             self._replay(request)
         if not requests:
-            self._try_pixel()
+            self._warm_up_on_pixel()
 
     def _replay(self, request: WarmupRequest) -> None:
         inputs = {}
@@ -128,14 +130,14 @@ class SavedModelServable:
             inputs[name] = tf.make_ndarray(proto)
         self.run(request.signature_name or DEFAULT_SIGNATURE, inputs)
 
-    def _try_pixel(self) -> None:
+    def _warm_up_on_pixel(self) -> None:
         signature = self.signatures.get(DEFAULT_SIGNATURE)
         specs = list(signature.inputs.items()) if signature else []
         if len(specs) != 1 or specs[0][1].dtype != "DT_STRING" or specs[0][1].shape != (-1,):
             return
         try:
-            self.run(DEFAULT_SIGNATURE, {specs[0][0]: np.array([_PIXEL], object)})
-        except RequestError as error:  # it takes other strings than images
+            self.run(DEFAULT_SIGNATURE, {specs[0][0]: np.array([_PIXEL_PNG], object)})
+        except RequestError as error:  # its strings are not images
             log.debug("no warm-up: %s", error)
 
 
@@ -163,7 +165,7 @@ def _signatures(serialized: bytes, directory: Path) -> dict[str, Signature]:
     try:
         saved_model = saved_model_pb2.SavedModel.FromString(serialized)
     except Exception as error:
-        raise ValueError(f"saved_model.pb in {directory} is cut short or broken ({error})") from None
+        raise ValueError(f"saved_model.pb in {directory} is truncated or broken ({error})") from None
     for meta_graph in saved_model.meta_graphs:
         if "serve" in meta_graph.meta_info_def.tags:
             return {name: _signature(proto) for name, proto in meta_graph.signature_def.items()}
@@ -184,34 +186,35 @@ def _tensor_spec(info: meta_graph_pb2.TensorInfo) -> TensorSpec:
 
 
 def _restorable(model: Any, directory: Path) -> list[tf.Variable]:
-    """The model's variables, or [] if a checkpoint restores more than those, or it was saved by TensorFlow 1."""
+    """The model's variables. [] if a checkpoint would restore more than those, or if TensorFlow 1 saved the model."""
     if not (directory / "variables" / "variables.index").exists():
         return []
-    found = _variables_by_key(model, tf.train.load_checkpoint(_checkpoint(directory)))
-    return list(found.values()) if found else []
+    variables = _variables_by_key(model, tf.train.load_checkpoint(_checkpoint(directory)))
+    return list(variables.values()) if variables else []
 
 
 def _variables_by_key(model: Any, reader: Any) -> dict[str, tf.Variable] | None:
-    """Which variable of the loaded `model` each value of a checkpoint belongs to; None if one belongs to none.
+    """The variable of the loaded `model` for each key of a checkpoint; None if a key has no variable.
 
-    A checkpoint holds the graph of the objects it was made of, from the root down by attribute names; `model` has the
-    same names.
+    A checkpoint contains the graph of the objects that were saved. Its edges are attribute names, and the loaded model
+    has the same ones.
     """
     if not reader.has_tensor(_OBJECT_GRAPH_KEY):
         return None
     graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(_OBJECT_GRAPH_KEY))
     objects = _match_objects(model, graph)
-    found: dict[str, tf.Variable] = {}
+    variables: dict[str, tf.Variable] = {}
     for node_id, node in enumerate(graph.nodes):
         for attribute in node.attributes:
             variable = objects.get(node_id)
             if attribute.name != _VARIABLE_ATTRIBUTE or not isinstance(variable, tf.Variable):
                 return None
-            found[attribute.checkpoint_key] = variable
-    return found
+            variables[attribute.checkpoint_key] = variable
+    return variables
 
 
 def _match_objects(model: Any, graph: trackable_object_graph_pb2.TrackableObjectGraph) -> dict[int, Any]:
+    """The objects of the loaded `model`, by the number of their node in the checkpoint's graph."""
     objects = {0: model}
     queue = deque([0])
     while queue:
@@ -224,7 +227,7 @@ def _match_objects(model: Any, graph: trackable_object_graph_pb2.TrackableObject
     return objects
 
 
-def _brief(message: str) -> str:
-    """TensorFlow's own sentence, without stack trace, wrapping function and the name of the outermost op."""
+def _first_sentence(message: str) -> str:
+    """TensorFlow's message without the stack trace, the wrapping function and the name of the outermost op."""
     sentence = message.rpartition("<stack traces unavailable>\n")[2].partition(" [Op:")[0]
     return re.sub(r"^\{\{function_node [^}]*\}\} ", "", sentence.strip())

@@ -37,12 +37,14 @@ from urllib3.util import Url
 from odkeras.boxes import Detections
 from odkeras.connections import Connections, login_of, reason_of, web_address
 from odkeras.errors import ConfigError, RequestError, ServerUnavailableError
+from odkeras.serving.protocol import NOT_LOADED
 
 _RETRY_WAIT_S = 0.05
 _POLL_S = 0.1
 _STATUS_TIMEOUT_S = 5.0
 _UNAVAILABLE = frozenset({429, 502, 503, 504})
-_NOT_LOADED = ("Servable not found", "Could not find any versions", "Could not find version")
+# The messages of TensorFlow Serving, and that of our own server.
+_NOT_LOADED = ("Servable not found", "Could not find any versions", "Could not find version", NOT_LOADED)
 _OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 
 

@@ -1,400 +1,278 @@
-"""Tensors as JSON, as TensorFlow Serving reads and writes them. Pure: no I/O, no TensorFlow.
+"""Converts between JSON and tensors in the formats of TensorFlow Serving's REST API. No I/O, no TensorFlow.
 
-Numbers must fit the tensor's type (no 1.0 for an int, no 2**24 for a float32), lists must be rectangular, `NaN`,
-`Infinity` and `-Infinity` are numbers, and binary strings are `{"b64": "..."}`. Well-formed input takes a fast way;
-anything else is walked value by value, so that the refusal names the first one that is wrong.
+    request = PredictRequest.parse(b'{"instances": [{"b64": "/9j/4AAQ..."}]}')
+    inputs = request.decode(signature.inputs)
+    body = encode_outputs(outputs, request.row_format)
+
+The row format has `instances` and `predictions`, one item per image; the column format has `inputs` and `outputs`, one
+value per tensor. Binary strings are `{"b64": "..."}`. `NaN`, `Infinity` and `-Infinity` are numbers.
 """
 
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from odkeras.errors import RequestError
-from odkeras.serving.json_values import (
-    LARGEST_WHOLE,
-    NUMPY_TYPES,
-    format_error,
-    in_decimal_range,
-    in_range,
-    is_base64,
-    leaf,
-    quoted,
-    string,
-    too_big_error,
-    type_name,
-)
-from odkeras.serving.protocol import TensorSpec, refusal
+from odkeras.serving.protocol import TensorSpec, request_error
 
 Array = npt.NDArray[Any]
 
-# Python's words for a syntax error (its message's beginning), and those of the parser in TensorFlow Serving.
-_SYNTAX = (
-    ("Extra data", "The document root must not be followed by other values."),
-    ("Expecting property name", "Missing a name for object member."),
-    ("Illegal trailing comma before end of object", "Missing a name for object member."),
-    ("Expecting ':'", "Missing a colon after a name of object member."),
-    ("Expecting ','", "Missing a comma after an object member or array element."),
-    ("Unterminated string", "Missing a closing quotation mark in string."),
-    ("Invalid \\u", "Incorrect hex digit after \\u escape in string."),
-    ("Invalid \\", "Invalid escape character in string."),
-    ("Invalid control character", "Invalid encoding in string."),
-)
+_WHOLE_NUMBERS: set[type] = {int}  # not bool: `type(True)` is bool, although True is an instance of int
+_NUMBERS: set[type] = {int, float}
+# The numpy type of each TensorFlow type that JSON can carry, and the Python types of its JSON values.
+_TYPES: dict[str, tuple[Any, set[type]]] = {
+    "DT_FLOAT": (np.float32, _NUMBERS),
+    "DT_DOUBLE": (np.float64, _NUMBERS),
+    "DT_INT8": (np.int8, _WHOLE_NUMBERS),
+    "DT_INT16": (np.int16, _WHOLE_NUMBERS),
+    "DT_INT32": (np.int32, _WHOLE_NUMBERS),
+    "DT_INT64": (np.int64, _WHOLE_NUMBERS),
+    "DT_UINT8": (np.uint8, _WHOLE_NUMBERS),
+    "DT_UINT32": (np.uint32, _WHOLE_NUMBERS),
+    "DT_UINT64": (np.uint64, _WHOLE_NUMBERS),
+    "DT_BOOL": (np.bool_, {bool}),
+    "DT_STRING": (np.object_, {str, dict}),
+}
+# A larger whole number may lose its last digits in a float, so TensorFlow Serving refuses it.
+_WHOLE_RANGES = {"DT_FLOAT": (1 - 2**24, 2**24 - 1), "DT_DOUBLE": (1 - 2**53, 2**53 - 1)}
+_MAX_QUOTED_CHARACTERS = 80
 
 
-def parse_document(body: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body.
-
-    Raises:
-        RequestError: 400, not JSON, or not an object.
-    """
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _syntax_error("Invalid encoding in string.", error.start) from None
-    if not text.strip():
-        raise refusal("INVALID_ARGUMENT", "JSON Parse error: The document is empty")
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        words = next((theirs for ours, theirs in _SYNTAX if error.msg.startswith(ours)), "Invalid value.")
-        raise _syntax_error(words, error.pos) from None
-    except RecursionError:
-        raise _too_deep() from None
-    except ValueError:  # a whole number of thousands of digits
-        raise too_big_error() from None
-    if not isinstance(document, dict):
-        raise format_error(document, "Is not object")
-    return document
-
-
-def signature_name_of(document: Mapping[str, Any]) -> str:
-    """The signature asked for, "" for the default one.
-
-    Raises:
-        RequestError: 400, it is not a string.
-    """
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise format_error(document, "not formatted correctly. 'signature_name' key must be a string value.")
-    return name
-
-
-def decode_inputs(
-    document: Mapping[str, Any], specs: Mapping[str, TensorSpec], body: bytes
-) -> tuple[dict[str, Array], bool]:
-    """The input tensors of a predict request, and whether it came in row format (`instances`).
+@dataclass(frozen=True)
+class PredictRequest:
+    """The body of a predict request.
 
     Args:
-        document: what `parse_document(body)` gave.
-        specs: the signature's inputs.
-        body: the bytes, where an `Infinity` is told from a number that is too big.
-
-    Raises:
-        RequestError: 400, values that do not fit; 501, a type that JSON cannot carry.
+        signature_name: "" for the default signature.
+        row_format: whether it came as `instances`, not as `inputs`.
+        values: what is below that key.
+        has_infinity: whether one of the numbers is written `Infinity`.
     """
-    row_format = "instances" in document
-    try:
-        if row_format:
-            inputs = _from_instances(_checked_instances(document), specs)
-        elif "inputs" in document:
-            inputs = _from_columns(document["inputs"], specs)
-        else:
-            raise refusal("INVALID_ARGUMENT", "Missing 'inputs' or 'instances' key")
-    except RecursionError:
-        raise _too_deep() from None
-    if any(array.dtype.kind == "f" and np.isinf(array).any() for array in inputs.values()) and b"Infinity" not in body:
-        raise too_big_error()
-    check_shapes(inputs, specs)
-    return inputs, row_format
 
+    signature_name: str
+    row_format: bool
+    values: Any
+    has_infinity: bool = False
 
-def check_shapes(inputs: Mapping[str, Array], specs: Mapping[str, TensorSpec]) -> None:
-    """See that there is one tensor per input, of its shape.
+    @classmethod
+    def parse(cls, body: bytes) -> PredictRequest:
+        """Parse the body, without looking at the values.
 
-    Raises:
-        RequestError: 400.
-    """
-    if len(inputs) != len(specs):
-        given, wanted = sorted(inputs), sorted(specs)
-        missing = ",".join(name for name in wanted if name not in inputs)
-        extra = ",".join(name for name in given if name not in specs)
-        sizes = f"{len(given)}!={len(wanted)} len({{{','.join(given)}}}) != len({{{','.join(wanted)}}})"
-        found = f"Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
-        raise refusal("INVALID_ARGUMENT", f"input size does not match signature: {sizes}. {found}")
-    for name, array in inputs.items():
-        shape = specs[name].shape
-        if shape is not None and not _fits(array.shape, shape):
-            found = f"has shape {_shape_text(array.shape)}, but the signature expects {_shape_text(shape)}"
-            raise refusal("INVALID_ARGUMENT", f"input {name!r} {found} (-1: any size)")
+        Raises:
+            RequestError: 400, it is not JSON, or not a predict request.
+        """
+        constants: list[float] = []  # Python's parser reads 1e400 as infinity, too, but reports only the constants
 
+        def read_constant(name: str) -> float:
+            constants.append(float(name))
+            return constants[-1]
 
-def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
-    return len(shape) == len(expected) and all(want in (-1, got) for got, want in zip(shape, expected, strict=True))
+        try:
+            document = json.loads(body, parse_constant=read_constant)
+        except (ValueError, RecursionError) as error:
+            raise _invalid(f"the request body is not valid JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise _invalid(f"the request body must be a JSON object; got {_quote(document)}")
+        name = document.get("signature_name", "")
+        if not isinstance(name, str):
+            raise _invalid(f"'signature_name' must be a string; got {_quote(name)}")
+        if ("instances" in document) == ("inputs" in document):
+            raise _invalid("a predict request must have either 'instances' or 'inputs'")
+        row_format = "instances" in document
+        values = document["instances" if row_format else "inputs"]
+        if row_format and not (isinstance(values, list) and values):
+            raise _invalid(f"'instances' must be a list of at least one item; got {_quote(values)}")
+        return cls(name, row_format, values, any(map(np.isinf, constants)))
+
+    def decode(self, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
+        """The input tensors, for a signature whose inputs are `specs`.
+
+        Raises:
+            RequestError: 400, the values do not fit the signature; 501, JSON cannot carry one of its types.
+        """
+        columns = _named_rows(self.values, specs) if self.row_format else _named_columns(self.values, specs)
+        return {name: self._tensor(name, column, specs[name]) for name, column in columns.items()}
+
+    def _tensor(self, name: str, value: Any, spec: TensorSpec) -> Array:
+        array = _to_array(name, value, spec.dtype)
+        if not self.has_infinity and array.dtype.kind == "f" and np.isinf(array).any():
+            raise _invalid(f"input {name!r} has a number that is too large for {spec.dtype}")
+        if spec.shape is not None and not _matches(array.shape, spec.shape):
+            shapes = f"has shape {_shape_text(array.shape)}, but the signature expects {_shape_text(spec.shape)}"
+            raise _invalid(f"input {name!r} {shapes} (-1: any size)")
+        return array
 
 
 def encode_outputs(outputs: Mapping[str, Array], row_format: bool) -> bytes:
-    """JSON of a prediction: `predictions`, an item per row, or `outputs`, one per tensor; named if there are several.
+    """The response to a predict request: `predictions`, an item per row, or `outputs`, a value per tensor. If there is
+    only one tensor, it goes without its name.
 
     Raises:
-        RequestError: 400, a tensor without a batch dimension in row format, or of a type that JSON cannot carry.
+        RequestError: 400, the tensors cannot be split into rows, or JSON cannot carry one of their types.
     """
     if not outputs:
-        raise refusal("INVALID_ARGUMENT", "Cannot convert empty tensor map to JSON")
-    if row_format:
-        _check_batch(outputs)
-        length = len(next(iter(outputs.values())))
-        rows = [_named_texts({name: array[row, ...] for name, array in outputs.items()}) for row in range(length)]
-        return f'{{"predictions":[{",".join(rows)}]}}'.encode()
-    return f'{{"outputs":{_named_texts(outputs)}}}'.encode()
+        raise _invalid("the signature has no outputs")
+    if not row_format:
+        return f'{{"outputs":{_named_text(outputs)}}}'.encode()
+    lengths = {array.shape[:1] for array in outputs.values()}
+    if len(lengths) > 1 or lengths & {(), (0,)}:
+        shapes = ", ".join(f"{name} {_shape_text(array.shape)}" for name, array in sorted(outputs.items()))
+        raise _invalid(f"the outputs cannot be split into rows: {shapes}; send 'inputs' instead of 'instances'")
+    ((length,),) = lengths
+    rows = [_named_text({name: array[row, ...] for name, array in outputs.items()}) for row in range(length)]
+    return f'{{"predictions":[{",".join(rows)}]}}'.encode()
 
 
-def _named_texts(tensors: Mapping[str, Array]) -> str:
+def _named_rows(rows: Sequence[Any], specs: Mapping[str, TensorSpec]) -> dict[str, list[Any]]:
+    """One list per input, of rows that are either all values of the only input, or all objects with a value of each."""
+    if not any(map(_is_named, rows)):
+        return {_only_input(specs): list(rows)}
+    for index, row in enumerate(rows):
+        if not _is_named(row) or row.keys() != specs.keys():
+            wanted = f"an object with the keys {sorted(specs)}"
+            raise _invalid(f"item {index} of 'instances' must be {wanted}; got {_quote(row)}")
+    return {name: [row[name] for row in rows] for name in specs}
+
+
+def _named_columns(value: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    if not _is_named(value):
+        return {_only_input(specs): value}
+    missing = sorted(specs.keys() - value.keys())
+    if missing:
+        raise _invalid(f"'inputs' lacks {missing}; the signature has the inputs {sorted(specs)}")
+    return {name: value[name] for name in specs}
+
+
+def _only_input(specs: Mapping[str, TensorSpec]) -> str:
+    if len(specs) != 1:
+        raise _invalid(f"the signature has the inputs {sorted(specs)}: send objects with a value for each of them")
+    return next(iter(specs))
+
+
+def _to_array(name: str, value: Any, dtype: str) -> Array:
+    if dtype not in _TYPES:
+        raise request_error("UNIMPLEMENTED", f"input {name!r} is of type {dtype}, which this server cannot read")
+    numpy_type, python_types = _TYPES[dtype]
+    # numpy finds the shape alone: asked for a type, too, it would turn [1, true] and [1, "2"] into numbers or strings.
+    # Lists of different lengths, and those nested deeper than a tensor can be, stay lists inside of the array.
+    array = np.array(value, object)
+    items = array.ravel().tolist()
+    found: set[type] = set(map(type, items))
+    if list in found:
+        raise _invalid(f"input {name!r} is not rectangular: its lists differ in length or depth")
+    if not found <= python_types:
+        wrong = next(item for item in items if type(item) not in python_types)
+        raise _invalid(f"input {name!r} must be {dtype}; got {_quote(wrong)}")
+    if dtype == "DT_STRING":
+        strings = [_to_bytes(name, item) for item in items]
+        return np.fromiter(strings, object, len(strings)).reshape(array.shape)
+    if int in found:
+        numbers = items if float not in found else [item for item in items if type(item) is int]
+        smallest, largest = _WHOLE_RANGES.get(dtype) or (np.iinfo(numpy_type).min, np.iinfo(numpy_type).max)
+        for number in (min(numbers), max(numbers)):
+            if not smallest <= number <= largest:
+                limits = f"whole numbers from {smallest} to {largest}"
+                raise _invalid(f"input {name!r} is {dtype}, which holds {limits}; got {_quote(number)}")
+    with np.errstate(over="ignore"):  # a number that becomes infinite is refused by the caller
+        return array.astype(numpy_type)
+
+
+def _to_bytes(name: str, value: str | dict[str, Any]) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="surrogatepass")
+    if not _is_base64(value):
+        raise _invalid(f'input {name!r} must be strings, or binary data as {{"b64": "..."}}; got {_quote(value)}')
+    try:
+        return _decode_base64(value["b64"])
+    except ValueError as error:
+        raise _invalid(f"input {name!r} is not valid base64: {error}") from None
+
+
+def _decode_base64(text: str) -> bytes:
+    """RFC 4648, section 4. White space is skipped, and the padding may be missing, as in TensorFlow Serving.
+
+    Raises:
+        ValueError: any other character, or a length that no data has.
+    """
+    try:
+        # The strict mode takes 1.7 times as long, 0.3 ms of a photograph. The other one skips characters that it does
+        # not know, and then the data is too short.
+        data = a2b_base64(text)
+        if len(text) == 4 * ((len(data) + 2) // 3):
+            return data
+    except ValueError:
+        pass
+    compact = "".join(text.split()).rstrip("=")
+    return b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and not _is_base64(value)
+
+
+def _named_text(tensors: Mapping[str, Array]) -> str:
     """JSON of an object with the tensors by name; of a single one, the tensor itself."""
-    texts = {name: _tensor_text(name, tensors[name]) for name in sorted(tensors)}
+    texts = {name: _tensor_text(name, array) for name, array in sorted(tensors.items())}
     if len(texts) == 1:
         return next(iter(texts.values()))
     return f"{{{','.join(f'{json.dumps(name)}:{text}' for name, text in texts.items())}}}"
 
 
 def _tensor_text(name: str, array: Array) -> str:
-    """A float32 goes by its shortest text: 0.1, not 0.10000000149011612."""
-    if array.dtype == np.float32 and np.isfinite(array).all():
-        return _joined(array.astype(str).tolist())  # half the time of what follows
-    return json.dumps(_to_plain(name, array), separators=(",", ":"))
-
-
-def _joined(texts: Any) -> str:
-    return texts if isinstance(texts, str) else f"[{','.join(map(_joined, texts))}]"
-
-
-def _check_batch(outputs: Mapping[str, Array]) -> None:
-    batch_size = 0
-    for name, array in sorted(outputs.items()):
-        if array.ndim == 0:
-            raise refusal("INVALID_ARGUMENT", f"Tensor name: {name} has no shape information ")
-        if len(array) < 1:
-            raise refusal("INVALID_ARGUMENT", f"Tensor name: {name} has invalid batch size: {len(array)}")
-        if batch_size not in (0, len(array)):
-            problem = f"has inconsistent batch size: {len(array)} expecting: {batch_size}"
-            raise refusal("INVALID_ARGUMENT", f"Tensor name: {name} {problem}")
-        batch_size = len(array)
-
-
-def _to_plain(name: str, array: Array) -> Any:
-    """Nested lists of what json writes."""
-    if array.dtype.name in ("float16", "bfloat16"):
+    if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
-    if array.dtype == np.float32:
-        return array.astype(str).astype(np.float64).tolist()
-    if array.dtype.kind in "biuf":
-        return array.tolist()
+    if array.dtype.kind == "f":
+        # numpy writes the shortest text of a float32, 0.1; json would write 0.10000000149011612, in twice the time.
+        return _join(array.astype(str).tolist()).replace("nan", "NaN").replace("inf", "Infinity")
     if array.dtype.kind in "OS":
-        write = _binary if name.endswith("_bytes") else _text
-        return np.array([write(value) for value in array.ravel().tolist()], object).reshape(array.shape).tolist()
-    raise refusal("INVALID_ARGUMENT", f"Failed to write JSON value for tensor type: {array.dtype.name}")
+        encode = _encode_binary if name.endswith("_bytes") else _encode_text
+        values = [encode(value) for value in array.ravel().tolist()]
+        array = np.fromiter(values, object, len(values)).reshape(array.shape)
+    elif array.dtype.kind not in "biu":
+        raise _invalid(f"output {name!r} is of type {array.dtype.name}, which JSON cannot carry")
+    return json.dumps(array.tolist(), separators=(",", ":"))
 
 
-def _binary(value: bytes) -> Any:
+def _join(texts: Any) -> str:
+    return texts if isinstance(texts, str) else f"[{','.join(map(_join, texts))}]"
+
+
+def _encode_binary(value: bytes) -> dict[str, str]:
     return {"b64": b64encode(value).decode("ascii")}
 
 
-def _text(value: bytes) -> Any:
+def _encode_text(value: bytes) -> str:
     return value.decode("utf-8", errors="replace")
 
 
-def _checked_instances(document: Mapping[str, Any]) -> list[Any]:
-    instances = document["instances"]
-    if "inputs" in document:
-        words = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
-        raise format_error(document, words)
-    if not isinstance(instances, list):
-        raise format_error(document, "Excepting 'instances' to be an list/array")
-    if not instances:
-        raise format_error(document, "No values in 'instances' array")
-    return instances
-
-
-def _from_instances(instances: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    if len(specs) > 1 and not isinstance(instances[0], dict):
-        raise _names_needed("instances is a plain list, but expecting list of objects")
-    columns = _as_columns(instances, specs)
-    arrays = {name: _dense(column, specs[name].dtype) for name, column in columns.items()} if columns else {}
-    dense = {name: array for name, array in arrays.items() if array is not None}
-    return dense if columns and len(dense) == len(columns) else _walk_instances(instances, specs)
-
-
-def _as_columns(instances: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, list[Any]] | None:
-    """One list per input, or None if the instances are not all alike."""
-    named = [_is_named(instance) for instance in instances]
-    if not any(named):
-        return {next(iter(specs)): instances}
-    if not all(named) or any(instance.keys() != specs.keys() for instance in instances):
-        return None
-    return {name: [instance[name] for instance in instances] for name in specs}
-
-
-def _from_columns(value: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    if not _is_named(value):
-        if len(specs) > 1:
-            raise _names_needed("inputs is a plain value/list, but expecting an object")
-        return {name: _tensor(value, spec.dtype) for name, spec in specs.items()}
-    inputs = {}
-    for name, spec in specs.items():
-        if name not in value:
-            raise refusal("INVALID_ARGUMENT", f"Missing named input: {name} in 'inputs' object.")
-        inputs[name] = _tensor(value[name], spec.dtype)
-    return inputs
-
-
-def _names_needed(words: str) -> RequestError:
-    return refusal("INVALID_ARGUMENT", f"{words} as multiple input tensors required as per tensorinfo_map")
-
-
-def _tensor(value: Any, dtype: str) -> Array:
-    array = _dense(value, dtype)
-    return _walk(value, dtype) if array is None else array
-
-
-def _dense(value: Any, dtype: str) -> Array | None:
-    """The fast way: one pass per level of nesting. None if anything is unusual, for `_walk` to see what."""
-    shape: list[int] = []
-    level = [value]
-    while level and isinstance(level[0], list):
-        size = len(level[0])
-        if any(type(item) is not list or len(item) != size for item in level):
-            return None
-        shape.append(size)
-        level = list(chain.from_iterable(level))
-    leaves = _plain_leaves(level, dtype)
-    return None if leaves is None else _as_array(leaves, dtype, shape)
-
-
-def _plain_leaves(leaves: list[Any], dtype: str) -> list[Any] | None:
-    """What numpy turns into `dtype` without loss, or None if it may not."""
-    kinds = set(map(type, leaves))
-    if dtype == "DT_STRING":
-        return _strings(leaves) if kinds <= {dict, str} else None
-    if dtype == "DT_BOOL":
-        fits = kinds <= {bool}
-    elif dtype in LARGEST_WHOLE:
-        fits = kinds <= {int, float} and _is_lossless(leaves, dtype)
-    else:
-        fits = dtype in NUMPY_TYPES and kinds == {int} and in_range(min(leaves), max(leaves), dtype)
-    return leaves if fits else None
-
-
-def _strings(leaves: list[Any]) -> list[bytes] | None:
-    try:
-        return [string(value) for value in leaves]
-    except RequestError:
-        return None
-
-
-def _is_lossless(leaves: list[Any], dtype: str) -> bool:
-    if any(type(value) is int and abs(value) > LARGEST_WHOLE[dtype] for value in leaves):
-        return False
-    return in_decimal_range(np.array(leaves, np.float64), dtype)
-
-
-def _as_array(leaves: list[Any], dtype: str, shape: Sequence[int]) -> Array:
-    if dtype not in NUMPY_TYPES:  # an empty list, so that no value was refused
-        raise refusal("UNIMPLEMENTED", f"Conversion of JSON to type: {type_name(dtype)}")
-    array = np.empty(len(leaves), NUMPY_TYPES[dtype])
-    array[:] = leaves
-    try:
-        return array.reshape(shape)
-    except ValueError:
-        raise refusal("INVALID_ARGUMENT", f"lists are nested {len(shape)} deep, more than a tensor can be") from None
-
-
-def _walk_instances(instances: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    """The slow way: value by value, to refuse the first that is wrong."""
-    named = _is_named(instances[0])
-    columns: dict[str, list[Array]] = {}
-    for index, instance in enumerate(instances):
-        where = f"Failed to process element: {index}"
-        if _is_named(instance) != named:
-            words = "object but got list" if named else "value/list but got object"
-            raise refusal("INVALID_ARGUMENT", f"Expecting {words} at item {index} of input list")
-        if not named:
-            _append(columns, next(iter(specs)), instance, specs, where)
-            continue
-        for name, value in instance.items():
-            _append(columns, name, value, specs, f"{where} key: {name}")
-        if instance.keys() != specs.keys():
-            keys = f"keys must be equal to: {','.join(sorted(specs))}"
-            raise refusal("INVALID_ARGUMENT", f"{where} of 'instances' list. JSON object: {quoted(instance)} {keys}")
-    return {name: np.stack(arrays) for name, arrays in columns.items()}
-
-
-def _append(
-    columns: dict[str, list[Array]], name: str, value: Any, specs: Mapping[str, TensorSpec], where: str
-) -> None:
-    try:
-        if name not in specs:
-            raise refusal("INVALID_ARGUMENT", f"JSON object: does not have named input: {name}")
-        array = _walk(value, specs[name].dtype)
-        _check_alike(columns.get(name, [array])[0], array)
-    except RequestError as error:
-        code = "UNIMPLEMENTED" if error.status == 501 else "INVALID_ARGUMENT"
-        words = f"{where} of 'instances' list. Error: {code}: {error.message}"
-        raise refusal("INVALID_ARGUMENT", words) from None
-    columns.setdefault(name, []).append(array)
-
-
-def _check_alike(first: Array, array: Array) -> None:
-    if array.size != first.size:
-        raise refusal("INVALID_ARGUMENT", f"Expecting tensor size: {first.size} but got: {array.size}")
-    if array.shape != first.shape:
-        shapes = f"{_shape_text(first.shape)} but got: {_shape_text(array.shape)}"
-        raise refusal("INVALID_ARGUMENT", f"Expecting shape {shapes}")
-
-
-def _walk(value: Any, dtype: str) -> Array:
-    shape: list[int] = []
-    first = value
-    while isinstance(first, list):
-        shape.append(len(first))
-        first = first[0] if first else None
-    leaves: list[Any] = []
-    _collect(value, 0, shape, dtype, leaves)
-    return _as_array(leaves, dtype, shape)
-
-
-def _collect(value: Any, level: int, shape: Sequence[int], dtype: str, leaves: list[Any]) -> None:
-    if not isinstance(value, list):
-        if level != len(shape):
-            found = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: {len(shape)}"
-            raise format_error(value, found)
-        leaves.append(leaf(value, dtype))
-        return
-    if level >= len(shape):
-        raise refusal("INVALID_ARGUMENT", f"Encountered list at unexpected level: {level} expected < {len(shape)}")
-    if len(value) != shape[level]:
-        found = f"unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
-        raise refusal("INVALID_ARGUMENT", f"Encountered list at {found}")
-    for item in value:
-        _collect(item, level + 1, shape, dtype, leaves)
-
-
-def _is_named(value: Any) -> bool:
-    return isinstance(value, dict) and not is_base64(value)
-
-
-def _syntax_error(words: str, offset: int) -> RequestError:
-    return refusal("INVALID_ARGUMENT", f"JSON Parse error: {words} at offset: {offset}")
-
-
-def _too_deep() -> RequestError:
-    return refusal("INVALID_ARGUMENT", "JSON Parse error: nested too deeply")
+def _matches(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    return len(shape) == len(expected) and all(want in (-1, got) for got, want in zip(shape, expected, strict=True))
 
 
 def _shape_text(shape: Sequence[int]) -> str:
     return f"[{','.join(map(str, shape))}]"
+
+
+def _invalid(message: str) -> RequestError:
+    return request_error("INVALID_ARGUMENT", message)
+
+
+def _quote(value: Any) -> str:
+    """The value as JSON, cut short if long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _MAX_QUOTED_CHARACTERS else f"{text[:_MAX_QUOTED_CHARACTERS]}..."

@@ -1,10 +1,11 @@
-"""TensorFlow Serving's REST protocol: paths, status and metadata documents, errors. Pure: no I/O, no TensorFlow.
+"""Paths, status codes and documents of TensorFlow Serving's REST API. No I/O, no TensorFlow.
 
-How tensors travel is in `json_tensors`. The paths:
+    GET  /v1/models/NAME[/versions/V]             versions and their states
+    GET  /v1/models/NAME[/versions/V]/metadata    signatures
+    POST /v1/models/NAME[/versions/V]:predict     predictions (their tensors: see `json_tensors`)
 
-    GET  /v1/models/NAME[/versions/V|/labels/L]             versions and their states
-    GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    signatures
-    POST /v1/models/NAME[/versions/V|/labels/L]:predict     (or :classify, :regress)
+Status codes, field names and shapes are those of TensorFlow Serving; the messages are our own. Classification,
+regression and version labels are not offered: they answer with 400.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from urllib.parse import unquote
 from odkeras.errors import RequestError
 
 DEFAULT_SIGNATURE = "serving_default"
+NOT_LOADED = "no loaded version"
+"""The start of the message of a 404 by which a client sees that the model may be loaded later, so that it retries."""
 
 # Canonical error codes, by number, with the HTTP status that TensorFlow Serving gives each.
 _CODES: tuple[tuple[str, int], ...] = (
@@ -42,17 +45,17 @@ _CODES: tuple[tuple[str, int], ...] = (
 )
 _HTTP_STATUS = dict(_CODES)
 
-_MODEL = r"/v1/models/(?P<model>[^/:]+)"
-_SELECTED = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_POST_PATH = re.compile(_MODEL + _SELECTED + r":(?P<verb>classify|regress|predict)", re.IGNORECASE | re.ASCII)
-_GET_PATH = re.compile(_MODEL + _SELECTED + r"(?:/(?P<verb>metadata))?", re.IGNORECASE | re.ASCII)
-_NO_MODEL_PATH = re.compile(r"/v1/models" + _SELECTED, re.IGNORECASE | re.ASCII)
+_PATH = re.compile(
+    r"/v1/models/(?P<model>[^/:]+)(?:/(?P<kind>versions|labels)/(?P<selected>[^/:]+))?(?P<action>/metadata|:\w+)?",
+    re.IGNORECASE | re.ASCII,
+)
+_ACTIONS = {("GET", None): "status", ("GET", "/metadata"): "metadata", ("POST", ":predict"): "predict"}
 _MAX_VERSION = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One named tensor of a signature. `shape` has -1 where any size goes, and is None where any rank does."""
+    """One named tensor of a signature. `shape` has -1 for a dimension of any size, and is None for any rank."""
 
     dtype: str
     shape: tuple[int, ...] | None
@@ -68,7 +71,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """`state` is START, LOADING, AVAILABLE, UNLOADING or END; with a code other than OK, END means that it failed."""
+    """`state` is START, LOADING, AVAILABLE, UNLOADING or END; END with a code other than OK means that it failed."""
 
     version: int
     state: str
@@ -77,34 +80,47 @@ class VersionStatus:
 
 
 @dataclass(frozen=True)
-class Call:
-    """What a request asks for. `verb` is status, metadata, predict, classify or regress."""
+class ApiRequest:
+    """The method and path of a request. `action` is status, metadata or predict; without a version, the newest one."""
 
-    verb: str
+    action: str
     model_name: str
     version: int | None = None
-    label: str | None = None
 
-    def unloaded(self) -> RequestError:
-        """The refusal when no version that is AVAILABLE fits."""
-        wanted = (
-            f"Latest({self.model_name})" if self.version is None else f"Specific({self.model_name}, {self.version})"
-        )
-        return refusal("NOT_FOUND", f"Servable not found for request: {wanted}")
+    @classmethod
+    def parse(cls, http_method: str, path: str) -> ApiRequest:
+        """Parse the method and the path (percent-encoded, without a query).
 
-    def unknown(self) -> RequestError:
-        """The refusal when no version at all fits."""
-        if self.version is None:
-            return refusal("NOT_FOUND", f"Could not find any versions of model {self.model_name}")
-        return refusal("NOT_FOUND", f"Could not find version {self.version} of model {self.model_name}")
+        Raises:
+            RequestError: 400, the API has no such path or method.
+        """
+        match = _PATH.fullmatch(path)
+        if match is None:
+            raise _unknown_path(http_method, path)
+        if (match["kind"] or "").lower() == "labels":
+            message = "version labels are not supported; select a version by its number: /versions/NUMBER"
+            raise request_error("INVALID_ARGUMENT", message)
+        suffix = match["action"] and match["action"].lower()
+        if suffix in (":classify", ":regress"):
+            raise request_error("INVALID_ARGUMENT", f"{suffix} is not supported; send the request to :predict")
+        if (http_method, suffix) not in _ACTIONS:
+            raise _unknown_path(http_method, path)
+        version = None if match["selected"] is None else _parse_version(match["selected"])
+        return cls(_ACTIONS[http_method, suffix], unquote(match["model"]), version)
+
+    def not_loaded(self) -> RequestError:
+        """404: no version that this request selects is loaded."""
+        number = "" if self.version is None else f" {self.version}"
+        return request_error("NOT_FOUND", f"{NOT_LOADED}{number} of model {self.model_name!r}")
 
 
-def refusal(code: str, message: str) -> RequestError:
+def request_error(code: str, message: str) -> RequestError:
+    """The error with the HTTP status of a canonical code: INVALID_ARGUMENT is 400."""
     return RequestError(_HTTP_STATUS[code], message)
 
 
-def error_of(error: BaseException) -> tuple[str, str]:
-    """The canonical code and a message for any exception (those of TensorFlow carry their code's number)."""
+def canonical_error(error: BaseException) -> tuple[str, str]:
+    """The canonical code and a message for any exception. TensorFlow's have the code's number as `error_code`."""
     message = str(error) or type(error).__name__
     number = getattr(error, "error_code", None)
     if isinstance(number, int) and 0 < number < len(_CODES):
@@ -116,48 +132,18 @@ def error_of(error: BaseException) -> tuple[str, str]:
     return "UNKNOWN", message
 
 
-def parse_call(http_method: str, path: str) -> Call:
-    """Read the method and the path (percent-encoded, without a query).
+def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
+    """The signature of this name; "" is the default one.
 
     Raises:
-        RequestError: 400 for a path or method that the API does not have.
+        RequestError: 400, there is no such signature, or it takes no inputs.
     """
-    pattern = {"POST": _POST_PATH, "GET": _GET_PATH}.get(http_method)
-    match = pattern.fullmatch(path) if pattern else None
-    if match is None:
-        if http_method == "GET" and _NO_MODEL_PATH.fullmatch(path):
-            raise refusal("INVALID_ARGUMENT", "Missing model name in request.")
-        raise refusal("INVALID_ARGUMENT", f"Malformed request: {http_method} {path}")
-    label = match["label"]
-    return Call(
-        verb=(match["verb"] or "status").lower(),
-        model_name=unquote(match["model"]),
-        version=_version_number(match["version"]),
-        label=None if label is None else unquote(label),
-    )
-
-
-def is_api_path(path: str) -> bool:
-    return path.lower().startswith("/v1/")
-
-
-def _version_number(digits: str | None) -> int | None:
-    if digits is None:
-        return None
-    version = int(digits) if len(digits) <= 19 else _MAX_VERSION + 1
-    if version > _MAX_VERSION:
-        raise refusal("INVALID_ARGUMENT", f"Failed to convert version: {digits} to numeric.")
-    return version
-
-
-def check_label(call: Call) -> None:
-    """Labels are given to versions in TensorFlow Serving's model config file, which the embedded server does not read.
-
-    Raises:
-        RequestError: 400 whenever a label is asked for.
-    """
-    if call.label is not None:
-        raise refusal("INVALID_ARGUMENT", f"Unrecognized servable version label: {call.label}")
+    name = name or DEFAULT_SIGNATURE
+    signature = signatures.get(name)
+    if signature is None or not signature.inputs:
+        usable = ", ".join(sorted(name for name, signature in signatures.items() if signature.inputs)) or "none"
+        raise request_error("INVALID_ARGUMENT", f"the model has no signature {name!r} with inputs; it has: {usable}")
+    return signature
 
 
 def error_document(message: str) -> bytes:
@@ -165,10 +151,10 @@ def error_document(message: str) -> bytes:
 
 
 def status_document(statuses: Iterable[VersionStatus]) -> bytes:
-    """JSON of the versions' states, in the order given; numbers of 64 bits are strings, as in protobuf's JSON."""
+    """JSON of the versions' states, in the order given."""
     rows = [
         {
-            "version": str(status.version),
+            "version": str(status.version),  # protobuf writes integers of 64 bits as strings
             "state": status.state,
             "status": {"error_code": status.error_code, "error_message": status.error_message},
         }
@@ -179,7 +165,15 @@ def status_document(statuses: Iterable[VersionStatus]) -> bytes:
 
 def metadata_document(model_name: str, version: int, signatures: Mapping[str, Signature]) -> bytes:
     """JSON of a version's signatures."""
-    signature_def = {name: _signature_json(signature) for name, signature in sorted(signatures.items())}
+    signature_def = {
+        name: {
+            "inputs": {key: _tensor_info(spec) for key, spec in sorted(signature.inputs.items())},
+            "outputs": {key: _tensor_info(spec) for key, spec in sorted(signature.outputs.items())},
+            "method_name": signature.method_name,
+            "defaults": {},
+        }
+        for name, signature in sorted(signatures.items())
+    }
     document = {
         "model_spec": {"name": model_name, "signature_name": "", "version": str(version)},
         "metadata": {"signature_def": {"signature_def": signature_def}},
@@ -187,16 +181,7 @@ def metadata_document(model_name: str, version: int, signatures: Mapping[str, Si
     return json.dumps(document, indent=1).encode()
 
 
-def _signature_json(signature: Signature) -> dict[str, Any]:
-    return {
-        "inputs": {name: _tensor_json(spec) for name, spec in sorted(signature.inputs.items())},
-        "outputs": {name: _tensor_json(spec) for name, spec in sorted(signature.outputs.items())},
-        "method_name": signature.method_name,
-        "defaults": {},
-    }
-
-
-def _tensor_json(spec: TensorSpec) -> dict[str, Any]:
+def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
     dims = [{"size": str(size), "name": ""} for size in spec.shape or ()]
     return {
         "dtype": spec.dtype,
@@ -205,24 +190,14 @@ def _tensor_json(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def signature_for(verb: str, signature_name: str, signatures: Mapping[str, Signature]) -> Signature:
-    """The signature a request names ("" for the default one), if the verb may use it.
+def _parse_version(text: str) -> int:
+    # The length first: int() refuses thousands of digits with an error of its own.
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _MAX_VERSION:
+        wanted = f"a version is a whole number from 0 to {_MAX_VERSION}"
+        raise request_error("INVALID_ARGUMENT", f"{wanted}; got {text[:80]}")
+    return int(text)
 
-    Raises:
-        RequestError: 400, there is no such signature, or it is not for this verb.
-    """
-    name = signature_name or DEFAULT_SIGNATURE
-    signature = signatures.get(name)
-    if verb == "predict":
-        if signature is None:
-            raise refusal("INVALID_ARGUMENT", f'Serving signature name: "{name}" not found in signature def')
-        if not signature.inputs:
-            raise refusal("INVALID_ARGUMENT", f"Failed to get input map for signature: {signature_name or 'DEFAULT'}")
-        return signature
-    if signature is None:
-        raise refusal("INVALID_ARGUMENT", f"No signature was found with the name: {name}")
-    kind = {"classify": "classification", "regress": "regression"}[verb]
-    if signature.method_name != f"tensorflow/serving/{verb}":
-        expected = f"Expected {kind} signature method_name to be tensorflow/serving/{verb}"
-        raise refusal("INVALID_ARGUMENT", f"{expected}. Was: {signature.method_name}")
-    raise refusal("UNIMPLEMENTED", f"this server only predicts; use :predict, or TensorFlow Serving itself to {verb}")
+
+def _unknown_path(http_method: str, path: str) -> RequestError:
+    known = "GET /v1/models/NAME, GET /v1/models/NAME/metadata, POST /v1/models/NAME:predict"
+    return request_error("INVALID_ARGUMENT", f"no such request: {http_method} {path[:200]}; there are {known}")

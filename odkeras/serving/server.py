@@ -1,7 +1,7 @@
 """The model server process: `odkeras serve`.
 
-It listens at once, imports TensorFlow in the background, and ends within 5 s of SIGTERM or SIGINT, running requests
-answered.
+It listens at once, imports TensorFlow in the background, and exits within 5 s of SIGTERM or SIGINT, after it has
+answered the running requests.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from odkeras.serving.app import DEFAULT_MAX_BODY_BYTES, DEFAULT_THREADS, create_
 from odkeras.serving.listening import HttpServer, open_listener, stop_signals
 from odkeras.serving.versions import Backend, ServedModel
 
-_GRACE_S = 3  # for running requests, once asked to end
+_GRACE_S = 3  # for running requests, after a signal
 _THREAD_PREFIX = "odkeras-serving"
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What to serve, and where.
+    """The options of the model server.
 
     Args:
-        model_base_path: holds the versions; may not be there yet.
-        rest_api_port: 0 takes a free one, which the printed line tells.
-        socket_fd: an open listening socket that was inherited, in place of host and port.
-        stop_on_stdin_eof: end when standard input closes, as it does when the parent process dies.
-        gpu: use the GPUs, which otherwise are left to the trainer.
-        max_body_bytes: larger requests are refused with 413.
-        threads: requests worked on at the same time.
+        model_base_path: the directory of the versions; it need not exist yet.
+        rest_api_port: 0 takes a free port; the server prints its address.
+        socket_fd: an open listening socket that the process inherited, instead of host and port.
+        stop_on_stdin_eof: exit when standard input closes, as it does when the parent process dies.
+        gpu: use the GPUs. By default they are left to the trainer.
+        max_body_bytes: a larger request is refused with 413.
+        threads: how many predictions run at the same time.
     """
 
     model_name: str
@@ -64,10 +64,10 @@ class ServerOptions:
 
 
 def run_server(options: ServerOptions) -> None:
-    """Serve until SIGTERM or SIGINT; then return, or, if TensorFlow is in the middle of something long, exit with 0.
+    """Serve until SIGTERM or SIGINT. Then return, or exit with status 0 if a thread is still busy in TensorFlow.
 
     Raises:
-        SetupError: TensorFlow is not installed, or the port is taken.
+        SetupError: TensorFlow is not installed, the port is taken, or the HTTP server cannot start.
     """
     prepare_tensorflow(options.gpu)
     with open_socket(options) as listener:
@@ -81,17 +81,17 @@ def run_server(options: ServerOptions) -> None:
         server = HttpServer(app, lambda: _announce(options, listener), grace_s=_GRACE_S)
         with stop_signals(server.stop):
             if options.stop_on_stdin_eof:
-                threading.Thread(target=_wait_for_eof, args=(server.stop,), name="stdin", daemon=True).start()
+                threading.Thread(target=_stop_at_stdin_eof, args=(server.stop,), name="stdin", daemon=True).start()
             with model:
                 server.run(sockets=[listener])
-        _leave_threads_behind(monotonic() + 0.5)
+        _exit_without_threads(monotonic() + 0.5)
 
 
 def open_socket(options: ServerOptions) -> socket.socket:
     """The socket to listen on.
 
     Raises:
-        SetupError: the port is taken or not allowed, there is no such host, or the inherited socket is none.
+        SetupError: the port is taken or not allowed, there is no such host, or the descriptor is no listening socket.
     """
     if options.socket_fd is not None:
         return _inherited_socket(options.socket_fd)
@@ -109,10 +109,10 @@ def _inherited_socket(fd: int) -> socket.socket:
 
 
 def prepare_tensorflow(gpu: bool) -> None:
-    """Settle what has to be before TensorFlow is imported.
+    """Set the environment variables that TensorFlow reads when it is imported.
 
     Raises:
-        SetupError: it is not installed.
+        SetupError: TensorFlow is not installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise SetupError(
@@ -127,7 +127,7 @@ def _open_backend(gpu: bool) -> Backend:
     quiet_import("tensorflow")
     from odkeras.serving.backend import TensorFlowBackend
 
-    gc.freeze()  # what TensorFlow made of itself stays: without it a collection after a swap takes 0.2 s less
+    gc.freeze()  # exempt TensorFlow's import-time objects from garbage collection: saves 0.2 s after each swap
     return TensorFlowBackend(gpu=gpu)
 
 
@@ -135,24 +135,23 @@ def _announce(options: ServerOptions, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/models/{options.model_name}"
     waiting = "" if list_versions(options.model_base_path) else " (waiting for the first version)"
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # stdout is closed
         print(f"odkeras serve: {url} serves {options.model_base_path}{waiting}", flush=True)
 
 
-def _wait_for_eof(stop: Callable[[], None]) -> None:
-    """Read the bare descriptor: a thread that waits in `sys.stdin` would hold its lock while the interpreter ends."""
-    try:
+def _stop_at_stdin_eof(stop: Callable[[], None]) -> None:
+    """Call `stop` when standard input closes."""
+    with suppress(OSError):
+        # Not `sys.stdin.read()`: a thread that waits in it holds a lock that the interpreter needs at its exit.
         while os.read(0, 4096):
             pass
-    except OSError:
-        pass
     stop()
 
 
-def _leave_threads_behind(deadline: float) -> None:
-    """Exit at once if a thread is in the middle of TensorFlow (an import, a load, an endless request).
+def _exit_without_threads(deadline: float) -> None:
+    """Exit at once if a thread is still busy in TensorFlow (an import, a load, a long request) at the deadline.
 
-    Such a thread cannot be stopped, and the interpreter would wait for it, or crash under it.
+    Such a thread cannot be stopped. The interpreter would wait for it at its exit, or crash while it runs.
     """
     if threading.current_thread() is not threading.main_thread():
         return

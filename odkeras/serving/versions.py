@@ -1,13 +1,13 @@
-"""The versions of one model: found in its directory, loaded, swapped under running requests. No TensorFlow in here.
+"""Loads the versions of one model and swaps them while requests are running. Does not import TensorFlow itself.
 
-A thread looks at the directory, loads the newest version beside the one in use, and swaps. Requests hold a lease:
+A thread polls the model's directory, loads the newest version beside the current one, and swaps. Requests hold a lease:
 
     with ServedModel("raccoon", export_dir, open_backend) as model:
-        with model.lease(call) as lease:
+        with model.lease(request) as lease:
             outputs = lease.servable.run("serving_default", inputs)
 
-Where a version differs from the loaded one by its weights only, they are put into the loaded model while no lease is
-held: no request sees old and new weights mixed, none fails, newcomers wait for milliseconds.
+If only the weights of a new version differ, they are assigned to the loaded model while no lease is held. So no request
+fails or sees a mix of old and new weights; new requests wait some milliseconds.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Protocol
 
 from odkeras.project import list_versions, version_dir
 from odkeras.serving.json_tensors import Array
-from odkeras.serving.protocol import Call, Signature, VersionStatus, error_of
+from odkeras.serving.protocol import ApiRequest, Signature, VersionStatus, canonical_error
 
 log = logging.getLogger(__name__)
 
-_ENDED_SHOWN = 8  # unloaded or failed versions that the status still tells of
-Stamp = tuple[tuple[str, int, int], ...]
+_MAX_ENDED_VERSIONS = 8  # unloaded and failed versions that stay in the status
+Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class Servable(Protocol):
@@ -41,7 +41,8 @@ class Servable(Protocol):
     def run(self, signature_name: str, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
 
     def prepare_update(self, directory: Path) -> Callable[[], None] | None:
-        """Read the weights of the version in `directory`; what is returned puts them in. None: it needs a full load."""
+        """Read the weights of the version in `directory`. Returns a function that assigns them, or None if this version
+        needs a full load."""
 
 
 class Backend(Protocol):
@@ -50,18 +51,20 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Lease:
+    """The version that a request works with."""
+
     version: int
     servable: Servable
 
 
 class ServedModel:
-    """Serves the newest version of a model.
+    """Serves the newest version of a model that can be loaded. Thread-safe.
 
     Args:
-        name: as in the path of a request.
-        base_path: its sub-directories named by a whole number are the versions; may not be there yet.
-        open_backend: called once, in the thread (it imports TensorFlow).
-        poll_wait_s: seconds between two looks at `base_path`.
+        name: the model's name in request paths.
+        base_path: sub-directories whose name is a whole number are the versions. It need not exist yet.
+        open_backend: called once, in the polling thread, because it imports TensorFlow.
+        poll_wait_s: seconds between two polls of `base_path`.
     """
 
     def __init__(
@@ -73,11 +76,11 @@ class ServedModel:
         self._poll_wait_s = poll_wait_s
         self._backend: Backend | None = None
         self._current: _Loaded | None = None
-        self._broken: dict[int, Stamp] = {}
-        self._said: set[str] = set()
-        self._board = _Board()
+        self._broken: dict[int, Fingerprint] = {}
+        self._logged: set[str] = set()
+        self._statuses = _StatusTable()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name=f"odkeras-serving-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name=f"odkeras-serving-{name}", daemon=True)
 
     def __enter__(self) -> ServedModel:
         self._thread.start()
@@ -87,141 +90,129 @@ class ServedModel:
         self.close()
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Stop looking. May be called twice. A load that is running is not waited for longer than `timeout_s`."""
+        """Stop polling. Idempotent. Waits at most `timeout_s` for a load that is running."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def statuses(self, call: Call) -> list[VersionStatus]:
-        """The versions and their states, newest first.
+    def statuses(self, request: ApiRequest) -> list[VersionStatus]:
+        """The versions that the request selects, newest first.
 
         Raises:
-            RequestError: 404, none is known, or not the one asked for.
+            RequestError: 404, there is none.
         """
-        found = [status for status in self._board.rows() if call.version in (None, status.version)]
-        if not found:
-            raise call.unknown()
-        return found
+        selected = [status for status in self._statuses.rows() if request.version in (None, status.version)]
+        if not selected:
+            raise request.not_loaded()
+        return selected
 
     @contextmanager
-    def lease(self, call: Call) -> Iterator[Lease]:
-        """Hold the version that a request asks for; its weights stay as they are meanwhile.
+    def lease(self, request: ApiRequest) -> Iterator[Lease]:
+        """Hold the version that a request selects: its weights do not change meanwhile.
 
         Raises:
             RequestError: 404, it is not loaded.
         """
-        with self._hold() as loaded:
-            if loaded is None or call.version not in (None, loaded.version):
-                raise call.unloaded()
-            yield Lease(loaded.version, loaded.servable)
-
-    @contextmanager
-    def _hold(self) -> Iterator[_Loaded | None]:
         while (loaded := self._current) is not None:
-            with loaded.gate.shared():
+            with loaded.lock.shared():
                 if loaded is not self._current:
-                    continue  # it was swapped while we waited at its gate
-                yield loaded
+                    continue  # it was swapped while we waited for the lock
+                if request.version not in (None, loaded.version):
+                    break
+                yield Lease(loaded.version, loaded.servable)
                 return
-        yield None
+        raise request.not_loaded()
 
-    def _watch(self) -> None:
+    def _poll(self) -> None:
         while not self._stop.is_set():
             try:
                 self.poll_once()
             except Exception as error:
-                self._say(logging.ERROR, f"no version of {self.name} can be served: {error}")
+                self._log_once(logging.ERROR, f"no version of {self.name} can be served: {error}")
             self._stop.wait(self._poll_wait_s)
 
     def poll_once(self) -> None:
-        """Look at the directory, and load a version if there is one to load. For one thread only."""
+        """List the directory, and load a version if there is a new one. Not thread-safe."""
         versions = list_versions(self.base_path)
-        self._forget_gone(versions)
-        broken = {version for version, stamp in self._broken.items() if stamp == stamp_of(self._directory(version))}
+        self._broken = {version: files for version, files in self._broken.items() if version in versions}
+        self._statuses.prune_ended(_MAX_ENDED_VERSIONS)
+        broken = {version for version, files in self._broken.items() if files == fingerprint(self._directory(version))}
         target = choose_version(versions, self._current.version if self._current else None, broken)
         if target is not None:
-            self._board.set(VersionStatus(target, "START"))
+            self._statuses.set(VersionStatus(target, "START"))
         elif self._current is None and not versions:
-            self._say(logging.INFO, f"waiting for the first version of {self.name} in {self.base_path}")
+            self._log_once(logging.INFO, f"waiting for the first version of {self.name} in {self.base_path}")
         if self._backend is None:
             self._backend = self._open_backend()
         if target is not None and not self._stop.is_set():
             self._load(target, self._backend)
 
-    def _say(self, level: int, text: str) -> None:
-        """Log it, but not again and again at every look."""
-        if text not in self._said:
-            log.log(level, "%s", text)
-        self._said.add(text)
+    def _log_once(self, level: int, message: str) -> None:
+        """Log a message, unless an earlier poll did."""
+        if message not in self._logged:
+            log.log(level, "%s", message)
+        self._logged.add(message)
 
     def _directory(self, version: int) -> Path:
         return version_dir(self.base_path, version)
 
-    def _forget_gone(self, versions: Collection[int]) -> None:
-        self._broken = {version: stamp for version, stamp in self._broken.items() if version in versions}
-        self._board.prune(keep=_ENDED_SHOWN)
-
     def _load(self, version: int, backend: Backend) -> None:
         directory, started = self._directory(version), monotonic()
-        stamp = stamp_of(directory)
-        self._board.set(VersionStatus(version, "LOADING"))
+        files = fingerprint(directory)  # before the load: a file that is written meanwhile leads to another try
+        self._statuses.set(VersionStatus(version, "LOADING"))
         try:
             how = "weights updated" if self._update(version, directory) else "loaded"
             if how == "loaded":
                 self._swap(_Loaded(version, backend.load(directory)))
         except Exception as error:
-            code, message = error_of(error)
-            self._broken[version] = stamp
-            self._board.set(VersionStatus(version, "END", code, message))
+            code, message = canonical_error(error)
+            self._broken[version] = files
+            self._statuses.set(VersionStatus(version, "END", code, message))
             log.warning("version %d of %s cannot be served: %s (looked in %s)", version, self.name, message, directory)
         else:
             log.info("version %d of %s %s in %.1f s", version, self.name, how, monotonic() - started)
 
     def _update(self, version: int, directory: Path) -> bool:
-        """Try to put the version's weights into the loaded model."""
+        """Assign the version's weights to the loaded model. False if that cannot be done."""
         loaded = self._current
-        put_in = loaded.servable.prepare_update(directory) if loaded else None
-        if loaded is None or put_in is None:
+        assign = loaded.servable.prepare_update(directory) if loaded else None
+        if loaded is None or assign is None:
             return False
-        with loaded.gate.alone():
+        with loaded.lock.exclusive():
             try:
-                put_in()
-            except Exception:  # some weights are new, some old: of no use to anyone
-                log.exception("the weights of version %d of %s could not be put in", version, self.name)
-                self._drop_current()
+                assign()
+            except Exception:  # the model may be a mix of old and new weights, so it must not be served any longer
+                log.exception("the weights of version %d of %s could not be assigned", version, self.name)
+                self._statuses.set(VersionStatus(loaded.version, "END", "INTERNAL", "an update of its weights failed"))
+                self._current = None
                 return False
             old, loaded.version = loaded.version, version
-            self._board.set(VersionStatus(version, "AVAILABLE"), VersionStatus(old, "END"))
+            self._statuses.set(VersionStatus(version, "AVAILABLE"), VersionStatus(old, "END"))
         return True
 
     def _swap(self, new: _Loaded) -> None:
         old, self._current = self._current, new
-        self._board.set(VersionStatus(new.version, "AVAILABLE"))
+        self._statuses.set(VersionStatus(new.version, "AVAILABLE"))
         if old is None:
             return
-        self._board.set(VersionStatus(old.version, "UNLOADING"))
-        with old.gate.alone():  # its last requests are done
-            pass
-        self._board.set(VersionStatus(old.version, "END"))
+        self._statuses.set(VersionStatus(old.version, "UNLOADING"))
+        with old.lock.exclusive():
+            pass  # wait for its last requests
+        self._statuses.set(VersionStatus(old.version, "END"))
         del old
-        # A SavedModel is full of cycles: without this two or three would stay in memory. (TensorFlow itself keeps some
-        # MB of every detection graph that it ran, which cannot be had back; an update of weights costs nothing.)
+        # A SavedModel has reference cycles: without this call two or three stay in memory. (TensorFlow itself leaks a
+        # few MB per detection graph that it has run. An update of the weights leaks nothing.)
         gc.collect()
-
-    def _drop_current(self) -> None:
-        if self._current is not None:
-            self._board.set(VersionStatus(self._current.version, "END", "INTERNAL", "an update of its weights failed"))
-        self._current = None
 
 
 def choose_version(versions: Sequence[int], loaded: int | None, broken: Collection[int]) -> int | None:
-    """The version to load now, or None: the newest that is not known to be broken, unless it is the loaded one."""
+    """The version to load now: the newest one that is not known to be broken. None if that is loaded already."""
     newest = max((version for version in versions if version not in broken), default=None)
     return None if newest == loaded else newest
 
 
-def stamp_of(directory: Path) -> Stamp:
-    """Names, sizes and times of all files: a broken version is tried again when this changes."""
+def fingerprint(directory: Path) -> Fingerprint:
+    """Names, sizes and times of all files. A broken version is loaded again when this changes."""
     rows = []
     for path in directory.rglob("*"):
         try:
@@ -233,57 +224,59 @@ def stamp_of(directory: Path) -> Stamp:
 
 
 class _Loaded:
-    """A version in memory, and the gate that its requests go through."""
+    """A version in memory. Requests hold its lock shared, an update of the weights exclusively."""
 
     def __init__(self, version: int, servable: Servable) -> None:
         self.version = version
         self.servable = servable
-        self.gate = Gate()
+        self.lock = SharedLock()
 
 
-class Gate:
-    """Many may be inside together (requests), or one alone (an update), which goes before newcomers."""
+class SharedLock:
+    """A readers-writer lock in which a waiting writer has precedence, so that steady requests cannot starve it.
+
+    There can be only one writer: the polling thread.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._inside = 0
-        self._closed = False
+        self._holders = 0
+        self._writer = False
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._closed)
-            self._inside += 1
+            self._changed.wait_for(lambda: not self._writer)
+            self._holders += 1
         try:
             yield
         finally:
             with self._changed:
-                self._inside -= 1
+                self._holders -= 1
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """For one thread only."""
+    def exclusive(self) -> Iterator[None]:
         with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: self._inside == 0)
+            self._writer = True
+            self._changed.wait_for(lambda: self._holders == 0)
         try:
             yield
         finally:
             with self._changed:
-                self._closed = False
+                self._writer = False
                 self._changed.notify_all()
 
 
-class _Board:
-    """The state of each version, for the status document."""
+class _StatusTable:
+    """The state of each version, for the status document. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[int, VersionStatus] = {}
 
     def set(self, *statuses: VersionStatus) -> None:
-        """All of them at once, as a reader sees it."""
+        """Replace several rows atomically."""
         with self._lock:
             self._rows.update({status.version: status for status in statuses})
 
@@ -292,7 +285,8 @@ class _Board:
         with self._lock:
             return sorted(self._rows.values(), key=lambda status: status.version, reverse=True)
 
-    def prune(self, keep: int) -> None:
+    def prune_ended(self, keep: int) -> None:
+        """Remove the oldest versions that have ended, so that the status does not grow without bound."""
         ended = [status.version for status in self.rows() if status.state == "END"]
         with self._lock:
             for version in ended[keep:]:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from odkeras.errors import RequestError
-from odkeras.serving.json_tensors import decode_inputs, encode_outputs, parse_document
-from odkeras.serving.protocol import Call, TensorSpec
+from odkeras.serving.json_tensors import PredictRequest, encode_outputs
+from odkeras.serving.protocol import ApiRequest, TensorSpec
 from odkeras.serving.versions import ServedModel
 
 tf = pytest.importorskip("tensorflow")
@@ -23,7 +23,7 @@ from odkeras.serving.backend import SavedModelServable, TensorFlowBackend  # noq
 from tests.fixtures_saved_models import Publisher, png, write_warmup  # noqa: E402
 
 pytestmark = pytest.mark.integration
-ANY = Call("predict", "tiny")
+ANY = ApiRequest("predict", "tiny")
 STATM = Path("/proc/self/statm")
 
 
@@ -49,7 +49,7 @@ def value_of(servable: SavedModelServable | Any) -> float:
 
 def look(model: ServedModel) -> dict[int, tuple[str, str]]:
     model.poll_once()
-    return {row.version: (row.state, row.error_code) for row in model.statuses(Call("status", "tiny"))}
+    return {row.version: (row.state, row.error_code) for row in model.statuses(ApiRequest("status", "tiny"))}
 
 
 def served(model: ServedModel) -> tuple[int, float, Any]:
@@ -196,7 +196,7 @@ def test_a_broken_version_leaves_the_old_one_in_place(
     assert states[1] == ("AVAILABLE", "OK")
     assert states[2][0] == "END"
     assert states[2][1] != "OK"
-    (row,) = model.statuses(Call("status", "tiny", 2))
+    (row,) = model.statuses(ApiRequest("status", "tiny", 2))
     assert row.error_message
     assert served(model)[:2] == (1, 7.0)
     shutil.copytree(whole, directory, dirs_exist_ok=True)  # as a slow copy does that was looked at too early
@@ -222,7 +222,7 @@ def test_a_version_that_fails_its_own_warm_up_is_not_served(publisher: Publisher
     directory = publisher.publish(1, 7)
     write_warmup(directory, "serving_default", {"image_bytes": np.array([b"no image"], object)})
     assert look(model)[1][0] == "END"
-    (row,) = model.statuses(Call("status", "tiny"))
+    (row,) = model.statuses(ApiRequest("status", "tiny"))
     assert "Unknown image file format" in row.error_message
 
 
@@ -251,7 +251,7 @@ def test_a_model_of_other_strings_need_not_like_the_pixel(tmp_path: Path) -> Non
     tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.number})
     servable = TensorFlowBackend().load(tmp_path / "1")
     body = b'{"instances": ["2.5", "-1"]}'
-    inputs, _ = decode_inputs(parse_document(body), servable.signatures["serving_default"].inputs, body)
+    inputs = PredictRequest.parse(body).decode(servable.signatures["serving_default"].inputs)
     np.testing.assert_array_equal(servable.run("serving_default", inputs)["number"], [2.5, -1])
     for text in (b"fox", b"\x89PNG"):  # the second: TensorFlow fails to say what is wrong, since it is not UTF-8
         with pytest.raises(RequestError, match=r"^StringToNumberOp could not correctly convert string: ") as refused:

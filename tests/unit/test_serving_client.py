@@ -155,6 +155,7 @@ def test_one_version_is_asked() -> None:
     [
         "Servable not found for request: Specific(raccoon, 3)",  # unloaded, or not there yet
         "Could not find version 3 of model raccoon",
+        "no loaded version 3 of model 'raccoon'",  # our own server
     ],
 )
 def test_a_version_that_is_not_loaded_any_longer_is_unavailable(error: str) -> None:
@@ -198,6 +199,7 @@ def test_a_server_that_is_away_is_unavailable(free_port: int) -> None:
     "answer",
     [
         reply({"error": "Could not find any versions of model raccoon"}, 404),
+        reply({"error": "no loaded version of model 'raccoon'"}, 404),  # our own server
         status_of((3, "LOADING", "OK", "")),
         reply({"error": "shutting down"}, 503),
     ],
@@ -336,6 +338,7 @@ def test_a_slow_answer_is_given_up_and_not_asked_for_again() -> None:
 def test_waiting_ends_with_the_version() -> None:
     answers = [
         reply({"error": "Could not find any versions of model raccoon"}, 404),
+        reply({"error": "no loaded version of model 'raccoon'"}, 404),  # our own server
         status_of((3, "AVAILABLE", "OK", "")),
         status_of((3, "AVAILABLE", "OK", ""), (4, "LOADING", "OK", "")),
         status_of((3, "END", "OK", ""), (5, "AVAILABLE", "OK", "")),

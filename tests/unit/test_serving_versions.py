@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from odkeras.errors import RequestError
-from odkeras.serving.protocol import Call, VersionStatus
-from odkeras.serving.versions import Gate, ServedModel, choose_version, stamp_of
+from odkeras.serving.protocol import ApiRequest, VersionStatus
+from odkeras.serving.versions import ServedModel, SharedLock, choose_version, fingerprint
 from tests.fixtures_serving import FakeBackend, FakeServable, wait_until, write_version
 
-ANY = Call("predict", "raccoon")
+ANY = ApiRequest("predict", "raccoon")
 
 
 class Bench:
@@ -34,13 +34,15 @@ class Bench:
 
     def states(self) -> dict[int, tuple[str, str]]:
         try:
-            return {row.version: (row.state, row.error_code) for row in self.model.statuses(Call("status", "raccoon"))}
+            return {
+                row.version: (row.state, row.error_code) for row in self.model.statuses(ApiRequest("status", "raccoon"))
+            }
         except RequestError:
             return {}
 
-    def answer(self, call: Call = ANY) -> tuple[int, float]:
+    def answer(self, request: ApiRequest = ANY) -> tuple[int, float]:
         """The version that answers, and what it adds."""
-        with self.model.lease(call) as lease:
+        with self.model.lease(request) as lease:
             return lease.version, lease.servable.run("serving_default", {"x": np.zeros(1, np.float32)})["y"].item()
 
     @property
@@ -84,16 +86,16 @@ def test_nothing_is_served_before_there_is_a_version(bench: Bench, caplog: pytes
     assert [record.getMessage() for record in caplog.records] == [
         f"waiting for the first version of raccoon in {bench.base_path}"
     ]
-    with pytest.raises(RequestError, match=r"Servable not found for request: Latest\(raccoon\)"):
+    with pytest.raises(RequestError, match="no loaded version of model 'raccoon'"):
         bench.answer()
-    with pytest.raises(RequestError, match="Could not find any versions of model raccoon"):
-        bench.model.statuses(Call("status", "raccoon"))
+    with pytest.raises(RequestError, match="no loaded version of model 'raccoon'"):
+        bench.model.statuses(ApiRequest("status", "raccoon"))
 
 
 def test_a_directory_with_leading_zeros_is_a_version(bench: Bench) -> None:
     bench.add(123, "3").rename(bench.base_path / "00000123")
     assert bench.look() == {123: AVAILABLE}
-    assert bench.answer(Call("predict", "raccoon", 123)) == (123, 3.0)
+    assert bench.answer(ApiRequest("predict", "raccoon", 123)) == (123, 3.0)
     bench.add(124, "4").rename(bench.base_path / "0124")
     assert bench.look() == {124: AVAILABLE, 123: ENDED}
     assert bench.answer() == (124, 4.0)
@@ -121,13 +123,13 @@ def test_another_graph_is_loaded_beside(bench: Bench) -> None:
 def test_a_version_can_be_asked_for_by_number(bench: Bench) -> None:
     bench.add(3, "3")
     bench.look()
-    assert bench.answer(Call("predict", "raccoon", 3)) == (3, 3.0)
-    with pytest.raises(RequestError, match=r"Servable not found for request: Specific\(raccoon, 4\)") as refused:
-        bench.answer(Call("predict", "raccoon", 4))
+    assert bench.answer(ApiRequest("predict", "raccoon", 3)) == (3, 3.0)
+    with pytest.raises(RequestError, match="no loaded version 4 of model 'raccoon'") as refused:
+        bench.answer(ApiRequest("predict", "raccoon", 4))
     assert refused.value.status == 404
-    assert bench.model.statuses(Call("status", "raccoon", 3)) == [VersionStatus(3, "AVAILABLE")]
-    with pytest.raises(RequestError, match="Could not find version 4 of model raccoon"):
-        bench.model.statuses(Call("status", "raccoon", 4))
+    assert bench.model.statuses(ApiRequest("status", "raccoon", 3)) == [VersionStatus(3, "AVAILABLE")]
+    with pytest.raises(RequestError, match="no loaded version 4 of model 'raccoon'"):
+        bench.model.statuses(ApiRequest("status", "raccoon", 4))
 
 
 @pytest.mark.parametrize("graph", ["graph", "another"])
@@ -136,7 +138,7 @@ def test_a_broken_version_is_told_of_and_tried_again_when_its_files_change(bench
     bench.look()
     directory = bench.add(4, "", graph)
     assert bench.look() == {4: BROKEN, 3: AVAILABLE}
-    (row,) = bench.model.statuses(Call("status", "raccoon", 4))
+    (row,) = bench.model.statuses(ApiRequest("status", "raccoon", 4))
     assert "value.txt" in row.error_message
     loads = len(bench.backend.loaded)
     assert bench.look() == {4: BROKEN, 3: AVAILABLE}
@@ -182,7 +184,7 @@ def test_weights_wait_for_running_requests(bench: Bench) -> None:
     assert servable.value == 3.0
     servable.hold = False
     newcomer = threading.Thread(target=lambda: answers.append(bench.answer()))
-    wait_until(lambda: bench.model._current is not None and bench.model._current.gate._closed)
+    wait_until(lambda: bench.model._current is not None and bench.model._current.lock._writer)
     newcomer.start()
     servable.leave.set()
     for thread in (request, update, newcomer):
@@ -257,30 +259,30 @@ def test_the_status_does_not_grow_for_ever(bench: Bench) -> None:
     assert states[39] == AVAILABLE
 
 
-def test_a_stamp_changes_with_any_file(tmp_path: Path) -> None:
+def test_a_fingerprint_changes_with_any_file(tmp_path: Path) -> None:
     file = tmp_path / "variables" / "part"
     file.parent.mkdir()
-    stamps: list[Any] = [stamp_of(tmp_path)]
+    fingerprints: list[Any] = [fingerprint(tmp_path)]
     file.write_text("half")
-    stamps.append(stamp_of(tmp_path))
+    fingerprints.append(fingerprint(tmp_path))
     file.write_text("whole file")
-    stamps.append(stamp_of(tmp_path))
-    assert len(set(stamps)) == 3
-    assert stamp_of(tmp_path / "nowhere") == ()
+    fingerprints.append(fingerprint(tmp_path))
+    assert len(set(fingerprints)) == 3
+    assert fingerprint(tmp_path / "nowhere") == ()
 
 
-def test_the_gate_lets_one_alone_in_before_newcomers() -> None:
-    gate, log = Gate(), list[str]()
-    with gate.shared():
-        writer = threading.Thread(target=_enter, args=(gate.alone(), log, "alone"))
+def test_a_waiting_writer_has_precedence_over_new_readers() -> None:
+    lock, log = SharedLock(), list[str]()
+    with lock.shared():
+        writer = threading.Thread(target=_enter, args=(lock.exclusive(), log, "writer"))
         writer.start()
-        wait_until(lambda: gate._closed)
-        reader = threading.Thread(target=_enter, args=(gate.shared(), log, "shared"))
+        wait_until(lambda: lock._writer)
+        reader = threading.Thread(target=_enter, args=(lock.shared(), log, "reader"))
         reader.start()
         log.append("first")
     writer.join(10)
     reader.join(10)
-    assert log == ["first", "alone", "shared"]
+    assert log == ["first", "writer", "reader"]
 
 
 def _enter(side: Any, log: list[str], name: str) -> None:
