@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON names the interpreter that .venv is made with: make install PYTHON=python3.12
 PYTHON ?= python3
-EXTRAS ?= dev
+EXTRAS ?= dev,docs
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --no-input
@@ -24,7 +24,7 @@ define with_heartbeat
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-simulate test browser lint format bench clean distclean
+.PHONY: help install demo demo-simulate test browser lint format bench docs clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,8 +79,13 @@ format: $(STAMP) ## let ruff format and mend what it can
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: $(STAMP) $(PAGE) browser ## run the quick benchmarks (some 15 minutes), write benchmarks.json and the table in the README
+bench: $(STAMP) $(PAGE) browser ## run the quick benchmarks (some 15 minutes), write benchmarks.json and the table in docs/benchmarks.md
 	$(PY) scripts/benchmark.py $(BENCH_ARGS)
+
+docs: $(STAMP) ## build the documentation into build/site
+	@$(PY) -c 'import material, mkdocstrings' 2>/dev/null || $(PIP) install -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+	@echo "Open build/site/index.html"
 
 clean: ## remove what was built, cached and tried out; keeps .venv
 	rm -rf build dist demo artifacts $(dir $(PAGE)) frontend/maps *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

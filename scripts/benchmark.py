@@ -1,11 +1,11 @@
-"""Run the benchmarks, keep what they found in benchmarks.json, and write the README's tables from it.
+"""Run the benchmarks, keep the results in benchmarks.json, and write the table of docs/benchmarks.md from it.
 
     python scripts/benchmark.py                      # the quick ones, one after the other
     python scripts/benchmark.py --only round web     # just these
     python scripts/benchmark.py --all                # quality too, which takes most of an hour
     python scripts/benchmark.py --only quality -- --raccoon raccoon/ --backbone mobilenet_v2/ckpt-1
-    python scripts/benchmark.py --readme             # the README from benchmarks.json, nothing is run
-    python scripts/benchmark.py --check              # exit status 1 if the README is out of date
+    python scripts/benchmark.py --write              # the table from benchmarks.json, nothing is run
+    python scripts/benchmark.py --check              # exit status 1 if the table is out of date
 
 Each is scripts/bench_NAME.py in a process of its own, whose last line is JSON. A benchmark that was not run, was
 interrupted or failed keeps what benchmarks.json had of it.
@@ -56,8 +56,8 @@ class Files:
         return self.root / "benchmarks.json"
 
     @property
-    def readme(self) -> Path:
-        return self.root / "README.md"
+    def page(self) -> Path:
+        return self.root / "docs" / "benchmarks.md"
 
     def script(self, name: str) -> Path:
         return self.root / "scripts" / f"bench_{name}.py"
@@ -69,11 +69,11 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     files = Files(root)
     try:
         if args.check:
-            check_readme(files)
+            check_page(files)
             return 0
-        with_tables(read_readme(files), load(files))  # what cannot be written is not worth measuring
-        status = 0 if args.readme else run_all(names, more, files)
-        write_readme(files)
+        with_tables(read_page(files), load(files))  # what cannot be written is not worth measuring
+        status = 0 if args.write else run_all(names, more, files)
+        write_page(files)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -86,7 +86,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--only", nargs="+", choices=ALL, metavar="NAME", help=f"of {', '.join(ALL)}")
     which.add_argument("--all", action="store_true", help="quality too")
-    which.add_argument("--readme", action="store_true", help="run nothing")
+    which.add_argument("--write", action="store_true", help="run nothing")
     which.add_argument("--check", action="store_true", help="run nothing, change nothing")
     parser.add_argument("--skip", nargs="+", choices=ALL, metavar="NAME", default=[], help="all but these")
     own, more = split_at_dashes(arguments)
@@ -216,28 +216,28 @@ def _place(name: str) -> tuple[int, str]:
     return (ALL.index(name) if name in ALL else len(ALL)), name
 
 
-# --- the README
+# --- docs/benchmarks.md
 
 
-def check_readme(files: Files) -> None:
+def check_page(files: Files) -> None:
     """
     Raises:
-        BenchmarkError: the README does not say what benchmarks.json does.
+        BenchmarkError: the page does not say what benchmarks.json does.
     """
-    before = read_readme(files)
+    before = read_page(files)
     if with_tables(before, load(files)) != before:
-        raise BenchmarkError(f"{files.readme} is out of date: run python scripts/benchmark.py --readme")
+        raise BenchmarkError(f"{files.page} is out of date: run python scripts/benchmark.py --write")
 
 
-def write_readme(files: Files) -> None:
-    write_atomically(files.readme, with_tables(read_readme(files), load(files)))
+def write_page(files: Files) -> None:
+    write_atomically(files.page, with_tables(read_page(files), load(files)))
 
 
-def read_readme(files: Files) -> str:
+def read_page(files: Files) -> str:
     try:
-        return files.readme.read_text(encoding="utf-8")
+        return files.page.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise BenchmarkError(f"there is no {files.readme} to write the tables into") from error
+        raise BenchmarkError(f"there is no {files.page} to write the tables into") from error
 
 
 def with_tables(text: str, entries: Entries) -> str:
@@ -249,7 +249,7 @@ def with_tables(text: str, entries: Entries) -> str:
     lines = text.split("\n")
     places = [[number for number, line in enumerate(lines) if line.strip() == marker] for marker in (START, END)]
     if [len(each) for each in places] != [1, 1] or places[0] > places[1]:
-        raise BenchmarkError(f"the README must have these two lines, once each and in this order: {START} and {END}")
+        raise BenchmarkError(f"the page must have these two lines, once each and in this order: {START} and {END}")
     first, last = places[0][0], places[1][0]
     return "\n".join([*lines[: first + 1], "", *tables_of(entries), "", *lines[last:]])
 
@@ -262,7 +262,7 @@ def tables_of(entries: Entries) -> list[str]:
     about = list(about_of({name: entries[name] for name in shown}))
     table = ["| what | measured | goal |", "| --- | ---: | --- |"]
     for name, rows in shown.items():
-        table += [f"| **[{name}](scripts/bench_{name}.py)** | | |", *rows]
+        table += [f"| **{name}** (`scripts/bench_{name}.py`) | | |", *rows]
     return [*about, "", *table]
 
 

@@ -24,7 +24,7 @@ from odkeras.project import list_versions, version_dir
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1152, 896  # 1.03 megapixels
 DEFAULT_TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
-_WRITTEN_HERE = ("benchmarks.json", "README.md", "docs")
+_WRITTEN_HERE = ("benchmarks.json", "docs")
 _PACKAGES = ("tensorflow", "tf-keras", "numpy")
 
 
@@ -38,7 +38,7 @@ class Row:
         unit: such as "ms"; "x" for a ratio.
         at_most: the goal, if less is better.
         at_least: the goal, if more is better.
-        shown: whether the table of the README has it.
+        shown: whether the table of docs/benchmarks.md has it.
     """
 
     text: str

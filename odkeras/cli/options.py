@@ -138,7 +138,7 @@ Order = Annotated[
     typer.Option(
         "--order",
         "-o",
-        help="Order of the images: sequential, random, uncertain (see README).",
+        help="Order of the images: sequential, random, uncertain (what the model is least sure about first).",
         rich_help_panel=SUGGESTIONS,
     ),
 ]

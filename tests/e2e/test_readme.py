@@ -1,4 +1,4 @@
-"""The README's commands, run as written."""
+"""The commands of the README and of the tutorial, run as written."""
 
 from __future__ import annotations
 
@@ -12,24 +12,34 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from odkeras.pipeline import list_templates
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
 STATIC = Path("odkeras", "hosts", "web", "static")
 QUICKSTART_S = 600
 
 
-def quickstart() -> str:
-    """The commands of the quickstart, in order, as a person pastes them."""
-    section = re.search(r"^## Quickstart\n(.*?)^## ", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert section is not None
-    return "".join(re.findall(r"^```bash\n(.*?)^```", section[1], re.MULTILINE | re.DOTALL))
+def commands_of(page: Path) -> str:
+    """The page's commands (```bash), in order, as a person pastes them."""
+    commands = "".join(re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+    assert commands
+    return commands
+
+
+def on_port(commands: str, port: int) -> str:
+    """`odkeras annotate` on a free port, and without a browser."""
+    changed = re.sub(r"^(odkeras annotate [^#\n]*)", rf"\1 --no-open --web-port {port} ", commands, flags=re.MULTILINE)
+    assert str(port) in changed
+    return changed
 
 
 def free_port() -> int:
@@ -83,12 +93,23 @@ class Shell:
 
     def wait_for_page(self, url: str) -> str:
         """The page's HTML, as soon as it is there."""
+        pages: list[str] = []
+
+        def is_there() -> bool:
+            with suppress(OSError), urllib.request.urlopen(url, timeout=5) as response:
+                pages.append(response.read().decode())
+            return bool(pages)
+
+        self.wait_for(is_there, f"no page at {url}")
+        return pages[0]
+
+    def wait_for(self, is_there: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + QUICKSTART_S
         while time.monotonic() < deadline and self.process.poll() is None:
-            with suppress(OSError), urllib.request.urlopen(url, timeout=5) as response:
-                return str(response.read().decode())
+            if is_there():
+                return
             time.sleep(0.2)
-        raise AssertionError(f"no page at {url}:\n{self.output()}")
+        raise AssertionError(f"{otherwise}:\n{self.output()}")
 
     def press_ctrl_c(self) -> None:
         """As a terminal does: everything in the foreground gets the signal."""
@@ -100,17 +121,15 @@ class Shell:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1300)
-def test_the_quickstart_runs_as_pasted_in_a_new_shell(tmp_path: Path) -> None:
+def test_the_tutorial_runs_as_pasted_in_a_new_shell(tmp_path: Path) -> None:
     """In order, in a fresh copy of the tree in which no other command has been run. It used to need the pictures that
-    only `make demo` draws, and an environment that somebody had activated.
+    only `make demo` draws, and an environment that was activated before.
 
     Ports alone are changed: others may use the usual ones. A machine may lack curl, never Python.
     """
     folder = copy_tree(tmp_path / "odkeras")
     page_port = free_port()
-    commands = re.sub(r"^odkeras annotate .*$", rf"\g<0> --no-open --web-port {page_port}", quickstart(), flags=re.M)
-    assert str(page_port) in commands
-    commands = commands.replace("8501", str(free_port()))
+    commands = on_port(commands_of(TUTORIAL), page_port).replace("8501", str(free_port()))
     if shutil.which("curl") is None:
         ask = "python -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())'"
         commands = re.sub(r"^curl", ask, commands, flags=re.MULTILINE)
@@ -126,10 +145,30 @@ def test_the_quickstart_runs_as_pasted_in_a_new_shell(tmp_path: Path) -> None:
     assert drawn == {path.stem for path in (folder / "demo" / "shapes" / "images").glob("*.jpg")}
 
 
-def test_every_file_that_the_readme_links_to_exists() -> None:
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8"))
-    assert targets
-    assert [target for target in targets if not (README.parent / target).exists()] == []
+@pytest.mark.e2e
+@pytest.mark.timeout(1300)
+def test_the_quickstart_of_the_readme_runs_on_a_folder_of_photographs(tmp_path: Path) -> None:
+    """`db in` stands in for the person who annotates; the page runs until the first version is there."""
+    folder = copy_tree(tmp_path / "odkeras")
+    photos = folder / "photos"  # the shell's home
+    photos.mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((48, 64, 3), 60 * number, np.uint8)).save(photos / f"{number}.jpg")
+    span = {"label": "cat", "points": [[8, 8], [8, 40], [40, 40], [40, 8]]}
+    answer = {"path": str(photos / "1.jpg"), "answer": "accept", "spans": [span], "width": 64, "height": 48}
+    (folder / "answers.jsonl").write_text(json.dumps(answer) + "\n", encoding="utf-8")
+    port = free_port()
+    commands = on_port(commands_of(README), port)
+    commands = commands.replace("odkeras db out", "odkeras db in pets answers.jsonl --project pets\nodkeras db out", 1)
+    with Shell(commands, folder) as shell:
+        assert "<title>" in shell.wait_for_page(f"http://127.0.0.1:{port}/")
+        shell.wait_for(lambda: any((folder / "pets" / "export").glob("[0-9]*")), "no version")
+        shell.press_ctrl_c()
+        shell.wait()
+    coco = json.loads((folder / "pets.json").read_text(encoding="utf-8"))
+    assert len(coco["annotations"]) == 1
+    assert [category["name"] for category in coco["categories"]] == ["cat", "dog"]
+    assert (folder / "boxes.csv").read_text(encoding="utf-8").startswith("path,")
 
 
 def test_the_host_in_the_recipes_guide_uses_what_there_is() -> None:

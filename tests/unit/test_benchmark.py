@@ -30,7 +30,7 @@ benchmark = import_script("benchmark")
 
 MACHINE = {"cpus": 2, "cpu": "ACME 9", "memory_gb": 15.6}
 VERSIONS = {"python": "3.11.7", "tensorflow": "2.21.0", "tf-keras": None}
-README = f"# Title\n\n{benchmark.START}\nold\n{benchmark.END}\n\nThe end.\n"
+PAGE = f"# Title\n\n{benchmark.START}\nold\n{benchmark.END}\n\nThe end.\n"
 ABOUT = "Measured on 2 cores of ACME 9, 16 GB of memory, Python 3.11.7, TensorFlow 2.21.0; commit `abc`."
 
 
@@ -64,7 +64,8 @@ def put_results(root: Path, entries: dict[str, Any]) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "benchmarks.md").write_text(PAGE, encoding="utf-8")
     return tmp_path
 
 
@@ -74,11 +75,11 @@ def test_a_run_is_kept_and_shown(root: Path, capfd: pytest.CaptureFixture[str]) 
     found = results(root)["start"]
     assert found["rows"][0]["value"] == 1.234
     assert found["date"].endswith(" UTC") and found["seconds"] >= 0
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    assert readme == (
+    page = (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert page == (
         f"# Title\n\n{benchmark.START}\n\n{ABOUT}\n\n"
         "| what | measured | goal |\n| --- | ---: | --- |\n"
-        "| **[start](scripts/bench_start.py)** | | |\n"
+        "| **start** (`scripts/bench_start.py`) | | |\n"
         "| command to page | 1.23 s | ≤ 2 |\n\n"
         f"{benchmark.END}\n\nThe end.\n"
     )
@@ -122,7 +123,7 @@ def test_one_that_fails_keeps_its_entry_and_the_others_run(
     found = results(root)
     assert found["web"] == entry(row("page", 1.0))
     assert set(found) == {"recipe", "web", "quality"}
-    assert "| page | 1.00 s |" in (root / "README.md").read_text(encoding="utf-8")
+    assert "| page | 1.00 s |" in (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_all_but_the_skipped_ones_run(root: Path) -> None:
@@ -153,16 +154,16 @@ def test_arguments_that_make_no_sense_are_refused(root: Path, arguments: list[st
 def test_check_changes_nothing(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = put_results(root, {"web": entry(row("page", 1.0))})
     assert benchmark.main(["--check"], root) == 1
-    assert "is out of date: run python scripts/benchmark.py --readme" in capfd.readouterr().err
-    assert (root / "README.md").read_text(encoding="utf-8") == README
-    assert benchmark.main(["--readme"], root) == 0
+    assert "is out of date: run python scripts/benchmark.py --write" in capfd.readouterr().err
+    assert (root / "docs" / "benchmarks.md").read_text(encoding="utf-8") == PAGE
+    assert benchmark.main(["--write"], root) == 0
     assert benchmark.main(["--check"], root) == 0
     assert (root / "benchmarks.json").read_text(encoding="utf-8") == before
 
 
 def test_nothing_measured_is_said(root: Path) -> None:
-    assert benchmark.main(["--readme"], root) == 0
-    assert "Nothing has been measured yet" in (root / "README.md").read_text(encoding="utf-8")
+    assert benchmark.main(["--write"], root) == 0
+    assert "Nothing has been measured yet" in (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert benchmark.main(["--check"], root) == 0
 
 
@@ -172,26 +173,26 @@ def test_nothing_measured_is_said(root: Path) -> None:
         "# Title\n",
         f"{benchmark.START}\n",
         f"{benchmark.END}\n{benchmark.START}\n",
-        f"{README}{README}",
+        f"{PAGE}{PAGE}",
         f"in a line: {benchmark.START}\n{benchmark.END}\n",
     ],
 )
 def test_missing_markers_are_named_before_anything_is_measured(
     root: Path, capfd: pytest.CaptureFixture[str], text: str
 ) -> None:
-    (root / "README.md").write_text(text, encoding="utf-8")
+    (root / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
     put_benchmark(root, "start", entry(row("page", 1.0)))
-    for arguments in (["--only", "start"], ["--readme"], ["--check"]):
+    for arguments in (["--only", "start"], ["--write"], ["--check"]):
         assert benchmark.main(arguments, root) == 1
         error = capfd.readouterr().err
         assert benchmark.START in error and benchmark.END in error
-    assert (root / "README.md").read_text(encoding="utf-8") == text
+    assert (root / "docs" / "benchmarks.md").read_text(encoding="utf-8") == text
     assert not (root / "benchmarks.json").exists()
 
 
-def test_a_missing_readme_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert benchmark.main(["--readme"], tmp_path) == 1
-    assert str(tmp_path / "README.md") in capfd.readouterr().err
+def test_a_missing_page_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["--write"], tmp_path) == 1
+    assert str(tmp_path / "docs" / "benchmarks.md") in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"web": 1}'])
@@ -269,7 +270,7 @@ def test_ctrl_c_keeps_what_was_finished(root: Path) -> None:
         process.kill()
         process.wait()
     assert list(results(root)) == ["start"]
-    assert "| page | 1.00 s |" in (root / "README.md").read_text(encoding="utf-8")
+    assert "| page | 1.00 s |" in (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_every_benchmark_is_known() -> None:

@@ -88,7 +88,7 @@ def test_overlap_is_a_share_of_the_smaller_box() -> None:
 
 
 def test_the_command_draws_them(tmp_path: Path) -> None:
-    """The README's quickstart needs them, and `make demo` is another command."""
+    """The tutorial needs them, and `make demo` is another command."""
     command = [sys.executable, "-m", "odkeras.shapes", "demo/shapes"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
