@@ -138,12 +138,13 @@ class _Saver:
         else:
             due = time.monotonic() - self._saved_s > self._every_s
         if due:
-            self._save()
+            self._store.save_if_finite()
+            self._note_saved()
 
     def save_at_end(self) -> None:
         if self._trainer.step != self._saved_step:
-            self._save()
+            self._store.save()
+            self._note_saved()
 
-    def _save(self) -> None:
-        self._store.save()
+    def _note_saved(self) -> None:
         self._saved_s, self._saved_step = time.monotonic(), self._trainer.step

@@ -42,5 +42,5 @@ class RoundProgress:
         self._status.update(step=report.step, round_step=self._steps - left, loss=report.loss)
         self._summaries.step(report)
         if left > 0 and time.monotonic() - self._saved_s > self._checkpoint_every_s:
-            self._checkpoints.save()
+            self._checkpoints.save_if_finite()
             self._saved_s = time.monotonic()

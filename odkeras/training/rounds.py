@@ -401,9 +401,9 @@ def open_rounds(config: Any, label_map: LabelMap, directories: Project, **kwargs
     """
     directories.create()
     with lock_model_dir(directories.model_dir):
-        for directory in (directories.data_dir, directories.export_dir, directories.model_dir):
-            project.remove_stale_temporaries(directory, older_than_s=0.0)
-        project.remove_stale_temporaries(directories.inbox_dir)  # where hosts write meanwhile
+        project.remove_stale_temporaries(directories.export_dir, older_than_s=0.0)
+        for directory in (directories.data_dir, directories.inbox_dir, directories.model_dir):
+            project.remove_stale_temporaries(directory)  # hosts write there meanwhile: answers, control.json
         rounds = Rounds(config, label_map, directories, **kwargs)
         try:
             yield rounds

@@ -78,6 +78,11 @@ class CheckpointStore:
             shutil.rmtree(self._directory, ignore_errors=True)
         return path
 
+    def save_if_finite(self) -> None:
+        """`save`, amid training, where weights may have to be undone that nothing should go on from."""
+        if self._trainer.is_finite:
+            self.save()
+
     def restore(self) -> str | None:
         """Go on from the newest checkpoint that can be read; None when there is none.
 

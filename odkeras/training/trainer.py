@@ -134,6 +134,14 @@ class Trainer:
             return []
         return [(variable, self.optimizer.get_slot(variable, "average")) for variable in self.model.trainable_variables]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are, also the averages. The loss may be while those are not that it does not depend on:
+        the moving statistics of a batch normalization, or what the last step has just made of them."""
+        watched = [*self.variables.values(), *(average for _, average in self._averages())]
+        finite = [tf.reduce_all(tf.math.is_finite(each)) for each in watched if each.dtype.is_floating]
+        return bool(tf.reduce_all(finite))
+
     def optimizer_variables(self) -> dict[str, tf.Variable]:
         """What the optimizer remembers from step to step: momentum, moving averages, its own count of steps."""
         kept = [*self.optimizer.weights, *(average for _, average in self._averages())]
@@ -157,7 +165,8 @@ class Trainer:
         """Take `steps` steps.
 
         A step with a non-finite loss or gradient is undone: the last good weights come back, and training goes on
-        with the next batch.
+        with the next batch. So it does where the loss is finite and weights are not, at the end or every
+        `_SNAPSHOT_EVERY_STEPS`: they must get neither into a checkpoint nor into a version.
 
         Raises:
             TrainingError: the loss stays non-finite, or the batches end or cannot be read.
@@ -166,11 +175,15 @@ class Trainer:
         self.bad_images.clear()
         watch, timed = _LossWatch(self), _TimedBatches(batches)
         losses: deque[float] = deque(maxlen=_RECENT_LOSSES)
-        while self.step < first + steps and not should_stop():
-            report = self._take_step(timed, watch)
-            if report is not None:
-                losses.append(report.loss)
-                on_step(report)
+        while True:
+            while self.step < first + steps and not should_stop():
+                report = self._take_step(timed, watch)
+                if report is not None:
+                    losses.append(report.loss)
+                    on_step(report)
+            if self.step == first or self.is_finite:
+                break
+            watch.undo()
         mean = sum(losses) / len(losses) if losses else None
         return TrainingResult(self.step - first, time.monotonic() - started, mean, timed.seconds)
 
@@ -184,7 +197,8 @@ class Trainer:
         if not (math.isfinite(outputs[_TOTAL_LOSS]) and math.isfinite(gradient_norm)):
             watch.undo(features)
             return None
-        watch.note_good_step()
+        if not watch.keep():
+            return None
         return StepReport(self.step, outputs, learning_rate, gradient_norm)
 
     def _distributed_step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -260,22 +274,32 @@ class _LossWatch:
         self._since_snapshot = 0
         self._restores = 0
 
-    def note_good_step(self) -> None:
+    def keep(self) -> bool:
+        """Take in a step whose loss is finite; whether it stays, as its weights are finite as far as that was looked
+        at."""
         self._since_snapshot += 1
         if self._since_snapshot >= _SNAPSHOT_EVERY_STEPS:
+            if not self._trainer.is_finite:
+                self.undo()
+                return False
             self._good = snapshot(self._state)
             self._good_step = self._trainer.step
             self._since_snapshot = 0
             self._restores = 0
+        return True
 
-    def undo(self, features: Mapping[str, Any]) -> None:
+    def undo(self, features: Mapping[str, Any] | None = None) -> None:
         """Back to the last good weights.
+
+        Args:
+            features: of the batch to blame, if it is known.
 
         Raises:
             TrainingError: it happened too often without progress between.
         """
         step = self._trainer.step
-        self._trainer.bad_images.update(_buckets(self._trainer.strategy, features))
+        if features is not None:
+            self._trainer.bad_images.update(_buckets(self._trainer.strategy, features))
         with self._trainer.strategy.scope():
             copy_weights(self._good, self._state)
             self._trainer.step_variable.assign(self._good_step)
@@ -283,9 +307,9 @@ class _LossWatch:
         self._restores += 1
         if self._restores >= _MAX_RESTORES:
             raise TrainingError(
-                f"the loss was not finite {self._restores} times in less than {_SNAPSHOT_EVERY_STEPS} steps, the last "
-                f"time at step {step}; the weights of step {self._good_step} are kept. Lower the learning rate, set "
-                "gradient_clipping_by_norm, or look at the images that the log names"
+                f"the loss or the weights were not finite {self._restores} times in less than {_SNAPSHOT_EVERY_STEPS} "
+                f"steps, the last time at step {step}; the weights of step {self._good_step} are kept. Lower the "
+                "learning rate, set gradient_clipping_by_norm, or look at the images that the log names"
             )
 
 

@@ -187,7 +187,7 @@ class TestOneRound:
 
         monkeypatch.setattr(rounds._summaries, "watch", poisoned)
         row = play(gated, rounds, shapes)
-        assert row["outcome"] == "failed" and row["failed"].startswith("the loss was not finite")
+        assert row["outcome"] == "failed" and row["failed"].startswith("the loss or the weights were not finite")
         assert values == [] and gated.metrics("evaluation") == []
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import chain, islice, repeat
+from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -284,8 +284,35 @@ class TestNotFinite:
         some = chain(batches[:1], [poisoned(batches[1])] * 2, batches[:1], [poisoned(batches[1])], batches)
         with pytest.raises(TrainingError) as caught:
             trainer.train(some, 8)
-        assert str(caught.value).startswith("the loss was not finite 3 times in less than 50 steps")
+        assert str(caught.value).startswith("the loss or the weights were not finite 3 times in less than 50 steps")
         assert "the weights of step 1 are kept" in str(caught.value)
+        assert_same(everything(trainer), before)
+
+    @pytest.mark.parametrize("every", [2, 50])
+    def test_weights_that_are_not_finite_are_undone_though_the_loss_is(
+        self, trainer: Trainer, batches: list[Batch], monkeypatch: pytest.MonkeyPatch, every: int
+    ) -> None:
+        """A checkpoint had them before they were refused as a version: training went on from them, and rounds that
+        failed rotated the good checkpoints out."""
+        monkeypatch.setattr("odkeras.training.trainer._SNAPSHOT_EVERY_STEPS", every)
+        variable = next(each for name, each in trainer.variables.items() if "moving_variance" in name)
+        steps: list[int] = []
+
+        def break_once(report: StepReport) -> None:
+            steps.append(report.step)
+            if len(steps) == 3:
+                variable.assign(variable * np.nan)
+
+        result = trainer.train(cycle(batches), 4, on_step=break_once)
+        assert (result.steps, trainer.step) == (4, 4)
+        assert steps == ([1, 2, 3, 3, 4] if every == 2 else [1, 2, 3, 4, 1, 2, 3, 4])
+        assert trainer.is_finite and bool(np.isfinite(variable.numpy()).all())
+
+    def test_weights_that_stay_so_end_the_round(self, trainer: Trainer, batches: list[Batch]) -> None:
+        before = everything(trainer)
+        variable = next(each for name, each in trainer.variables.items() if "moving_variance" in name)
+        with pytest.raises(TrainingError, match="the loss or the weights were not finite 3 times"):
+            trainer.train(cycle(batches), 1, on_step=lambda report: variable.assign(variable * np.nan))
         assert_same(everything(trainer), before)
 
     def test_a_bad_picture_now_and_then_is_no_reason_to_give_up(
