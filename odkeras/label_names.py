@@ -61,7 +61,7 @@ def _problems(given: Sequence[tuple[str, str]]) -> Iterator[str]:
             yield f"{where}{problem}"
         elif name in places:
             first = f" (first at {places[name]})" if places[name] else ""
-            yield f"{where}label {name!r} is given twice{first}; every label must be another"
+            yield f"{where}label {name!r} is given twice{first}; each label must be different"
         places.setdefault(name, place)
 
 

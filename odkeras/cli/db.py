@@ -44,6 +44,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def out(
+    context: typer.Context,
     dataset: Dataset,
     out: Annotated[str, typer.Argument(help="The file to write; - is standard output (jsonl, coco).")] = "-",
     db: DatabaseOption = None,
@@ -78,7 +79,7 @@ def out(
     _check_format(format, path, images_dir, {"--answer": answer, "--all": all, "--images": images}, masks)
     if answer is not None:
         _check_decision(answer)
-    with AnswerDatabase.open(_database(db, project, dataset), create=False) as database:
+    with AnswerDatabase.open(_database(_given(context, db, project), project, dataset), create=False) as database:
         check_dataset(database, dataset)
         try:
             if format == "jsonl":
@@ -95,6 +96,7 @@ def out(
 
 
 def read_in(
+    context: typer.Context,
     dataset: Dataset,
     jsonl: Annotated[str, typer.Argument(help="Answers as `prodigy db-out` writes them; - is standard input.")],
     db: DatabaseOption = None,
@@ -112,7 +114,7 @@ def read_in(
     total = count_lines(jsonl)
     lines = open_lines(jsonl)
     base_dir = Path() if jsonl == STDIN else Path(jsonl).parent
-    place = _database_to_add_to(db, project, dataset)
+    place = _database_to_add_to(_given(context, db, project), project, dataset)
     with AnswerDatabase.open(place) as database, progress_bar("answers", total) as progress:
         report = import_answers(database, dataset, lines, base_dir=base_dir, decision=answer, progress=progress)
     name = "stdin" if jsonl == STDIN else jsonl
@@ -123,6 +125,7 @@ def read_in(
 
 
 def stats(
+    context: typer.Context,
     dataset: Annotated[str | None, typer.Argument(help="Name of the dataset; default: all.")] = None,
     db: DatabaseOption = None,
     project: ProjectOption = None,
@@ -136,7 +139,7 @@ def stats(
     from odkeras.hosts.web.exports import check_dataset
     from odkeras.hosts.web.stats import DatasetStats
 
-    place = _database(db, project, dataset)
+    place = _database(_given(context, db, project), project, dataset)
     with AnswerDatabase.open(place, create=False) as database:
         if dataset is not None:
             check_dataset(database, dataset)
@@ -149,6 +152,20 @@ def stats(
             _show(each)
     else:
         print(f"{place}: no answers yet")
+
+
+def _given(context: typer.Context, db: Path | None, project: Path | None) -> Path | None:
+    """The database that is named, unless by the environment alone where a project is named on the command line.
+
+    Raises:
+        ConfigError: both are named there.
+    """
+    if db is None or project is None:
+        return db
+    source = context.get_parameter_source("db")
+    if source is not None and source.name == "ENVIRONMENT":
+        return None
+    raise ConfigError(f"--db {db} and --project {project}: give one of them")
 
 
 def _database(given: Path | None, project: Path | None, dataset: str | None) -> Path:

@@ -59,9 +59,10 @@ def check_one_source(arguments: Sequence[str]) -> None:
 
 def missing_arguments(given: Sequence[str]) -> str:
     """What to write instead of so few arguments; those that are given are recognized by what lies there."""
-    config = next((each for each in given if _is_project(Path(each))), None)
-    source = next((each for each in given if each != config and Path(each).exists()), None)
-    dataset = next((each for each in given if each not in (config, source)), None)
+    projects = [each for each in given if _is_project(Path(each))]
+    config = projects[-1] if projects else None  # an earlier one is a dataset of the same name
+    source = next((each for each in given if each not in projects and Path(each).exists()), None)
+    dataset = next(iter([*projects[:-1], *(each for each in given if each not in (*projects, source))]), None)
     if dataset is None and config is not None:
         folder = Path(config) if Path(config).is_dir() else Path(config).parent
         dataset = folder.resolve().name or None

@@ -208,7 +208,9 @@ def _image_files(path: Path) -> list[Path]:
             raise ConfigError(f"source {path}: neither an image ({_KINDS}) nor a .jsonl file with an object per line")
         return [path]
     if not path.is_dir() and set(str(path)) & set("*?["):
-        raise ConfigError(f"source {path}: no such file, and a pattern is none; name the folder, all images are taken")
+        raise ConfigError(
+            f"source {path}: no file has this name. Give the folder instead of a pattern; all its images are taken"
+        )
     if not path.is_dir():
         raise ConfigError(f"source {path}: no such file or directory; give a directory of images, a .jsonl file, or -")
     files = list_image_files(path)

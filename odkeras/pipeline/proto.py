@@ -74,21 +74,32 @@ def parse_pipeline(text: str, *, source: str) -> PipelineConfig:
 def _anchor_paths(config: PipelineConfig, folder: Path) -> None:
     for reader in (config.train_input_reader, *config.eval_input_reader):
         if reader.label_map_path:
-            reader.label_map_path = _anchored(reader.label_map_path, folder, reader.label_map_path)
+            reader.label_map_path = _anchored(reader.label_map_path, folder)
         paths = reader.tf_record_input_reader.input_path
         if any(paths):
-            paths[:] = [_anchored(path, folder, path) for path in paths]
+            paths[:] = [_anchored_pattern(path, folder) for path in paths]
     checkpoint = config.train_config.fine_tune_checkpoint
     if checkpoint:
-        config.train_config.fine_tune_checkpoint = _anchored(checkpoint, folder, f"{checkpoint}*")
+        config.train_config.fine_tune_checkpoint = _anchored(checkpoint, folder, ending="*")
 
 
-def _anchored(path: str, folder: Path, pattern: str) -> str:
-    """`path` below `folder` if something is there that matches `pattern`; else as it is."""
-    if "://" in path or Path(path).is_absolute():
-        return path
-    there = glob.glob(str(Path(glob.escape(str(folder)), pattern)))  # noqa: PTH207 (the pattern is a person's)
-    return str(folder / path) if there else path
+def _anchored(path: str, folder: Path, *, ending: str = "") -> str:
+    """`path` below `folder` if something is there, its name ending as the pattern `ending` says; else as it is."""
+    below = folder / path
+    there = _is_relative(path) and glob.glob(glob.escape(str(below)) + ending)  # noqa: PTH207
+    return str(below) if there else path
+
+
+def _anchored_pattern(pattern: str, folder: Path) -> str:
+    """`pattern` below `folder`, which stands for itself whatever its name is, if it matches something; else as it
+    is."""
+    below = str(Path(glob.escape(str(folder)), pattern))
+    there = _is_relative(pattern) and glob.glob(below)  # noqa: PTH207 (the pattern is a person's)
+    return below if there else pattern
+
+
+def _is_relative(path: str) -> bool:
+    return "://" not in path and not Path(path).is_absolute()
 
 
 def save_pipeline(config: PipelineConfig, path: Path | str, *, header: str = "") -> None:

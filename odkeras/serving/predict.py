@@ -140,6 +140,7 @@ def predict_files(
 
     Raises:
         ServerUnavailableError: the model server went away.
+        ConfigError: `draw_dir` cannot be written to.
     """
     drawn: set[str] = set()
     for path in paths:
@@ -196,5 +197,8 @@ def _draw(image: EncodedImage, rows: Sequence[Row], path: Path) -> None:
         text = f"{row['label']} {row['score']:.2f}"
         pen.rectangle(pen.textbbox(corner, text, font=font), fill=colour)
         pen.text(corner, text, fill="white", font=font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write the drawn image {path}: {error.strerror or error}; see --draw") from error

@@ -158,6 +158,19 @@ def test_the_database_is_found_by_option_environment_or_place(database: AnswerDa
     assert rows(run("out", "shapes", "--db", "annotations.db", env=environment).stdout)[0]["image_id"] == A
 
 
+def test_a_project_on_the_command_line_beats_the_environment(database: AnswerDatabase, folder: Path) -> None:
+    """ODKERAS_DB won silently: the answers of another project were shown, or added to."""
+    (folder / "cars").mkdir()
+    (folder / "cars" / "pipeline.config").touch()
+    with AnswerDatabase.open(folder / "cars" / "annotations.db") as other:
+        add(other, example_of(B))
+    add(database, example_of(A))
+    environment = {"ODKERAS_DB": "annotations.db"}
+    assert rows(run("out", "shapes", "--project", "cars", env=environment).stdout)[0]["image_id"] == B
+    both = ("--project", "cars", "--db", "annotations.db")
+    assert refusal(ConfigError, "out", "shapes", *both).endswith("give one of them")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

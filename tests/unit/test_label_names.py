@@ -38,7 +38,7 @@ def test_both_the_file_last(tmp_path: Path) -> None:
     ("given", "data", "message"),
     [
         ([], b"car\nbus\n\ncar\n", r"names\.txt:4: label 'car' is given twice \(first at .*names\.txt:1\)"),
-        (["car"], b"bus\ncar\n", r"names\.txt:2: label 'car' is given twice; every label"),
+        (["car"], b"bus\ncar\n", r"names\.txt:2: label 'car' is given twice; each label"),
         ([], b"car\nbus,truck\n", r"names\.txt:2: label 'bus,truck' has a comma; write one name on each line"),
         ([], b"car\nb\tus\n", r"names\.txt:2: label 'b\\tus' has .* characters that do not print; write 'b us'"),
         ([], b"a,b\nc,d\n", r"names\.txt:1: .*names\.txt:2: "),  # all of them at once

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import glob
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_load_reads_what_save_wrote(tmp_path: Path, config: PipelineConfig) -> N
     save_pipeline(config, path, header="# made by hand\n")
     assert path.read_text().startswith("# made by hand\n\nmodel {")
     assert load_pipeline(path) == config
+
+
+def test_paths_below_a_folder_with_brackets(tmp_path: Path) -> None:
+    """The records' path became a pattern that matches nothing, and a label map with brackets was not found."""
+    folder = tmp_path / "my [v1]"
+    folder.mkdir()
+    for name in ("train-1.record", "lm[1].pbtxt", "ckpt[1].index"):
+        (folder / name).touch()
+    (folder / "pipeline.config").write_text(
+        "train_config { fine_tune_checkpoint: 'ckpt[1]' } train_input_reader { label_map_path: 'lm[1].pbtxt' "
+        "tf_record_input_reader { input_path: ['train-?.record', 'none.record'] } }"
+    )
+    config = load_pipeline(folder / "pipeline.config")
+    reader = config.train_input_reader
+    assert reader.label_map_path == str(folder / "lm[1].pbtxt")
+    assert config.train_config.fine_tune_checkpoint == str(folder / "ckpt[1]")
+    pattern, missing = reader.tf_record_input_reader.input_path
+    assert glob.glob(pattern) == [str(folder / "train-1.record")]  # noqa: PTH207
+    assert missing == "none.record"
 
 
 def test_save_without_header_begins_with_the_first_field(tmp_path: Path, config: PipelineConfig) -> None:

@@ -292,6 +292,14 @@ def test_boxes_without_an_area_are_left_out(folder: Path) -> None:
     assert [(row["xmin"], row["ymin"], row["xmax"], row["ymax"]) for row in prediction.boxes] == [(16, 12, 48, 36)]
 
 
+def test_a_folder_that_cannot_be_drawn_into_is_named(folder: Path) -> None:
+    """It was a traceback, or was blamed on --out."""
+    (folder / "drawn").touch()
+    found = Detections(np.array(PREDICTION["detection_boxes"]), np.full(3, 0.9), np.ones(3))
+    with pytest.raises(ConfigError, match=r"cannot write the drawn image .*drawn/2\.png: .*; see --draw"):
+        list(predict_files([folder / "photos" / "2.jpg"], lambda _: found, threshold=0.5, draw_dir=folder / "drawn"))
+
+
 @pytest.mark.parametrize(
     ("name", "given", "expected"),
     [("a.jsonl", None, "jsonl"), ("a.CSV", None, "csv"), ("a.json", None, "coco"), ("a.json", "jsonl", "jsonl"),

@@ -102,7 +102,7 @@ class TestPatterns:
     def test_the_shell_left_a_pattern_as_it_is(self, folder: Path, pattern: str) -> None:
         from odkeras.loop.sources import resolve_source
 
-        with pytest.raises(ConfigError, match="no such file, and a pattern is none; name the folder"):
+        with pytest.raises(ConfigError, match=r"no file has this name\. Give the folder instead of a pattern"):
             resolve_source(folder / pattern)
 
 
@@ -116,6 +116,7 @@ class TestTooFewArguments:
             (["photos", "cars"], "odkeras annotate cars photos cars"),
             (["mine", "photos"], "odkeras annotate mine photos PROJECT_FOLDER"),
             (["cars/pipeline.config"], "odkeras annotate cars IMAGES_FOLDER cars/pipeline.config"),
+            (["cars", "cars/"], "odkeras annotate cars IMAGES_FOLDER cars/"),  # the dataset's name was the images
             (["cars", "--no-open"], "odkeras annotate cars IMAGES_FOLDER cars"),
         ],
     )
