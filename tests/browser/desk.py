@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+from zygote import Forked, zygote
 
 from odkeras.hosts.web.database import AnswerDatabase
 
-RUN_PAGE = Path(__file__).with_name("run_page.py")
 ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
 DATASET = "things"
 IMAGES = 14
@@ -31,24 +30,31 @@ Box = tuple[float, float, float, float]
 
 @dataclass
 class Server:
-    """`odkeras annotate` as a process, in a directory with `images/`, `pipeline.config` and a label map."""
+    """`odkeras annotate` as a process, in a directory with `images/`, `pipeline.config` and a label map.
+
+    Args:
+        program: the command to run, with its own trainer and model server; without, one with fakes for these is forked.
+    """
 
     directory: Path
     options: Sequence[str] = ()
-    program: Sequence[str] = (sys.executable, str(RUN_PAGE))
+    program: Sequence[str] = ()
     env: dict[str, str] = field(default_factory=dict)
     port: int = 0
     url: str = ""
     output: list[str] = field(default_factory=list)
-    _process: subprocess.Popen[str] | None = None
+    _process: subprocess.Popen[str] | Forked | None = None
 
     def start(self, source: str = "images") -> Server:
-        command = [*self.program, "annotate", DATASET, source, "pipeline.config", "--no-open"]
-        command += ["--web-port", str(self.port), *self.options]
+        arguments = ["annotate", DATASET, source, "pipeline.config", "--no-open", "--web-port", str(self.port)]
+        arguments += self.options
         env = {**os.environ, "PYTHONUNBUFFERED": "1", **self.env}
-        self._process = subprocess.Popen(
-            command, cwd=self.directory, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        if self.program:
+            pipe, out = subprocess.PIPE, subprocess.STDOUT
+            command = [*self.program, *arguments]
+            self._process = subprocess.Popen(command, cwd=self.directory, env=env, stdout=pipe, stderr=out, text=True)
+        else:
+            self._process = zygote().start(arguments, self.directory, env)
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.output.append(line)
