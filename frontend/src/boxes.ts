@@ -140,6 +140,15 @@ export function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon
   return same && JSON.stringify(inside.geometry.bounds) === JSON.stringify(shape.geometry.bounds) ? null : inside;
 }
 
+/** A box of another image, under an id of its own, as far as it is in this one. */
+export function copyOf(span: Span, size: Size): ImageAnnotation {
+  const { label, type, points } = span;
+  const shown = fromSpan({ id: uuid(), label, type, points, ...cut(span, size) });
+  const { selector } = shown.target;
+  const inside = (selector.type as string) === "POLYGON" ? clippedPolygon(selector as Polygon, size) : null;
+  return inside ? { ...shown, target: { ...shown.target, selector: inside } } : shown;
+}
+
 /** The polygon moved by (dx, dy), as far as the image goes. */
 export function movedPolygon(shape: Polygon, dx: number, dy: number, size: Size): Polygon {
   const { minX, minY, maxX, maxY } = polygonShape(shape.geometry.points as Point[]).geometry.bounds;

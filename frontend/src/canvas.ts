@@ -13,6 +13,7 @@ import {
   annotation,
   boxOf,
   clippedPolygon,
+  copyOf,
   cut,
   fromSpan,
   labelBodies,
@@ -30,9 +31,10 @@ import type { Colours } from "./colours";
 import { dragged, hitAt, type Hit, type Reach } from "./grips";
 import { Handles } from "./handles";
 import { uuid } from "./identity";
+import { dressLayer, undressHandles } from "./layer";
 import { Steps } from "./steps";
 import { Tags } from "./tags";
-import type { Point, Span } from "./wire";
+import type { Point, Span, Task } from "./wire";
 
 /** Changes that are made here; the library's own, of polygons, come without it. (The library exports no such value.) */
 const OURS = "REMOTE" as never;
@@ -40,12 +42,18 @@ const OURS = "REMOTE" as never;
 export interface Contents {
   image: HTMLImageElement;
   size: Size;
-  /** The boxes now, and as they were handed out. */
+  /** The boxes as they are now; the task's: as they were handed out. */
   spans: Span[];
-  first: Span[];
+  task: Task;
   /** Of the boxes that were handed out without a score. */
   origin: Origin;
   description: string;
+}
+
+/** What a step goes back to: the boxes, and the task whose suggestions are among them. */
+interface State {
+  boxes: ImageAnnotation[];
+  task: Task | null;
 }
 
 export class Canvas {
@@ -56,12 +64,14 @@ export class Canvas {
   suggestionsHidden = false;
   /** Whether a person changed anything since the image was shown. */
   touched = false;
+  /** Whose suggestions are shown. */
+  task: Task | null = null;
   /** What is odd about the box that was changed last; "": nothing. */
   warning = "";
 
   private annotator: ImageAnnotator | null = null;
   private size: Size = { width: 1, height: 1 };
-  private steps = new Steps<ImageAnnotation[]>([]);
+  private steps = new Steps<State>({ boxes: [], task: null });
   /** As it was before the drag under way. */
   private dragging: { id: string; rect: Rect; shape: Shape } | null = null;
   /** The box under the mouse: its handles are shown. */
@@ -71,7 +81,7 @@ export class Canvas {
   private hidden = new Set<string>();
   private readonly tags: Tags;
   private readonly handles: Handles;
-  private readonly undressing = new MutationObserver(() => this.undressHandles());
+  private readonly undressing = new MutationObserver(() => undressHandles(this.frame));
 
   constructor(
     private readonly frame: HTMLElement,
@@ -89,13 +99,16 @@ export class Canvas {
     this.clear();
     this.size = contents.size;
     this.origin = contents.origin;
-    this.first = new Map(contents.first.map((span) => [span.id, span]));
+    this.task = contents.task;
+    this.first = new Map(contents.task.spans.map((span) => [span.id, span]));
     this.frame.prepend(contents.image);
     this.annotator = createImageAnnotator(contents.image, { drawingEnabled: false, userSelectAction: this.selectable });
     const { store, selection } = this.annotator.state;
-    this.dressLayer(contents);
+    dressLayer(contents);
+    const layer = contents.image.parentElement?.querySelector("svg");
+    if (layer) this.undressing.observe(layer, { childList: true, subtree: true });
     store.bulkUpsertAnnotations(contents.spans.map(fromSpan), OURS);
-    this.steps = new Steps(store.all());
+    this.steps = new Steps<State>({ boxes: store.all(), task: this.task });
     store.observe(({ origin, changes }) => {
       // Later, so that whoever else listens hears of the change before its correction.
       if (origin !== OURS) queueMicrotask(() => changes.updated?.forEach(({ newValue }) => this.keepPolygon(newValue.id)));
@@ -190,13 +203,7 @@ export class Canvas {
         !isThere(span, span.label, this.boxes),
     );
     if (!fresh.length || !this.annotator) return 0;
-    const copies = fresh.map((span) => {
-      const { label, type, points } = span;
-      const shown = fromSpan({ id: uuid(), label, type, points, ...cut(span, this.size) });
-      const { selector } = shown.target;
-      const inside = isPolygon(selector) ? clippedPolygon(selector as Polygon, this.size) : null;
-      return inside ? { ...shown, target: { ...shown.target, selector: inside } } : shown;
-    });
+    const copies = fresh.map((span) => copyOf(span, this.size));
     this.annotator.state.store.bulkAddAnnotations(copies, false, OURS);
     this.commit(copies.map(({ id }) => id));
     return copies.length;
@@ -217,7 +224,9 @@ export class Canvas {
 
   /** Newer suggestions in place of those that nobody touched; what a person drew or changed stays, and a suggestion of
    * the same object is left out: both would be trained. One step. Returns how many are shown. */
-  replaceSuggestions(spans: Span[]): number {
+  replaceSuggestions(task: Task): number {
+    const { spans } = task;
+    this.task = task;
     const store = this.annotator?.state.store;
     const isUntouched = ({ origin }: Box) => origin === "suggested" || origin === "given";
     const untouched = this.boxes.filter(isUntouched);
@@ -298,11 +307,16 @@ export class Canvas {
     if (dragged) this.setShape(dragged.id, dragged.shape);
   }
 
+  canGo(step: -1 | 1): boolean {
+    return this.annotator !== null && this.steps.has(step);
+  }
+
   /** One step back (-1) or, after that, one forth (1); false: there is none. */
   go(step: -1 | 1): boolean {
     const state = this.steps.go(step);
     if (!state || !this.annotator) return false;
-    this.restore(state);
+    this.restore(state.boxes);
+    this.task = state.task;
     this.warning = "";
     this.touched = true;
     this.update();
@@ -373,7 +387,7 @@ export class Canvas {
   /** A person changed the boxes: a step that can be taken back. changed: the boxes that may be odd now. */
   private commit(changed: string[] = [], kind = ""): void {
     this.touched = true;
-    this.steps.add(this.annotator?.state.store.all() ?? [], kind);
+    this.steps.add({ boxes: this.annotator?.state.store.all() ?? [], task: this.task }, kind);
     this.update();
     const boxes = this.boxes.filter(({ id }) => changed.includes(id));
     this.warning = boxes.map((box) => oddity(box, this.boxes, this.scale())).find(Boolean) ?? "";
@@ -408,26 +422,6 @@ export class Canvas {
   private setShape(id: string, selector: Shape): void {
     const shown = this.annotator?.state.store.getAnnotation(id);
     if (shown) this.annotator?.state.store.updateTarget({ ...shown.target, selector }, OURS);
-  }
-
-  private dressLayer({ image, size, description }: Contents): void {
-    const layer = image.parentElement?.querySelector("svg");
-    if (!layer) return;
-    // The server's pixels count, also where the browser reads another size from the file.
-    layer.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
-    layer.setAttribute("aria-label", description);
-    // The library takes every quick press for a click that selects what is there, also when it was a short drag of a
-    // handle. Selecting is done in gestures.ts.
-    layer.querySelector(":scope > g.drawing")?.addEventListener("pointerdown", (event) => event.stopPropagation());
-    this.undressing.observe(layer, { childList: true, subtree: true });
-  }
-
-  /** The handles say that they are buttons, but no key works on them: arrows and alt+arrows do it here. */
-  private undressHandles(): void {
-    for (const handle of this.frame.querySelectorAll('svg [role="button"]')) {
-      handle.removeAttribute("role");
-      handle.removeAttribute("tabindex");
-    }
   }
 }
 

@@ -52,7 +52,7 @@ export function oddity(box: Box, boxes: Box[], scale: number): string {
     return `This box is tiny: ${pixels(box.width)} × ${pixels(box.height)} pixels of the image.`;
   const shares = boxes.filter(({ id, label }) => id !== box.id && label === box.label).map((other) => iou(box, other));
   const most = Math.max(0, ...shares);
-  return most >= SAME_FROM ? `Two boxes “${box.label}” cover each other by ${Math.floor(most * 100)} %.` : "";
+  return most >= SAME_FROM ? `Two boxes “${box.label}” overlap by ${Math.floor(most * 100)} %.` : "";
 }
 
 const pixels = (length: number) => String(Math.round(length * 10) / 10);

@@ -3,16 +3,20 @@
 import type { Box } from "./boxes";
 import type { Label } from "./wire";
 
-const FALLBACK = "#8a8f98";
+/** Of a label that is not in the label map. */
+export const FALLBACK = "#8a8f98";
 
 export class Colours {
   private readonly sheet = new CSSStyleSheet();
   private rules = "";
-  private readonly byName = new Map<string, string>();
+  private byName = new Map<string, string>();
 
-  constructor(labels: Label[]) {
-    for (const { name, color } of labels) this.byName.set(name, color);
+  constructor() {
     document.adoptedStyleSheets = [...document.adoptedStyleSheets, this.sheet];
+  }
+
+  take(labels: Label[]): void {
+    this.byName = new Map(labels.map(({ name, color }) => [name, color]));
   }
 
   of(label: string): string {

@@ -2,6 +2,7 @@
 
 import { api, type Who } from "./api";
 import type { Canvas } from "./canvas";
+import type { Colours } from "./colours";
 import { Display } from "./display";
 import type { Drafts } from "./drafts";
 import type { FirstSteps } from "./first_steps";
@@ -16,8 +17,8 @@ import { Held, type Queue } from "./queue";
 import type { PastRecord, Records } from "./records";
 import { trainedNow } from "./training";
 import type { View } from "./view";
-import type { Decision, GalleryFilter, Project, Span } from "./wire";
-import { many, PAST, versionName } from "./words";
+import type { Decision, GalleryFilter, Project, Span, Task } from "./wire";
+import { messageOf, PAST } from "./words";
 
 export interface Furniture {
   stage: HTMLElement;
@@ -45,6 +46,7 @@ export class Desk {
   ready = false;
   label = "";
   labels: LabelBook | null = null;
+  colours: Colours | null = null;
   labelsOpen = false;
   galleryOpen = false;
   /** As it was left: the gallery opens with it again. */
@@ -71,7 +73,10 @@ export class Desk {
   /** The answers that the panel knew of when the history was asked for. */
   counted = "";
 
+  /** In the order of the answers; those that are looked at again stay among them. */
   private answered: Held[] = [];
+  /** Counts what ends the wait for an image that is to be opened: it must not come on the desk later. */
+  private openings = 0;
   /** The last two images on the desk. */
   private latest: Held | null = null;
   private before: Held | null = null;
@@ -99,7 +104,14 @@ export class Desk {
     const broken = decision === "ignore" && this.shown?.failed && !this.outbox?.blocked;
     if ((this.closed && !broken) || !this.shown) return;
     const held = this.shown;
+    // A box that is being drawn or dragged is not what the person wants yet.
+    this.gestures?.cancel();
     this.keepEdits();
+    const unknown = held.spans.find(({ label }) => !this.labels?.label(label));
+    if (unknown && !broken)
+      return this.notices.say(`the label “${unknown.label}” is not in the label map any more: give its boxes another one`);
+    held.touched = false;
+    this.openings += 1;
     this.remember(held);
     const entry: Waiting = {
       answer_id: uuid(),
@@ -107,7 +119,7 @@ export class Desk {
       file: held.task.file,
       answer: decision,
       spans: held.spans,
-      version: held.judgedVersion,
+      version: held.task.version,
       answered_at_ms: Date.now(),
     };
     held.reopened = decision;
@@ -123,49 +135,70 @@ export class Desk {
   /** Back to the answer before, with its boxes. */
   undo(): void {
     this.firstSteps?.closeEmpty();
-    const last = this.answered.pop();
-    if (last) return this.bringBack(last);
-    const held = new Set([this.shown?.id, ...(this.queue?.ahead ?? []).map(({ id }) => id)]);
-    const past = this.history.find(({ image_id }) => !held.has(image_id));
-    if (past) void this.reopen(past.image_id);
+    const own = this.answered.map(({ id }) => id).reverse();
+    const ids = [...new Set([...own, ...this.history.map(({ image_id }) => image_id)])];
+    // Back from an image that was answered: to the answer before it.
+    const past = ids[ids.indexOf(this.shown?.id ?? "") + 1];
+    if (past) void this.reopen(past);
     else this.notices.say("there is no earlier answer");
   }
 
   async reopen(image_id: string): Promise<void> {
     if (this.shown?.id === image_id) return;
-    const known = this.answered.find(({ id }) => id === image_id) ?? this.queue?.pull(image_id);
-    if (known) {
-      this.answered = this.answered.filter((held) => held !== known);
-      return this.bringBack(known);
-    }
+    const opening = ++this.openings;
+    const known = this.queue?.pull(image_id) ?? this.answered.find(({ id }) => id === image_id);
+    if (known) return this.bringBack(known);
     try {
       await this.outbox?.flush();
       const { task, answer } = await api.reopen(this.who, image_id);
-      this.lay(new Held(task, answer));
+      if (opening === this.openings) this.lay(new Held(task, answer));
     } catch (error) {
-      this.notices.say(`cannot go back: ${error instanceof Error ? error.message : error}`);
+      this.notices.say(`cannot go back: ${messageOf(error)}`);
     }
   }
 
-  /** An image of the gallery; returns why it cannot be opened, "" if it is. What is on the desk waits for its turn. */
+  /** An image of the gallery, which closes then; returns why it cannot be opened, else "". What is on the desk waits
+   * for its turn. Nothing comes of it if meanwhile the gallery is closed or another image is asked for. */
   async openImage(key: string, image_id: string | null): Promise<string> {
-    if (image_id !== null && this.shown?.id === image_id) return "";
-    const known = this.answered.find(({ id }) => id === image_id) ?? (image_id && this.queue?.pull(image_id));
-    if (known) {
-      this.answered = this.answered.filter((held) => held !== known);
-      this.bringBack(known);
-      return "";
-    }
+    const opening = ++this.openings;
+    const here = image_id === null ? null : this.newestHere(image_id);
     try {
-      await this.outbox?.flush();
-      const { task, answer } = await api.open(this.who, key);
-      if (this.shown?.id === task.image_id) return "";
-      const ahead = this.queue?.pull(task.image_id);
-      this.lay(answer === null && ahead ? ahead : new Held(task, answer));
+      const held = here ?? (await this.fetchToOpen(key));
+      if (opening !== this.openings) return "";
+      this.set({ galleryOpen: false });
+      if (held.id === this.shown?.id) return "";
+      this.queue?.pull(held.id);
+      this.answered = this.answered.filter((other) => other === held || other.id !== held.id);
+      if (here) this.bringBack(held);
+      else this.lay(held);
       return "";
     } catch (error) {
-      return error instanceof Error ? error.message : String(error);
+      return opening === this.openings ? messageOf(error) : "";
     }
+  }
+
+  /** On start: the answered image that was being corrected when the page was left. */
+  async resume(image_id: string): Promise<void> {
+    try {
+      this.lay(await this.fetchToOpen(image_id));
+    } catch {
+      // Somebody else has it, or it is gone.
+    }
+  }
+
+  /** What this page has of an image, unless the server may have a newer answer about it, of anybody. */
+  private newestHere(image_id: string): Held | null {
+    if (this.shown?.id === image_id) return this.shown;
+    const ahead = this.queue?.find(image_id);
+    if (ahead && (ahead.reopened === null || ahead.touched)) return ahead;
+    const onTheWay = this.outbox?.imageIds.includes(image_id);
+    return (onTheWay && this.answered.find(({ id }) => id === image_id)) || null;
+  }
+
+  private async fetchToOpen(key: string): Promise<Held> {
+    await this.outbox?.flush();
+    const { task, answer } = await api.open(this.who, key);
+    return (answer === null && this.queue?.find(task.image_id)) || new Held(task, answer);
   }
 
   /** The boxes of the image that was on the desk before, else of the last answer; null: there is none. */
@@ -180,20 +213,24 @@ export class Desk {
   private bringBack(held: Held): void {
     if (!held.image) held.load();
     this.lay(held);
+    if (held.reopened === null) return;
     void this.outbox?.flush().then(() => api.reopen(this.who, held.id).catch(() => {}));
   }
 
   private lay(held: Held): void {
     if (this.shown) {
       this.keepEdits();
-      this.queue?.putBack(this.shown);
+      // An answered image that was only looked at keeps its answer.
+      if (this.shown.reopened === null || this.shown.touched) this.queue?.putBack(this.shown);
+      else if (!this.answered.includes(this.shown)) this.shown.release();
     }
     this.present(held);
   }
 
   private remember(held: Held): void {
-    this.answered = [...this.answered.filter((other) => other !== held), held].slice(-ANSWERED_KEPT);
-    this.answered.slice(0, -IMAGES_KEPT).forEach((old) => old.release());
+    this.answered = [...this.answered.filter(({ id }) => id !== held.id), held].slice(-ANSWERED_KEPT);
+    const old = this.answered.slice(0, -IMAGES_KEPT).filter((other) => !this.queue?.ahead.includes(other));
+    old.forEach((other) => other.release());
   }
 
   private keepEdits(): void {
@@ -245,7 +282,7 @@ export class Desk {
       image,
       size: task,
       spans: held.spans,
-      first: task.spans,
+      task,
       origin: held.origin,
       description: `${task.file}. Drag to draw a box. B adds one, brackets select, arrows move, with alt or control they resize, U takes back, H lists all keys.`,
     });
@@ -281,6 +318,7 @@ export class Desk {
     data.ready = "false";
     data.imageId = held?.id ?? "";
     data.version = held?.task.version?.toString() ?? "";
+    this.drafts?.noteShown(held);
   }
 
   /** The image could not be loaded: once more. */
@@ -298,14 +336,11 @@ export class Desk {
     this.queue?.ahead.push(held);
   }
 
-  showOffer(): void {
-    const { shown, canvas } = this;
-    if (!shown?.offer || !canvas || !this.ready) return;
-    const count = canvas.replaceSuggestions(shown.takeOffer());
-    const { version } = shown.task;
-    this.furniture!.stage.dataset.version = version?.toString() ?? "";
-    const name = version === null ? "" : ` of the model of ${versionName(this.live?.panel, version)}`;
-    this.notices.say(`${many(count, "suggestion")}${name}; ctrl+z brings back those before`);
+  /** Whose suggestions are on the screen: it changes with an offer, and with steps back and forth over one. */
+  judge(task: Task): void {
+    if (!this.shown) return;
+    this.shown.task = task;
+    this.furniture!.stage.dataset.version = task.version?.toString() ?? "";
   }
 
   /** Drops the boxes that were kept from before, for those that the task came with. */
@@ -336,7 +371,7 @@ export class Desk {
       this.notices.say(trainedNow(await api.save(this.who)));
       this.records?.refresh();
     } catch (error) {
-      this.notices.say(`not handed on: ${error instanceof Error ? error.message : error}`);
+      this.notices.say(`not handed on: ${messageOf(error)}`);
     } finally {
       this.saving = false;
       this.changed();
@@ -344,6 +379,7 @@ export class Desk {
   }
 
   set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen" | "displayOpen" | "labelsOpen" | "galleryOpen">>): void {
+    if (this.galleryOpen && values.galleryOpen === false) this.openings += 1;
     Object.assign(this, values);
     this.changed();
   }

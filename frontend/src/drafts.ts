@@ -24,12 +24,14 @@ const MOST_CHARACTERS = 1_000_000;
 
 export class Drafts {
   private readonly prefix: string;
+  private readonly reopenedKey: string;
   private pending: { image_id: string; draft: Draft } | null = null;
   private noted: Box[] = [];
   private timer = 0;
 
   constructor(dataset: string, session: string) {
     this.prefix = `${PREFIX}${encodeURIComponent(dataset)}:${session}:`;
+    this.reopenedKey = `odkeras:reopened:${encodeURIComponent(dataset)}:${session}`;
   }
 
   /** Called at every change of the desk: notes what is on it, if a person changed it. */
@@ -37,7 +39,7 @@ export class Drafts {
     if (!shown || !canvas?.touched || !ready || canvas.boxes === this.noted) return;
     this.noted = canvas.boxes;
     if (this.pending && this.pending.image_id !== shown.id) this.write();
-    this.pending = { image_id: shown.id, draft: draftOf(shown, canvas.spans()) };
+    this.pending = { image_id: shown.id, draft: draftOf(shown, canvas.task ?? shown.task, canvas.spans()) };
     this.timer ||= window.setTimeout(() => this.write(), WRITE_AFTER_MS);
   }
 
@@ -61,6 +63,25 @@ export class Drafts {
     }
   }
 
+  /** Notes in this tab which answered image is on the desk: the server would hand out another one after a reload. */
+  noteShown(held: Held | null): void {
+    try {
+      if (held?.reopened) sessionStorage.setItem(this.reopenedKey, held.id);
+      else sessionStorage.removeItem(this.reopenedKey);
+    } catch {
+      // Without storage it is another image.
+    }
+  }
+
+  /** The answered image that was on the desk of this tab when the page was left. */
+  reopened(): string | null {
+    try {
+      return sessionStorage.getItem(this.reopenedKey);
+    } catch {
+      return null;
+    }
+  }
+
   /** Gives an image the boxes that it had when the page was left. labels: those that boxes may have. */
   restore(held: Held, labels: string[]): void {
     if (held.touched) return;
@@ -81,7 +102,7 @@ export class Drafts {
   }
 }
 
-function draftOf({ task, reopened }: Held, spans: Span[]): Draft {
+function draftOf({ reopened }: Held, task: Task, spans: Span[]): Draft {
   const { spans: first, version, threshold } = task;
   return { spans, first, version, threshold, reopened: reopened !== null, saved_at_ms: Date.now() };
 }

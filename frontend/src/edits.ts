@@ -1,7 +1,7 @@
 /** What a person does to the boxes without pointing at them. */
 
 import type { Desk } from "./desk";
-import { many } from "./words";
+import { many, messageOf, takesBack, versionName } from "./words";
 
 const SMALLEST_PX = 8;
 const BESIDE_SCREEN_PX = 12;
@@ -45,8 +45,19 @@ export async function copyBoxes(desk: Desk): Promise<void> {
         : `all boxes of ${before.file} are here already, or outside of this image`,
     );
   } catch (error) {
-    notices.say(`no boxes copied: ${error instanceof Error ? error.message : error}`);
+    notices.say(`no boxes copied: ${messageOf(error)}`);
   }
+}
+
+/** Newer suggestions for the shown image in place of those that nobody touched. */
+export function showOffer(desk: Desk): void {
+  const { shown, canvas, ready } = desk;
+  if (!shown?.offer || !canvas || !ready) return;
+  const task = shown.takeOffer();
+  const count = canvas.replaceSuggestions(task);
+  desk.judge(task);
+  const name = task.version === null ? "" : ` by the model of ${versionName(desk.live?.panel, task.version)}`;
+  desk.notices.say(`${many(count, "suggestion")}${name}; ${takesBack("ctrl+z")} brings back those before`);
 }
 
 export function removeSuggestions(desk: Desk): void {
@@ -61,8 +72,10 @@ export function removeSelected({ canvas }: Desk): void {
 }
 
 /** One step of the boxes back (-1) or forth (1). */
-export function takeBack({ canvas, notices }: Desk, step: -1 | 1): void {
+export function takeBack(desk: Desk, step: -1 | 1): void {
+  const { canvas, notices } = desk;
   if (!canvas?.go(step)) notices.say(step < 0 ? "there is no change to take back" : "there is no change to repeat");
+  else if (canvas.task) desk.judge(canvas.task);
 }
 
 export function toggleSuggestions(desk: Desk): void {

@@ -29,7 +29,6 @@ export class FirstSteps {
     this.answered += 1;
     if (this.explainsAnswers && this.answered >= SHOWN_FOR_ANSWERS) this.closeAnswers();
     this.explainsEmpty = decision === "accept" && boxes === 0 && !this.told.has("empty");
-    if (this.explainsEmpty) this.remember("empty");
     this.changed();
   }
 
@@ -37,6 +36,11 @@ export class FirstSteps {
     this.explainsAnswers = false;
     this.remember("answers");
     this.changed();
+  }
+
+  /** The explanation is on the screen: it needs an image there. */
+  noteEmptySeen(): void {
+    this.remember("empty");
   }
 
   closeEmpty(): void {

@@ -2,10 +2,14 @@
 
 import { api, type Who } from "./api";
 import type { GalleryFilter, GalleryImage } from "./wire";
+import { messageOf } from "./words";
 
 const PAGE = 100;
 /** While one scrolls fast nothing is asked for. */
 const ASK_AFTER_MS = 80;
+/** After a failure: longer and longer. */
+const FIRST_PAUSE_MS = 1_000;
+const LONGEST_PAUSE_MS = 10_000;
 
 export const NO_FILTER: GalleryFilter = {
   state: "all",
@@ -28,6 +32,9 @@ export class GalleryList {
   private wanted: number[] = [];
   private timer = 0;
   private closed = false;
+  private pause_ms = FIRST_PAUSE_MS;
+  /** performance.now() before which nothing is asked for. */
+  private not_before = 0;
 
   constructor(
     private readonly who: Who,
@@ -45,8 +52,14 @@ export class GalleryList {
   show(first: number, last: number): void {
     const pages = [Math.floor(first / PAGE), Math.floor(last / PAGE)];
     this.wanted = [...new Set(pages)].filter((page) => page >= 0 && !this.asked.has(page));
+    this.schedule();
+  }
+
+  private schedule(): void {
     clearTimeout(this.timer);
-    if (this.wanted.length) this.timer = window.setTimeout(() => this.wanted.forEach((page) => void this.fetch(page)), ASK_AFTER_MS);
+    if (!this.wanted.length || this.closed) return;
+    const wait_ms = Math.max(ASK_AFTER_MS, this.not_before - performance.now());
+    this.timer = window.setTimeout(() => this.wanted.forEach((page) => void this.fetch(page)), wait_ms);
   }
 
   close(): void {
@@ -62,9 +75,15 @@ export class GalleryList {
       if (this.closed) return;
       this.pages.set(page, images);
       Object.assign(this, { total, missing, trouble: "" });
+      this.pause_ms = FIRST_PAUSE_MS;
     } catch (error) {
       this.asked.delete(page);
-      this.trouble = error instanceof Error ? error.message : String(error);
+      this.trouble = messageOf(error);
+      this.not_before = performance.now() + this.pause_ms;
+      this.pause_ms = Math.min(2 * this.pause_ms, LONGEST_PAUSE_MS);
+      // The first page is on no screen yet, which would ask for it.
+      if (!this.wanted.includes(page)) this.wanted.push(page);
+      this.schedule();
     }
     if (!this.closed) this.changed();
   }

@@ -5,6 +5,7 @@ import { between, type Hit, type Reach } from "./grips";
 import { tagText } from "./tags";
 import type { Point } from "./wire";
 import type { View } from "./view";
+import { takesBack } from "./words";
 
 /** How exact a pointer is, in screen pixels. */
 interface Aim extends Reach {
@@ -203,7 +204,7 @@ export class Gestures {
     const box = between(start, view.inside(to));
     if (Math.min(box.width, box.height) * view.scale < aim.smallest_px) return this.bench.say(TOO_SMALL);
     const replaced = canvas.draw(box, this.bench.label());
-    if (replaced) this.bench.say(`the new box replaces the suggestion ${tagText(replaced)}; u takes it back`);
+    if (replaced) this.bench.say(`the new box replaces the suggestion ${tagText(replaced)}; ${takesBack("u")} takes it back`);
   }
 
   /** Where nothing moved it was a click: it selects what is there, maybe a smaller box within this one. */

@@ -1,7 +1,7 @@
 /** The keys: one table for what they do and for the help that lists them. */
 
 import type { Desk } from "./desk";
-import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, takeBack, toggleSuggestions } from "./edits";
+import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, showOffer, takeBack, toggleSuggestions } from "./edits";
 import type { Decision } from "./wire";
 
 interface Binding {
@@ -173,7 +173,7 @@ export const BINDINGS: Binding[] = [
     group: "Suggestions",
     keys: ["n"],
     does: "show newer suggestions for this image; your own boxes stay",
-    when: key(["n"], (desk) => desk.showOffer(), false),
+    when: key(["n"], (desk) => showOffer(desk), false),
   },
   { group: "View", keys: ["+"], does: "zoom in", when: key(["+", "="], (desk) => desk.view?.zoomBy(1.25)) },
   { group: "View", keys: ["-"], does: "zoom out", when: key(["-", "_"], (desk) => desk.view?.zoomBy(1 / 1.25)) },
@@ -220,7 +220,7 @@ export function listen(desk: Desk): void {
 }
 
 function onKey(event: KeyboardEvent, desk: Desk): void {
-  if (event.defaultPrevented || event.isComposing || desk.dialogOpen || isTyping(event) || activates(event))
+  if (event.defaultPrevented || event.isComposing || desk.dialogOpen || isTyping(event) || activates(event) || scrolls(event))
     return;
   for (const { when } of BINDINGS) {
     const act = when(event, desk);
@@ -230,6 +230,12 @@ function onKey(event: KeyboardEvent, desk: Desk): void {
     act();
     return;
   }
+}
+
+/** Those of a text that scrolls (a log, the news) belong to it while it has the focus. */
+function scrolls({ target, key }: KeyboardEvent): boolean {
+  if (!(target instanceof HTMLElement) || target.closest(".stage") || !KEYS_OF_CONTROLS.test(key)) return false;
+  return target !== document.body && /auto|scroll/.test(getComputedStyle(target).overflowY);
 }
 
 /** Keys that a slider or a check box uses itself; all others work on the image there, too. */

@@ -16,9 +16,9 @@ import { Queue, renewSuggestions } from "./queue";
 import { Records } from "./records";
 import { View } from "./view";
 import type { Project } from "./wire";
+import { messageOf } from "./words";
 
 const TRY_AGAIN_MS = 2_000;
-const RENEW_AGAIN_MS = 1_500;
 
 export async function openDesk(desk: Desk, furniture: Furniture): Promise<void> {
   desk.furniture = furniture;
@@ -31,7 +31,7 @@ export async function openDesk(desk: Desk, furniture: Furniture): Promise<void> 
       return;
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) desk.fatal = error.message;
-      else desk.starting = error instanceof Error ? error.message : String(error);
+      else desk.starting = messageOf(error);
       desk.changed();
       await new Promise((resolve) => setTimeout(resolve, TRY_AGAIN_MS));
     }
@@ -53,7 +53,7 @@ function askName(desk: Desk, known: string): Promise<string> {
 function setUpStage(desk: Desk, project: Project, furniture: Furniture): void {
   const { stage, scroll, frame, tags, handles, guides, rubber } = furniture;
   document.title = `${project.dataset} · odkeras annotate`;
-  const colours = new Colours(project.labels);
+  const colours = new Colours();
   const view = new View(scroll, frame, () => desk.canvas?.update());
   const canvas = new Canvas(frame, tags, handles, colours, () => view.scale, desk.changed);
   desk.gestures = new Gestures(scroll, rubber, {
@@ -66,8 +66,17 @@ function setUpStage(desk: Desk, project: Project, furniture: Furniture): void {
     say: (text) => desk.notices.say(text),
   });
   new Guides(stage, guides, () => desk.display.settings.guides && desk.ready);
+  Object.assign(desk, { project, canvas, view, colours, starting: "", fatal: "" });
+  takeLabels(desk, project);
+}
+
+/** Also of another run of the server, which may have another label map: it refuses labels that are gone. */
+function takeLabels(desk: Desk, project: Project): void {
   const labels = new LabelBook(project.labels, project.dataset);
-  Object.assign(desk, { project, canvas, view, labels, label: project.labels[0]?.name ?? "", starting: "", fatal: "" });
+  const label = labels.label(desk.label) ? desk.label : (project.labels[0]?.name ?? "");
+  Object.assign(desk, { labels, label });
+  desk.colours?.take(project.labels);
+  desk.canvas?.update();
 }
 
 function setUpPost(desk: Desk, project: Project): void {
@@ -89,12 +98,17 @@ function setUpPost(desk: Desk, project: Project): void {
   desk.subscribe(() => drafts.note(desk));
   const firstSteps = new FirstSteps(project.answered, desk.changed);
   Object.assign(desk, { outbox, drafts, firstSteps, queue, records, live });
-  live.open();
-  void outbox.flush();
-  void queue.fill();
-  records.refresh();
   watchWindow(outbox, drafts);
   desk.changed();
+  void start(desk, drafts.reopened());
+}
+
+async function start(desk: Desk, reopened: string | null): Promise<void> {
+  if (reopened) await desk.resume(reopened);
+  desk.live?.open();
+  void desk.outbox?.flush();
+  void desk.queue?.fill();
+  desk.records?.refresh();
 }
 
 function onSent(desk: Desk, saved: Waiting[]): void {
@@ -128,9 +142,10 @@ async function renew(desk: Desk): Promise<void> {
   const version = live?.panel?.version ?? null;
   clearTimeout(renewTimer);
   if (!queue || version === null) return;
-  if (await renewSuggestions(who, version, queue.ahead, shown)) {
+  const again_ms = await renewSuggestions(who, version, queue.ahead, shown);
+  if (again_ms !== null) {
     clearTimeout(renewTimer);
-    renewTimer = window.setTimeout(() => void renew(desk), RENEW_AGAIN_MS);
+    renewTimer = window.setTimeout(() => void renew(desk), again_ms);
   }
   desk.changed();
 }
@@ -148,7 +163,8 @@ async function onConnected(desk: Desk): Promise<void> {
     const restarted = desk.project?.instance !== project.instance;
     Object.assign(desk, { project, fatal: "" });
     desk.records?.refresh();
-    if (restarted) void renew(desk);
+    if (restarted) takeLabels(desk, project);
+    void renew(desk);
     desk.changed();
   } catch {
     // The stream opens again, and then this is asked again.

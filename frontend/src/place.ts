@@ -20,6 +20,13 @@ export function besideBox(box: Rect, view: Rect, side_px: number, gap_px: number
   return places.find(fits) ?? inside(box, view, side_px, gap_px);
 }
 
+/** Whether a part of a box is in view; beside another one a button would be for a box that nobody sees. */
+export function isSeen(box: Rect, view: Rect): boolean {
+  return (
+    box.x < view.x + view.width && box.x + box.width > view.x && box.y < view.y + view.height && box.y + box.height > view.y
+  );
+}
+
 function inside(box: Rect, view: Rect, side_px: number, gap_px: number): Point {
   const x = clamp(box.x + (box.width - side_px) / 2, view.x, view.x + view.width - side_px);
   return [x, clamp(box.y + gap_px, view.y + gap_px, view.y + view.height - side_px - gap_px)];

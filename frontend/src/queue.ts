@@ -5,6 +5,7 @@ import { withIds, type Origin } from "./boxes";
 import { taskOf, type Draft } from "./drafts";
 import { uuid } from "./identity";
 import type { Decision, Span, Task } from "./wire";
+import { messageOf } from "./words";
 
 export class Held {
   image: HTMLImageElement | null = null;
@@ -19,9 +20,6 @@ export class Held {
   beforeDraft: Task | null = null;
   /** Newer suggestions than those that are shown: they come on the screen when the person asks for them. */
   offer: Task | null = null;
-  /** The task before an offer was taken. */
-  private earlier: Task | null = null;
-
   /** The version whose suggestions were asked for last, and how many times: the server may be loading it just then. */
   private asked: { version: number; times: number } | null = null;
 
@@ -59,22 +57,12 @@ export class Held {
     this.beforeDraft = null;
   }
 
-  /** Takes the offer; the boxes on the screen are the canvas's. Returns the new suggestions, under ids of their own. */
-  takeOffer(): Span[] {
+  /** Takes the offer; the boxes on the screen are the canvas's. The new suggestions have ids of their own. */
+  takeOffer(): Task {
     const spans = (this.offer?.spans ?? []).map((span) => ({ ...span, id: uuid() }));
-    if (this.offer) {
-      this.earlier = this.task;
-      this.task = { ...this.offer, spans };
-      this.offer = null;
-    }
-    return spans;
-  }
-
-  /** Whose suggestions the person judged: those before the offer if ctrl+z brought them back. */
-  get judgedVersion(): number | null {
-    const known = new Set(this.task.spans.map(({ id }) => id));
-    const old = this.spans.some(({ id, score }) => score !== undefined && !known.has(id));
-    return old && this.earlier ? this.earlier.version : this.task.version;
+    this.task = { ...(this.offer ?? this.task), spans };
+    this.offer = null;
+    return this.task;
   }
 
   /** Takes the boxes that a person had drawn on this image before the page was left. */
@@ -91,7 +79,7 @@ export class Held {
     return this.task.version !== version && times < MOST_ASKED && !this.reopened;
   }
 
-  /** Counts a request for the suggestions of a version. */
+  /** Counts a reply to a request for the suggestions of a version. */
   noteAsked(version: number): void {
     this.asked = { version, times: this.asked?.version === version ? this.asked.times + 1 : 1 };
   }
@@ -99,7 +87,7 @@ export class Held {
   load(): void {
     this.failed = "";
     this.loading = this.fetchImage().catch((error: unknown) => {
-      this.failed = error instanceof Error ? error.message : String(error);
+      this.failed = messageOf(error);
     });
   }
 
@@ -135,6 +123,8 @@ export class Held {
 const ASK_AGAIN_MS = 3_000;
 /** Requests for the suggestions of one version for one image. */
 const MOST_ASKED = 4;
+const RENEW_AGAIN_MS = 1_500;
+const RENEW_AFTER_FAILURE_MS = 5_000;
 
 export interface Surroundings {
   /** Image ids that must not come again: shown, or answered and on their way. */
@@ -167,6 +157,10 @@ export class Queue {
 
   putBack(held: Held): void {
     this.ahead.unshift(held);
+  }
+
+  find(image_id: string): Held | null {
+    return this.ahead.find(({ id }) => id === image_id) ?? null;
   }
 
   /** Takes a task out of the queue. */
@@ -212,21 +206,22 @@ export class Queue {
 }
 
 /** Newer suggestions for tasks that are held; those that somebody worked on stay as they are. The image on the screen
- * gets an offer. Returns whether to try again in a while: some had none yet. */
-export async function renewSuggestions(who: Who, version: number, ahead: Held[], shown: Held | null): Promise<boolean> {
+ * gets an offer. Returns after how long to try again, if some had none yet or there was no reply; null: not at all. */
+export async function renewSuggestions(who: Who, version: number, ahead: Held[], shown: Held | null): Promise<number | null> {
   const held = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter((one) =>
     one.mayBeRenewed(version),
   );
-  if (!held.length) return false;
+  if (!held.length) return null;
   const ids = held.map(({ id }) => id);
-  for (const one of held) one.noteAsked(version);
   const reply = await api.suggestions(who, ids).catch(() => null);
-  for (const task of reply?.tasks ?? []) {
+  if (!reply) return RENEW_AFTER_FAILURE_MS;
+  for (const one of held) one.noteAsked(version);
+  for (const task of reply.tasks) {
     const one = held.find(({ id }) => id === task.image_id);
     if (!one) continue;
     if (one === shown) one.offer = task.spans.length || one.task.spans.length ? task : null;
     else if (!one.touched && ahead.includes(one)) one.renew(task);
   }
-  const renewed = new Set(reply?.tasks.map(({ image_id }) => image_id));
-  return held.some((one) => !renewed.has(one.id) && one.mayBeRenewed(version));
+  const renewed = new Set(reply.tasks.map(({ image_id }) => image_id));
+  return held.some((one) => !renewed.has(one.id) && one.mayBeRenewed(version)) ? RENEW_AGAIN_MS : null;
 }

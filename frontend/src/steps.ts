@@ -22,6 +22,10 @@ export class Steps<T> {
     this.until = now + MERGED_MS;
   }
 
+  has(step: -1 | 1): boolean {
+    return this.states[this.at + step] !== undefined;
+  }
+
   /** The state one step before (-1) or after (1); null: there is none. */
   go(step: -1 | 1): T | null {
     const state = this.states[this.at + step];

@@ -3,7 +3,7 @@
 import { api } from "./api";
 import type { Desk } from "./desk";
 import type { TrainingAction, TrainingState } from "./wire";
-import { many } from "./words";
+import { many, messageOf } from "./words";
 
 const DONE: { [state in TrainingState]: string } = {
   running: "training is resumed",
@@ -16,7 +16,7 @@ export async function controlTraining(desk: Desk, action: TrainingAction): Promi
     const { training } = await api.training(desk.who, action);
     desk.notices.say(DONE[training]);
   } catch (error) {
-    desk.notices.say(`cannot ${action} training: ${error instanceof Error ? error.message : error}`);
+    desk.notices.say(`cannot ${action} training: ${messageOf(error)}`);
   }
 }
 

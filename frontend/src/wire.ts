@@ -24,7 +24,6 @@ export interface Task {
   spans: Span[];
   version: number | null;
   threshold: number;
-  meta: Record<string, unknown>;
 }
 
 export interface Label {
@@ -110,8 +109,6 @@ export interface Round {
   round: number;
   loss: number | null;
   steps: number;
-  examples: number;
-  train_s: number;
   version: number | null;
   failed: string;
 }

@@ -74,6 +74,14 @@ export function clock(at_s: number): string {
   });
 }
 
+export const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
+
+/** A finger points, and there are no keys. */
+export const isCoarse = () => matchMedia("(pointer: coarse)").matches;
+
+/** What takes the last change back: a key, or where there are no keys a button. */
+export const takesBack = (key: string) => (isCoarse() ? "the ↶ button" : key);
+
 export const many = (count: number, one: string, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
 
 export const share = (part: number, whole: number) => (whole ? `${Math.round((part / whole) * 100)} %` : "–");

@@ -124,6 +124,17 @@ class TestLabelKeys:
         desk.press("1")
         assert labels(desk) == ["car", "person"]
 
+    def test_a_box_that_was_clicked_and_then_moved_keeps_its_label(self, desk: Desk) -> None:
+        """It stayed chosen, and the key for the next box relabelled it."""
+        desk.draw((5, 5, 30, 25))
+        desk.click(17, 15)
+        expect(desk.by("label-target")).to_have_text("Label of the selected box")
+        desk.drag((17, 15), (27, 20))
+        expect(desk.by("label-target")).to_have_text("Label of the next box")
+        desk.press("2")
+        desk.draw((50, 10, 80, 40))
+        assert labels(desk) == ["car", "person"]
+
     @pytest.mark.parametrize("how", ["click", "brackets", "list"])
     def test_a_box_selected_on_purpose_is_relabelled(self, desk: Desk, how: str) -> None:
         """The next box has the label that was chosen for it, not the one that the selected box was given."""
@@ -285,6 +296,27 @@ class TestHandles:
         desk.drag((60, 48), (10, 8))
         assert rects(desk) == [pytest.approx((10, 8, 20, 16), abs=0.3)]
 
+    def test_keys_during_a_drag(self, suggesting: Callable[..., Desk], server: Server) -> None:
+        """An answer held the box as it was halfway; a box removed between press and move was an error."""
+        desk = suggesting(("car", (20, 16, 60, 48)))
+        move_to(desk, (60, 48))
+        desk.page.mouse.down()
+        desk.press("d")
+        move_to(desk, (70, 55))
+        move_to(desk, (80, 60))
+        desk.page.mouse.up()
+        expect(desk.by("box-item")).to_have_count(0)
+        desk.press("u")
+        assert rects(desk) == [(20, 16, 60, 48)]
+        move_to(desk, (60, 48))
+        desk.page.mouse.down()
+        move_to(desk, (80, 60))
+        wait_until(lambda: rects(desk)[0][2] > 79, "the box to follow")
+        desk.answer("a")
+        desk.page.mouse.up()
+        wait_until(server.answers, "the answer")
+        assert [box_of(span) for span in server.answers()[0]["spans"]] == [(20, 16, 60, 48)]
+
     def test_hidden_suggestions_are_out_of_reach(self, suggesting: Callable[..., Desk]) -> None:
         desk = suggesting(("person", (20, 16, 60, 48)))
         desk.press("s")
@@ -371,7 +403,7 @@ class TestNoAccidents:
         expect(desk.by("box-warning")).to_have_count(0)  # of another label
         desk.press("u", "1")
         drag_px(desk, (21, 17), (39 * scale(desk), 31 * scale(desk)), key="Shift")
-        expect(desk.by("box-warning")).to_contain_text("Two boxes “car” cover each other by 94 %")
+        expect(desk.by("box-warning")).to_contain_text("Two boxes “car” overlap by 94 %")
         desk.press("u")
         expect(desk.by("box-item")).to_have_count(1)
         expect(desk.by("box-warning")).to_have_count(0)
@@ -548,6 +580,32 @@ class TestTouch:
             desk.by("zoom-in").tap()
         button.tap()
         expect(desk.by("box-item")).to_have_count(0)
+
+    def test_there_is_no_delete_button_for_a_box_out_of_view(self, suggesting: Callable[..., Desk]) -> None:
+        """It stayed at the border of the view, and removed a box that nobody saw."""
+        desk = suggesting(("car", (2, 2, 12, 10)), **PHONE)
+        desk.page.touchscreen.tap(*desk.point(7, 6))
+        expect(desk.by("box-button")).to_be_visible()
+        for _ in range(6):
+            desk.by("zoom-in").tap()
+        scroll = desk.page.locator(".scroll")
+        scroll.evaluate("scroll => scroll.scrollTo(scroll.scrollWidth, scroll.scrollHeight)")
+        expect(desk.by("box-button")).to_have_count(0)
+        scroll.evaluate("scroll => scroll.scrollTo(0, 0)")
+        expect(desk.by("box-button")).to_be_visible()
+
+    def test_a_change_is_taken_back_and_repeated(self, suggesting: Callable[..., Desk]) -> None:
+        """There was a key for it alone, and the page named that key."""
+        desk = suggesting(("car", (20, 16, 60, 48)), **PHONE)
+        expect(desk.by("take-back")).to_be_disabled()
+        touch(desk, line(desk.point(30, 22), desk.point(58, 46)))
+        expect(desk.page.locator(".notice")).to_contain_text("the ↶ button takes it back")
+        desk.by("take-back").tap()
+        expect(desk.by("box-item")).to_have_attribute("data-origin", "suggested")
+        expect(desk.by("take-back")).to_be_disabled()
+        desk.by("repeat").tap()
+        expect(desk.by("box-item")).to_have_attribute("data-origin", "drawn")
+        expect(desk.by("repeat")).to_be_disabled()
 
     def test_with_a_mouse_there_is_no_button_over_the_image(self, desk: Desk) -> None:
         desk.draw((20, 16, 60, 48))

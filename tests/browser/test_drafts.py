@@ -65,6 +65,28 @@ def test_a_reload_at_once_keeps_what_was_drawn(desk: Desk, server: Server) -> No
     expect(desk.by("restored")).to_be_hidden()
 
 
+def test_a_reload_during_a_correction_keeps_its_image(desk: Desk, server: Server) -> None:
+    """Another image came, and the correction was nowhere to be seen."""
+    image_id = desk.answer("a")
+    spans_of(server, image_id)
+    desk.wait_ready()
+    waiting = desk.image_id
+    desk.press("Backspace")
+    expect(desk.stage).to_have_attribute("data-image-id", image_id)
+    desk.wait_ready()
+    desk.draw(MINE)
+    desk.page.reload()
+    desk.wait_ready()
+    assert desk.image_id == image_id
+    expect(desk.by("box-item")).to_have_count(1)
+    desk.answer("a")
+    wait_until(lambda: len(spans_of(server, image_id)) == 1, "the correction")
+    expect(desk.stage).to_have_attribute("data-image-id", waiting)
+    desk.page.reload()
+    desk.wait_ready()
+    assert desk.image_id == waiting
+
+
 def test_a_removed_suggestion_stays_removed(server: Server, new_desk: Callable[..., Desk]) -> None:
     server.start()
     desk = new_desk()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from desk import IMAGES, Desk, Server, box_of, draw_picture, wait_until
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Route, expect
 
 NewDesk = Callable[..., Desk]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -81,7 +81,27 @@ class TestFinding:
             count_is(desk, f"{len(files)} image{'s' if len(files) > 1 else ''} found")
             wait_until(lambda files=files: shown(desk) == files, f"{name} {value}")
         desk.by("filter-state").select_option("unanswered")  # by an annotator: none
-        expect(desk.page.get_by_text("No image is like this.")).to_be_visible()
+        expect(desk.page.get_by_text("No image matches these filters.")).to_be_visible()
+
+    def test_a_page_that_fails_is_asked_for_again_after_a_while(self, desk: Desk) -> None:
+        """A later page was asked for every 80 ms without end, the first one never again."""
+        asked: list[str] = []
+
+        def handle(route: Route) -> None:
+            asked.append(route.request.url)
+            if len(asked) > 2:
+                route.continue_()
+            else:
+                route.fulfill(status=503, body="{}")
+
+        desk.page.route("**/api/images*", handle)
+        desk.press("g")
+        expect(desk.by("gallery-refused")).to_be_visible()
+        desk.page.wait_for_timeout(700)
+        assert len(asked) == 1
+        count_is(desk, f"{IMAGES} images")
+        expect(desk.by("gallery-refused")).to_have_count(0)
+        assert len(asked) == 3
 
     def test_by_score(self, desk: Desk) -> None:
         """What is typed stays while the page shows what the trainer does."""
@@ -94,6 +114,23 @@ class TestFinding:
         desk.by("filter-clear").click()
         count_is(desk, f"{IMAGES} images")
         expect(desk.by("filter-score-from")).to_have_value("")
+
+    def test_what_is_typed_stays_and_filters_add_up(self, desk: Desk) -> None:
+        """A space at the end was eaten, 7.5 became 8, and a filter took another one of a moment ago back."""
+        desk.press("g")
+        count_is(desk, f"{IMAGES} images")
+        desk.by("filter-name").press_sequentially("0 ")
+        desk.by("filter-state").select_option("unanswered")
+        count_is(desk, "11 images found")
+        expect(desk.by("filter-state")).to_have_value("unanswered")
+        expect(desk.by("filter-name")).to_have_value("0 ")
+        desk.by("filter-score-from").press_sequentially("7.")
+        count_is(desk, "0 images found")
+        desk.by("filter-score-from").press_sequentially("5")
+        desk.page.wait_for_timeout(400)
+        expect(desk.by("filter-score-from")).to_have_value("7.5")
+        desk.press("Escape", "g")
+        expect(desk.by("filter-score-from")).to_have_value("7.5")
 
     def test_ten_thousand_images_scroll_and_only_what_is_seen_is_asked_for(
         self, server: Server, new_desk: NewDesk
@@ -150,6 +187,70 @@ class TestOpening:
         desk.wait_ready()
         assert len(desk.boxes) == 1, "what was drawn on it before is there"
         wait_until(lambda: len(stored(server, accepted)["spans"]) == 1, "the correction")  # type: ignore[arg-type]
+
+    def test_an_answer_that_another_tab_corrected(
+        self, server: Server, new_desk: NewDesk, contexts: Callable[..., BrowserContext]
+    ) -> None:
+        """The page showed what it remembered, and accepting that again took the correction back."""
+        server.start()
+        context = contexts()
+        desk, other = new_desk(context).open(), new_desk(context).open()
+        desk.draw((5, 5, 25, 25))
+        image_id = desk.answer("a")
+        stored(server, image_id)
+        open_gallery(other)
+        other.page.locator(tile(other, "00.png")).click()
+        expect(other.stage).to_have_attribute("data-image-id", image_id)
+        other.wait_ready()
+        other.draw((40, 30, 70, 50))
+        other.answer("a")
+        wait_until(lambda: len(stored(server, image_id)["spans"]) == 2, "the correction")  # type: ignore[arg-type]
+        open_gallery(desk)
+        desk.page.locator(tile(desk, "00.png")).click()
+        expect(desk.stage).to_have_attribute("data-image-id", image_id)
+        desk.wait_ready()
+        expect(desk.by("box-item")).to_have_count(2)
+
+    def test_a_slow_one_does_not_come_later(self, desk: Desk) -> None:
+        """It took the place of another image just as that one was answered."""
+        held: list[Route] = []
+        before = desk.image_id
+        desk.page.route("**/api/open", lambda route: held.append(route))
+        open_gallery(desk)
+        desk.page.locator(tile(desk, "10.png")).click()
+        expect(desk.page.locator(tile(desk, "10.png"))).to_contain_text("opening…")
+        desk.press("Escape")
+        expect(desk.by("gallery")).to_be_hidden()
+        with desk.page.expect_response("**/api/open"):
+            held[0].continue_()
+        desk.draw((5, 5, 25, 25))
+        assert desk.image_id == before
+        open_gallery(desk)
+        for file in ("11.png", "12.png"):
+            desk.page.locator(tile(desk, file)).click()
+        wait_until(lambda: desk.page.wait_for_timeout(20) or len(held) == 3, "both requests")
+        with desk.page.expect_response("**/api/open"):
+            held[1].continue_()
+        expect(desk.by("gallery")).to_be_visible()
+        held[2].continue_()
+        expect(desk.by("gallery")).to_be_hidden()
+        expect(desk.page.locator(".caption strong")).to_have_text("12.png")
+
+    def test_answered_images_that_were_looked_at_need_no_answer(self, desk: Desk, server: Server) -> None:
+        """Each of them waited in the queue, to be answered again."""
+        answered = [desk.answer("a") for _ in range(3)]
+        wait_until(lambda: len(server.answers()) == 3, "the answers")
+        desk.wait_ready()
+        waiting = desk.image_id
+        for file, image_id in zip(NAMES, answered, strict=False):
+            open_gallery(desk)
+            desk.page.locator(tile(desk, file)).click()
+            expect(desk.stage).to_have_attribute("data-image-id", image_id)
+            desk.wait_ready()
+        desk.press("Backspace")  # the one before this one
+        expect(desk.stage).to_have_attribute("data-image-id", answered[1])
+        desk.answer("x")
+        expect(desk.stage).to_have_attribute("data-image-id", waiting)
 
     def test_with_the_keyboard(self, desk: Desk, server: Server) -> None:
         """An image whose turn has not come: it is answered once."""

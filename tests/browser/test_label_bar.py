@@ -48,6 +48,26 @@ def search(desk: Desk, text: str) -> None:
     desk.by("label-query").fill(text)
 
 
+def test_another_label_map_after_a_restart(start: Callable[[int], Server], new_desk: NewDesk) -> None:
+    """The page kept the labels from before, and the server refused the answers with them."""
+    server = start(3)
+    desk = new_desk().open()
+    desk.press("3")
+    desk.draw((10, 8, 50, 36))
+    assert desk.boxes == ["Zebra crossing drawn"]
+    server.stop()
+    LabelMap.from_names([name(1), name(2), "tram"]).save(server.directory / "label_map.pbtxt")
+    server.start()
+    expect(desk.by("label-tram")).to_be_visible(timeout=20_000)
+    expect(desk.by("label-Zebra crossing")).to_have_count(0)
+    before = desk.image_id
+    desk.press("a")
+    expect(desk.page.locator(".notice")).to_contain_text("“Zebra crossing” is not in the label map any more")
+    assert desk.image_id == before
+    desk.press("]", "3")
+    assert labels_of(server, desk.answer("a")) == ["tram"]
+
+
 @pytest.mark.parametrize("count", [28, 200, 1000])
 def test_any_label_is_found_by_typing(start: Callable[[int], Server], new_desk: NewDesk, count: int) -> None:
     server = start(count)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from desk import IMAGES, Desk, Server, wait_until
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from odkeras.control import Control
 from odkeras.project import append_jsonl
@@ -166,7 +166,7 @@ class TestVersions:
         number = f"version {version}"
         expect(desk.by("version")).to_contain_text(name)
         expect(desk.by("version")).to_have_attribute("title", number)
-        expect(desk.by("origin")).to_contain_text(f"1 suggestion of the model of {name}")
+        expect(desk.by("origin")).to_contain_text(f"1 suggestion by the model of {name}; score")
         expect(desk.by("origin")).to_have_attribute("title", number)
         line = desk.by("news").get_by_role("listitem").filter(has_text=f"model of {name} is served")
         expect(line).to_have_attribute("title", number)
@@ -233,6 +233,43 @@ class TestVersions:
         answer = stored(server, desk.answer("a"))
         assert answer["_suggestions"]["version"] == shown, "these are the ones that were judged"
 
+    def test_a_step_back_over_an_offer_is_one_to_its_version(self, suggesting: Desk) -> None:
+        """The caption still named the newer version, and after a reload the suggestions were drawn boxes."""
+        desk = suggesting
+        shown, newest = self.newer(desk)
+        before = desk.boxes
+        desk.press("n")
+        expect(desk.stage).to_have_attribute("data-version", str(newest))
+        desk.press("u")
+        expect(desk.stage).to_have_attribute("data-version", str(shown))
+        expect(desk.by("origin")).to_have_attribute("title", f"version {shown}")
+        desk.press("Control+y")
+        expect(desk.stage).to_have_attribute("data-version", str(newest))
+        desk.press("u")
+        desk.page.reload()
+        desk.wait_ready()
+        expect(desk.stage).to_have_attribute("data-version", str(shown))
+        assert desk.boxes == before
+
+    def test_requests_that_fail_do_not_count(self, suggesting: Desk, server: Server) -> None:
+        """After four of them, while the server was away for six seconds, a version was never offered."""
+        desk = suggesting
+        failed: list[str] = []
+
+        def fail(route: Route) -> None:
+            failed.append(route.request.url)
+            route.abort()
+
+        desk.page.route("**/api/suggestions", fail)
+        desk.answer("a")
+        shown = int(desk.stage.get_attribute("data-version") or 0)
+        desk.press("Control+s")
+        wait_for_version(desk, shown)
+        wait_until(lambda: desk.page.wait_for_timeout(100) or failed, "a request")
+        desk.page.unroute("**/api/suggestions")
+        expect(desk.by("show-offer")).to_be_visible(timeout=15_000)
+        desk.problems.clear()  # the browser notes the failed requests
+
     def test_an_offer_that_is_not_taken(self, suggesting: Desk, server: Server) -> None:
         """What was on the screen is what counts as kept or not."""
         desk = suggesting
@@ -250,9 +287,16 @@ class TestFailure:
         banner = desk.by("banner")
         expect(banner).to_contain_text("the trainer ended with status 2: ConfigError: train_config.batch_size is 0")
         assert "fake trainer" not in desk.page.locator("body").inner_text()
+        expect(desk.page.locator("[aria-live] [data-testid=show-log]")).to_have_count(0)  # read out whole
         desk.by("show-log").first.focus()
         desk.press("Enter")
         expect(desk.by("log")).to_contain_text("fake trainer")
+        desk.draw((5, 5, 25, 25))
+        image_id, boxes = desk.image_id, desk.by("box-item").first.get_attribute("data-rect")
+        desk.by("log").focus()
+        desk.press(" ", "ArrowUp", "PageDown")  # they scroll: space answered the image, arrows moved the box
+        assert (desk.image_id, desk.by("box-item").first.get_attribute("data-rect")) == (image_id, boxes)
+        desk.by("show-log").first.focus()
         desk.press("Enter")
         expect(desk.by("log")).to_have_count(0)
         stored(server, desk.answer("a"))

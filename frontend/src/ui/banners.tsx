@@ -51,13 +51,14 @@ export function Banners({ desk }: { desk: Desk }) {
     live?.panel?.failure && (
       <Line key="failure" kind="warning">
         Training or suggestions do not work: {live.panel.failure}. Annotating goes on.
-        {live.panel.failed && <ShowLog process={live.panel.failed} />}
       </Line>
     ),
   ].filter(Boolean);
   return (
-    <div class="banners" aria-live="assertive" data-testid={lines.length ? "banner" : undefined}>
-      {lines}
+    <div class="banners" data-testid={lines.length ? "banner" : undefined}>
+      <div aria-live="assertive">{lines}</div>
+      {/* Not in there: a log that is opened would be read out whole. */}
+      {live?.panel?.failed && <ShowLog process={live.panel.failed} />}
     </div>
   );
 }

@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Desk } from "../desk";
 import { removeSelected } from "../edits";
-import { besideBox } from "../place";
+import { besideBox, isSeen } from "../place";
 import { Icon } from "./icons";
 
 /** As in stage.css. */
@@ -16,7 +16,9 @@ export function BoxButton({ desk }: { desk: Desk }) {
   const box = canvas?.boxes.find(({ id }) => id === canvas.selected);
   if (!box || !view || !furniture) return null;
   const stage = furniture.stage.getBoundingClientRect();
-  const [left, top] = besideBox(view.toStage(box, stage), { x: 0, y: 0, width: stage.width, height: stage.height }, SIDE_PX, GAP_PX);
+  const [place, seen] = [view.toStage(box, stage), { x: 0, y: 0, width: stage.width, height: stage.height }];
+  if (!isSeen(place, seen)) return null;
+  const [left, top] = besideBox(place, seen, SIDE_PX, GAP_PX);
   return (
     <button
       type="button"

@@ -1,5 +1,6 @@
 /** Explanations where they matter: beside the answers, over the image, in the panel. */
 
+import { useEffect } from "preact/hooks";
 import type { Desk } from "../desk";
 import { many } from "../words";
 
@@ -39,7 +40,11 @@ export function AnswersExplained({ desk }: { desk: Desk }) {
 /** After the first image that was accepted without boxes, which may have been a slip. */
 export function EmptyExplained({ desk }: { desk: Desk }) {
   const { firstSteps } = desk;
-  if (!firstSteps?.explainsEmpty) return null;
+  const explains = firstSteps?.explainsEmpty ?? false;
+  useEffect(() => {
+    if (explains) firstSteps?.noteEmptySeen();
+  }, [explains]);
+  if (!firstSteps || !explains) return null;
   return (
     <div class="hint" data-testid="empty-accepted" role="status">
       <span>Accepted without boxes: the model learns that there is nothing in that image.</span>
@@ -56,7 +61,8 @@ export function EmptyExplained({ desk }: { desk: Desk }) {
 export function RandomWeights() {
   return (
     <p class="random-weights quiet" data-testid="random-weights">
-      The model started from random weights: good suggestions take hundreds of images. From a checkpoint, some dozen do:{" "}
+      The model started from random weights: good suggestions take hundreds of images. With a checkpoint a few dozen
+      images are enough:{" "}
       <code>odkeras init FOLDER --label NAME --fine-tune-checkpoint PATH</code>
     </p>
   );

@@ -111,24 +111,35 @@ interface TypedProps {
 function Typed({ name, testid, value, number = false, onChange }: TypedProps) {
   const [text, setText] = useState(value);
   const timer = useRef(0);
-  useEffect(() => setText(value), [value]);
+  const input = useRef<HTMLInputElement>(null);
+  // Not while somebody types: the value has no space at its end, and no "7." of a "7.5" to come.
+  useEffect(() => {
+    if (document.activeElement !== input.current) setText(value);
+  }, [value]);
   useEffect(() => () => clearTimeout(timer.current), []);
+  const ask = (typed: string) => {
+    clearTimeout(timer.current);
+    timer.current = 0;
+    onChange(typed.trim());
+  };
   const onInput = (typed: string) => {
     setText(typed);
     clearTimeout(timer.current);
-    timer.current = window.setTimeout(() => onChange(typed.trim()), TYPED_AFTER_MS);
+    timer.current = window.setTimeout(() => ask(typed), TYPED_AFTER_MS);
   };
   return (
     <label>
       <span>{name}</span>
       <input
+        ref={input}
         type="text"
-        inputMode={number ? "numeric" : "search"}
+        inputMode={number ? "decimal" : "search"}
         data-testid={testid}
         autocomplete="off"
         spellcheck={false}
         value={text}
         onInput={(event) => onInput(event.currentTarget.value)}
+        onBlur={(event) => timer.current && ask(event.currentTarget.value)}
       />
     </label>
   );
@@ -146,7 +157,7 @@ function Percent({ name, value, onChange }: PercentProps) {
       name={name}
       testid={`filter-score-${name}`}
       number
-      value={value === null ? "" : String(Math.round(value * 100))}
+      value={value === null ? "" : String(Number((value * 100).toFixed(4)))}
       onChange={(typed) => onChange(shareOf(typed))}
     />
   );

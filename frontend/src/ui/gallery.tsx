@@ -1,11 +1,13 @@
 /** The dialog with all images: found by what they are, looked at, opened. Only the rows that are seen are rendered. */
 
 import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
+import { FALLBACK } from "../colours";
 import type { Desk } from "../desk";
 import { GalleryList, NO_FILTER } from "../gallery";
 import type { GalleryFilter, GalleryImage } from "../wire";
 import { many, PAST } from "../words";
 import { GalleryFilters } from "./gallery-filters";
+import { useDialog } from "./hooks";
 import { Icon } from "./icons";
 
 const TILE_PX = 176;
@@ -14,24 +16,18 @@ const TEXT_PX = 46;
 const BESIDE = 1;
 
 export function Gallery({ desk }: { desk: Desk }) {
-  const dialog = useRef<HTMLDialogElement>(null);
   const { galleryOpen } = desk;
-  // At once: the next key must not go to a dialog that is about to close.
-  useLayoutEffect(() => {
-    if (galleryOpen && !dialog.current?.open) {
-      dialog.current?.showModal();
-      dialog.current?.querySelector<HTMLElement>(".grid")?.focus();
-    }
-    if (!galleryOpen && dialog.current?.open) dialog.current.close();
-  }, [galleryOpen]);
+  const dialog = useDialog(
+    galleryOpen,
+    () => desk.set({ galleryOpen: false }),
+    (element) => element.querySelector<HTMLElement>(".grid")?.focus(),
+  );
   return (
     <dialog
-      ref={dialog}
+      {...dialog}
       class="gallery"
       data-testid="gallery"
       aria-labelledby="gallery-title"
-      // The event comes later: the dialog may be open again.
-      onClose={() => !dialog.current?.open && desk.set({ galleryOpen: false })}
     >
       {galleryOpen && desk.project && <Contents desk={desk} />}
     </dialog>
@@ -41,17 +37,20 @@ export function Gallery({ desk }: { desk: Desk }) {
 function Contents({ desk }: { desk: Desk }) {
   const [filter, setFilter] = useState<GalleryFilter>(desk.galleryFilter);
   const [refused, setRefused] = useState("");
+  const [opening, setOpening] = useState<string | null>(null);
   const list = useList(desk, filter);
   const narrowed = JSON.stringify(filter) !== JSON.stringify(NO_FILTER);
   const change = (values: Partial<GalleryFilter>) => {
-    desk.galleryFilter = { ...filter, ...values };
+    desk.galleryFilter = { ...desk.galleryFilter, ...values };
     setFilter(desk.galleryFilter);
     setRefused("");
   };
   const open = async (image: GalleryImage) => {
+    setRefused("");
+    setOpening(image.key);
     const reason = await desk.openImage(image.key, image.image_id);
     if (reason) setRefused(`${image.file}: ${reason}`);
-    else desk.set({ galleryOpen: false });
+    setOpening((key) => (key === image.key ? null : key));
   };
   return (
     <>
@@ -73,9 +72,9 @@ function Contents({ desk }: { desk: Desk }) {
       )}
       {list.missing && <p class="gallery-missing quiet">{list.missing}</p>}
       {list.total === 0 ? (
-        <p class="nothing">{narrowed ? "No image is like this." : "There are no images."}</p>
+        <p class="nothing">{narrowed ? "No image matches these filters." : "There are no images."}</p>
       ) : (
-        <Grid desk={desk} list={list} onOpen={open} />
+        <Grid desk={desk} list={list} opening={opening} onOpen={open} />
       )}
     </>
   );
@@ -95,10 +94,12 @@ function useList(desk: Desk, filter: GalleryFilter): GalleryList {
 interface GridProps {
   desk: Desk;
   list: GalleryList;
+  /** The key of the image that was chosen and is on its way. */
+  opening: string | null;
   onOpen: (image: GalleryImage) => Promise<void>;
 }
 
-function Grid({ desk, list, onOpen }: GridProps) {
+function Grid({ desk, list, opening, onOpen }: GridProps) {
   const grid = useRef<HTMLDivElement>(null);
   const [active, setActive] = useState(0);
   const [{ top, width, height }, setSeen] = useState({ top: 0, width: 0, height: 0 });
@@ -177,6 +178,7 @@ function Grid({ desk, list, onOpen }: GridProps) {
             index={index}
             total={total}
             active={index === active}
+            busy={opening !== null && list.at(index)?.key === opening}
             place={{
               left: `${(index % columns) * tile.width}px`,
               top: `${Math.floor(index / columns) * tile.height}px`,
@@ -200,11 +202,12 @@ interface TileProps {
   index: number;
   total: number;
   active: boolean;
+  busy: boolean;
   place: { [name: string]: string };
   onChoose: (image: GalleryImage) => void;
 }
 
-function Tile({ desk, image, index, total, active, place, onChoose }: TileProps) {
+function Tile({ desk, image, index, total, active, busy, place, onChoose }: TileProps) {
   const current = image !== null && image.image_id !== null && image.image_id === desk.shown?.id;
   return (
     <div
@@ -214,6 +217,7 @@ function Tile({ desk, image, index, total, active, place, onChoose }: TileProps)
       data-file={image?.file}
       role="option"
       aria-selected={active}
+      aria-busy={busy}
       aria-setsize={total}
       aria-posinset={index + 1}
       aria-label={image ? undefined : "loading"}
@@ -229,7 +233,7 @@ function Tile({ desk, image, index, total, active, place, onChoose }: TileProps)
           <span class="file" title={image.file}>
             {image.file}
           </span>{" "}
-          <span class="quiet">{current ? "shown now" : details(image, desk.who.session)}</span>
+          <span class="quiet">{busy ? "opening…" : current ? "shown now" : details(image, desk.who.session)}</span>
         </p>
       )}
     </div>
@@ -261,7 +265,7 @@ function Picture({ desk, image }: { desk: Desk; image: GalleryImage }) {
               y={y * size[1]}
               width={width * size[0]}
               height={height * size[1]}
-              stroke={desk.labels?.label(label)?.color ?? "#8a8f98"}
+              stroke={desk.labels?.label(label)?.color ?? FALLBACK}
             />
           ))}
         </svg>

@@ -1,24 +1,18 @@
 /** The dialog that lists all keys. */
 
-import { useEffect, useRef } from "preact/hooks";
 import type { Desk } from "../desk";
 import { BINDINGS } from "../keys";
+import { useDialog } from "./hooks";
 
 export function Help({ desk }: { desk: Desk }) {
   const { project } = desk;
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    const element = dialog.current!;
-    if (desk.helpOpen && !element.open) element.showModal();
-    if (!desk.helpOpen && element.open) element.close();
-  }, [desk.helpOpen]);
+  const dialog = useDialog(desk.helpOpen, () => desk.set({ helpOpen: false }));
   return (
     <dialog
-      ref={dialog}
+      {...dialog}
       class="help"
       data-testid="help"
       aria-labelledby="help-title"
-      onClose={() => desk.set({ helpOpen: false })}
     >
       <header>
         <h2 id="help-title">Keys</h2>

@@ -1,34 +1,26 @@
 /** The dialog that finds a label by its name, and gives labels their keys. */
 
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Desk } from "../desk";
 import { chooseLabel, labelTarget } from "../edits";
 import { LABEL_KEYS, type LabelBook, type LabelKey } from "../labels";
 import type { Label } from "../wire";
 import { many } from "../words";
+import { useDialog } from "./hooks";
 import { Icon } from "./icons";
 
 /** A screenful and more; scrolling down adds as many. */
 const AT_ONCE = 100;
 
 export function LabelPicker({ desk }: { desk: Desk }) {
-  const dialog = useRef<HTMLDialogElement>(null);
   const { labelsOpen, labels } = desk;
-  // At once: the next key must not go to a dialog that is about to close.
-  useLayoutEffect(() => {
-    if (labelsOpen && !dialog.current?.open) dialog.current?.showModal();
-    if (!labelsOpen && dialog.current?.open) dialog.current.close();
-  }, [labelsOpen]);
-  const close = () => desk.set({ labelsOpen: false });
+  const dialog = useDialog(labelsOpen, () => desk.set({ labelsOpen: false }));
   return (
     <dialog
-      ref={dialog}
+      {...dialog}
       class="picker"
       data-testid="label-picker"
       aria-label="Labels"
-      // The event comes later: the dialog may be open again.
-      onClose={() => !dialog.current?.open && close()}
-      onClick={(event) => event.target === dialog.current && close()}
     >
       {labelsOpen && labels && <Search desk={desk} book={labels} />}
     </dialog>
@@ -123,7 +115,7 @@ function Options({ desk, book, found, active, onChoose }: OptionsProps) {
   const onScroll = ({ currentTarget: { scrollTop, clientHeight, scrollHeight } }: { currentTarget: HTMLElement }) => {
     if (scrollTop + 2 * clientHeight > scrollHeight && shown < found.length) setCount(shown + AT_ONCE);
   };
-  if (!found.length) return <p class="nothing">No label has this in its name.</p>;
+  if (!found.length) return <p class="nothing">No label matches.</p>;
   return (
     <ul ref={list} id="label-options" role="listbox" aria-label="Labels" onScroll={onScroll}>
       {found.slice(0, shown).map((label, index) => (

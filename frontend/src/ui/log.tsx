@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { api } from "../api";
+import { messageOf } from "../words";
 
 export function ShowLog({ process }: { process: "trainer" | "server" }) {
   const [text, setText] = useState("");
@@ -16,7 +17,7 @@ export function ShowLog({ process }: { process: "trainer" | "server" }) {
       setText(found.text);
     } catch (error) {
       setPath("");
-      setText(error instanceof Error ? error.message : String(error));
+      setText(messageOf(error));
     }
   };
   return (

@@ -12,7 +12,7 @@ import { Invite } from "./people";
 import { ShowLog } from "./log";
 import { Section } from "./side";
 import { Training } from "./training";
-import { clock, many, share, versionName, versionNumber } from "../words";
+import { clock, many, messageOf, share, versionName, versionNumber } from "../words";
 
 const ROWS = 8;
 
@@ -209,7 +209,7 @@ function TensorBoard({ desk }: { desk: Desk }) {
       else setError(`the browser kept the new tab closed; open ${url}`);
     } catch (failure) {
       tab?.close();
-      setError(failure instanceof Error ? failure.message : String(failure));
+      setError(messageOf(failure));
     } finally {
       setBusy(false);
     }

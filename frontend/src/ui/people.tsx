@@ -7,6 +7,7 @@ import { sessionName } from "../identity";
 import type { SharedLink } from "../wire";
 import { CopyButton } from "./copying";
 import { Section } from "./side";
+import { messageOf } from "../words";
 
 /** Asks for a name before anything is shown. */
 export function NameForm({ desk }: { desk: Desk }) {
@@ -61,7 +62,7 @@ export function Invite() {
       setLink(await api.link());
       setProblem("");
     } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error));
+      setProblem(messageOf(error));
     }
   };
   return (

@@ -3,12 +3,13 @@
 import type { RefObject } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import type { Box } from "../boxes";
+import { FALLBACK } from "../colours";
 import type { Desk } from "../desk";
 import type { PastRecord } from "../records";
 import { percent } from "../tags";
 import { useTicking } from "./hooks";
 import { Icon } from "./icons";
-import { ago, many, PAST } from "../words";
+import { ago, isCoarse, many, PAST } from "../words";
 
 export function Section({
   title,
@@ -77,7 +78,7 @@ export function Boxes({ desk }: { desk: Desk }) {
   const list = useRef<HTMLUListElement>(null);
   const keeping = useFocusKept(list, desk.shown?.id, boxes.length);
   if (!desk.ready) return <p class="quiet">No image is shown.</p>;
-  if (!boxes.length) return <p class="quiet">No boxes. Drag over the image, or press b for one in the middle.</p>;
+  if (!boxes.length) return <p class="quiet">No boxes. Drag over the image{!isCoarse() && ", or press b for one in the middle"}.</p>;
   return (
     <ul class="boxes" ref={list}>
       {boxes.map((box, index) => (
@@ -137,7 +138,7 @@ function useFocusKept(list: RefObject<HTMLUListElement | null>, image_id: string
 }
 
 function colour(desk: Desk, label: string): string {
-  return desk.labels?.label(label)?.color ?? "#8a8f98";
+  return desk.labels?.label(label)?.color ?? FALLBACK;
 }
 
 export function History({ desk }: { desk: Desk }) {

@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import type { Desk } from "../desk";
-import { removeSuggestions, takeBack, toggleSuggestions } from "../edits";
+import { removeSuggestions, showOffer, takeBack, toggleSuggestions } from "../edits";
 import { openDesk } from "../opening";
 import type { Task } from "../wire";
 import { many, PAST, versionName, versionNumber } from "../words";
@@ -152,7 +152,7 @@ function Hints({ desk }: { desk: Desk }) {
           <span title={shown.offer.version === null ? undefined : versionNumber(shown.offer.version)}>
             {offerText(desk, shown.offer)}
           </span>
-          <button type="button" class="plain small" data-testid="show-offer" onClick={() => desk.showOffer()}>
+          <button type="button" class="plain small" data-testid="show-offer" onClick={() => showOffer(desk)}>
             Show {many(shown.offer.spans.length, "box", "boxes")} <kbd>n</kbd>
           </button>
         </div>
@@ -162,7 +162,7 @@ function Hints({ desk }: { desk: Desk }) {
 }
 
 function offerText({ canvas, live }: Desk, { version }: Task): string {
-  const name = version === null ? "" : ` of the model of ${versionName(live?.panel, version)}`;
+  const name = version === null ? "" : ` by the model of ${versionName(live?.panel, version)}`;
   return `There are newer suggestions${name}.${canvas?.touched ? " Your own boxes stay." : ""}`;
 }
 
@@ -175,7 +175,7 @@ export function Caption({ desk }: { desk: Desk }) {
   const origin = shown.reopened
     ? `answered before: ${PAST[shown.reopened]}`
     : task.version !== null
-      ? `${many(suggested, "suggestion")} of the model of ${versionName(desk.live?.panel, task.version)}, from ${Math.round(task.threshold * 100)} %`
+      ? `${many(suggested, "suggestion")} by the model of ${versionName(desk.live?.panel, task.version)}; score ${Math.round(task.threshold * 100)} % or more`
       : "no model yet";
   return (
     <p class="caption">

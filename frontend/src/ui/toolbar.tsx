@@ -1,7 +1,7 @@
 /** The tools of the stage. */
 
 import type { Desk } from "../desk";
-import { copyBoxes, removeSelected, removeSuggestions, toggleSuggestions } from "../edits";
+import { copyBoxes, removeSelected, removeSuggestions, takeBack, toggleSuggestions } from "../edits";
 import { Icon, type IconName } from "./icons";
 
 interface ToolProps {
@@ -109,6 +109,22 @@ export function Tools({ desk }: { desk: Desk }) {
         testid="remove-selected"
         disabled={!ready || !canvas?.selected}
         onClick={() => removeSelected(desk)}
+      />
+      <Tool
+        icon="back"
+        label="Take back the last change of boxes"
+        keys="u"
+        testid="take-back"
+        disabled={!ready || !canvas?.canGo(-1)}
+        onClick={() => takeBack(desk, -1)}
+      />
+      <Tool
+        icon="forth"
+        label="Repeat what was taken back"
+        keys="Control+y"
+        testid="repeat"
+        disabled={!ready || !canvas?.canGo(1)}
+        onClick={() => takeBack(desk, 1)}
       />
       <span class="gap" />
       <Tool
