@@ -1,4 +1,4 @@
-"""The command line of a model server: TensorFlow Serving's own, or the embedded one."""
+"""Builds the command line of a model server: TensorFlow Serving's binary or the embedded server."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def server_command(
     tf_logging_level: int | None = None,
     tensorflow_serving: bool = False,
 ) -> list[str]:
-    """What to run.
+    """The command of a model server that serves the newest version in `model_base_path`.
 
     Args:
-        rest_api_port: where to listen, or
+        rest_api_port: the port to listen on; give either this or `socket_fd`.
         socket_fd: an open listening socket that the process inherits (embedded server only).
-        poll_wait_s: seconds between two looks for new versions.
-        stop_on_stdin_eof: have the server end with its parent (embedded server only).
-        tf_logging_level: how much TensorFlow says, 10 to 50 (embedded server only; the other one is told by its
-            environment).
-        tensorflow_serving: run `tensorflow_model_server`, which must be on the PATH, and listens on all interfaces.
+        poll_wait_s: seconds between two polls for new versions.
+        stop_on_stdin_eof: let the server exit with its parent (embedded server only).
+        tf_logging_level: TensorFlow's log level, 10 to 50 (embedded server only; TensorFlow Serving reads its own from
+            the environment).
+        tensorflow_serving: run `tensorflow_model_server`, which must be on the PATH and listens on all interfaces.
 
     Raises:
         SetupError: `tensorflow_model_server` is wanted, but is not on the PATH.
@@ -70,7 +70,7 @@ def _tensorflow_serving_command(
         )
     return [
         program,
-        "--port=0",  # no gRPC, whose port a second server would find taken
+        "--port=0",  # no gRPC: a second server on this machine would find its default port taken
         f"--rest_api_port={rest_api_port}",
         f"--model_name={model_name}",
         f"--model_base_path={model_base_path.absolute()}",

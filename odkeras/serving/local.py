@@ -1,4 +1,4 @@
-"""An exported version in this process: predictions without a model server. Its use imports TensorFlow."""
+"""Predicts with an exported version in this process, without a model server. `LocalModel` imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def newest_version_dir(place: Path) -> Path:
 
 
 class LocalModel:
-    """A version, on the CPU: the GPU is the trainer's.
+    """A loaded version. It runs on the CPU, because the GPU is left to the trainer.
 
     Raises:
-        CheckpointError: it cannot be loaded, or is no detector.
+        CheckpointError: it cannot be loaded, or is not a detection model.
         SetupError: TensorFlow is not installed.
     """
 
@@ -47,7 +47,7 @@ class LocalModel:
 
         try:
             self._servable = TensorFlowBackend(gpu=False).load(directory)
-        except Exception as error:  # whatever TensorFlow says of a broken SavedModel
+        except Exception as error:  # TensorFlow has no common class for errors about a broken SavedModel
             reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
             raise CheckpointError(f"{directory} cannot be loaded as a SavedModel: {reason}") from error
         signature = self._servable.signatures.get(DEFAULT_SIGNATURE)
@@ -57,7 +57,11 @@ class LocalModel:
         ((self._input, self._spec),) = inputs
 
     def __call__(self, image: EncodedImage) -> Detections:
-        """Raises: RequestError: the model refuses the image, or its answer is not that of a detector."""
+        """Predict one image.
+
+        Raises:
+            RequestError: the model refuses the image, or its outputs are not those of a detection model.
+        """
         if self._spec.dtype == "DT_STRING":
             batch = np.array([image.data], object)
         elif self._spec.dtype in ("DT_UINT8", "DT_FLOAT"):
