@@ -67,41 +67,54 @@ def imports_of(module: str, path: Path) -> Iterator[tuple[str, int]]:
                 yield (whole if whole in MODULES else source), node.lineno
 
 
+IMPORTS = [(module, name, line) for module, path in MODULES.items() for name, line in imports_of(module, path)]
+
+
 def layer_of(module: str) -> int:
     return RANK[module.split(".")[1]] if "." in module else 0
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_a_layer(module: str) -> None:
-    assert module == "odkeras" or module.split(".")[1] in RANK, f"give {module} a place in LAYERS"
+def test_every_module_has_a_layer() -> None:
+    without = [module for module in MODULES if module != "odkeras" and module.split(".")[1] not in RANK]
+    assert without == [], "give each a place in LAYERS"
 
 
-@pytest.mark.parametrize(("module", "path"), MODULES.items(), ids=MODULES)
-def test_imports_point_to_the_core(module: str, path: Path) -> None:
-    ours = [(name, line) for name, line in imports_of(module, path) if name.split(".")[0] == "odkeras"]
-    upward = [f"{path}:{line} imports {name}" for name, line in ours if layer_of(name) > layer_of(module)]
+def test_imports_point_to_the_core() -> None:
+    upward = [
+        f"{MODULES[module]}:{line} imports {name}"
+        for module, name, line in IMPORTS
+        if name.split(".")[0] == "odkeras" and layer_of(name) > layer_of(module)
+    ]
     assert upward == []
 
 
-@pytest.mark.parametrize(("module", "path"), MODULES.items(), ids=MODULES)
-def test_strangers_stay_apart(module: str, path: Path) -> None:
-    for pair in STRANGERS:
-        own = {package for package in pair if f"{module}.".startswith(f"{package}.")}
-        others = pair - own if own else set()
-        met = [
-            name for name, _ in imports_of(module, path) if any(f"{name}.".startswith(f"{other}.") for other in others)
-        ]
-        assert met == []
+def is_within(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
+
+
+def test_strangers_stay_apart() -> None:
+    met = [
+        f"{MODULES[module]}:{line} imports {name}"
+        for module, name, line in IMPORTS
+        for pair in STRANGERS
+        for own in pair
+        for other in pair - {own}
+        if is_within(module, own) and is_within(name, other)
+    ]
+    assert met == []
 
 
 def is_without_tensorflow(module: str) -> bool:
-    return not any(f"{module}.".startswith(f"{name}.") for name in WITH_TENSORFLOW)
+    return not any(is_within(module, name) for name in WITH_TENSORFLOW)
 
 
-@pytest.mark.parametrize(("module", "path"), MODULES.items(), ids=MODULES)
-def test_tensorflow_is_imported_in_few_places(module: str, path: Path) -> None:
-    if is_without_tensorflow(module):
-        assert [name for name, _ in imports_of(module, path) if name.split(".")[0] in TENSORFLOW] == []
+def test_tensorflow_is_imported_in_few_places() -> None:
+    elsewhere = [
+        f"{MODULES[module]}:{line} imports {name}"
+        for module, name, line in IMPORTS
+        if is_without_tensorflow(module) and name.split(".")[0] in TENSORFLOW
+    ]
+    assert elsewhere == []
 
 
 PROBE = """
