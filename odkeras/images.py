@@ -128,11 +128,14 @@ def absolute_path(path: Path | str) -> Path:
 
 
 def local_path(name: str) -> Path:
-    """The path that a name or a `file:` URL stands for, percent-encoded or not."""
+    """The path that a name or a `file:` URL stands for, percent-encoded or not. Never raises."""
     literal = Path(name.removeprefix("file://"))
     if not name.lower().startswith("file:") or os.path.exists(literal):  # noqa: PTH110 (raises for a long name)
         return literal
-    return Path(urllib.request.url2pathname(urllib.parse.urlsplit(name).path))
+    try:
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(name).path))
+    except ValueError:  # no URL: `file://[x].jpg` reads like a broken IPv6 address
+        return literal
 
 
 def recall_image(

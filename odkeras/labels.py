@@ -102,6 +102,13 @@ class LabelMap:
             raise LabelMapError(f"label {name!r} is the display name of several ids ({_listed(ids)}); use the name")
         raise LabelMapError(self._unknown(name))
 
+    def find_id(self, name: str) -> int | None:
+        """`id_of`, but None for an unknown or ambiguous name."""
+        try:
+            return self.id_of(name)
+        except LabelMapError:
+            return None
+
     def name_of(self, id: int) -> str:
         """Raises: LabelMapError: no such id."""
         return self._label(id).name

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 
 from odkeras import boxes as box_ops
+from odkeras.annotation import EditCounts
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import SetupError
 
@@ -18,52 +18,18 @@ MATCH_IOU = 0.5
 _NAMES = ("mAP", "mAP50", "mAP75")
 
 
-@dataclass(frozen=True)
-class Effort:
-    """What an annotator does with suggestions, in boxes. `sum(efforts, Effort())` adds up.
-
-    Args:
-        kept_90: suggestions that match a true box with IoU >= 0.9: good as they are.
-        kept_70: the same with IoU >= 0.7 (so kept_90 is part of it).
-        moved: suggestions that match (IoU >= 0.5) but not with 0.9.
-        deleted: suggestions that match nothing.
-        drawn: true boxes that no suggestion matches.
-        relabelled: suggestions that would match (IoU >= 0.5) if their class were another one.
-    """
-
-    kept_90: int = 0
-    kept_70: int = 0
-    moved: int = 0
-    deleted: int = 0
-    drawn: int = 0
-    relabelled: int = 0
-
-    @property
-    def suggested(self) -> int:
-        """All suggestions."""
-        return self.kept_90 + self.moved + self.relabelled + self.deleted
-
-    @property
-    def objects(self) -> int:
-        """All true boxes."""
-        return self.kept_90 + self.moved + self.relabelled + self.drawn
-
-    def __add__(self, other: Effort) -> Effort:
-        return Effort(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
-
-
-def effort(truth: Groundtruth, suggestions: Detections) -> Effort:
+def count_edits(truth: Groundtruth, suggestions: Detections) -> EditCounts:
     """Match suggestions to true boxes of the same class one to one, the best IoU first; what is left then, to those of
     other classes."""
     ious, relabelled = _match(truth, suggestions)
-    kept_90, matched = sum(iou >= 0.9 for iou in ious), len(ious) + relabelled
-    return Effort(
-        kept_90=kept_90,
+    kept, matched = sum(iou >= 0.9 for iou in ious), len(ious) + relabelled
+    return EditCounts(
+        kept=kept,
         kept_70=sum(iou >= 0.7 for iou in ious),
-        moved=len(ious) - kept_90,
-        deleted=len(suggestions) - matched,
-        drawn=len(truth) - matched,
+        adjusted=len(ious) - kept,
         relabelled=relabelled,
+        deleted=len(suggestions) - matched,
+        added=len(truth) - matched,
     )
 
 

@@ -1,10 +1,10 @@
 """How much work the suggestions saved: what people did with them, and an estimate of the seconds.
 
-    rows = [work_row(answer, label_map), ...]          # one for each accepted answer
+    rows = [work_row(answer), ...]          # one for each accepted answer
     for name, total in by_version(rows).items():
         print(name, total.precision, total.seconds_saved(CostModel()))
 
-The boxes that a model suggested are compared with those that were accepted (`metrics.effort`). Without suggestions
+The boxes that a model suggested are compared with those that were accepted (`metrics.count_edits`). Without suggestions
 (control images) people start from nothing; what the model would have suggested is kept all the same, and says how good
 it is when nobody has been led by it.
 """
@@ -15,15 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from odkeras import boxes as box_ops
-from odkeras.boxes import Detections, Groundtruth
+from odkeras.annotation import EditCounts
+from odkeras.boxes import Groundtruth
+from odkeras.formats.prodigy import Task, detections_from_spans, readable_spans
 from odkeras.labels import LabelMap
-from odkeras.metrics import Effort, effort
-from odkeras.tasks import Task, points_px
-
-_COUNTED = ("kept", "kept_70", "adjusted", "relabelled", "deleted", "added")
+from odkeras.metrics import count_edits
+from odkeras.numeric import is_whole
 
 Row = dict[str, Any]
 
@@ -59,115 +56,112 @@ class Work:
 
     Args:
         images: accepted images.
-        effort: what became of the suggestions, in boxes.
+        edits: what became of the suggestions, in boxes.
     """
 
     images: int = 0
-    effort: Effort = field(default_factory=Effort)
+    edits: EditCounts = field(default_factory=EditCounts)
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.images + other.images, self.effort + other.effort)
+        return Work(self.images + other.images, self.edits + other.edits)
 
     @property
     def precision(self) -> float | None:
         """Of the suggestions, the share that belongs to an object of that class (IoU >= 0.5); None without any."""
-        did = self.effort
-        return (did.kept_90 + did.moved) / did.suggested if did.suggested else None
+        edits = self.edits
+        return (edits.kept + edits.adjusted) / edits.suggested if edits.suggested else None
 
     @property
     def recall(self) -> float | None:
         """Of the objects, the share that was suggested (IoU >= 0.5, right class); None without any."""
-        did = self.effort
-        return (did.kept_90 + did.moved) / did.objects if did.objects else None
+        edits = self.edits
+        return (edits.kept + edits.adjusted) / edits.objects if edits.objects else None
 
     def seconds_without(self, cost: CostModel) -> float:
         """What drawing every box takes."""
-        return self.effort.objects * cost.draw_s
+        return self.edits.objects * cost.draw_s
 
     def seconds_with(self, cost: CostModel) -> float:
         """What correcting the suggestions takes."""
-        did = self.effort
-        corrected = did.moved * cost.adjust_s + did.relabelled * cost.relabel_s + did.deleted * cost.delete_s
-        return did.suggested * cost.verify_s + corrected + did.drawn * cost.draw_s
+        edits = self.edits
+        corrected = edits.adjusted * cost.adjust_s + edits.relabelled * cost.relabel_s + edits.deleted * cost.delete_s
+        return edits.suggested * cost.verify_s + corrected + edits.added * cost.draw_s
 
     def seconds_saved(self, cost: CostModel) -> float:
         """Negative where the suggestions cost more than they saved."""
         return self.seconds_without(cost) - self.seconds_with(cost)
 
 
-def work_row(answer: Task, groundtruth: Groundtruth, label_map: LabelMap) -> Row | None:
-    """What is noted of an accepted answer; None if no model suggested anything for it.
+def work_row(answer: Task) -> Row | None:
+    """The row of `work.jsonl` about an accepted answer; None if no model suggested anything for it.
 
-    Args:
-        groundtruth: the boxes that were accepted.
+    Raises:
+        AnswerError, KeyError, TypeError, ValueError: its suggestions are not what `with_suggestions` wrote.
     """
-    made = answer.get("_suggestions")
-    if not isinstance(made, Mapping) or not isinstance(made.get("version"), int):
+    suggestions = answer.get("_suggestions")
+    if not isinstance(suggestions, Mapping) or not is_whole(suggestions.get("version"), 0):
         return None
-    control = bool(made.get("control"))
-    size_hw = (int(answer["height"]), int(answer["width"]))
-    suggested = detections_of(made.get("hidden_spans" if control else "spans") or (), size_hw, label_map)
-    did = effort(groundtruth, suggested)
+    control = bool(suggestions.get("control"))
     session = answer.get("_session_id")
     return {
         "image_id": answer.get("image_id"),
         "session": session if isinstance(session, str) else "",
-        "version": made["version"],
+        "version": suggestions["version"],
         **({"control": True} if control else {}),
-        **counts_of(did),
+        **count_answer_edits(answer, suggestions.get("hidden_spans" if control else "spans")).to_json(),
         "answered_at": answer.get("_timestamp"),
     }
 
 
-def detections_of(spans: Iterable[Any], size_hw: tuple[int, int], label_map: LabelMap) -> Detections:
-    """Suggested spans as detections; those that say nothing of this label map are left out."""
-    boxes_xyxy_px, scores, classes = [], [], []
-    ids = {name: id for id in label_map.ids for name in (label_map.name_of(id), label_map.display_name_of(id))}
-    for span in spans:
-        if isinstance(span, dict) and span.get("label") in ids:
-            corners = np.array(points_px(span), np.float64)
-            boxes_xyxy_px.append([*corners.min(axis=0), *corners.max(axis=0)])
-            scores.append(float(span.get("score") or 0.0))
-            classes.append(ids[span["label"]])
-    boxes = box_ops.from_xyxy_px(boxes_xyxy_px, size_hw)
-    return Detections(boxes, np.array(scores, np.float32), np.array(classes, np.int32))
-
-
-def counts_of(did: Effort) -> dict[str, int]:
-    """What became of the suggestions, by the names that people see."""
+def withdrawn_row(answer: Task) -> Row:
+    """The row of `work.jsonl` about a rejected or ignored answer: what was counted for it before counts no longer."""
+    session = answer.get("_session_id")
     return {
-        "kept": did.kept_90,
-        "kept_70": did.kept_70,
-        "adjusted": did.moved,
-        "relabelled": did.relabelled,
-        "deleted": did.deleted,
-        "added": did.drawn,
+        "image_id": answer.get("image_id"),
+        "session": session if isinstance(session, str) else "",
+        "withdrawn": True,
     }
+
+
+def shown_edits(answer: Task) -> EditCounts | None:
+    """What a person did with the suggestions that an accepted answer started from; None if no model made any, or they
+    were hidden (control images).
+
+    Raises:
+        KeyError, TypeError, ValueError: it lacks its size.
+    """
+    suggestions = answer.get("_suggestions")
+    if not isinstance(suggestions, Mapping) or suggestions.get("version") is None or suggestions.get("control"):
+        return None
+    return count_answer_edits(answer, suggestions.get("spans"))
+
+
+def count_answer_edits(answer: Task, suggested: Any) -> EditCounts:
+    """Compares the suggested spans of an answer with its own; both have the same labels to choose from."""
+    size_hw = (int(answer["height"]), int(answer["width"]))
+    before, after = readable_spans(suggested), readable_spans(answer.get("spans"))
+    names = sorted({span.label for span in [*before, *after]})
+    if not names:
+        return EditCounts()
+    label_map = LabelMap.from_names(names)
+    truth = detections_from_spans(after, label_map, size_hw)
+    return count_edits(Groundtruth(truth.boxes, truth.classes), detections_from_spans(before, label_map, size_hw))
 
 
 def work_of(row: Mapping[str, Any]) -> Work:
-    """A row of `work.jsonl`, understood."""
-    number = {
-        name: int(row.get(name) or 0) for name in ("kept", "kept_70", "adjusted", "relabelled", "deleted", "added")
-    }
-    did = Effort(
-        kept_90=number["kept"],
-        kept_70=number["kept_70"],
-        moved=number["adjusted"],
-        deleted=number["deleted"],
-        drawn=number["added"],
-        relabelled=number["relabelled"],
-    )
-    return Work(1, did)
+    """The work of one image, from a row of `work.jsonl`."""
+    return Work(1, EditCounts.from_json(row))
 
 
 def last_rows(rows: Iterable[Row]) -> list[Row]:
-    """One row for each image and session: the last one. An answer may be read twice after a crash, or corrected."""
+    """One row for each image and session: the last one. An answer may be read twice after a crash, corrected, or
+    withdrawn, which leaves no row."""
     latest: dict[tuple[Any, Any], Row] = {}
     for row in rows:
         key = (row.get("image_id"), row.get("session"))
         latest.pop(key, None)
-        latest[key] = row
+        if not row.get("withdrawn"):
+            latest[key] = row
     return list(latest.values())
 
 

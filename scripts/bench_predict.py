@@ -46,6 +46,7 @@ from measuring import (
     write_photographs,
 )
 from odkeras.boxes import Detections
+from odkeras.formats.prodigy import make_task
 from odkeras.images import read_image
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
@@ -56,7 +57,6 @@ from odkeras.pipeline import load_pipeline
 from odkeras.project import list_versions
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import server_command
-from odkeras.tasks import make_task
 
 MODEL_NAME = "odkeras"
 PHOTOGRAPHS = 21

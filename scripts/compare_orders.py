@@ -77,7 +77,7 @@ def boxes(points: list[CurvePoint]) -> list[int]:
     """Objects labelled up to each point."""
     total, found = 0, []
     for point in points:
-        total += point.kept_90 + point.moved + point.relabelled + point.drawn
+        total += point.edits.objects
         found.append(total)
     return found
 

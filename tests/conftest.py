@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 from pictures import IMAGE_SIZE_HW, TRUTH_XYXY_PX, draw_pixels, encode
 
+from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth, from_xyxy_px
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import LabelMap
-from odkeras.tasks import Annotation
 
 
 def pytest_configure() -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odkeras.boxes import from_xyxy_px, to_xyxy_px
+from odkeras.annotation import Annotation
+from odkeras.boxes import Groundtruth, from_xyxy_px, to_xyxy_px
+from odkeras.formats.prodigy import make_task
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.images import read_image
 from odkeras.inbox import put_batch
@@ -15,7 +17,6 @@ from odkeras.labels import LabelMap
 from odkeras.pipeline import Overrides, PipelineConfig, apply_overrides, load_pipeline, save_pipeline
 from odkeras.project import Project, read_jsonl, read_status
 from odkeras.shapes import CLASSES, ShapesDataset
-from odkeras.tasks import Annotation, Groundtruth, make_task
 
 LABEL_MAP = LabelMap.from_names(CLASSES)
 TEMPLATE = Path(__file__).parents[1] / "configs" / "shapes_96.config"

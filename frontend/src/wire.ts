@@ -100,7 +100,8 @@ export interface VersionUse {
   images: number;
   suggested: number;
   kept: number;
-  moved: number;
+  adjusted: number;
+  relabelled: number;
   deleted: number;
   added: number;
 }

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from odkeras.hosts.web.stats import DatasetStats
 
 _FORMATS = ("jsonl", "coco", "tfrecord")
-_DECISIONS = ("accept", "reject", "ignore")
 Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
 DatabaseOption = Annotated[
     Path | None,
@@ -239,8 +238,10 @@ def _check_format(
 
 
 def _check_decision(answer: str) -> None:
-    if answer not in _DECISIONS:
-        raise ConfigError(f"--answer must be one of {', '.join(_DECISIONS)}; got {answer!r}")
+    from odkeras.annotation import DECISIONS
+
+    if answer not in DECISIONS:
+        raise ConfigError(f"--answer must be one of {', '.join(DECISIONS)}; got {answer!r}")
 
 
 def _write_jsonl(

@@ -83,20 +83,18 @@ def stats(
     total = sum(found["versions"].values(), type(control)())
     print(
         f"\nestimated: {_duration(total.seconds_saved(cost))} saved of {_duration(total.seconds_without(cost))} that "
-        f"drawing all {total.effort.objects} boxes takes ({draw_seconds:g} s to draw, {verify_seconds:g} s to verify)"
+        f"drawing all {total.edits.objects} boxes takes ({draw_seconds:g} s to draw, {verify_seconds:g} s to verify)"
     )
 
 
 def _documents(works: dict[Any, Work], cost: CostModel) -> list[dict[str, Any]]:
-    from odkeras.work import counts_of
-
     return [
         {
             "name": name,
             "images": work.images,
-            "suggested": work.effort.suggested,
-            "objects": work.effort.objects,
-            **counts_of(work.effort),
+            "suggested": work.edits.suggested,
+            "objects": work.edits.objects,
+            **work.edits.to_json(),
             "precision": work.precision,
             "recall": work.recall,
             "seconds_without": round(work.seconds_without(cost), 1),
@@ -114,10 +112,10 @@ def _print_table(title: str, rows: Iterable[tuple[str, Work]], cost: CostModel, 
     for number, name in enumerate((*_HEADER, *(("saved",) if saved else ()))):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     for name, work in rows:
-        did = work.effort
-        counts = (work.images, did.suggested, did.kept_90, did.moved, did.relabelled, did.deleted, did.drawn)
+        edits = work.edits
+        counted = (edits.suggested, edits.kept, edits.adjusted, edits.relabelled, edits.deleted, edits.added)
         ending = (_duration(work.seconds_saved(cost)),) if saved else ()
-        table.add_row(name, *map(str, counts), _share(work.precision), _share(work.recall), *ending)
+        table.add_row(name, *map(str, (work.images, *counted)), _share(work.precision), _share(work.recall), *ending)
     Console(width=None if Console().is_terminal else 140, highlight=False).print(table)
 
 

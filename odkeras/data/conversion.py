@@ -12,13 +12,14 @@ from typing import IO
 import numpy as np
 
 from odkeras import boxes as box_ops
+from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth
 from odkeras.data.records import example_from_annotation, write_records
 from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError
+from odkeras.formats.prodigy import Task, read_answer
 from odkeras.groundtruth_csv import TruthImage, check_some_exist, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
-from odkeras.tasks import Annotation, Task, read_answer
 
 Progress = Callable[[int, int], None]
 

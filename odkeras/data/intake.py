@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from odkeras import inbox, project
+from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import AnswerError, ImageError
+from odkeras.formats.prodigy import read_answer
 from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri, encode_image, read_image
 from odkeras.labels import LabelMap
 from odkeras.project import Project
-from odkeras.tasks import Annotation, read_answer
-from odkeras.work import Row, work_row
+from odkeras.work import Row, withdrawn_row, work_row
 
 MOST_BYTES = 512 * 2**20
 """Of encoded images in one record: a trainer that was away for days must not take all of them into memory at once."""
@@ -186,11 +187,12 @@ class _Answers:
         elif read.withdrawn_image_id is not None:
             self.annotations.pop(read.withdrawn_image_id, None)
             self.withdrawn[read.withdrawn_image_id] = batch
+            self.work.append(withdrawn_row(answer))
 
     def _note_work(self, answer: dict[str, Any], annotation: Annotation) -> None:
         """Figures for people: whatever is strange about an answer's suggestions, it is trained on all the same."""
         try:
-            row = work_row(answer, annotation.groundtruth, self._label_map)
+            row = work_row(answer)
         except (AnswerError, ValueError, TypeError, KeyError) as error:
             _log.warning("%s: its suggestions cannot be read: %s", annotation.file, error)
             return

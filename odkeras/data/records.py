@@ -14,13 +14,13 @@ from google.protobuf.message import DecodeError
 from PIL import Image
 
 from odkeras import polygons as polygon_ops
+from odkeras.annotation import Annotation
 from odkeras.boxes import FloatArray, Groundtruth
 from odkeras.errors import ImageError, RecordError
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import LabelMap
 from odkeras.polygons import BoolArray
 from odkeras.project import atomic_path
-from odkeras.tasks import Annotation
 
 BATCH_FEATURE = "odkeras/batch"
 MASK_FEATURE = "image/object/mask"

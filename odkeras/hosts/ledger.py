@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from odkeras.annotation import EditCounts
 from odkeras.errors import ConfigError
 from odkeras.hosts.report import CurvePoint, draw_curve, read_curve, write_curve
 from odkeras.hosts.truth import KnownImage, KnownImages
 from odkeras.loop.options import LoopOptions
-from odkeras.metrics import Effort
 from odkeras.project import append_jsonl, find_round, read_jsonl, write_atomically
 
 
@@ -26,7 +26,12 @@ class AnsweredBatch:
 
     batch: str
     image_ids: tuple[str, ...]
-    effort: Effort
+    edits: EditCounts
+
+
+def _answered_batch(row: dict[str, Any]) -> AnsweredBatch:
+    edits = row["edits"] if "edits" in row else row["effort"]  # the key in report directories of version 0.1.0
+    return AnsweredBatch(row["batch"], tuple(row["image_ids"]), EditCounts.from_json(edits))
 
 
 class Ledger:
@@ -51,10 +56,7 @@ class Ledger:
         """
         self.report_dir.mkdir(parents=True, exist_ok=True)
         self.points = read_curve(self.curve_json)
-        self.answered = [
-            AnsweredBatch(row["batch"], tuple(row["image_ids"]), Effort(**row["effort"]))
-            for row in read_jsonl(self._answered_path)
-        ]
+        self.answered = [_answered_batch(row) for row in read_jsonl(self._answered_path)]
         self._check_same({"held_out": known.held_out_id, "threshold": options.threshold})
         if self.answered and not _has_seen(self.answered[-1].batch, options):
             raise ConfigError(

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from odkeras.annotation import EditCounts
 from odkeras.errors import RecordError
-from odkeras.metrics import Effort
 from odkeras.project import write_atomically
 from odkeras.work import CostModel, Work
 
@@ -29,29 +29,19 @@ class CurvePoint:
         annotations: images answered so far; 0 for the model before any answer.
         mAP: COCO mAP (IoU 0.5 to 0.95) on the held-out images, of the version that was trained on these answers.
         mAP50: the same at IoU 0.5.
-        kept_90: of the suggestions shown in this round, those that already fit (IoU >= 0.9).
-        kept_70: those that nearly fit (IoU >= 0.7), the `kept_90` included.
-        moved: those that belong to an object but would have to be moved (IoU 0.5 to 0.9).
-        deleted: those that belong to none.
-        drawn: objects without a suggestion.
+        edits: what had to be done with the suggestions that were shown in this round.
         train_s: seconds of training.
         publish_s: seconds from the answers in the inbox to their version being served, less `train_s`.
         version: the version that was measured.
-        relabelled: suggestions that belong to an object of another class.
     """
 
     annotations: int
     mAP: float
     mAP50: float
-    kept_90: int = 0
-    kept_70: int = 0
-    moved: int = 0
-    deleted: int = 0
-    drawn: int = 0
+    edits: EditCounts = field(default_factory=EditCounts)
     train_s: float = 0.0
     publish_s: float = 0.0
     version: int = 0
-    relabelled: int = 0
 
     @property
     def saved_s(self) -> float:
@@ -66,13 +56,12 @@ class CurvePoint:
 
     @property
     def _work(self) -> Work:
-        did = Effort(self.kept_90, self.kept_70, self.moved, self.deleted, self.drawn, self.relabelled)
-        return Work(1, did)
+        return Work(1, self.edits)
 
 
 def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
     """Atomically; a reader sees the whole old curve or the whole new one."""
-    rows = [{name: _rounded(value) for name, value in asdict(point).items()} for point in points]
+    rows = [{name: _rounded(value) for name, value in _row(point).items()} for point in points]
     write_atomically(path, json.dumps(rows, indent=1) + "\n")
 
 
@@ -82,16 +71,26 @@ def read_curve(path: Path) -> list[CurvePoint]:
     Raises:
         RecordError: the file is not a curve.
     """
-    known = {field.name for field in fields(CurvePoint)}
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return [CurvePoint(**{name: value for name, value in row.items() if name in known}) for row in rows]
+        return [_point(row) for row in rows]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RecordError(
             f"{path} is not a learning curve ({error}); move it away or choose another report directory"
         ) from error
+
+
+def _row(point: CurvePoint) -> dict[str, Any]:
+    """Counts of edits stand beside the other figures."""
+    row = asdict(point)
+    return row | row.pop("edits")
+
+
+def _point(row: dict[str, Any]) -> CurvePoint:
+    known = {each.name for each in fields(CurvePoint)} - {"edits"}
+    return CurvePoint(**{name: value for name, value in row.items() if name in known}, edits=EditCounts.from_json(row))
 
 
 def _rounded(value: Any) -> Any:
@@ -102,10 +101,10 @@ def _rounded(value: Any) -> Any:
 _INK, _QUIET, _GRID = "#1f2328", "#656d76", "#e6e8eb"
 _LINES = (("mAP50", "mAP at IoU 0.5", "#2a78d6"), ("mAP", "mAP (IoU 0.5 to 0.95)", "#eb6834"))
 _ABOVE = (
-    ("kept_90", "kept (IoU ≥ 0.9)", "#1baf7a"),
-    ("moved", "moved (IoU 0.5 to 0.9)", "#eda100"),
+    ("kept", "kept (IoU ≥ 0.9)", "#1baf7a"),
+    ("adjusted", "adjusted (IoU 0.5 to 0.9)", "#eda100"),
     ("relabelled", "relabelled", "#8c6bb1"),
-    ("drawn", "drawn by hand", "#4a3aa7"),
+    ("added", "added by hand", "#4a3aa7"),
 )
 _BELOW = ("deleted", "deleted", "#e34948")
 _MOST_TICKS = 14
@@ -151,15 +150,15 @@ def _draw_work(axes: Any, points: Sequence[CurvePoint]) -> None:
     _style(axes, "What is left to do for the annotator: % of the objects in the round", points)
     rounds = [point for point in points if point.annotations > 0]
     xs = [point.annotations for point in rounds]
-    totals = [max(1, point.kept_90 + point.moved + point.relabelled + point.drawn) for point in rounds]
+    totals = [max(1, point.edits.objects) for point in rounds]
     width = 0.62 * min((b - a for a, b in zip([0, *xs], xs, strict=False)), default=10)
     bottom = [0.0] * len(rounds)
     for name, label, colour in _ABOVE:
-        heights = [100 * getattr(point, name) / total for point, total in zip(rounds, totals, strict=True)]
+        heights = [100 * getattr(point.edits, name) / total for point, total in zip(rounds, totals, strict=True)]
         axes.bar(xs, heights, width, bottom, color=colour, edgecolor="white", linewidth=1, label=label, zorder=3)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     name, label, colour = _BELOW
-    depths = [-100 * getattr(point, name) / total for point, total in zip(rounds, totals, strict=True)]
+    depths = [-100 * getattr(point.edits, name) / total for point, total in zip(rounds, totals, strict=True)]
     axes.bar(xs, depths, width, color=colour, edgecolor="white", linewidth=1, label=label, zorder=3)
     axes.axhline(0, color=_QUIET, linewidth=1, zorder=4)
     axes.set_ylim(1.1 * min([-18, *depths]), 104)
@@ -263,12 +262,12 @@ _COLUMNS: tuple[tuple[str, int, Callable[[CurvePoint], str]], ...] = (
     ("annotations", 11, lambda point: str(point.annotations)),
     ("mAP", 6, lambda point: f"{point.mAP:.3f}"),
     ("mAP50", 6, lambda point: f"{point.mAP50:.3f}"),
-    ("kept ≥.9", 9, lambda point: str(point.kept_90)),
-    ("kept ≥.7", 9, lambda point: str(point.kept_70)),
-    ("moved", 6, lambda point: str(point.moved)),
-    ("relabelled", 10, lambda point: str(point.relabelled)),
-    ("deleted", 8, lambda point: str(point.deleted)),
-    ("drawn", 6, lambda point: str(point.drawn)),
+    ("kept ≥.9", 9, lambda point: str(point.edits.kept)),
+    ("kept ≥.7", 9, lambda point: str(point.edits.kept_70)),
+    ("adjusted", 8, lambda point: str(point.edits.adjusted)),
+    ("relabelled", 10, lambda point: str(point.edits.relabelled)),
+    ("deleted", 8, lambda point: str(point.edits.deleted)),
+    ("added", 6, lambda point: str(point.edits.added)),
     ("saved s", 8, lambda point: f"{point.saved_s:.0f}"),
     ("train s", 8, lambda point: f"{point.train_s:.1f}"),
     ("publish s", 10, lambda point: f"{point.publish_s:.1f}"),

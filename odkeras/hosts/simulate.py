@@ -13,11 +13,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from odkeras.annotation import EditCounts
 from odkeras.boxes import Detections
 from odkeras.control import Control
 from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
@@ -35,7 +36,7 @@ from odkeras.images import read_image
 from odkeras.loop.components import Loop, LoopOptions, load_label_map
 from odkeras.loop.stream import TaskStream
 from odkeras.loop.watch import gate_text
-from odkeras.metrics import Effort, coco_map, effort
+from odkeras.metrics import coco_map, count_edits
 from odkeras.project import find_round, is_held_out, read_jsonl
 
 PREDICT_TOGETHER = 8
@@ -190,8 +191,8 @@ class _Simulation:
     def play_round(self, tasks: Sequence[Task]) -> None:
         label_map = self._loop.label_map
         work = sum(
-            (effort(self._by_id[task["image_id"]].groundtruth, suggestions_of(task, label_map)) for task in tasks),
-            Effort(),
+            (count_edits(self._by_id[task["image_id"]].groundtruth, suggestions_of(task, label_map)) for task in tasks),
+            EditCounts(),
         )
         answers = [answer_task(task, self._by_id[task["image_id"]], label_map) for task in tasks]
         put_at = time.monotonic()
@@ -235,7 +236,7 @@ class _Simulation:
             annotations=self._ledger.annotations,
             mAP=scores["mAP"],
             mAP50=scores["mAP50"],
-            **asdict(answered.effort),
+            edits=answered.edits,
             train_s=train_s,
             publish_s=publish_s,
             version=version,

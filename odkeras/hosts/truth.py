@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from odkeras import boxes as box_ops
+from odkeras.annotation import Span
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import ConfigError, ImageError, LabelMapError
+from odkeras.formats.prodigy import Task, detections_from_spans, readable_spans, write_span
 from odkeras.groundtruth_csv import TruthImage, check_some_exist, exists, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
@@ -22,7 +23,6 @@ from odkeras.labels import LabelMap
 HELD_OUT_SHARE = 0.2
 _MOST_NAMES = 3
 
-Task = dict[str, Any]
 OnSkip = Callable[[str, str], None]
 
 
@@ -134,39 +134,22 @@ def _groundtruth(truth: TruthImage, image_size_hw: tuple[int, int], label_map: L
 
 
 def answer_task(task: Task, known: KnownImage, label_map: LabelMap) -> Task:
-    """The task as it comes back from the browser: true boxes in pixels with one decimal, `answer` accept."""
-    boxes_xyxy_px = box_ops.to_xyxy_px(known.groundtruth.boxes, known.image_size_hw)
+    """The task as it comes back from the browser: true boxes in pixels, `answer` accept."""
+    boxes_xyxy_px = box_ops.to_xyxy_px(known.groundtruth.boxes, known.image_size_hw).astype(float).tolist()
     spans = [
-        _span(f"{known.image_id}/{number}", box_xyxy_px, label_map.name_of(int(class_id)))
-        for number, (box_xyxy_px, class_id) in enumerate(zip(boxes_xyxy_px, known.groundtruth.classes, strict=True))
+        write_span(Span(label_map.name_of(int(class_id)), ((left, top), (right, bottom)), id=_span_id(known, number)))
+        for number, ((left, top, right, bottom), class_id) in enumerate(
+            zip(boxes_xyxy_px, known.groundtruth.classes, strict=True)
+        )
     ]
     return {**task, "spans": spans, "answer": "accept", "_timestamp": int(time.time())}
 
 
-def _span(name: str, box_xyxy_px: Iterable[float], label: str) -> Task:
-    x, y, right, bottom = (round(float(value), 1) for value in box_xyxy_px)
-    width, height = round(right - x, 1), round(bottom - y, 1)
-    return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
-        "label": label,
-        "color": "yellow",
-        "x": x,
-        "y": y,
-        "width": width,
-        "height": height,
-        "center": [x + width / 2, y + height / 2],
-        "type": "rect",
-        "points": [[x, y], [x, bottom], [right, bottom], [right, y]],
-    }
+def _span_id(known: KnownImage, number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{known.image_id}/{number}"))
 
 
 def suggestions_of(task: Task, label_map: LabelMap) -> Detections:
-    """What the annotator sees: the task's spans as detections."""
-    spans = task.get("spans") or []
+    """The suggestions that the annotator sees: the task's spans as detections."""
     size_hw = (int(task["height"]), int(task["width"]))
-    boxes_xyxy_px = [[span["x"], span["y"], span["x"] + span["width"], span["y"] + span["height"]] for span in spans]
-    return Detections(
-        box_ops.from_xyxy_px(boxes_xyxy_px, size_hw),
-        np.array([span["score"] for span in spans], np.float32),
-        np.array([label_map.id_of(span["label"]) for span in spans], np.int32),
-    )
+    return detections_from_spans(readable_spans(task.get("spans")), label_map, size_hw)

@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from odkeras.errors import ImageError
+from odkeras.formats.prodigy import Task
+from odkeras.image_ref import ImageRef, is_data_uri
 from odkeras.image_store import ImageStore
-from odkeras.images import read_image
 from odkeras.inbox import STORED_IMAGE, put_batch
-from odkeras.tasks import Task
 
 
 class AnswerWriter:
@@ -102,17 +101,13 @@ class AnswerWriter:
 
     def _store_file_of(self, answer: Task, image_id: str) -> str | None:
         """The image of an answer that names its file only: the trainer may be on a machine that does not have it."""
-        if str(answer.get("image") or "").startswith("data:"):
+        if is_data_uri(str(answer.get("image") or "")):
             return None
-        for key in ("image", "path"):
-            name = answer.get(key)
-            if isinstance(name, str) and "://" not in name:
-                try:
-                    image = read_image(name)
-                    return self._store.put(image).name if image.image_id == image_id else None
-                except (ImageError, OSError):
-                    continue
-        return None
+        image = ImageRef.of_record(answer).find(image_id)
+        try:
+            return None if image is None else self._store.put(image).name
+        except OSError:
+            return None
 
 
 def _identity(answer: Task) -> str | None:

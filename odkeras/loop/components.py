@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from odkeras.errors import ConfigError, OdkerasError, ServingError, TrainingError
 from odkeras.export.info import read_export_info
+from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
 from odkeras.inbox import images_dir
 from odkeras.labels import LabelMap
@@ -45,7 +46,6 @@ from odkeras.pipeline import (
 )
 from odkeras.project import read_status, version_dir
 from odkeras.serving.client import ServingClient
-from odkeras.tasks import Task
 
 VERSION_TIMEOUT_S = 2.0
 _PREDICT_TIMEOUT_S = 30.0

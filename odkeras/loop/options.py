@@ -14,6 +14,7 @@ from odkeras.images import DEFAULT_MAX_PIXELS
 from odkeras.loop.order import ORDERS
 from odkeras.loop.stream import PREDICT_TOGETHER
 from odkeras.loop.thresholds import AUTO
+from odkeras.numeric import is_number, is_whole
 from odkeras.project import Project
 
 _REPLAY = ("on", "off")
@@ -109,30 +110,22 @@ def is_host(text: Any) -> bool:
     return re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?", text) is not None
 
 
-def _whole(value: Any, low: int, high: int | None = None) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model_name", lambda v: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", v) is not None, "letters, digits, _ . -"),
     ("ip", lambda v: is_host(v), "an address or host name, without http:// and without a port"),
-    ("port", lambda v: _whole(v, 0, 65535), "0 to 65535"),
-    ("steps_per_epoch", lambda v: _whole(v, -1), "a number of steps; -1 for one pass over the examples; 0: chosen"),
-    ("threshold", lambda v: v == AUTO or (_number(v) and 0 <= v <= 1), "0 to 1, or auto"),
-    ("control", lambda v: _number(v) and 0 <= v < 1, "a share of the images, 0 to below 1"),
+    ("port", lambda v: is_whole(v, 0, 65535), "0 to 65535"),
+    ("steps_per_epoch", lambda v: is_whole(v, -1), "a number of steps; -1 for one pass over the examples; 0: chosen"),
+    ("threshold", lambda v: v == AUTO or (is_number(v) and 0 <= v <= 1), "0 to 1, or auto"),
+    ("control", lambda v: is_number(v) and 0 <= v < 1, "a share of the images, 0 to below 1"),
     ("order", lambda v: v in ORDERS, ", ".join(ORDERS)),
-    ("temp_files_num", lambda v: _whole(v, 0), "a number of files, or 0 to keep all"),
-    ("max_checkpoints_num", lambda v: _whole(v, 0), "a number of checkpoints, or 0 to keep all"),
-    ("eval_steps", lambda v: v is None or _whole(v, 1), "a number of images, or None for all"),
-    ("eval_split", lambda v: _number(v) and 0 <= v < 1, "a share of the answers, 0 to below 1"),
-    ("publish_tolerance", lambda v: _number(v) and 0 <= v <= 1, "0 to 1"),
+    ("temp_files_num", lambda v: is_whole(v, 0), "a number of files, or 0 to keep all"),
+    ("max_checkpoints_num", lambda v: is_whole(v, 0), "a number of checkpoints, or 0 to keep all"),
+    ("eval_steps", lambda v: v is None or is_whole(v, 1), "a number of images, or None for all"),
+    ("eval_split", lambda v: is_number(v) and 0 <= v < 1, "a share of the answers, 0 to below 1"),
+    ("publish_tolerance", lambda v: is_number(v) and 0 <= v <= 1, "0 to 1"),
     ("replay", lambda v: v in _REPLAY, ", ".join(_REPLAY)),
     ("strategy", lambda v: v in _STRATEGIES, ", ".join(_STRATEGIES)),
-    ("tf_logging_level", lambda v: _whole(v, 0, 50), "0 to 50"),
-    ("predict_batch_size", lambda v: _whole(v, 1), "a number of images"),
-    ("max_pixels", lambda v: _whole(v, 1), "a number of pixels"),
+    ("tf_logging_level", lambda v: is_whole(v, 0, 50), "0 to 50"),
+    ("predict_batch_size", lambda v: is_whole(v, 1), "a number of images"),
+    ("max_pixels", lambda v: is_whole(v, 1), "a number of pixels"),
 )

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from odkeras.boxes import Detections
+from odkeras.formats.prodigy import Task
 from odkeras.loop.sources import Item
-from odkeras.tasks import Task
 
 ORDERS = ("sequential", "random", "uncertain")
 LOOK_AHEAD = 20

@@ -20,25 +20,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from odkeras.annotation import is_list_of_pairs
 from odkeras.errors import ConfigError, ImageError
+from odkeras.formats.prodigy import Task, make_task
+from odkeras.image_ref import Fetch, ImageRef, is_data_uri, is_url
 from odkeras.images import (
     DEFAULT_MAX_PIXELS,
     SUFFIXES,
     EncodedImage,
     absolute_path,
-    bytes_from_data_uri,
-    encode_image,
     is_image_file,
     list_image_files,
-    local_path,
     read_image,
 )
 from odkeras.inbox import STORED_IMAGE
-from odkeras.tasks import Task, make_task
+from odkeras.numeric import is_number
 
 Source = Path | str | Iterable[Path | Task]
 OnSkip = Callable[[str, str], None]
-Fetch = Callable[[str], bytes]
 
 STDIN = "-"
 _COUNTED_BYTES = 256 * 2**20
@@ -84,21 +83,28 @@ class Item:
     @property
     def file_path(self) -> Path | None:
         """Where the image lies; None for one that lies in the record, or behind a URL."""
-        place = self.path or _place_of(self.record or {}, self.base_dir)
+        place = self.path or self.reference.locate()
         return place if isinstance(place, Path) else None
 
     @property
     def url(self) -> str | None:
         """Of an image behind a URL; None for any other."""
-        place = None if self.path is not None else _place_of(self.record or {}, self.base_dir)
-        return place if isinstance(place, str) and not place.startswith("data:") else None
+        place = self.reference.locate()
+        return place if isinstance(place, str) and is_url(place) else None
+
+    @property
+    def reference(self) -> ImageRef:
+        """Where its image is."""
+        if self.path is not None:
+            return ImageRef((str(self.path),), name=self.name)
+        return ImageRef.of_record(self.record or {}, self.base_dir, self.name)
 
     @property
     def fingerprint(self) -> str | None:
         """What tells whether it is the same image as in an earlier run, without reading it; None if nothing does."""
         path = self.path
         if path is None:
-            value = _place_of(self.record or {}, self.base_dir)
+            value = self.reference.locate()
             if isinstance(value, str):  # a URL stands for one image: fetching them all again would take long
                 return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
             path = value
@@ -178,19 +184,7 @@ def read_item_bytes(item: Item, *, fetch: Fetch | None = None) -> bytes:
     Raises:
         ImageError: there is none, or it cannot be read.
     """
-    place = item.path or _place_of(item.record or {}, item.base_dir)
-    if place is None:
-        raise ImageError("the record has neither 'image' nor 'path'", item.name)
-    if isinstance(place, str):
-        if place.startswith("data:"):
-            return bytes_from_data_uri(place)
-        if fetch is None:
-            raise ImageError("the image is a URL, which is not fetched here", place)
-        return fetch(place)
-    try:
-        return place.read_bytes()
-    except (OSError, ValueError) as error:
-        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(place)) from error
+    return item.reference.read_bytes(fetch)
 
 
 def _item(each: Any, number: int, on_skip: OnSkip) -> Item | None:
@@ -270,57 +264,22 @@ def _name_of(record: Mapping[str, Any]) -> str:
     return "a task of the source"
 
 
-def _place_of(record: Mapping[str, Any], base_dir: Path | None) -> str | Path | None:
-    """A data URI or URL as text, or a file: what `image` says, else `path`; the first of them that is there."""
-    texts = [value for key in ("image", "path") if isinstance(value := record.get(key), str) and value]
-    files = [_file_of(text, base_dir) for text in texts if not _is_remote(text)]
-    for text in texts:
-        if text.startswith("data:"):
-            return text
-    existing = [file for file in files if _exists(file)]
-    remote = [text for text in texts if _is_remote(text)]
-    places: list[str | Path] = [*existing, *remote, *files]
-    return places[0] if places else None
-
-
-def _is_remote(text: str) -> bool:
-    return text.startswith(("data:", "http://", "https://"))
-
-
-def _file_of(text: str, base_dir: Path | None) -> Path:
-    path = local_path(text)
-    below = base_dir / path if base_dir is not None else path
-    return below if _exists(below) else path
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or with a NUL
-        return False
-
-
 def _read_record(item: Item, fetch: Fetch | None, max_pixels: int) -> tuple[EncodedImage, str | None]:
-    """The image and where it lies, None for one that lies in the record."""
-    place = _place_of(item.record or {}, item.base_dir)
-    if place is None:
-        raise ImageError("the record has neither 'image' nor 'path'", item.name)
+    """The image and its place, None for one that is part of the record."""
+    reference = item.reference
+    place = reference.locate()
+    image = reference.read(fetch=fetch, max_pixels=max_pixels)
     if isinstance(place, Path):
-        return read_image(place, max_pixels=max_pixels), str(absolute_path(place))
-    if place.startswith("data:"):
-        image = encode_image(bytes_from_data_uri(place), source=item.name, max_pixels=max_pixels)
-        return image, _path_of_copy(item, image)
-    if fetch is None:
-        raise ImageError("the image is a URL, which is not fetched here", place)
-    return encode_image(fetch(place), source=place, max_pixels=max_pixels), place
+        return image, str(absolute_path(place))
+    return image, _path_of_copy(item, image) if place is None or is_data_uri(place) else place
 
 
 def _path_of_copy(item: Item, image: EncodedImage) -> str | None:
     """The record's `path` if this very image lies there (it may be a part of that one, or a smaller copy)."""
     path = (item.record or {}).get("path")
-    if not isinstance(path, str) or not path or _is_remote(path):
+    if not isinstance(path, str) or not path or is_url(path) or is_data_uri(path):
         return None
-    file = _file_of(path, item.base_dir)
+    file = item.reference.file(path)
     return str(absolute_path(file)) if is_image_file(file, image.image_id) else None
 
 
@@ -356,20 +315,11 @@ def _usable_spans(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> 
     spans = record.get("spans")
     if not isinstance(spans, list) or not _is_of_size(record, image_size_hw):
         return []
-    return [span for span in spans if isinstance(span, Mapping) and _has_points(span)]
+    return [span for span in spans if isinstance(span, Mapping) and _has_corners(span.get("points"))]
 
 
-def _has_points(span: Mapping[str, Any]) -> bool:
-    points = span.get("points")
-    return isinstance(points, list) and len(points) > 1 and all(_is_point(point) for point in points)
-
-
-def _is_point(point: Any) -> bool:
-    return (
-        isinstance(point, (list, tuple))
-        and len(point) == 2
-        and all(isinstance(value, (int, float)) and abs(value) < 1e9 for value in point)
-    )
+def _has_corners(points: Any) -> bool:
+    return is_list_of_pairs(points) and len(points) > 1 and all(is_number(value) for point in points for value in point)
 
 
 def _is_of_size(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> bool:

@@ -18,13 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from odkeras.errors import ImageError
+from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS
 from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.order import Order
 from odkeras.loop.remaining import Remaining
 from odkeras.loop.sources import STDIN, Fetch, Item, OnSkip, Source, load_task, open_source, read_item_bytes
-from odkeras.tasks import Task
 
 PREDICT_TOGETHER = 5
 READ_AHEAD_S = 0.5

@@ -10,11 +10,11 @@ import numpy as np
 
 from odkeras.boxes import Detections
 from odkeras.errors import RequestError, ServerUnavailableError, ServingError
+from odkeras.formats.prodigy import Task, with_suggestions
 from odkeras.images import bytes_from_data_uri
 from odkeras.labels import LabelMap
 from odkeras.loop.order import uncertainty
 from odkeras.loop.thresholds import FixedThreshold, Threshold, candidates_of
-from odkeras.tasks import Task, with_suggestions
 
 ASK_AGAIN_AFTER_S = 1.0
 

@@ -21,9 +21,9 @@ import numpy as np
 from odkeras import boxes as box_ops
 from odkeras.boxes import Detections
 from odkeras.errors import AnswerError
+from odkeras.formats.prodigy import Task, readable_spans
 from odkeras.labels import LabelMap
 from odkeras.project import write_atomically
-from odkeras.tasks import Task, points_px
 from odkeras.work import CostModel
 
 AUTO = "auto"
@@ -93,9 +93,7 @@ class AutoThreshold:
     learns = True
 
     def __init__(self, label_map: LabelMap, path: Path, cost: CostModel | None = None) -> None:
-        self._ids = {
-            name: id for id in label_map.ids for name in (label_map.name_of(id), label_map.display_name_of(id))
-        }
+        self._label_map = label_map
         self._path = path
         self._cost = cost or CostModel()
         self._lock = threading.Lock()
@@ -113,7 +111,7 @@ class AutoThreshold:
         changed = False
         for answer in answers:
             try:
-                found = judge(answer, self._ids)
+                found = judge(answer, self._label_map)
             except (AnswerError, ValueError, TypeError, KeyError, AttributeError) as error:
                 _log.warning("an answer's candidates cannot be judged: %s", error)
                 continue
@@ -167,25 +165,24 @@ def choose_threshold(judged: Sequence[Judged], cost: CostModel) -> float:
     return chosen
 
 
-def judge(answer: Task, ids: Mapping[str, int]) -> dict[int, list[Judged]]:
+def judge(answer: Task, label_map: LabelMap) -> dict[int, list[Judged]]:
     """What became of an accepted image's candidates, by class id: the best score gets the box it overlaps most."""
     made = answer.get("_suggestions")
     if answer.get("answer") != "accept" or not isinstance(made, Mapping) or not made.get("candidates"):
         return {}
-    truth: dict[int, list[list[float]]] = {}
-    for span in answer.get("spans") or ():
-        if span.get("label") in ids:
-            corners = np.array(points_px(span), np.float64)
-            truth.setdefault(ids[span["label"]], []).append([*corners.min(axis=0), *corners.max(axis=0)])
-    found: dict[int, list[Judged]] = {}
+    truth: dict[int, list[tuple[float, ...]]] = {}
+    for span in readable_spans(answer.get("spans")):
+        if (class_id := label_map.find_id(span.label)) is not None:
+            truth.setdefault(class_id, []).append(span.xyxy_px)
+    judged: dict[int, list[Judged]] = {}
     for label, score, box_xyxy_px in sorted(made["candidates"], key=lambda row: -row[1]):
-        if label in ids:
-            outcome = _take(box_xyxy_px, truth.get(ids[label], []))
-            found.setdefault(ids[label], []).append((float(score), outcome))
-    return found
+        if (class_id := label_map.find_id(label)) is not None:
+            outcome = _take(box_xyxy_px, truth.get(class_id, []))
+            judged.setdefault(class_id, []).append((float(score), outcome))
+    return judged
 
 
-def _take(box_xyxy_px: Sequence[float], free: list[list[float]]) -> str:
+def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
     """What becomes of a box; the true one that it belongs to is not free any more."""
     if not free:
         return "deleted"

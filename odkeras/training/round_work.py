@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from odkeras.annotation import EditCounts
 from odkeras.data.replay import index_record
-from odkeras.metrics import Effort
 from odkeras.project import read_jsonl
-from odkeras.work import CostModel, Row, Work, counts_of, last_rows, of_control, work_of
+from odkeras.work import CostModel, Row, Work, last_rows, of_control, work_of
 
 _COST = CostModel()
 
@@ -43,15 +43,15 @@ def work_figures(counts: Mapping[str, Any]) -> dict[str, float]:
     added per image, seconds saved by the estimate of `work.CostModel`. What cannot be known is left out."""
     found: dict[str, float] = {}
     total = _work_from(counts)
-    did = total.effort
-    if did.suggested:
-        became = {"kept": did.kept_90, "adjusted": did.moved, "relabelled": did.relabelled, "deleted": did.deleted}
-        found |= {name: count / did.suggested for name, count in became.items()}
+    edits = total.edits
+    if edits.suggested:
+        counted = edits.to_json()
+        found |= {name: counted[name] / edits.suggested for name in ("kept", "adjusted", "relabelled", "deleted")}
     if total.images:
         saved = total.seconds_saved(_COST)
         found |= {
-            "added_per_image": did.drawn / total.images,
-            "suggested_per_image": did.suggested / total.images,
+            "added_per_image": edits.added / total.images,
+            "suggested_per_image": edits.suggested / total.images,
             "seconds_saved": saved,
             "seconds_saved_per_image": saved / total.images,
         }
@@ -63,10 +63,10 @@ def work_figures(counts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _counts(total: Work) -> dict[str, int]:
-    return {"images": total.images, **counts_of(total.effort)}
+    return {"images": total.images, **total.edits.to_json()}
 
 
 def _work_from(counts: Mapping[str, Any]) -> Work:
     """`_counts`, understood; keys of later versions are left out."""
     images = int(counts.get("images") or 0)
-    return Work(images, work_of(counts).effort if images else Effort())
+    return Work(images, EditCounts.from_json(counts) if images else EditCounts())

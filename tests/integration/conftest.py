@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from odkeras import compat
+from odkeras.annotation import Annotation
 from odkeras.pipeline import PipelineConfig
 from odkeras.shapes import ShapesDataset, generate_shapes
-from odkeras.tasks import Annotation
 from tests.fixtures_training import LABEL_MAP, TinyProject, read_annotations, tiny_config
 
 compat.prepare()  # before any test module imports the Object Detection API

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from odkeras.annotation import Annotation
 from odkeras.cli import main
 from odkeras.control import Control
 from odkeras.errors import ConfigError, SetupError
@@ -20,7 +21,6 @@ from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.pipeline import load_pipeline, set_num_classes
 from odkeras.project import is_held_out, list_versions, read_jsonl
-from odkeras.tasks import Annotation
 from odkeras.training import lock, process
 from odkeras.training.lock import lock_model_dir
 from tests.fixtures_training import LABEL_MAP, TinyProject

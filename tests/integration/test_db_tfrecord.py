@@ -15,11 +15,11 @@ from odkeras.boxes import to_xyxy_px
 from odkeras.cli import app
 from odkeras.data.records import MASK_FEATURE, annotation_from_example, read_records
 from odkeras.errors import RecordError
+from odkeras.formats.prodigy import make_task
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
-from odkeras.tasks import make_task
 
 pytestmark = pytest.mark.integration
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import ConfigError
 from odkeras.project import is_held_out
-from odkeras.tasks import Annotation
 from odkeras.training.examples import examples_held_out
 from odkeras.training.process import TrainerOptions, _prepare
 from odkeras.training.rounds import RoundOptions, Rounds

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from object_detection.builders import model_builder
 
+from odkeras.annotation import Annotation
 from odkeras.errors import ConfigError
 from odkeras.images import decode_rgb
 from odkeras.model.inference import (
@@ -17,7 +18,6 @@ from odkeras.model.inference import (
     static_image_size,
 )
 from odkeras.pipeline import PipelineConfig, load_pipeline
-from odkeras.tasks import Annotation
 from tests.fixtures_training import TEMPLATE, give_boxes_an_area
 
 pytestmark = pytest.mark.integration

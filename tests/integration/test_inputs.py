@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from object_detection import inputs as odapi_inputs
 
+from odkeras.annotation import Annotation
 from odkeras.data.records import read_records
 from odkeras.errors import ConfigError
 from odkeras.images import decode_rgb
 from odkeras.pipeline import PipelineConfig
-from odkeras.tasks import Annotation
 from odkeras.training.inputs import evaluation_dataset, example_source, training_dataset
 from odkeras.training.trainer import image_bucket
 from tests.fixtures_training import LABEL_MAP

@@ -14,6 +14,7 @@ from pictures import draw_pixels, encode
 
 from odkeras import inbox
 from odkeras import project as rules
+from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth
 from odkeras.data import intake, records, replay
 from odkeras.data.intake import Intake, record_number, take_batches
@@ -24,7 +25,6 @@ from odkeras.images import encode_image
 from odkeras.inbox import list_batches, put_batch
 from odkeras.polygons import fill, from_xy_px
 from odkeras.project import Project, read_jsonl
-from odkeras.tasks import Annotation
 from tests.fixtures_training import LABEL_MAP, Answer, answer
 
 pytestmark = pytest.mark.integration

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
+from odkeras.annotation import Annotation
 from odkeras.data.conversion import prodigy_to_records
 from odkeras.data.intake import take_batches
 from odkeras.data.replay import ReplayStore
@@ -19,7 +20,6 @@ from odkeras.model.setup import prepare_setup
 from odkeras.pipeline import Overrides, PipelineConfig, Purpose
 from odkeras.pipeline.proto import PNG_MASKS
 from odkeras.project import append_jsonl, list_versions
-from odkeras.tasks import Annotation
 from odkeras.training.rounds import RoundOptions, Rounds
 from odkeras.training.trainer import StepReport, image_bucket
 from tests.fixtures_training import LABEL_MAP, Answer, TinyProject, answer

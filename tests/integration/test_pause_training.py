@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from odkeras.annotation import Annotation
 from odkeras.control import Control
 from odkeras.export.publish import read_export_info
 from odkeras.inbox import list_batches
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.project import list_versions
-from odkeras.tasks import Annotation
 from odkeras.training.rounds import RoundOptions, Rounds
 from odkeras.training.trainer import StepReport
 from tests.fixtures_training import LABEL_MAP, TinyProject

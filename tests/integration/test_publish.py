@@ -15,6 +15,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from pictures import draw_pixels, encode
 
+from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.errors import CheckpointError
 from odkeras.export import publish
@@ -31,7 +32,6 @@ from odkeras.images import encode_image
 from odkeras.model.inference import InferenceModel
 from odkeras.pipeline import PipelineConfig, save_pipeline
 from odkeras.project import list_versions
-from odkeras.tasks import Annotation
 from tests.fixtures_training import LABEL_MAP, give_boxes_an_area
 from tests.integration.conftest import kept_as_is
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from odkeras.annotation import Annotation
 from odkeras.errors import ConfigError
 from odkeras.export.info import EXPORT_INFO_PATH, ExportInfo, read_export_info
 from odkeras.export.rollback import plan_rollback, roll_back
@@ -18,7 +19,6 @@ from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.setup import Setup
 from odkeras.model.weights import snapshot
 from odkeras.project import list_versions
-from odkeras.tasks import Annotation
 from odkeras.training.evaluate import Evaluator, evaluate_checkpoint, evaluate_version
 from odkeras.training.gate import Comparison, Judge, plan_start
 from odkeras.training.process import TrainerOptions, _prepare

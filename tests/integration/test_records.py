@@ -18,6 +18,7 @@ from pictures import TRUTH_XYXY_PX, draw_pixels, encode
 from PIL import Image
 from typer.testing import CliRunner
 
+from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth, to_xyxy_px
 from odkeras.cli import app
 from odkeras.data import records
@@ -30,9 +31,9 @@ from odkeras.data.records import (
     write_records,
 )
 from odkeras.errors import LabelMapError, RecordError
+from odkeras.formats.prodigy import make_task
 from odkeras.images import EncodedImage, encode_image, read_image
 from odkeras.labels import LabelMap
-from odkeras.tasks import Annotation, make_task
 
 pytestmark = pytest.mark.integration
 

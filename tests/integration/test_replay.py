@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
 from odkeras.errors import RecordError
 from odkeras.labels import Label, LabelMap
 from odkeras.project import Project, append_jsonl, read_jsonl
-from odkeras.tasks import Annotation
 
 pytestmark = pytest.mark.integration
 

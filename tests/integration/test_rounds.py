@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from odkeras.annotation import Annotation
 from odkeras.data.intake import take_batches
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import CheckpointError, RequestError, SetupError, TrainingError
@@ -26,7 +27,6 @@ from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.weights import named_variables, snapshot
 from odkeras.project import Project, list_versions, read_jsonl
-from odkeras.tasks import Annotation
 from odkeras.training import lock
 from odkeras.training.lock import lock_model_dir
 from odkeras.training.rounds import LEAST_STEPS, RoundOptions, Rounds, open_rounds, steps_of_round

@@ -15,9 +15,9 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import TENSOR
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.util import tensor_util
 
+from odkeras.annotation import Annotation
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.inbox import put_batch
-from odkeras.tasks import Annotation
 from odkeras.training.board_layout import CATEGORIES, layout
 from odkeras.training.curves import ALL_CLASSES, THRESHOLDS, coco_curves, curve_of
 from odkeras.training.exhibits import ComparedExample, Exhibits

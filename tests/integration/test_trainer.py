@@ -13,12 +13,12 @@ import tensorflow as tf
 from object_detection import model_lib_v2
 from object_detection.builders import model_builder, optimizer_builder
 
+from odkeras.annotation import Annotation
 from odkeras.errors import ConfigError, TrainingError
 from odkeras.init_project import DEFAULT_TEMPLATE
 from odkeras.model.inference import build_detection_model, create_variables
 from odkeras.model.weights import copy_weights, named_variables, snapshot
 from odkeras.pipeline import PipelineConfig, parse_pipeline, read_template
-from odkeras.tasks import Annotation
 from odkeras.training.freezing import variables_to_train
 from odkeras.training.inputs import training_dataset
 from odkeras.training.store import CheckpointStore

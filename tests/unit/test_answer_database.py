@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from odkeras.annotation import EditCounts
 from odkeras.errors import DatabaseError
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.stored import StoredAnswer, input_hash_of
-from odkeras.metrics import Effort
 
 A, B, C = (f"{letter * 32}" for letter in "abc")
 
@@ -172,14 +172,14 @@ def test_history_is_newest_first(database: AnswerDatabase) -> None:
 
 
 def test_efforts_by_version(database: AnswerDatabase) -> None:
-    did = Effort(kept_90=3, kept_70=3, moved=2, deleted=1, drawn=4)
-    database.add("d", [answer_of(A, version=8, effort=did), answer_of(B, version=8, effort=did)])
-    database.add("d", [answer_of(C, version=7, effort=Effort(kept_90=1)), answer_of("d" * 32, version=7)])
-    database.add("d", [answer_of(C, at=2, version=9, effort=Effort(moved=1))])  # replaces version 7's
-    found = [(each.version, each.images, each.effort) for each in database.version_efforts("d")]
+    did = EditCounts(kept=3, kept_70=3, adjusted=2, deleted=1, added=4)
+    database.add("d", [answer_of(A, version=8, edits=did), answer_of(B, version=8, edits=did)])
+    database.add("d", [answer_of(C, version=7, edits=EditCounts(kept=1)), answer_of("d" * 32, version=7)])
+    database.add("d", [answer_of(C, at=2, version=9, edits=EditCounts(adjusted=1))])  # replaces version 7's
+    found = [(each.version, each.images, each.edits) for each in database.version_edits("d")]
     assert found == [
-        (8, 2, Effort(kept_90=6, moved=4, deleted=2, drawn=8)),
-        (9, 1, Effort(moved=1)),
+        (8, 2, EditCounts(kept=6, adjusted=4, deleted=2, added=8)),
+        (9, 1, EditCounts(adjusted=1)),
     ]
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from odkeras import inbox
 from odkeras.errors import InboxError
+from odkeras.formats.prodigy import Task, make_task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage, encode_image
 from odkeras.inbox import list_batches, read_batch
 from odkeras.loop.answers import AnswerWriter
-from odkeras.tasks import Task, make_task
 
 
 class Place:

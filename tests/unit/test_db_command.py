@@ -17,16 +17,16 @@ from click.testing import Result
 from pictures import draw_pixels, encode
 from typer.testing import CliRunner
 
+from odkeras.annotation import EditCounts
 from odkeras.cli import app
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, RecordError
+from odkeras.formats.prodigy import make_task, read_span
 from odkeras.hosts.web.coco import outline_of
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.dataset_labels import keep_label_map
 from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
-from odkeras.metrics import Effort
-from odkeras.tasks import make_task
 
 ROOT = Path(__file__).parents[2]
 A, B, C = (f"{letter * 32}" for letter in "abc")
@@ -336,9 +336,9 @@ def test_an_image_whose_size_is_not_stored_is_looked_at(database: AnswerDatabase
 def test_boxes_keep_their_hundredths_of_a_pixel(size_hw: tuple[int, int]) -> None:
     height, width = size_hw
     x, y, right, bottom = 0.37, 1.23, width - 0.41, height - 2.19
-    found = outline_of(rect(x, y, right - x, bottom - y), size_hw)
+    found = outline_of(read_span(rect(x, y, right - x, bottom - y)), size_hw)
     assert found.bbox == pytest.approx([x, y, right - x, bottom - y], abs=0.006)
-    old = outline_of({"label": "car", "x": x, "y": y, "w": right - x, "h": bottom - y}, size_hw)
+    old = outline_of(read_span({"label": "car", "x": x, "y": y, "w": right - x, "h": bottom - y}), size_hw)
     assert old == found
 
 
@@ -448,8 +448,8 @@ def test_out_in_out_is_the_same(database: AnswerDatabase, folder: Path) -> None:
     with AnswerDatabase.open("two.db") as two:
         assert two.counts("shapes") == database.counts("shapes")
         assert two.waiting("shapes") == 3  # the trainer has none of them
-        (effort,) = two.version_efforts("shapes")
-        assert (effort.version, effort.effort) == (5, Effort(kept_90=1, deleted=1))
+        (row,) = two.version_edits("shapes")
+        assert (row.version, row.edits) == (5, EditCounts(kept=1, deleted=1))
 
 
 def test_the_same_file_twice_adds_nothing(database: AnswerDatabase, folder: Path) -> None:
@@ -619,10 +619,10 @@ def test_many_are_stored_in_several_portions(database: AnswerDatabase, folder: P
 
 
 def filled(database: AnswerDatabase) -> None:
-    did = Effort(kept_90=3, moved=1, deleted=0, drawn=4)
-    add(database, example_of(A, rect(1, 2, 3, 4), rect(1, 2, 3, 4, "dog"), rect(5, 5, 5, 5)), version=5, effort=did)
+    did = EditCounts(kept=3, adjusted=1, deleted=0, added=4)
+    add(database, example_of(A, rect(1, 2, 3, 4), rect(1, 2, 3, 4, "dog"), rect(5, 5, 5, 5)), version=5, edits=did)
     add(database, example_of(B, at=1100, session="ben", answer="reject"), handed_on=True)
-    add(database, example_of(C, at=1200), version=6, effort=Effort(drawn=0))
+    add(database, example_of(C, at=1200), version=6, edits=EditCounts(added=0))
 
 
 def test_stats_for_programs(database: AnswerDatabase) -> None:
@@ -646,10 +646,10 @@ def test_stats_for_programs(database: AnswerDatabase) -> None:
         "last_answer": "1970-01-01T00:20:00+00:00",
         "not_handed_on": 2,
         "versions": [
-            {"version": 5, "images": 1, "kept": 3, "moved": 1, "deleted": 0, "added": 4,
-             "shares": {"kept": 0.75, "moved": 0.25, "deleted": 0.0, "added": 0.5}},
-            {"version": 6, "images": 1, "kept": 0, "moved": 0, "deleted": 0, "added": 0,
-             "shares": {"kept": None, "moved": None, "deleted": None, "added": None}},
+            {"version": 5, "images": 1, "kept": 3, "adjusted": 1, "relabelled": 0, "deleted": 0, "added": 4,
+             "shares": {"kept": 0.75, "adjusted": 0.25, "relabelled": 0.0, "deleted": 0.0, "added": 0.5}},
+            {"version": 6, "images": 1, "kept": 0, "adjusted": 0, "relabelled": 0, "deleted": 0, "added": 0,
+             "shares": {"kept": None, "adjusted": None, "relabelled": None, "deleted": None, "added": None}},
         ],
     }  # fmt: skip
 
@@ -666,9 +666,9 @@ def test_stats_for_people(database: AnswerDatabase) -> None:
     ]
     assert lines[6:] == [
         "not handed on 2",
-        "version images kept moved deleted added",
-        "5 1 3 (75%) 1 (25%) 0 (0%) 4 (50%)",
-        "6 1 0 (-) 0 (-) 0 (-) 0 (-)",
+        "version images kept adjusted relabelled deleted added",
+        "5 1 3 (75%) 1 (25%) 0 (0%) 0 (0%) 4 (50%)",
+        "6 1 0 (-) 0 (-) 0 (-) 0 (-) 0 (-)",
     ]
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odkeras.annotation import EditCounts
 from odkeras.boxes import Detections, Groundtruth, from_xyxy_px
 from odkeras.errors import SetupError
-from odkeras.metrics import Effort, coco_map, effort
+from odkeras.metrics import coco_map, count_edits
 
 SIZE_HW = (480, 640)
 Box = list[float]
@@ -112,31 +113,31 @@ def test_without_pycocotools(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("true", "suggested", "expected"),
     [
-        (truth(A, B), seen(A, B), Effort(kept_90=2, kept_70=2)),
-        (truth(A, B), seen(), Effort(drawn=2)),
-        (truth(), seen(A, B), Effort(deleted=2)),
-        (truth(), seen(), Effort()),
-        (truth(A), seen(shrunk(A, 0.95)), Effort(kept_90=1, kept_70=1)),
-        (truth(A), seen(shrunk(A, 0.8)), Effort(kept_70=1, moved=1)),
-        (truth(A), seen(shrunk(A, 0.6)), Effort(moved=1)),
-        (truth(A), seen(shrunk(A, 0.4)), Effort(deleted=1, drawn=1)),
-        (truth(A), seen(A, classes=[2]), Effort(relabelled=1)),
-        (truth(A), seen(A, A, classes=[2, 1]), Effort(kept_90=1, kept_70=1, deleted=1)),  # the right class comes first
-        (truth(A), seen(shrunk(A, 0.4), classes=[2]), Effort(deleted=1, drawn=1)),  # neither class nor place
-        (truth(A), seen(shrunk(A, 0.6), A), Effort(kept_90=1, kept_70=1, deleted=1)),  # the better one counts
-        (truth(A, A, classes=[1, 2]), seen(A, A, classes=[2, 1]), Effort(kept_90=2, kept_70=2)),
-        (truth(A, shrunk(A, 0.8)), seen(shrunk(A, 0.9)), Effort(kept_90=1, kept_70=1, drawn=1)),  # one to one
-        (truth(A), Detections(np.full((1, 4), np.nan), np.ones(1), np.ones(1)), Effort(deleted=1, drawn=1)),
+        (truth(A, B), seen(A, B), EditCounts(kept=2, kept_70=2)),
+        (truth(A, B), seen(), EditCounts(added=2)),
+        (truth(), seen(A, B), EditCounts(deleted=2)),
+        (truth(), seen(), EditCounts()),
+        (truth(A), seen(shrunk(A, 0.95)), EditCounts(kept=1, kept_70=1)),
+        (truth(A), seen(shrunk(A, 0.8)), EditCounts(kept_70=1, adjusted=1)),
+        (truth(A), seen(shrunk(A, 0.6)), EditCounts(adjusted=1)),
+        (truth(A), seen(shrunk(A, 0.4)), EditCounts(deleted=1, added=1)),
+        (truth(A), seen(A, classes=[2]), EditCounts(relabelled=1)),
+        (truth(A), seen(A, A, classes=[2, 1]), EditCounts(kept=1, kept_70=1, deleted=1)),  # the right class comes first
+        (truth(A), seen(shrunk(A, 0.4), classes=[2]), EditCounts(deleted=1, added=1)),  # neither class nor place
+        (truth(A), seen(shrunk(A, 0.6), A), EditCounts(kept=1, kept_70=1, deleted=1)),  # the better one counts
+        (truth(A, A, classes=[1, 2]), seen(A, A, classes=[2, 1]), EditCounts(kept=2, kept_70=2)),
+        (truth(A, shrunk(A, 0.8)), seen(shrunk(A, 0.9)), EditCounts(kept=1, kept_70=1, added=1)),  # one to one
+        (truth(A), Detections(np.full((1, 4), np.nan), np.ones(1), np.ones(1)), EditCounts(deleted=1, added=1)),
     ],
 )
-def test_effort(true: Groundtruth, suggested: Detections, expected: Effort) -> None:
-    assert effort(true, suggested) == expected
+def test_count_edits(true: Groundtruth, suggested: Detections, expected: EditCounts) -> None:
+    assert count_edits(true, suggested) == expected
 
 
-def test_efforts_add_up() -> None:
-    one = Effort(kept_90=1, kept_70=2, moved=3, deleted=4, drawn=5)
-    assert one + one == Effort(2, 4, 6, 8, 10)
-    assert sum([one, one, one], Effort()) == Effort(3, 6, 9, 12, 15)
+def test_edit_counts_add_up() -> None:
+    one = EditCounts(kept=1, kept_70=2, adjusted=3, deleted=4, added=5)
+    assert one + one == EditCounts(2, 4, 6, 0, 8, 10)
+    assert sum([one, one, one], EditCounts()) == EditCounts(3, 6, 9, 0, 12, 15)
 
 
 rows = st.lists(st.tuples(*[st.floats(0, 1, width=32)] * 4, st.integers(1, 2)), max_size=6)
@@ -148,8 +149,8 @@ def test_every_box_is_accounted_for_once(true: list[Any], suggested: list[Any]) 
         return np.array([row[:4] for row in values]).reshape(-1, 4), np.array([row[4] for row in values], np.int32)
 
     boxes, classes = split(suggested)
-    result = effort(Groundtruth(*split(true)), Detections(boxes, np.ones(len(boxes)), classes))
-    matched = result.kept_90 + result.moved
+    result = count_edits(Groundtruth(*split(true)), Detections(boxes, np.ones(len(boxes)), classes))
+    matched = result.kept + result.adjusted
     assert matched + result.relabelled + result.deleted == len(suggested) == result.suggested
-    assert matched + result.relabelled + result.drawn == len(true) == result.objects
-    assert 0 <= result.kept_90 <= result.kept_70 <= matched
+    assert matched + result.relabelled + result.added == len(true) == result.objects
+    assert 0 <= result.kept <= result.kept_70 <= matched

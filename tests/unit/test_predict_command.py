@@ -22,11 +22,11 @@ from pictures import draw_pixels, encode
 
 from odkeras.boxes import Detections
 from odkeras.errors import ConfigError
+from odkeras.formats.prodigy import read_answer
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.labels import LabelMap
 from odkeras.serving.predict import predict_files
 from odkeras.serving.prediction_files import format_of
-from odkeras.tasks import read_answer
 
 ROOT = Path(__file__).parents[2]
 PREDICTION = {

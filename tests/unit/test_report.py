@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from odkeras.annotation import EditCounts
 from odkeras.errors import RecordError
 from odkeras.hosts.report import (
     TABLE_HEADER,
@@ -23,8 +24,8 @@ from odkeras.hosts.report import (
 
 POINTS = [
     CurvePoint(0, 0.01, 0.03, version=1700000000),
-    CurvePoint(10, 0.123456, 0.3, 1, 2, 3, 9, 20, 12.3456, 1.5, 1700000020),
-    CurvePoint(15, 0.3, 0.6, 4, 6, 3, 1, 2, 11.0, 1.4, 1700000040),
+    CurvePoint(10, 0.123456, 0.3, EditCounts(1, 2, 3, 0, 9, 20), 12.3456, 1.5, 1700000020),
+    CurvePoint(15, 0.3, 0.6, EditCounts(4, 6, 3, 0, 1, 2), 11.0, 1.4, 1700000040),
 ]
 
 
@@ -36,15 +37,15 @@ def test_curve_round_trip(tmp_path: Path) -> None:
         "annotations": 10,
         "mAP": 0.1235,
         "mAP50": 0.3,
-        "kept_90": 1,
+        "kept": 1,
         "kept_70": 2,
-        "moved": 3,
+        "adjusted": 3,
+        "relabelled": 0,
         "deleted": 9,
-        "drawn": 20,
+        "added": 20,
         "train_s": 12.3456,
         "publish_s": 1.5,
         "version": 1700000020,
-        "relabelled": 0,
     }
     assert read_curve(path)[0] == POINTS[0]
     assert len(read_curve(path)) == 3
@@ -52,6 +53,13 @@ def test_curve_round_trip(tmp_path: Path) -> None:
 
 def test_no_curve_yet(tmp_path: Path) -> None:
     assert read_curve(tmp_path / "curve.json") == []
+
+
+def test_a_curve_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Counts of edits had other names in version 0.1.0."""
+    row = {"annotations": 5, "mAP": 0.1, "mAP50": 0.2, "kept_90": 1, "kept_70": 2, "moved": 3, "deleted": 4, "drawn": 5}
+    (tmp_path / "curve.json").write_text(json.dumps([row]))
+    assert read_curve(tmp_path / "curve.json")[0].edits == EditCounts(1, 2, 3, 0, 4, 5)
 
 
 def test_unknown_columns_are_ignored(tmp_path: Path) -> None:
@@ -80,7 +88,7 @@ def test_picture_of_a_curve_of_any_length(tmp_path: Path, count: int) -> None:
 
 
 def test_picture_of_many_rounds(tmp_path: Path) -> None:
-    draw_curve([CurvePoint(number, 0.1, 0.2, drawn=3) for number in range(40)], tmp_path / "curve.png")
+    draw_curve([CurvePoint(number, 0.1, 0.2, EditCounts(added=3)) for number in range(40)], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 10_000
 
 

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from odkeras.annotation import EditCounts
 from odkeras.control import Control
 from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingError
+from odkeras.formats.prodigy import make_task, read_answer, with_suggestions
 from odkeras.hosts import ledger as ledger_module
 from odkeras.hosts import simulate as module
 from odkeras.hosts.ledger import AnsweredBatch, Ledger
@@ -26,9 +28,7 @@ from odkeras.hosts.simulate import SimulationResult, simulate
 from odkeras.hosts.truth import answer_task, read_known_images, split_held_out, suggestions_of
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
-from odkeras.metrics import Effort
 from odkeras.project import find_round, read_jsonl
-from odkeras.tasks import make_task, read_answer, with_suggestions
 
 IMAGES = 30
 LABELS = LabelMap.from_names(["thing"])
@@ -236,13 +236,13 @@ class TestSimulate:
     def test_effort_is_that_of_the_suggestions_before_the_answers(self, project: Path) -> None:
         points = run(project).points
         first, second, third = points[1:]
-        assert (first.kept_70, first.moved, first.deleted) == (0, 0, 0)
-        assert first.drawn >= 3  # nothing was suggested
-        assert second.kept_90 == 0
-        assert second.moved >= 3  # off by a quarter: IoU 0.6
-        assert second.kept_70 == second.drawn == 0
-        assert third.kept_90 >= 3
-        assert third.moved == third.deleted == third.drawn == 0
+        assert (first.edits.kept_70, first.edits.adjusted, first.edits.deleted) == (0, 0, 0)
+        assert first.edits.added >= 3  # nothing was suggested
+        assert second.edits.kept == 0
+        assert second.edits.adjusted >= 3  # off by a quarter: IoU 0.6
+        assert second.edits.kept_70 == second.edits.added == 0
+        assert third.edits.kept >= 3
+        assert third.edits.adjusted == third.edits.deleted == third.edits.added == 0
 
     @pytest.mark.parametrize("order", ["random", "uncertain"])
     def test_another_order_of_the_images(self, project: Path, order: str) -> None:
@@ -260,7 +260,7 @@ class TestSimulate:
         result = run(project, report_dir=project / "out")
         rows = json.loads((project / "out" / "curve.json").read_text())
         assert [row["annotations"] for row in rows] == [0, 4, 8, 12]
-        assert {"mAP", "mAP50", "kept_90", "kept_70", "moved", "deleted", "drawn", "train_s", "publish_s"} < set(
+        assert {"mAP", "mAP50", "kept", "kept_70", "adjusted", "deleted", "added", "train_s", "publish_s"} < set(
             rows[0]
         )
         with Image.open(result.curve_png) as picture:
@@ -363,7 +363,7 @@ class TestTrouble:
         display.on_point = kill_server
         result = run(project, display)
         assert [point.annotations for point in result.points] == [0, 4, 8, 12]
-        assert result.points[2].moved >= 3  # a server that is away must not look like a model that sees nothing
+        assert result.points[2].edits.adjusted >= 3  # not: saw nothing
         assert any("server was ended by SIGKILL" in text for text in display.said)
 
     def test_a_trainer_that_always_crashes(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +431,7 @@ class TestLedger:
     def test_what_is_kept(self, tmp_path: Path) -> None:
         ledger = Ledger(tmp_path)
         assert ledger.what_is_kept().startswith("stopped; kept: 0 annotations, 0 rows")
-        ledger.add_answered(AnsweredBatch("1.jsonl", ("a", "b"), Effort()))
+        ledger.add_answered(AnsweredBatch("1.jsonl", ("a", "b"), EditCounts()))
         assert "the round of the last 2" in ledger.what_is_kept()
         ledger.add_point(CurvePoint(2, 0.1, 0.2))
         assert "the round of the last 2" not in ledger.what_is_kept()

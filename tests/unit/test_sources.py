@@ -14,10 +14,10 @@ from image_server import ImageServer, image_server
 from pictures import draw_pixels, encode
 
 from odkeras.errors import ConfigError, ImageError
+from odkeras.formats.prodigy import Task
 from odkeras.images import EncodedImage, bytes_from_data_uri
 from odkeras.loop.sources import Item, Source, load_task, open_source, resolve_source
 from odkeras.loop.web_images import WebImages
-from odkeras.tasks import Task
 
 
 def png(seed: int = 0) -> bytes:

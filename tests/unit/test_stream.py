@@ -11,6 +11,7 @@ from PIL import Image
 
 from odkeras.boxes import Detections
 from odkeras.errors import ConfigError, ImageError, RequestError, ServerUnavailableError
+from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage, read_image
 from odkeras.labels import LabelMap
@@ -18,7 +19,6 @@ from odkeras.loop.image_ids import ImageIds
 from odkeras.loop.sources import load_task, open_source
 from odkeras.loop.stream import SuggestedTasks, TaskStream
 from odkeras.loop.suggester import Suggester, image_bytes, is_control
-from odkeras.tasks import Task
 
 LABELS = LabelMap.from_names(["car", "person"])
 

@@ -24,7 +24,7 @@ from odkeras.loop.thresholds import (
 from odkeras.work import CostModel
 
 COST = CostModel(draw_s=10, verify_s=1, adjust_s=4, relabel_s=1, delete_s=2)  # kept +9, adjusted +5, deleted -3
-IDS = {"car": 1, "person": 2}
+LABEL_MAP = LabelMap.from_names(["car", "person"])
 
 
 def span(left: float, top: float, right: float, bottom: float, label: str = "car") -> dict[str, Any]:
@@ -65,16 +65,16 @@ class TestChoose:
 class TestJudge:
     def test_the_best_score_gets_the_box(self) -> None:
         candidates = [["car", 0.4, [10, 10, 30, 30]], ["car", 0.9, [10, 10, 30, 31]], ["person", 0.8, [10, 10, 30, 30]]]
-        found = judge(answer(candidates, [span(10, 10, 30, 30)]), IDS)
+        found = judge(answer(candidates, [span(10, 10, 30, 30)]), LABEL_MAP)
         assert found == {1: [(0.9, "kept"), (0.4, "deleted")], 2: [(0.8, "deleted")]}
 
     def test_one_that_has_to_be_moved(self) -> None:
-        found = judge(answer([["car", 0.7, [10, 10, 30, 24]]], [span(10, 10, 30, 30)]), IDS)
+        found = judge(answer([["car", 0.7, [10, 10, 30, 24]]], [span(10, 10, 30, 30)]), LABEL_MAP)
         assert found == {1: [(0.7, "adjusted")]}
 
     @pytest.mark.parametrize("decision", ["reject", "ignore"])
     def test_other_decisions_say_nothing_about_boxes(self, decision: str) -> None:
-        assert judge(answer([["car", 0.9, [0, 0, 9, 9]]], [], decision), IDS) == {}
+        assert judge(answer([["car", 0.9, [0, 0, 9, 9]]], [], decision), LABEL_MAP) == {}
 
 
 class TestAuto:

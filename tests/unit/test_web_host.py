@@ -68,7 +68,8 @@ class TestTheLoop:
             "images": 2,
             "suggested": 2,
             "kept": 1,
-            "moved": 0,
+            "adjusted": 0,
+            "relabelled": 0,
             "deleted": 1,
             "added": 1,
         }

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from odkeras.annotation import EditCounts
 from odkeras.errors import DatabaseError
 from odkeras.hosts.web.panel import MOST_METRICS, MOST_NEWS, MOST_ROUNDS, MOST_SKIPPED, Panel, one_line
-from odkeras.hosts.web.stored import VersionEffort
+from odkeras.hosts.web.stored import VersionEdits
 from odkeras.loop.watch import Look, News
-from odkeras.metrics import Effort
 from odkeras.project import Project, append_jsonl
 
 
@@ -22,7 +22,7 @@ class Figures:
 
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, int]] = {}
-        self.efforts: list[VersionEffort] = []
+        self.edits: list[VersionEdits] = []
         self.counted = 0
         self.fails = False
 
@@ -47,7 +47,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def panel(project: Project, figures: Figures) -> Panel:
-    return Panel(project, counts=figures.count, efforts=lambda: figures.efforts)
+    return Panel(project, counts=figures.count, edits=lambda: figures.edits)
 
 
 def document(panel: Panel, session: str = "anna") -> dict[str, Any]:
@@ -162,7 +162,7 @@ class TestNames:
         now = int(time.time())
         clock = time.strftime("%H:%M", time.localtime(now))
         append_jsonl(project.metrics_path, [{"kind": "round", "round": 4, "version": now, "outcome": "published"}])
-        figures.efforts = [VersionEffort(17, 10, Effort())]
+        figures.edits = [VersionEdits(17, 10, EditCounts())]
         panel.count()
         panel.looked(Look(version=12))
         panel.looked(Look(version=now))
@@ -257,8 +257,8 @@ class TestCounts:
         assert [document(panel, name)["left"] for name in ("anna", "ben", "cleo")] == [13, None, None]
 
     def test_versions(self, panel: Panel, figures: Figures) -> None:
-        did = Effort(kept_90=15, kept_70=17, moved=6, deleted=3, drawn=4)
-        figures.efforts = [VersionEffort(number, 10, did) for number in range(MOST_ROUNDS + 2)]
+        did = EditCounts(kept=15, kept_70=17, adjusted=6, deleted=3, added=4)
+        figures.edits = [VersionEdits(number, 10, did) for number in range(MOST_ROUNDS + 2)]
         panel.count()
         versions = document(panel)["versions"]
         assert len(versions) == MOST_ROUNDS
@@ -267,7 +267,8 @@ class TestCounts:
             "images": 10,
             "suggested": 24,
             "kept": 15,
-            "moved": 6,
+            "adjusted": 6,
+            "relabelled": 0,
             "deleted": 3,
             "added": 4,
         }

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from odkeras.hosts.web.spans import MOST_SPANS, effort_of, read_spans
-from odkeras.metrics import Effort
+from odkeras.annotation import EditCounts
+from odkeras.hosts.web.spans import MAX_SPANS, read_spans
+from odkeras.work import shown_edits
 
 LABELS = ["car", "person"]
 SIZE_HW = (48, 64)
@@ -103,13 +104,13 @@ class TestReadSpans:
             ([polygon()], "box 1 is a polygon"),
             ([rect(type="polygon", points="abc")], "box 1 is a polygon"),
             ([polygon(*[[number, number % 2] for number in range(5001)])], "box 1 is a polygon"),
-            ([polygon([1, 1], [5, 5], [9])], r"box 1: a point must be \[x, y\]; got \[9\]"),
+            ([polygon([1, 1], [5, 5], [9])], r"box 1: a point must be \[x, y\], in pixels; got \[9\]"),
             ([polygon([1, 1], [5, 5], "ab")], "box 1: a point must be"),
             ([polygon([1, 1], [5, 5], {"x": 1, "y": 2})], "box 1: a point must be"),
-            ([polygon([1, 1], [5, 5], [math.nan, 2])], "box 1: x must be"),
-            ([polygon([1, 1], [5, 5], [2, None])], "box 1: y must be"),
+            ([polygon([1, 1], [5, 5], [math.nan, 2])], "box 1: a point must be"),
+            ([polygon([1, 1], [5, 5], [2, None])], "box 1: a point must be"),
             ([polygon([1, 1], [5, 1], [9, 1])], "box 1 has no area"),
-            ([rect()] * (MOST_SPANS + 1), f"{MOST_SPANS + 1} boxes are more than {MOST_SPANS}"),
+            ([rect()] * (MAX_SPANS + 1), f"{MAX_SPANS + 1} boxes are more than {MAX_SPANS}"),
         ],
     )
     def test_what_cannot_be_used_is_refused_by_its_number(self, spans: Any, message: str) -> None:
@@ -125,7 +126,7 @@ class TestReadSpans:
         assert "score" not in read_spans([rect(score=10**400)], LABELS, SIZE_HW)[0]
 
     def test_as_many_as_may_be(self) -> None:
-        assert len(read_spans([rect()] * MOST_SPANS, LABELS, SIZE_HW)) == MOST_SPANS
+        assert len(read_spans([rect()] * MAX_SPANS, LABELS, SIZE_HW)) == MAX_SPANS
 
     @pytest.mark.parametrize("score", [None, True, "0.5", math.nan, math.inf, [0.5]])
     def test_a_score_that_is_none_is_left_out(self, score: Any) -> None:
@@ -213,29 +214,29 @@ class TestEffort:
     @pytest.mark.parametrize(
         ("suggested", "answered", "expected"),
         [
-            ([], [], Effort()),
-            ([], [rect()], Effort(drawn=1)),
-            ([rect(score=0.9)], [], Effort(deleted=1)),
-            ([rect(score=0.9)], [rect()], Effort(kept_90=1, kept_70=1)),
-            ([rect(score=0.9)], [rect(width=20)], Effort(moved=1)),
-            ([rect(x=40, y=5), rect(x=5, y=5)], [rect(x=5, y=5)], Effort(kept_90=1, kept_70=1, deleted=1)),
-            ([rect()], [polygon([8, 6], [40, 6], [40, 30], [8, 30])], Effort(kept_90=1, kept_70=1)),
+            ([], [], EditCounts()),
+            ([], [rect()], EditCounts(added=1)),
+            ([rect(score=0.9)], [], EditCounts(deleted=1)),
+            ([rect(score=0.9)], [rect()], EditCounts(kept=1, kept_70=1)),
+            ([rect(score=0.9)], [rect(width=20)], EditCounts(adjusted=1)),
+            ([rect(x=40, y=5), rect(x=5, y=5)], [rect(x=5, y=5)], EditCounts(kept=1, kept_70=1, deleted=1)),
+            ([rect()], [polygon([8, 6], [40, 6], [40, 30], [8, 30])], EditCounts(kept=1, kept_70=1)),
         ],
     )
     def test_what_a_person_did(
-        self, suggested: list[dict[str, Any]], answered: list[dict[str, Any]], expected: Effort
+        self, suggested: list[dict[str, Any]], answered: list[dict[str, Any]], expected: EditCounts
     ) -> None:
-        assert effort_of(task(*suggested), read_spans(answered, LABELS, SIZE_HW)) == expected
+        assert shown_edits({**task(*suggested), "spans": read_spans(answered, LABELS, SIZE_HW)}) == expected
 
     @pytest.mark.parametrize("label", ["person", "cat"])  # "cat" is no longer in the label map
     def test_a_box_with_another_label_is_not_kept(self, label: str) -> None:
-        did = effort_of(task(rect(label=label)), read_spans([rect()], LABELS, SIZE_HW))
+        did = shown_edits({**task(rect(label=label)), "spans": read_spans([rect()], LABELS, SIZE_HW)})
         assert did is not None
-        assert did.kept_90 == did.moved == 0
+        assert did.kept == did.adjusted == 0
 
     @pytest.mark.parametrize(
         "unsuggested",
         [{}, {"_suggestions": None}, {"_suggestions": {}}, {"_suggestions": []}, task(rect(), version=None)],
     )
     def test_unknown_without_a_model(self, unsuggested: dict[str, Any]) -> None:
-        assert effort_of(unsuggested, []) is None
+        assert shown_edits(unsuggested) is None

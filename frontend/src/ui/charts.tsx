@@ -56,7 +56,7 @@ export function LineChart({ title, values, per, format = figure, top }: LineProp
 
 export interface Part {
   name: string;
-  kind: "kept" | "moved" | "deleted";
+  kind: "kept" | "changed" | "deleted";
   value: number;
 }
 

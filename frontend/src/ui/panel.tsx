@@ -43,7 +43,7 @@ function Versions({ panel }: { panel: PanelState }) {
       <table class="versions">
         <caption class="legend">
           <span class="kept">kept</span>
-          <span class="moved">moved</span>
+          <span class="changed">moved or relabelled</span>
           <span class="deleted">deleted</span>
           <span class="quiet">of the suggested boxes; + drawn in addition</span>
         </caption>
@@ -52,7 +52,7 @@ function Versions({ panel }: { panel: PanelState }) {
             <th scope="col">Model of</th>
             <th scope="col">Share</th>
             <th scope="col">Kept</th>
-            <th scope="col">Moved</th>
+            <th scope="col">Chg.</th>
             <th scope="col">Del.</th>
             <th scope="col">+</th>
           </tr>
@@ -73,13 +73,13 @@ function Versions({ panel }: { panel: PanelState }) {
                   <Bar
                     parts={[
                       { name: "kept", kind: "kept", value: use.kept },
-                      { name: "moved", kind: "moved", value: use.moved },
+                      { name: "moved or relabelled", kind: "changed", value: use.adjusted + use.relabelled },
                       { name: "deleted", kind: "deleted", value: use.deleted },
                     ]}
                   />
                 </td>
                 <td>{share(use.kept, use.suggested)}</td>
-                <td>{share(use.moved, use.suggested)}</td>
+                <td>{share(use.adjusted + use.relabelled, use.suggested)}</td>
                 <td>{share(use.deleted, use.suggested)}</td>
                 <td>{use.added}</td>
               </tr>

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from odkeras.errors import ConfigError, OdkerasError
-from odkeras.tasks import Task
+from odkeras.formats.prodigy import Task
 
 _HASH_KEYS = ("image_id",)
 INPUT_HASH, TASK_HASH = "_input_hash", "_task_hash"

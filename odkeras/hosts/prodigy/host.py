@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.prodigy.api import ProdigyApi, exit_on_error
 from odkeras.hosts.prodigy.source import AnsweredImages
 from odkeras.loop.sources import Source
 from odkeras.loop.stream import TaskStream
-from odkeras.tasks import Task
 
 PRODIGY_BATCH_SIZE = 5
 """Tasks per request of the browser: the smaller, the fresher the suggestions, and the sooner answers are trained on."""

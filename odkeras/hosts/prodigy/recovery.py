@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.prodigy.api import INPUT_HASH, read_dataset, read_input_hashes
 from odkeras.project import append_jsonl, read_jsonl
-from odkeras.tasks import Task
 
 TOGETHER = 10
 _VIEW = "image_manual"

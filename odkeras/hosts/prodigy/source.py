@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from odkeras.annotation import DECISIONS
 from odkeras.errors import ConfigError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.prodigy.api import ProdigyApi, read_dataset, read_input_hashes
 from odkeras.loop.sources import STDIN, Source, resolve_source
-from odkeras.tasks import Task
 
 DATASET_SOURCE = "dataset:"
-_DECISIONS = ("accept", "reject", "ignore")
 
 
 def split_list(text: str | None) -> list[str] | None:
@@ -51,8 +51,8 @@ def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Sou
 
 def _tasks_of_dataset(name: str, prodigy: ProdigyApi) -> list[Task]:
     name, _, decision = name.partition(":")
-    if decision and decision not in _DECISIONS:
-        raise ConfigError(f"source dataset:{name}:{decision}: the answer must be one of {', '.join(_DECISIONS)}")
+    if decision and decision not in DECISIONS:
+        raise ConfigError(f"source dataset:{name}:{decision}: the answer must be one of {', '.join(DECISIONS)}")
     examples = read_dataset(prodigy.connect(), name)
     chosen = [example for example in examples if not decision or example.get("answer") == decision]
     if not chosen:

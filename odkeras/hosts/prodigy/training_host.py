@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import ImageError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.prodigy.api import ProdigyApi
 from odkeras.hosts.prodigy.host import Components, Host
 from odkeras.hosts.prodigy.recovery import AnsweredLedger, find_missing, hand_on, hashes_of
@@ -21,7 +22,6 @@ from odkeras.loop.options import LoopOptions
 from odkeras.loop.sources import Source
 from odkeras.loop.stream import TaskStream
 from odkeras.loop.watch import Look, News
-from odkeras.tasks import Task
 
 
 class TrainingHost(Host):

@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 from odkeras.control import ACTIONS
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, SetupError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.web.board import Tab
 from odkeras.hosts.web.gallery import MAX_PAGE
 from odkeras.hosts.web.gallery_desk import NotAvailableError
@@ -43,7 +44,7 @@ from odkeras.hosts.web.pictures import media_type
 from odkeras.hosts.web.security import App, Guard, Policy, is_loopback
 from odkeras.hosts.web.sharing import Sharing
 from odkeras.hosts.web.web_host import WebHost
-from odkeras.tasks import Task
+from odkeras.numeric import is_whole
 
 MOST_TASKS = 20
 PROCESSES = ("trainer", "server")
@@ -205,7 +206,7 @@ class _Handlers:
     async def tasks(self, request: Request) -> Response:
         body = await read_body(request)
         count = body.get("count", 1)
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_TASKS:
+        if not is_whole(count, 1, MOST_TASKS):
             raise BadRequestError(400, f"count must be 1 to {MOST_TASKS}; got {count!r}")
         found = await self._predict(self._host.next_tasks, read_tab(body), count, read_ids(body, "have"))
         tasks = [task_document(task) for task in found.tasks]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from odkeras.tasks import Task
+from odkeras.formats.prodigy import Task
 
 GONE_AFTER_S = 20.0
 """A tab that is not connected and has not asked for anything for so long is gone. A reload takes a second or two, a

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from odkeras import boxes as box_ops
-from odkeras import polygons as polygon_ops
+from odkeras.annotation import Span
 from odkeras.errors import AnswerError, ImageError, LabelMapError
+from odkeras.formats.prodigy import DECIMALS, Task, read_span
 from odkeras.hosts.web.coco_files import ImagePlace, common_folder, file_names
-from odkeras.images import EncodedImage, bytes_from_data_uri, encode_image, local_path, read_image
+from odkeras.image_ref import ImageRef
 from odkeras.labels import LabelMap
-from odkeras.tasks import Task, points_px
+from odkeras.numeric import is_number
 
 SizeHw = tuple[int, int]
-_DECIMALS = 2  # of a pixel, as spans have them
 
 
 @dataclass
@@ -106,38 +106,23 @@ def to_coco(
     return export
 
 
-def outline_of(span: Any, size_hw: SizeHw) -> Outline:
-    """A span's shape, clipped to the image. Its points decide what it is, not its `type`, as in training.
+def outline_of(span: Span, size_hw: SizeHw) -> Outline:
+    """A span's shape, clipped to the image.
 
     Raises:
-        AnswerError: no numbers, or no area inside the image.
+        AnswerError: no area inside the image.
     """
-    if not isinstance(span, dict):
-        raise AnswerError(f"a span must be a JSON object; got {type(span).__name__}")
-    corners_px = points_px(span)
-    if len(corners_px) > 2 and not polygon_ops.is_rectangle(corners_px):
-        polygon = polygon_ops.from_xy_px(corners_px, size_hw)
-        if not polygon_ops.is_flat(polygon):
-            return _outline_of_polygon(polygon_ops.clip(polygon), size_hw)
-    extent = [(*np.min(corners_px, axis=0), *np.max(corners_px, axis=0))]
-    bbox = _bbox(box_ops.clip(box_ops.from_xyxy_px(extent, size_hw)), size_hw)
-    return Outline(bbox, round(bbox[2] * bbox[3], _DECIMALS), None)
-
-
-def _outline_of_polygon(polygon: box_ops.FloatArray, size_hw: SizeHw) -> Outline:
-    bbox = _bbox(polygon_ops.bounds(polygon)[None], size_hw)
-    xy_px = np.round(polygon[:, ::-1].astype(np.float64) * size_hw[::-1], _DECIMALS)
-    x, y = xy_px.T
-    area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2  # the shoelace formula
-    return Outline(bbox, round(area, _DECIMALS), xy_px.ravel().tolist())
-
-
-def _bbox(box: box_ops.FloatArray, size_hw: SizeHw) -> list[float]:
-    left, top, right, bottom = np.round(box_ops.to_xyxy_px(box, size_hw)[0].astype(np.float64), _DECIMALS).tolist()
-    bbox = [left, top, round(right - left, _DECIMALS), round(bottom - top, _DECIMALS)]
+    box, polygon = span.outline(size_hw)
+    left, top, right, bottom = np.round(box_ops.to_xyxy_px(box[None], size_hw)[0].astype(np.float64), DECIMALS).tolist()
+    bbox = [left, top, round(right - left, DECIMALS), round(bottom - top, DECIMALS)]
     if bbox[2] <= 0 or bbox[3] <= 0:
         raise AnswerError("no area inside the image")
-    return bbox
+    if polygon is None:
+        return Outline(bbox, round(bbox[2] * bbox[3], DECIMALS), None)
+    xy_px = np.round(polygon[:, ::-1].astype(np.float64) * size_hw[::-1], DECIMALS)
+    x, y = xy_px.T
+    area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2  # the shoelace formula
+    return Outline(bbox, round(area, DECIMALS), xy_px.ravel().tolist())
 
 
 def _objects_of(
@@ -150,7 +135,7 @@ def _objects_of(
     problems: list[str] = []
     for number, span in enumerate(spans, start=1):
         try:
-            usable.append((_label_of(span, label_map), outline_of(span, size_hw)))
+            usable.append(_labelled_outline(read_span(span), size_hw, label_map))
         except (AnswerError, LabelMapError) as error:
             problems.append(f"span {number}: {error}")
     if spans and not usable:
@@ -158,11 +143,9 @@ def _objects_of(
     return usable, problems
 
 
-def _label_of(span: Any, label_map: LabelMap | None) -> str:
-    label = span.get("label") if isinstance(span, dict) else None
-    if not isinstance(label, str) or not label.strip():
-        raise AnswerError("it has no label")
-    return label if label_map is None else label_map.name_of(label_map.id_of(label))
+def _labelled_outline(span: Span, size_hw: SizeHw, label_map: LabelMap | None) -> tuple[str, Outline]:
+    label = span.label if label_map is None else label_map.name_of(label_map.id_of(span.label))
+    return label, outline_of(span, size_hw)
 
 
 def _annotation(id: int, image_id: int, label: str, outline: Outline) -> dict[str, Any]:
@@ -192,23 +175,9 @@ def _number_categories(export: CocoExport, label_map: LabelMap | None) -> None:
 def _size_of(example: Task) -> SizeHw:
     """The size that the spans are for: the example's own, else the image's, which is read for it."""
     height, width = example.get("height"), example.get("width")
-    if _is_size(height) and _is_size(width):
-        return int(height), int(width)  # type: ignore[arg-type]
-    problem: AnswerError | ImageError = AnswerError("its width and height are not known, and its image cannot be read")
-    for place in (example.get("image"), example.get("path")):
-        if isinstance(place, str) and place and not place.startswith(("http://", "https://")):
-            try:
-                return _read_image(place).image_size_hw
-            except ImageError as error:
-                problem = error
-    raise problem
-
-
-def _read_image(place: str) -> EncodedImage:
-    if place.startswith("data:"):
-        return encode_image(bytes_from_data_uri(place), source="data URI")
-    return read_image(local_path(place))
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value < 1e9
+    if is_number(height) and is_number(width) and height >= 1 and width >= 1:
+        return int(height), int(width)
+    try:
+        return ImageRef.of_record(example, name="data URI").read().image_size_hw
+    except ImageError as error:
+        raise ImageError(f"its width and height are not known, and its image cannot be used: {error.reason}") from error

@@ -10,8 +10,9 @@ from itertools import chain, count
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from odkeras.formats.prodigy import Task
+from odkeras.image_ref import is_url
 from odkeras.images import local_path
-from odkeras.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ImagePlace:
     def of(cls, image_id: str, example: Task) -> ImagePlace:
         for value in (example.get("path"), example.get("image")):
             if isinstance(value, str) and value and not value.startswith("data:"):
-                return _place_on_the_web(image_id, value) if _is_remote(value) else _place_of_file(image_id, value)
+                return _place_on_the_web(image_id, value) if is_url(value) else _place_of_file(image_id, value)
         meta = example.get("meta")
         file = meta.get("file") if isinstance(meta, dict) else None
         where = file if isinstance(file, str) and file else image_id
@@ -74,10 +75,6 @@ def _place_on_the_web(image_id: str, where: str) -> ImagePlace:
     name = PurePosixPath(unquote(parts.path)).name or image_id
     without_login = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return ImagePlace(image_id, where, name, url=without_login)
-
-
-def _is_remote(where: str) -> bool:
-    return where.lower().startswith(("http://", "https://"))
 
 
 def _relative_name(place: ImagePlace, images_dir: Path | None) -> str:

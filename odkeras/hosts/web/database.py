@@ -21,22 +21,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from odkeras.annotation import DECISIONS, EditCounts
 from odkeras.errors import DatabaseError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.prodigy.api import INPUT_HASH
 from odkeras.hosts.web import gallery_rows
 from odkeras.hosts.web.schema import BUSY_S, prepare
 from odkeras.hosts.web.stored import (
     COLUMNS,
-    DECISIONS,
     HistoryEntry,
     StoredAnswer,
-    VersionEffort,
+    VersionEdits,
     row_of,
     to_json,
     with_places_below,
 )
-from odkeras.metrics import Effort
-from odkeras.tasks import Task
 
 _INSERT = f"INSERT INTO answers ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 
@@ -340,7 +339,7 @@ class AnswerDatabase:
             for image_id, file, decision, boxes, answered_at, handed_on in rows
         ]
 
-    def version_efforts(self, dataset: str) -> list[VersionEffort]:
+    def version_edits(self, dataset: str) -> list[VersionEdits]:
         """What was done with each version's suggestions, oldest version first."""
         query = (
             "SELECT version, COUNT(*), SUM(kept), SUM(moved), SUM(relabelled), SUM(deleted), SUM(added) FROM answers "
@@ -348,8 +347,8 @@ class AnswerDatabase:
             "GROUP BY version ORDER BY version"
         )
         return [
-            VersionEffort(version, images, Effort(kept, 0, moved, deleted, added, relabelled))
-            for version, images, kept, moved, relabelled, deleted, added in self._read(query, dataset)
+            VersionEdits(version, images, EditCounts(kept, 0, adjusted, relabelled, deleted, added))
+            for version, images, kept, adjusted, relabelled, deleted, added in self._read(query, dataset)
         ]
 
     # --- as Prodigy's database, for the recipe's components -----------------------------------------------------------

@@ -21,12 +21,12 @@ from typing import IO, Any
 
 from odkeras import __version__
 from odkeras.errors import ConfigError, RecordError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.web.coco import CocoExport, to_coco
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.dataset_labels import DatasetLabels, labels_of_dataset
 from odkeras.hosts.web.pictures import Pictures
 from odkeras.project import atomic_path
-from odkeras.tasks import Task
 
 _MOST_SKIPPED = 3
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import DatabaseError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.web.gallery_rows import (
     file_of,
     joined_labels,
@@ -30,7 +31,6 @@ from odkeras.hosts.web.gallery_rows import (
 from odkeras.hosts.web.schema import BUSY_S
 from odkeras.loop.sources import Item
 from odkeras.loop.stream import TaskStream
-from odkeras.tasks import Task
 
 MAX_PAGE = 200
 MAX_BOXES = 60

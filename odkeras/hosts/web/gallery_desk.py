@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from odkeras.errors import ImageError, OdkerasError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.web.board import Tab, TaskBoard
 from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.hosts.web.gallery import MAX_BOXES, Document, Gallery, GalleryEntry, GalleryFilter
@@ -15,7 +16,7 @@ from odkeras.hosts.web.thumbnails import FETCH_TIMEOUT_S, RemoteImages, Thumbnai
 from odkeras.images import EncodedImage
 from odkeras.loop.sources import Item
 from odkeras.loop.web_images import WebImages
-from odkeras.tasks import Task
+from odkeras.numeric import is_number
 
 
 class NotAvailableError(OdkerasError):
@@ -189,15 +190,11 @@ def _boxes_of(task: Mapping[str, Any]) -> list[Document]:
     found: list[Document] = []
     for span in (task.get("spans") or ())[:MAX_BOXES]:
         x, y, w, h = (span.get(name) if isinstance(span, dict) else None for name in ("x", "y", "width", "height"))
-        if _is_number(x) and _is_number(y) and _is_number(w) and _is_number(h):
+        if is_number(x) and is_number(y) and is_number(w) and is_number(h):
             rect = [round(value, 4) for value in (x / width, y / height, w / width, h / height)]
             found.append({"label": str(span.get("label")), "rect": rect})
     return found
 
 
 def _is_positive(value: Any) -> TypeGuard[float]:
-    return _is_number(value) and value > 0
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+    return is_number(value) and value > 0

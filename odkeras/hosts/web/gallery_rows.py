@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.web.stored import with_places_below
 from odkeras.natural_order import natural_key
-from odkeras.tasks import Task
+from odkeras.numeric import is_number
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS gallery (
@@ -138,11 +138,7 @@ def storable(text: str) -> str:
 
 def _scores(spans: Any) -> list[float]:
     scores = [span.get("score") for span in _mappings(spans)]
-    return [
-        float(score)
-        for score in scores
-        if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
-    ]
+    return [float(score) for score in scores if is_number(score)]
 
 
 def _mappings(spans: Any) -> Iterable[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from odkeras.tasks import Task
+from odkeras.formats.prodigy import Task
 
 HELD_BACK_S = 300.0
 """An image that is being corrected is waited for no longer."""

@@ -16,19 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from odkeras.annotation import DECISIONS, EditCounts
 from odkeras.errors import AnswerError, ImageError, RecordError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.spans import effort_of
-from odkeras.hosts.web.stored import DECISIONS, StoredAnswer
-from odkeras.images import absolute_path, bytes_from_data_uri, encode_image, local_path, read_image
-from odkeras.metrics import Effort
-from odkeras.tasks import Task
+from odkeras.hosts.web.stored import StoredAnswer
+from odkeras.image_ref import ImageRef, is_data_uri, is_file, is_url
+from odkeras.images import absolute_path
+from odkeras.numeric import is_number, is_whole
+from odkeras.work import shown_edits
 
 STDIN = "-"
 SESSION = "imported"
 _TOGETHER = 100
 _IMAGE_ID = re.compile(r"[0-9a-fA-F]{32}")
-_REMOTE = ("data:", "http://", "https://")
 _DAY_S = 86400.0
 
 
@@ -140,7 +141,7 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
     if not isinstance(example, dict):
         raise AnswerError(f"a line must be a JSON object; got {type(example).__name__}")
     example = _with_paths(_with_answer(example, decision), base_dir)
-    version, effort = _suggested(example)
+    version, edits = _suggested(example)
     image_id = image_id_of(example, base_dir)
     return StoredAnswer(
         example,
@@ -149,7 +150,7 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
         answered_at=_answered_at(example, now),
         answer_id=answer_id_of(example, image_id),
         version=version,
-        effort=effort,
+        edits=edits,
     )
 
 
@@ -183,20 +184,11 @@ def image_id_of(example: Task, base_dir: Path) -> str:
         AnswerError: it has neither `image` nor `path`.
         ImageError: the image is there and cannot be used.
     """
-    places = [value for key in ("image", "path") if isinstance(value := example.get(key), str) and value]
-    if not places:
+    reference = ImageRef.of_record(example, base_dir, "its data URI")
+    if not reference.places:
         raise AnswerError("the example has neither 'image' nor 'path'")
     own = example.get("image_id")
-    if isinstance(own, str) and _IMAGE_ID.fullmatch(own):
-        return own
-    for place in places:
-        if place.startswith("data:"):
-            return encode_image(bytes_from_data_uri(place), source="its data URI").image_id
-    for place in places:
-        file = None if place.startswith(_REMOTE) else _existing(place, base_dir)
-        if file is not None:
-            return read_image(file).image_id
-    return hashlib.sha256(places[0].encode("utf-8", "replace")).hexdigest()[:32]
+    return own if isinstance(own, str) and _IMAGE_ID.fullmatch(own) else reference.identify()
 
 
 def _with_answer(example: Task, decision: str) -> Task:
@@ -211,46 +203,36 @@ def _with_answer(example: Task, decision: str) -> Task:
 
 def _with_paths(example: Task, base_dir: Path) -> Task:
     """Relative paths that lead somewhere are made absolute: nobody will know later where they started."""
+    reference = ImageRef.of_record(example, base_dir)
     changed = {}
     for key in ("image", "path"):
         place = example.get(key)
-        if isinstance(place, str) and place and not place.startswith((*_REMOTE, "file:")):
-            file = _existing(place, base_dir)
-            if file is not None and not Path(place).is_absolute():
-                changed[key] = str(absolute_path(file))
+        if not isinstance(place, str) or is_data_uri(place) or is_url(place) or place.startswith("file:"):
+            continue
+        file = reference.file(place)
+        if place and is_file(file) and not Path(place).is_absolute():
+            changed[key] = str(absolute_path(file))
     return {**example, **changed}
-
-
-def _existing(place: str, base_dir: Path) -> Path | None:
-    path = local_path(place)
-    return next((file for file in (base_dir / path, path) if _is_file(file)), None)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or with a NUL
-        return False
 
 
 def _answered_at(example: Task, now: float) -> float:
     """`_timestamp`, unless it lies in the future (milliseconds?): no later answer would ever replace it."""
     seconds = example.get("_timestamp")
-    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds < now + _DAY_S:
+    if is_number(seconds, now + _DAY_S) and seconds > 0:
         return float(seconds)
     return now
 
 
-def _suggested(example: Task) -> tuple[int | None, Effort | None]:
+def _suggested(example: Task) -> tuple[int | None, EditCounts | None]:
     """The version that made the suggestions, and what was done with them if they were accepted; None if not known."""
     made = example.get("_suggestions")
     version = made.get("version") if isinstance(made, dict) else None
-    if not isinstance(version, int) or not 0 < version < 2**63:
+    if not is_whole(version, 1, 2**63 - 1):
         return None, None
     if example["answer"] != "accept":
         return version, None
     try:
-        return version, effort_of(example, example.get("spans") or [])
+        return version, shown_edits(example)
     except (AttributeError, KeyError, TypeError, ValueError):  # spans without the keys that ours have
         return version, None
 

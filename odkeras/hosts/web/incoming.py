@@ -1,4 +1,4 @@
-"""Answers as the page sends them, understood: what is wrong is said in a sentence, and nothing else is believed."""
+"""Parses and validates the answers that the page posts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from odkeras.annotation import DECISIONS
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH
-from odkeras.hosts.web.spans import Span, effort_of, read_spans
-from odkeras.hosts.web.stored import DECISIONS, StoredAnswer
-from odkeras.tasks import Task
+from odkeras.hosts.web.spans import read_spans
+from odkeras.hosts.web.stored import StoredAnswer
+from odkeras.numeric import is_number
+from odkeras.work import shown_edits
 
 _MOST_AGE_S = 365 * 86400.0
 _FRESH_S = 10.0
@@ -61,12 +64,12 @@ def read_answer(
         answered_at=answered_at,
         answer_id=answer_id,
         version=made.get("version"),
-        effort=effort_of(task, spans) if decision == "accept" else None,
+        edits=shown_edits(example) if decision == "accept" else None,
     )
 
 
-def _read_spans(answer: Mapping[str, Any], labels: Collection[str], size_hw: tuple[int, int]) -> list[Span]:
-    """Those of an accepted image must all be usable; of the others nobody wants to know."""
+def _read_spans(answer: Mapping[str, Any], labels: Collection[str], size_hw: tuple[int, int]) -> list[Any]:
+    """Every span of an accepted image must be usable. Rejected and ignored images drop spans that are not."""
     spans = answer.get("spans")
     try:
         return read_spans([] if spans is None else spans, labels, size_hw)
@@ -92,6 +95,4 @@ def as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
 
 
 def _age_s(age_ms: Any) -> float:
-    if isinstance(age_ms, bool) or not isinstance(age_ms, (int, float)) or not age_ms >= 0:
-        return 0.0
-    return min(age_ms, 1000 * _MOST_AGE_S) / 1000  # JSON may hold whole numbers that are too large for a float
+    return age_ms / 1000 if is_number(age_ms, 1000 * _MOST_AGE_S) and age_ms >= 0 else 0.0

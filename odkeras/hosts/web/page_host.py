@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import ConfigError, OdkerasError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.prodigy.api import INPUT_HASH, TASK_HASH, ProdigyApi
 from odkeras.hosts.prodigy.training_host import TrainingHost
 from odkeras.hosts.web.database import AnswerDatabase
@@ -24,7 +25,6 @@ from odkeras.loop.stream import TaskStream
 from odkeras.loop.watch import Look, News
 from odkeras.pipeline import load_pipeline, starts_from_random_weights
 from odkeras.project import Project
-from odkeras.tasks import Task
 
 _NO_HASH = -1
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from odkeras.annotation import DECISIONS
 from odkeras.control import RUNNING
-from odkeras.hosts.web.stored import DECISIONS, VersionEffort
+from odkeras.hosts.web.stored import VersionEdits
 from odkeras.loop.watch import Look, News
+from odkeras.numeric import is_number
 from odkeras.project import JsonlTail, Project
 from odkeras.version_names import FIRST_TIME, VersionNames
 
@@ -46,7 +48,7 @@ class Panel:
     Args:
         project: where the trainer's metrics are.
         counts: answers by session and decision.
-        efforts: what was done with each version's suggestions.
+        edits: what was done with each version's suggestions.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class Panel:
         project: Project,
         *,
         counts: Callable[[], Mapping[str, Mapping[str, int]]],
-        efforts: Callable[[], list[VersionEffort]],
+        edits: Callable[[], list[VersionEdits]],
     ) -> None:
         self._counts_now = counts
-        self._efforts_now = efforts
+        self._edits_now = edits
         self._lock = threading.RLock()
         self._metrics = JsonlTail(project.metrics_path)
         self._names = VersionNames()
@@ -121,13 +123,13 @@ class Panel:
             return
         self._is_counted = True  # before they are: an answer may come meanwhile
         try:
-            counts, efforts = self._counts_now(), self._efforts_now()
+            counts, edits = self._counts_now(), self._edits_now()
         except BaseException:
             self._is_counted = False
             raise
         with self._lock:
             self._counts = counts
-            self._versions = [_version_document(each) for each in efforts]
+            self._versions = [_version_document(each) for each in edits]
             self.revision += 1
 
     def update(self, **facts: Any) -> None:
@@ -236,17 +238,8 @@ def _age_s(version: int | None) -> float | None:
     return None if version is None or version < FIRST_TIME else max(0.0, time.time() - version)
 
 
-def _version_document(found: VersionEffort) -> Document:
-    did = found.effort
-    return {
-        "version": found.version,
-        "images": found.images,
-        "suggested": did.suggested,
-        "kept": did.kept_90,
-        "moved": did.moved + did.relabelled,
-        "deleted": did.deleted,
-        "added": did.drawn,
-    }
+def _version_document(row: VersionEdits) -> Document:
+    return {"version": row.version, "images": row.images, "suggested": row.edits.suggested, **row.counts}
 
 
 def _added(counts: Any) -> dict[str, int]:
@@ -259,4 +252,4 @@ def _added(counts: Any) -> dict[str, int]:
 
 def _is_figure(value: Any) -> bool:
     """JSON has no NaN: a browser could not read the whole document."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) < 1e30
+    return is_number(value, 1e30)

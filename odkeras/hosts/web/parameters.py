@@ -12,9 +12,9 @@ from typing import Any
 
 from starlette.requests import Request
 
+from odkeras.annotation import DECISIONS
 from odkeras.hosts.web.board import Tab
 from odkeras.hosts.web.gallery import GalleryFilter
-from odkeras.hosts.web.stored import DECISIONS
 
 MOST_ANSWERS = 500
 IMAGE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from odkeras.errors import ImageError
+from odkeras.formats.prodigy import Task
+from odkeras.image_ref import ImageRef
 from odkeras.image_store import ImageStore
-from odkeras.images import EncodedImage, bytes_from_data_uri, encode_image, local_path, recall_image
-from odkeras.tasks import Task
+from odkeras.images import EncodedImage
 
 _TYPES = {"jpeg": "image/jpeg", "png": "image/png"}
 
@@ -26,16 +24,9 @@ class Pictures:
         for store in self._stores:
             name = store.claim(image_id)
             path = store.path_of(name) if name else None
-            if path is not None and (found := _read(path, image_id)):
-                return found
-        for key in ("image", "path"):
-            value = (task or {}).get(key)
-            if not isinstance(value, str) or not value:
-                continue
-            found = _from_uri(value, image_id) if value.startswith("data:") else _read(Path(value), image_id)
-            if found:
-                return found
-        return None
+            if path is not None and (image := ImageRef((str(path),)).find(image_id)):
+                return image
+        return ImageRef.of_record(task or {}).find(image_id)
 
     def with_image(self, task: Task) -> Task | None:
         """The task with its image as a data URI, as the model is asked about it; None if the image is gone."""
@@ -46,23 +37,3 @@ class Pictures:
 def media_type(image: EncodedImage) -> str:
     """`image/jpeg` or `image/png`."""
     return _TYPES[image.format]
-
-
-def _from_uri(uri: str, image_id: str) -> EncodedImage | None:
-    try:
-        return _identified(bytes_from_data_uri(uri), image_id)
-    except ImageError:
-        return None
-
-
-def _read(path: Path, image_id: str) -> EncodedImage | None:
-    try:
-        file = local_path(str(path))
-        return _identified(file.read_bytes(), image_id) if file.is_file() else None  # a pipe may never end
-    except (OSError, ValueError, ImageError):
-        return None
-
-
-def _identified(data: bytes, image_id: str) -> EncodedImage | None:
-    image = recall_image(data, image_id, source=image_id) or encode_image(data, source=image_id)
-    return image if image.image_id == image_id else None

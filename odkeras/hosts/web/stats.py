@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from odkeras.annotation import DECISIONS
 from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.stored import DECISIONS, VersionEffort
+from odkeras.hosts.web.stored import VersionEdits
 
-VERSION_COLUMNS = ("version", "images", "kept", "moved", "deleted", "added")
+VERSION_COLUMNS = ("version", "images", "kept", "adjusted", "relabelled", "deleted", "added")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class DatasetStats:
     first_s: float
     last_s: float
     waiting: int
-    versions: list[VersionEffort]
+    versions: list[VersionEdits]
 
     @classmethod
     def of(cls, database: AnswerDatabase, dataset: str) -> DatasetStats:
@@ -52,7 +53,7 @@ class DatasetStats:
             first_s=first_s,
             last_s=last_s,
             waiting=database.waiting(dataset),
-            versions=database.version_efforts(dataset),
+            versions=database.version_edits(dataset),
         )
 
     @property
@@ -91,31 +92,25 @@ class DatasetStats:
         return [_version_row(each) for each in self.versions]
 
 
-def shares(effort: VersionEffort) -> dict[str, float | None]:
-    """From 0 to 1: how many of the suggestions were kept, moved and deleted, and how many of the objects (kept, moved,
-    added) had no suggestion; None where there were none."""
-    numbers = _numbers(effort)
-    suggested, objects = effort.effort.suggested, effort.effort.objects
-    totals = {"kept": suggested, "moved": suggested, "deleted": suggested, "added": objects}
-    return {name: round(numbers[name] / total, 4) if total else None for name, total in totals.items()}
+def shares(row: VersionEdits) -> dict[str, float | None]:
+    """From 0 to 1: of the suggestions, how many were kept, adjusted, relabelled and deleted; of the objects, how many
+    were added. None where there were none."""
+    edits = row.edits
+    totals = {name: edits.objects if name == "added" else edits.suggested for name in row.counts}
+    return {name: round(row.counts[name] / total, 4) if total else None for name, total in totals.items()}
 
 
-def _numbers(found: VersionEffort) -> dict[str, int]:
-    did = found.effort
-    return {"kept": did.kept_90, "moved": did.moved + did.relabelled, "deleted": did.deleted, "added": did.drawn}
+def _version_json(row: VersionEdits) -> dict[str, Any]:
+    return {"version": row.version, "images": row.images, **row.counts, "shares": shares(row)}
 
 
-def _version_json(found: VersionEffort) -> dict[str, Any]:
-    return {"version": found.version, "images": found.images, **_numbers(found), "shares": shares(found)}
-
-
-def _version_row(found: VersionEffort) -> tuple[str, ...]:
-    of = shares(found)
+def _version_row(row: VersionEdits) -> tuple[str, ...]:
+    share = shares(row)
     cells = [
-        f"{number} (-)" if of[name] is None else f"{number} ({of[name]:.0%})"
-        for name, number in _numbers(found).items()
+        f"{number} (-)" if share[name] is None else f"{number} ({share[name]:.0%})"
+        for name, number in row.counts.items()
     ]
-    return (str(found.version), str(found.images), *cells)
+    return (str(row.version), str(row.images), *cells)
 
 
 def _utc(seconds: float) -> str:

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from odkeras.metrics import Effort
-from odkeras.tasks import Task
-
-DECISIONS = ("accept", "reject", "ignore")
+from odkeras.annotation import DECISIONS, EditCounts
+from odkeras.formats.prodigy import Task
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class StoredAnswer:
         answered_at: seconds since the epoch.
         answer_id: tells one act of answering from another: the same one is stored once.
         version: the model that made the suggestions, None if there were none.
-        effort: what the person did with them; None if that is not known.
+        edits: what the person did with them; None if that is not known.
         handed_on: whether the trainer has it already.
     """
 
@@ -36,7 +34,7 @@ class StoredAnswer:
     answered_at: float = field(default_factory=time.time)
     answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     version: int | None = None
-    effort: Effort | None = None
+    edits: EditCounts | None = None
     handed_on: bool = False
 
     @property
@@ -57,12 +55,17 @@ class HistoryEntry:
 
 
 @dataclass(frozen=True)
-class VersionEffort:
+class VersionEdits:
     """What people did with the suggestions of one model version, on accepted images."""
 
     version: int
     images: int
-    effort: Effort
+    edits: EditCounts
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Boxes by what became of them. The database does not know `kept_70`."""
+        return {name: count for name, count in self.edits.to_json().items() if name != "kept_70"}
 
 
 def input_hash_of(image_id: str) -> int:
@@ -73,6 +76,7 @@ def input_hash_of(image_id: str) -> int:
         return int(uuid.uuid5(uuid.NAMESPACE_OID, image_id).hex[:15], 16)
 
 
+# The columns kept their first names: "moved" holds the boxes that were adjusted.
 COLUMNS = (
     *("answer_id", "dataset", "session", "image_id", "input_hash", "decision", "answered_at", "replaced", "handed_on"),
     *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "example"),
@@ -80,8 +84,8 @@ COLUMNS = (
 
 
 def row_of(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tuple[Any, ...]:
-    effort = answer.effort
-    did = (effort.kept_90, effort.moved, effort.relabelled, effort.deleted, effort.drawn) if effort else (None,) * 5
+    edits = answer.edits
+    counts = (edits.kept, edits.adjusted, edits.relabelled, edits.deleted, edits.added) if edits else (None,) * 5
     spans = answer.example.get("spans")
     return (
         answer.answer_id,
@@ -95,7 +99,7 @@ def row_of(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tup
         int(answer.handed_on),
         len(spans) if isinstance(spans, list) else 0,
         answer.version,
-        *did,
+        *counts,
         text,
     )
 

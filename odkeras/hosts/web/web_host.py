@@ -21,6 +21,7 @@ from typing import Any
 from odkeras.colours import colour_of
 from odkeras.control import RUNNING, Control
 from odkeras.errors import ConfigError, DatabaseError
+from odkeras.formats.prodigy import Task
 from odkeras.hosts.prodigy.api import INPUT_HASH
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments, open_training_host, options_of
 from odkeras.hosts.prodigy.source import DATASET_SOURCE
@@ -44,9 +45,9 @@ from odkeras.images import EncodedImage
 from odkeras.inbox import images_dir
 from odkeras.locks import locked
 from odkeras.loop.supervisor import log_tail
+from odkeras.numeric import is_whole
 from odkeras.pipeline import RANDOM_WEIGHTS, has_checkpoints
 from odkeras.project import Project
-from odkeras.tasks import Task
 
 PREFETCH = 4
 ANSWERS_PER_ROUND = 5
@@ -173,7 +174,7 @@ class WebHost:
         self.panel = Panel(
             project,
             counts=partial(self.database.counts, self.dataset),
-            efforts=partial(self.database.version_efforts, self.dataset),
+            edits=partial(self.database.version_edits, self.dataset),
         )
         self.journal.panel = self.panel
         self.panel.count()
@@ -432,7 +433,7 @@ class WebHost:
 
     def _sized(self, task: Task | None) -> Task | None:
         """With the size of its image, which an example from elsewhere may lack; None if that is gone."""
-        if task is None or (_is_size(task.get("height")) and _is_size(task.get("width"))):
+        if task is None or (is_whole(task.get("height"), 1) and is_whole(task.get("width"), 1)):
             return task
         image = self._pictures.find(str(task["image_id"]), task)
         if image is None:
@@ -547,7 +548,3 @@ def _entry(answer: StoredAnswer) -> Entry:
     """What the trainer gets: with the hash that the data directory knows answers by."""
     example = {**answer.example, INPUT_HASH: input_hash_of(answer.image_id), "image_id": answer.image_id}
     return Entry(answer.answer_id, answer.session, answer.image_id, example)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import draw_pixels, encode
 
+from odkeras.annotation import Annotation
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import AnswerError
+from odkeras.formats.prodigy import Task, make_task, read_answer, with_suggestions
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import Label, LabelMap
-from odkeras.tasks import Annotation, Task, make_task, read_answer, with_suggestions
 
 LABEL_MAP = LabelMap((Label(1, "car"), Label(4, "n01", "person")))
 IMAGE = encode_image(encode(draw_pixels(), "JPEG"), source="fixture")
@@ -448,7 +449,10 @@ def test_the_image_may_be_a_file(path: str, keys: dict[str, Any]) -> None:
         ({"image": 5}, "has neither 'image' nor 'path'"),
         ({"image": ""}, "has neither 'image' nor 'path'"),
         ({"image": "missing.jpg"}, "missing.jpg: cannot be read: No such file"),
-        ({"image": "https://example.org/c.jpg?Expires=1"}, "c.jpg: the image is a URL (https://example.org/c.jpg"),
+        (
+            {"image": "https://example.org/c.jpg?Expires=1"},
+            "https://example.org/c.jpg?Expires=1: the image is a URL, which is not fetched",
+        ),
         ({"image": "data:image/jpeg;base64,AAAA"}, "d.jpg: no image data: only zero bytes"),
         ({"image": "data:image/jpeg;base64,A"}, "d.jpg: broken base64"),
         ({"image": "data:image/jpeg;base64,"}, "d.jpg: empty file"),

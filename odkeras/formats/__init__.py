@@ -1,0 +1,1 @@
+"""File and wire formats of annotations, one module each."""

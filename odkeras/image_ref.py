@@ -1,0 +1,162 @@
+"""Where the image of a record is, and how to read it: the one rule for sources, answers, exports and imports.
+
+    image = ImageRef.of_record(answer).read(image_id=answer["image_id"])
+
+A record names its image in `image` (data URI, http(s) URL, `file:` URL or path) and in `path`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odkeras.errors import ImageError
+from odkeras.images import (
+    DEFAULT_MAX_PIXELS,
+    EncodedImage,
+    bytes_from_data_uri,
+    encode_image,
+    local_path,
+    recall_image,
+)
+
+Fetch = Callable[[str], bytes]
+_URL = ("http://", "https://")
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """The places that a record names for its image. Reading raises ImageError alone, whatever the places are.
+
+    Args:
+        places: texts of the record, the most important first: data URIs, URLs, paths.
+        base_dir: where relative paths start if the file is there; otherwise they start in the working directory.
+        name: for messages.
+    """
+
+    places: tuple[str, ...]
+    base_dir: Path | None = None
+    name: str = "image"
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], base_dir: Path | None = None, name: str = "image") -> ImageRef:
+        """The places in `image` and `path`; values that are not texts are ignored."""
+        texts = [record.get(key) for key in ("image", "path")]
+        return cls(tuple(text for text in texts if isinstance(text, str) and text), base_dir, name)
+
+    def locate(self) -> str | Path | None:
+        """The first place that can be read: a data URI, else a file that exists, else a URL, else the file that is
+        missing. None if the record names no place."""
+        for text in self.places:
+            if is_data_uri(text):
+                return text
+        files = [self.file(text) for text in self.places if not is_url(text)]
+        existing = [file for file in files if is_file(file)]
+        urls = [text for text in self.places if is_url(text)]
+        candidates: list[str | Path] = [*existing, *urls, *files]
+        return candidates[0] if candidates else None
+
+    def file(self, text: str) -> Path:
+        """The file that a place names, which need not exist."""
+        path = local_path(text)
+        below = self.base_dir / path if self.base_dir is not None else path
+        return below if is_file(below) else path
+
+    def read_bytes(self, fetch: Fetch | None = None) -> bytes:
+        """The bytes at `locate`, as they are.
+
+        Args:
+            fetch: gets the bytes of an http(s) URL; URLs are refused when None.
+
+        Raises:
+            ImageError: the record names no image, or it cannot be read.
+        """
+        return self._bytes_at(self.locate(), fetch)
+
+    def read(
+        self, *, image_id: str = "", fetch: Fetch | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+    ) -> EncodedImage:
+        """The image at `locate`.
+
+        Args:
+            image_id: the id that it is expected to have; bytes with this id are not decoded again.
+            fetch: gets the bytes of an http(s) URL; URLs are refused when None.
+            max_pixels: larger images are refused.
+
+        Raises:
+            ImageError: the record names no image, or it cannot be used.
+        """
+        place = self.locate()
+        return self._decode(self._bytes_at(place, fetch), place, image_id, max_pixels)
+
+    def find(self, image_id: str) -> EncodedImage | None:
+        """The image of this id, at whichever place it is; None if it is at none of them. URLs are not fetched."""
+        for text in self.places:
+            if is_url(text):
+                continue
+            place = text if is_data_uri(text) else self.file(text)
+            try:
+                if isinstance(place, Path) and not is_file(place):
+                    continue  # a pipe may never end
+                image = self._decode(self._bytes_at(place, None), place, image_id, DEFAULT_MAX_PIXELS)
+            except ImageError:
+                continue
+            if image.image_id == image_id:
+                return image
+        return None
+
+    def identify(self) -> str:
+        """The id of the image; for a URL or a missing file a digest of the place.
+
+        Raises:
+            ImageError: the record names no image, or the image exists and cannot be used.
+        """
+        place = self.locate()
+        if place is None:
+            raise self._no_place()
+        if (isinstance(place, Path) and is_file(place)) or (isinstance(place, str) and is_data_uri(place)):
+            return self.read().image_id
+        return hashlib.sha256(self.places[0].encode("utf-8", "replace")).hexdigest()[:32]
+
+    def _bytes_at(self, place: str | Path | None, fetch: Fetch | None) -> bytes:
+        if place is None:
+            raise self._no_place()
+        if isinstance(place, Path):
+            try:
+                return place.read_bytes()
+            except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+                reason = getattr(error, "strerror", None) or error
+                raise ImageError(f"cannot be read: {reason}", str(place)) from error
+        if is_data_uri(place):
+            return bytes_from_data_uri(place)
+        if fetch is None:
+            raise ImageError("the image is a URL, which is not fetched here; add its 'path'", place)
+        return fetch(place)
+
+    def _decode(self, data: bytes, place: str | Path | None, image_id: str, max_pixels: int) -> EncodedImage:
+        source = self.name if place is None or is_data_uri(str(place)) else str(place)
+        recalled = recall_image(data, image_id, source=source, max_pixels=max_pixels) if image_id else None
+        return recalled or encode_image(data, source=source, max_pixels=max_pixels)
+
+    def _no_place(self) -> ImageError:
+        return ImageError("the record has neither 'image' nor 'path'", self.name)
+
+
+def is_data_uri(text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
+def is_url(text: str) -> bool:
+    """Whether it is an http(s) URL."""
+    return text[:8].lower().startswith(_URL)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file exists there. Names that no file can have (too long, a NUL inside) are no files."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
