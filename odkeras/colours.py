@@ -1,4 +1,4 @@
-"""One colour for each label, the same on the page and in TensorBoard."""
+"""One colour for each label, the same on the page, in TensorBoard and in pictures of predictions."""
 
 from __future__ import annotations
 

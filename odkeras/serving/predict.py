@@ -17,6 +17,7 @@ from typing import Any
 
 from odkeras import boxes as box_ops
 from odkeras.boxes import Detections
+from odkeras.colours import colour_of
 from odkeras.errors import ConfigError, ImageError, RequestError, ServerUnavailableError
 from odkeras.images import EncodedImage, decode_rgb, list_image_files, read_image
 from odkeras.serving.client import ServingClient
@@ -24,7 +25,6 @@ from odkeras.serving.client import ServingClient
 CONNECT_S = 1.0  # with the start of the command less than the 3 s within which a mistake is to be told
 LOAD_S = 60.0  # TensorFlow's import, and the model's
 _POLL_S = 0.1
-_COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 Predict = Callable[[EncodedImage], Detections]
 Row = dict[str, Any]
@@ -155,7 +155,7 @@ def predict_files(
             continue
         boxes = _rows(found, image, names or {})
         if draw_dir is not None:
-            _draw(image, boxes, draw_dir / _unused_name(path.stem, drawn))
+            _draw(image, boxes, names or {}, draw_dir / _unused_name(path.stem, drawn))
         yield FilePrediction(path, image, tuple(boxes))
 
 
@@ -183,20 +183,23 @@ def _unused_name(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _draw(image: EncodedImage, rows: Sequence[Row], path: Path) -> None:
-    from PIL import Image, ImageDraw, ImageFont
+def _draw(image: EncodedImage, rows: Sequence[Row], names: Iterable[int], path: Path) -> None:
+    """In the colours of the page and of TensorBoard, which follow the order of the label map, `names`."""
+    from PIL import Image
+
+    from odkeras.drawing import LabelledBox, draw_boxes
 
     picture = Image.fromarray(decode_rgb(image))
-    pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=max(11, picture.height // 30))
-    labels = sorted({row["label"] for row in rows})
-    for row in rows:
-        colour = _COLOURS[labels.index(row["label"]) % len(_COLOURS)]
-        corner = (row["xmin"], row["ymin"])
-        pen.rectangle([corner, (row["xmax"], row["ymax"])], outline=colour, width=max(2, picture.height // 200))
-        text = f"{row['label']} {row['score']:.2f}"
-        pen.rectangle(pen.textbbox(corner, text, font=font), fill=colour)
-        pen.text(corner, text, fill="white", font=font)
+    places = {class_id: place for place, class_id in enumerate(names)}
+    boxes = [
+        LabelledBox(
+            (row["xmin"], row["ymin"], row["xmax"], row["ymax"]),
+            f"{row['label']} {row['score']:.2f}",
+            colour_of(places.get(row["class_id"], max(0, row["class_id"] - 1))),
+        )
+        for row in rows
+    ]
+    draw_boxes(picture, boxes, line_px=max(2, picture.height // 200), font_px=max(11, picture.height // 30))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)

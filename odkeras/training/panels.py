@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from odkeras.boxes import Detections, Groundtruth, to_xyxy_px
-from odkeras.colours import colour_of, ink_on
+from odkeras.colours import colour_of
+from odkeras.drawing import LabelledBox, draw_boxes
 from odkeras.errors import LabelMapError
 from odkeras.labels import LabelMap
 
@@ -20,7 +21,7 @@ LEAST_PX = 320
 SHOWN_SCORE = 0.5
 BEST_FEW = 3
 
-_BAND_PX, _GAP_PX, _LINE_PX = 24, 8, 3
+_BAND_PX, _GAP_PX, _LINE_PX, _FONT_PX = 24, 8, 3, 14
 _PAPER, _INK = "#ffffff", "#1f2328"
 _QUALITY = 88
 
@@ -38,18 +39,14 @@ class Pen:
     def draw(self, image: Any, boxes: Groundtruth | Detections) -> Image.Image:
         """The image, uint8 (H, W, 3), in a size that can be looked at, with the boxes; with scores if there are."""
         picture = fitted(image)
-        draw = ImageDraw.Draw(picture)
         scores = boxes.scores.tolist() if isinstance(boxes, Detections) else [None] * len(boxes)
         corners = to_xyxy_px(boxes.boxes, (picture.height, picture.width))
         drawn = [
-            (box, int(class_id), score)
+            LabelledBox(box, self._text(int(class_id), score), self.colour_of(int(class_id)))
             for box, class_id, score in zip(corners.tolist(), boxes.classes, scores, strict=True)
             if np.isfinite(box).all() and box[0] <= box[2] and box[1] <= box[3]
-        ][::-1]  # the best on top
-        for box, class_id, _ in drawn:
-            draw.rectangle(box, outline=self.colour_of(class_id), width=_LINE_PX)
-        for box, class_id, score in drawn:  # no line crosses a name
-            self._draw_name(draw, picture, box, class_id, score)
+        ]
+        draw_boxes(picture, drawn, line_px=_LINE_PX, font_px=_FONT_PX)
         return picture
 
     def name_of(self, class_id: int) -> str:
@@ -62,19 +59,11 @@ class Pen:
         ids = self._label_map.ids if self._label_map else ()
         return colour_of(ids.index(class_id) if class_id in ids else class_id - 1)
 
-    def _draw_name(self, draw: ImageDraw.ImageDraw, picture: Image.Image, box: Any, class_id: int, score: Any) -> None:
-        x1, y1 = box[:2]
-        colour = self.colour_of(class_id)
-        text = self.name_of(class_id) if score is None else f"{self.name_of(class_id)} {score:.2f}"
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=_FONT)
-        width, height = right - left + 6, bottom - top + 6
-        x = min(max(0.0, x1), max(0.0, picture.width - width))
-        y = y1 - height if y1 >= height else min(max(0.0, y1), picture.height - height)
-        draw.rectangle((x, y, x + width, y + height), fill=colour)
-        draw.text((x + 3 - left, y + 3 - top), text, fill=ink_on(colour), font=_FONT)
+    def _text(self, class_id: int, score: float | None) -> str:
+        return self.name_of(class_id) if score is None else f"{self.name_of(class_id)} {score:.2f}"
 
 
-_FONT = ImageFont.load_default(size=14)
+_FONT = ImageFont.load_default(size=_FONT_PX)
 
 
 def compare(pen: Pen, image: Any, truth: Groundtruth, found: Detections) -> Image.Image:

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 from pictures import draw_pixels, encode
+from PIL import Image, ImageColor
 
 from odkeras.boxes import Detections
+from odkeras.colours import colour_of
 from odkeras.errors import ConfigError
 from odkeras.formats.prodigy import read_answer
 from odkeras.groundtruth_csv import read_truth_csv
@@ -218,6 +220,13 @@ class TestPredictions:
         assert "HTML" in rows["photos/bad.jpg"]["error"]
         assert (status, err) == (1, "")
         assert sorted(path.name for path in (folder / "drawn").iterdir()) == ["10.png", "2-2.png", "2.png"]
+
+    def test_the_drawn_boxes_have_the_colours_of_the_page(self, folder: Path, server: Server) -> None:
+        """They had a palette of their own, by the order of the labels in each image."""
+        self.predict(folder, server, "--draw", "drawn", "--label-map", "map.pbtxt")
+        picture = Image.open(folder / "drawn" / "2.png")
+        assert picture.getpixel((16, 36)) == ImageColor.getrgb(colour_of(0))  # car, the first of the label map
+        assert picture.getpixel((0, 24)) == ImageColor.getrgb(colour_of(6))  # class id 7, which it does not have
 
     def test_names_and_threshold(self, folder: Path, server: Server) -> None:
         status, out, _ = self.predict(folder, server, "--label-map", "map.pbtxt", "-t", "0.7")
