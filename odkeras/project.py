@@ -173,6 +173,30 @@ def next_version(versions: Iterable[int], now_s: float) -> int:
     return max([int(now_s), *(version + 1 for version in versions)])
 
 
+def reveal_version(partial: Path, export_dir: Path, now_s: float) -> int:
+    """Rename a complete version to the next number, and return it.
+
+    The number is taken at the last moment, and the next one if another program (`odkeras rollback`, the trainer) has
+    published in between.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    while True:
+        version = next_version(list_versions(export_dir), now_s)
+        target = export_dir / str(version)
+        if target.exists():  # not listed, since it is no directory
+            now_s = version + 1
+            continue
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+        else:
+            return version
+
+
 def is_held_out(image_id: str, eval_split: float) -> bool:
     """Whether an image is among the share `eval_split` (0 to 1) that is kept for evaluation.
 

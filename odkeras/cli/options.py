@@ -54,7 +54,7 @@ StepsPerEpoch = Annotated[
     typer.Option(
         "--steps-per-epoch",
         "-spe",
-        help="Training steps per round; -1 = once over the training set, 0 = at least 100.",
+        help="Training steps per round; -1: once over all answers, at least 100.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -72,7 +72,7 @@ def trainer(
         raise ConfigError(f"--replay must be on or off; got {replay!r}")
     if steps_per_epoch < -1:
         raise ConfigError(
-            "--steps-per-epoch must be 1 or more, -1 for once over the training set, or 0 for that but at least 100; "
+            "--steps-per-epoch must be 1 or more, or -1 for once over the training set, at least 100 steps; "
             f"got {steps_per_epoch}"
         )
     quiet_import("tensorflow")

@@ -135,15 +135,14 @@ class _Answers:
         self.rejected: list[dict[str, Any]] = []
         self.problems: list[str] = []
         self.work: list[Row] = []
+        self._image_bytes = 0  # of all that was read: an image that two answers are about counts twice
 
     def read_some(self, paths: Sequence[Path]) -> list[Path]:
         """Reads batches until their images are `MOST_BYTES`; returns those that were read."""
         done: list[Path] = []
-        taken = 0
         for path in paths:
-            if done and taken + sum(len(each.image.data) for each in self.annotations.values()) > MOST_BYTES:
+            if done and self._image_bytes > MOST_BYTES:
                 break
-            taken += path.stat().st_size
             self.read(path)
             done.append(path)
         return done
@@ -181,6 +180,7 @@ class _Answers:
             _log.warning("%s: %s", batch, problem)
         self.problems.extend(read.problems)
         if read.annotation is not None:
+            self._image_bytes += len(read.annotation.image.data)
             self.annotations[read.annotation.image_id] = read.annotation
             self._note_work(answer, read.annotation)
             self.withdrawn.pop(read.annotation.image_id, None)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,10 @@ class Publisher:
         """
         _check_finite(self._inference)
         self._export_dir.mkdir(parents=True, exist_ok=True)
-        version = project.next_version(project.list_versions(self._export_dir), self._clock())
-        partial = self._export_dir / f".tmp-{version}-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = self._export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
             self._write(partial, ExportInfo(step, self._graph, self._labels, learned=learned))
-            partial.rename(self._export_dir / str(version))
+            version = project.reveal_version(partial, self._export_dir, self._clock())
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         project.sync_to_disk(self._export_dir)

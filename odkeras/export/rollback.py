@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,6 @@ from pathlib import Path
 from odkeras import project
 from odkeras.errors import ConfigError, SetupError
 from odkeras.export.info import ExportInfo, read_export_info, write_export_info
-
-_MOST_ATTEMPTS = 5  # the trainer may publish at the same moment
 
 
 @dataclass(frozen=True)
@@ -70,25 +69,20 @@ def roll_back(export_dir: Path, plan: RollbackPlan, *, clock: Callable[[], float
         SetupError: the files cannot be copied: the disk is full, or the version is gone meanwhile.
     """
     project.remove_stale_temporaries(export_dir)
-    for _ in range(_MOST_ATTEMPTS):
-        version = project.next_version(project.list_versions(export_dir), clock())
-        partial = export_dir / f"{project.TEMPORARY_PREFIX}{version}-{os.getpid()}"
-        try:
-            _copy(export_dir, plan, partial)
-            if not _appear(partial, export_dir / str(version)):
-                continue
-            project.sync_to_disk(export_dir)
-            return version
-        except (OSError, shutil.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise SetupError(f"version {plan.source} cannot be copied in {export_dir}: {reason}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    raise SetupError(f"{export_dir} gets new versions faster than one can be copied; try again")
+    partial = export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        _copy(export_dir, plan, partial)
+        version = project.reveal_version(partial, export_dir, clock())
+        project.sync_to_disk(export_dir)
+    except (OSError, shutil.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SetupError(f"version {plan.source} cannot be copied in {export_dir}: {reason}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return version
 
 
 def _copy(export_dir: Path, plan: RollbackPlan, partial: Path) -> None:
-    shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(project.version_dir(export_dir, plan.source), partial)
     info = read_export_info(partial)
     if info is not None:
@@ -101,16 +95,3 @@ def _copy(export_dir: Path, plan: RollbackPlan, partial: Path) -> None:
 
 def _steps_behind(*infos: ExportInfo | None) -> int:
     return max(max(info.step, info.replaced_step) for info in infos if info is not None)
-
-
-def _appear(partial: Path, target: Path) -> bool:
-    """False if somebody else has taken that number meanwhile."""
-    if target.exists():
-        return False
-    try:
-        partial.rename(target)
-    except OSError:
-        if target.exists():
-            return False
-        raise
-    return True

@@ -37,7 +37,7 @@ from odkeras.loop.components import Loop, LoopOptions, load_label_map
 from odkeras.loop.stream import TaskStream
 from odkeras.loop.watch import gate_text
 from odkeras.metrics import coco_map, count_edits
-from odkeras.project import find_round, is_held_out, read_jsonl
+from odkeras.project import JsonlTail, find_round, is_held_out
 
 PREDICT_TOGETHER = 8
 MOST_ATTEMPTS = 5
@@ -250,8 +250,9 @@ class _Simulation:
             TrainingError: it has taken the batch and waits for the next one, without a round.
         """
         path = self._loop.project.inbox_dir / batch
+        metrics = JsonlTail(self._loop.project.metrics_path)
         idle_since: float | None = None
-        while (row := find_round(read_jsonl(self._loop.project.metrics_path), batch)) is None:
+        while (row := find_round(metrics.read(), batch)) is None:
             status = self._tick(self._after())
             idle = status is not None and status.get("state") == "waiting" and not path.exists()
             idle_since = (idle_since or time.monotonic()) if idle else None

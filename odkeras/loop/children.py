@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from odkeras.connections import is_loopback
 from odkeras.errors import ServingError, TrainingError
 from odkeras.logs import cpp_log_level
 from odkeras.loop.leash import leash_command
@@ -47,16 +50,32 @@ def server_child(options: LoopOptions, log_path: Path, bound: socket.socket) -> 
 
 def trainer_command(options: LoopOptions, serving_url: str) -> list[str]:
     """Command line of the trainer process."""
+    arguments = _trainer_arguments(options, serving_url)
+    return [sys.executable, "-m", "odkeras", *arguments, "--give-way", "--stop-on-stdin-eof"]
+
+
+def external_trainer_command(options: LoopOptions, serving_url: str) -> str:
+    """The command for a shell on the machine that trains. Its paths are absolute: both machines see the same ones.
+
+    A server that listens on this machine alone cannot be asked from there which version it serves, so it is left out.
+    """
+    host = urlsplit(serving_url).hostname or ""
+    url = "" if is_loopback(host) else serving_url
+    return shlex.join(["odkeras", *_trainer_arguments(options, url)])
+
+
+def _trainer_arguments(options: LoopOptions, serving_url: str) -> list[str]:
     project = options.project
-    command = [sys.executable, "-m", "odkeras", "trainer", str(options.config)]
-    command += ["--data-dir", str(project.data_dir), "--model-dir", str(project.model_dir)]
-    command += ["--export-dir", str(project.export_dir)]
-    command += ["--serving-url", serving_url, "--model-name", options.model_name]
+    command = ["trainer", str(options.config.absolute())]
+    for name in ("data_dir", "model_dir", "export_dir"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(project, name).absolute())]
+    if serving_url:
+        command += ["--serving-url", serving_url, "--model-name", options.model_name]
     command += ["--steps-per-epoch", str(options.steps_per_epoch), "--temp-files-num", str(options.temp_files_num)]
     command += ["--max-checkpoints-num", str(options.max_checkpoints_num), "--replay", options.replay]
     command += ["--strategy", options.strategy, "--tf-logging-level", str(options.tf_logging_level)]
     if options.label_map is not None:
-        command += ["--label-map-path", str(options.label_map)]
+        command += ["--label-map-path", str(options.label_map.absolute())]
     if options.run_eval:
         command += ["--run-eval"]
     if options.eval_steps is not None:
@@ -65,7 +84,7 @@ def trainer_command(options: LoopOptions, serving_url: str) -> list[str]:
         command += ["--eval-split", str(options.eval_split)]
     if options.publish_if_better:
         command += ["--publish-if-better", "--publish-tolerance", str(options.publish_tolerance)]
-    return [*command, "--give-way", "--stop-on-stdin-eof"]
+    return command
 
 
 def server_url(ip: str, port: int) -> str:

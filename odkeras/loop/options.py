@@ -114,7 +114,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model_name", lambda v: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", v) is not None, "letters, digits, _ . -"),
     ("ip", lambda v: is_host(v), "an address or host name, without http:// and without a port"),
     ("port", lambda v: is_whole(v, 0, 65535), "0 to 65535"),
-    ("steps_per_epoch", lambda v: is_whole(v, -1), "a number of steps; -1 for one pass over the examples; 0: chosen"),
+    ("steps_per_epoch", lambda v: is_whole(v, -1), "a number of steps, or -1 for one pass over the examples"),
     ("threshold", lambda v: v == AUTO or (is_number(v) and 0 <= v <= 1), "0 to 1, or auto"),
     ("control", lambda v: is_number(v) and 0 <= v < 1, "a share of the images, 0 to below 1"),
     ("order", lambda v: v in ORDERS, ", ".join(ORDERS)),

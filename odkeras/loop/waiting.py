@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from odkeras.errors import OdkerasError, ServingError
-from odkeras.project import Project, find_round, read_jsonl
+from odkeras.project import JsonlTail, Project, find_round
 
 SILENT_S = 120.0
 """A trainer that has said nothing for so long is not there, or hangs; building a large model takes a minute."""
@@ -70,8 +70,9 @@ class BatchWait:
 
     def _wait_for_round(self) -> dict[str, Any] | None:
         said, said_at, idle_since = object(), self._clock(), None
+        metrics = JsonlTail(self._loop.project.metrics_path)
         while not self._ended():
-            if row := find_round(read_jsonl(self._loop.project.metrics_path), self._batch.name):
+            if row := find_round(metrics.read(), self._batch.name):
                 return row
             status, now = self._loop.trainer_status() or {}, self._clock()
             if status.get("updated") != said:

@@ -15,7 +15,8 @@ class RoundOptions:
     """How rounds go; wrong shares are refused at construction.
 
     Args:
-        steps_per_epoch: steps of a round; -1 = once over the training set; 0 = that, but at least `LEAST_STEPS`.
+        steps_per_epoch: steps of a round; -1 = once over the training set, but at least `LEAST_STEPS`. 0 means
+            the same, as in commands of version 0.1.0.
         max_checkpoints_num: checkpoints kept; 0 or less keeps all.
         temp_files_num: records and versions kept; 0 or less keeps all. Older records are merged into replay.record,
             nothing is lost.
@@ -55,6 +56,4 @@ class RoundOptions:
 
 def steps_of_round(steps_per_epoch: int, one_pass: int) -> int:
     """Steps of a round when so many make one pass over the training set."""
-    if steps_per_epoch > 0:
-        return steps_per_epoch
-    return one_pass if steps_per_epoch < 0 else max(one_pass, LEAST_STEPS)
+    return steps_per_epoch if steps_per_epoch > 0 else max(one_pass, LEAST_STEPS)

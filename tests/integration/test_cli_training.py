@@ -263,7 +263,7 @@ class TestTrainer:
             (folders["data"] / "inbox").mkdir(parents=True, exist_ok=True)
             (project.directories.inbox_dir / batch).rename(folders["data"] / "inbox" / batch)
             result = odkeras(
-                *("trainer", project.config_path, *arguments, "--once", "--steps-per-epoch", "-1", "--replay", "off"),
+                *("trainer", project.config_path, *arguments, "--once", "--steps-per-epoch", "1", "--replay", "off"),
                 *("--temp-files-num", "2", "--max-checkpoints-num", "1"),
             )
             assert result.status == 0, result.err

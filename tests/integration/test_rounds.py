@@ -296,18 +296,9 @@ class TestARound:
         assert {example.image_id for example in rounds._chosen} == {each.image_id for each in shapes[3:5]}
         assert [row["examples"] for row in project.metrics()] == [3, 2]
 
-    @pytest.mark.parametrize(("images", "steps"), [(1, 1), (4, 2), (5, 3)])
-    def test_once_over_the_training_set(
-        self, project: TinyProject, shapes: list[Annotation], images: int, steps: int
-    ) -> None:
-        rounds = begin(project, steps_per_epoch=-1)
-        project.put(shapes[:images])
-        rounds.run_pending()
-        assert [row["steps"] for row in project.metrics()] == [steps]
-
     @pytest.mark.parametrize(
         ("steps_per_epoch", "one_pass", "steps"),
-        [(7, 3, 7), (-1, 3, 3), (0, 3, LEAST_STEPS), (0, LEAST_STEPS + 1, LEAST_STEPS + 1)],
+        [(7, 3, 7), (-1, 3, LEAST_STEPS), (0, 3, LEAST_STEPS), (-1, LEAST_STEPS + 1, LEAST_STEPS + 1)],
     )
     def test_how_many_steps(self, steps_per_epoch: int, one_pass: int, steps: int) -> None:
         assert steps_of_round(steps_per_epoch, one_pass) == steps

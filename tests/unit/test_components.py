@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from odkeras.errors import (
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
 from odkeras.loop import components, waiting
-from odkeras.loop.children import server_child, server_url, trainer_command
+from odkeras.loop.children import external_trainer_command, server_child, server_url, trainer_command
 from odkeras.loop.components import Loop, LoopOptions, load_label_map
 from odkeras.loop.suggester import image_bytes
 from odkeras.loop.supervisor import bind_socket
@@ -112,9 +113,10 @@ class TestLoopOptions:
 class TestCommands:
     def test_trainer(self) -> None:
         command = trainer_command(LoopOptions(config=Path("p/pipeline.config")), "http://127.0.0.1:8501")
-        assert command[:5] == [sys.executable, "-m", "odkeras", "trainer", "p/pipeline.config"]
+        here = Path.cwd()
+        assert command[:5] == [sys.executable, "-m", "odkeras", "trainer", f"{here}/p/pipeline.config"]
         text = " ".join(command)
-        assert "--data-dir p/data --model-dir p/model --export-dir p/export" in text
+        assert f"--data-dir {here}/p/data --model-dir {here}/p/model --export-dir {here}/p/export" in text
         assert "--serving-url http://127.0.0.1:8501 --model-name odkeras" in text
         assert "--steps-per-epoch 1000 --temp-files-num 5 --max-checkpoints-num 5 --replay on" in text
         assert "--label-map-path" not in text
@@ -127,13 +129,23 @@ class TestCommands:
         )
         text = " ".join(trainer_command(changes, ""))
         for part in (
-            "--label-map-path l.pbtxt",
+            f"--label-map-path {Path.cwd()}/l.pbtxt",
             "--run-eval",
             "--eval-steps 7",
             "--replay off",
             "--steps-per-epoch -1",
         ):
             assert part in text
+
+    def test_the_command_for_another_machine_works_as_pasted(self) -> None:
+        """It had relative paths, spaces without quotes, and asked 127.0.0.1 there for the version served here."""
+        options = LoopOptions(config=Path("my photos/pipeline.config"), model_name="birds")
+        command = external_trainer_command(options, "http://127.0.0.1:8501")
+        arguments = shlex.split(command)
+        assert arguments[:3] == ["odkeras", "trainer", f"{Path.cwd()}/my photos/pipeline.config"]
+        assert all(Path(each).is_absolute() for each in arguments if "my photos" in each)
+        assert "--serving-url" not in command and "stdin" not in command
+        assert "--serving-url http://gpu-box:8501" in external_trainer_command(options, "http://gpu-box:8501")
 
     @pytest.mark.parametrize(
         ("ip", "url"),

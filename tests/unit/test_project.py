@@ -128,6 +128,23 @@ def test_leading_zeros_are_part_of_the_directory_s_name_alone(tmp_path: Path) ->
     assert next_version(found, 0.0) == 126
 
 
+def test_a_number_that_was_taken_meanwhile_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number was chosen before the files were written: a rollback in the same second ended the round."""
+    partial = tmp_path / ".tmp-1"
+    partial.mkdir()
+    (tmp_path / "1000").mkdir()
+    (tmp_path / "1000" / "saved_model.pb").touch()
+    listed = [[], [1000]]  # the rollback comes right after the versions were listed
+    monkeypatch.setattr(project, "list_versions", lambda directory: listed.pop(0) if listed else [1000])
+    assert project.reveal_version(partial, tmp_path, 1000.0) == 1001
+    assert not partial.exists() and (tmp_path / "1001").is_dir()
+
+
+def test_a_version_that_cannot_be_renamed(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        project.reveal_version(tmp_path / ".tmp-gone", tmp_path, 1000.0)
+
+
 @pytest.mark.parametrize(
     ("versions", "now_s", "expected"),
     [

@@ -44,6 +44,18 @@ def board_of(count: int = 6, *, before: dict[str | None, set[str]] | None = None
     return TaskBoard(stream, answered=lambda session: set((before or {}).get(session, ())), **options)
 
 
+class TestMemory:
+    def test_what_was_handed_out_is_not_kept(self) -> None:
+        """The order in which images came grew by an entry for each image, for as long as the page ran."""
+        board = board_of(500)
+        for number in range(500):
+            assert numbers(board.next_tasks(ANNA, 1)) == [number]
+            board.note_answered("anna", image_id(number))
+        assert len(board._order) <= 2
+        assert not board._tasks
+        assert board.next_tasks(ANNA, 1).done and board.all_answered()
+
+
 class TestAllAnswered:
     def test_only_when_somebody_has_seen_the_end(self) -> None:
         board = board_of(3)

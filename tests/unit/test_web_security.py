@@ -15,12 +15,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from odkeras.connections import is_loopback
 from odkeras.hosts.web.security import (
     CONTENT_SECURITY_POLICY,
     Guard,
     Policy,
     host_name,
-    is_loopback,
     names_of_this_machine,
 )
 

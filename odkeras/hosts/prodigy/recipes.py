@@ -138,7 +138,7 @@ def options_of(arguments: TrainmodelArguments) -> LoopOptions:
         model_name=arguments.model_name or LoopOptions.model_name,
         ip=arguments.ip or LoopOptions.ip,
         port=(arguments.port or DEFAULT_PORT) if served_elsewhere else 0,
-        steps_per_epoch=max(0, arguments.steps_per_epoch),
+        steps_per_epoch=arguments.steps_per_epoch,
         threshold=arguments.threshold,
         control=arguments.control,
         order=arguments.order,

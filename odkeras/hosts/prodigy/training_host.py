@@ -16,7 +16,7 @@ from odkeras.hosts.prodigy.recovery import AnsweredLedger, find_missing, hand_on
 from odkeras.hosts.prodigy.source import Progress
 from odkeras.image_store import ImageStore
 from odkeras.images import bytes_from_data_uri, encode_image, is_image_file, recall_image
-from odkeras.loop.children import trainer_command
+from odkeras.loop.children import external_trainer_command
 from odkeras.loop.components import Loop
 from odkeras.loop.options import LoopOptions
 from odkeras.loop.sources import Source
@@ -154,8 +154,8 @@ class TrainingHost(Host):
         self.log(f"model server at {loop.url}, training in {loop.project.model_dir}")
         self.log(f"watch the training with: tensorboard --logdir {loop.project.model_dir}")
         if self._options.external_trainer:
-            command = " ".join(["odkeras", *trainer_command(self._options, loop.url)[3:-2]])
-            self.log(f"somebody else trains; on that machine: {command}")
+            command = external_trainer_command(self._options, loop.url)
+            self.log(f"start the trainer on its machine with: {command}")
         return loop.stream(
             self._source,
             classes=self._classes,

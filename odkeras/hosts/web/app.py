@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from odkeras.connections import is_loopback
 from odkeras.control import ACTIONS
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, SetupError
 from odkeras.formats.prodigy import Task
@@ -41,7 +42,7 @@ from odkeras.hosts.web.parameters import (
     read_whole_number,
 )
 from odkeras.hosts.web.pictures import media_type
-from odkeras.hosts.web.security import App, Guard, Policy, is_loopback
+from odkeras.hosts.web.security import App, Guard, Policy
 from odkeras.hosts.web.sharing import Sharing
 from odkeras.hosts.web.web_host import WebHost
 from odkeras.numeric import is_whole

@@ -60,7 +60,7 @@ class _Queue:
     free: deque[str] = field(default_factory=deque)
     held: dict[str, Tab] = field(default_factory=dict)
     claimed: dict[str, Tab] = field(default_factory=dict)  # by tabs that an earlier run gave them to
-    position: int = 0  # in the order in which tasks came out of the stream
+    position: int = 0  # in `_order`, the tasks as they came out of the stream
 
 
 class TaskBoard:
@@ -308,6 +308,10 @@ class TaskBoard:
 
     def _admit(self, task: Task) -> None:
         with self._lock:
+            if not self._overlap:  # one queue, and it is past them; with overlap a session may come that needs them
+                for queue in self._queues.values():
+                    del self._order[: queue.position]
+                    queue.position = 0
             self._tasks.setdefault(task["image_id"], task)
             self._order.append(task["image_id"])
 

@@ -63,16 +63,6 @@ class Policy:
         return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def names_of_this_machine() -> frozenset[str]:
     """Its host names, in lower case."""
     names = set()

@@ -14,13 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError
 from odkeras.hosts.prodigy.recipes import TrainmodelArguments
 from odkeras.hosts.web.app import create_app, page_files
 from odkeras.hosts.web.memory import share_arenas
 from odkeras.hosts.web.next_steps import export_command
 from odkeras.hosts.web.page_host import Journal
-from odkeras.hosts.web.security import Policy, host_name, is_loopback, names_of_this_machine
+from odkeras.hosts.web.security import Policy, host_name, names_of_this_machine
 from odkeras.hosts.web.web_host import WebHost, WebOptions
 from odkeras.serving.listening import HttpServer, open_listener, stop_signals
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
-from odkeras.hosts.web.security import host_name, is_loopback
+from odkeras.connections import is_loopback
+from odkeras.hosts.web.security import host_name
 
 
 @dataclass(frozen=True)
