@@ -1,4 +1,4 @@
-"""TensorBoard's dashboard "Custom Scalars": the charts in an order in which they answer questions."""
+"""The layout of TensorBoard's "Custom Scalars" dashboard: charts grouped by the question that they answer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tensorboard.util import tensor_util
 
 ALL_RUNS = ("train", "eval", "loop")
 
-_READER = r"(.+/)?"  # the names of all but a single reader's metrics begin with the reader's
+_READER = r"(.+/)?"  # with more than one `eval_input_reader`, metric names start with the reader's name
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines of all tags that match.
+    """One chart; it draws a line for every matching tag.
 
     Args:
-        title: above it; there is room for some forty characters.
-        tags: a regular expression.
-        run: without this directory it would be empty.
+        title: shown above the chart. About forty characters fit.
+        tags: a regular expression that tags must match.
+        run: the event directory that the tags are in. Without it the chart would be empty.
     """
 
     title: str
@@ -64,12 +64,12 @@ CATEGORIES: Mapping[str, Sequence[Chart]] = {
         Chart("seconds saved per image, estimated", r"^work/seconds_saved_per_image$", "loop"),
     ),
 }
-"""The first one is what one sees first. TensorBoard draws no line there whose tag has parentheses, as in "mAP (small)";
-those are in the other dashboards."""
+"""In display order: TensorBoard opens the first category. Custom Scalars draws no line for a tag with parentheses, such
+as "mAP (small)"; those tags appear in the other dashboards."""
 
 
 def layout(runs: Collection[str] = ALL_RUNS) -> Any:
-    """A `layout_pb2.Layout` of the charts that these directories fill."""
+    """The `layout_pb2.Layout` of the charts whose event directory is in `runs`. Empty categories are left out."""
     filled = {title: [chart for chart in charts if chart.run in runs] for title, charts in CATEGORIES.items()}
     return layout_pb2.Layout(
         category=[
@@ -85,8 +85,11 @@ def _as_proto(chart: Chart) -> Any:
 
 
 def layout_summary(runs: Collection[str] = ALL_RUNS) -> Any:
-    """The layout as a summary. TensorBoard's own `summary.pb` does not say what class of data it is, without which the
-    fast loader leaves it out."""
+    """The layout as a `summary_pb2.Summary`.
+
+    TensorBoard's own `custom_scalar.summary.pb` does not set `data_class`, and TensorBoard's fast loader drops
+    summaries without one.
+    """
     about = metadata.create_summary_metadata()
     about.data_class = summary_pb2.DATA_CLASS_TENSOR
     tensor = tensor_util.make_tensor_proto(layout(runs).SerializeToString())

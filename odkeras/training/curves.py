@@ -1,4 +1,4 @@
-"""Precision-recall curves, out of the matches that COCO's evaluation makes at IoU 0.5."""
+"""Precision-recall curves, computed from COCO's matches at IoU 0.5."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 THRESHOLDS = 101
-"""Of the score, evenly from 0 to 1."""
+"""Number of score thresholds, evenly spaced from 0 to 1."""
 
 ALL_CLASSES = "all classes"
 MOST_CLASSES = 10
@@ -21,12 +21,12 @@ _Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What is found at each threshold of the score.
+    """True and false positives at each score threshold. Adding two curves adds their counts.
 
     Args:
-        true_positives: (THRESHOLDS,), detections with at least that score that match an object (IoU >= 0.5).
-        false_positives: (THRESHOLDS,), those that match none.
-        objects: all there are.
+        true_positives: float64 (THRESHOLDS,): detections with at least that score that match an object (IoU >= 0.5).
+        false_positives: float64 (THRESHOLDS,): detections with at least that score that match none.
+        objects: number of groundtruth objects.
     """
 
     true_positives: _Counts
@@ -39,11 +39,12 @@ class Curve:
 
     @property
     def precision(self) -> _Counts:
-        """0 where there are no detections; TensorBoard leaves those thresholds out."""
+        """float64 (THRESHOLDS,). 0 where there are no detections; TensorBoard skips those thresholds."""
         return self.true_positives / np.maximum(self.true_positives + self.false_positives, 1e-7)
 
     @property
     def recall(self) -> _Counts:
+        """float64 (THRESHOLDS,). 0 if there are no objects."""
         return self.true_positives / max(self.objects, 1)
 
     def __add__(self, other: Curve) -> Curve:
@@ -55,11 +56,12 @@ class Curve:
 
 
 def curve_of(scores: Any, matched: Any, objects: int) -> Curve:
-    """
+    """The curve of N detections.
+
     Args:
-        scores: (N,) of all detections, 0 to 1.
-        matched: (N,) whether each matches an object.
-        objects: how many there are.
+        scores: (N,), 0 to 1.
+        matched: (N,), whether each detection matches an object.
+        objects: number of groundtruth objects.
     """
     places = np.floor(np.clip(scores, 0.0, 1.0) * (THRESHOLDS - 1)).astype(int)
     hits = np.asarray(matched, bool)
@@ -67,10 +69,13 @@ def curve_of(scores: Any, matched: Any, objects: int) -> Curve:
 
 
 def coco_curves(evaluation: Any) -> dict[str, Curve]:
-    """By the class's name, all classes together first; no more than the `MOST_CLASSES` of which there are most objects.
+    """Curves keyed by class name: all classes together first, then the `MOST_CLASSES` classes with the most objects.
 
     Args:
         evaluation: a `COCOEvalWrapper` that has evaluated boxes or masks.
+
+    Returns:
+        An empty dict if there are no objects.
     """
     by_class: dict[str, Curve] = {}
     images = len(evaluation.params.imgIds)
@@ -89,7 +94,10 @@ def coco_curves(evaluation: Any) -> dict[str, Curve]:
 
 
 def _of_images(results: Iterable[Any], half: int) -> Curve:
-    """COCOeval has None for an image with neither objects nor detections of the class."""
+    """The curve of one class, given COCOeval's result of each image.
+
+    COCOeval has None for an image with neither objects nor detections of the class.
+    """
     found = [each for each in results if each is not None]
     scores = [np.asarray(each["dtScores"], float)[~_ignored(each, half)] for each in found]
     matched = [np.asarray(each["dtMatches"])[half][~_ignored(each, half)] > 0 for each in found]

@@ -1,4 +1,4 @@
-"""Who finds the boxes that are evaluated: a model in this process, or an exported version through its signature."""
+"""Detectors for evaluation: a model in this process, or an exported version called through its signature."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from odkeras.export.signatures import DEFAULT_SIGNATURE
 from odkeras.training.inputs import SERIALIZED
 
 Detector = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
-"""From the features of one example (see `evaluation_dataset`) to detections as `InferenceModel.detect` describes them,
-N = 1."""
+"""Maps the features of one example (see `evaluation_dataset`) to the detections that `InferenceModel.detect` describes,
+with a batch size of 1."""
 
 _NEEDED = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 _MASKS = "detection_masks"
@@ -29,22 +29,25 @@ class Detects(Protocol):
 
 
 def in_process(inference: Detects) -> Detector:
-    """By a model with the weights that it has when it is asked."""
+    """A detector that calls `inference`, with the weights that the model has at the time of each call."""
     return lambda features: inference.detect(features["image"], features["true_image_shape"])
 
 
 class SavedDetector:
-    """By an exported version: its `serving_default` gets the encoded image, as from a client; a model of another tool
-    that takes pixels there gets those.
+    """A detector that calls the `serving_default` signature of an exported version.
+
+    The signature gets the encoded image, as it would from a client. Models of other tools may take pixels instead;
+    they get the decoded image, (1, H, W, 3) in the signature's dtype.
 
     Raises:
-        CheckpointError: no version that can be loaded, or its signature is another one.
+        CheckpointError: the directory has no SavedModel that can be loaded, or its signature is not that of a detector.
     """
 
     def __init__(self, version_dir: Path) -> None:
         self._where = version_dir
         try:
-            self._loaded = tf.saved_model.load(str(version_dir))  # holds the variables
+            # Kept, because the signature alone does not keep the variables alive.
+            self._loaded = tf.saved_model.load(str(version_dir))
             self._signature = self._loaded.signatures[DEFAULT_SIGNATURE]
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

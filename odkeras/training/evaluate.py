@@ -1,5 +1,8 @@
-"""Evaluation with the Object Detection API's own evaluators: every metric set it knows, on the examples a
-pipeline.config names, or on answers that are kept out of training."""
+"""Evaluation with the Object Detection API's own evaluators.
+
+It supports the API's metric sets, except those for keypoints and those that read prediction files. The examples are
+those that a pipeline.config names, or the hold-out split of the answers.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 class Evaluator:
-    """Evaluates again and again; the input pipeline is built once for each reader.
+    """Runs evaluations. Reuse one object: it builds the input pipeline once per reader.
 
     Args:
         config: a resolved `TrainEvalPipelineConfig`.
         model: the `DetectionModel` whose `preprocess` prepares the images.
 
     Attributes:
-        exhibits: what the last evaluation left to look at.
+        exhibits: example images and curves of the last evaluation, for TensorBoard.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -49,15 +52,20 @@ class Evaluator:
     def evaluate(
         self, detect: Detector, sources: Sequence[ExampleSource], *, progress: Progress = lambda done: None
     ) -> dict[str, float]:
-        """Metrics by name as in `eval_config.metrics_set`, overall first, then per class.
+        """Evaluate `detect` on `sources`, with the metric sets that `eval_config.metrics_set` names.
 
         Args:
-            detect: finds the boxes.
-            sources: the names of all but a single one's metrics carry its reader's name, or its number.
-            progress: told the number of examples done, in each source.
+            detect: the detector to evaluate.
+            sources: examples. With more than one source, metric names start with "READER/": the reader's name, or the
+                position of the source if the reader has no name.
+            progress: callback with the number of examples evaluated so far; restarts at 1 for each source.
+
+        Returns:
+            Metrics by name, overall metrics before per-class ones.
 
         Raises:
-            ConfigError: no examples, an unknown metric set, or one that these examples or this model cannot have.
+            ConfigError: no examples, an unknown metric set, or a metric set that these examples or this model do not
+                support.
         """
         metrics: dict[str, float] = {}
         curves: dict[str, Curve] = {}
@@ -110,10 +118,14 @@ class Evaluator:
 
 
 def named_sources(config: Any, max_examples: int | None = None) -> list[ExampleSource]:
-    """The examples of every `eval_input_reader`, or of each a sample of `max_examples` (None, 0 or less = all).
+    """One source per `eval_input_reader`.
+
+    Args:
+        config: a resolved `TrainEvalPipelineConfig`.
+        max_examples: evaluate on a sample of this many examples per reader; None, 0 or less = all.
 
     Raises:
-        ConfigError: there is none, or no such records.
+        ConfigError: the config has no `eval_input_reader`, or its records do not exist.
     """
     sources = [examples_of_reader(reader, max_examples) for reader in config.eval_input_reader]
     if not sources:
@@ -133,12 +145,12 @@ def evaluate(
     """Metrics of `inference` by name, as in `eval_config.metrics_set` (COCO detection metrics when empty).
 
     Args:
-        inference: the model with the weights to judge.
-        config: a resolved `TrainEvalPipelineConfig`; every `eval_input_reader` is evaluated, the names of all but a
-            single one carry the reader's name.
-        max_examples: a sample of so many examples of each reader, spread over all of them and always the same (see
-            `training.examples`); None, 0 or less = all.
-        progress: told the number of examples done.
+        inference: the model to evaluate, with its current weights.
+        config: a resolved `TrainEvalPipelineConfig`. Every `eval_input_reader` is evaluated; if there are several,
+            metric names start with the reader's name.
+        max_examples: evaluate on a fixed random sample of this many examples per reader (see `training.examples`);
+            None, 0 or less = all.
+        progress: callback with the number of examples evaluated so far.
 
     Raises:
         ConfigError: no examples, or an unknown metric set.
@@ -157,10 +169,11 @@ def evaluate_checkpoint(
 ) -> dict[str, float]:
     """Metrics of the newest checkpoint in `model_dir`, or of `checkpoint`; see `evaluate`.
 
-    Where the training kept moving averages of the weights, those are judged, since they are what is published.
+    If the checkpoint has moving averages of the weights, the averages are evaluated, because they are what is
+    published.
 
     Raises:
-        CheckpointError: there is none, or it does not fit the model.
+        CheckpointError: there is no checkpoint, or it does not fit the model.
         ConfigError: no examples, or an unknown metric set.
     """
     checkpoints = choose_checkpoints(model_dir, checkpoint)
@@ -183,7 +196,7 @@ def evaluate_version(
     max_examples: int | None = None,
     progress: Progress = lambda done: None,
 ) -> dict[str, float]:
-    """Metrics of an exported version, asked through its signature, as a client asks; see `evaluate`.
+    """Metrics of an exported version, called through its signature as a client would call it; see `evaluate`.
 
     Raises:
         CheckpointError: there is no such version, or it cannot be loaded.
@@ -200,8 +213,11 @@ def evaluate_version(
 
 
 def _without_padding(labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The labels of the one image of a batch, cut to its real boxes. The API's own loop leaves the padding, which its
-    PASCAL VOC and OpenImages evaluators take for objects of the first class."""
+    """The labels of a batch of one image, without the padding rows.
+
+    The API's own evaluation loop keeps the padding, and its PASCAL VOC and OpenImages evaluators count those rows as
+    objects of the first class.
+    """
     count = int(labels["num_groundtruth_boxes"][0])
     per_box = {
         name

@@ -1,8 +1,7 @@
-"""Which examples are evaluated on: all, or a sample of them.
+"""The examples to evaluate on: all of them, or a sample.
 
-A sample of N are the N examples whose image ids have the smallest hashes. So it is drawn evenly from all of them, not
-from the beginning of the record, is the same one in every round and on every machine, and stays nearly the same when
-examples are added.
+A sample of size N is the N examples whose image ids have the smallest SHA-256 hashes. It is therefore a uniform sample
+of the whole record, the same one in every round and on every machine, and changes little when examples are added.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class ExampleSource:
     """Examples to evaluate on, in a fixed order.
 
     Args:
-        reader: an `input_reader_pb2.InputReader`: how to decode them.
-        read: the serialized examples, from the start at every call.
+        reader: an `input_reader_pb2.InputReader`, which says how to decode them.
+        read: returns a new iterator over the serialized `tf.train.Example`s.
         identity: equal for two sources of the same examples.
-        where: for messages.
+        where: describes the source in error messages.
     """
 
     reader: Any
@@ -47,14 +46,16 @@ class ExampleSource:
 
 
 def examples_of_reader(reader: Any, max_examples: int | None = None) -> ExampleSource:
-    """What one `eval_input_reader` names, once each: its files in their order; `num_epochs` and `shuffle` say nothing
-    here. `sample_1_of_n_examples` is honoured.
+    """The examples of one `eval_input_reader`, each once, in file order.
+
+    `sample_1_of_n_examples` is honoured; `num_epochs` and `shuffle` are ignored.
 
     Args:
-        max_examples: a sample of so many; None, 0 or less = all.
+        reader: the `input_reader_pb2.InputReader`.
+        max_examples: take a sample of this many; None, 0 or less = all.
 
     Raises:
-        ConfigError: no such records, or sequences instead of single examples.
+        ConfigError: the records do not exist or cannot be read, or they hold sequences instead of single examples.
     """
     named = list(reader.tf_record_input_reader.input_path)
     where = f"eval_input_reader: {', '.join(named) or 'no records are named'}"
@@ -86,8 +87,11 @@ def examples_of_reader(reader: Any, max_examples: int | None = None) -> ExampleS
 
 
 def what_is_dropped(reader: Any, label_map: LabelMap) -> str:
-    """For a person: the classes in a reader's first examples that the label map does not have, whose objects the Object
-    Detection API drops silently; "" if there are none, or they cannot be read, of which the input pipeline tells."""
+    """A warning about classes that the label map lacks, because the Object Detection API drops their objects silently.
+
+    Reads the reader's first `_MOST_LOOKED_AT` examples. Returns "" if all classes are known, or if the records cannot
+    be read: the input pipeline reports that.
+    """
     unknown: Counter[str] = Counter()
     seen = 0
     with contextlib.suppress(tf.errors.OpError, ConfigError, DecodeError):
@@ -108,13 +112,13 @@ def what_is_dropped(reader: Any, label_map: LabelMap) -> str:
 def examples_held_out(
     config: Any, examples: Sequence[StoredExample], max_examples: int | None = None, *, masks: bool = False
 ) -> ExampleSource:
-    """Answers that are kept out of training, decoded as the training examples are.
+    """The hold-out split of the answers, decoded as `train_input_reader` says.
 
     Args:
         config: a resolved `TrainEvalPipelineConfig`.
-        examples: of `ReplayStore.held_out()`.
+        examples: the result of `ReplayStore.held_out()`.
         max_examples: as in `examples_of_reader`.
-        masks: boxes count as filled masks where an example has none.
+        masks: give examples without masks filled boxes as masks.
     """
     reader = type(config.train_input_reader)()
     reader.CopyFrom(config.train_input_reader)
@@ -138,7 +142,7 @@ def smallest_hashes(names: Iterable[str], count: int) -> set[int]:
 
 
 _MOST_SAMPLES = 16
-_samples: dict[Hashable, set[int]] = {}  # of this process: the same files are asked for after every round
+_samples: dict[Hashable, set[int]] = {}  # cache: the same files are sampled after every round
 
 
 def _remembered_sample(key: Hashable, read: Callable[[], Iterator[bytes]], count: int) -> set[int]:
@@ -150,10 +154,10 @@ def _remembered_sample(key: Hashable, read: Callable[[], Iterator[bytes]], count
 
 
 def _name_of(serialized: bytes) -> str:
-    """The image's id, else a hash of the example."""
+    """The example's `image/source_id`; a hash of the example if it has none."""
     try:
         features = tf.train.Example.FromString(serialized).features.feature
-    except Exception:  # protobuf's DecodeError has no stable home; the input pipeline says what is wrong
+    except Exception:  # protobuf implementations differ in where DecodeError is; the input pipeline reports the problem
         features = {}
     ids = features["image/source_id"].bytes_list.value if "image/source_id" in features else ()
     return ids[0].decode("utf-8", "replace") if ids and ids[0] else hashlib.sha256(serialized).hexdigest()

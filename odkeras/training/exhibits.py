@@ -1,4 +1,4 @@
-"""What an evaluation leaves to look at, beside its figures: a few examples with what was found, and curves."""
+"""Visualizations of an evaluation, besides its metrics: a few examples with their detections, and PR curves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MOST_EXAMPLES = 4
 
 @dataclass(frozen=True, eq=False)
 class ComparedExample:
-    """One example that was evaluated.
+    """One evaluated example.
 
     Args:
-        image: uint8 (H, W, 3), small enough to be kept.
-        truth: its boxes.
-        found: all detections.
+        image: uint8 (H, W, 3), resized by `panels.fitted`.
+        truth: groundtruth boxes.
+        found: all detections, of any score.
     """
 
     image: Any
@@ -32,11 +32,11 @@ class ComparedExample:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """Of one evaluation.
+    """The visualizations of one evaluation.
 
     Args:
-        examples: of the first reader, always the same ones.
-        curves: precision and recall, by what they are of.
+        examples: examples of the first reader, the same ones in every evaluation of the same examples.
+        curves: precision-recall curves by metric name, such as "precision_recall/all classes".
     """
 
     examples: tuple[ComparedExample, ...] = ()
@@ -44,14 +44,14 @@ class Exhibits:
 
 
 class Gallery:
-    """Keeps the first examples that have objects; the first ones without, where there are not enough of those."""
+    """Keeps the first `MOST_EXAMPLES` examples with objects, filled up with the first ones without objects."""
 
     def __init__(self) -> None:
         self._with_objects: list[ComparedExample] = []
         self._without: list[ComparedExample] = []
 
     def add(self, eval_dict: Mapping[str, Any]) -> None:
-        """One example, as `model_lib_v2.prepare_eval_dict` makes it."""
+        """Add one example, in the form that `model_lib_v2.prepare_eval_dict` returns."""
         has_objects = eval_dict["groundtruth_boxes"].shape[1] > 0
         kept = self._with_objects if has_objects else self._without
         if len(self._with_objects) < MOST_EXAMPLES and len(kept) < MOST_EXAMPLES:
@@ -62,7 +62,7 @@ class Gallery:
 
 
 def _example_of(eval_dict: Mapping[str, Any]) -> ComparedExample:
-    """Its boxes are in pixels of the original image."""
+    """Convert an `eval_dict`, whose boxes are in pixels of the original image."""
     height, width = (int(value) for value in np.array(eval_dict["original_image_spatial_shape"])[0][:2])
     size = np.array([height, width, height, width], np.float32)
     image = from_any_range(np.array(eval_dict["original_image"])[0][:height, :width])

@@ -1,4 +1,4 @@
-"""Which weights a configuration leaves as they are."""
+"""Selects the weights to train: `freeze_variables` and `update_trainable_variables` of a config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class Named(Protocol):
-    """The part of a `tf.Variable` that is looked at."""
+    """The part of a `tf.Variable` that this module uses."""
 
     @property
     def name(self) -> str: ...
@@ -23,18 +23,18 @@ V = TypeVar("V", bound=Named)
 
 
 def variables_to_train(variables: Sequence[V], train_config: Any) -> list[V]:
-    """What `update_trainable_variables` names (all, if nothing), less what `freeze_variables` names.
+    """The variables that `update_trainable_variables` names (all if empty), minus those that `freeze_variables` names.
 
-    Both are regular expressions that are searched for in the names that Keras gives, as the API did with TensorFlow 1
-    (`model_lib.py`). They count only with a fine-tune checkpoint: random weights had better learn. Batch norm goes on
-    following its statistics in frozen layers, too.
+    Both are lists of regular expressions, searched for in Keras' variable names, as the API did with TensorFlow 1
+    (`model_lib.py`). Both are ignored without a fine-tune checkpoint, because frozen random weights would never learn.
+    Batch norm keeps updating its moving statistics in frozen layers.
 
     Args:
-        variables: the trainable ones of a model.
-        train_config: of a resolved, checked pipeline.config.
+        variables: the trainable variables of a model.
+        train_config: the `train_config` of a resolved, checked pipeline.config.
 
     Raises:
-        ConfigError: nothing is left to train.
+        ConfigError: no variable is left to train.
     """
     only, frozen = (
         [pattern for pattern in patterns if pattern]
