@@ -1,6 +1,6 @@
-"""The values that an annotation consists of, free of any file format: decision, span, counts of edits.
+"""The annotation model, independent of any file format: decisions, spans, annotations and edit counts.
 
-Formats are read into these values and written from them in one file each, for example `odkeras.formats.prodigy`.
+Each file format has one module that reads and writes these values, for example `odkeras.formats.prodigy`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from odkeras.images import EncodedImage
 
 
 class Decision(str, Enum):
-    """What an annotator decided about an image. Only accepted images are trained on."""
+    """An annotator's decision about an image. Only accepted images are trained on."""
 
     ACCEPT = "accept"
     REJECT = "reject"
@@ -46,12 +46,12 @@ class Span:
 
     Args:
         label: name of the class, as the annotator saw it.
-        points_xy_px: two opposite corners of a rectangle, or the corners of a polygon in their order.
+        points_xy_px: two opposite corners of a rectangle, or the vertices of a polygon in drawing order.
         score: the model's score, 0..1; None for a span that no model suggested.
-        id: tells spans of one image apart; "" if it has none.
+        id: unique among the spans of one image; "" if it has none.
 
     Raises:
-        ValueError: no points.
+        ValueError: there are no points.
     """
 
     label: str
@@ -71,11 +71,11 @@ class Span:
 
     @property
     def is_polygon(self) -> bool:
-        """Whether its points make another shape than an upright rectangle."""
+        """Whether the points form any shape other than an axis-aligned rectangle."""
         return len(self.points_xy_px) > 2 and not polygon_ops.is_rectangle(self.points_xy_px)
 
     def outline(self, image_size_hw: tuple[float, float]) -> Outline:
-        """The shape clipped to the image. A polygon that covers nothing counts as its bounding box."""
+        """The shape, normalised and clipped to the image. A polygon without area becomes its bounding box."""
         if self.is_polygon:
             polygon = polygon_ops.from_xy_px(self.points_xy_px, image_size_hw)
             if not polygon_ops.is_flat(polygon):
@@ -86,19 +86,19 @@ class Span:
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """An image and its true boxes, as a person accepted them.
+    """An image and its ground truth boxes, as an annotator accepted them.
 
     Args:
-        image: as it is trained on.
+        image: the encoded image that the model is trained on.
         groundtruth: the boxes.
         image_id: stable id of the image.
-        file: its name, for people.
+        file: file name, for messages.
         batch: name of the inbox file that it came in.
-        polygons: the outline of each box, in their order: float32 (K, 2) [y, x], normalised; None for a rectangle.
-            () where all are rectangles.
+        polygons: one outline per box, in the order of the boxes: float32 (K, 2) [y, x], normalised; None for a
+            rectangle. () if all boxes are rectangles.
 
     Raises:
-        ValueError: not one entry per box, or one that is no polygon.
+        ValueError: the number of polygons differs from the number of boxes, or a polygon is invalid.
     """
 
     image: EncodedImage
@@ -120,7 +120,7 @@ class Annotation:
         names = [each.name for each in fields(self) if each.name != "polygons"]
         return all(getattr(self, name) == getattr(other, name) for name in names) and _same_polygons(self, other)
 
-    __hash__ = None  # type: ignore[assignment]  # holds arrays
+    __hash__ = None  # type: ignore[assignment]  # contains arrays, which are not hashable
 
 
 def _same_polygons(one: Annotation, other: Annotation) -> bool:
@@ -135,15 +135,15 @@ _FORMER_NAMES = {"kept_90": "kept", "moved": "adjusted", "drawn": "added"}
 
 @dataclass(frozen=True)
 class EditCounts:
-    """What an annotator did with suggestions, in boxes. `sum(counts, EditCounts())` adds up.
+    """How an annotator edited the model's suggestions, in numbers of boxes. `sum(counts, EditCounts())` adds them up.
 
     Args:
-        kept: suggestions that match a true box with IoU >= 0.9: good as they are.
-        kept_70: the same with IoU >= 0.7, `kept` included.
-        adjusted: suggestions that match (IoU >= 0.5), but not with 0.9.
-        relabelled: suggestions that would match (IoU >= 0.5) if their class were another one.
-        deleted: suggestions that match nothing.
-        added: true boxes that no suggestion matches.
+        kept: suggestions that match an accepted box with IoU >= 0.9; counted as unchanged.
+        kept_70: the same with IoU >= 0.7; includes `kept`.
+        adjusted: suggestions that match an accepted box with 0.5 <= IoU < 0.9.
+        relabelled: suggestions that match an accepted box of another class with IoU >= 0.5.
+        deleted: suggestions that match no accepted box.
+        added: accepted boxes that no suggestion matches.
     """
 
     kept: int = 0
@@ -155,7 +155,7 @@ class EditCounts:
 
     @classmethod
     def from_json(cls, row: Any) -> EditCounts:
-        """Reads what `to_json` wrote, now or under the names of earlier versions; missing counts are 0.
+        """Parse the output of `to_json`. Field names of earlier versions are accepted; missing counts are 0.
 
         Raises:
             ValueError, TypeError: a count is not a number.
@@ -168,12 +168,12 @@ class EditCounts:
 
     @property
     def suggested(self) -> int:
-        """All suggestions."""
+        """Number of suggestions."""
         return self.kept + self.adjusted + self.relabelled + self.deleted
 
     @property
     def objects(self) -> int:
-        """All true boxes."""
+        """Number of accepted boxes."""
         return self.kept + self.adjusted + self.relabelled + self.added
 
     def __add__(self, other: EditCounts) -> EditCounts:
@@ -181,7 +181,7 @@ class EditCounts:
 
 
 def is_list_of_pairs(points: Any) -> bool:
-    """Whether a JSON value is a list of [x, y], whatever x and y are."""
+    """Whether a JSON value is a list of pairs. The types of x and y are not checked."""
     return isinstance(points, (list, tuple)) and all(
         isinstance(point, (list, tuple)) and len(point) == 2 for point in points
     )

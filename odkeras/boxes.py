@@ -1,7 +1,7 @@
-"""Boxes, in one form: float32 (N, 4), [ymin, xmin, ymax, xmax], normalised to 0..1.
+"""Boxes in one format: float32 (N, 4), [ymin, xmin, ymax, xmax], normalised to 0..1.
 
-Pixels exist at the edges only (spans, CSV files, drawings); the conversions are here, those of outlines in `polygons`,
-and nowhere else. Class ids are label-map ids, from 1.
+Pixel coordinates appear only at the edges (spans, CSV files, drawings). All conversions of boxes are in this module,
+those of outlines in `polygons`. Class ids are label-map ids, from 1.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ IntArray = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class Groundtruth:
-    """The true boxes of one image.
+    """The ground truth boxes of one image.
 
     Args:
         boxes: float32 (N, 4), normalised.
         classes: int32 (N,), label-map ids.
 
     Raises:
-        ValueError: for other shapes, or a coordinate that is not finite.
+        ValueError: wrong shapes, or a coordinate that is not finite.
     """
 
     boxes: FloatArray
@@ -52,15 +52,15 @@ class Groundtruth:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What a model saw in one image, in the model's order (best first).
+    """A model's detections in one image, in the model's order (best first).
 
     Args:
-        boxes: float32 (N, 4), normalised. Not checked for NaN: a model in bad shape may answer so.
+        boxes: float32 (N, 4), normalised. May contain NaN: a model whose training diverged returns such boxes.
         scores: float32 (N,), 0..1.
         classes: int32 (N,), label-map ids.
 
     Raises:
-        ValueError: for other shapes.
+        ValueError: wrong shapes.
     """
 
     boxes: FloatArray
@@ -77,7 +77,7 @@ class Detections:
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
     def above(self, threshold: float) -> Detections:
-        """Those with a score of at least `threshold`. A NaN score is never above."""
+        """The detections with a score of at least `threshold`. NaN scores are dropped."""
         keep = self.scores >= threshold
         return Detections(self.boxes[keep], self.scores[keep], self.classes[keep])
 
@@ -103,18 +103,18 @@ def to_xyxy_px(boxes: npt.ArrayLike, image_size_hw: tuple[float, float]) -> Floa
 
 
 def clip(boxes: npt.ArrayLike) -> FloatArray:
-    """Cut normalised boxes at the image's edges; one that lies outside is left with no area."""
+    """Clip normalised boxes to the image. A box entirely outside ends up with zero area."""
     return np.clip(_as_boxes(boxes), 0.0, 1.0)
 
 
 def area(boxes: npt.ArrayLike) -> FloatArray:
-    """(N,) areas in the unit of the boxes squared; 0 for a box whose corners are swapped."""
+    """float32 (N,) areas, in the squared unit of the boxes; 0 for a box whose max is below its min."""
     sides = _as_boxes(boxes)
     return _product(sides[:, 2:] - sides[:, :2])
 
 
 def iou(boxes_a: npt.ArrayLike, boxes_b: npt.ArrayLike) -> FloatArray:
-    """(N, M) intersection over union of boxes_a (N, 4) with boxes_b (M, 4); 0 where a box has no area."""
+    """float32 (N, M) intersection over union of boxes_a (N, 4) and boxes_b (M, 4); 0 where a box has no area."""
     a, b = _as_boxes(boxes_a), _as_boxes(boxes_b)
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])

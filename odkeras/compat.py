@@ -6,9 +6,9 @@ Call `prepare()` before the first `object_detection` import (and best before the
     compat.prepare()
     from object_detection.builders import model_builder
 
-Nothing on disk is touched. Every shim puts back one name that went away, only where it is missing, and says since
-when; a shim that is no longer needed is skipped. Works alike for `tf-object-detection-api` from PyPI and for the
-API's own repository on the path.
+Everything is patched in memory; no file is changed. Each shim restores one removed name, and its docstring says which
+release removed it. A shim does nothing where the name still exists. Works both for `tf-object-detection-api` from PyPI
+and for a checkout of the API's repository on the Python path.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from odkeras.odapi import ODAPI_INSTALL_COMMAND
 
 INSTALL_COMMAND = ODAPI_INSTALL_COMMAND
 
-# The packages of tf-models-official whose __init__ pulls in gin-config and most of the model garden, of which the
-# API needs one optimizer and one backbone. Without gin-config they are entered as plain folders, their __init__ not
-# run.
+# The __init__ of these tf-models-official packages imports gin-config and most of the model garden, but the API needs
+# only one optimizer and one backbone. Without gin-config they are registered as bare packages, which skips their
+# __init__ while their submodules stay importable.
 _BARE_OFFICIAL_PACKAGES = ("official.modeling", "official.modeling.optimization", "official.modeling.hyperparams")
 
 
 def prepare() -> None:
-    """Put back what the Object Detection API misses. May be called any number of times.
+    """Apply all shims that the Object Detection API needs. Idempotent.
+
+    Sets TF_USE_LEGACY_KERAS=1 unless the environment already sets it.
 
     Raises:
         SetupError: TensorFlow is already running with Keras 3, or TensorFlow, tf-keras or the Object Detection API
@@ -63,8 +65,10 @@ def _require(package: str, command: str) -> None:
 
 
 def _check_legacy_keras() -> None:
-    """The API is written for Keras 2, which TensorFlow 2.16 and later offer as tf-keras when asked to before Keras
-    is first used."""
+    """Check that tf.keras is Keras 2, for which the API is written.
+
+    TensorFlow 2.16 and later use Keras 3 unless TF_USE_LEGACY_KERAS selects tf-keras before the first use of Keras.
+    """
     import tensorflow as tf
 
     if not tf.keras.Model.__module__.startswith("tf_keras"):
@@ -83,7 +87,7 @@ def _put_back(owner: Any, name: str, value: Any) -> None:
 
 
 def _restore_numpy_aliases() -> None:
-    """`np.float` went in NumPy 1.24 and `np.NAN` in 2.0; the Pascal, OpenImages and LVIS evaluators use them."""
+    """NumPy 1.24 removed `np.float` and 2.0 `np.NAN`; the Pascal, OpenImages and LVIS evaluators use them."""
     import numpy as np
 
     _put_back(np, "float", float)
@@ -91,8 +95,8 @@ def _restore_numpy_aliases() -> None:
 
 
 def _restore_estimator_modes() -> None:
-    """`tf.compat.v1.estimator` went in TensorFlow 2.16; inputs and model_lib import it for its `ModeKeys` and type
-    annotations."""
+    """TensorFlow 2.16 removed `tf.compat.v1.estimator`; the API's `inputs` and `model_lib` use its `ModeKeys` and
+    classes in type annotations."""
     import tensorflow as tf
 
     if hasattr(tf.compat.v1, "estimator"):
@@ -104,7 +108,7 @@ def _restore_estimator_modes() -> None:
         PREDICT = "infer"
 
     def any_class(name: str) -> type:
-        if name.startswith("__"):  # Python asks modules for __file__, __path__ and more
+        if name.startswith("__"):  # the import system probes __file__, __path__ and more, which must stay missing
             raise AttributeError(name)
         return type(name, (), {})
 
@@ -113,7 +117,7 @@ def _restore_estimator_modes() -> None:
 
 
 def _restore_control_flow_ops() -> None:
-    """`control_flow_ops.case` and `.cond` moved in about TensorFlow 2.14; tf-slim decodes every record with them."""
+    """`control_flow_ops.case` and `.cond` moved in about TensorFlow 2.14; tf-slim's record decoder uses them."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_ops
 
@@ -122,7 +126,7 @@ def _restore_control_flow_ops() -> None:
 
 
 def _restore_pillow_getsize() -> None:
-    """`FreeTypeFont.getsize` went in Pillow 10; the API labels its drawn boxes with it."""
+    """Pillow 10 removed `FreeTypeFont.getsize`; the API's box drawing uses it to place labels."""
     from PIL import ImageFont
 
     def getsize(self: ImageFont.FreeTypeFont, text: str) -> tuple[int, int]:
@@ -134,8 +138,8 @@ def _restore_pillow_getsize() -> None:
 
 
 def _provide_tensorflow_io() -> None:
-    """tensorflow-io ends at TensorFlow 2.16; DeepMAC imports it for one colour conversion, of which this is the
-    computation.
+    """Replace the one function of tensorflow-io that DeepMAC imports, `rgb_to_lab`. No tensorflow-io release supports
+    TensorFlow later than 2.16.
 
     Source: IEC 61966-2-1 (sRGB) and CIE 15 (L*a*b*) with the D65 white point.
     """
@@ -146,7 +150,7 @@ def _provide_tensorflow_io() -> None:
 
 
 def _rgb_to_lab(image: Any) -> Any:
-    """sRGB in 0..1, shape (..., 3), to CIE L*a*b* (D65, 2 degree observer), same shape, float32."""
+    """Convert sRGB in 0..1, shape (..., 3), to CIE L*a*b* (D65, 2 degree observer): same shape, float32."""
     import tensorflow as tf
 
     rgb = tf.cast(image, tf.float32)
@@ -162,20 +166,20 @@ def _rgb_to_lab(image: Any) -> Any:
 
 
 def _provide_lvis_vis() -> None:
-    """`lvis` imports OpenCV for a drawing module that its evaluation never uses."""
+    """Stub `lvis.vis`, a drawing module that imports OpenCV and that evaluation never uses."""
     if importlib.util.find_spec("lvis") is None:
-        return  # only LVIS metrics are missing then, and eval_util says so
+        return  # only the LVIS metrics need it, and eval_util raises its own error for them
     if "lvis" not in sys.modules:
         _module("lvis.vis", LVISVis=type("LVISVis", (), {}))
 
 
 def _provide_official() -> None:
-    """The model garden supplies EfficientNet and the moving-average optimizer; every other model must build without
-    it."""
+    """Make every model that needs neither EfficientNet nor the moving-average optimizer buildable without the model
+    garden (tf-models-official), which supplies these two."""
     spec = importlib.util.find_spec("official")
     if spec is None or spec.submodule_search_locations is None:
         _stub_official()
-    elif spec.submodule_search_locations and importlib.util.find_spec("gin") is None:  # our stub has no folder
+    elif spec.submodule_search_locations and importlib.util.find_spec("gin") is None:  # empty for our own stub
         root = Path(next(iter(spec.submodule_search_locations)))
         for name in _BARE_OFFICIAL_PACKAGES:
             if name not in sys.modules:
@@ -203,7 +207,7 @@ def _stub_official() -> None:
 
 
 def _restore_resnet_builder() -> None:
-    """Keras 2.13 moved the private `ResNet` builder; CenterNet's ResNet-18 and -34 are made with it."""
+    """Keras 2.13 moved the private `ResNet` builder; CenterNet builds ResNet-18 and ResNet-34 with it."""
     from object_detection.models.keras_models import resnet_v1
     from tf_keras.src.applications import resnet
 
@@ -212,7 +216,7 @@ def _restore_resnet_builder() -> None:
 
 
 def _module(name: str, **attributes: Any) -> types.ModuleType:
-    """A module made of `attributes`, importable under `name` from now on."""
+    """Create a module with these attributes and register it in `sys.modules` and in its parent."""
     module = types.ModuleType(name)
     module.__dict__.update(attributes)
     module.__spec__ = importlib.util.spec_from_loader(name, loader=None, is_package="__path__" in attributes)

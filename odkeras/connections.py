@@ -1,4 +1,4 @@
-"""HTTP connections of clients: kept open, for several threads, by way of a proxy where the environment names one."""
+"""HTTP connection pools for clients: keep-alive, thread-safe, with the proxy settings of the environment."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Url, make_headers, parse_url
 
-_KEPT_OPEN = 32  # for each host; more are opened where they are needed
+_KEPT_OPEN = 32  # per host; connections beyond that are opened on demand and closed after use
 
 
 class Connections:
-    """Pools of connections. `close()` may be called twice."""
+    """One connection pool per proxy, and one for direct connections. Thread-safe. `close()` is idempotent."""
 
     def __init__(self) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
@@ -36,17 +36,17 @@ class Connections:
         self.close()
 
     def close(self) -> None:
-        """Close those that nobody uses; the others are closed when they are given back."""
+        """Close idle connections. Connections in use are closed when their request ends."""
         with self._lock:
             for pool in self._pools.values():
                 pool.clear()
             self._pools.clear()
 
     def pool_for(self, url: str) -> urllib3.PoolManager:
-        """The pool to ask for `url` with: one through its proxy, or a direct one.
+        """The pool for requests to `url`: the pool of its proxy, or the direct one.
 
         Raises:
-            urllib3.exceptions.HTTPError: it is no http(s) URL with a host, or the proxy cannot be used.
+            urllib3.exceptions.HTTPError: `url` is not an http(s) URL with a host, or the proxy URL is invalid.
         """
         proxy = _proxy_of(web_address(url))
         with self._lock:
@@ -56,10 +56,10 @@ class Connections:
 
 
 def web_address(url: str) -> Url:
-    """The parts of an http(s) URL.
+    """Parse an http(s) URL.
 
     Raises:
-        urllib3.exceptions.LocationParseError: it is none, or names no host.
+        urllib3.exceptions.LocationParseError: not an http(s) URL, or no host in it.
     """
     parts = parse_url(url)
     if parts.scheme not in ("http", "https") or not parts.host:
@@ -68,18 +68,18 @@ def web_address(url: str) -> Url:
 
 
 def login_of(address: Url) -> dict[str, str]:
-    """The header that carries a URL's user and password, where it has them."""
+    """The basic authentication header for the user and password in a URL; {} if it has none."""
     return make_headers(basic_auth=unquote(address.auth)) if address.auth else {}
 
 
 def is_timeout(error: Exception) -> bool:
-    """Whether there was no connection, or no answer, in time."""
+    """Whether the request failed with a connect or read timeout."""
     cause = _cause(error)
     return isinstance(cause, TimeoutError) and not isinstance(cause, NewConnectionError)
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, without the connection's address in Python's notation."""
+    """The error's message, without the `<HTTPConnection object at 0x...>` that urllib3 puts in front."""
     cause: BaseException = _cause(error)
     if isinstance(cause, ProxyError):
         return f"the proxy of the environment: {reason_of(cause.original_error)}"
@@ -91,13 +91,15 @@ def reason_of(error: Exception) -> str:
 
 
 def _cause(error: Exception) -> Exception:
-    """What the last try said."""
+    """The error of the last attempt, if urllib3 retried."""
     return error.reason or error if isinstance(error, MaxRetryError) else error
 
 
 def _proxy_of(address: Url) -> str:
-    """The proxy that the environment names, "" for none: as for programs that do without, `no_proxy` lists hosts that
-    are asked directly. This machine always is: a proxy is meant for hosts far away."""
+    """The proxy URL that the environment sets for `address`; "" for a direct connection.
+
+    `no_proxy` is respected. Loopback addresses are always connected directly, since a proxy cannot reach them.
+    """
     host = (address.host or "").strip("[]")
     if _is_loopback(host) or proxy_bypass(host):
         return ""
@@ -123,7 +125,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Whether `host` is a loopback address, reachable only from this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,12 +1,12 @@
-"""Pause, resume and stop of training: a file in the model directory, which the trainer looks at between its steps.
+"""Pause, resume and stop training by a file in the model directory, which the trainer polls between steps.
 
-    Control(project.control_path).set("pause")       # from any machine that sees the directory
+    Control(project.control_path).set("pause")       # from any machine that can write to the directory
 
-running   rounds of training follow one another as answers come.
-paused    the trainer holds between two steps, and goes on from there.
-stopped   the round under way ends where it is, is published, and no other one begins.
+running   training rounds run as answers arrive.
+paused    the trainer waits between two steps; on resume it continues with the next step.
+stopped   the current round ends at its current step and is published; no new round starts.
 
-What was set stays, also over a restart of the trainer.
+The state persists across restarts of the trainer.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _LOOK_EVERY_S = 0.05
 
 
 class Control:
-    """One control file. May be used by several threads.
+    """One control file. Thread-safe.
 
     Args:
-        path: of it; without a file training runs.
-        clock: for tests.
+        path: the control file; while it does not exist, the state is "running".
+        clock: monotonic time in seconds; tests replace it.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,14 +43,14 @@ class Control:
         self._lock = threading.Lock()
 
     def check_running(self, project: Path, what: str) -> None:
-        """See that training is neither paused nor stopped.
+        """Check that training is neither paused nor stopped.
 
         Args:
-            project: its folder, for the message.
-            what: what would not happen: "`--once` would ...".
+            project: the project directory, for the message.
+            what: the consequence to name in the message, for example "`--once` would ...".
 
         Raises:
-            ConfigError: it is.
+            ConfigError: training is paused or stopped.
         """
         if (state := self.state) == RUNNING:
             return
@@ -62,8 +62,8 @@ class Control:
 
     @property
     def state(self) -> str:
-        """running, paused or stopped. Cheap: the file is looked at a few times a second, and read when it is another
-        one."""
+        """The state: "running", "paused" or "stopped". Cheap enough for every training step: the file is
+        polled at most every 50 ms and read only if its inode, size or modification time changed."""
         with self._lock:
             now = self._clock()
             if now - self._looked_at >= _LOOK_EVERY_S:
@@ -72,10 +72,13 @@ class Control:
             return self._state
 
     def set(self, action: str) -> str:
-        """`pause`, `resume` or `stop`; returns the state that this leads to.
+        """Write a new state and return it.
+
+        Args:
+            action: "pause", "resume" or "stop".
 
         Raises:
-            KeyError: another action.
+            KeyError: any other action.
             SetupError: the file cannot be written.
         """
         state = ACTIONS[action]

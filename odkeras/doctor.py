@@ -1,4 +1,8 @@
-"""`odkeras doctor`: is this machine fit? Packages are looked up, not imported; TensorFlow is run in a child process."""
+"""`odkeras doctor`: check the environment.
+
+Packages are looked up without importing them. TensorFlow is imported in a child process, so that a broken installation
+cannot crash the command.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ from odkeras.odapi import ODAPI_INSTALL_COMMAND
 TENSORFLOW = "2.21"
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 LEAST_FREE_BYTES = 2 * 2**30
-"""Five checkpoints with optimizer state and five published versions of a larger detector (30 million weights)."""
+"""Room for five checkpoints with optimizer state and five published versions of a large detector (30 million
+weights)."""
 
 PROBE_TIMEOUT_S = 120.0
 _PROBE = """
@@ -36,10 +41,10 @@ class Check:
     """One line of the report.
 
     Args:
-        name: what was looked at.
-        ok: False where odkeras will not work, or not as well as this machine could.
-        detail: what was found.
-        fix: what to do about it; "" where nothing is needed.
+        name: the package or resource that was checked.
+        ok: False if odkeras will not work, or will not use the hardware that the machine has.
+        detail: the result, for example the installed version.
+        fix: what to do about a failed check; "" if nothing is needed.
     """
 
     name: str
@@ -50,13 +55,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Probe:
-    """What TensorFlow says about itself in a process of its own.
+    """Properties of the TensorFlow installation, read in a child process.
 
     Args:
         tensorflow: its version.
-        keras: the package behind tf.keras, "tf_keras" (Keras 2, which is wanted) or "keras" (Keras 3).
-        gpus: the name of each.
-        error: the last line it wrote, where it did not come up.
+        keras: the package behind tf.keras: "tf_keras" (Keras 2, which odkeras needs) or "keras" (Keras 3).
+        gpus: device name of each GPU.
+        error: the last line on standard error, or the timeout, if the import failed; "" if it succeeded.
     """
 
     tensorflow: str = ""
@@ -66,7 +71,8 @@ class Probe:
 
 
 def probe_tensorflow(timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
-    """Import TensorFlow as odkeras does and list the GPUs. Takes 5 to 30 seconds."""
+    """Import TensorFlow in a child process, with the environment that odkeras sets, and list the GPUs. Takes 5 to 30
+    seconds."""
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", _PROBE]
     try:
@@ -82,11 +88,11 @@ def probe_tensorflow(timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
 
 
 def check_environment(directory: Path | str = ".", *, probe: Callable[[], Probe] = probe_tensorflow) -> list[Check]:
-    """All checks, most basic first.
+    """Run all checks, the most basic ones first.
 
     Args:
-        directory: where data, model and export directories will be; its free space is checked.
-        probe: stands in for the TensorFlow process in tests.
+        directory: parent of the data, model and export directories; its free disk space is checked. It need not exist.
+        probe: replaces the TensorFlow child process in tests.
     """
     found = probe() if _version("tensorflow") else Probe(error="not installed")
     return [
@@ -116,7 +122,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _location(package: str) -> Path | None:
-    """The folder of an importable top-level package, which is not imported."""
+    """The directory of a top-level package, found without importing it; None if it is not installed."""
     spec = importlib.util.find_spec(package)
     return next((Path(root) for root in (spec.submodule_search_locations or ())), None) if spec is not None else None
 

@@ -1,4 +1,4 @@
-"""Boxes with the names of their labels, drawn into pictures."""
+"""Draw labelled boxes into images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from odkeras.colours import ink_on
 
 
 class LabelledBox(NamedTuple):
-    """One box, finite, [xmin, ymin, xmax, ymax] in pixels; the text stands above it, on the box's colour."""
+    """One box to draw.
+
+    Args:
+        xyxy_px: [xmin, ymin, xmax, ymax] in pixels; must be finite.
+        text: caption, drawn above the box on a background of its colour.
+        colour: `#rrggbb`.
+    """
 
     xyxy_px: Sequence[float]
     text: str
@@ -19,11 +25,18 @@ class LabelledBox(NamedTuple):
 
 
 def draw_boxes(picture: Image.Image, boxes: Sequence[LabelledBox], *, line_px: int, font_px: int) -> None:
-    """Change `picture` in place: the first box on top, and each text where it can be read whole, if there is room."""
+    """Draw the boxes into `picture`, in place.
+
+    The first box is drawn last, on top of the others. Captions that would leave the picture are moved inside it.
+
+    Args:
+        line_px: width of the outlines.
+        font_px: font size of the captions.
+    """
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=font_px)
     for box in reversed(boxes):
         draw.rectangle(tuple(box.xyxy_px), outline=box.colour, width=line_px)
-    for box in reversed(boxes):  # after all boxes: no line crosses a text
+    for box in reversed(boxes):  # after all outlines, so that no outline crosses a caption
         left, top, right, bottom = draw.textbbox((0, 0), box.text, font=font)
         width, height = right - left + 6, bottom - top + 6
         x = min(max(0.0, box.xyxy_px[0]), max(0.0, picture.width - width))

@@ -1,14 +1,14 @@
-"""Everything that odkeras raises on purpose.
+"""The exception hierarchy of odkeras.
 
-A message says what is wrong, the value, what would be right, and what to do. Edges translate once: the command line
-prints one line and exits with `exit_code`, the model server answers `{"error": ...}`.
+A message names the problem, the offending value, the valid values and what to do. Each edge translates errors once:
+the command line prints one line and exits with `exit_code`, the model server returns `{"error": ...}`.
 """
 
 from __future__ import annotations
 
 
 class OdkerasError(Exception):
-    """Base of every error that a user can cause or mend."""
+    """Base class of every error that a user can cause or fix."""
 
     exit_code = 1
 
@@ -20,21 +20,21 @@ class SetupError(OdkerasError):
 
 
 class ConfigError(OdkerasError):
-    """A pipeline.config, an option, or a combination of both cannot work."""
+    """A pipeline.config, an option, or a combination of both is invalid."""
 
     exit_code = 2
 
 
 class LabelMapError(ConfigError):
-    """A label map cannot be read, or does not know a label."""
+    """A label map cannot be read, or lacks a label."""
 
 
 class ImageError(OdkerasError):
     """An image cannot be used.
 
     Args:
-        reason: short text for a person, without the file name ("truncated", "no image data: text/html").
-        source: file name or task that the image came from.
+        reason: short text for messages, without the file name ("truncated", "no image data: text/html").
+        source: file name or task that the image came from; "" if unknown.
     """
 
     def __init__(self, reason: str, source: str = "") -> None:
@@ -64,15 +64,15 @@ class CheckpointError(OdkerasError):
 
 
 class TrainingError(OdkerasError):
-    """A training round cannot go on."""
+    """A training round cannot continue."""
 
 
 class ServingError(OdkerasError):
-    """The model server could not answer."""
+    """The model server could not answer a request."""
 
 
 class ServerUnavailableError(ServingError):
-    """The model server is away, or has no version loaded yet."""
+    """The model server is unreachable, or has not loaded a version yet."""
 
 
 class RequestError(ServingError):
@@ -80,7 +80,7 @@ class RequestError(ServingError):
 
     Args:
         status: HTTP status code.
-        message: the server's own text.
+        message: the server's error text.
     """
 
     def __init__(self, status: int, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Known boxes from a CSV file, one row per box: `path,xmin,ymin,xmax,ymax,label`, in pixels."""
+"""Read ground truth from a CSV file with one row per box: `path,xmin,ymin,xmax,ymax,label`, in pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ _NAMES = {"path": ("path", "filename"), **{name: (name,) for name in _COORDINATE
 
 @dataclass(frozen=True, eq=False)
 class TruthImage:
-    """An image and its true boxes: float32 (N, 4), [xmin, ymin, xmax, ymax] in pixels, not clipped."""
+    """An image file and its ground truth.
+
+    Args:
+        path: the image file; may not exist.
+        boxes_xyxy_px: float32 (N, 4), [xmin, ymin, xmax, ymax] in pixels, not clipped.
+        labels: label name of each box.
+    """
 
     path: Path
     boxes_xyxy_px: FloatArray
@@ -28,16 +34,17 @@ class TruthImage:
 
 
 def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[TruthImage]:
-    """The images of a CSV file, in order of first appearance. Whether they exist is not looked at.
+    """The images of a CSV file, in order of first appearance. The image files need not exist.
 
-    The header is required; columns may come in any order and others are ignored; `filename` may stand for `path`,
-    `class` for `label`. A row that has nothing but a path is an image without boxes.
+    The header is required. Columns may be in any order; unknown columns are ignored. `filename` is accepted for `path`
+    and `class` for `label`. A row with a path alone is an image without boxes.
 
     Args:
-        images_dir: where relative paths start.
+        images_dir: base directory of relative paths.
 
     Raises:
-        RecordError: no such file, a column is missing, or a row is incomplete or no box; with the line.
+        RecordError: the file cannot be read, a column is missing, or a row is incomplete or not a valid box; the
+            message names the line.
     """
     found: dict[str, list[tuple[list[float], str]]] = {}
     for where, row in _rows(Path(csv_path)):
@@ -50,11 +57,12 @@ def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[TruthIm
 
 
 def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_dir: Path | str) -> None:
-    """See that not all image files are missing, as they are when `images_dir` is another folder than the CSV's paths
-    start from.
+    """Check that at least one image file exists. None does if `images_dir` is not the directory that the CSV's paths
+    are relative to.
 
     Raises:
-        RecordError: none of them is there; names the folder that has the first one, if it is near the CSV.
+        RecordError: none exists. The message suggests the directory that contains the first image, if it is the
+            directory of the CSV or directly below it.
     """
     if not truths or any(exists(truth.path) for truth in truths):
         return
@@ -69,7 +77,7 @@ def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there; not, where nobody can tell."""
+    """Whether the path exists. False also if that cannot be checked."""
     try:
         return path.exists()
     except (OSError, ValueError):  # too long, no permission, or with a NUL
@@ -77,7 +85,7 @@ def exists(path: Path) -> bool:
 
 
 def _folder_with(name: Path, folder: Path) -> Path | None:
-    """`folder`, or the folder directly below it, that has something of that name."""
+    """The first of `folder` and its subdirectories that contains `name`; None if none does."""
     try:
         below = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
@@ -86,7 +94,7 @@ def _folder_with(name: Path, folder: Path) -> Path | None:
 
 
 def _rows(csv_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row by our column names, with its place for messages."""
+    """(`file:line`, cells by our column names) of each non-empty row."""
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, skipinitialspace=True)
