@@ -1,1 +1,1 @@
-"""What shows tasks to an annotator and takes the answers: Prodigy, a web page, or known boxes played back."""
+"""Front ends that show tasks and collect answers: Prodigy, the web page, and a simulation from ground truth."""

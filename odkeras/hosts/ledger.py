@@ -1,4 +1,4 @@
-"""What a simulated annotator has answered and measured: files in its report directory, to go on from."""
+"""State of a simulation in its report directory, from which a later run resumes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from odkeras.project import append_jsonl, find_round, read_jsonl, write_atomical
 
 @dataclass(frozen=True)
 class AnsweredBatch:
-    """A line of `answered.jsonl`: a batch in the inbox, and what its suggestions were worth."""
+    """A line of `answered.jsonl`: a submitted batch, its images, and the edits that its suggestions needed."""
 
     batch: str
     image_ids: tuple[str, ...]
@@ -30,12 +30,12 @@ class AnsweredBatch:
 
 
 def _answered_batch(row: dict[str, Any]) -> AnsweredBatch:
-    edits = row["edits"] if "edits" in row else row["effort"]  # the key in report directories of version 0.1.0
+    edits = row["edits"] if "edits" in row else row["effort"]  # odkeras 0.1.0 wrote the key "effort"
     return AnsweredBatch(row["batch"], tuple(row["image_ids"]), EditCounts.from_json(edits))
 
 
 class Ledger:
-    """What has been answered and measured, on disk in `report_dir`."""
+    """The answered batches and measured points of a simulation, stored in `report_dir`."""
 
     def __init__(self, report_dir: Path) -> None:
         self.report_dir = report_dir
@@ -48,10 +48,11 @@ class Ledger:
         self._title = ""
 
     def open(self, known: KnownImages, options: LoopOptions) -> None:
-        """Reads what an earlier call left, and sees that it belongs to this simulation.
+        """Load what an earlier run left and check that it belongs to this simulation.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: the curve was measured on other held-out images or with another threshold, or the data and
+                model directories do not contain the last answered batch.
             RecordError: `curve.json` is not a curve.
         """
         self.report_dir.mkdir(parents=True, exist_ok=True)
@@ -79,16 +80,16 @@ class Ledger:
 
     @property
     def annotations(self) -> int:
-        """Images answered so far."""
+        """Number of images answered so far."""
         return sum(len(batch.image_ids) for batch in self.answered)
 
     @property
     def image_ids(self) -> set[str]:
-        """The images answered so far."""
+        """Ids of the images answered so far."""
         return {image_id for batch in self.answered for image_id in batch.image_ids}
 
     def pending(self) -> AnsweredBatch | None:
-        """The last answered batch if its version has not been measured."""
+        """The last answered batch if the version trained on it has not been measured yet, else None."""
         measured = {point.annotations for point in self.points}
         return self.answered[-1] if self.answered and self.annotations not in measured else None
 
@@ -103,14 +104,14 @@ class Ledger:
         self.answered.append(batch)
 
     def add_point(self, point: CurvePoint) -> None:
-        """Keep a row and draw the curve anew; Ctrl-C counts afterwards."""
+        """Append a point, save the curve and redraw it. SIGINT is deferred until the files are written."""
         with _interrupts_later():
             self.points.append(point)
             write_curve(self.curve_json, self.points)
             draw_curve(self.points, self.curve_png, title=self._title)
 
     def what_is_kept(self) -> str:
-        """For a person who has interrupted the simulation."""
+        """The message shown after Ctrl-C: what is stored and how to resume."""
         lines = [f"stopped; kept: {self.annotations} annotations, {len(self.points)} rows of {self.curve_json}"]
         if pending := self.pending():
             lines.append(f"the round of the last {len(pending.image_ids)} is finished next time, from a checkpoint")
@@ -118,7 +119,8 @@ class Ledger:
 
 
 def _has_seen(batch: str, options: LoopOptions) -> bool:
-    """Whether the directories know of a batch: in the inbox, perhaps in a record, or in a finished round."""
+    """Whether the data and model directories contain the batch: in the inbox, in a finished round, or, if there are
+    training records, presumably in one of those."""
     project = options.project
     if (project.inbox_dir / batch).exists() or project.train_records():
         return True
@@ -127,8 +129,8 @@ def _has_seen(batch: str, options: LoopOptions) -> bool:
 
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
-    """SIGINT waits for the end of the block. While a curve is drawn, matplotlib has callbacks of weak references run,
-    from which no exception gets out: a KeyboardInterrupt that is raised in one is lost."""
+    """Defer SIGINT to the end of the block; no effect outside the main thread. matplotlib runs weakref callbacks while
+    it draws, and Python swallows exceptions raised there, so a KeyboardInterrupt in one would be lost."""
     before = signal.getsignal(signal.SIGINT)
     if before is None or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""The learning curve of a simulated annotator: `curve.json`, `curve.png`, and what is shown while it grows."""
+"""The learning curve of a simulation: `curve.json`, `curve.png`, and the table and status line on the terminal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class CurvePoint:
 
     Args:
         annotations: images answered so far; 0 for the model before any answer.
-        mAP: COCO mAP (IoU 0.5 to 0.95) on the held-out images, of the version that was trained on these answers.
+        mAP: COCO mAP (IoU 0.5 to 0.95) on the held-out images, 0..1, of the version trained on these answers.
         mAP50: the same at IoU 0.5.
-        edits: what had to be done with the suggestions that were shown in this round.
+        edits: edits that the suggestions shown in this round needed.
         train_s: seconds of training.
-        publish_s: seconds from the answers in the inbox to their version being served, less `train_s`.
-        version: the version that was measured.
+        publish_s: seconds between submitting the answers and serving their version, without `train_s`.
+        version: the measured version.
     """
 
     annotations: int
@@ -45,12 +45,12 @@ class CurvePoint:
 
     @property
     def saved_s(self) -> float:
-        """Estimate of the seconds that the suggestions of this round saved a person; see `work.CostModel`."""
+        """Estimated seconds that the suggestions of this round save an annotator; see `work.CostModel`."""
         return self._work.seconds_saved(CostModel())
 
     @property
     def saved_share(self) -> float | None:
-        """`saved_s` of the seconds that drawing every box of the round takes; None without objects."""
+        """`saved_s` divided by the estimated time to draw every box of the round; None if it has no objects."""
         drawing_s = self._work.seconds_without(CostModel())
         return self.saved_s / drawing_s if drawing_s else None
 
@@ -60,7 +60,7 @@ class CurvePoint:
 
 
 def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
-    """Atomically; a reader sees the whole old curve or the whole new one."""
+    """Write `curve.json` atomically: a reader sees either the old curve or the new one."""
     rows = [{name: _rounded(value) for name, value in _row(point).items()} for point in points]
     write_atomically(path, json.dumps(rows, indent=1) + "\n")
 
@@ -83,7 +83,7 @@ def read_curve(path: Path) -> list[CurvePoint]:
 
 
 def _row(point: CurvePoint) -> dict[str, Any]:
-    """Counts of edits stand beside the other figures."""
+    """Edit counts are flattened into the row, beside the other values."""
     row = asdict(point)
     return row | row.pop("edits")
 
@@ -97,7 +97,7 @@ def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-# The colours of a validated, colour-blind safe order; the text stays in ink, the marks carry the colour.
+# A colour-blind safe palette, validated in this order. Text has the ink colours; only the marks are coloured.
 _INK, _QUIET, _GRID = "#1f2328", "#656d76", "#e6e8eb"
 _LINES = (("mAP50", "mAP at IoU 0.5", "#2a78d6"), ("mAP", "mAP (IoU 0.5 to 0.95)", "#eb6834"))
 _ABOVE = (
@@ -111,7 +111,7 @@ _MOST_TICKS = 14
 
 
 def draw_curve(points: Sequence[CurvePoint], path: Path, *, title: str = "") -> None:
-    """A picture of the curve, as PNG: quality above, then what the annotator had to do, then what that saved."""
+    """Draw the curve as a PNG with three plots: model quality, annotation effort, estimated time saved."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -146,7 +146,7 @@ def _draw_quality(axes: Any, points: Sequence[CurvePoint]) -> None:
 
 
 def _draw_work(axes: Any, points: Sequence[CurvePoint]) -> None:
-    """Bars that share one unit, objects of the round, so that rounds of different size compare."""
+    """Bars in percent of the round's objects, so that rounds of different sizes are comparable."""
     _style(axes, "What is left to do for the annotator: % of the objects in the round", points)
     rounds = [point for point in points if point.annotations > 0]
     xs = [point.annotations for point in rounds]
@@ -168,7 +168,8 @@ def _draw_work(axes: Any, points: Sequence[CurvePoint]) -> None:
 
 
 def _draw_saved(axes: Any, points: Sequence[CurvePoint]) -> None:
-    """A share of the time, so that rounds of different size compare; below 0 suggestions cost more than they save."""
+    """Percent of the drawing time, so that rounds of different sizes are comparable; negative if suggestions cost more
+    time than they save."""
     _style(axes, "What the suggestions save: % of the time to draw every box (estimate)", points, pad=12)
     axes.set_xlabel("annotated images", color=_INK)
     known = [(point.annotations, point.saved_share) for point in points if point.saved_share is not None]
@@ -195,7 +196,7 @@ def _style(axes: Any, title: str, points: Sequence[CurvePoint], *, pad: float = 
 
 
 def _legend(axes: Any, *, columns: int) -> None:
-    """Between title and plot, where no line or bar can be."""
+    """Place the legend between title and plot, where it cannot cover a line or bar."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.01, 1),
@@ -210,20 +211,20 @@ def _legend(axes: Any, *, columns: int) -> None:
 
 
 class Display(Protocol):
-    """What a simulation tells while it runs."""
+    """Callbacks for the progress of a simulation."""
 
     def say(self, text: str) -> None:
-        """A line to keep. May be called from another thread."""
+        """Called with a line to keep. May be called from another thread."""
 
     def progress(self, text: str) -> None:
-        """What is going on now; replaces the last one."""
+        """Called with the current activity; replaces the previous text."""
 
     def point(self, point: CurvePoint) -> None:
-        """A round is done."""
+        """Called after each round, with its point of the curve."""
 
 
 class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
-    """Rows of a table on the terminal, and below them one live line. Without a terminal, the rows alone."""
+    """Prints table rows and keeps a live status line below them. Without a terminal, prints only the rows."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -293,7 +294,7 @@ _STATES = {
 
 
 def status_text(status: dict[str, Any] | None) -> str:
-    """The trainer's status.json in words: `training step 40/100, loss 0.531`."""
+    """The trainer's status.json as text, for example `training step 40/100, loss 0.531`."""
     if status is None:
         return _STATES["starting"]
     state = str(status.get("state"))

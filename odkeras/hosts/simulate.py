@@ -1,11 +1,11 @@
-"""A host that plays the annotator from known boxes, to see how fast a model learns.
+"""Simulates an annotator from ground truth, to measure how fast a model learns.
 
-It uses the stream, the inbox and the processes of every other host. Per round: fetch a batch of tasks, measure what a
-person would have had to do with their suggestions, answer with the true boxes, wait until the version that was
-trained on them is served, measure that on the held-out images.
+It uses the same stream, inbox and processes as the other front ends. Each round fetches a batch of tasks, counts the
+edits that an annotator would have made to their suggestions, submits the true boxes as answers, waits until the version
+trained on them is served, and measures that version on the held-out images.
 
 `report_dir` gets `curve.json` and `curve.png`, both rewritten after every round, and `answered.jsonl` and
-`simulation.json`, from which the next call with the same directories goes on.
+`simulation.json`, from which the next run with the same directories resumes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Task = dict[str, Any]
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """The learning curve and where it is."""
+    """The learning curve and the paths of its files."""
 
     points: tuple[CurvePoint, ...]
     curve_json: Path
@@ -69,24 +69,24 @@ def simulate(
     display: Display | None = None,
     **loop_options: Any,
 ) -> SimulationResult:
-    """Answers `annotations` images in batches and follows the model's progress; goes on where an earlier call stopped.
+    """Answer `annotations` images in batches and measure the model after each; resumes where an earlier run stopped.
 
     Args:
         truth_csv: true boxes; columns path,xmin,ymin,xmax,ymax,label.
         config: pipeline.config.
-        images_dir: where the paths in the CSV files start; the folder of `truth_csv` when None.
-        annotations: images to answer in all, those of earlier calls included.
+        images_dir: base directory of the paths in the CSV files; the directory of `truth_csv` when None.
+        annotations: total number of images to answer, including those of earlier runs.
         batch_size: images per round.
-        report_dir: `report` beside the config when None.
-        test_csv: images to measure on; a fifth of `truth_csv`, by content, when None.
+        report_dir: `report` in the directory of the config when None.
+        test_csv: images to measure on; when None, a fifth of `truth_csv`, chosen by image content.
         threshold: suggestions below this score are not shown (mAP counts all detections).
-        display: told what happens; the terminal when None.
+        display: progress callbacks; the terminal when None.
         loop_options: see `loop.components.LoopOptions`.
 
     Raises:
-        ConfigError, LabelMapError, RecordError, SetupError: before anything has started.
-        TrainingError, ServingError: the trainer or the server failed for good; with the end of its log.
-        KeyboardInterrupt: Ctrl-C, after all processes have been stopped and what was kept has been said.
+        ConfigError, LabelMapError, RecordError, SetupError: before anything is started.
+        TrainingError, ServingError: the trainer or the server failed permanently; with the end of its log.
+        KeyboardInterrupt: Ctrl-C, raised after all processes were stopped and the stored results were reported.
     """
     for name, value in (("annotations", annotations), ("batch_size", batch_size)):
         if value < 1:
@@ -111,9 +111,9 @@ def simulate(
 
 
 def _apart_from_eval_split(known: KnownImages, *, own_test: bool) -> KnownImages:
-    """For a trainer that keeps the images whose ids begin lowest (see `project.is_held_out`): answered in the order of
-    their ids, they would be all that it gets to begin with; and without a test file they would be those to measure
-    on."""
+    """Choose order and held-out images so that they do not coincide with the trainer's hold-out split, which takes the
+    images with the lowest ids (see `project.is_held_out`). In id order, the first batches would consist of held-out
+    images alone. Without a test file, the lowest ids would also be the measured images, so the highest are used."""
     images, held_out = known.annotate, known.held_out
     if not own_test:
         images = tuple(sorted([*images, *held_out], key=lambda image: image.image_id))
@@ -142,7 +142,7 @@ def _run(
 
 
 class _Simulation:
-    """Plays rounds in a running loop."""
+    """Plays rounds against a running loop."""
 
     def __init__(self, loop: Loop, known: KnownImages, ledger: Ledger, show: Display) -> None:
         self._loop = loop
@@ -152,7 +152,7 @@ class _Simulation:
         self._show = show
 
     def start(self) -> None:
-        """Waits for the first version; then the row of zero annotations, or of the batch that an earlier call left."""
+        """Wait for the first version, then measure it, or finish the round that an earlier run left unmeasured."""
         version = self._wait_for_version(1, "before the first annotation")
         if not self._ledger.points and not self._ledger.answered:
             scores = self._measure("before the first annotation")
@@ -164,9 +164,9 @@ class _Simulation:
             self._show.say(f"going on after {self._ledger.annotations} annotations")
 
     def batches(self, annotations: int, batch_size: int) -> Iterator[list[Task]]:
-        """The tasks of each round, each when it is wanted."""
+        """The tasks of each round, fetched lazily."""
         images = self._known.annotate
-        if self._loop.options.order == "sequential":  # by their content, the same ones whoever asks
+        if self._loop.options.order == "sequential":  # ordered by content: the same images in every run
             for batch in self._ledger.batches_left(images[:annotations], batch_size):
                 yield self._fetch(batch)
             return
@@ -203,7 +203,8 @@ class _Simulation:
         self._finish_round(answered, put_at)
 
     def _fetch(self, batch: Sequence[KnownImage]) -> list[Task]:
-        """The batch's tasks with suggestions: a server that is away for a moment must not look like a useless model."""
+        """The batch's tasks with suggestions. Retries: without suggestions, a server that is down for a moment would be
+        counted as a useless model."""
         for _ in range(MOST_ATTEMPTS):
             self._show.progress(f"{self._after()}: fetching {len(batch)} tasks")
             tasks = list(self._loop.stream([image.path for image in batch]))
@@ -222,12 +223,12 @@ class _Simulation:
             self._show.say(f"the round after {self._after()} failed: {row['failed']}")
         if row.get("outcome") == "held back":
             self._show.say(f"the round after {self._after()} was held back: {gate_text(row.get('gate') or {})}")
-            version = self._wait_for_version(1, self._after())  # whichever is served
+            version = self._wait_for_version(1, self._after())  # any version
         else:
             version = self._wait_for_version(int(row.get("version") or 1), self._after())
         served_at = time.monotonic()
         train_s = float(row.get("train_s") or 0.0)
-        if put_at is None:  # put in by an earlier call: what the trainer measured itself
+        if put_at is None:  # submitted by an earlier run: use the trainer's own measurements
             publish_s = sum(float(row.get(name) or 0.0) for name in ("records_s", "checkpoint_s", "publish_s"))
         else:
             publish_s = max(0.0, served_at - put_at - train_s)
@@ -244,10 +245,11 @@ class _Simulation:
         self._add(point)
 
     def _wait_for_round(self, batch: str, image_ids: Sequence[str]) -> dict[str, Any]:
-        """Until the trainer has trained on the batch; empty if all of it is kept for evaluation.
+        """Block until the trainer has trained on the batch; returns its row of `metrics.jsonl`, or an empty dict if all
+        of the batch's images are in the hold-out split.
 
         Raises:
-            TrainingError: it has taken the batch and waits for the next one, without a round.
+            TrainingError: the trainer has consumed the batch and is idle, without a round for it.
         """
         path = self._loop.project.inbox_dir / batch
         metrics = JsonlTail(self._loop.project.metrics_path)
@@ -270,7 +272,7 @@ class _Simulation:
         return version
 
     def _tick(self, when: str, waiting_for: str = "") -> dict[str, Any] | None:
-        """Shows what the trainer does, raises if it or the server is given up, pauses for a moment."""
+        """One poll: show the trainer's status, raise if trainer or server failed permanently, sleep."""
         if failure := self._loop.failure():
             raise failure
         status = self._loop.trainer_status()
@@ -280,7 +282,7 @@ class _Simulation:
         return status
 
     def _measure(self, when: str) -> dict[str, float]:
-        """mAP of the served version on the held-out images; no score threshold."""
+        """mAP of the served version on the held-out images, without a score threshold."""
         held_out = self._known.held_out
         found: list[Detections] = []
         while len(found) < len(held_out):

@@ -1,4 +1,4 @@
-"""An annotator who knows the answers: images with true boxes, some held out, answers as Prodigy would send them."""
+"""Ground truth for the simulated annotator: images with true boxes, a hold-out split, answers in Prodigy's format."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class KnownImage:
 
 @dataclass(frozen=True, eq=False)
 class KnownImages:
-    """What the simulated annotator knows.
+    """The images of a simulation.
 
     Args:
-        annotate: to be answered, in this order. The order comes from the images' content: neither the file names nor
-            the CSV decide which images the model sees first.
-        held_out: never answered; the model is measured on them.
+        annotate: images to answer, in this order. The order depends on the images' content only, not on file names or
+            on the order of the CSV.
+        held_out: images that are never answered; the model is measured on them.
     """
 
     annotate: tuple[KnownImage, ...]
@@ -51,7 +51,7 @@ class KnownImages:
 
     @property
     def held_out_id(self) -> str:
-        """What tells one set of held-out images from another: two curves compare only on the same one."""
+        """Fingerprint of the held-out set. Two curves are comparable only if theirs are equal."""
         return hashlib.sha256("".join(known.image_id for known in self.held_out).encode()).hexdigest()[:16]
 
 
@@ -64,12 +64,15 @@ def read_known_images(
     on_skip: OnSkip,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> KnownImages:
-    """Reads the truth; without `test_csv` holds a fifth of the images out, chosen by their content.
+    """Read the ground truth; without `test_csv`, hold out a fifth of the images, chosen by their content.
+
+    Args:
+        on_skip: called with (file, reason) for images that cannot be read.
 
     Raises:
         RecordError: a CSV file cannot be read.
-        LabelMapError: a label that is not in the label map.
-        ConfigError: nothing to annotate, or nothing to measure on.
+        LabelMapError: a label is not in the label map.
+        ConfigError: there is nothing to annotate or nothing to measure on.
     """
     known = _read_images(truth_csv, images_dir, label_map, on_skip, max_pixels)
     if test_csv is None:
@@ -91,9 +94,10 @@ def read_known_images(
 
 
 def split_held_out(known: Sequence[KnownImage], share: float = HELD_OUT_SHARE) -> list[KnownImage]:
-    """The images to hold out: those whose id, read as a number, is in the lowest `share`; at least one.
+    """The hold-out split: images whose id, read as a number, is in the lowest `share` of all ids; at least one image.
 
-    An image is in or out for good, whatever else is in the file.
+    Whether an image is held out does not depend on the other images, except that the image with the lowest id is held
+    out if no id is in that share.
     """
     ordered = sorted(known, key=lambda known_image: known_image.image_id)
     count = sum(int(known_image.image_id[:8], 16) < share * 16**8 for known_image in ordered)
@@ -103,12 +107,12 @@ def split_held_out(known: Sequence[KnownImage], share: float = HELD_OUT_SHARE) -
 def _read_images(
     csv_path: Path, images_dir: Path, label_map: LabelMap, on_skip: OnSkip, max_pixels: int
 ) -> list[KnownImage]:
-    """One per image content, in the order of their ids."""
+    """One entry per image content, sorted by image id."""
     known: dict[str, KnownImage] = {}
     truths = read_truth_csv(csv_path, images_dir)
     check_some_exist(truths, csv_path, images_dir)
     missing = [truth.path for truth in truths if not exists(truth.path)]
-    if len(missing) > _MOST_NAMES:  # said once, not for each of them
+    if len(missing) > _MOST_NAMES:  # one message instead of one per file
         names = f"{', '.join(path.name for path in missing[:_MOST_NAMES])} and {len(missing) - _MOST_NAMES} more"
         on_skip(f"{len(missing)} of the {len(truths)} images of {csv_path}", f"no such file: {names}")
         truths = [truth for truth in truths if exists(truth.path)]
@@ -134,7 +138,7 @@ def _groundtruth(truth: TruthImage, image_size_hw: tuple[int, int], label_map: L
 
 
 def answer_task(task: Task, known: KnownImage, label_map: LabelMap) -> Task:
-    """The task as it comes back from the browser: true boxes in pixels, `answer` accept."""
+    """The task as the browser would return it: true boxes in pixels, `answer` accept."""
     boxes_xyxy_px = box_ops.to_xyxy_px(known.groundtruth.boxes, known.image_size_hw).astype(float).tolist()
     spans = [
         write_span(Span(label_map.name_of(int(class_id)), ((left, top), (right, bottom)), id=_span_id(known, number)))
@@ -150,6 +154,6 @@ def _span_id(known: KnownImage, number: int) -> str:
 
 
 def suggestions_of(task: Task, label_map: LabelMap) -> Detections:
-    """The suggestions that the annotator sees: the task's spans as detections."""
+    """The suggestions shown to the annotator: the task's spans as detections."""
     size_hw = (int(task["height"]), int(task["width"]))
     return detections_from_spans(readable_spans(task.get("spans")), label_map, size_hw)

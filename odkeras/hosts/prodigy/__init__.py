@@ -1,8 +1,9 @@
-"""Prodigy as the host. A recipe file holds arguments and returns what `trainmodel` or `servingmodel` makes of them.
+"""Prodigy as the front end. A recipe file collects its arguments and returns the result of `trainmodel` or
+`servingmodel`:
 
     return trainmodel(TrainmodelArguments(**locals()))
 
-Written for every Prodigy from 1.8 on: what differs between them is in `api`.
+Supports Prodigy 1.8 and later; `api` hides the differences between versions.
 """
 
 from odkeras.hosts.prodigy.api import exit_on_error, require_prodigy

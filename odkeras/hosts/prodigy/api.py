@@ -1,4 +1,4 @@
-"""What recipes use of Prodigy, wherever the installed version keeps it. Prodigy is imported when it is needed."""
+"""The parts of Prodigy that the recipes use, found in any supported version. Prodigy is imported on first use."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ INPUT_HASH, TASK_HASH = "_input_hash", "_task_hash"
 
 
 def require_prodigy() -> ModuleType:
-    """The installed Prodigy.
+    """Import the installed Prodigy.
 
     Raises:
-        ModuleNotFoundError: there is none, with what to do.
+        ModuleNotFoundError: Prodigy is not installed; the message says what to do.
     """
     try:
         return import_module("prodigy")
@@ -38,7 +38,7 @@ def require_prodigy() -> ModuleType:
 
 @contextmanager
 def exit_on_error(recipe: str) -> Iterator[None]:
-    """Ends the command with one line and an exit status when the block raises an error of ours."""
+    """Turn an OdkerasError raised in the block into one line on stderr and its exit status."""
     try:
         yield
     except OdkerasError as error:
@@ -60,7 +60,7 @@ class ProdigyApi:
 
     @classmethod
     def installed(cls) -> ProdigyApi:
-        """Raises: ModuleNotFoundError: there is none."""
+        """Raises: ModuleNotFoundError: Prodigy is not installed."""
         prodigy = require_prodigy()
         util = import_module("prodigy.util")
         return cls(
@@ -69,12 +69,12 @@ class ProdigyApi:
         )
 
     def with_hashes(self, task: Task) -> Task:
-        """The task with hashes that depend on the image alone. To be called before it has suggestions: Prodigy's own
-        task hash covers the spans, and would change as the model learns."""
+        """The task with hashes that depend on the image alone. Call it before adding suggestions: Prodigy's own task
+        hash covers the spans and would change as the model learns."""
         return self.set_hashes(task, input_keys=_HASH_KEYS, task_keys=_HASH_KEYS, overwrite=True)
 
     def input_hash(self, task: Task) -> int:
-        """Prodigy's usual input hash of a task, as other recipes' tasks have it."""
+        """Prodigy's default input hash of a task, as other recipes compute it."""
         return int(self.set_hashes(dict(task), overwrite=True)[INPUT_HASH])
 
     def input_hash_of(self, image_id: str) -> int:
@@ -85,7 +85,7 @@ class ProdigyApi:
         """The tasks of one of Prodigy's own API loaders.
 
         Raises:
-            ConfigError: this version has none of that name.
+            ConfigError: this version of Prodigy has no loader of that name.
         """
         for home in ("prodigy.components.stream", "prodigy.components.loaders"):
             try:
@@ -94,7 +94,7 @@ class ProdigyApi:
                 continue
             try:
                 return iter(get_stream(source, api=api, input_key="image"))
-            except (TypeError, ValueError) as error:  # newer versions have no `api`
+            except (TypeError, ValueError) as error:  # newer versions have no `api` argument
                 raise ConfigError(f"--api {api}: the installed Prodigy has no such API loader ({error})") from error
         raise ConfigError(f"--api {api}: the installed Prodigy has no get_stream; give a directory or a .jsonl file")
 
@@ -107,7 +107,7 @@ def read_dataset(db: Any, name: str) -> list[Task]:
     """The examples of a dataset.
 
     Raises:
-        ConfigError: there is no such dataset, or it has no example.
+        ConfigError: the dataset does not exist or is empty.
     """
     examples = None
     if name in db:
@@ -119,6 +119,6 @@ def read_dataset(db: Any, name: str) -> list[Task]:
 
 
 def read_input_hashes(db: Any, names: Sequence[str]) -> set[int]:
-    """Input hashes of what the datasets hold; names without a dataset are left out."""
+    """Input hashes of all examples in the datasets; names that do not exist are ignored."""
     present = [name for name in names if name in db]
     return set(map(int, db.get_input_hashes(*present))) if present else set()

@@ -1,4 +1,4 @@
-"""What both recipes share of what Prodigy calls while people annotate: the stream, on_load, on_exit."""
+"""Base class of both recipes' hosts: the stream and the callbacks that Prodigy calls, `on_load` and `on_exit`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from odkeras.loop.sources import Source
 from odkeras.loop.stream import TaskStream
 
 PRODIGY_BATCH_SIZE = 5
-"""Tasks per request of the browser: the smaller, the fresher the suggestions, and the sooner answers are trained on."""
+"""Tasks per request of the browser. Smaller batches mean fresher suggestions and earlier training on the answers."""
 
 Components = dict[str, Any]
 
 
 class Host:
-    """What both recipes share: the stream, without what is answered, and its messages."""
+    """Base class of both recipes' hosts: the stream without already answered images, and logging."""
 
     recipe = ""
 
@@ -55,27 +55,27 @@ class Host:
         return next(stream)
 
     def on_load(self, ctrl: Any) -> None:
-        """Prodigy starts: take in what is answered already, and start what is to be started."""
+        """Callback for Prodigy's start: load the answered images and open the stream, which starts the processes."""
         with exit_on_error(self.recipe):
             self._load_answered(ctrl)
             self._started()
 
     def on_exit(self, ctrl: Any = None) -> None:
-        """Prodigy stops."""
+        """Callback for Prodigy's exit."""
         self.close()
 
     def close(self) -> None:
-        """May be called twice."""
+        """Release resources. Idempotent."""
 
     def log(self, text: str, details: Any = None) -> None:
-        """One step of the flow, for PRODIGY_LOGGING=basic; `details` for verbose. Never raises."""
+        """Log one step for PRODIGY_LOGGING=basic; `details` are shown with verbose. Never raises."""
         with suppress(Exception):  # a closed terminal must not end the stream
             self._prodigy.log(f"RECIPE: {text}", details)
 
     def warn(self, text: str) -> None:
-        """What does not work; shown without PRODIGY_LOGGING too. Never raises."""
+        """Report a problem; printed without PRODIGY_LOGGING too. Never raises."""
         with suppress(Exception):
-            if os.environ.get("PRODIGY_LOGGING") not in ("basic", "verbose"):  # which shows the line anyhow
+            if os.environ.get("PRODIGY_LOGGING") not in ("basic", "verbose"):  # these already show the log line
                 print(f"odkeras: {text}", file=sys.stderr, flush=True)
         first, _, rest = text.partition("\n")
         self.log(first, rest or None)
@@ -84,8 +84,8 @@ class Host:
         raise AssertionError("a host opens its stream")
 
     def _started(self) -> TaskStream:
-        """The stream; the first call starts everything, whoever makes it: versions of Prodigy differ in whether they
-        look at the stream before they call `on_load`."""
+        """The stream, opened by the first call from anywhere: Prodigy versions differ in whether they read the stream
+        before they call `on_load`."""
         with self._lock:
             if self._stream is None:
                 self._stream = self._open()
@@ -106,7 +106,7 @@ class Host:
         self.log(f"no suggestions for now: {problem}" if problem else "suggestions are back")
 
     def _load_answered(self, ctrl: Any) -> None:
-        """Prodigy leaves out what is answered by itself, but only after it has been predicted. Never raises."""
+        """Load the answered images. Prodigy skips them too, but only after they were predicted. Never raises."""
         try:
             names = list(self._exclude)
             config = getattr(ctrl, "config", None) or {}
@@ -118,7 +118,7 @@ class Host:
             self._answered.load(ctrl.db, names)
             if len(self._answered):
                 self.log(f"{len(self._answered)} images of {', '.join(names)} are answered and left out")
-        except Exception as error:  # no database, or one of another kind
+        except Exception as error:  # no database, or one with a different interface
             self.log(f"Prodigy leaves out what is answered: {type(error).__name__}: {error}")
 
     def _config(self) -> dict[str, Any]:
@@ -128,5 +128,5 @@ class Host:
             "batch_size": PRODIGY_BATCH_SIZE,
             "exclude_by": "input",
             "feed_overlap": False,
-            "auto_count_stream": False,  # counting would predict everything at once
+            "auto_count_stream": False,  # counting would run predictions for the whole stream
         }

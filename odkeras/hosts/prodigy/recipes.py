@@ -1,4 +1,4 @@
-"""The two recipes: arguments in, components out. All is checked before anything is started."""
+"""The two recipes: they turn arguments into components. Everything is validated before anything is started."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AnyHost = TypeVar("AnyHost", bound=TrainingHost)
 
 @dataclass(frozen=True)
 class TrainmodelArguments:
-    """What the command line of `image.trainmodel` says; see `recipes/image_train.py`."""
+    """Command line of `image.trainmodel`; see `recipes/image_train.py`."""
 
     dataset: str
     source: Any
@@ -66,20 +66,20 @@ class TrainmodelArguments:
 
 
 def trainmodel(arguments: TrainmodelArguments) -> Components:
-    """The components of `image.trainmodel`. Ends the command with one line when an argument cannot work."""
+    """The components of `image.trainmodel`. Exits with a one-line error if an argument is invalid."""
     with exit_on_error("image.trainmodel"):
         return open_training_host(arguments, ProdigyApi.installed(), TrainingHost).components()
 
 
 def open_training_host(arguments: TrainmodelArguments, prodigy: ProdigyApi, make: Callable[..., AnyHost]) -> AnyHost:
-    """The host that the arguments ask for; nothing is started yet.
+    """Build the host from the arguments; nothing is started yet.
 
     Args:
-        prodigy: Prodigy, or what plays its part.
-        make: the host's class, called as `TrainingHost`.
+        prodigy: the Prodigy API or a substitute with the same methods.
+        make: the host's class; called with the arguments of `TrainingHost`.
 
     Raises:
-        OdkerasError: an argument cannot work.
+        OdkerasError: an argument is invalid.
     """
     options = options_of(arguments)
     label_map = load_label_map(options)
@@ -106,10 +106,10 @@ def open_training_host(arguments: TrainmodelArguments, prodigy: ProdigyApi, make
 
 
 def options_of(arguments: TrainmodelArguments) -> LoopOptions:
-    """The loop that the arguments ask for.
+    """The loop's options from the arguments.
 
-    With IP and PORT the three directories have the 2019 recipe's names in the working directory, where the server of
-    such a command line looks for them; without, they lie beside the config, as in every other command.
+    With IP and PORT, the three directories default to the 2019 recipe's names in the working directory, where the
+    external server of such a command line looks for versions. Otherwise they default to directories next to the config.
 
     Raises:
         ConfigError: a value is not allowed.
@@ -167,7 +167,7 @@ def _directory(given: str | None, name_of_2019: str, served_elsewhere: bool) -> 
 
 @dataclass(frozen=True)
 class ServingmodelArguments:
-    """What the command line of `image.servingmodel` says; see `recipes/image_serving.py`."""
+    """Command line of `image.servingmodel`; see `recipes/image_serving.py`."""
 
     dataset: str
     ip: str
@@ -183,7 +183,7 @@ class ServingmodelArguments:
 
 
 def servingmodel(arguments: ServingmodelArguments) -> Components:
-    """The components of `image.servingmodel`. Ends the command with one line when an argument cannot work."""
+    """The components of `image.servingmodel`. Exits with a one-line error if an argument is invalid."""
     with exit_on_error("image.servingmodel"):
         prodigy = ProdigyApi.installed()
         label_map = LabelMap.load(arguments.label_map_path)
@@ -219,13 +219,13 @@ def servingmodel(arguments: ServingmodelArguments) -> Components:
 
 
 def check_dataset(dataset: Any) -> None:
-    """Raises: ConfigError: not a dataset's name. False, which Prodigy takes for "do not store", is none here."""
+    """Raises: ConfigError: not a dataset name. False is refused too, which means "do not store" in Prodigy."""
     if not isinstance(dataset, str) or not dataset.strip():
         raise ConfigError(f"DATASET is {dataset!r}; name the dataset that the answers are stored in")
 
 
 def chosen_labels(wanted: Sequence[str] | None, label_map: LabelMap, *, use_display_name: bool) -> list[str]:
-    """The labels that the annotator can choose from: all of the label map, or those of `--label`.
+    """The labels that the annotator can choose from: the whole label map, or only those of `--label`.
 
     Raises:
         LabelMapError: one of them is not in the label map.
@@ -236,10 +236,10 @@ def chosen_labels(wanted: Sequence[str] | None, label_map: LabelMap, *, use_disp
 
 
 def check_server(url: str, model_name: str, warn: Callable[[str], None], *, start: str) -> None:
-    """See that the port is TensorFlow Serving's REST port, if anything listens there.
+    """Check that the port, if something listens on it, is TensorFlow Serving's REST port; warn if no model is there.
 
     Raises:
-        ConfigError: something else listens there.
+        ConfigError: another kind of server listens on it.
     """
     with ServingClient(url, model_name, timeout_s=2.0, connect_timeout_s=1.0, retries=0) as client:
         try:

@@ -1,7 +1,8 @@
-"""Answers that are in Prodigy's database and not in the data directory: lost on the way, or given before there was one.
+"""Finds answers that are in Prodigy's database but not in the data directory, and resubmits them.
 
-Prodigy stores answers and calls `update` one after the other; it may be killed in between, and a disk may be full. The
-images would not be asked for again, and never be trained on.
+Prodigy stores answers first and then calls `update`. If Prodigy is killed in between or the disk is full, Prodigy does
+not show these images again, and without this module the model would never be trained on them. Answers that are older
+than the data directory are resubmitted too.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _VIEW = "image_manual"
 
 
 class AnsweredLedger:
-    """Which answers of a dataset, by Prodigy's input hash, have been handed to the trainer: a file of JSON lines.
+    """The answers of a dataset that were submitted to the trainer, by Prodigy's input hash; stored as JSON lines.
 
-    A line that is lost costs training once more on the same answer.
+    If a line is lost, the model is trained on that answer once more. Thread-safe.
 
     Args:
-        path: read when first asked; made when something is added.
-        dataset: only its lines are looked at.
+        path: read on first use; created by the first `add`.
+        dataset: only lines of this dataset are used.
     """
 
     def __init__(self, path: Path, dataset: str) -> None:
@@ -37,7 +38,7 @@ class AnsweredLedger:
         self._lock = threading.Lock()
 
     def add(self, hashes: Iterable[Any]) -> None:
-        """Never raises; what is no hash is left out."""
+        """Never raises; values that are not integers are ignored."""
         with self._lock:
             new = {value for value in hashes if isinstance(value, int)} - self._known()
             self._known().update(new)
@@ -50,7 +51,7 @@ class AnsweredLedger:
             return len(self._known())
 
     def missing(self, hashes: Iterable[int]) -> set[int]:
-        """Those of `hashes` that have not been handed on."""
+        """The subset of `hashes` that was not submitted to the trainer."""
         with self._lock:
             return set(hashes) - self._known()
 
@@ -65,15 +66,15 @@ class AnsweredLedger:
 
 
 def hashes_of(answers: Iterable[Any]) -> list[Any]:
-    """Their input hashes, None for an answer without one."""
+    """Input hash of each answer; None for an answer without one."""
     return [answer.get(INPUT_HASH) for answer in answers if isinstance(answer, dict)]
 
 
 def find_missing(db: Any, dataset: str, ledger: AnsweredLedger) -> list[Task]:
-    """The latest answer about each image that has not been handed on, oldest first.
+    """The latest answer for each image that was not submitted to the trainer, oldest first.
 
-    The database is asked for hashes alone, unless something is missing. What is no answer about an image (other recipes
-    may share the dataset) is noted in the ledger, so that it is not looked at again.
+    Full examples are read only if a hash is missing. Examples that are not answers about an image (other recipes may
+    share the dataset) are added to the ledger, so that they are not read again.
     """
     missing = ledger.missing(read_input_hashes(db, [dataset]))
     if not missing:
@@ -97,18 +98,18 @@ def hand_on(
     alone: AbstractContextManager[Any],
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Give answers to `write`, a few at a time, and note them.
+    """Pass answers to `write` in chunks of `TOGETHER` and record them in the ledger.
 
     Args:
-        alone: entered around each look at the ledger and its write, as by who else writes answers: an answer that came
-            meanwhile is newer than ours.
-        stop: asked now and then; True ends it.
+        alone: lock shared with all writers, held across each check of the ledger and the write: an answer that arrives
+            in between is newer and must not be overwritten.
+        stop: polled before each chunk; True ends the loop.
 
     Returns:
-        How many answers were handed on.
+        The number of answers passed to `write`.
 
     Raises:
-        whatever `write` does; what is left is handed on at the next start.
+        Anything that `write` raises. The remaining answers are resubmitted at the next start.
     """
     done = 0
     for start in range(0, len(answers), TOGETHER):

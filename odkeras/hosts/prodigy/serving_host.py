@@ -1,4 +1,4 @@
-"""What Prodigy calls while people annotate and nothing is trained."""
+"""The host of `image.servingmodel`: the callbacks that Prodigy calls when nothing is trained."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from odkeras.serving.client import ServingClient
 
 
 class ServingHost(Host):
-    """`image.servingmodel`: suggestions of a model that somebody serves. Nothing is trained.
+    """`image.servingmodel`: suggestions from an external model server. Nothing is trained.
 
     Args:
-        url: the server.
-        model_name: its model.
+        url: base URL of the server.
+        model_name: name of the model on it.
         source, prodigy, labels, dataset, exclude, classes: as in `TrainingHost`.
-        label_map: of the served model.
+        label_map: label map of the served model.
         threshold: suggestions below this score are not shown.
         predict_batch_size: images per prediction request.
     """
@@ -53,7 +53,7 @@ class ServingHost(Host):
         self._web = WebImages()
 
     def components(self) -> Components:
-        """What the recipe returns."""
+        """The components that the recipe returns to Prodigy."""
         return {
             "dataset": self._dataset,
             "view_id": "image_manual",
@@ -65,7 +65,7 @@ class ServingHost(Host):
         }
 
     def close(self) -> None:
-        """May be called twice."""
+        """Close the clients. Idempotent."""
         for each in (self._client, self._quick, self._web):
             each.close()
 

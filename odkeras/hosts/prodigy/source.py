@@ -1,4 +1,4 @@
-"""What the annotator is asked about: the recipe's SOURCE, without what has been answered before."""
+"""The recipe's SOURCE argument, and which of its images were already answered."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ DATASET_SOURCE = "dataset:"
 
 
 def split_list(text: str | None) -> list[str] | None:
-    """The parts of a comma-separated list, or the lines of the text file of that name; None for nothing."""
+    """Split a comma-separated list, or the lines of the text file with that name; None if empty."""
     if not text:
         return None
     path = Path(text)
-    with suppress(OSError, ValueError):  # too long for a name, or not a text
+    with suppress(OSError, ValueError):  # too long for a file name, or a file that is not UTF-8 text
         text = ",".join(path.read_text(encoding="utf-8-sig").splitlines()) if path.is_file() else text
     return split_commas(text)
 
 
 def split_commas(text: str | None) -> list[str] | None:
-    """The parts of a comma-separated list; None for nothing."""
+    """Split a comma-separated list; None if empty."""
     return [part.strip() for part in (text or "").split(",") if part.strip()] or None
 
 
 def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Source:
-    """The recipe's SOURCE as one that the stream reads: directory, image, JSONL file, "-" or nothing for standard
-    input, `dataset:NAME` or `dataset:NAME:accept`, an iterable, or (with `api`) one of Prodigy's API loaders.
+    """Turn the recipe's SOURCE into one that the stream can read. SOURCE is a directory, an image, a JSONL file, "-" or
+    None for standard input, `dataset:NAME` or `dataset:NAME:accept`, an iterable, or (with `api`) the argument of one
+    of Prodigy's API loaders.
 
     Raises:
-        ConfigError: nothing is there, or nothing that can be a source.
+        ConfigError: the source does not exist, is empty or has an unsupported type.
     """
     if api:
         return prodigy.open_api(source, api)
@@ -61,33 +62,33 @@ def _tasks_of_dataset(name: str, prodigy: ProdigyApi) -> list[Task]:
 
 
 class AnsweredImages(Collection[str]):
-    """The images that need not be asked for again, by `image_id`. Empty until `load` is called."""
+    """Already answered images, queried by `image_id`. Empty until `load` is called."""
 
     def __init__(self, prodigy: ProdigyApi) -> None:
         self._prodigy = prodigy
         self._hashes: set[int] = set()
 
     def load(self, db: Any, names: Collection[str]) -> None:
-        """Take what the datasets hold."""
+        """Add the answered images of the datasets."""
         self._hashes |= read_input_hashes(db, list(names))
 
     def __contains__(self, image_id: object) -> bool:
         return bool(self._hashes) and self._prodigy.input_hash_of(str(image_id)) in self._hashes
 
-    def __iter__(self) -> Iterator[str]:  # hashes only are known
+    def __iter__(self) -> Iterator[str]:  # only hashes are known, so the ids cannot be listed
         return iter(())
 
     def __len__(self) -> int:
         return len(self._hashes)
 
     def has_elsewhere(self, task: Task) -> bool:
-        """Whether another recipe's hash of the task is known: image.manual and the 2019 recipe hash the data URI (newer
-        versions perhaps the path) and the file name, with or without its ending."""
+        """Whether the task was answered in another recipe, which hashes it differently: image.manual and the 2019
+        recipe hash the data URI (newer versions perhaps the path) and the file name, with or without its suffix."""
         if not self._hashes:
             return False
         file = str(task["meta"]["file"])
         images = [task[key] for key in ("image", "path") if key in task]
-        if "://" not in str(task.get("path") or "://"):  # tasks have absolute paths; other recipes as they were typed
+        if "://" not in str(task.get("path") or "://"):  # our paths are absolute; other recipes keep relative ones
             images.append(os.path.relpath(task["path"]))
         texts: list[Task] = [{}, {"text": file}, {"text": Path(file).stem}]
         candidates = ({"image": image, **text} for image in images for text in texts)
@@ -95,7 +96,7 @@ class AnsweredImages(Collection[str]):
 
 
 class Progress:
-    """How much of the source is answered. May be used by several threads."""
+    """Share of the source that is answered. Thread-safe."""
 
     def __init__(self) -> None:
         self._answered: set[str] = set()
@@ -107,7 +108,7 @@ class Progress:
             self._answered.update(image_id for image_id in ids if isinstance(image_id, str))
 
     def share(self, total: int | None, done_before: int, skipped: int) -> float | None:
-        """0 to 1; None, which Prodigy shows as infinite, where the source has no length."""
+        """Progress from 0 to 1; None if the length of the source is unknown, which Prodigy shows as infinite."""
         if not total:
             return None
         with self._lock:

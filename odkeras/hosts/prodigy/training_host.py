@@ -1,4 +1,4 @@
-"""What Prodigy calls while people annotate and a model learns: stream, update, progress, before_db."""
+"""The host of `image.trainmodel`: the callbacks stream, update, progress and before_db, with a model in training."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from odkeras.loop.watch import Look, News
 
 
 class TrainingHost(Host):
-    """`image.trainmodel`: suggestions of a model that is trained on the answers.
+    """`image.trainmodel`: suggestions from a model that is trained on the answers.
 
-    What is in the dataset and has not reached the data directory is handed to the trainer when Prodigy starts.
+    When Prodigy starts, answers in the dataset that never reached the data directory are resubmitted to the trainer.
 
     Args:
-        options: the loop to run.
-        source: what the annotator is asked about.
+        options: options of the loop.
+        source: the images to annotate.
         prodigy: the installed Prodigy.
-        labels: those that the annotator can choose from.
-        dataset: where Prodigy stores the answers.
-        exclude: datasets whose images are left out.
+        labels: labels that the annotator can choose from.
+        dataset: dataset in which Prodigy stores the answers.
+        exclude: datasets whose images are skipped.
         classes: ids of the classes to suggest; all when None.
-        sync: `update` returns only when a model that was trained on the answers is served, as in 2019.
-        remove_base64: Prodigy's database gets the images' paths instead of the images.
+        sync: `update` blocks until a model trained on the answers is served, as in 2019.
+        remove_base64: Prodigy's database gets the images' paths instead of base64 data.
     """
 
     recipe = "image.trainmodel"
@@ -68,12 +68,12 @@ class TrainingHost(Host):
         self._loop: Loop | None = None
 
     def on_load(self, ctrl: Any) -> None:
-        """Prodigy starts: start everything; answers that got lost on the way are looked for now, while nobody needs the
-        database, and follow in the background."""
+        """Start everything, then resubmit answers that never reached the trainer. They are looked up here, while
+        nothing else uses the database, and submitted in a background thread."""
         super().on_load(ctrl)
         try:
             self._recover(ctrl.db)
-        except Exception as error:  # no database, or one of another kind
+        except Exception as error:  # no database, or one with a different interface
             self.log(f"cannot compare {self._dataset} with the data directory: {type(error).__name__}: {error}")
 
     def _recover(self, db: Any) -> None:
@@ -82,7 +82,7 @@ class TrainingHost(Host):
             threading.Thread(target=self._hand_on, args=(lost,), name="odkeras-recovery", daemon=True).start()
 
     def components(self) -> Components:
-        """What the recipe returns."""
+        """The components that the recipe returns to Prodigy."""
         found: Components = {
             "dataset": self._dataset,
             "view_id": "image_manual",
@@ -94,7 +94,7 @@ class TrainingHost(Host):
             "on_exit": self.on_exit,
             "config": self._config(),
         }
-        if self._remove_base64:  # a key that Prodigy knows from 1.10 on
+        if self._remove_base64:  # Prodigy supports this key since 1.10
             found["before_db"] = self.before_db
         return found
 
@@ -104,7 +104,7 @@ class TrainingHost(Host):
             self._started()
             assert self._loop is not None
             self._progress.add(answers)
-            path = self._store(self._loop, answers)  # also when all is stopped: the next start trains on it
+            path = self._store(self._loop, answers)  # also after shutdown: the next start trains on them
             if self._sync and path is not None:
                 return self._loop.wait_until_served(path, stop=self._closing.is_set)
             return self._loop.latest_loss()
@@ -113,16 +113,16 @@ class TrainingHost(Host):
             return None
 
     def progress(self, *args: Any, **kwargs: Any) -> float | None:
-        """Share of the source that is answered. What Prodigy passes differs from version to version, and is ignored."""
+        """Share of the source that is answered. The arguments differ between Prodigy versions and are ignored."""
         stream = self._stream
         return None if stream is None else self._progress.share(stream.total, stream.excluded, stream.skipped)
 
     def before_db(self, examples: list[Task]) -> list[Task]:
-        """The examples with paths instead of base64 images. An image without a file gets one in the data directory."""
+        """The examples with paths instead of base64 images. Images without a file are saved in the data directory."""
         return [self._without_base64(example) for example in examples]
 
     def close(self) -> None:
-        """Stop the trainer and the server. May be called twice."""
+        """Stop the trainer and the server. Idempotent."""
         with self._lock:
             if self._loop is None or self._closing.is_set():
                 return
@@ -189,7 +189,7 @@ class TrainingHost(Host):
             self.log(item.line, item.details)
 
     def _looked(self, look: Look) -> None:
-        """For hosts that show the state of affairs."""
+        """Callback for status snapshots; for subclasses that show them."""
 
     def _without_base64(self, example: Task) -> Task:
         image = example.get("image")
@@ -200,7 +200,7 @@ class TrainingHost(Host):
             return {**example, "image": path}
         try:
             kept = self._keep(example, bytes_from_data_uri(image)).absolute()
-        except (OSError, ImageError) as error:  # rather a large database than a lost image
+        except (OSError, ImageError) as error:  # a large database is better than a lost image
             self.warn(f"{path or example.get('image_id')}: the image stays in the database: {error}")
             return example
         origin = path if isinstance(path, str) and "://" in path else str(kept)
