@@ -1,8 +1,8 @@
-"""How a round ends: published, held back, or failed; and who evaluates its weights for that.
+"""The publish gate: decides whether a round's weights are published, held back, or the round has failed.
 
-With the gate, the new weights and those of the served version are evaluated on the same examples, and the new ones are
-published only if they are not worse by more than a tolerance. Weights that are held back stay in the checkpoint;
-training goes on from them.
+With the gate enabled, the new weights and the served version are evaluated on the same examples. The new weights are
+published only if their primary metric is lower by at most a tolerance. Weights that are held back stay in the
+checkpoint, and the next round trains from them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ Outcome = Literal["published", "held back", "failed"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the gate looked at.
+    """The gate's comparison of new weights with the served version.
 
     Args:
-        metric: name of the primary metric; None when there was nothing to evaluate on.
-        value: of the new weights; None where the examples have no groundtruth for it.
-        served_value: of the version that is served, on the same examples; None if it cannot be evaluated.
-        tolerance: how much worse the new weights may be.
+        metric: name of the primary metric; None if there was nothing to evaluate on.
+        value: the metric of the new weights; None if the examples have no groundtruth for it.
+        served_value: the metric of the served version on the same examples; None if there is no groundtruth for it, or
+            if the version cannot be evaluated.
+        tolerance: how much lower `value` may be than `served_value`.
     """
 
     metric: str | None
@@ -49,7 +50,7 @@ class Comparison:
 
     @property
     def is_good_enough(self) -> bool:
-        """Where there is nothing to compare with, they are."""
+        """Whether the new weights pass the gate. True if there is no baseline to compare with."""
         if self.served_value is None or self.metric is None:
             return True
         return self.value is not None and self.value >= self.served_value - self.tolerance
@@ -62,14 +63,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """How a round ended.
+    """The outcome of a round.
 
     Args:
-        outcome: exactly one of the three.
-        reason: why it failed.
-        gate: what was compared, if anything was.
-        evaluation: the part of the evaluation's row in metrics.jsonl that tells its result, if there was one.
-        evaluate_s: seconds that it took.
+        outcome: "published", "held back" or "failed".
+        reason: why the round failed; "" otherwise.
+        gate: the gate's comparison; None without the gate, or if the evaluation failed.
+        evaluation: the result for the evaluation's row in metrics.jsonl ("metrics", or the reason under "failed");
+            None if nothing was evaluated.
+        evaluate_s: seconds that the evaluation took; 0 if there was none.
     """
 
     outcome: Outcome
@@ -79,7 +81,7 @@ class Conclusion:
     evaluate_s: float = 0.0
 
     def row(self) -> dict[str, Any]:
-        """For the round's line in metrics.jsonl."""
+        """The fields of the round's line in metrics.jsonl."""
         return {
             "outcome": self.outcome,
             **({"failed": self.reason} if self.outcome == "failed" else {}),
@@ -95,14 +97,16 @@ class Conclusion:
 
 
 class Judge:
-    """Evaluates the weights of a loop, and those of the version that is served, on the same current examples.
+    """Evaluates the trained weights and the served version on the same, current examples.
+
+    The metrics of the served version are cached until the version or the examples change.
 
     Args:
         config: a resolved `TrainEvalPipelineConfig`.
-        published: whose weights are judged.
-        store: has the answers that are held out.
-        held_out: evaluate on those rather than on what `eval_input_reader` names.
-        max_examples: on a sample of so many; None or 0 = all.
+        published: the model whose weights are evaluated.
+        store: holds the hold-out split of the answers.
+        held_out: evaluate on the hold-out split instead of the examples that `eval_input_reader` names.
+        max_examples: evaluate on a sample of this many; None, 0 or less = all.
     """
 
     def __init__(
@@ -120,18 +124,18 @@ class Judge:
         self._held_out = held_out
         self._max_examples = max_examples
         self._evaluator = Evaluator(config, published.inference.model)
-        self._served: tuple[Any, dict[str, float]] | None = None  # what was judged last, and its figures
+        self._served: tuple[Any, dict[str, float]] | None = None  # cache: (version, examples) and its metrics
 
     @property
     def exhibits(self) -> Exhibits:
-        """Of the evaluation that ended last."""
+        """Example images and curves of the last evaluation."""
         return self._evaluator.exhibits
 
     def sources(self) -> list[ExampleSource]:
-        """The current examples; none as long as no answer is held out.
+        """The current evaluation examples; [] while the hold-out split is empty.
 
         Raises:
-            ConfigError: `eval_input_reader` names none that can be read.
+            ConfigError: `eval_input_reader` names no examples, or none that can be read.
         """
         if not self._held_out:
             return named_sources(self._config, self._max_examples)
@@ -140,7 +144,10 @@ class Judge:
         return [examples_held_out(self._config, examples, self._max_examples, masks=masks)] if examples else []
 
     def evaluate(self, sources: list[ExampleSource] | None = None) -> dict[str, float]:
-        """Metrics of the weights as they are now; empty when there is nothing to evaluate on.
+        """Metrics of the model's current weights; {} if there is nothing to evaluate on.
+
+        Args:
+            sources: the examples; None calls `sources()`.
 
         Raises:
             ConfigError: see `Evaluator.evaluate`.
@@ -149,20 +156,28 @@ class Judge:
         return self._evaluator.evaluate(self._published.detect, sources) if sources else {}
 
     def result(self) -> dict[str, Any]:
-        """`evaluate`, as the part of an evaluation's row in metrics.jsonl that tells its result: "metrics", or why it
-        "failed"; empty when there is nothing to evaluate on yet."""
+        """`evaluate` for the evaluation's row in metrics.jsonl: "metrics", or the reason under "failed".
+
+        {} if there is nothing to evaluate on yet.
+        """
         try:
             metrics = self.evaluate()
-        except (OdkerasError, tf.errors.OpError) as error:  # the training goes on all the same
+        except (OdkerasError, tf.errors.OpError) as error:  # a failed evaluation must not stop the training
             _log.error("the evaluation failed: %s", error)
             return {"failed": str(error)}
         return {"metrics": jsonable(metrics)} if metrics else {}
 
     def compare(self, tolerance: float) -> tuple[Comparison, dict[str, float]]:
-        """The new weights against the newest version, which is what every server serves; and their metrics.
+        """Compare the current weights with the newest version, which is the one that servers serve.
+
+        Args:
+            tolerance: how much lower the primary metric of the current weights may be.
+
+        Returns:
+            The comparison, and the metrics of the current weights ({} if there is nothing to evaluate on).
 
         Raises:
-            OdkerasError: the new weights cannot be evaluated.
+            OdkerasError: the current weights cannot be evaluated.
         """
         sources = self.sources()
         served = self._evaluate_served(sources)
@@ -174,8 +189,7 @@ class Judge:
         return compared, metrics
 
     def now_served(self, metrics: dict[str, float]) -> None:
-        """The weights with these metrics have just been published: they need not be evaluated again on the same
-        examples."""
+        """Cache the metrics of the version that has just been published, so that it is not evaluated again."""
         if metrics:
             self._served = (self._key(self.sources()), metrics)
 
@@ -199,13 +213,13 @@ class Judge:
 def conclude(
     publish: Callable[[], object], judge: Judge | None, tolerance: float, on_evaluating: Callable[[], None]
 ) -> Conclusion:
-    """Publish the weights, or hold them back.
+    """Publish the weights, unless the gate holds them back.
 
     Args:
-        publish: publishes them.
-        judge: None publishes without a look.
-        tolerance: how much worse they may be.
-        on_evaluating: told before it takes long.
+        publish: publishes the weights.
+        judge: the gate; None publishes without an evaluation.
+        tolerance: how much lower the primary metric of the new weights may be.
+        on_evaluating: callback before the evaluation, which may take minutes.
     """
     if judge is None:
         return _published(publish)
@@ -231,7 +245,7 @@ def conclude(
 def _published(publish: Callable[[], object]) -> Conclusion:
     try:
         publish()
-    except CheckpointError as error:  # the weights are not finite: the earlier version stays
+    except CheckpointError as error:  # the weights are not finite: the previous version stays in service
         _log.error("%s", error)
         return Conclusion("failed", str(error))
     return Conclusion("published")
@@ -250,21 +264,22 @@ def plan_start(
     unreported: bool,
     last_outcome: str,
 ) -> Start:
-    """What to do with the newest checkpoint when the trainer starts.
+    """Decide what to do with the newest checkpoint when the trainer starts.
 
     Args:
-        newest: what the newest version says of itself; None if there is none, or it is somebody else's.
-        any_version: whether there is one.
-        same_graph: whether it is of this model.
-        learned: whether something stands behind our weights (see `ExportInfo`); others never replace a version of which
-            that is true.
-        step: of the checkpoint; 0 without one.
-        unreported: a round ended in the checkpoint of which metrics.jsonl does not tell: the process was killed before
-            it was known how.
-        last_outcome: of the last round that metrics.jsonl tells of; "" before the first.
+        newest: export info of the newest version; None if there is no version, or odkeras did not write it.
+        any_version: whether there is a version.
+        same_graph: whether the newest version has the graph of this model.
+        learned: whether the checkpoint's weights are trained or restored (see `ExportInfo.learned`). Weights that are
+            not never replace a version of another graph whose weights are.
+        step: global step of the checkpoint; 0 without a checkpoint.
+        unreported: the checkpoint contains a finished round that metrics.jsonl lacks, because the process was killed
+            before the round's outcome was known.
+        last_outcome: outcome of the last round in metrics.jsonl; "" before the first.
 
     Returns:
-        "leave" the newest version as it is, "publish" the checkpoint, or let it be decided as at the end of a round.
+        "leave" keeps the newest version, "publish" publishes the checkpoint, "conclude" decides as at the end of a
+        round (see `conclude`).
     """
     if not any_version:
         return "publish"
@@ -274,14 +289,14 @@ def plan_start(
     if unpublished and unreported:
         return "conclude"
     if newest.copy_of is not None or (unpublished and last_outcome in ("held back", "failed")):
-        return "leave"  # somebody went back, or it was held back: the next round decides anew
+        return "leave"  # a rollback, or the gate, chose the served version: only the next round may replace it
     if not same_graph:
         return "publish" if learned or not newest.learned else "leave"
     return "conclude" if unpublished else "leave"
 
 
 def _known(value: float | None) -> float | None:
-    """COCO says -1, PASCAL VOC NaN, where there is no groundtruth."""
+    """The metric's value; None without groundtruth, which COCO reports as -1 and PASCAL VOC as NaN."""
     return value if value is not None and math.isfinite(value) and value >= 0 else None
 
 

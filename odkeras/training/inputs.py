@@ -1,6 +1,6 @@
-"""The input pipeline: the Object Detection API's own decoding, augmentation and padding over sources of our choice.
+"""The input pipeline: the Object Detection API's own decoding, augmentation and padding, over any source of examples.
 
-It is built without autograph, which the API's functions do not need and which takes most of the building time.
+It is built without autograph: the API's functions do not need it, and it takes most of the building time.
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ SourceFunction = Callable[[], Iterator[bytes]]
 _PREFETCHED_BATCHES = 2
 
 SERIALIZED = "odkeras/example"
-"""Key of the features of `evaluation_dataset`: string (1,)."""
+"""Key of the serialized example among the features of `evaluation_dataset`: string (1,)."""
 
 
 def example_source(generate: SourceFunction) -> tf.data.Dataset:
-    """A dataset of serialized `tf.train.Example`s; every new iterator calls `generate` anew, without building
-    anything anew."""
+    """A dataset of serialized `tf.train.Example`s, string ().
+
+    Each new iterator calls `generate` again, so the examples can change without building the pipeline again.
+    """
     return tf.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec([], tf.string))
 
 
 def training_dataset(
     config: Any, model: Any, source: tf.data.Dataset | None = None, input_context: Any = None
 ) -> tf.data.Dataset:
-    """Augmented, resized, padded batches, without end.
+    """Augmented, resized, padded batches.
 
     Args:
         config: a resolved `TrainEvalPipelineConfig`; `train_config` and `train_input_reader` are honoured.
         model: the `DetectionModel` whose `preprocess` prepares the images.
-        source: serialized examples; None reads the records that `train_input_reader` names.
-        input_context: of a `tf.distribute.Strategy`, to read this worker's share and batch size.
+        source: serialized examples; None reads the records that `train_input_reader` names, repeated without end.
+        input_context: the `tf.distribute.InputContext` of a worker, which sets its shard and batch size; None without
+            distribution.
 
     Returns:
         Pairs (features, labels) of dictionaries of tensors, as `object_detection.inputs.train_input` describes them.
 
     Raises:
-        ConfigError: no records, fewer files of them than workers, or a configuration that the API refuses.
+        ConfigError: no records, fewer record files than workers, or a configuration that the API refuses.
     """
     if source is None and input_context is not None:
         _check_files_suffice(config.train_input_reader, input_context.num_input_pipelines)
@@ -59,18 +62,18 @@ def training_dataset(
 
 
 def evaluation_dataset(config: Any, model: Any, reader: Any, source: tf.data.Dataset | None = None) -> tf.data.Dataset:
-    """Every example once, in its order, in batches of one, not augmented.
+    """Every example once, in order, in batches of one, without augmentation.
 
     Args:
-        config: a resolved `TrainEvalPipelineConfig`; its `eval_config` is honoured, but for `batch_size`, and for
-            `force_no_resize`, since a published model resizes.
+        config: a resolved `TrainEvalPipelineConfig`. Its `eval_config` is honoured, except `batch_size` (always 1) and
+            `force_no_resize` (always off, because a published model resizes).
         model: the `DetectionModel` whose `preprocess` prepares the images.
-        reader: one of `eval_input_reader`, for how to decode.
-        source: serialized examples; None takes what `reader` names.
+        reader: one of `eval_input_reader`, which says how to decode.
+        source: serialized examples; None reads the records that `reader` names.
 
     Returns:
-        Pairs (features, labels) as `object_detection.inputs.eval_input` describes them; under `SERIALIZED` the features
-        have the example itself.
+        Pairs (features, labels) as `object_detection.inputs.eval_input` describes them. The features also have the
+        serialized example, under `SERIALIZED`.
 
     Raises:
         ConfigError: no records, or a configuration that the API refuses.
@@ -88,7 +91,7 @@ def evaluation_dataset(config: Any, model: Any, reader: Any, source: tf.data.Dat
 
 
 def _check_files_suffice(reader: Any, workers: int) -> None:
-    """The API shares out whole files; a worker without any would wait for ever."""
+    """Fail early: the API assigns whole files to workers, and a worker without a file would wait forever."""
     files = len(tf.io.gfile.glob(list(reader.tf_record_input_reader.input_path)))
     if 0 < files < workers:
         noun = "file" if files == 1 else "files"
@@ -100,7 +103,7 @@ def _check_files_suffice(reader: Any, workers: int) -> None:
 def _with_builder(
     build: Callable[..., tf.data.Dataset], make: Callable[[], tf.data.Dataset], field: str
 ) -> tf.data.Dataset:
-    builders: dict[str, Any] = odapi_inputs.INPUT_BUILDER_UTIL_MAP  # the API's own place to put another reader in
+    builders: dict[str, Any] = odapi_inputs.INPUT_BUILDER_UTIL_MAP  # the API's own hook to replace the reader
     usual = builders["dataset_build"]
     builders["dataset_build"] = build
     try:
@@ -112,9 +115,12 @@ def _with_builder(
 
 
 def _without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The thread in which tf.data tunes a pipeline sleeps twice as long each time, up to a minute, and on a busy
-    machine it may miss that its iterator is to end, which then waits for it: one round in six took 20.5, 41 or 82 s
-    instead of 10, 26 or 41."""
+    """Disable tf.data's autotuning, because it delays the end of a round.
+
+    The tuning thread doubles its sleep each time, up to a minute. On a busy machine it can miss that its iterator is
+    being destroyed, and the destructor waits for it. Measured: one round in six took 20.5, 41 or 82 s instead of 10, 26
+    or 41 s.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)

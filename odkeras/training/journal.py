@@ -1,4 +1,4 @@
-"""metrics.jsonl: what each round did, evaluated to, and deleted; one line each."""
+"""metrics.jsonl: a log of rounds, evaluations and deletions, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class Journal:
     """Reads and appends to one metrics.jsonl.
 
     Args:
-        path: of it.
+        path: the file; created by the first line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The lines about rounds, oldest first."""
+        """The lines of kind "round", oldest first."""
         return [row for row in read_jsonl(self._path) if row.get("kind") == "round"]
 
     def rounds_told(self) -> int:
-        """The number of the last round that it tells of; 0 before the first."""
+        """The highest round number in the log; 0 before the first round."""
         return max([0, *(int(row["round"]) for row in self.rounds())])
 
     def last_outcome(self) -> str:
-        """How that one ended; "" before the first. Lines of before there was a gate do not say "outcome"."""
+        """Outcome of the last round in the log; "" before the first. Lines older than the gate have no "outcome"."""
         rows = self.rounds()
         if not rows:
             return ""
@@ -52,8 +52,21 @@ class Journal:
         problems: Sequence[str] = (),
         work: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The line of a round that has ended; `version` is the newest one there is then, `work` of
-        `round_work.work_of_round`."""
+        """Log a finished round and return its line.
+
+        Args:
+            number: number of the round, from 1.
+            step: global step at its end.
+            result: steps and loss of the training.
+            conclusion: its outcome.
+            examples: number of images trained on.
+            checkpoint: file name of its checkpoint.
+            version: the newest version at its end; None before the first.
+            batches: names of the answer batches that it trained on.
+            seconds: duration of each stage; keys end with `_s`.
+            problems: boxes that were left out, each with the reason.
+            work: the result of `round_work.work_of_round`.
+        """
         return self._append(
             "round",
             {
@@ -73,11 +86,11 @@ class Journal:
         )
 
     def add_evaluation(self, round_number: int, step: int, result: Mapping[str, Any]) -> None:
-        """`result` has "metrics", or why it "failed"."""
+        """Log an evaluation; `result` has "metrics", or the reason under "failed" (see `Judge.result`)."""
         self._append("evaluation", {"round": round_number, "step": step, **result})
 
     def add_garbage(self, versions: list[int], records: list[str]) -> None:
-        """What was deleted; no line if nothing was."""
+        """Log the deleted versions and records; no line if both are empty."""
         if versions or records:
             self._append("garbage", {"versions": versions, "records": records})
 

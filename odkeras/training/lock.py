@@ -1,4 +1,4 @@
-"""One training per model directory."""
+"""The lock that allows one training per model directory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ WAIT_S = 30.0
 
 
 def lock_model_dir(model_dir: Path, wait_s: float | None = None) -> AbstractContextManager[None]:
-    """Held until the block or the process ends, however it ends.
+    """Lock the model directory until the block ends. The system releases the lock if the process is killed.
 
     Args:
-        model_dir: made when missing.
-        wait_s: a training that is just being stopped is waited for; None = `WAIT_S`.
+        model_dir: created if missing.
+        wait_s: seconds to wait for another training that is being stopped; None = `WAIT_S`.
 
     Raises:
-        SetupError: another training has the directory.
+        SetupError: another training holds the lock.
     """
     taken = f"another training is using {model_dir}; stop it, or name another --model-dir"
     return locked(model_dir / LOCK_NAME, taken=taken, wait_s=WAIT_S if wait_s is None else wait_s)

@@ -1,5 +1,5 @@
-"""The metric sets of the Object Detection API: its own evaluators, made as a pipeline.config says, and what they
-found, overall first, then per class."""
+"""The metric sets of the Object Detection API: builds its evaluators from a pipeline.config and collects their results,
+overall metrics before per-class ones."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ _PREFIXES = {
     LVIS: "DetectionMasks_",
 }
 _NUM_DETECTIONS = standard_fields.DetectionResultFields.num_detections
-_PER_CLASS = "PerformanceBy"  # in the names of the API's own results per class, too
+_PER_CLASS = "PerformanceBy"  # the names of the API's own per-class metrics contain it, too
 
 
 class MetricSet:
-    """One metric set at work: told of every example, then asked for its figures.
+    """Computes one metric set: `add` every example, then call `evaluate`.
 
     Args:
         name: its key in `eval_config.metrics_set`.
         evaluator: the API's `DetectionEvaluator`.
-        super_categories: names of classes by the name of a group of them.
+        super_categories: class names of each super-category, by its name.
 
     Attributes:
-        curves: of the last `evaluate`, by what they are of; only COCO's evaluators tell what they need.
+        curves: precision-recall curves of the last `evaluate`, by metric name. {} for other evaluators than COCO's,
+            which do not expose their matches.
     """
 
     def __init__(self, name: str, evaluator: Any, super_categories: Mapping[str, list[str]]) -> None:
@@ -55,10 +56,10 @@ class MetricSet:
         self.curves: dict[str, Curve] = {}
 
     def add(self, eval_dict: Mapping[str, Any]) -> None:
-        """One example, as `model_lib_v2.prepare_eval_dict` makes it.
+        """Add one example, in the form that `model_lib_v2.prepare_eval_dict` returns.
 
         Raises:
-            ConfigError: it has no masks, and the metrics are about them.
+            ConfigError: the metrics compare masks, and the example or the model has none.
         """
         if self.name in _MASK_SETS or "segmentation" in self.name:
             _check_masks(self.name, eval_dict)
@@ -69,7 +70,7 @@ class MetricSet:
         self._evaluator.add_eval_dict(eval_dict)
 
     def evaluate(self) -> dict[str, float]:
-        """The figures by name; the first one is what the set is mostly looked at for (mAP)."""
+        """Metrics by name. The first one is the primary metric of the set (mAP)."""
         with listening(), contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its own table
             found = {str(name): float(value) for name, value in self._evaluator.evaluate().items()}
             classes = per_class(_PREFIXES.get(self.name, ""))
@@ -91,10 +92,10 @@ class MetricSet:
 
 
 def make_metric_sets(eval_config: Any, label_map_path: str) -> list[MetricSet]:
-    """One for each name in `eval_config.metrics_set` (COCO detection metrics when empty).
+    """One `MetricSet` for each name in `eval_config.metrics_set` (COCO detection metrics when empty).
 
     Raises:
-        ConfigError: an unknown metric set, or a super-category of unknown classes.
+        ConfigError: a metric set that is unknown or not supported, or a super-category with an unknown class.
     """
     categories = list(label_map_util.create_category_index_from_labelmap(label_map_path).values())
     groups = _super_categories(eval_config, [each["name"] for each in categories])
@@ -105,22 +106,22 @@ def make_metric_sets(eval_config: Any, label_map_path: str) -> list[MetricSet]:
 
 
 def overall_first(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The same figures, those of single classes after those of all."""
-    return dict(sorted(metrics.items(), key=lambda item: is_per_class(item[0])))  # sorting keeps the order of equals
+    """The same metrics, overall ones before per-class ones."""
+    return dict(sorted(metrics.items(), key=lambda item: is_per_class(item[0])))  # the sort is stable
 
 
 def is_per_class(name: str) -> bool:
-    """Whether a figure is about one class, or a group of them, rather than about all."""
+    """Whether a metric is that of one class or super-category, rather than of all classes."""
     return _PER_CLASS in name or "ByCategory/" in name or "BySuperCategory/" in name
 
 
 def primary_metric(metrics: Mapping[str, float]) -> str:
-    """The figure that stands for all of them: the mAP of the first metric set, on the first reader."""
+    """Name of the primary metric: the mAP of the first metric set, on the first reader."""
     return next(iter(metrics))
 
 
 def jsonable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Without NaN, which JSON does not know: what PASCAL VOC says of a class without groundtruth becomes None."""
+    """The same metrics with None for NaN, which JSON lacks. PASCAL VOC reports NaN for a class without groundtruth."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
@@ -140,7 +141,7 @@ def _make_evaluator(eval_config: Any, name: str, categories: list[dict[str, Any]
         (evaluator,) = eval_util.get_evaluators(settings, categories, options)
     except ValueError as error:
         raise ConfigError(f"eval_config.metrics_set: {error}; known: {known}") from error
-    except TypeError as error:  # coco_keypoint_metrics wants to know of which keypoints
+    except TypeError as error:  # coco_keypoint_metrics has required arguments that describe the keypoints
         raise ConfigError(f"eval_config.metrics_set: {name} cannot be used: odkeras predicts no keypoints") from error
     if not hasattr(evaluator, "add_eval_dict"):
         raise ConfigError(f"eval_config.metrics_set: the API computes {name} from files alone, not from a model")
@@ -163,7 +164,7 @@ def _super_categories(eval_config: Any, labels: list[str]) -> dict[str, list[str
 
 
 def _is_repeated(name: str, classes: Iterable[str]) -> bool:
-    """The API tells it too, where `all_metrics_per_category` asks for it."""
+    """Whether `classes` has this metric already: with `all_metrics_per_category` the API reports it, too."""
     return any(name.startswith(f"{kind}/") for kind in classes)
 
 
@@ -178,19 +179,21 @@ def _check_masks(name: str, eval_dict: Mapping[str, Any]) -> None:
 
 
 def _with_a_detection(eval_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """LVIS's evaluator fails if nothing is found in any image: where nothing is, padding, of score 0, counts as one."""
+    """Count one padding detection, of score 0, if there is none: LVIS's evaluator fails without any detection."""
     found = eval_dict.get(_NUM_DETECTIONS)
     return dict(eval_dict) if found is None else {**eval_dict, _NUM_DETECTIONS: tf.maximum(found, 1)}
 
 
 def _with_class_ids(eval_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The OpenImages challenge takes the ids of the classes that an image was looked at for. The API's input pipeline
-    has a row of zeros and ones (ones where the record does not say), which its evaluation loop hands on as if they were
-    ids."""
+    """Replace k-hot vectors of image classes by class ids, as the OpenImages challenge evaluators expect.
+
+    The API's input pipeline has a k-hot vector of the verified classes (all ones if the record has none), and its own
+    evaluation loop passes that on as if it were a list of ids.
+    """
     fields = standard_fields.InputDataFields
     changed = dict(eval_dict)
     for field, first_id in ((fields.groundtruth_image_classes, 1), (fields.groundtruth_labeled_classes, 0)):
-        if field in changed:  # `prepare_eval_dict` has put the background before the labeled classes
+        if field in changed:  # `prepare_eval_dict` has added the background class before the labeled classes
             ids = np.flatnonzero(np.array(changed[field])[0]) + first_id
             changed[field] = tf.constant(ids[np.newaxis], tf.int64)
     return changed

@@ -1,4 +1,4 @@
-"""How rounds go."""
+"""Options of training rounds."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from dataclasses import dataclass
 from odkeras.errors import ConfigError
 
 LEAST_STEPS = 100
-"""Fewer steps hardly change a model; these take about as long as a person needs for the next few images."""
+"""Minimum steps of a round. Fewer hardly change a model; these take about as long as annotating a few images."""
 
 
 @dataclass(frozen=True)
 class RoundOptions:
-    """How rounds go; wrong shares are refused at construction.
+    """Options of training rounds.
 
     Args:
-        steps_per_epoch: steps of a round; -1 = once over the training set, but at least `LEAST_STEPS`. 0 means
-            the same, as in commands of version 0.1.0.
-        max_checkpoints_num: checkpoints kept; 0 or less keeps all.
-        temp_files_num: records and versions kept; 0 or less keeps all. Older records are merged into replay.record,
-            nothing is lost.
-        replay: train on everything so far; False trains on the newest answers only, as the 2019 recipe did.
+        steps_per_epoch: steps of a round. -1 = one pass over the training set, but at least `LEAST_STEPS`; 0 means the
+            same, for commands of version 0.1.0.
+        max_checkpoints_num: checkpoints to keep; 0 or less keeps all.
+        temp_files_num: records and versions to keep; 0 or less keeps all. Older records are merged into replay.record,
+            so no answer is lost.
+        replay: train on all answers so far; False trains on the newest answers only, as the 2019 recipe did.
         run_eval: evaluate after each round on the examples that `eval_input_reader` names.
         eval_steps: evaluate on a sample of this many examples (see `training.examples`); None or 0 = all.
-        eval_split: the share of the images, 0 to below 1, whose answers are never trained on but evaluated on after
-            each round, in place of `eval_input_reader`. Which images they are hangs on their content alone (see
-            `project.is_held_out`); with another share it is decided anew.
-        publish_if_better: evaluate first, and publish only what is not worse than the version that is served.
-        publish_tolerance: how much worse it may be, in units of the primary metric (mAP).
-        checkpoint_every_s: in long rounds, seconds between checkpoints.
+        eval_split: share of the images in the hold-out split, 0 <= share < 1. Their answers are never trained on;
+            rounds are evaluated on them instead of on `eval_input_reader`. The split is a hash of the image's content,
+            recomputed whenever examples are read (see `project.is_held_out`), so a larger share only adds images.
+        publish_if_better: the publish gate: evaluate before publishing, and hold back weights that are worse than the
+            served version.
+        publish_tolerance: how much lower the primary metric (mAP) of published weights may be, 0 to 1.
+        checkpoint_every_s: seconds between checkpoints within a long round.
+
+    Raises:
+        ConfigError: `eval_split` or `publish_tolerance` is out of range.
     """
 
     steps_per_epoch: int = 1000
@@ -50,10 +54,11 @@ class RoundOptions:
 
     @property
     def evaluates(self) -> bool:
-        """Whether rounds are evaluated: also where another option needs it."""
+        """Whether rounds are evaluated, either on request or because another option needs it."""
         return self.run_eval or self.eval_split > 0 or self.publish_if_better
 
 
 def steps_of_round(steps_per_epoch: int, one_pass: int) -> int:
-    """Steps of a round when so many make one pass over the training set."""
+    """Steps of a round, given `RoundOptions.steps_per_epoch` and the number of steps in one pass over the training
+    set."""
     return steps_per_epoch if steps_per_epoch > 0 else max(one_pass, LEAST_STEPS)
