@@ -1,5 +1,5 @@
-"""The web page as the host: `odkeras annotate`, without a Prodigy licence.
+"""The web page as the front end: `odkeras annotate`, without a Prodigy licence.
 
-It plays Prodigy's part for the same components that the recipe returns: `host` builds them, `board` hands tasks out and
-takes answers, `database` keeps them, `panel` says how the model is doing, `app` speaks HTTP.
+It uses the recipe's components in place of Prodigy: `page_host` builds them, `board` is the task queue, `database`
+stores the answers, `panel` reports training status, `web_host` connects these, and `app` is the HTTP interface.
 """

@@ -1,8 +1,8 @@
-"""The page's web application: reads a request, calls one method of the host, writes JSON.
+"""The page's web application: each handler validates a request, calls one method of the host and returns JSON.
 
     app = create_app(host, page_files(), Policy())
 
-What may wait (predictions, the disk) runs in threads; answers have threads of their own, so that they never wait for
+Blocking calls (predictions, disk) run in thread pools. Storing answers has its own pool, so that it never waits for
 predictions.
 """
 
@@ -52,7 +52,7 @@ PROCESSES = ("trainer", "server")
 SHOWN_EVERY_S = 0.25
 ALIVE_EVERY_S = 10.0
 _THREADS = 16
-_STORING_THREADS = 4  # they share a processor and a disk: more of them would only make each other slower
+_STORING_THREADS = 4  # they share a processor and a disk, so more threads would only slow each other down
 _BROWSING_THREADS = 3
 _FETCHING_THREADS = 4
 _MOST_FETCHES_WAITING = 16
@@ -72,17 +72,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PageFile:
-    """A file of the built page."""
+    """A file of the built page, kept in memory."""
 
     data: bytes
     media_type: str
 
 
 def page_files(directory: Path | None = None) -> dict[str, PageFile]:
-    """The built page, by the path of each file's URL.
+    """The files of the built page, keyed by URL path.
 
     Raises:
-        SetupError: it has not been built.
+        SetupError: the page has not been built.
     """
     directory = directory or Path(__file__).with_name("static")
     found = {
@@ -106,11 +106,11 @@ def create_app(
     closing: Callable[[], bool] = lambda: False,
     elsewhere: str = "",
 ) -> App:
-    """The application. The caller owns the host: it is to be running before and closed after.
+    """Build the application. The caller owns the host: it must be running before and be closed afterwards.
 
     Args:
-        files: what is served as it is, by path.
-        closing: True ends the event streams, which otherwise never end.
+        files: static files by URL path.
+        closing: polled by the event streams, which end when it returns True and never otherwise.
         elsewhere: see `Sharing`.
     """
     return Guard(_Handlers(host, files, closing, Sharing(policy.token, elsewhere)).starlette(), policy)
@@ -159,7 +159,7 @@ class _Handlers:
         return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
 
     def _guarded(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
-        """Errors become JSON, once."""
+        """Wrap a handler so that exceptions become JSON errors."""
 
         async def handle(request: Request) -> Response:
             try:
@@ -304,7 +304,7 @@ class _Handlers:
         return _json({"steps": [asdict(step) for step in steps]})
 
     async def export(self, request: Request) -> Response:
-        """The labels as a file. Other web pages may not even start a download."""
+        """The labels as a download. Cross-site requests are refused, so that other web pages cannot start one."""
         if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise BadRequestError(403, "requests from other web pages are refused")
         format = str(request.path_params["format"])
@@ -336,7 +336,8 @@ class _Handlers:
         return StreamingResponse(self._events(tab, seen), media_type="text/event-stream", headers=headers)
 
     async def _events(self, tab: Tab, seen: int) -> AsyncIterator[bytes]:
-        """News have ids, so that a browser that connects again gets none twice; one that outlived us gets all."""
+        """Server-sent events. News events have ids, so that a reconnecting browser gets each once. A browser that
+        reconnects after a server restart gets the full history."""
         host = self._host
         revision, free, silent_s = -1, host.free_count, 0.0
         host.board.connect(tab)
@@ -368,13 +369,13 @@ class _Handlers:
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._predicting)
 
     async def _browse(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Threads of its own: somebody who scrolls through thousands of images keeps nobody from answering."""
+        """Run in the gallery's own pool, so that scrolling through thousands of images does not delay answers."""
         self._browsing = self._browsing or anyio.CapacityLimiter(_BROWSING_THREADS)
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._browsing)
 
     async def _fetch(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Threads of its own: another server that does not answer keeps nobody from browsing, and those who would wait
-        for long are told at once."""
+        """Run in the pool for remote images, so that an unresponsive server does not block the gallery. Requests beyond
+        a short queue fail at once with 503."""
         self._fetching = self._fetching or anyio.CapacityLimiter(_FETCHING_THREADS)
         if self._fetching.statistics().tasks_waiting >= _MOST_FETCHES_WAITING:
             raise BadRequestError(503, "many images are being fetched from other servers; ask again later")
@@ -386,7 +387,7 @@ class _Handlers:
 
 
 def task_document(task: Task) -> dict[str, Any]:
-    """What the page gets of a task: no path of the file system."""
+    """The parts of a task that the page gets; file system paths are left out."""
     meta = task.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     made = task.get("_suggestions") or {}
@@ -414,7 +415,7 @@ def _event(name: str, document: Any, number: int | None = None) -> bytes:
 
 
 def _json(document: Any, status: int = 200) -> Response:
-    """In ASCII: a text that somebody sent need not be one that UTF-8 can write."""
+    """ASCII only: strings from clients may contain surrogates, which UTF-8 cannot encode."""
     body = json.dumps(document, allow_nan=False)
     return Response(body, status, media_type="application/json", headers={"cache-control": "no-store"})
 

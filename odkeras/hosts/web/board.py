@@ -1,10 +1,10 @@
-"""Who is asked about which image: tasks are handed out, come back if nobody answers, and are answered.
+"""The task queue: leases images to tabs, takes them back from tabs that are gone, and removes answered ones.
 
-    stream ──► open tasks of a tab ──► answered
+    stream ──► leased to a tab ──► answered
                    ▲        │
                    └─ free ◄┘  (the tab is gone)
 
-Each image is given to one tab of one session; with `overlap` to one tab of each session.
+Each image is leased to one tab of one session; with `overlap`, to one tab of each session.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 from odkeras.formats.prodigy import Task
 
 GONE_AFTER_S = 20.0
-"""A tab that is not connected and has not asked for anything for so long is gone. A reload takes a second or two, a
-phone in a pocket may sleep for longer: then its answers count all the same."""
+"""Seconds without a connection or request after which a tab's leases expire. A reload takes a second or two. A phone
+may sleep for longer: its answers are accepted all the same."""
 
 
 @dataclass(frozen=True)
 class Tab:
-    """One open page of a session."""
+    """One open page of a session. Sessions may have several tabs."""
 
     session: str
     name: str
@@ -33,12 +33,12 @@ class Tab:
 
 @dataclass(frozen=True)
 class Handout:
-    """What a tab gets.
+    """The reply to a request for tasks.
 
     Args:
-        tasks: to be shown, in this order.
-        done: nothing is left for this session.
-        waiting: why there is nothing now; "" if there is, or all is done.
+        tasks: tasks to show, in this order.
+        done: True if no image is left for this session.
+        waiting: reason for an empty reply that is not final; "" if there are tasks or all is done.
     """
 
     tasks: tuple[Task, ...] = ()
@@ -54,26 +54,27 @@ class _Presence:
 
 @dataclass
 class _Queue:
-    """The tasks of those who share them: of everybody, or with overlap of one session."""
+    """The queue of the sessions that share tasks: of all sessions, or with `overlap` of one."""
 
     answered: set[str]
     free: deque[str] = field(default_factory=deque)
     held: dict[str, Tab] = field(default_factory=dict)
-    claimed: dict[str, Tab] = field(default_factory=dict)  # by tabs that an earlier run gave them to
-    position: int = 0  # in `_order`, the tasks as they came out of the stream
+    claimed: dict[str, Tab] = field(default_factory=dict)  # by tabs that got them before a restart
+    position: int = 0  # index of the next task in `_order`, the tasks in stream order
 
 
 class TaskBoard:
-    """May be used by several threads.
+    """The task queue. Thread-safe.
 
     Args:
-        stream: the tasks, with light images (a path, not the bytes): they are kept while they are open.
-        answered: ids of the images that a session has answered; asked once for each session, with None for all.
-        overlap: every session is asked about every image.
-        refresh: tasks that were handed out before, with the newest model's suggestions, in the same order.
-        is_fresh: whether a task's suggestions are still the newest.
-        on_free: told when tasks came back.
-        clock: for tests.
+        stream: the tasks, with image paths instead of bytes, because open tasks stay in memory.
+        answered: returns the ids of the images that a session has answered, or of all sessions for None; called once
+            per queue.
+        overlap: every session annotates every image.
+        refresh: returns given tasks with the newest model's suggestions, in the same order.
+        is_fresh: whether a task's suggestions are from the newest model.
+        on_free: callback for tasks that were taken back.
+        clock: monotonic clock, replaced in tests.
     """
 
     def __init__(
@@ -97,15 +98,15 @@ class TaskBoard:
         self._lock = threading.RLock()
         self._pulling = threading.Lock()
         self._tasks: dict[str, Task] = {}
-        self._earlier: dict[str, dict[int | None, Task]] = {}  # by image and version: what was shown before
+        self._earlier: dict[str, dict[int | None, Task]] = {}  # by image and version: suggestions shown earlier
         self._order: list[str] = []
         self._exhausted = False
         self._queues: dict[str | None, _Queue] = {}
         self._tabs: dict[Tab, _Presence] = {}
 
     def next_tasks(self, tab: Tab, count: int, have: Collection[str] = ()) -> Handout:
-        """Up to `count` tasks that the tab does not have yet: its own open ones (a page was loaded again), then those
-        that came back, then new ones. May take as long as a prediction."""
+        """Lease up to `count` tasks that the tab does not have yet: first its own open ones (after a reload), then
+        freed ones, then new ones. May take as long as a prediction."""
         self.touch(tab)
         queue = self._queue_of(tab.session)
         self._claim(queue, tab, have)
@@ -120,10 +121,11 @@ class TaskBoard:
         return Handout(tuple(found)) if found else self._nothing(queue, tab)
 
     def take(self, tab: Tab, image_id: str, load: Callable[[], Task]) -> Task | None:
-        """One image out of its turn; None if another tab has it, or it is answered. May take as long as a prediction.
+        """Lease a given image out of order; None if another tab holds it or it is answered. May take as long as a
+        prediction.
 
         Args:
-            load: makes the task of an image that has not come out of the stream; what it raises is raised.
+            load: builds the task of an image that has not come out of the stream yet; its exceptions propagate.
         """
         self.touch(tab)
         queue = self._queue_of(tab.session)
@@ -134,7 +136,7 @@ class TaskBoard:
         task = task or load()
         with self._lock:
             if image_id in queue.answered or queue.held.get(image_id, tab) != tab:
-                return None  # somebody was faster
+                return None  # lost the race against another tab
             if image_id in queue.free:
                 queue.free.remove(image_id)
             queue.claimed.pop(image_id, None)
@@ -143,19 +145,19 @@ class TaskBoard:
         return self._up_to_date([task])[0]
 
     def holder(self, session: str, image_id: str) -> Tab | None:
-        """The tab that has an image, of those that share the session's tasks."""
+        """The tab that holds the lease of an image in the session's queue; None if it is not leased."""
         queue = self._queue_of(session)
         with self._lock:
             return queue.held.get(image_id)
 
     def open_tasks(self, session: str) -> list[Task]:
-        """The tasks that are handed out, or came back, of those who share the session's tasks."""
+        """The leased and freed tasks of the session's queue."""
         queue = self._queue_of(session)
         with self._lock:
             return [self._tasks[each] for each in [*queue.held, *queue.free] if each in self._tasks]
 
     def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
-        """Those of the tab's open tasks for which a newer model has suggestions, with these."""
+        """Those of the tab's open tasks for which a newer model has suggestions, with the new suggestions."""
         self.touch(tab)
         queue = self._queue_of(tab.session)
         with self._lock:
@@ -163,13 +165,14 @@ class TaskBoard:
         fresh = self._up_to_date(mine)
         changed = [(old, new) for old, new in zip(mine, fresh, strict=True) if new is not old]
         with self._lock:
-            for old, _ in changed:  # somebody may look at it, and judge these
+            for old, _ in changed:  # the annotator may be correcting the old suggestions right now
                 if old["image_id"] in self._tasks:
                     self._earlier.setdefault(old["image_id"], {})[_version_of(old)] = old
         return [new for _, new in changed]
 
     def task(self, image_id: str, version: Any = None) -> Task | None:
-        """A task that is open, or answered a moment ago; with the suggestions of that version if it had them before."""
+        """A task that is open or reopened, or (with `overlap`) answered. It has the suggestions of `version` if it had
+        them earlier, else the newest. None if the image is unknown."""
         with self._lock:
             newest = self._tasks.get(image_id)
             if newest is None or _version_of(newest) == version:
@@ -178,7 +181,7 @@ class TaskBoard:
             return found or newest
 
     def note_answered(self, session: str, image_id: str) -> None:
-        """An answer is stored: the image is not asked for again."""
+        """Remove an image from the queue, because an answer is stored."""
         queue = self._queue_of(session)
         with self._lock:
             queue.answered.add(image_id)
@@ -189,22 +192,22 @@ class TaskBoard:
             self._forget(image_id)
 
     def reopen(self, tab: Tab, image_id: str, task: Task) -> None:
-        """An answered image is looked at again by a tab."""
+        """Keep the task of an answered image in memory while a tab shows it again."""
         self.touch(tab)
         if self._overlap:
-            return  # others are asked about it too, and are not to see this answer
+            return  # the task goes to other sessions too, which must not see this answer
         queue = self._queue_of(tab.session)
         with self._lock:
             if image_id not in queue.held:
                 self._tasks.setdefault(image_id, task)
 
     def touch(self, tab: Tab) -> None:
-        """The tab is there."""
+        """Record that the tab is alive."""
         with self._lock:
             self._tabs.setdefault(tab, _Presence(0.0)).seen_at = self._clock()
 
     def connect(self, tab: Tab) -> None:
-        """The tab listens to events; it is there until `disconnect`."""
+        """Record an event stream of the tab. Its leases do not expire until `disconnect`."""
         self.touch(tab)
         with self._lock:
             self._tabs[tab].connections += 1
@@ -215,7 +218,7 @@ class TaskBoard:
             self._tabs[tab].connections -= 1
 
     def release_gone(self) -> int:
-        """Take back the tasks of tabs that are gone; returns how many. To be called now and then."""
+        """Free the tasks of tabs that are gone; returns how many. To be called periodically."""
         with self._lock:
             gone = {tab for tab, presence in self._tabs.items() if self._is_gone(presence)}
             freed = sum(_release(queue, gone) for queue in self._queues.values())
@@ -226,12 +229,12 @@ class TaskBoard:
         return freed
 
     def sessions_here(self) -> set[str]:
-        """Names of the sessions with an open page."""
+        """Names of the sessions with a live tab."""
         with self._lock:
             return {tab.session for tab, presence in self._tabs.items() if not self._is_gone(presence)}
 
     def all_answered(self) -> bool:
-        """Whether no image is left for anybody who has been here. Not before somebody has asked for the last one."""
+        """Whether no image is left for any session seen so far. False until the end of the stream has been read."""
         with self._lock:
             if not self._exhausted:
                 return False
@@ -244,14 +247,14 @@ class TaskBoard:
         audience = session if self._overlap else None
         queue = self._queues.get(audience)
         if queue is None:
-            answered = self._answered_before(audience)  # asks the database: nobody is to wait for that
+            answered = self._answered_before(audience)  # a database query, so not under the lock
             with self._lock:
                 queue = self._queues.setdefault(audience, _Queue(answered=answered))
         return queue
 
     def _claim(self, queue: _Queue, tab: Tab, have: Collection[str]) -> None:
-        """A tab that was away for long still shows its tasks: they are its own again, unless somebody took them. So
-        are those that it got before we were started again, once they come out of the stream."""
+        """Lease again the tasks that a returning tab still shows, unless they were reassigned. Images that it got
+        before a restart are reserved for it until they come out of the stream."""
         with self._lock:
             for image_id in have:
                 if image_id in queue.free:
@@ -275,13 +278,13 @@ class TaskBoard:
         return taken
 
     def _pull(self, queue: _Queue, tab: Tab, have: Collection[str]) -> Task | None:
-        """The next task that is new to those who share the queue; None if there is none."""
+        """The next task that no tab of the queue has had; None at the end of the stream."""
         while True:
             if (task := self._from_order(queue, tab, have)) is not None:
                 return self._up_to_date([task])[0]
             with self._pulling:
                 if queue.position < len(self._order):
-                    continue  # somebody pulled it meanwhile
+                    continue  # another thread has pulled it in the meantime
                 task = next(self._stream, None)
                 if task is None:
                     self._exhausted = True
@@ -289,7 +292,7 @@ class TaskBoard:
                 self._admit(task)
 
     def _from_order(self, queue: _Queue, tab: Tab, have: Collection[str]) -> Task | None:
-        """The next task of those that have come out of the stream."""
+        """The next task among those that have already come out of the stream."""
         with self._lock:
             while queue.position < len(self._order):
                 image_id = self._order[queue.position]
@@ -298,7 +301,7 @@ class TaskBoard:
                     self._forget(image_id)
                     continue
                 if image_id in queue.held or image_id in queue.free:
-                    continue  # the same picture twice in the source
+                    continue  # the source has the same picture twice
                 claimant = queue.claimed.pop(image_id, tab)
                 queue.held[image_id] = claimant
                 if claimant != tab or image_id in have:
@@ -308,7 +311,7 @@ class TaskBoard:
 
     def _admit(self, task: Task) -> None:
         with self._lock:
-            if not self._overlap:  # one queue, and it is past them; with overlap a session may come that needs them
+            if not self._overlap:  # the only queue is past these; with overlap, a new session would need them
                 for queue in self._queues.values():
                     del self._order[: queue.position]
                     queue.position = 0
@@ -316,16 +319,16 @@ class TaskBoard:
             self._order.append(task["image_id"])
 
     def _is_behind(self, queue: _Queue) -> bool:
-        """Whether tasks have come out of the stream that those of the queue have neither got nor answered."""
+        """Whether tasks have come out of the stream that the queue has neither leased nor answered."""
         return any(image_id not in queue.answered for image_id in self._order[queue.position :])
 
     def _forget(self, image_id: str) -> None:
-        if not self._overlap:  # else others are still to be asked
+        if not self._overlap:  # other sessions may still need the task
             self._tasks.pop(image_id, None)
             self._earlier.pop(image_id, None)
 
     def _up_to_date(self, tasks: list[Task]) -> list[Task]:
-        """The same tasks; those with a newer suggestion are other objects."""
+        """Refresh stale suggestions. Refreshed tasks are new objects; the others are returned as they are."""
         stale = [task for task in tasks if not self._is_fresh(task)]
         if not stale:
             return tasks

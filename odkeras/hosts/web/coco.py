@@ -1,9 +1,9 @@
-"""Accepted answers as COCO's detection JSON (cocodataset.org, "Data format").
+"""Converts accepted answers to COCO's detection JSON (cocodataset.org, "Data format").
 
     export = to_coco(database.iter_latest("shapes", decision="accept"))
     json.dumps(export.to_json())
 
-Boxes are clipped to the image; what cannot be used is left out and reported.
+Boxes are clipped to the image. Unusable images and boxes are skipped and reported.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SizeHw = tuple[int, int]
 
 @dataclass
 class CocoExport:
-    """COCO's detection JSON in the making, and what had to be left out.
+    """COCO's detection JSON, and a list of what was skipped.
 
     Args:
         skipped: (file, reason) for each image or box.
-        images_dir: the folder that the names of the images' files are relative to; None if no image has a file.
+        images_dir: base directory of the images' file names; None if no image has a file.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class CocoExport:
 
     @property
     def negatives(self) -> int:
-        """Images without boxes."""
+        """Number of images without boxes."""
         return len(self.images) - len({annotation["image_id"] for annotation in self.annotations})
 
     def to_json(self, description: str = "") -> dict[str, Any]:
@@ -58,11 +58,11 @@ class CocoExport:
 
 
 class Outline(NamedTuple):
-    """What COCO says of an object: all in pixels.
+    """The geometry of a COCO annotation, in pixels.
 
     Args:
         bbox: [x, y, width, height].
-        area: of the polygon, if it is one, else of the box.
+        area: area of the polygon if there is one, else of the box.
         polygon: [x, y, x, y, ...]; None for a rectangle.
     """
 
@@ -74,15 +74,15 @@ class Outline(NamedTuple):
 def to_coco(
     answers: Iterable[tuple[str, Task]], label_map: LabelMap | None = None, images_dir: Path | None = None
 ) -> CocoExport:
-    """Accepted answers, one about each image, as COCO images, annotations and categories; ids count from 1.
+    """Convert accepted answers, one per image, to COCO images, annotations and categories; ids count from 1.
 
-    One without spans is an image without annotations. One whose spans are all unusable is left out, as its objects are
-    not known.
+    An answer without spans becomes an image without annotations. An answer whose spans are all unusable is skipped,
+    because its objects are unknown.
 
     Args:
-        answers: (image_id, example).
-        label_map: gives the categories and their ids; when None they are the labels found, sorted, from 1.
-        images_dir: the names of the images' files are relative to it; when None to the deepest folder that holds all.
+        answers: pairs (image_id, example).
+        label_map: defines categories and ids; when None, the categories are the labels in the answers, sorted, from 1.
+        images_dir: base directory of the file names; when None, the deepest directory that contains all image files.
     """
     export = CocoExport()
     places: list[ImagePlace] = []
@@ -107,10 +107,10 @@ def to_coco(
 
 
 def outline_of(span: Span, size_hw: SizeHw) -> Outline:
-    """A span's shape, clipped to the image.
+    """A span's box or polygon, clipped to the image.
 
     Raises:
-        AnswerError: no area inside the image.
+        AnswerError: it has no area inside the image.
     """
     box, polygon = span.outline(size_hw)
     left, top, right, bottom = np.round(box_ops.to_xyxy_px(box[None], size_hw)[0].astype(np.float64), DECIMALS).tolist()
@@ -153,7 +153,7 @@ def _annotation(id: int, image_id: int, label: str, outline: Outline) -> dict[st
     return {
         "id": id,
         "image_id": image_id,
-        "category_id": label,  # a name until all are known
+        "category_id": label,  # replaced by the id in `_number_categories`
         "bbox": outline.bbox,
         "area": outline.area,
         "iscrowd": 0,
@@ -173,7 +173,7 @@ def _number_categories(export: CocoExport, label_map: LabelMap | None) -> None:
 
 
 def _size_of(example: Task) -> SizeHw:
-    """The size that the spans are for: the example's own, else the image's, which is read for it."""
+    """(height, width) in pixels that the spans refer to: the example's own, else read from the image."""
     height, width = example.get("height"), example.get("width")
     if is_number(height) and is_number(width) and height >= 1 and width >= 1:
         return int(height), int(width)

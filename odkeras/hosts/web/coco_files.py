@@ -1,5 +1,5 @@
-"""The file names of COCO's images. Readers join `file_name` to a folder of images, so names are relative to one, and no
-two images have the same."""
+"""File names for COCO's images. COCO readers join `file_name` to an image directory, so names must be relative to one
+directory and unique."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from odkeras.images import local_path
 
 @dataclass(frozen=True)
 class ImagePlace:
-    """Where an answered image is.
+    """Location of an answered image.
 
     Args:
-        image_id: of the image.
-        where: its path or URL as the answer has it, else its name; for messages.
-        name: what to call it without its folder.
-        path: of its file, absolute; None if it has none.
-        url: of an image on the web, without a login; None for any other.
+        image_id: the image's id.
+        where: path or URL as written in the answer, else the file name or id; for messages.
+        name: file name without directory.
+        path: absolute path of the file; None if it has none.
+        url: URL without credentials, for an image on the web; None for any other.
     """
 
     image_id: str
@@ -45,19 +45,19 @@ class ImagePlace:
 
 
 def common_folder(places: Sequence[ImagePlace]) -> Path | None:
-    """The deepest folder that holds every image file; None if there is none."""
+    """The deepest directory that contains every image file; None if no image has a file."""
     folders = [place.path.parent for place in places if place.path is not None]
     try:
         return Path(os.path.commonpath(folders)) if folders else None
-    except ValueError:  # on several drives of Windows
+    except ValueError:  # the files are on several Windows drives
         return folders[0]
 
 
 def file_names(places: Sequence[ImagePlace], images_dir: Path | None) -> list[str]:
-    """A name for each image, relative to `images_dir` where it has a file, with `/` between folders.
+    """A unique name for each image, relative to `images_dir` if it has a file, with `/` as separator.
 
-    Of several images with one name, the last one keeps it, as a file that was replaced by another is gone; the others'
-    ids are put behind their names.
+    If several images have the same name, the last one keeps it, because its file has probably replaced the others. The
+    others get part of their id appended.
     """
     taken: dict[str, None] = {}
     for place in reversed(places):
@@ -82,7 +82,7 @@ def _relative_name(place: ImagePlace, images_dir: Path | None) -> str:
         return place.name
     try:
         return PurePath(os.path.relpath(place.path, images_dir)).as_posix()
-    except ValueError:  # on another drive of Windows
+    except ValueError:  # on another Windows drive
         return place.path.as_posix()
 
 

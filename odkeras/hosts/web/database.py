@@ -1,11 +1,11 @@
-"""Answers in SQLite, as Prodigy-format JSON. What `add` has returned from survives a power cut.
+"""Answers in SQLite, as Prodigy-format JSON. Once `add` returns, the answers survive a power cut.
 
     with AnswerDatabase.open("annotations.db") as database:
         database.add("shapes", [StoredAnswer(example, image_id, "anna")])
         database.examples("shapes")                    # the last answer of each session about each image
 
-Rows are never changed or deleted: an answer that a later one of the same session replaces stays, marked. For the
-recipe's components the object also looks like Prodigy's own database (`in`, `get_dataset_examples`,
+Answers are never deleted: one that a later answer of the same session replaces is kept, with `replaced` set. The object
+also has the parts of Prodigy's database interface that the recipe's components use (`in`, `get_dataset_examples`,
 `get_input_hashes`).
 """
 
@@ -41,9 +41,9 @@ _INSERT = f"INSERT INTO answers ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * 
 
 
 class AnswerDatabase:
-    """One SQLite file; may be used by several threads, and the file by several processes.
+    """One SQLite file. Thread-safe; several processes may use the same file.
 
-    Use `open`, as a context manager or with `close` (twice is fine).
+    Create it with `open`, and use it as a context manager or call `close`, which is idempotent.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -54,10 +54,10 @@ class AnswerDatabase:
 
     @classmethod
     def open(cls, path: Path | str, *, create: bool = True) -> AnswerDatabase:
-        """Open the file, or make it.
+        """Open the database file; create it if it does not exist.
 
         Raises:
-            DatabaseError: not a database of ours, no permission, or (with `create=False`) not there.
+            DatabaseError: the file is not an odkeras database, is not accessible or (with `create=False`) is missing.
         """
         path = Path(path)
         if not create and not path.is_file():
@@ -89,21 +89,20 @@ class AnswerDatabase:
         with self._lock:
             self._connection.close()
 
-    # --- writing ------------------------------------------------------------------------------------------------------
-
     def add(
         self, dataset: str, answers: Sequence[StoredAnswer], *, closed: Iterable[str] = (), shared: bool = False
     ) -> list[StoredAnswer]:
-        """Store answers durably, all or none; returns those that are new and the last word on their image by their
-        session. One that was stored before, by its `answer_id`, is left out.
+        """Store answers durably in one transaction. Returns the new ones that are their session's latest answer for the
+        image. Idempotent: an answer whose `answer_id` is already stored is skipped.
 
         Args:
-            shared: the last word of all sessions; what is not is marked as if the trainer had it.
-            closed: ids of images whose open tasks are forgotten: what their answers hold is enough.
+            closed: ids of images whose open tasks are deleted; the answer has all that is needed from now on.
+            shared: return only answers that are the latest of all sessions. The others are marked as handed on, so that
+                the trainer never gets them.
 
         Raises:
-            DatabaseError: the disk is full, or it cannot be written; nothing was stored.
-            ValueError: an example that is not JSON, or a decision that is none.
+            DatabaseError: the disk is full or the database cannot be written; nothing was stored.
+            ValueError: an example is not JSON, or a decision is unknown.
         """
         rows = [(answer, to_json(answer)) for answer in answers]
         with self._transaction(f"cannot store {len(answers)} answers"):
@@ -114,7 +113,7 @@ class AnswerDatabase:
             return last_words
 
     def _insert(self, dataset: str, answer: StoredAnswer, text: str, shared: bool = False) -> bool:
-        """Whether it is the last word."""
+        """Returns whether the answer is new and the latest one, as `add` returns it."""
         execute = self._connection.execute
         key = (dataset, answer.image_id, answer.session)
         known = "SELECT 1 FROM answers WHERE dataset = ? AND answer_id = ?"
@@ -140,7 +139,7 @@ class AnswerDatabase:
         return not replaced and (not shared or self._is_latest(row_id))
 
     def _is_latest(self, row_id: int | None) -> bool:
-        """Whether no other session has a later answer about the image; if one has, ours is not handed on."""
+        """Whether no other session has a later answer for the image; if one has, this one is marked as handed on."""
         execute = self._connection.execute
         if execute("SELECT 1 FROM gallery WHERE answer = ? AND latest = 1", (row_id,)).fetchone():
             return True
@@ -148,23 +147,23 @@ class AnswerDatabase:
         return False
 
     def keep_open(self, dataset: str, tasks: Sequence[Task]) -> None:
-        """Remember tasks that are handed out: their answers may come after a restart.
+        """Store leased tasks, because their answers may arrive after a restart.
 
         Raises:
-            DatabaseError: it cannot be written.
+            DatabaseError: the database cannot be written.
         """
         rows = [(dataset, task["image_id"], json.dumps(task)) for task in tasks]
         with self._transaction("cannot note what is handed out"):
             self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
 
     def mark_handed_on(self, dataset: str, answer_ids: Iterable[str], *, shared: bool = False) -> None:
-        """Note that the trainer has these answers.
+        """Record that the trainer has these answers.
 
         Args:
-            shared: they take the place of older ones of other sessions about the same images, which are marked, too.
+            shared: also mark older answers of other sessions about the same images, which these supersede.
 
         Raises:
-            DatabaseError: it cannot be written.
+            DatabaseError: the database cannot be written.
         """
         given = list(answer_ids)
         self._set_handed_on(1, dataset, "answer_id", given)
@@ -178,10 +177,10 @@ class AnswerDatabase:
                 self._connection.executemany(older, [(dataset, *(dataset, each) * 2) for each in given])
 
     def mark_missing(self, dataset: str, input_hashes: Iterable[int]) -> None:
-        """Note that the trainer lacks the answers about these images: its data directory is another one.
+        """Record that the trainer lacks the answers about these images, because its data directory has changed.
 
         Raises:
-            DatabaseError: it cannot be written.
+            DatabaseError: the database cannot be written.
         """
         self._set_handed_on(0, dataset, "input_hash", input_hashes)
 
@@ -193,20 +192,18 @@ class AnswerDatabase:
             )
 
     def keep_label_map(self, dataset: str, path: Path, pbtxt: str) -> None:
-        """Remember the label map that a dataset is annotated with.
+        """Store the label map that a dataset is annotated with.
 
         Raises:
-            DatabaseError: it cannot be written.
+            DatabaseError: the database cannot be written.
         """
         with self._transaction("cannot note the label map"):
             row = (dataset, str(path.absolute()), pbtxt)
             self._connection.execute("INSERT OR REPLACE INTO label_maps VALUES (?, ?, ?)", row)
 
-    # --- reading ------------------------------------------------------------------------------------------------------
-
     @property
     def datasets(self) -> list[str]:
-        """Names of the datasets that hold answers."""
+        """Names of the datasets that have answers."""
         return [name for (name,) in self._read("SELECT DISTINCT dataset FROM answers ORDER BY dataset")]
 
     def __contains__(self, dataset: object) -> bool:
@@ -215,21 +212,22 @@ class AnswerDatabase:
     def iter_examples(
         self, dataset: str, *, decision: str | None = None, replaced: bool = False
     ) -> Iterator[tuple[str, Task]]:
-        """(image_id, example) of each session's last answer about each image, in the order they were given.
+        """(image_id, example) of each session's latest answer for each image, in the order in which they were given.
 
         Args:
-            decision: only accept, reject or ignore; all when None.
-            replaced: those that a later answer replaced, too.
+            decision: accept, reject or ignore; all when None.
+            replaced: include answers that were replaced by later ones.
         """
         wanted = ["dataset = ?", *([] if replaced else ["replaced = 0"]), *(["decision = ?"] if decision else [])]
         query = f"SELECT id FROM answers WHERE {' AND '.join(wanted)} ORDER BY answered_at, id"
         yield from self._read_each(query, dataset, *([decision] if decision else []))
 
     def iter_latest(self, dataset: str, *, decision: str | None = None) -> Iterator[tuple[str, Task]]:
-        """(image_id, example) of the last answer about each image, whoever gave it, in the order they were given.
+        """(image_id, example) of the latest answer for each image over all sessions, in the order in which they were
+        given.
 
         Args:
-            decision: only the images whose last answer is this one; all when None.
+            decision: only images whose latest answer is this one; all when None.
         """
         later = (
             "SELECT 1 FROM answers AS later WHERE later.dataset = answers.dataset "
@@ -241,33 +239,33 @@ class AnswerDatabase:
         yield from self._read_each(query, dataset, *([decision] if decision else []))
 
     def examples(self, dataset: str, *, decision: str | None = None, replaced: bool = False) -> list[Task]:
-        """The examples of `iter_examples`."""
+        """The examples of `iter_examples`, as a list."""
         return [example for _, example in self.iter_examples(dataset, decision=decision, replaced=replaced)]
 
     def example(self, dataset: str, session: str, image_id: str) -> Task | None:
-        """A session's last answer about an image."""
+        """A session's latest answer for an image; None if there is none."""
         query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
         rows = self._read(query, dataset, session, image_id)
         return {**self._loaded(rows[0][0]), "image_id": image_id} if rows else None
 
     def answered_at(self, dataset: str, session: str, image_id: str) -> float | None:
-        """When a session answered about an image last."""
+        """Time of a session's latest answer for an image, in seconds since the epoch; None if there is none."""
         query = "SELECT answered_at FROM answers WHERE dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
         rows = self._read(query, dataset, image_id, session)
         return float(rows[0][0]) if rows else None
 
     def label_map(self, dataset: str) -> tuple[Path, str] | None:
-        """Where the label map was that a dataset was annotated with last, and its text; None if none was remembered."""
+        """Path and text (pbtxt) of the label map last used for a dataset; None if none is stored."""
         rows = self._read("SELECT path, pbtxt FROM label_maps WHERE dataset = ?", dataset)
         return (Path(rows[0][0]), rows[0][1]) if rows else None
 
     def open_task(self, dataset: str, image_id: str) -> Task | None:
-        """A task that was handed out, also by an earlier run."""
+        """A stored open task, possibly of an earlier run; None if there is none."""
         rows = self._read("SELECT task FROM open_tasks WHERE dataset = ? AND image_id = ?", dataset, image_id)
         return self._loaded(rows[0][0]) if rows else None
 
     def any_example(self, dataset: str, image_id: str) -> Task | None:
-        """The last answer about an image, whoever gave it."""
+        """The latest answer for an image over all sessions; None if there is none."""
         query = (
             "SELECT example FROM answers WHERE dataset = ? AND image_id = ? AND replaced = 0 "
             "ORDER BY answered_at DESC, id DESC LIMIT 1"
@@ -276,28 +274,28 @@ class AnswerDatabase:
         return {**self._loaded(rows[0][0]), "image_id": image_id} if rows else None
 
     def answered(self, dataset: str, *, session: str | None = None) -> set[str]:
-        """Ids of the images that anybody, or one session, has answered."""
+        """Ids of the images answered by one session, or by any session when None."""
         query = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0"
         if session is None:
             return {image_id for (image_id,) in self._read(query, dataset)}
         return {image_id for (image_id,) in self._read(f"{query} AND session = ?", dataset, session)}
 
     def files(self, dataset: str) -> set[str]:
-        """The names of the files that answers are about."""
+        """Names and paths of the answered files."""
         names: set[str] = set()
         rows = self._read("SELECT answer, file, sort_key FROM gallery WHERE dataset = ?", dataset)
         for row_id, file, sort_key in rows:
             names.add(file)
-            if not sort_key.endswith(f"/{file}"):  # else that is the path: parsing all answers would take seconds
+            if not sort_key.endswith(f"/{file}"):  # else the name is the path's; parsing all answers takes seconds
                 found = self._read("SELECT json_extract(example, '$.path') FROM answers WHERE id = ?", row_id)
                 names.update(path for (path,) in found if isinstance(path, str))
         return {*names, *(re.split(r"[/\\]", name)[-1] for name in names)}
 
     def not_handed_on(self, dataset: str, *, latest: bool = False) -> list[StoredAnswer]:
-        """The answers that the trainer does not have, oldest first.
+        """Answers that the trainer does not have yet, oldest first.
 
         Args:
-            latest: without those that are older than another session's answer about the image.
+            latest: leave out answers that are older than another session's answer for the same image.
         """
         last = "AND id IN (SELECT answer FROM gallery WHERE latest = 1) " if latest else ""
         query = (
@@ -307,7 +305,7 @@ class AnswerDatabase:
         return [StoredAnswer(self._loaded(text), *rest) for text, *rest in self._read(query, dataset)]
 
     def counts(self, dataset: str) -> dict[str, dict[str, int]]:
-        """How many images each session accepted, rejected and ignored: {session: {decision: number}}."""
+        """Number of images that each session accepted, rejected and ignored: {session: {decision: number}}."""
         query = (
             "SELECT session, decision, COUNT(*) FROM answers WHERE dataset = ? AND replaced = 0 "
             "GROUP BY session, decision ORDER BY session"
@@ -318,17 +316,17 @@ class AnswerDatabase:
         return found
 
     def period(self, dataset: str) -> tuple[float, float] | None:
-        """When the first and the last answer were given, seconds since the epoch; None without answers."""
+        """Times of the first and the last answer, in seconds since the epoch; None without answers."""
         first, last = self._read("SELECT MIN(answered_at), MAX(answered_at) FROM answers WHERE dataset = ?", dataset)[0]
         return None if first is None else (first, last)
 
     def waiting(self, dataset: str) -> int:
-        """How many answers `not_handed_on` would return."""
+        """Number of answers that `not_handed_on` would return."""
         query = "SELECT COUNT(*) FROM answers WHERE dataset = ? AND handed_on = 0 AND replaced = 0"
         return int(self._read(query, dataset)[0][0])
 
     def history(self, dataset: str, session: str, limit: int = 20) -> list[HistoryEntry]:
-        """A session's last answers, newest first."""
+        """A session's latest answers, newest first."""
         query = (
             "SELECT image_id, json_extract(example, '$.meta.file'), decision, boxes, answered_at, handed_on "
             "FROM answers WHERE dataset = ? AND session = ? AND replaced = 0 ORDER BY answered_at DESC, id DESC LIMIT ?"
@@ -340,7 +338,7 @@ class AnswerDatabase:
         ]
 
     def version_edits(self, dataset: str) -> list[VersionEdits]:
-        """What was done with each version's suggestions, oldest version first."""
+        """Edit counts of the suggestions of each model version, oldest version first."""
         query = (
             "SELECT version, COUNT(*), SUM(kept), SUM(moved), SUM(relabelled), SUM(deleted), SUM(added) FROM answers "
             "WHERE dataset = ? AND replaced = 0 AND version IS NOT NULL AND kept IS NOT NULL "
@@ -351,21 +349,20 @@ class AnswerDatabase:
             for version, images, kept, adjusted, relabelled, deleted, added in self._read(query, dataset)
         ]
 
-    # --- as Prodigy's database, for the recipe's components -----------------------------------------------------------
-
     def get_dataset_examples(self, name: str) -> list[Task]:
-        """All examples, in the order they were stored, each with the hash that `get_input_hashes` gives."""
+        """All examples in the order of their answers, each with the hash that `get_input_hashes` returns for it."""
         query = "SELECT input_hash, example FROM answers WHERE dataset = ? AND replaced = 0 ORDER BY answered_at, id"
         return [{**self._loaded(text), INPUT_HASH: value} for value, text in self._read(query, name)]
 
     def get_input_hashes(self, *names: str) -> set[int]:
-        """What tells the datasets' images apart (`input_hash_of`)."""
+        """Input hashes (see `stored.input_hash_of`) of the datasets' images."""
         marks = ",".join("?" * len(names))
         rows = self._read(f"SELECT DISTINCT input_hash FROM answers WHERE dataset IN ({marks})", *names)
         return {value for (value,) in rows}
 
     def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Task]]:
-        """(image_id, example) of the rows whose ids `query` selects; one at a time, as images may be in them."""
+        """(image_id, example) of the rows whose ids `query` selects. Loads one row at a time, because examples may
+        contain images."""
         for (row_id,) in self._read(query, *values):
             for image_id, text in self._read("SELECT image_id, example FROM answers WHERE id = ?", row_id):
                 yield image_id, self._loaded(text)
@@ -396,6 +393,6 @@ class AnswerDatabase:
                 raise
 
     def _roll_back(self) -> None:
-        with suppress(sqlite3.Error):  # a full disk has rolled back already
+        with suppress(sqlite3.Error):  # on a full disk, SQLite may have rolled back already
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

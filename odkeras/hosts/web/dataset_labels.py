@@ -1,4 +1,4 @@
-"""Which label map a dataset's labels belong to."""
+"""Finds the label map that belongs to a dataset's labels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NO_LABEL_MAP = (
 
 @dataclass(frozen=True)
 class DatasetLabels:
-    """The label map of a dataset, and how it is known.
+    """The label map of a dataset and its origin.
 
     Args:
         label_map: None if none is known.
-        origin: a sentence part for a person: which label map it is, or that there is none and what to do.
+        origin: phrase for messages: which label map it is, or that there is none and what to do.
     """
 
     label_map: LabelMap | None
@@ -28,11 +28,11 @@ class DatasetLabels:
 
 
 def labels_of_dataset(database: AnswerDatabase, dataset: str, given: Path | None = None) -> DatasetLabels:
-    """The label map that was given, else the one that `annotate` used last for this dataset, else the one beside the
-    database, which is in the project's folder by default.
+    """The label map of a dataset: `given`, else the one that `annotate` used last for it, else `label_map.pbtxt` next
+    to the database, which is in the project directory by default.
 
     Raises:
-        LabelMapError: the label map that was given, or that of the project, cannot be read.
+        LabelMapError: the label map that was chosen cannot be read.
     """
     if given is not None:
         return DatasetLabels(LabelMap.load(given), str(given))
@@ -46,10 +46,10 @@ def labels_of_dataset(database: AnswerDatabase, dataset: str, given: Path | None
 
 
 def keep_label_map(database: AnswerDatabase, dataset: str, path: Path) -> None:
-    """Remember the label map that a dataset is annotated with, as it is now.
+    """Store the current content of the label map that a dataset is annotated with.
 
     Raises:
-        LabelMapError: it cannot be read.
+        LabelMapError: the label map cannot be read.
         DatabaseError: it cannot be stored.
     """
     database.keep_label_map(dataset, path, LabelMap.load(path).to_pbtxt())

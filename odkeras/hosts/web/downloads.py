@@ -1,7 +1,9 @@
-"""The labels as files that the page offers, written while they are sent.
+"""Label downloads of the page, streamed while they are written.
 
-download = open_download(database, "shapes", "jsonl")
-for chunk in download.chunks(): ...
+    download = open_download(database, "shapes", "jsonl")
+    for chunk in download.chunks(): ...
+
+A download is never held in memory as a whole, except for the COCO export's lists.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ _CHUNK_CHARS = 64 * 1024
 
 @dataclass(frozen=True)
 class Download:
-    """A file in the making.
+    """A download that is generated on demand.
 
     Args:
-        file: its name, ASCII without anything that a file system or a header could mistake.
-        chunks: makes its text anew; raises DatabaseError where the database cannot be read.
+        file: file name; only ASCII letters, digits, `_`, `-` and `.`, which are safe in headers and file systems.
+        chunks: starts a new iteration over the text; raises DatabaseError if the database cannot be read.
     """
 
     file: str
@@ -34,14 +36,14 @@ class Download:
 def open_download(
     database: AnswerDatabase, dataset: str, format: str, *, warn: Callable[[str], None] = lambda text: None
 ) -> Download | None:
-    """The dataset as `odkeras db out` writes it; None for a format that there is not.
+    """The dataset in the format of `odkeras db out`; None for an unknown format.
 
     Args:
-        format: jsonl (the last answer of each session about each image) or coco (the accepted images).
-        warn: told, while the file is sent, what had to be left out of it.
+        format: jsonl (each session's latest answer for each image) or coco (the accepted images).
+        warn: callback for what is left out; called while the download is sent.
 
     Raises:
-        ConfigError: nobody has answered anything yet.
+        ConfigError: the dataset has no answers yet.
     """
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset)
     if format == "jsonl":
@@ -68,7 +70,7 @@ def _coco(database: AnswerDatabase, dataset: str, warn: Callable[[str], None]) -
 
 
 def _joined(pieces: Iterable[str]) -> Iterator[str]:
-    """Fewer, larger pieces: each is sent by itself."""
+    """Join pieces into chunks of at least `_CHUNK_CHARS`, because each chunk is sent separately."""
     waiting: list[str] = []
     length = 0
     for piece in pieces:
