@@ -3,7 +3,7 @@
     download = open_download(database, "shapes", "jsonl")
     for chunk in download.chunks(): ...
 
-A download is never held in memory as a whole, except for the COCO export's lists.
+JSONL is read and sent row by row. COCO JSON is built in memory and encoded in chunks.
 """
 
 from __future__ import annotations

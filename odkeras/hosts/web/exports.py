@@ -1,10 +1,10 @@
-"""Answers out of the database: as Prodigy's `db-out` writes them, or as COCO's detection JSON.
+"""Exports answers from the database, in the format of Prodigy's `db-out` or as COCO's detection JSON.
 
     check_dataset(database, "shapes")
     write_jsonl(database.examples("shapes"), Path("answers.jsonl"))
     write_coco(coco_of_dataset(database, "shapes"), Path("answers.json"))
 
-Standard output is where it goes without a path.
+Without a path (None), the output goes to standard output.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ _MOST_SKIPPED = 3
 
 
 def check_dataset(database: AnswerDatabase, dataset: str) -> None:
-    """Raises: ConfigError: nobody has answered anything in it; names the datasets that there are."""
+    """Raises: ConfigError: the dataset has no answers; the message lists the datasets that have."""
     if dataset not in database:
         known = ", ".join(map(repr, database.datasets)) or "none"
         raise ConfigError(f"{database.path} has no dataset {dataset!r} (known: {known})")
 
 
 def write_jsonl(examples: Iterable[Task], out: Path | None) -> int:
-    """A JSON object per line, in ASCII; returns how many. A file appears whole or not at all.
+    """Write one ASCII JSON object per line; returns the number of lines. Files are written atomically.
 
     Args:
         out: standard output when None.
 
     Raises:
-        RecordError: it cannot be written.
-        BrokenPipeError: whoever reads standard output has seen enough.
+        RecordError: the output cannot be written.
+        BrokenPipeError: the reader of standard output has closed it.
     """
     number = 0
     with opened_output(out) as file:
-        for number, example in enumerate(examples, start=1):  # noqa: B007 (is the count)
+        for number, example in enumerate(examples, start=1):  # noqa: B007 (returned below)
             file.write(json.dumps(example) + "\n")
     return number
 
 
 def with_image(image_id: str, example: Task) -> Task | None:
-    """The example with its image as a data URI; None if the image is not where it was, or another one is there now."""
+    """The example with its image as a data URI; None if the image is missing or was replaced by another one."""
     if str(example.get("image") or "").startswith("data:"):
         return example
     image = Pictures().find(image_id, example)
@@ -68,9 +68,9 @@ class DatasetExport:
     """A dataset as COCO's detection JSON.
 
     Args:
-        coco: what is in it, and what had to be left out.
-        labels: where the category ids come from.
-        description: of the whole, for COCO's `info`.
+        coco: the export, and what was skipped.
+        labels: the label map that defines the category ids, and its origin.
+        description: text for COCO's `info`.
     """
 
     coco: CocoExport
@@ -78,12 +78,12 @@ class DatasetExport:
     description: str
 
     def to_json(self) -> dict[str, Any]:
-        """It says itself what is not in it: the file may be all that a person sees."""
+        """The export as COCO JSON. Its `info` says what was left out, because the file may be all that a user sees."""
         return self.coco.to_json(". ".join(part for part in (self.description, self.left_out) if part))
 
     @property
     def left_out(self) -> str:
-        """What had to be left out, in a sentence; "" if nothing had."""
+        """A sentence about what was left out; "" if nothing was."""
         if not self.coco.skipped:
             return ""
         shown = "; ".join(f"{file}: {reason}" for file, reason in self.coco.skipped[:_MOST_SKIPPED])
@@ -91,7 +91,7 @@ class DatasetExport:
         return f"left out: {shown}{f'; and {more} more, which `odkeras db out` lists' if more > 0 else ''}"
 
     def remarks(self) -> list[str]:
-        """What a person should know of the ids and file names in it."""
+        """Messages for the user about the category ids and file names."""
         folder = self.coco.images_dir
         files = [] if folder is None else [f"file names: relative to {folder}"]
         return [f"category ids: {self.labels.origin}", *files]
@@ -105,12 +105,12 @@ def coco_of_dataset(
     images_dir: Path | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> DatasetExport:
-    """The images of a dataset whose last answer is accept.
+    """Export the images of a dataset whose latest answer is accept.
 
     Args:
-        label_map: gives the category ids; when None see `labels_of_dataset`.
-        images_dir: what file names are relative to; when None the deepest folder that holds all image files.
-        progress: told the number of images done.
+        label_map: defines the category ids; when None see `labels_of_dataset`.
+        images_dir: base directory of the file names; when None, the deepest directory that contains all image files.
+        progress: callback with the number of images done.
 
     Raises:
         LabelMapError: the label map cannot be read.
@@ -130,7 +130,7 @@ def _counted(answers: Iterable[tuple[str, Task]], progress: Callable[[int], obje
 
 
 def write_coco(export: DatasetExport, out: Path | None) -> None:
-    """Raises: RecordError, BrokenPipeError: as `write_jsonl`."""
+    """Write the export as JSON. Raises: RecordError, BrokenPipeError: as `write_jsonl`."""
     with opened_output(out) as file:
         json.dump(export.to_json(), file)
         file.write("\n")
@@ -138,17 +138,17 @@ def write_coco(export: DatasetExport, out: Path | None) -> None:
 
 @contextmanager
 def opened_output(out: Path | None) -> Iterator[IO[str]]:
-    """A file to write text to: standard output, or one that appears when the block is done.
+    """A text file to write to: standard output when None, else a file that is written atomically.
 
     Raises:
-        RecordError: it cannot be written.
-        BrokenPipeError: whoever reads has seen enough.
+        RecordError: the output cannot be written.
+        BrokenPipeError: the reader of standard output has closed it.
     """
     try:
         if out is None:
             yield sys.stdout
             sys.stdout.flush()
-        elif out.exists() and not out.is_file():  # /dev/null, a pipe: nothing that could be replaced
+        elif out.exists() and not out.is_file():  # /dev/null or a pipe, which must not be replaced by a file
             with out.open("w", encoding="utf-8") as file:
                 yield file
         else:
@@ -162,7 +162,7 @@ def opened_output(out: Path | None) -> Iterator[IO[str]]:
 
 
 def silence_standard_output() -> None:
-    """After a broken pipe: what is still buffered goes nowhere, instead of failing once more when Python ends."""
+    """After a broken pipe, send buffered output to /dev/null: Python flushes at exit and would fail again."""
     try:
         descriptor = sys.stdout.fileno()
     except io.UnsupportedOperation:

@@ -1,9 +1,9 @@
-"""All images of the work in natural order, page by page: answered ones from the database, the others from the source.
+"""All images in natural order, page by page: answered ones from the database, unanswered ones from the source.
 
-The database holds a light row for each answer (`gallery_rows`). What the source holds is read once, when the gallery is
-opened for the first time, into a temporary table beside it: names only, no image. Each page is a query over both.
+The database has a small row for each answer (`gallery_rows`). The source is listed once, when the gallery is first
+opened, into a temporary SQLite table: names only, no images. Each page is one query over both tables.
 
-The gallery has a connection of its own, so that nobody who answers waits for it.
+The gallery has its own database connection, so that it never blocks the storing of answers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from odkeras.loop.stream import TaskStream
 MAX_PAGE = 200
 MAX_BOXES = 60
 _MAX_RECORD_CHARACTERS = 64 * 1024
-"""Larger records hold an image, and are not kept in memory: they are listed when their turn has come."""
+"""Larger records contain an image. They are not kept in memory and appear once the stream has reached them."""
 
 _SOURCE_TABLE = """
 CREATE TEMP TABLE source (
@@ -51,15 +51,15 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class GalleryFilter:
-    """Which images are listed; by default all.
+    """Filter for the gallery; the default matches all images.
 
     Args:
         state: "all", "answered" or "unanswered".
-        label: a box has it.
-        decision: the answer is accept, reject or ignore.
-        annotator: this session has answered.
-        min_score, max_score: the lowest score of the image's suggested boxes is between them.
-        name: the file's name has this in it, whatever the case.
+        label: at least one box has this label; "" matches all.
+        decision: the answer is accept, reject or ignore; "" matches all.
+        annotator: this session has answered; "" matches all.
+        min_score, max_score: bounds for the lowest score of the suggested boxes, 0..1; None for no bound.
+        name: substring of the file name, not case-sensitive (ASCII letters); "" matches all.
     """
 
     state: str = "all"
@@ -76,8 +76,8 @@ class GalleryEntry:
     """A row of a page.
 
     Args:
-        key: what the gallery knows the image by; the image's id, unless it has not been read yet.
-        answer: the id of its answer in the database, None for an image that is not answered.
+        key: the gallery's key of the image: its image id, or a digest of its location if it has not been read yet.
+        answer: row id of the answer in the database; None for an unanswered image.
     """
 
     key: str
@@ -90,13 +90,13 @@ class GalleryEntry:
 
 
 class Gallery:
-    """May be used by several threads. `close` ends it.
+    """The list of all images. Thread-safe. Call `close` at the end.
 
     Args:
-        path: the database of answers, which exists.
-        stream: what the images come from.
-        overlap: every session answers about every image: each one's gallery shows its own answers.
-        exclude: other datasets; images that one of them has answers about are listed only if they are answered here.
+        path: the answer database; must exist.
+        stream: returns the task stream, whose source is listed.
+        overlap: every session annotates every image, and its gallery shows only its own answers.
+        exclude: other datasets; images answered in one of them are listed only if they are answered here too.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Gallery:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._items: dict[str, Item] = {}
-        self._keys: dict[str, str] = {}  # by fingerprint
+        self._keys: dict[str, str] = {}  # fingerprint -> key
         self._noted = 0
         self._unlisted = 0
 
@@ -128,7 +128,7 @@ class Gallery:
 
     @property
     def missing(self) -> str:
-        """Why there may be more images than are listed; "" if all are."""
+        """Why images may be missing from the list; "" if it is complete."""
         stream = self._stream()
         if stream.is_large_file:
             return "The source is too large to be read at once: images are listed when their turn has come."
@@ -143,14 +143,14 @@ class Gallery:
     def page(
         self, wanted: GalleryFilter, session: str, open_tasks: Sequence[Task], offset: int, limit: int
     ) -> tuple[int, list[GalleryEntry]]:
-        """How many images there are, and those from `offset` on.
+        """The total number of matching images, and up to `limit` of them from `offset` on.
 
         Args:
-            session: who asks.
-            open_tasks: tasks that are handed out: their suggestions are known, and of a stream their names.
+            session: the session that asks; decides which answers are shown if there is overlap.
+            open_tasks: leased tasks: their suggestions are known and, if the source is a stream, their names.
 
         Raises:
-            DatabaseError: it cannot be read.
+            DatabaseError: the database cannot be read.
         """
         query, values = _query_of(wanted, self._dataset, session, overlap=self._overlap, exclude=self._exclude)
         with self._lock:
@@ -167,7 +167,7 @@ class Gallery:
         return total, [GalleryEntry(*row[1:]) for row in rows]
 
     def examples(self, entries: Sequence[GalleryEntry]) -> dict[int, Task]:
-        """The answers of entries, by their ids in the database."""
+        """The answers of the given entries, keyed by their row id in the database."""
         ids = [entry.answer for entry in entries if entry.answer is not None]
         query = "SELECT example FROM answers WHERE id = ?"
         with self._lock:
@@ -179,13 +179,13 @@ class Gallery:
         return {row_id: json.loads(row[0]) for row_id, row in rows.items() if row is not None}
 
     def item(self, key: str) -> Item | None:
-        """The image of the source that an entry's key stands for; None if it is not one of the source's."""
+        """The source item behind an entry's key; None if the source has no such item."""
         with self._lock:
             self._opened()
             return self._items.get(key)
 
     def excluded_by(self, image_id: str) -> str | None:
-        """An excluded dataset that has an answer about an image; None if none has."""
+        """Name of an excluded dataset that has an answer for the image; None if there is none."""
         query = f"SELECT dataset FROM gallery WHERE dataset IN ({_marks(self._exclude)}) AND image_id = ? LIMIT 1"
         with self._lock:
             try:
@@ -217,7 +217,7 @@ class Gallery:
                 continue
             fingerprint = item.fingerprint
             if fingerprint is None:
-                continue  # nothing is there
+                continue  # the file does not exist
             key = _key_of(fingerprint)
             self._items[key] = item
             self._keys[fingerprint] = key
@@ -228,7 +228,7 @@ class Gallery:
         connection.execute("COMMIT")
 
     def _note_ids(self, connection: sqlite3.Connection) -> None:
-        """Which images have been read since the last time."""
+        """Store the ids of images that were read since the last call."""
         noted = self._stream().noted_after(self._noted)
         self._noted += len(noted)
         known = [(image_id, self._keys[fingerprint]) for fingerprint, image_id in noted if fingerprint in self._keys]
@@ -252,7 +252,7 @@ def _is_large(item: Item) -> bool:
 
 
 def _key_of(fingerprint: str) -> str:
-    """Of the same form as an image's id; another one when the file changes."""
+    """A digest in the form of an image id. It changes when the file changes."""
     return hashlib.sha256(fingerprint.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
@@ -264,7 +264,7 @@ def _sort_key_of(item: Item, fingerprint: str) -> str:
 def _query_of(
     wanted: GalleryFilter, dataset: str, session: str, *, overlap: bool, exclude: Sequence[str]
 ) -> tuple[str, list[Any]]:
-    """A query whose rows are sort_key and the fields of GalleryEntry, and its values."""
+    """Build the query for the gallery's rows (sort_key and the fields of GalleryEntry), and its parameters."""
     parts: list[str] = []
     values: list[Any] = []
     facts, fact_values = _facts(wanted)
@@ -285,8 +285,8 @@ def _query_of(
 
 
 def _unanswered(dataset: str, session: str | None, exclude: Sequence[str]) -> tuple[list[str], list[Any]]:
-    """Conditions on an image of the source: nobody (with a session: not this one) has answered, and no excluded dataset
-    has an answer about it. And their values."""
+    """SQL conditions for unanswered source images, and their parameters. An image is unanswered if no session (or, if
+    given, not this session) has answered it and no excluded dataset has an answer."""
     excluded = f"gallery.dataset IN ({_marks(exclude)})"
     of_image = "gallery.dataset = ?" + (" AND gallery.session = ?" if session is not None else "")
     at_place = of_image + (" AND gallery.latest = 1" if session is None else "")
@@ -294,7 +294,7 @@ def _unanswered(dataset: str, session: str | None, exclude: Sequence[str]) -> tu
     conditions = [
         f"NOT EXISTS (SELECT 1 FROM gallery WHERE {of_image} AND {same_image})",
         f"NOT EXISTS (SELECT 1 FROM gallery WHERE {excluded} AND {same_image})",
-        # Not read in this run or an earlier one: that there is an answer about an image at this place has to do.
+        # If the image has never been read, its id is unknown; an answer for the same location counts instead.
         f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {at_place} AND {same_place}))",
         f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {excluded} AND gallery.latest = 1 "
         f"AND {same_place}))",
@@ -308,7 +308,7 @@ def _marks(values: Sequence[str]) -> str:
 
 
 def _facts(wanted: GalleryFilter) -> tuple[list[str], list[Any]]:
-    """Conditions on the columns that both tables have, and their values."""
+    """SQL conditions on the columns that both tables have, and their parameters."""
     conditions: list[str] = []
     values: list[Any] = []
     if wanted.label:

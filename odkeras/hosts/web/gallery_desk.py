@@ -1,4 +1,4 @@
-"""What the page's gallery asks for: a page of images, a thumbnail, an image to work on, the boxes of another one."""
+"""The operations of the page's gallery: list images, make thumbnails, open an image, copy an image's boxes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from odkeras.numeric import is_number
 
 
 class NotAvailableError(OdkerasError):
-    """An image cannot be opened now; the message says why."""
+    """The image cannot be opened now; the message says why."""
 
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """A task to be worked on.
+    """An image opened from the gallery, as a task.
 
     Args:
-        answered: whether there is an answer about it, which is in the task.
+        task: the task; contains the answer if there is one.
+        answered: whether the image has an answer.
     """
 
     task: Task
@@ -36,12 +37,12 @@ class OpenedImage:
 
 
 class GalleryDesk:
-    """May be used by several threads. `close` ends it.
+    """Serves the page's gallery. Thread-safe. Call `close` at the end.
 
     Args:
-        find_picture: the bytes of an image that was handed out or answered, by its id.
-        reopen: an answer, to be corrected; None if its image is gone.
-        keep_open: remembers a task that is handed out.
+        find_picture: returns the image with a given id, if it was ever leased or answered.
+        reopen: returns an answer for correction; None if its image is missing and its size unknown.
+        keep_open: stores a leased task, so that its answer is accepted after a restart.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class GalleryDesk:
         self._web.close()
 
     def page(self, tab: Tab, wanted: GalleryFilter, offset: int, limit: int) -> Document:
-        """The images from `offset` on, as the page shows them."""
+        """The images from `offset` on, as JSON for the page."""
         open_tasks = {task["image_id"]: task for task in self._board.open_tasks(tab.session)}
         total, entries = self._gallery.page(wanted, tab.session, list(open_tasks.values()), offset, limit)
         examples = self._gallery.examples(entries)
@@ -85,22 +86,22 @@ class GalleryDesk:
         return {"total": total, "offset": offset, "images": images, "missing": self._gallery.missing}
 
     def must_be_fetched(self, key: str) -> bool:
-        """Whether `thumbnail` waits for another server."""
+        """Whether `thumbnail` would have to download the image."""
         item = self._gallery.item(key)
         return item is not None and item.url is not None and key not in self._thumbnails
 
     def thumbnail(self, key: str) -> bytes | None:
-        """A JPEG for an entry's key; None if there is no such image, or it cannot be read."""
+        """The JPEG thumbnail for an entry's key; None if there is no such image or it cannot be read."""
         try:
             return self._thumbnails.get(key, lambda: self._bytes_of(key))
         except ImageError:
             return None
 
     def open(self, tab: Tab, key: str) -> OpenedImage:
-        """The image of an entry, for this tab to work on.
+        """Open the image of an entry in this tab, for its first answer or for a correction.
 
         Raises:
-            NotAvailableError: another tab has it, an excluded dataset has it, or it cannot be read.
+            NotAvailableError: another tab holds the image, an excluded dataset contains it, or it cannot be read.
         """
         item = self._gallery.item(key)
         read = self._read(item) if item is not None else None
@@ -122,7 +123,7 @@ class GalleryDesk:
         )
 
     def boxes(self, session: str, image_id: str) -> Document | None:
-        """The boxes of an answer, to be copied to another image; None if there is none."""
+        """The boxes of an answer, to be copied to another image; None if the image has no answer."""
         task = self._example(session, image_id) or self._database.any_example(self._dataset, image_id)
         if task is None:
             return None
@@ -139,8 +140,8 @@ class GalleryDesk:
         return task
 
     def _example(self, session: str, image_id: str) -> Task | None:
-        """The answer that counts, which the gallery lists: the last one that anybody gave, with overlap the session's
-        own."""
+        """The effective answer, which the gallery lists: the session's own with `overlap`, else the latest of all
+        sessions."""
         if self._overlap:
             return self._database.example(self._dataset, session, image_id)
         return self._database.any_example(self._dataset, image_id)
@@ -155,7 +156,7 @@ class GalleryDesk:
         task = read or self._database.open_task(self._dataset, image_id)
         if task is None:
             raise NotAvailableError("this image is gone; list the images again")
-        return task  # the board asks for suggestions
+        return task  # the board adds suggestions
 
     def _bytes_of(self, key: str) -> bytes:
         item = self._gallery.item(key)
@@ -183,7 +184,7 @@ class GalleryDesk:
 
 
 def _boxes_of(task: Mapping[str, Any]) -> list[Document]:
-    """The boxes as shares of the image's size, the first of very many; none of an image whose size is not known."""
+    """The first `MAX_BOXES` boxes as fractions of the image's size; empty if the size is unknown."""
     width, height = task.get("width"), task.get("height")
     if not _is_positive(width) or not _is_positive(height):
         return []

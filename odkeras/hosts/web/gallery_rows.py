@@ -1,4 +1,4 @@
-"""What the gallery finds an answer by: a light row beside each answer, because an answer may hold a whole image."""
+"""The gallery's index: a small row for each answer. Reading the answers would be slow, as they may contain images."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ CREATE INDEX IF NOT EXISTS gallery_in_order ON gallery (dataset, sort_key, answe
 CREATE INDEX IF NOT EXISTS gallery_of_session ON gallery (dataset, session, sort_key, answer);
 CREATE INDEX IF NOT EXISTS gallery_of_image ON gallery (dataset, image_id, session);
 """
-"""One row for each answer that no later one of its session replaced; `answer` is its id in `answers`.
-The last one about an image, whoever gave it, is `latest`."""
+"""One row for each answer that was not replaced by a later one of its session; `answer` is its id in `answers`.
+`latest` is 1 for the latest answer for an image over all sessions."""
 
 _INSERT = f"INSERT INTO gallery VALUES ({', '.join('?' * 10)}, 0)"
 _MARK_LATEST = (
@@ -53,12 +53,12 @@ def insert_row(
     decision: str,
     answered_at: float,
 ) -> None:
-    """Add the row of an answer, in place of the one that its session had for the image.
+    """Add the row of an answer; replaces its session's earlier row for the image.
 
     Args:
-        execute: of the connection.
-        answer: the id in `answers`.
-        task: with the boxes of the answer.
+        execute: the connection's `execute`.
+        answer: row id in `answers`.
+        task: the answered task, with its boxes.
     """
     execute(
         "DELETE FROM gallery WHERE dataset = ? AND image_id = ? AND session = ?",
@@ -72,38 +72,39 @@ def insert_row(
 
 
 def fill(connection: sqlite3.Connection, folder: Path) -> None:
-    """Rows for all answers of a database that had no gallery.
+    """Create the rows for all answers of a database that was made before the gallery existed.
 
     Args:
-        folder: of the database, absolute: relative paths start there.
+        folder: absolute directory of the database, the base of relative image paths.
     """
     ids = [row_id for (row_id,) in connection.execute("SELECT id FROM answers WHERE replaced = 0 ORDER BY id")]
     query = "SELECT dataset, image_id, session, decision, answered_at, example FROM answers WHERE id = ?"
-    for row_id in ids:  # one at a time: images may be in them
+    for row_id in ids:  # one at a time, because examples may contain images
         *values, text = connection.execute(query, (row_id,)).fetchone()
         given = dict(zip(("dataset", "image_id", "session", "decision", "answered_at"), values, strict=True))
         insert_row(connection.execute, row_id, with_places_below(folder, json.loads(text)), **given)
 
 
 def file_of(task: Mapping[str, Any], image_id: str) -> str:
-    """The name for people, as Unicode that a database takes."""
+    """The display name of the file, as valid Unicode for SQLite."""
     meta = task.get("meta")
     file = meta.get("file") if isinstance(meta, Mapping) else None
     return storable(file if isinstance(file, str) and file else image_id)
 
 
 def sort_key_of(task: Mapping[str, Any], file: str) -> str:
-    """See `place_key`."""
+    """The sort key of a task's image; see `place_key`."""
     path = task.get("path")
     return place_key(file, path) if isinstance(path, str) and path else natural_key(file)
 
 
 def place_key(file: str, place: str) -> str:
-    """Sorts images: those of a folder stay together, and others go by their names. Images at different places have
-    different keys, whatever their names.
+    """A sort key that keeps the images of a directory together and otherwise sorts by name. Images at different
+    locations have different keys, even with equal names.
 
     Args:
-        place: a path or a URL.
+        file: display name of the image.
+        place: path or URL.
     """
     if "://" not in place:
         path = Path(place).absolute()
@@ -114,25 +115,26 @@ def place_key(file: str, place: str) -> str:
 
 
 def joined_labels(spans: Any) -> str:
-    """All labels of the boxes in one text, in which `label_pattern` finds one."""
+    """All labels of the boxes as one string, to be searched with `label_pattern`; "" without labels."""
     labels = {span["label"] for span in _mappings(spans) if isinstance(span.get("label"), str)}
     return storable("".join(f"{_SEPARATOR}{label}" for label in sorted(labels)) + _SEPARATOR) if labels else ""
 
 
 def label_pattern(label: str) -> str:
-    """A part of `joined_labels` that only a text with this label has."""
+    """The substring by which `joined_labels` contains exactly this label."""
     return storable(f"{_SEPARATOR}{label}{_SEPARATOR}")
 
 
 def lowest_score_of(task: Mapping[str, Any]) -> float | None:
-    """Of the suggested boxes, also of those that a person removed; of the boxes where no suggestions are known."""
+    """The lowest score of all suggested boxes, including deleted ones; without suggestions, of the task's boxes. None
+    if no box has a score."""
     made = task.get("_suggestions")
     suggested = _scores(made.get("spans")) if isinstance(made, Mapping) else []
     return min(suggested or _scores(task.get("spans")), default=None)
 
 
 def storable(text: str) -> str:
-    """A name that is not UTF-8 (surrogates in Python) cannot be stored as it is."""
+    """Escape surrogates, which Python uses for bytes that are not UTF-8 and which SQLite cannot store."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

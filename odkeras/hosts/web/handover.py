@@ -1,5 +1,5 @@
-"""Stored answers on their way to the trainer: a stated number at a time, so that rounds are worth their time and the
-last answers can still be corrected. Those that wait are in the database, and wait there over a restart."""
+"""Forwards stored answers to the trainer in batches, so that a round is worth its time and recent answers can still be
+corrected. Pending answers stay in the database, also over a restart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from odkeras.formats.prodigy import Task
 
 HELD_BACK_S = 300.0
-"""An image that is being corrected is waited for no longer."""
+"""Seconds that an answer waits for its correction before it is forwarded as it is."""
 MOST_TOGETHER = 50
 _POLL_S = 0.5
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored answer: its id, which session's, about which image, and what the trainer gets."""
+    """A stored answer: its id, the session and the image it belongs to, and the example for the trainer."""
 
     answer_id: str
     session: str
@@ -30,16 +30,17 @@ class Entry:
 
 
 class Handover:
-    """Context manager with a thread that gives answers to `update`; closing it (twice is fine) leaves fewer than
-    `batch_size` where they are: in the database, for the next start.
+    """Context manager with a thread that passes answers to `update`. `close` is idempotent. On closing, fewer than
+    `batch_size` pending answers stay in the database for the next start.
 
     Args:
-        update: takes examples; does not raise.
-        done: told the ids of the answers that `update` has taken.
-        shared: the sessions share the images: the last answer about an image counts, whoever gave it.
-        batch_size: so many are given together; fewer only after `hand_on`, or when no more are to come.
-        no_more: whether nobody has an image left to answer. Asked again and again, by the thread.
-        held_back_s: how long an image that is being corrected is waited for.
+        update: takes a batch of examples; does not raise.
+        done: callback with the ids of the answers that `update` has taken.
+        batch_size: minimum number of answers in a batch; fewer only after `hand_on` or if `no_more` is true.
+        shared: the sessions share the images, so only the latest answer for an image counts, from any session.
+        no_more: whether no image is left to answer; polled by the thread.
+        held_back_s: seconds that an answer waits for its correction.
+        poll_s: polling interval in seconds.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Handover:
         self._no_more = no_more
         self._held_back_s = held_back_s
         self._poll_s = poll_s
-        self._entries: dict[tuple[str, str], Entry] = {}  # the last answer about an image, unless shared of a session
+        self._entries: dict[tuple[str, str], Entry] = {}  # latest answer per image (unless shared: per session, too)
         self._held_back: dict[tuple[str, str], float] = {}
         self._now = False
         self._closing = False
@@ -83,7 +84,7 @@ class Handover:
             self._thread.join()
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Answers that are stored; one replaces an earlier one that still waits."""
+        """Queue stored answers. An answer replaces an earlier one that is still pending."""
         with self._changed:
             for entry in entries:
                 key = self._key_of(entry.session, entry.image_id)
@@ -93,12 +94,12 @@ class Handover:
             self._changed.notify_all()
 
     def hold_back(self, session: str, image_id: str) -> None:
-        """The image is looked at again: its answer waits for what comes of it."""
+        """Defer the answer for an image, because it is being corrected."""
         with self._changed:
             self._held_back[self._key_of(session, image_id)] = time.monotonic()
 
     def hand_on(self) -> int:
-        """Give what waits now rather than later; returns how many answers that are."""
+        """Forward all pending answers now; returns their number."""
         with self._changed:
             self._now = True
             self._held_back.clear()
@@ -107,19 +108,19 @@ class Handover:
 
     @property
     def waiting(self) -> int:
-        """Answers that the trainer does not have yet."""
+        """Number of answers that the trainer does not have yet."""
         with self._changed:
             return len(self._entries)
 
     @property
     def ready(self) -> int:
-        """Those of them that nobody corrects."""
+        """Number of pending answers that are not being corrected."""
         with self._changed:
             return len(self._ready())
 
     @property
     def updating(self) -> bool:
-        """Whether `update` is at work."""
+        """Whether a call of `update` is in progress."""
         return self._updating
 
     def _key_of(self, session: str, image_id: str) -> tuple[str, str]:
@@ -153,7 +154,7 @@ class Handover:
         if self._closing and not (self._now or len(ready) >= self._batch_size or self._no_more()):
             return []
         most = max(MOST_TOGETHER, self._batch_size)
-        self._now = len(ready) > most  # the rest of so many is given, too
+        self._now = len(ready) > most  # forward the rest in the next iteration
         keys = ready[:most]
         self._updating = bool(keys)
         return [self._entries.pop(key) for key in keys]
@@ -162,7 +163,7 @@ class Handover:
         try:
             self._update([entry.example for entry in batch])
             self._done([entry.answer_id for entry in batch])
-        except Exception:  # the database knows that they were not handed on: the next start does it
+        except Exception:  # the database still has them as not handed on: the next start retries
             _log.exception("%d answers were not handed on", len(batch))
         finally:
             self._updating = False

@@ -1,7 +1,9 @@
-"""Answers into the database: JSONL as Prodigy's `db-out` writes it.
+"""Imports answers into the database from JSONL, as written by Prodigy's `db-out`.
 
-with AnswerDatabase.open("annotations.db") as database:
-    report = import_answers(database, "shapes", open_lines("answers.jsonl"), base_dir=Path())
+    with AnswerDatabase.open("annotations.db") as database:
+        report = import_answers(database, "shapes", open_lines("answers.jsonl"), base_dir=Path())
+
+Imports are idempotent: answers that are already in the dataset are recognised and skipped.
 """
 
 from __future__ import annotations
@@ -35,12 +37,12 @@ _DAY_S = 86400.0
 
 @dataclass
 class ImportReport:
-    """What an import did.
+    """The result of an import.
 
     Args:
-        added: answers that the database did not have.
-        known: answers that it had already.
-        skipped: (line number, reason).
+        added: number of new answers.
+        known: number of answers that were already in the database.
+        skipped: (line number, reason) of each line that was left out.
     """
 
     added: int = 0
@@ -49,10 +51,10 @@ class ImportReport:
 
 
 def open_lines(source: str) -> Iterator[bytes]:
-    """The lines of a file, or of standard input for "-". That there is no such file is said at once.
+    """The lines of a file, or of standard input for "-". The file is opened at once, so that a missing file fails here.
 
     Raises:
-        RecordError: it cannot be read.
+        RecordError: the file cannot be read.
     """
     if source == STDIN:
         return iter(sys.stdin.buffer)
@@ -64,10 +66,10 @@ def open_lines(source: str) -> Iterator[bytes]:
 
 
 def count_lines(source: str) -> int | None:
-    """None for what can be read only once: standard input, a pipe.
+    """Number of lines; None for a source that can be read only once: standard input, a pipe.
 
     Raises:
-        RecordError: it cannot be read.
+        RecordError: the file cannot be read.
     """
     return sum(1 for _ in open_lines(source)) if source != STDIN and Path(source).is_file() else None
 
@@ -89,15 +91,15 @@ def import_answers(
     decision: str = "accept",
     progress: Callable[[int], None] = lambda done: None,
 ) -> ImportReport:
-    """Store the answers that are not in the dataset yet; the trainer does not have them. Bad lines are left out.
+    """Store the answers that are not in the dataset yet, as not yet handed to the trainer. Invalid lines are skipped.
 
     Args:
-        base_dir: where relative paths start, if something is there; else in the working directory.
-        decision: of examples that have no `answer`.
-        progress: called with the number of lines done.
+        base_dir: base directory of relative paths; the working directory if the file does not exist there.
+        decision: decision for examples without `answer`.
+        progress: callback with the number of lines done.
 
     Raises:
-        DatabaseError: it cannot be written. What was stored before stays; a second call goes on.
+        DatabaseError: the database cannot be written. What was stored before stays; a second call resumes.
     """
     report = ImportReport()
     known = {answer_id_of(example, image_id) for image_id, example in database.iter_examples(dataset, replaced=True)}
@@ -125,14 +127,14 @@ def import_answers(
 
 
 def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: float) -> StoredAnswer:
-    """The answer in a line of JSONL.
+    """Parse a line of JSONL.
 
     Args:
-        decision: if it has no `answer`.
-        now: if it has no `_timestamp`, seconds.
+        decision: used if the line has no `answer`.
+        now: time in seconds since the epoch, used if the line has no usable `_timestamp`.
 
     Raises:
-        AnswerError, ImageError: with the reason that it cannot be stored.
+        AnswerError, ImageError: the answer cannot be stored; with the reason.
     """
     try:
         example = json.loads(line)
@@ -155,10 +157,10 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
 
 
 def answer_id_of(example: Task, image_id: str) -> str:
-    """The same for the same answer, however it is written, and wherever the image is.
+    """A digest of the answer that does not depend on key order, formatting or the image's location.
 
     Raises:
-        AnswerError: it holds NaN or infinity.
+        AnswerError: the example contains NaN or infinity.
     """
     told = {key: value for key, value in example.items() if key not in ("image", "path", "image_id")}
     try:
@@ -169,7 +171,7 @@ def answer_id_of(example: Task, image_id: str) -> str:
 
 
 def session_of(example: Task, dataset: str) -> str:
-    """Who answered: Prodigy's `_session_id` is the dataset's name, a hyphen and the session's."""
+    """The session's name. Prodigy's `_session_id` is dataset and session, joined by a hyphen."""
     session = example.get("_session_id")
     if not isinstance(session, str) or not session:
         return SESSION
@@ -177,12 +179,12 @@ def session_of(example: Task, dataset: str) -> str:
 
 
 def image_id_of(example: Task, base_dir: Path) -> str:
-    """The example's own id, if it looks like one of ours; else that of the image, which is read; else, for a URL or a
-    file that is not there, a digest of the place.
+    """The example's own id if it has the form of ours; else the id of the image, which is read; else, for a URL or a
+    missing file, a digest of the location.
 
     Raises:
-        AnswerError: it has neither `image` nor `path`.
-        ImageError: the image is there and cannot be used.
+        AnswerError: the example has neither `image` nor `path`.
+        ImageError: the image exists but cannot be used.
     """
     reference = ImageRef.of_record(example, base_dir, "its data URI")
     if not reference.places:
@@ -202,7 +204,7 @@ def _with_answer(example: Task, decision: str) -> Task:
 
 
 def _with_paths(example: Task, base_dir: Path) -> Task:
-    """Relative paths that lead somewhere are made absolute: nobody will know later where they started."""
+    """Make relative paths of existing files absolute, because their base directory will not be known later."""
     reference = ImageRef.of_record(example, base_dir)
     changed = {}
     for key in ("image", "path"):
@@ -216,7 +218,7 @@ def _with_paths(example: Task, base_dir: Path) -> Task:
 
 
 def _answered_at(example: Task, now: float) -> float:
-    """`_timestamp`, unless it lies in the future (milliseconds?): no later answer would ever replace it."""
+    """`_timestamp` in seconds. One in the future (milliseconds?) is ignored: no later answer could replace it."""
     seconds = example.get("_timestamp")
     if is_number(seconds, now + _DAY_S) and seconds > 0:
         return float(seconds)
@@ -224,7 +226,7 @@ def _answered_at(example: Task, now: float) -> float:
 
 
 def _suggested(example: Task) -> tuple[int | None, EditCounts | None]:
-    """The version that made the suggestions, and what was done with them if they were accepted; None if not known."""
+    """The model version of the suggestions, and the edits to them if the image was accepted; None if unknown."""
     made = example.get("_suggestions")
     version = made.get("version") if isinstance(made, dict) else None
     if not is_whole(version, 1, 2**63 - 1):
@@ -233,7 +235,7 @@ def _suggested(example: Task) -> tuple[int | None, EditCounts | None]:
         return version, None
     try:
         return version, shown_edits(example)
-    except (AttributeError, KeyError, TypeError, ValueError):  # spans without the keys that ours have
+    except (AttributeError, KeyError, TypeError, ValueError):  # spans that lack keys of ours
         return version, None
 
 

@@ -28,16 +28,16 @@ def read_answer(
     task_of: Callable[[str, Any], Task | None],
     last_answered_at: Callable[[str], float | None],
 ) -> StoredAnswer:
-    """An answer of the page, with the task that it is about.
+    """Parse an answer of the page and combine it with its task.
 
     Args:
-        labels: those that boxes may have.
-        task_of: the task of an image's id, with the suggestions of a version if it is known; None for an image that
-            was never handed out.
-        last_answered_at: when the session answered about that image last.
+        labels: the allowed labels of boxes.
+        task_of: returns the task for (image id, version), with the suggestions of that version if they are known; None
+            for an image that was never leased.
+        last_answered_at: returns when the session last answered the image, in seconds since the epoch; None if never.
 
     Raises:
-        ValueError: it cannot be used, and why.
+        ValueError: the answer is invalid; with the reason.
     """
     if not isinstance(answer, Mapping):
         raise ValueError(f"an answer must be a JSON object; got {type(answer).__name__}")
@@ -80,14 +80,15 @@ def _read_spans(answer: Mapping[str, Any], labels: Collection[str], size_hw: tup
 
 
 def _answered_at(age_s: float, last: Callable[[], float | None]) -> float:
-    """Seconds since the epoch. What was answered just now is the last word, also if the clock was set back."""
+    """Seconds since the epoch. A fresh answer is always later than the session's last one, even if the clock was set
+    back."""
     at = time.time() - age_s
     before = last() if age_s < _FRESH_S else None
     return at if before is None else max(at, before + 0.001)
 
 
 def as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
-    """Without its suggestions if the page showed those of another version: nobody has judged these."""
+    """Drop the task's suggestions if the page showed those of another version, because these were not reviewed."""
     made = task.get("_suggestions") or {}
     if "version" not in answer or answer["version"] == made.get("version"):
         return task

@@ -1,10 +1,10 @@
-"""Which database holds a project's answers. It is beside the pipeline.config, so that it is found from any folder.
+"""Finds the database with a project's answers. It is next to the pipeline.config, independent of the working directory.
 
     place = find_database(None, Path("shapes"), "shapes", data_dir=Path("shapes/data"))
     with AnswerDatabase.open(place.path) as database: ...
 
-Before, it was `annotations.db` in the working directory. One that is there, or that `--db` named once, is used as long
-as it has the dataset's answers and the one beside the config has none: work must never look lost.
+Earlier versions used `annotations.db` in the working directory. That database, or one once given with `--db`, is used
+as long as it has answers in the dataset and the one next to the config has none: answers must never look lost.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class DatabasePlace:
     """The database to use.
 
     Args:
-        path: absolute, unless it was given; need not be there yet.
-        looked_in: where answers could have been, `path` among them.
-        remarks: sentences for a person: why it is not the one beside the config, and which other one has answers.
+        path: absolute, unless it was given; may not exist yet.
+        looked_in: all locations that were checked, including `path`.
+        remarks: messages for the user: why it is not the one next to the config, and which others have answers.
     """
 
     path: Path
@@ -41,14 +41,14 @@ class DatabasePlace:
 def find_database(
     given: Path | None, project_dir: Path, dataset: str | None, *, data_dir: Path, also: Sequence[str] = ()
 ) -> DatabasePlace:
-    """The database of a project.
+    """Find the database of a project.
 
     Args:
-        given: the one that a person named; taken as it is.
-        project_dir: folder of the pipeline.config.
-        dataset: whose answers are looked for; None for those of any.
-        data_dir: holds the note of `remember_database`.
-        also: other datasets that are going to be read; they decide where nobody has answered in `dataset` yet.
+        given: the database that the user named; used without any check.
+        project_dir: directory of the pipeline.config.
+        dataset: the dataset whose answers are looked for; any dataset when None.
+        data_dir: directory with the note that `remember_database` wrote.
+        also: other datasets that will be read. They decide if no database has answers in `dataset`.
 
     Raises:
         DatabaseError: as `count_answers`.
@@ -76,11 +76,11 @@ def answers_text(count: int) -> str:
 
 
 def count_answers(path: Path, datasets: Sequence[str] | None) -> int:
-    """How many answers of these datasets (None: of all) a database has; 0 if there is none, or it is one of something
-    else. It is not changed.
+    """Number of answers in these datasets (in all when None). 0 if there is no file or it is not an odkeras database.
+    Opens the database read-only.
 
     Raises:
-        DatabaseError: it cannot be read now; nobody knows what is in it.
+        DatabaseError: the database cannot be read now, so its content is unknown.
     """
     if not path.is_file():
         return 0
@@ -100,7 +100,7 @@ def count_answers(path: Path, datasets: Sequence[str] | None) -> int:
 
 
 def remember_database(data_dir: Path, dataset: str, path: Path, project_dir: Path) -> None:
-    """Note which database has a dataset's answers, unless it is the one beside the config. Never raises."""
+    """Note which database has a dataset's answers, unless it is the one next to the config. Never raises."""
     noted = _noted(data_dir)
     wanted = {**noted, dataset: str(path.absolute())}
     if _is_same(path, project_dir / DATABASE_NAME):

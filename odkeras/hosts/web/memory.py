@@ -1,21 +1,19 @@
-"""How much memory a process with many threads keeps."""
+"""Limits the memory that glibc keeps for a process with many threads."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 
-_M_ARENA_MAX = -8  # of <malloc.h>
+_M_ARENA_MAX = -8  # from <malloc.h>
 _MOST = 2
 
 
 def share_arenas() -> bool:
-    """Have all threads take their memory from two heaps; returns whether they do.
+    """Make all threads allocate from two glibc arenas; returns whether that succeeded.
 
-    Not if somebody has set MALLOC_ARENA_MAX, nor with another C library than glibc.
-
-    glibc makes up to eight heaps for each core, and each of them keeps what the large images that its threads had in
-    hand left behind (`scripts/bench_web.py`).
+    By default glibc creates up to eight arenas per core, and each retains freed image buffers; `scripts/bench_web.py`
+    measures it. Does nothing if MALLOC_ARENA_MAX is set or the C library is not glibc.
     """
     if "MALLOC_ARENA_MAX" in os.environ:
         return False

@@ -1,6 +1,6 @@
-"""What to do once all images are answered: commands for a shell on the machine where `odkeras annotate` runs.
+"""The next steps once all images are answered, as shell commands for the machine where `odkeras annotate` runs.
 
-They hold whole paths, quoted, and every option that the project needs: they work from any directory.
+They contain absolute, quoted paths and every option that the project needs, so they work from any directory.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from odkeras.pipeline import check_pipeline, load_pipeline
 
 @dataclass(frozen=True)
 class NextStep:
-    """One thing to do.
+    """One suggested command.
 
     Args:
-        title: what it gives.
-        command: to be pasted; "" where the remark is all.
-        remark: what is to be known about it.
+        title: what the command achieves.
+        command: shell command to paste; "" if there is only a remark.
+        remark: additional information.
     """
 
     title: str
@@ -33,17 +33,17 @@ class NextStep:
 
 
 def next_steps(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
-    """Evaluate the model and export it, if one has been trained; get the labels.
+    """Commands to evaluate and export the model, if one has been trained, and to export the labels.
 
     Args:
-        db: the database of answers.
+        db: the answer database.
     """
     trained = [*_evaluation(options), _export(options)] if _is_trained(options) else []
     return [*trained, *_labels(options, dataset, db)]
 
 
 def _is_trained(options: LoopOptions) -> bool:
-    """Whether there is a checkpoint: without one there is nothing to judge, and random weights would be exported."""
+    """Whether there is a checkpoint. Without one, evaluation fails and an export would contain random weights."""
     return any(options.project.model_dir.glob("ckpt-*.index"))
 
 
@@ -80,7 +80,7 @@ def _labels(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
 
 
 def export_command(dataset: str, db: Path, *options: str, out: Path | None = None) -> str:
-    """`odkeras db out` for a shell.
+    """The shell command of `odkeras db out`.
 
     Args:
         out: the file to write; standard output when None.
@@ -97,14 +97,14 @@ def _of_model(options: LoopOptions) -> list[str | Path]:
 
 
 def _unless_usual(options: LoopOptions, name: str, directory: Path) -> list[str | Path]:
-    """The option that names a directory which is not where commands look for it."""
+    """The option for a directory; empty if the directory is where commands look by default."""
     if directory.absolute() == options.config.absolute().parent / name:
         return []
     return [f"--{name}-dir", directory.absolute()]
 
 
 def _has_examples_to_evaluate(options: LoopOptions) -> bool:
-    """Whether `odkeras eval` would run."""
+    """Whether the config has what `odkeras eval` needs."""
     try:
         config = load_pipeline(options.config)
         problems = check_pipeline(config, label_map=load_label_map(options), purpose="eval")
@@ -118,7 +118,7 @@ def _command(*words: str | Path) -> str:
 
 
 def _program() -> list[str]:
-    """`odkeras` where a shell with our PATH finds this installation's, else with its whole path."""
+    """`odkeras` if a shell with our PATH finds this installation, else its absolute path."""
     ours = Path(sys.executable).with_name("odkeras")
     found = shutil.which("odkeras")
     if found is not None and Path(found).absolute() == ours.absolute():
