@@ -168,7 +168,7 @@ def _rgb_to_lab(image: Any) -> Any:
 def _provide_lvis_vis() -> None:
     """Stub `lvis.vis`, a drawing module that imports OpenCV and that evaluation never uses."""
     if importlib.util.find_spec("lvis") is None:
-        return  # only the LVIS metrics need it, and eval_util raises its own error for them
+        return  # the API's eval_util imports it unconditionally; its ImportError then names lvis
     if "lvis" not in sys.modules:
         _module("lvis.vis", LVISVis=type("LVISVis", (), {}))
 

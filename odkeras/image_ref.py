@@ -1,8 +1,8 @@
-"""Where the image of a record is, and how to read it: the one rule for sources, answers, exports and imports.
+"""Locate and read the image of a record. Sources, answers, exports and imports share these rules.
 
     image = ImageRef.of_record(answer).read(image_id=answer["image_id"])
 
-A record names its image in `image` (data URI, http(s) URL, `file:` URL or path) and in `path`.
+A record refers to its image by `image` (data URI, http(s) URL, `file:` URL or path) and by `path`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _URL = ("http://", "https://")
 
 @dataclass(frozen=True)
 class ImageRef:
-    """The places that a record names for its image. Reading raises ImageError alone, whatever the places are.
+    """The locations that a record gives for its image. Reading raises no exception other than ImageError.
 
     Args:
-        places: texts of the record, the most important first: data URIs, URLs, paths.
-        base_dir: where relative paths start if the file is there; otherwise they start in the working directory.
+        places: data URIs, URLs and paths, highest priority first.
+        base_dir: tried first for relative paths; if the file is not there, they are relative to the working
+            directory. None tries the working directory alone.
         name: for messages.
     """
 
@@ -43,13 +44,15 @@ class ImageRef:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], base_dir: Path | None = None, name: str = "image") -> ImageRef:
-        """The places in `image` and `path`; values that are not texts are ignored."""
+        """The locations in `image` and `path`; values that are not strings are ignored."""
         texts = [record.get(key) for key in ("image", "path")]
         return cls(tuple(text for text in texts if isinstance(text, str) and text), base_dir, name)
 
     def locate(self) -> str | Path | None:
-        """The first place that can be read: a data URI, else a file that exists, else a URL, else the file that is
-        missing. None if the record names no place."""
+        """The best location: a data URI, else an existing file, else a URL, else a path whose file is missing.
+
+        None if the record has no location.
+        """
         for text in self.places:
             if is_data_uri(text):
                 return text
@@ -60,47 +63,47 @@ class ImageRef:
         return candidates[0] if candidates else None
 
     def file(self, text: str) -> Path:
-        """The file that a place names, which need not exist."""
+        """The path that a location stands for, below `base_dir` if the file is there. It need not exist."""
         path = local_path(text)
         below = self.base_dir / path if self.base_dir is not None else path
         return below if is_file(below) else path
 
     def read_bytes(self, fetch: Fetch | None = None) -> bytes:
-        """The bytes at `locate`, as they are.
+        """The unchanged bytes at `locate()`.
 
         Args:
-            fetch: gets the bytes of an http(s) URL; URLs are refused when None.
+            fetch: downloads an http(s) URL; None refuses URLs.
 
         Raises:
-            ImageError: the record names no image, or it cannot be read.
+            ImageError: the record has no image, or it cannot be read.
         """
         return self._bytes_at(self.locate(), fetch)
 
     def read(
         self, *, image_id: str = "", fetch: Fetch | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
     ) -> EncodedImage:
-        """The image at `locate`.
+        """The image at `locate()`.
 
         Args:
-            image_id: the id that it is expected to have; bytes with this id are not decoded again.
-            fetch: gets the bytes of an http(s) URL; URLs are refused when None.
+            image_id: the expected id. Bytes that hash to it are already encoded and are not decoded; "" always decodes.
+            fetch: downloads an http(s) URL; None refuses URLs.
             max_pixels: larger images are refused.
 
         Raises:
-            ImageError: the record names no image, or it cannot be used.
+            ImageError: the record has no image, or the image cannot be used.
         """
         place = self.locate()
         return self._decode(self._bytes_at(place, fetch), place, image_id, max_pixels)
 
     def find(self, image_id: str) -> EncodedImage | None:
-        """The image of this id, at whichever place it is; None if it is at none of them. URLs are not fetched."""
+        """The image with this id, searched in all locations except URLs; None if it is in none of them."""
         for text in self.places:
             if is_url(text):
                 continue
             place = text if is_data_uri(text) else self.file(text)
             try:
                 if isinstance(place, Path) and not is_file(place):
-                    continue  # a pipe may never end
+                    continue  # reading a named pipe could block forever
                 image = self._decode(self._bytes_at(place, None), place, image_id, DEFAULT_MAX_PIXELS)
             except ImageError:
                 continue
@@ -109,10 +112,10 @@ class ImageRef:
         return None
 
     def identify(self) -> str:
-        """The id of the image; for a URL or a missing file a digest of the place.
+        """The image id. For a URL or a missing file it is a hash of the record's first location.
 
         Raises:
-            ImageError: the record names no image, or the image exists and cannot be used.
+            ImageError: the record has no image, or the image exists but cannot be used.
         """
         place = self.locate()
         if place is None:
@@ -150,12 +153,12 @@ def is_data_uri(text: str) -> bool:
 
 
 def is_url(text: str) -> bool:
-    """Whether it is an http(s) URL."""
+    """Whether the text is an http(s) URL."""
     return text[:8].lower().startswith(_URL)
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file exists there. Names that no file can have (too long, a NUL inside) are no files."""
+    """Whether a regular file exists at `path`. False for invalid names (too long, or with a NUL); never raises."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Images in a directory, each under its id. A file appears whole or not at all, and is never changed.
+"""A content-addressed image directory: one immutable file per image id, written atomically.
 
-Hosts put an image there when they hand it out, while nobody waits, so that storing the answer takes no longer than
-writing its boxes. The trainer reads it from there, also on another machine.
+A host stores an image when it sends out the task, off the critical path, so that storing the answer later writes only
+the boxes. The trainer reads the image from here, possibly on another machine.
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ from odkeras.images import EncodedImage
 from odkeras.project import TEMPORARY_PREFIX, write_atomically
 
 KEEP_S = 3600.0
-"""Seconds after which an image that no answer refers to may go. An answer that comes later brings its image along, or
-the file that it came from."""
+"""Seconds after its last `put` or `claim` that an image may be deleted. An answer that arrives later carries its image
+or the path of the original file."""
 
 _NAME = re.compile(r"[0-9a-f]{32}\.(?:jpeg|png)", re.ASCII)
 
 
 class ImageStore:
-    """The images of one directory; made when the first one comes in.
+    """The images of one directory. The first `put` creates the directory.
 
     Args:
-        directory: holds `<image_id>.jpeg` and `<image_id>.png`.
+        directory: contains `<image_id>.jpeg` and `<image_id>.png`.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def put(self, image: EncodedImage) -> Path:
-        """Store an image durably, unless it is there; returns its file, which stays for `KEEP_S` from now on.
+        """Store an image durably if it is not there yet, and return its path. Idempotent.
+
+        The file is kept for at least `KEEP_S` from now: its modification time is set to the current time.
 
         Raises:
-            OSError: the disk is full, no permission.
+            OSError: disk full, or no permission.
         """
         path = self.directory / f"{image.image_id}.{image.format}"
         try:
@@ -45,7 +47,7 @@ class ImageStore:
         return path
 
     def claim(self, image_id: str) -> str | None:
-        """The file name of an image, which now stays for another `KEEP_S`; None if it is not here."""
+        """Keep an image for another `KEEP_S` and return its file name; None if it is not stored."""
         for suffix in ("jpeg", "png"):
             name = f"{image_id}.{suffix}"
             if _NAME.fullmatch(name):
@@ -57,20 +59,26 @@ class ImageStore:
         return None
 
     def path_of(self, name: object) -> Path | None:
-        """The file of a name that `claim` gave, which may be gone; None for what is no such name."""
+        """The path of a file name that `claim` returned. It may have been deleted. None for any other value."""
         return self.directory / name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
     def remove_unclaimed(self, older_than_s: float = KEEP_S) -> list[Path]:
-        """Delete what nobody has put or claimed for some time, and what a killed host left half-written; returns what
-        went. To be called when the batches that waited have been taken: their claims may be older.
+        """Delete images that were not put or claimed recently, and partial files of a killed host.
 
-        Time is the file system's own: clocks of machines that share it may differ.
+        Call it only while no batch waits in the inbox: a waiting batch may refer to an image whose claim has expired.
+        Ages are measured with the file system's clock, since the machines that share it may disagree about the time.
+
+        Args:
+            older_than_s: minimum age in seconds.
+
+        Returns:
+            The deleted paths.
         """
         newest_s = self._now_s() - older_than_s
         return [path for path in self._files() if _mtime_s(path) <= newest_s and self._remove(path, newest_s)]
 
     def _remove(self, path: Path, newest_s: float) -> bool:
-        """By way of another name: one that was claimed in the last moment comes back."""
+        """Rename, check the age again, then delete, so that an image claimed since the first check is restored."""
         grave = path.with_name(f"{TEMPORARY_PREFIX}{path.name.removeprefix(TEMPORARY_PREFIX)}")
         try:
             path.rename(grave)
@@ -95,7 +103,7 @@ class ImageStore:
             now_s = probe.stat().st_mtime
             probe.unlink()
             return now_s
-        except OSError:  # a read-only or missing directory: nothing is deleted
+        except OSError:  # the directory is missing or read-only; with time 0 nothing counts as expired
             return 0.0
 
 

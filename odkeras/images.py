@@ -1,14 +1,15 @@
-"""Images, by one rule: the annotator's browser, the trainer and the model server see the same pixels.
+"""Normalise images, so that the annotator's browser, the trainer and the model server decode the same pixels.
 
-An image becomes an `EncodedImage` at the door, and that is what travels from there on. It is a JPEG or a PNG that every
-decoder reads alike: 8-bit RGB (or grey JPEG), upright, without transparency. Bytes that are so already are kept; all
-else is decoded here and encoded anew:
+Every image is converted to an `EncodedImage` when it enters the program: a JPEG or PNG that all decoders read alike,
+with 8-bit RGB (or greyscale JPEG), upright, without transparency. Bytes that already meet these rules are kept. All
+others are decoded and re-encoded:
 
 - EXIF orientation is applied. Colour profiles and gamma are ignored, as TensorFlow ignores them.
-- CMYK (also Adobe's inverted kind), grey and palette become RGB. Transparency is composited on white.
-- 16 bits per channel become 8 by their high byte, so 65535 is white; 32-bit pixels have no fixed range and are refused.
-- Of an animation or a multi-page file the first picture counts.
-- Lossy sources (JPEG, WebP) become JPEG, quality 95, 4:4:4; the others PNG.
+- CMYK (including Adobe's inverted variant), grey and palette become RGB. Transparency is composited on white.
+- 16 bits per channel are reduced to the high byte, so 65535 is white. 32-bit pixels have no fixed range and are
+  refused.
+- Only the first frame of an animation or a multi-page file is used.
+- Lossy sources (JPEG, WebP) become JPEG with quality 95 and 4:4:4 sampling; the others become PNG.
 """
 
 from __future__ import annotations
@@ -57,7 +58,16 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A JPEG or PNG that all decoders read alike; made by `encode_image`."""
+    """A JPEG or PNG that all decoders read alike; created by `encode_image`.
+
+    Args:
+        data: the bytes of the file.
+        image_size_hw: height and width in pixels.
+        format: "jpeg" or "png".
+
+    Raises:
+        ValueError: another format.
+    """
 
     data: bytes
     image_size_hw: tuple[int, int]
@@ -69,7 +79,7 @@ class EncodedImage:
 
     @cached_property
     def image_id(self) -> str:
-        """What tells images apart: 32 hexadecimal digits of the bytes' SHA-256."""
+        """The stable id of the image: the first 32 hexadecimal digits of the SHA-256 of `data`."""
         return _image_id(self.data)
 
     @property
@@ -78,11 +88,13 @@ class EncodedImage:
 
 
 def encode_image(data: bytes, *, source: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> EncodedImage:
-    """Check an image file's bytes by decoding them, and bring them into the one form. The result encodes to itself.
+    """Validate the bytes of an image file by decoding them, and normalise them. Idempotent: the result is unchanged by
+    a second call.
 
     Args:
+        data: the bytes of an image file.
         source: file name or task, for messages.
-        max_pixels: larger images are refused before they are decoded.
+        max_pixels: larger images are refused before they are decoded; 0 leaves only Pillow's own limit.
 
     Raises:
         ImageError: empty, truncated, damaged, too large, or not an image of a known format.
@@ -113,7 +125,8 @@ def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Enc
 
 
 def is_image_file(path: Path | str, image_id: str) -> bool:
-    """Whether a file is there whose image gets that id. Its bytes tell, unless they had to be encoded anew."""
+    """Whether `path` is an image file with this id. Decodes the image only if the hash of its bytes differs. Never
+    raises."""
     try:
         data = Path(path).read_bytes()
         return _image_id(data) == image_id or encode_image(data, source=str(path)).image_id == image_id
@@ -122,29 +135,31 @@ def is_image_file(path: Path | str, image_id: str) -> bool:
 
 
 def absolute_path(path: Path | str) -> Path:
-    """The path as it is found from any working directory. Links stay links, but `..` behind one is followed."""
+    """Make a path absolute. Symbolic links are kept, unless the path contains `..`: then they are resolved."""
     path = Path(path)
     return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def local_path(name: str) -> Path:
-    """The path that a name or a `file:` URL stands for, percent-encoded or not. Never raises."""
+    """Convert a path or a `file:` URL, percent-encoded or not, to a path. Never raises."""
     literal = Path(name.removeprefix("file://"))
     if not name.lower().startswith("file:") or os.path.exists(literal):  # noqa: PTH110 (raises for a long name)
         return literal
     try:
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(name).path))
-    except ValueError:  # no URL: `file://[x].jpg` reads like a broken IPv6 address
+    except ValueError:  # `file://[x].jpg` parses as a broken IPv6 address
         return literal
 
 
 def recall_image(
     data: bytes, image_id: str, *, source: str, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> EncodedImage | None:
-    """The image if `data` are the very bytes that got this id from `encode_image`, else None. Reads only the header.
+    """The image without decoding it, if `data` is what `encode_image` returned for this id; else None.
+
+    Reads only the header for the size and format.
 
     Raises:
-        ImageError: the header is damaged, or too large.
+        ImageError: the header is damaged, or the image is too large.
     """
     if _image_id(data) != image_id:
         return None
@@ -154,24 +169,30 @@ def recall_image(
 
 
 def decode_rgb(image: EncodedImage) -> npt.NDArray[np.uint8]:
-    """uint8 (H, W, 3).
+    """Decode to RGB pixels, uint8 (H, W, 3).
 
     Raises:
-        ImageError: the bytes are damaged (they did not come from `encode_image`).
+        ImageError: the bytes are damaged, which cannot happen to the result of `encode_image`.
     """
     with _opened(image.data, "image", max_pixels=0) as opened:
         return np.array(opened.convert("RGB"))
 
 
 def make_thumbnail(data: bytes, *, side_px: int, source: str = "image", max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
-    """A small JPEG of an image file, upright, of which neither side is longer than `side_px`.
+    """An upright JPEG thumbnail of an image file.
+
+    Args:
+        data: the bytes of the image file.
+        side_px: maximum width and height.
+        source: file name, for messages.
+        max_pixels: larger images are refused.
 
     Raises:
         ImageError: as `encode_image`.
     """
     with _opened(data, source, max_pixels) as image:
         orientation = _orientation(image)
-        image.draft("RGB", (side_px, side_px))  # a JPEG is decoded at a fraction of its size
+        image.draft("RGB", (side_px, side_px))  # faster: libjpeg decodes a JPEG at a fraction of its size
         rgb = _to_rgb(image)
         if orientation in _UPRIGHT:
             rgb = rgb.transpose(_UPRIGHT[orientation])
@@ -186,7 +207,7 @@ def bytes_from_data_uri(uri: str) -> bytes:
     """The bytes of a `data:` URI, base64 or percent-encoded.
 
     Raises:
-        ImageError: not a data URI, or broken base64.
+        ImageError: not a data URI, or invalid base64.
     """
     header, comma, payload = uri.partition(",")
     if not header.lower().startswith("data:") or not comma:
@@ -204,8 +225,9 @@ def bytes_from_data_uri(uri: str) -> bytes:
 
 
 def list_image_files(directory: Path | str) -> list[Path]:
-    """All image files below a directory, by their suffix, in natural order (1, 2, 10); hidden files and directories are
-    left out.
+    """All image files below a directory, recognised by suffix, in natural order (1, 2, 10).
+
+    Hidden files and directories are skipped. Symbolic links are followed.
 
     Raises:
         ImageError: no such directory.
@@ -213,7 +235,7 @@ def list_image_files(directory: Path | str) -> list[Path]:
     if not Path(directory).is_dir():
         raise ImageError("not a directory", str(directory))
     found: list[Path] = []
-    visited: set[str] = set()  # links are followed, but not in circles
+    visited: set[str] = set()  # guards against cycles of symbolic links
     for parent, directories, names in os.walk(directory, followlinks=True):
         if os.path.realpath(parent) in visited:
             directories.clear()
@@ -234,7 +256,8 @@ def _image_id(data: bytes) -> str:
 
 @contextmanager
 def _opened(data: bytes, source: str, max_pixels: int) -> Iterator[Image.Image]:
-    """The image with its header read; whatever goes wrong in the block is an ImageError. max_pixels 0: no limit."""
+    """Open an image and read its header. Any exception in the block becomes an ImageError. For `max_pixels` see
+    `encode_image`."""
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if 0 < max_pixels < image.width * image.height:
@@ -244,7 +267,7 @@ def _opened(data: bytes, source: str, max_pixels: int) -> Iterator[Image.Image]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("too large: more than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS", source) from error
-    except Exception as error:  # a decoder raises nearly anything on damaged bytes
+    except Exception as error:  # Pillow's decoders raise nearly any exception type on damaged bytes
         raise ImageError(_what_is_wrong(data, error), source) from error
 
 
@@ -278,18 +301,18 @@ _NOT_IMAGES = {
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's 1..8; 1 (upright) where there is none, or it cannot be read."""
+    """The EXIF orientation 1..8; 1 (upright) if it is missing or unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged EXIF says nothing about the pixels
+    except Exception:  # the pixels may be fine even if the EXIF data is damaged
         return 1
     return value if isinstance(value, int) and value in _UPRIGHT else 1
 
 
 def _format_to_keep(data: bytes, image: Image.Image, orientation: int) -> ImageFormat | None:
-    """The format if TensorFlow and browsers decode these very bytes as we do, else None: they must be encoded anew."""
+    """The format if TensorFlow and browsers decode these bytes as we do; None if they must be re-encoded."""
     if image.format in ("JPEG", "MPO"):
-        common = _jpeg_frame_type(data) in (0xC0, 0xC1, 0xC2)  # not arithmetic or lossless coding, which browsers lack
+        common = _jpeg_frame_type(data) in (0xC0, 0xC1, 0xC2)  # browsers lack arithmetic and lossless coding
         return "jpeg" if common and image.mode in ("RGB", "L") and orientation == 1 else None
     if image.format == "PNG":
         return "png" if _is_plain_png(data) and orientation == 1 else None
@@ -297,7 +320,11 @@ def _format_to_keep(data: bytes, image: Image.Image, orientation: int) -> ImageF
 
 
 def _jpeg_frame_type(data: bytes) -> int:
-    """The marker of the frame (0xC0 baseline, 0xC2 progressive, ...). ValueError if the end marker is missing."""
+    """The start-of-frame marker (0xC0 baseline, 0xC2 progressive, ...); 0 if there is none.
+
+    Raises:
+        ValueError: the end-of-image marker is missing.
+    """
     frame, position = 0, 2
     while match := _JPEG_MARKER.search(data, position):
         marker = match.group()[1]
@@ -311,9 +338,12 @@ def _jpeg_frame_type(data: bytes) -> int:
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """Whether a PNG is 8-bit RGB, one still, not interlaced. ValueError if a chunk is damaged or the end missing.
+    """Whether a PNG is 8-bit RGB, without transparency, not animated and not interlaced.
 
-    Pillow does not look at the checksums of the pixels, and does not mind a missing end; TensorFlow does.
+    Pillow ignores the checksums of pixel data and a missing end; TensorFlow rejects such files. Hence the check here.
+
+    Raises:
+        ValueError: a chunk is damaged, or the end is missing.
     """
     plain, position = False, len(_PNG_SIGNATURE)
     view = memoryview(data)
@@ -356,7 +386,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _encode_anew(rgb: Image.Image, format: ImageFormat) -> EncodedImage:
-    rgb.info = {}  # Pillow would write comments, profiles and transparency from here
+    rgb.info = {}  # Pillow would write the comments, colour profile and transparency stored here
     buffer = io.BytesIO()
     if format == "jpeg":
         rgb.save(buffer, "JPEG", quality=95, subsampling=0)

@@ -1,6 +1,7 @@
-"""Answers on their way to the trainer: one .jsonl file per batch, whole or absent, taken in the order they came.
+"""The queue of answers for the trainer: one .jsonl file per batch, written atomically, processed oldest first.
 
-An answer's image lies in the answer itself, or beside the batches, where the host put it when it handed the task out.
+The image of an answer is embedded in the answer, or stored next to the batches, where the host put it when it sent out
+the task.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from odkeras.image_store import ImageStore
 from odkeras.project import TEMPORARY_PREFIX, write_atomically
 
 STORED_IMAGE = "stored_image"
-"""Key of an answer that is written without its image: the image's file name in `images_dir(inbox_dir)`."""
+"""Key of an answer whose image is stored separately: the image's file name in `images_dir(inbox_dir)`."""
 
 _LAST_STAMP = ".last-stamp"
 _naming = threading.Lock()
@@ -28,11 +29,11 @@ _last_stamp_ns = 0
 
 
 def put_batch(inbox_dir: Path | str, answers: Sequence[dict[str, Any]]) -> Path:
-    """Store a batch durably; when this returns, the answers survive a power cut.
+    """Store a batch durably (synced to disk when this returns), and return its path.
 
     Raises:
-        InboxError: disk full, no permission, or an answer that is not JSON. Nothing is left half-written: the caller
-            still has the answers and may try again.
+        InboxError: disk full, no permission, or an answer that cannot be written as JSON. No partial batch remains, so
+            the caller can retry.
         ValueError: no answers.
     """
     if not answers:
@@ -49,12 +50,12 @@ def put_batch(inbox_dir: Path | str, answers: Sequence[dict[str, Any]]) -> Path:
 
 
 def images_dir(inbox_dir: Path | str) -> Path:
-    """Where the images that were handed out lie (see `image_store`)."""
+    """The directory for images of tasks that were sent out (see `image_store`)."""
     return Path(inbox_dir) / "images"
 
 
 def with_stored_image(answer: dict[str, Any], inbox_dir: Path | str) -> dict[str, Any]:
-    """The answer with its image's file in `image`, if it was written without its image."""
+    """The answer with the path of its stored image in `image`; unchanged if the answer has no stored image."""
     if STORED_IMAGE not in answer:
         return answer
     rest = {key: value for key, value in answer.items() if key != STORED_IMAGE}
@@ -63,7 +64,7 @@ def with_stored_image(answer: dict[str, Any], inbox_dir: Path | str) -> dict[str
 
 
 def list_batches(inbox_dir: Path | str) -> list[Path]:
-    """The whole batches, oldest first; none if there is no such directory."""
+    """The complete batches, oldest first; [] if there is no such directory."""
     try:
         paths = list(Path(inbox_dir).iterdir())
     except FileNotFoundError:
@@ -72,7 +73,7 @@ def list_batches(inbox_dir: Path | str) -> list[Path]:
 
 
 def read_batch(path: Path | str) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    """Each answer of a batch as (answer, None), or (None, what is wrong with the line).
+    """Yield (answer, None) for each valid line of a batch and (None, error message) for each invalid one.
 
     Raises:
         InboxError: the file cannot be read.
@@ -105,8 +106,11 @@ def _decode(line: bytes, where: str) -> tuple[dict[str, Any] | None, str | None]
 
 
 def _next_stamp_ns(inbox_dir: Path) -> int:
-    """Now, but later than every batch that waits or has been taken: an image's latest answer wins, even if the clock
-    was set back, or that of another host is ahead."""
+    """A timestamp in ns that is larger than that of every earlier batch, waiting or processed.
+
+    Usually the current time. Strictly increasing, because the latest answer about an image wins: that must hold even
+    if the clock was set back, or if another host's clock is ahead.
+    """
     global _last_stamp_ns
     last_path = inbox_dir / _LAST_STAMP
     with _naming:
@@ -116,7 +120,7 @@ def _next_stamp_ns(inbox_dir: Path) -> int:
         stamps = [int(stamp) for stamp in given if len(stamp) == 20 and stamp.isdecimal() and int(stamp) < 2**63]
         _last_stamp_ns = max([time.time_ns(), _last_stamp_ns + 1, *(stamp + 1 for stamp in stamps)])
         partial = last_path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}{_LAST_STAMP}")
-        with suppress(OSError):  # it helps only where a clock is wrong
+        with suppress(OSError):  # best effort: the file matters only if a clock is wrong
             partial.write_text(f"{_last_stamp_ns:020d}", encoding="ascii")
             partial.replace(last_path)
         return _last_stamp_ns

@@ -1,4 +1,4 @@
-"""`odkeras init`: a folder with a pipeline.config and a label map to start annotating from."""
+"""`odkeras init`: create a project directory with a pipeline.config and a label map."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULT_TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
 
 @dataclass(frozen=True)
 class InitResult:
-    """The files written, and text that says what to do next."""
+    """The files written, and instructions for the next steps."""
 
     config_path: Path
     label_map_path: Path
@@ -55,15 +55,16 @@ def init_project(
     """Write DIRECTORY/pipeline.config and DIRECTORY/label_map.pbtxt.
 
     Args:
-        labels: the classes, whose ids become 1, 2, ... in this order.
-        labels_file: a text file with further classes, one on each line; they follow `labels`.
+        directory: created if it does not exist.
+        labels: the class names; their ids are 1, 2, ... in this order.
+        labels_file: a text file with further class names, one per line; they come after `labels`. None for none.
         template: one of `list_templates()`.
         fine_tune_checkpoint: prefix of the checkpoint to start from; None for random weights.
-        fine_tune_checkpoint_type: "classification", "detection" or "full"; None finds it out from the checkpoint.
-        force: overwrite files from an earlier call.
+        fine_tune_checkpoint_type: "classification", "detection" or "full"; None detects it from the checkpoint.
+        force: overwrite existing files.
 
     Raises:
-        ConfigError: bad labels, an unknown template, a checkpoint that cannot be used, or files already there.
+        ConfigError: invalid labels, an unknown template, an unusable checkpoint, or files that already exist.
     """
     directory = Path(directory).absolute()
     config_path, label_map_path = directory / "pipeline.config", directory / "label_map.pbtxt"
@@ -85,7 +86,7 @@ def init_project(
 
 
 def _absolute(checkpoint: str | None) -> str:
-    """ "" for none: a template's own setting is not used."""
+    """The absolute path of a local checkpoint. "" for None, which removes the template's own setting."""
     if not checkpoint or is_remote(checkpoint):
         return checkpoint or ""
     return str(Path(checkpoint).absolute())

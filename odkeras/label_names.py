@@ -1,4 +1,4 @@
-"""The names that a new label map is made of: given one by one, and in a text file."""
+"""Collect and validate the class names of a new label map, given as arguments and in a text file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ _MOST_PROBLEMS = 5
 
 
 def collect_label_names(names: Sequence[str], file: Path | str | None = None) -> list[str]:
-    """All names, those of the file last.
+    """All names: `names` first, then those of the file.
 
     Args:
-        names: given one by one; each must be as it is to be stored.
-        file: a text file in UTF-8, with or without a byte order mark, with a name on each line. Blank lines and spaces
-            around a name are left out.
+        names: class names, stored unchanged.
+        file: a UTF-8 text file, with or without a byte order mark, with one name per line. Blank lines and surrounding
+            spaces are ignored. None for no file.
 
     Raises:
-        ConfigError: there is none, one that cannot be used, or one that is given twice; of the file with its line.
+        ConfigError: no names, an invalid name, or a duplicate; with file and line where there is a file.
+        LabelMapError: the file cannot be read, or is not UTF-8.
     """
     if isinstance(names, str):
-        names = []  # a text is a sequence of letters, which nobody means
+        names = []  # a str is a Sequence[str] of single letters, which is never intended
     given = [("", name) for name in names] + (list(_names_in(Path(file))) if file is not None else [])
     if not given:
         raise ConfigError(_nothing(file))
@@ -40,7 +41,7 @@ def _nothing(file: Path | str | None) -> str:
 
 
 def _names_in(path: Path) -> Iterator[tuple[str, str]]:
-    """Each name with its place in the file."""
+    """(`file:line`, name) for each name in the file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

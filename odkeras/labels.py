@@ -1,7 +1,7 @@
-"""The label map: names <-> ids. Ids count from 1; 0 is the background, which a label map does not list.
+"""The label map: class names <-> ids. Ids start at 1; 0 is the background, which a label map does not list.
 
-A .pbtxt file is read with the Object Detection API's own message, which needs protobuf but no TensorFlow. Fields that
-the API does not know are skipped, so that label maps of other tools can be used.
+A .pbtxt file is parsed with the Object Detection API's own protobuf message, without TensorFlow. Unknown fields are
+ignored, so that label maps of other tools can be read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ _MAX_ID = 2**31 - 1
 
 @dataclass(frozen=True)
 class Label:
-    """One class: `name` is what records hold, `display_name` what people read (None: the name)."""
+    """One class.
+
+    Args:
+        id: label-map id, from 1.
+        name: the class text in records.
+        display_name: the text shown to annotators; None: the name.
+    """
 
     id: int
     name: str
@@ -34,7 +40,7 @@ class LabelMap:
     """All classes, in the file's order.
 
     Raises:
-        LabelMapError: empty, an id below 1, an empty name, or an id or name that occurs twice.
+        LabelMapError: no labels, an id below 1, an empty name, or a duplicate id or name.
     """
 
     labels: tuple[Label, ...]
@@ -45,15 +51,22 @@ class LabelMap:
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> LabelMap:
-        """Ids 1, 2, ... in the order given."""
+        """A label map with the ids 1, 2, ... in the order of the names.
+
+        Raises:
+            LabelMapError: see the class.
+        """
         return cls(tuple(Label(number, name) for number, name in enumerate(names, start=1)))
 
     @classmethod
     def from_pbtxt(cls, text: str, source: str = "label map") -> LabelMap:
-        """Read the text format of the Object Detection API's StringIntLabelMap.
+        """Parse the text format of the Object Detection API's StringIntLabelMap.
+
+        Args:
+            source: file name, for messages.
 
         Raises:
-            LabelMapError: with `source` and the line.
+            LabelMapError: not a valid label map; the message has `source` and the line.
             SetupError: the Object Detection API is not installed.
         """
         items = _read_items(text, source)
@@ -65,7 +78,7 @@ class LabelMap:
         """Read a .pbtxt file.
 
         Raises:
-            LabelMapError: no such file, not text, or not a label map.
+            LabelMapError: the file cannot be read, is not UTF-8, or is not a valid label map.
         """
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
@@ -80,18 +93,20 @@ class LabelMap:
 
     @property
     def texts(self) -> frozenset[str]:
-        """The class texts that the Object Detection API finds an id for: names and display names. It drops objects with
-        any other text, without a word."""
+        """The class texts that the Object Detection API can map to an id: names and display names.
+
+        The API silently drops objects with any other text.
+        """
         return frozenset(text for label in self.labels for text in (label.name, label.display_name) if text)
 
     def save(self, path: Path | str) -> None:
         Path(path).write_text(self.to_pbtxt(), encoding="utf-8")
 
     def id_of(self, name: str) -> int:
-        """The id of a name or, failing that, of a display name.
+        """The id of a name, or else of a display name.
 
         Raises:
-            LabelMapError: unknown, or a display name that several labels share.
+            LabelMapError: unknown, or a display name shared by several labels.
         """
         if name in self._id_by_name:
             return self._id_by_name[name]
@@ -110,11 +125,15 @@ class LabelMap:
             return None
 
     def name_of(self, id: int) -> str:
-        """Raises: LabelMapError: no such id."""
+        """The name of an id.
+
+        Raises:
+            LabelMapError: no such id.
+        """
         return self._label(id).name
 
     def display_name_of(self, id: int) -> str:
-        """The display name, or the name where there is none.
+        """The display name of an id, or its name if it has no display name.
 
         Raises:
             LabelMapError: no such id.
@@ -132,7 +151,8 @@ class LabelMap:
 
     @property
     def max_id(self) -> int:
-        """What a model's num_classes must be at least: ids may have gaps (COCO: 80 labels, ids to 90)."""
+        """The largest id, which is the minimum for a model's num_classes: ids may have gaps (COCO: 80 labels, ids up
+        to 90)."""
         return max(self.ids)
 
     def __len__(self) -> int:
@@ -167,11 +187,11 @@ _ITEM = re.compile(r"""\#[^\n]*|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?P<item>\bi
 
 
 def _read_items(text: str, source: str) -> list[tuple[Label, int | None]]:
-    """Each label with its line."""
+    """Each label with the line of its item, or None where the line is unknown."""
     from google.protobuf import text_format
 
     protos = import_protos("string_int_label_map_pb2").StringIntLabelMap()
-    try:  # Merge, unlike Parse, takes the last of several ids, as the Object Detection API does
+    try:  # Merge accepts a repeated id and uses the last one, as the Object Detection API does; Parse would raise
         text_format.Merge(text, protos, allow_unknown_field=True)
     except text_format.ParseError as error:
         where = f"{source}:{error.GetLine()}:{error.GetColumn()}"
@@ -185,7 +205,10 @@ def _read_items(text: str, source: str) -> list[tuple[Label, int | None]]:
 
 
 def _item_lines(text: str, count: int) -> list[int] | list[None]:
-    """The line of each item, which protobuf does not keep; of none where the items are written in another way."""
+    """The line of each item, found by a regular expression, since protobuf does not keep it.
+
+    All None if the expression does not find exactly `count` items.
+    """
     lines = [text.count("\n", 0, match.start()) + 1 for match in _ITEM.finditer(text) if match["item"]]
     return lines if len(lines) == count else [None] * count
 
@@ -200,7 +223,7 @@ def _read_label(item: Any, where: str) -> Label:
 
 
 def _check_labels(labels: list[tuple[Label, int | None]], source: str) -> None:
-    """`labels` come with their line, or None where there is no file."""
+    """Validate ids and names. Each label comes with its line for messages, or None if it has none."""
     if not labels:
         raise LabelMapError(f"{source} is empty; it needs at least one item {{ id: 1 name: '...' }}")
     first_lines: dict[int | str, int | None] = {}

@@ -1,4 +1,4 @@
-"""A lock that ends with the process that holds it, however that ends."""
+"""An inter-process file lock. The operating system releases it when the process ends, even after a crash."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _POLL_S = 0.2
 
 @contextlib.contextmanager
 def locked(path: Path, *, taken: str, wait_s: float) -> Iterator[None]:
-    """Hold a lock file (made when missing, with its directory) until the block ends.
+    """Hold an exclusive lock on `path` for the duration of the block. Creates the file and its directory.
 
     Args:
-        taken: what to say when another process has it.
-        wait_s: a process that is just being stopped is waited for.
+        taken: the message of the error if another process holds the lock.
+        wait_s: seconds to wait for the lock, since its holder may be shutting down.
 
     Raises:
-        SetupError: another process has it.
+        SetupError: another process still holds the lock after `wait_s`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without thread_local=False, a lock that one thread takes and another releases would stay held.

@@ -1,5 +1,7 @@
-"""Logging of our processes: our own lines, and as much of TensorFlow's as was asked for. Call before TensorFlow is
-imported."""
+"""Configure logging: odkeras' own messages, and TensorFlow's at the requested level.
+
+Must run before TensorFlow is imported, because its C++ part reads its log level at import time.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,11 @@ _FILTER_ENDS_S = 2.0
 
 
 def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbose: bool = True) -> None:
-    """Send odkeras' log to standard error, and set how much TensorFlow and the Object Detection API say.
+    """Log odkeras to standard error, and set the log level of TensorFlow and the Object Detection API.
 
     Args:
         tf_logging_level: 10 debug, 20 info, 30 warning, 40 error, 50 fatal, as in Python's logging.
-        verbose: show odkeras' informative lines, not only its warnings.
+        verbose: log odkeras' INFO messages, not only warnings.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", cpp_log_level(tf_logging_level))
     handler = logging.StreamHandler(sys.stderr)
@@ -50,19 +52,22 @@ def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbo
 
 
 def cpp_log_level(level: int) -> str:
-    """What TensorFlow's C++ half hides: "0" nothing, "1" its informative lines, "2" warnings, "3" errors too, of which
-    it has one for every machine without a GPU."""
+    """The TF_CPP_MIN_LOG_LEVEL for a Python log level: "0" hides nothing, "1" INFO, "3" also WARNING and ERROR.
+
+    "3" rather than "2", because TensorFlow logs an error at every start on a machine without a GPU.
+    """
     return "0" if level <= logging.INFO else "1" if level <= logging.WARNING else "3"
 
 
 def quiet_import(name: str) -> None:
-    """Import TensorFlow without the lines of information that its C++ half writes while it is loaded, before it knows
-    a level ("Could not find cuda drivers on your machine"). All else, such as why it aborts, is written as ever.
+    """Import a package, usually TensorFlow, without the messages that its C++ part writes while it is loaded.
 
-    To be called after `configure_logging`; if that was asked for warnings, or less, all is written.
+    These ("Could not find cuda drivers on your machine") are written before TensorFlow reads its log level. All other
+    output, such as the reason for an abort, still appears on standard error. Call `configure_logging` first: nothing is
+    filtered if TF_CPP_MIN_LOG_LEVEL is below 2, which is what a level of 30 (warning) or lower sets.
 
     Raises:
-        SetupError: it is not installed.
+        SetupError: the package is not installed.
     """
     if sys.modules.get(name) is None and importlib.util.find_spec(name) is None:
         what = f"'{TENSORFLOW_REQUIREMENT}'" if name == "tensorflow" else name
@@ -74,11 +79,13 @@ def quiet_import(name: str) -> None:
 
 @contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """Send what is written to file descriptor 2 through a process that leaves the noise out. A process, not a thread:
-    it still has the last line of one that aborts."""
+    """Pipe file descriptor 2 through a child process that drops known noise.
+
+    A child process rather than a thread, so that the last lines still appear if this process aborts.
+    """
     try:
         kept = os.dup(2)
-    except OSError:  # it is closed
+    except OSError:  # standard error is closed
         yield
         return
     command = [sys.executable, "-I", "-S", "-c", _FILTER]
@@ -93,5 +100,5 @@ def _filtered_stderr() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
-        with suppress(subprocess.TimeoutExpired):  # a process that was started meanwhile may hold the pipe
+        with suppress(subprocess.TimeoutExpired):  # a child started in the meantime may keep the pipe open
             process.wait(_FILTER_ENDS_S)

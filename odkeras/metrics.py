@@ -1,4 +1,4 @@
-"""How good detections are: COCO's mean average precision, and the work they leave to the annotator."""
+"""Detection metrics: COCO mAP, and the number of edits that an annotator has to make."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ _NAMES = ("mAP", "mAP50", "mAP75")
 
 
 def count_edits(truth: Groundtruth, suggestions: Detections) -> EditCounts:
-    """Match suggestions to true boxes of the same class one to one, the best IoU first; what is left then, to those of
-    other classes."""
+    """Match suggestions to ground truth boxes, and count the edits between them.
+
+    The matching is one-to-one and greedy by descending IoU (at least 0.5), first within each class. The remaining
+    boxes are then matched across classes; those pairs count as relabelled.
+    """
     ious, relabelled = _match(truth, suggestions)
     kept, matched = sum(iou >= 0.9 for iou in ious), len(ious) + relabelled
     return EditCounts(
@@ -36,10 +39,12 @@ def count_edits(truth: Groundtruth, suggestions: Detections) -> EditCounts:
 def coco_map(
     groundtruths: Sequence[Groundtruth], detections: Sequence[Detections], image_sizes_hw: Sequence[tuple[int, int]]
 ) -> dict[str, float]:
-    """COCO's mAP (IoU 0.50:0.95), mAP50 and mAP75, as pycocotools computes them, over images in the same order.
+    """COCO's mAP (IoU 0.50:0.95), mAP50 and mAP75, computed by pycocotools.
 
-    Images without true boxes count: what is detected there is false. All values are -1.0, COCO's "undefined", if no
-    image has a true box.
+    The three sequences have one entry per image. Detections in images without ground truth count as false positives.
+
+    Returns:
+        "mAP", "mAP50" and "mAP75", 0..1; all are -1.0, COCO's "undefined", if no image has ground truth.
 
     Raises:
         SetupError: pycocotools is not installed.
@@ -57,7 +62,7 @@ def coco_map(
 
 
 def _match(truth: Groundtruth, suggestions: Detections) -> tuple[list[float], int]:
-    """The IoU of each pair of the same class, and the number of pairs of different classes."""
+    """(IoU of each matched pair of the same class, number of matched pairs of different classes)."""
     ious = np.nan_to_num(box_ops.iou(truth.boxes, suggestions.boxes))
     same_class = truth.classes[:, None] == suggestions.classes[None, :]
     free_truth, free_suggestions = set(range(len(truth))), set(range(len(suggestions)))
@@ -66,7 +71,10 @@ def _match(truth: Groundtruth, suggestions: Detections) -> tuple[list[float], in
 
 
 def _take_pairs(ious: np.ndarray, free_rows: set[int], free_columns: set[int]) -> list[float]:
-    """Pair what is free and overlaps enough, the best first; returns the pairs' IoU."""
+    """Greedily pair free rows and columns with an IoU of at least `MATCH_IOU`, best first.
+
+    Removes the paired indices from both sets, and returns the IoU of each pair.
+    """
     found = []
     for flat in np.argsort(-ious, axis=None, kind="stable"):
         row, column = divmod(int(flat), ious.shape[1])
@@ -113,7 +121,7 @@ def _evaluate(truth: list[dict[str, Any]], found: list[dict[str, Any]], image_co
         "categories": [{"id": category} for category in categories],
         "annotations": truth,
     }
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and results
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
         evaluation.evaluate()

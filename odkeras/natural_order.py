@@ -1,4 +1,4 @@
-"""The order in which people expect file names: image2 before image10, whatever the case of the letters."""
+"""Natural sort order for file names: image2 before image10, case-insensitive."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from pathlib import PurePath
 
 _DIGITS = re.compile(r"[0-9]+")
-_BETWEEN_FOLDERS = "\x01"  # before every character of a name: a folder's own files stay together
+_BETWEEN_FOLDERS = "\x01"  # sorts before every character in a name, so that the files of a directory stay together
 
 
 def natural_key(path: PurePath | str) -> str:
-    """A text that sorts like the path: folder by folder, without regard to case, numbers by their value.
+    """A sort key for a path: directory by directory, case-insensitive, numbers by value.
 
-    Different paths have different keys, so that the order is always the same. The key is valid Unicode, also for a name
-    that is not, so that a database can sort by it.
+    Different paths have different keys, so that the order is deterministic. The key is valid Unicode even if the path
+    is not, so that it can be stored in a database and sorted there.
     """
     text = str(path)
     folded = _DIGITS.sub(_padded, text.casefold()).replace("/", _BETWEEN_FOLDERS)
@@ -21,6 +21,6 @@ def natural_key(path: PurePath | str) -> str:
 
 
 def _padded(digits: re.Match[str]) -> str:
-    """The number with its length in front: a longer number is a larger one."""
+    """The number without leading zeros, prefixed with its length, so that text order equals numeric order."""
     number = digits.group().lstrip("0") or "0"
     return f"{len(number):04}{number}"

@@ -1,18 +1,18 @@
-"""What counts as a number in JSON that other programs wrote. `true` is none, although Python calls it an int."""
+"""Validate numbers in JSON from other programs. `true` is not a number here, although bool is an int in Python."""
 
 from __future__ import annotations
 
 from typing import Any, TypeGuard
 
 MAX_MAGNITUDE = 1e9
-"""Of coordinates and scores. Whole numbers in JSON may be too large for a float; comparing them is safe."""
+"""Limit for coordinates and scores. JSON integers may overflow a float; comparing them with this limit cannot."""
 
 
 def is_number(value: Any, limit: float = MAX_MAGNITUDE) -> TypeGuard[float]:
-    """Whether a JSON value is a number of at most `limit`, either sign. `true` and `NaN` are not."""
+    """Whether a JSON value is a number from -limit to limit. False for `true` and `NaN`."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= limit
 
 
 def is_whole(value: Any, low: int, high: int | None = None) -> TypeGuard[int]:
-    """Whether a JSON value is a whole number from `low` to `high`; `true` is not."""
+    """Whether a JSON value is an integer from `low` to `high` (None: no maximum). False for `true`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)

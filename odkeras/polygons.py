@@ -1,6 +1,7 @@
-"""Polygons, in one form: float32 (K, 2), K >= 3 corners [y, x] in their order, normalised to 0..1.
+"""Polygons in one format: float32 (K, 2), K >= 3 vertices [y, x] in order, normalised to 0..1.
 
-The last corner is joined to the first. What a polygon covers is what a browser fills: also where it crosses itself.
+A polygon is closed: the last vertex is connected to the first. Its area follows the nonzero winding rule, as a browser
+fills it, so that a self-intersecting polygon covers the same pixels as on the page.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from odkeras.boxes import FloatArray
 BoolArray = npt.NDArray[np.bool_]
 
 _SAME_CORNER_PX = 0.01
-_FLAT = 1e-6  # of the image's side: less than a hundredth of a pixel
+_FLAT = 1e-6  # as a fraction of the image side: less than a hundredth of a pixel
 
 
 def as_polygon(polygon: npt.ArrayLike) -> FloatArray:
-    """Raises: ValueError: another shape than (K, 2), fewer than three corners, or a coordinate that is not finite."""
+    """Convert to float32 (K, 2) and validate.
+
+    Raises:
+        ValueError: not of shape (K, 2), fewer than three vertices, or a coordinate that is not finite.
+    """
     corners = np.asarray(polygon, np.float32)
     if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
         raise ValueError(f"a polygon must have shape (K, 2) with K >= 3; got {corners.shape}")
@@ -34,7 +39,10 @@ def from_xy_px(points_xy_px: npt.ArrayLike, image_size_hw: tuple[float, float]) 
 
 
 def is_rectangle(points_xy_px: npt.ArrayLike) -> bool:
-    """Whether points (K, 2) are the four corners of an upright rectangle, in whatever order, and no others."""
+    """Whether points (K, 2) are the four corners of an axis-aligned rectangle, in any order, and nothing else.
+
+    Corners are compared with a tolerance of 0.01 px.
+    """
     points = np.asarray(points_xy_px, np.float64)
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     corners = np.array([[left, top], [left, bottom], [right, bottom], [right, top]])
@@ -43,7 +51,7 @@ def is_rectangle(points_xy_px: npt.ArrayLike) -> bool:
 
 
 def is_flat(polygon: npt.ArrayLike) -> bool:
-    """Whether it covers nothing because it has fewer than three different corners, or all on one line."""
+    """Whether the polygon has no area: fewer than three distinct vertices, or all on one line."""
     corners = np.asarray(polygon, np.float64).reshape(-1, 2)
     if len(corners) < 3:
         return True
@@ -55,21 +63,21 @@ def is_flat(polygon: npt.ArrayLike) -> bool:
 
 
 def clip(polygon: npt.ArrayLike) -> FloatArray:
-    """Cut a normalised polygon at the image's edges; (0, 2) where it lies outside.
+    """Clip a normalised polygon to the image; shape (0, 2) if it is entirely outside.
 
-    After Sutherland and Hodgman, "Reentrant Polygon Clipping", CACM 1974: one edge after the other.
+    Source: Sutherland and Hodgman, "Reentrant Polygon Clipping", CACM 1974, which clips at one edge after the other.
     """
     corners = np.asarray(polygon, np.float64).reshape(-1, 2)
     for axis in (0, 1):
         corners = _cut(corners, axis, 0.0, 1.0)
         corners = _cut(corners, axis, 1.0, -1.0)
-    if is_flat(corners):  # it touches an edge at most
+    if is_flat(corners):  # outside, or touching the edge without area inside
         return np.zeros((0, 2), np.float32)
     return np.clip(corners, 0.0, 1.0).astype(np.float32)
 
 
 def bounds(polygon: npt.ArrayLike) -> FloatArray:
-    """(4,) [ymin, xmin, ymax, xmax] of a polygon; zeros for one without corners."""
+    """The bounding box of a polygon, float32 (4,) [ymin, xmin, ymax, xmax]; zeros if it has no vertices."""
     corners = np.asarray(polygon, np.float32).reshape(-1, 2)
     if not len(corners):
         return np.zeros(4, np.float32)
@@ -77,10 +85,11 @@ def bounds(polygon: npt.ArrayLike) -> FloatArray:
 
 
 def fill(polygon: npt.ArrayLike, image_size_hw: tuple[int, int]) -> BoolArray:
-    """(H, W): the pixels whose centre, half a pixel from their corner, lies in a normalised polygon.
+    """Rasterise a normalised polygon: bool (H, W), True for each pixel whose centre is inside.
 
-    A centre lies in it if the polygon winds around it (the "nonzero" rule of SVG and PostScript). Every row sums up,
-    from the left, the sides that it crosses: +1 for one that goes down, -1 for one that goes up.
+    The centre of pixel (i, j) is at (i + 0.5, j + 0.5). "Inside" follows the nonzero winding rule of SVG and
+    PostScript. The winding number of a centre is the sum over the polygon sides that cross its row to the left of it:
+    +1 for a side that goes down, -1 for one that goes up.
     """
     height, width = image_size_hw
     corners = np.asarray(polygon, np.float64) * (height, width)
@@ -95,12 +104,12 @@ def fill(polygon: npt.ArrayLike, image_size_hw: tuple[int, int]) -> BoolArray:
 
 
 def mask_of(box: npt.ArrayLike, polygon: FloatArray | None, image_size_hw: tuple[int, int]) -> BoolArray:
-    """(H, W): the pixels of an object, never none at all.
+    """The mask of an object, bool (H, W), with at least one pixel set.
 
     Args:
-        box: (4,) [ymin, xmin, ymax, xmax], normalised.
-        polygon: None fills the box. One between the pixels' centres does so too.
-        image_size_hw: pixels.
+        box: (4,) [ymin, xmin, ymax, xmax], normalised. If it covers no pixel centre, the pixel at its centre is set.
+        polygon: None fills the box. So does a polygon that covers no pixel centre.
+        image_size_hw: height and width of the mask in pixels.
     """
     ymin, xmin, ymax, xmax = np.asarray(box, np.float64)
     rectangle = np.array([[ymin, xmin], [ymax, xmin], [ymax, xmax], [ymin, xmax]])
@@ -112,7 +121,7 @@ def mask_of(box: npt.ArrayLike, polygon: FloatArray | None, image_size_hw: tuple
 
 
 def _cut(corners: npt.NDArray[Any], axis: int, edge: float, sign: float) -> npt.NDArray[Any]:
-    """What lies on the side of `edge` where `sign` points to."""
+    """Clip at one edge: keep the part with coordinate >= `edge` if `sign` is 1, <= `edge` if it is -1."""
     inside_by = sign * (corners[:, axis] - edge)
     next_by, next_corners = np.roll(inside_by, -1), np.roll(corners, -1, axis=0)
     inside, crosses = inside_by >= 0, (inside_by >= 0) != (next_by >= 0)

@@ -1,6 +1,6 @@
 """The warm-up requests of a SavedModel: a TFRecord of `PredictionLog` messages in `assets.extra/`.
 
-TensorFlow Serving replays them before it makes a version AVAILABLE, so that the first person does not wait.
+TensorFlow Serving replays them before it marks a version AVAILABLE, so that the first request is not slow.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
-# The few fields that are used, with the numbers of TensorFlow Serving's public apis/ (prediction_log.proto,
-# predict.proto, model.proto). Its package, tensorflow-serving-api, needs gRPC and TensorFlow. A map and the nested
-# TensorProto are declared by their wire format: a repeated key/value message, and bytes.
+# Only the fields that we use, with the field numbers of TensorFlow Serving's public apis/ (prediction_log.proto,
+# predict.proto, model.proto). The package with the original protos, tensorflow-serving-api, requires gRPC and
+# TensorFlow. The map field and the nested TensorProto are declared by their equivalent wire formats: a repeated
+# key/value message, and bytes.
 _PROTO = """
 name: "odkeras/prediction_log.proto" package: "odkeras.serving" syntax: "proto3"
 message_type {
@@ -43,7 +44,8 @@ message_type {
 
 @functools.cache
 def prediction_log_class() -> Any:
-    """The message class, from a pool of its own: an installed tensorflow-serving-api declares the same name."""
+    """The message class. It has its own descriptor pool, so that it cannot conflict with an installed
+    tensorflow-serving-api."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
     pool = descriptor_pool.DescriptorPool()

@@ -1,4 +1,4 @@
-"""The three directories and their rules. Processes meet here and nowhere else: a file appears whole or not at all."""
+"""The three directories of a project: the only interface between the processes. Files are written atomically."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Project:
-    """Where a project keeps its answers and records, its checkpoints, and its exported versions."""
+    """The paths of a project.
+
+    Args:
+        data_dir: answers and TFRecords.
+        model_dir: checkpoints, status and logs of the trainer.
+        export_dir: published versions of the model.
+    """
 
     data_dir: Path
     model_dir: Path
@@ -40,11 +46,11 @@ class Project:
             object.__setattr__(self, name, Path(getattr(self, name)))
 
     def create(self) -> None:
-        """Make the directories that are missing, and see that all can be written to.
+        """Create missing directories, and check that all are writable.
 
         Raises:
-            ConfigError: a file is where a directory should be.
-            SetupError: not allowed to write, or the disk is full.
+            ConfigError: a file is in the place of a directory.
+            SetupError: no write permission, or disk full.
         """
         for path in (self.data_dir, self.inbox_dir, self.model_dir, self.export_dir):
             _create_dir(path)
@@ -59,27 +65,27 @@ class Project:
 
     @property
     def image_ids_path(self) -> Path:
-        """A cache: which id an image had when it was last read."""
+        """A cache: the id of each source image when it was last read."""
         return self.data_dir / "image_ids.jsonl"
 
     @property
     def answered_path(self) -> Path:
-        """Which answers of a host's database have been handed to the trainer."""
+        """Which answers of a host's database were already submitted to the trainer."""
         return self.data_dir / "answered.jsonl"
 
     @property
     def databases_path(self) -> Path:
-        """Which database has a dataset's answers, where that is not the one beside the config."""
+        """Maps a dataset to its database, if that is not the one next to the config."""
         return self.data_dir / "databases.json"
 
     @property
     def kept_images_dir(self) -> Path:
-        """Images that have no file of their own and that a host's database refers to. They stay."""
+        """Images without a source file that a database or rejected.jsonl refers to. Never deleted."""
         return self.data_dir / "images"
 
     @property
     def work_path(self) -> Path:
-        """What people did with the suggestions of each accepted answer."""
+        """How annotators edited the suggestions; see `odkeras.work`."""
         return self.data_dir / "work.jsonl"
 
     @property
@@ -101,7 +107,7 @@ class Project:
 
     @property
     def lock_path(self) -> Path:
-        """Held by the training that uses the model directory."""
+        """Locked by the process that trains in the model directory."""
         return self.model_dir / LOCK_NAME
 
     @property
@@ -117,16 +123,16 @@ class Project:
         return self.model_dir / "logs"
 
     def train_records(self) -> list[Path]:
-        """The rounds' `<number>_train.record` files, oldest first."""
+        """The `<number>_train.record` files of the training rounds, oldest first."""
         found = [(match, path) for path in _listdir(self.data_dir) if (match := _TRAIN_RECORD.fullmatch(path.name))]
         return [path for _, path in sorted((int(match[1]), path) for match, path in found)]
 
 
 def config_path(place: Path | str) -> Path:
-    """The pipeline.config that a person names: the file, or the project folder that holds it.
+    """The path of the pipeline.config, given the file itself or the project directory that contains it.
 
     Raises:
-        ConfigError: a folder without one, or the model directory of a project, which holds a copy.
+        ConfigError: a directory without a pipeline.config, or a project's model directory, which contains a copy.
     """
     place = Path(place)
     if not place.is_dir():
@@ -142,10 +148,10 @@ def config_path(place: Path | str) -> Path:
 
 
 def version_dirs(export_dir: Path | str) -> dict[int, Path]:
-    """The exported versions and their directories, ascending. {} if `export_dir` is not there.
+    """Published versions -> their directories, ascending; {} if `export_dir` does not exist.
 
-    A version's directory is named by a whole number, with or without leading zeros (`00000123`), as TensorFlow Serving
-    reads them. Of two directories of one number the one with fewer zeros counts.
+    As in TensorFlow Serving, the directory name is an integer, with or without leading zeros (`00000123`). If two
+    directories have the same number, the one with fewer zeros is used.
     """
     found = [path for path in _listdir(Path(export_dir)) if _is_version_name(path.name) and path.is_dir()]
     by_zeros = sorted(found, key=lambda path: len(path.name), reverse=True)
@@ -154,12 +160,12 @@ def version_dirs(export_dir: Path | str) -> dict[int, Path]:
 
 
 def list_versions(export_dir: Path | str) -> list[int]:
-    """The exported versions, ascending; see `version_dirs`."""
+    """The published versions, ascending; see `version_dirs`."""
     return list(version_dirs(export_dir))
 
 
 def version_dir(export_dir: Path | str, version: int) -> Path:
-    """The directory of a version, whatever leading zeros its name has; without any if there is no such version."""
+    """The directory of a version, with the leading zeros of its name; without any if the version does not exist."""
     plain = Path(export_dir, str(version))
     return plain if plain.is_dir() else version_dirs(export_dir).get(version, plain)
 
@@ -169,23 +175,23 @@ def _is_version_name(name: str) -> bool:
 
 
 def next_version(versions: Iterable[int], now_s: float) -> int:
-    """Seconds since the epoch, but always larger than every version there is (a clock may go backwards)."""
+    """Seconds since the epoch, or the largest version + 1 if that is larger: the clock may go backwards."""
     return max([int(now_s), *(version + 1 for version in versions)])
 
 
 def reveal_version(partial: Path, export_dir: Path, now_s: float) -> int:
-    """Rename a complete version to the next number, and return it.
+    """Rename a complete version directory to the next free version number, and return the number.
 
-    The number is taken at the last moment, and the next one if another program (`odkeras rollback`, the trainer) has
-    published in between.
+    The number is chosen immediately before the rename. If another process (`odkeras rollback`, the trainer) takes it
+    in between, the rename is retried with the next one.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: the directory cannot be renamed.
     """
     while True:
         version = next_version(list_versions(export_dir), now_s)
         target = export_dir / str(version)
-        if target.exists():  # not listed, since it is no directory
+        if target.exists():  # a file: `list_versions` lists directories only
             now_s = version + 1
             continue
         try:
@@ -198,11 +204,11 @@ def reveal_version(partial: Path, export_dir: Path, now_s: float) -> int:
 
 
 def is_held_out(image_id: str, eval_split: float) -> bool:
-    """Whether an image is among the share `eval_split` (0 to 1) that is kept for evaluation.
+    """Whether an image belongs to the hold-out split for evaluation.
 
-    Its id begins with the hexadecimal digits of a hash of its content; they decide, read as a fraction. So an image
-    belongs to the same side in every round, on every machine, and whatever is answered about it; a larger share takes
-    in more images and lets go of none. An id of another kind is hashed first.
+    The first 8 hexadecimal digits of the id, a hash of the image, are read as a fraction and compared with
+    `eval_split` (0 to 1). The split is therefore the same in every round and on every machine, and independent of the
+    answers. Raising `eval_split` only adds images to the split. An id without such digits is hashed first (SHA-256).
     """
     digits = image_id[:8].lower()
     if not _HASH.fullmatch(digits):
@@ -211,17 +217,17 @@ def is_held_out(image_id: str, eval_split: float) -> bool:
 
 
 def plan_retention(items: Sequence[T], keep: int, protected: Collection[T] = ()) -> list[T]:
-    """Which of `items` (oldest first) to delete: never the newest `keep` or a protected one; keep <= 0 deletes none."""
+    """Which of `items` (oldest first) to delete: all but the newest `keep` and the protected ones. keep <= 0: none."""
     if keep <= 0:
         return []
     return [item for item in items[:-keep] if item not in protected]
 
 
 def write_atomically(path: Path | str, data: bytes | str) -> None:
-    """Write a file so that a reader, or a crash at any instant, sees the old content or the new, never a part.
+    """Write a file atomically and durably: readers see either the old or the new content, even after a crash.
 
     Raises:
-        OSError: the disk is full, no permission; the old content is still there.
+        OSError: disk full, or no permission; the old content is unchanged.
     """
     with atomic_path(path) as temporary, temporary.open("xb") as file:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
@@ -229,7 +235,8 @@ def write_atomically(path: Path | str, data: bytes | str) -> None:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path`: what the block writes there becomes `path`, or is gone if the block raises."""
+    """Yield a temporary path next to `path`. It is synced and renamed to `path` after the block, or deleted if the
+    block raises."""
     path = Path(path)
     temporary = path.with_name(_temporary_name())
     try:
@@ -243,13 +250,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def append_jsonl(path: Path | str, rows: Iterable[dict[str, Any]], *, durable: bool = True) -> None:
-    """Append rows in one write. What a crash tore off at the end before stays a line of its own.
+    """Append rows to a JSON Lines file. If a crash left a partial last line, it is terminated first.
 
     Args:
-        durable: on disk when this returns.
+        durable: sync the file to disk before returning.
 
     Raises:
-        OSError: the disk is full, no permission.
+        OSError: disk full, or no permission.
     """
     data = b"".join(json.dumps(row).encode("utf-8") + b"\n" for row in rows)
     if not data:
@@ -266,7 +273,7 @@ def append_jsonl(path: Path | str, rows: Iterable[dict[str, Any]], *, durable: b
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of a file that `append_jsonl` wrote; none if there is no file. A line torn by a crash is ignored."""
+    """The rows of a JSON Lines file; [] if there is no file. Invalid lines, such as partial ones, are skipped."""
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -275,15 +282,15 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
 
 
 def find_round(metrics: Sequence[dict[str, Any]], batch: str) -> dict[str, Any] | None:
-    """The line of `metrics.jsonl` of the first round that trained on a batch."""
+    """The row of `metrics.jsonl` of the first round that trained on a batch; None if there is none yet."""
     return next((row for row in metrics if row.get("kind") == "round" and batch in (row.get("batches") or ())), None)
 
 
 class JsonlTail:
-    """The rows that others append to a file of JSON lines, each once.
+    """Follows a JSON Lines file that other processes append to, and returns each row once.
 
     Args:
-        path: need not be there yet. One that becomes shorter, or another file, is read from its start.
+        path: need not exist yet. If the file is truncated or replaced, it is read again from its start.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -292,7 +299,7 @@ class JsonlTail:
         self._inode: int | None = None
 
     def skip(self) -> None:
-        """Leave out the lines that are there already, which may be many."""
+        """Move to the end of the last complete line without parsing the existing rows."""
         try:
             with self._path.open("rb") as file:
                 self._inode = os.fstat(file.fileno()).st_ino
@@ -301,7 +308,7 @@ class JsonlTail:
             return
 
     def read(self) -> list[dict[str, Any]]:
-        """The rows since the last call; a line that is still being written comes next time."""
+        """The rows since the last call. A line that is still being written is returned by a later call."""
         try:
             found = self._path.stat()
             if found.st_ino != self._inode or found.st_size < self._offset:
@@ -318,7 +325,7 @@ class JsonlTail:
 
 
 def read_status(path: Path | str) -> dict[str, Any] | None:
-    """The trainer's status.json, or None if there is none (yet)."""
+    """The contents of the trainer's status.json; None if it does not exist (yet) or is not a JSON object."""
     try:
         return _json_object(Path(path).read_bytes())
     except OSError:
@@ -326,7 +333,10 @@ def read_status(path: Path | str) -> dict[str, Any] | None:
 
 
 def remove_stale_temporaries(directory: Path | str, older_than_s: float = 600.0) -> list[Path]:
-    """Delete what a killed process left half-written, and say what went. 0 s is for a directory no other writes to."""
+    """Delete the temporary files of killed processes that are at least `older_than_s` old, and return their paths.
+
+    Pass 0 only for a directory that no other process writes to.
+    """
     newest_s = time.time() - older_than_s
     stale = [path for path in _listdir(Path(directory)) if _is_stale(path, newest_s)]
     for path in stale:
@@ -340,7 +350,7 @@ def remove_stale_temporaries(directory: Path | str, older_than_s: float = 600.0)
 def _is_stale(path: Path, newest_s: float) -> bool:
     try:
         return path.name.startswith(TEMPORARY_PREFIX) and path.lstat().st_mtime <= newest_s
-    except FileNotFoundError:  # its owner has just finished with it
+    except FileNotFoundError:  # its owner has just renamed or deleted it
         return False
 
 
@@ -377,7 +387,7 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on disk."""
+    """fsync a file, or the entries of a directory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

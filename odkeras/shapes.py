@@ -1,9 +1,9 @@
-"""A small data set of coloured shapes, drawn on the spot: something to learn from in minutes, without a download.
+"""Generate a small synthetic data set of coloured shapes, which a model can learn in minutes, without a download.
 
     python -m odkeras.shapes demo/shapes        # writes images/*.jpg, train.csv and test.csv
 
-Every picture is made from its own random generator (`[seed, set, number]`), so picture 12 looks the same however many
-are asked for. Pictures are wider than high, because square test pictures hide swapped coordinates.
+Every image has its own random generator, seeded with `[seed, set, number]`, so that image 12 does not depend on the
+number of images. Images are wider than high, because square test images hide swapped coordinates.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw
 from odkeras.project import write_atomically
 
 CLASSES = ("circle", "triangle", "square")
-# A hint, not an answer: the hues overlap, so that a network that starts from nothing is good soon but has to learn the
-# forms to be right.
+# Mean hue of each class. The hues overlap, so that colour helps a randomly initialised network to learn quickly, but
+# only the shape identifies the class.
 HUES = {"circle": 0.0, "triangle": 1 / 3, "square": 2 / 3}
 HUE_SPREAD = 0.27
 IMAGE_SIZES_HW = ((120, 160), (120, 160), (120, 180))
@@ -40,7 +40,13 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape: its outline in pixels, (N, 2) as x, y, and what it is called."""
+    """One shape.
+
+    Args:
+        label: class name.
+        points_xy_px: vertices of the outline, float64 (N, 2) [x, y] in pixels.
+        colour: RGB, 0..255.
+    """
 
     label: str
     points_xy_px: Points
@@ -54,7 +60,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class ShapesDataset:
-    """Where the pictures and their two truth files are."""
+    """The paths of the generated images and of the two ground truth files."""
 
     images_dir: Path
     train_csv: Path
@@ -65,14 +71,14 @@ class ShapesDataset:
 def generate_shapes(
     directory: Path, *, train_images: int = 80, test_images: int = 40, seed: int = 2019
 ) -> ShapesDataset:
-    """Writes `images/*.jpg`, `train.csv` and `test.csv` below `directory`; what is there already is written again,
-    alike.
+    """Write `images/*.jpg`, `train.csv` and `test.csv` below `directory`. Deterministic; existing files are
+    overwritten.
 
     Args:
-        directory: made if it is not there.
-        train_images: pictures in `train.csv`.
-        test_images: pictures in `test.csv`; none of them is in `train.csv`.
-        seed: another seed gives other pictures.
+        directory: created if it does not exist.
+        train_images: number of images in `train.csv`.
+        test_images: number of images in `test.csv`; they are different images.
+        seed: random seed.
     """
     dataset = ShapesDataset(directory / "images", directory / "train.csv", directory / "test.csv")
     dataset.images_dir.mkdir(parents=True, exist_ok=True)
@@ -88,7 +94,7 @@ def generate_shapes(
 
 
 def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[Shape]]:
-    """A picture of one to four shapes, and the shapes in the order in which they were drawn (later ones lie on top)."""
+    """Draw an image with one to four shapes. The shapes are returned in drawing order (later ones are on top)."""
     height, width = IMAGE_SIZES_HW[rng.integers(len(IMAGE_SIZES_HW))]
     picture = _background(rng, height, width).resize((width * SUPERSAMPLING, height * SUPERSAMPLING))
     draw = ImageDraw.Draw(picture)
@@ -106,7 +112,7 @@ def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[Shape]]:
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    """A greyish gradient in any direction, with coarse blotches and fine grain."""
+    """A greyish gradient in a random direction, with low-frequency blotches and noise."""
     first, second = (rng.uniform(60, 190) + rng.uniform(-15, 15, 3) for _ in range(2))
     angle = rng.uniform(0, 2 * math.pi)
     ys, xs = np.mgrid[0:height, 0:width]
@@ -121,7 +127,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Image.Imag
 
 
 def _place(rng: np.random.Generator, height: int, width: int, others: Sequence[Shape]) -> Shape | None:
-    """A shape that hides little of the others, or None when there is no room left."""
+    """A random shape that overlaps the others by at most `MAX_OVERLAP`; None if 30 attempts fail."""
     for _ in range(30):
         shape = _random_shape(rng, height, width)
         if all(_overlap(shape.box_xyxy_px, other.box_xyxy_px) <= MAX_OVERLAP for other in others):
@@ -130,7 +136,7 @@ def _place(rng: np.random.Generator, height: int, width: int, others: Sequence[S
 
 
 def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
-    """Wholly inside the picture."""
+    """A shape of random class, size, rotation and position, entirely inside the image."""
     label = CLASSES[rng.integers(len(CLASSES))]
     radius = rng.uniform(MIN_RADIUS_PX, MAX_RADIUS_PX)
     corners = {"circle": 64, "triangle": 3, "square": 4}[label]
@@ -148,7 +154,8 @@ def _vivid_colour(rng: np.random.Generator, label: str) -> Colour:
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    """Shared area as a share of the smaller box: unlike IoU it sees a small shape that a large one would hide."""
+    """Intersection area divided by the area of the smaller box. Unlike IoU, it is large if a large shape hides a small
+    one."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -165,7 +172,7 @@ def _draw_shape(draw: ImageDraw.ImageDraw, rng: np.random.Generator, shape: Shap
 
 
 def _draw_line(draw: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
-    """Something that is not a shape."""
+    """Draw a random line as a distractor, which belongs to no class."""
     ends = rng.uniform((0, 0), (width, height), (2, 2)) * SUPERSAMPLING
     red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
     points = [(float(x), float(y)) for x, y in ends]

@@ -1,4 +1,4 @@
-"""The framing of TFRecord files, read without TensorFlow: length (8 bytes), checksum (4), data, checksum (4)."""
+"""Read the framing of TFRecord files without TensorFlow: length (8 bytes), checksum (4), data, checksum (4)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ _CHECKSUM_SIZE = 4
 
 
 class DamagedRecordError(ValueError):
-    """A record is cut short, or the file is no TFRecord. The checksums are not looked at."""
+    """A record is truncated, or the file is not a TFRecord. The checksums are not verified.
+
+    Args:
+        offset: byte offset of the record's data.
+    """
 
     def __init__(self, offset: int) -> None:
         super().__init__(f"is damaged at byte {offset}")
 
 
 def iter_records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The offset and the data of each record.
+    """Yield (byte offset of the data, data) of each record.
 
     Raises:
-        DamagedRecordError: after the records before the damage.
+        DamagedRecordError: a record is damaged; the records before it are yielded first.
     """
-    size = os.fstat(file.fileno()).st_size  # a damaged length may be larger than the memory
+    size = os.fstat(file.fileno()).st_size  # checked before reading: a damaged length may exceed the memory
     while header := file.read(_HEADER.size):
         offset = file.tell()
         length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else size

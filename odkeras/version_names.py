@@ -1,9 +1,9 @@
-"""What people call a model version: by the round that made it and the time, `round 7, 13:36`.
+"""Display names of model versions: the training round and the time of publishing, `round 7, 13:36`.
 
     names = VersionNames(read_jsonl(project.metrics_path))
     names.of(1795613835)
 
-The page, the news and the tables of the command line take their names from here, so that a version has one name.
+The page, the event messages and the tables of the command line all use these names.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from datetime import datetime
 from typing import Any
 
 FIRST_TIME = 10**9
-"""A smaller version is a number that somebody chose, not the second in which it was published."""
+"""Versions below this were numbered by hand; others are the time of publishing, in seconds since the epoch."""
 
 
 class VersionNames:
-    """Names of versions; may be read while another thread notes.
+    """Display names of versions. One thread may call `note` while others call `of`.
 
     Args:
-        rows: lines of metrics.jsonl.
-        clock: seconds since the epoch, for tests.
+        rows: rows of metrics.jsonl.
+        clock: returns seconds since the epoch; tests replace it.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = (), clock: Any = time.time) -> None:
@@ -32,8 +32,8 @@ class VersionNames:
             self.note(row)
 
     def note(self, row: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl: the round that published a version. One that failed, or was held back, tells of the
-        version before it."""
+        """Add a row of metrics.jsonl. Only rounds that published a version are used: the row of a round that failed or
+        was held back contains the previous version."""
         version, number = row.get("version"), row.get("round")
         if row.get("kind") != "round" or row.get("failed") or row.get("outcome") == "held back":
             return
@@ -41,8 +41,11 @@ class VersionNames:
             self._rounds.setdefault(version, number)
 
     def of(self, version: int) -> str:
-        """`round 7, 13:36`; without the round where nobody knows it, with the day if that is not today, and the number
-        if that is no time: `13:30`, `round 7, 27 Nov 13:36`, `version 7`."""
+        """The display name of a version.
+
+        `round 7, 13:36` usually; `13:30` if the round is unknown; `round 7, 27 Nov 13:36` if that was not today;
+        `version 7` if the number is not a time.
+        """
         number = self._rounds.get(version)
         when = self._time_of(version)
         if number is None:

@@ -1,12 +1,12 @@
-"""How much work the suggestions saved: what people did with them, and an estimate of the seconds.
+"""Estimate how much work the suggestions saved: counts of edits, and seconds by a cost model.
 
     rows = [work_row(answer), ...]          # one for each accepted answer
     for name, total in by_version(rows).items():
         print(name, total.precision, total.seconds_saved(CostModel()))
 
-The boxes that a model suggested are compared with those that were accepted (`metrics.count_edits`). Without suggestions
-(control images) people start from nothing; what the model would have suggested is kept all the same, and says how good
-it is when nobody has been led by it.
+The suggested boxes are compared with the accepted ones (`metrics.count_edits`). On control images the suggestions are
+hidden and the annotator starts from an empty image. The hidden suggestions are still compared with the answer: they
+measure the model without anchoring bias.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds that a person needs for a box.
+    """Seconds that an annotator needs per box.
 
-    To draw one from nothing: 25.5 s is the median of crowd workers who drew ImageNet's (Su, Deng, Fei-Fei,
-    "Crowdsourcing annotations for visual object detection", HCOMP 2012), 7.0 s that of extreme clicking (Papadopoulos
-    et al., ICCV 2017). To look at a suggested one and decide: 1.6 to 2.4 s (Papadopoulos et al., "We don't need no
-    bounding-boxes", CVPR 2016). The defaults are those that flatter the suggestions least. For moving a box there is no
-    figure of that kind; that it takes half as long as drawing one, two of its four sides, is an assumption.
+    Sources: drawing a box takes 25.5 s (median of the crowd workers for ImageNet; Su, Deng, Fei-Fei, "Crowdsourcing
+    annotations for visual object detection", HCOMP 2012) or 7.0 s (extreme clicking; Papadopoulos et al., ICCV 2017).
+    Verifying a suggested box takes 1.6 to 2.4 s (Papadopoulos et al., "We don't need no bounding-boxes", CVPR 2016).
+    The defaults are the published values that favour the suggestions least. For adjusting a box we know no published
+    value; half the time of drawing one, for two of its four sides, is an assumption.
 
     Args:
-        draw_s: draw a box.
-        verify_s: look at a suggested box; every one costs that.
-        adjust_s: move a box to where it belongs.
-        relabel_s: give a box another label.
+        draw_s: draw a box from scratch.
+        verify_s: verify a suggested box; every suggestion costs this.
+        adjust_s: correct the position of a box.
+        relabel_s: change the label of a box.
         delete_s: delete a box.
     """
 
@@ -52,11 +52,11 @@ class CostModel:
 
 @dataclass(frozen=True)
 class Work:
-    """What people did on some images.
+    """The annotators' work on a set of images.
 
     Args:
-        images: accepted images.
-        edits: what became of the suggestions, in boxes.
+        images: number of accepted images.
+        edits: sum of the edit counts.
     """
 
     images: int = 0
@@ -67,36 +67,38 @@ class Work:
 
     @property
     def precision(self) -> float | None:
-        """Of the suggestions, the share that belongs to an object of that class (IoU >= 0.5); None without any."""
+        """Share of the suggestions that match an object of the same class (IoU >= 0.5), 0..1; None if there are no
+        suggestions."""
         edits = self.edits
         return (edits.kept + edits.adjusted) / edits.suggested if edits.suggested else None
 
     @property
     def recall(self) -> float | None:
-        """Of the objects, the share that was suggested (IoU >= 0.5, right class); None without any."""
+        """Share of the objects that were suggested with the right class (IoU >= 0.5), 0..1; None if there are no
+        objects."""
         edits = self.edits
         return (edits.kept + edits.adjusted) / edits.objects if edits.objects else None
 
     def seconds_without(self, cost: CostModel) -> float:
-        """What drawing every box takes."""
+        """Estimated time to draw every box from scratch."""
         return self.edits.objects * cost.draw_s
 
     def seconds_with(self, cost: CostModel) -> float:
-        """What correcting the suggestions takes."""
+        """Estimated time to correct the suggestions."""
         edits = self.edits
         corrected = edits.adjusted * cost.adjust_s + edits.relabelled * cost.relabel_s + edits.deleted * cost.delete_s
         return edits.suggested * cost.verify_s + corrected + edits.added * cost.draw_s
 
     def seconds_saved(self, cost: CostModel) -> float:
-        """Negative where the suggestions cost more than they saved."""
+        """Estimated time saved; negative if correcting takes longer than drawing from scratch."""
         return self.seconds_without(cost) - self.seconds_with(cost)
 
 
 def work_row(answer: Task) -> Row | None:
-    """The row of `work.jsonl` about an accepted answer; None if no model suggested anything for it.
+    """The row of `work.jsonl` for an accepted answer; None if no model version made suggestions for it.
 
     Raises:
-        AnswerError, KeyError, TypeError, ValueError: its suggestions are not what `with_suggestions` wrote.
+        AnswerError, KeyError, TypeError, ValueError: its suggestions do not have the format of `with_suggestions`.
     """
     suggestions = answer.get("_suggestions")
     if not isinstance(suggestions, Mapping) or not is_whole(suggestions.get("version"), 0):
@@ -114,7 +116,7 @@ def work_row(answer: Task) -> Row | None:
 
 
 def withdrawn_row(answer: Task) -> Row:
-    """The row of `work.jsonl` about a rejected or ignored answer: what was counted for it before counts no longer."""
+    """The row of `work.jsonl` for a rejected or ignored answer. It cancels earlier rows of this image and session."""
     session = answer.get("_session_id")
     return {
         "image_id": answer.get("image_id"),
@@ -124,11 +126,11 @@ def withdrawn_row(answer: Task) -> Row:
 
 
 def shown_edits(answer: Task) -> EditCounts | None:
-    """What a person did with the suggestions that an accepted answer started from; None if no model made any, or they
-    were hidden (control images).
+    """The edits to the suggestions that were shown for an accepted answer; None if no model made any, or if they were
+    hidden (control images).
 
     Raises:
-        KeyError, TypeError, ValueError: it lacks its size.
+        KeyError, TypeError, ValueError: `height` or `width` is missing or invalid.
     """
     suggestions = answer.get("_suggestions")
     if not isinstance(suggestions, Mapping) or suggestions.get("version") is None or suggestions.get("control"):
@@ -137,7 +139,11 @@ def shown_edits(answer: Task) -> EditCounts | None:
 
 
 def count_answer_edits(answer: Task, suggested: Any) -> EditCounts:
-    """Compares the suggested spans of an answer with its own; both have the same labels to choose from."""
+    """Compare suggested spans with the spans of the answer, by the names of their labels.
+
+    Raises:
+        KeyError, TypeError, ValueError: `height` or `width` is missing or invalid.
+    """
     size_hw = (int(answer["height"]), int(answer["width"]))
     before, after = readable_spans(suggested), readable_spans(answer.get("spans"))
     names = sorted({span.label for span in [*before, *after]})
@@ -154,8 +160,10 @@ def work_of(row: Mapping[str, Any]) -> Work:
 
 
 def last_rows(rows: Iterable[Row]) -> list[Row]:
-    """One row for each image and session: the last one. An answer may be read twice after a crash, corrected, or
-    withdrawn, which leaves no row."""
+    """The last row of each image and session, without withdrawn ones.
+
+    There may be several rows because an answer can be corrected or withdrawn, or be processed again after a crash.
+    """
     latest: dict[tuple[Any, Any], Row] = {}
     for row in rows:
         key = (row.get("image_id"), row.get("session"))
@@ -166,7 +174,7 @@ def last_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def totals(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, Work]:
-    """The work of the rows by what `key` says of them, in the order of their first appearance."""
+    """The sum of the rows' work, grouped by `key`, in order of first appearance."""
     found: dict[Any, Work] = {}
     for row in rows:
         name = key(row)
@@ -175,16 +183,16 @@ def totals(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, Work]:
 
 
 def by_version(rows: Iterable[Row]) -> dict[int, Work]:
-    """With suggestions shown, by the version that made them, the oldest first."""
+    """The work grouped by the model version of the suggestions, oldest first. Control images are excluded."""
     found = totals((row for row in rows if not row.get("control")), lambda row: int(row["version"]))
     return dict(sorted(found.items()))
 
 
 def by_session(rows: Iterable[Row]) -> dict[str, Work]:
-    """With suggestions shown, by who answered."""
+    """The work grouped by session, "" for none. Control images are excluded."""
     return totals((row for row in rows if not row.get("control")), lambda row: str(row.get("session") or ""))
 
 
 def of_control(rows: Iterable[Row]) -> Work:
-    """Of images whose suggestions were not shown: how good these are when nobody is led by them."""
+    """The work on control images, whose suggestions were hidden: measures the model without anchoring bias."""
     return sum((work_of(row) for row in rows if row.get("control")), Work())
