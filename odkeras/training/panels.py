@@ -1,4 +1,4 @@
-"""Pictures with boxes in their labels' colours, as TensorBoard shows them."""
+"""Draws images with boxes, in the colours of their labels, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from odkeras.errors import LabelMapError
 from odkeras.labels import LabelMap
 
 MOST_PX = 480
-"""Of the longer side of a picture: there are several in every round, and all of them stay."""
+"""Maximum longer side of an image. Every round adds several images to the event files, which are never pruned."""
 
 LEAST_PX = 320
+"""Minimum longer side; smaller images are scaled up."""
 SHOWN_SCORE = 0.5
 BEST_FEW = 3
 
@@ -27,17 +28,20 @@ _QUALITY = 88
 
 
 class Pen:
-    """Draws boxes with the names of their labels.
+    """Draws boxes with their labels.
 
     Args:
-        label_map: for names and colours; ids are shown without it.
+        label_map: gives names and colours. None labels boxes with their class ids.
     """
 
     def __init__(self, label_map: LabelMap | None = None) -> None:
         self._label_map = label_map
 
     def draw(self, image: Any, boxes: Groundtruth | Detections) -> Image.Image:
-        """The image, uint8 (H, W, 3), in a size that can be looked at, with the boxes; with scores if there are."""
+        """Draw boxes on an image, uint8 (H, W, 3), resized by `fitted`. Detections are labelled with their scores.
+
+        Boxes that are not finite, or that end before they begin, are skipped.
+        """
         picture = fitted(image)
         scores = boxes.scores.tolist() if isinstance(boxes, Detections) else [None] * len(boxes)
         corners = to_xyxy_px(boxes.boxes, (picture.height, picture.width))
@@ -50,12 +54,14 @@ class Pen:
         return picture
 
     def name_of(self, class_id: int) -> str:
+        """The class's display name; the id itself if the label map lacks it."""
         try:
             return self._label_map.display_name_of(class_id) if self._label_map else str(class_id)
         except LabelMapError:
             return str(class_id)
 
     def colour_of(self, class_id: int) -> str:
+        """The colour of the class's position in the label map, as on the page."""
         ids = self._label_map.ids if self._label_map else ()
         return colour_of(ids.index(class_id) if class_id in ids else class_id - 1)
 
@@ -67,7 +73,16 @@ _FONT = ImageFont.load_default(size=_FONT_PX)
 
 
 def compare(pen: Pen, image: Any, truth: Groundtruth, found: Detections) -> Image.Image:
-    """Side by side: the truth left, the detections right."""
+    """Groundtruth and detections side by side.
+
+    Shows the detections with a score of at least `SHOWN_SCORE`; if there are none, the `BEST_FEW` best.
+
+    Args:
+        pen: draws the boxes.
+        image: uint8 (H, W, 3).
+        truth: groundtruth boxes, drawn on the left.
+        found: detections, drawn on the right.
+    """
     shown = found.above(SHOWN_SCORE)
     heading = f"detections, score at least {SHOWN_SCORE:g}"
     if not len(shown):
@@ -83,13 +98,13 @@ def compare(pen: Pen, image: Any, truth: Groundtruth, found: Detections) -> Imag
 
 
 def best(found: Detections, count: int = BEST_FEW) -> Detections:
-    """Those with the highest scores."""
+    """The `count` detections with the highest scores, best first. A NaN score comes last."""
     order = np.argsort(-np.nan_to_num(found.scores, nan=-1.0), kind="stable")[:count]
     return Detections(found.boxes[order], found.scores[order], found.classes[order])
 
 
 def fitted(image: Any) -> Image.Image:
-    """In a size that can be looked at: small ones are scaled up, large ones down."""
+    """Resize an image, uint8 (H, W, 3), so that its longer side is between `LEAST_PX` and `MOST_PX`."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     longest = max(picture.size)
     target = LEAST_PX if longest < LEAST_PX else min(longest, MOST_PX)
@@ -100,7 +115,11 @@ def fitted(image: Any) -> Image.Image:
 
 
 def from_any_range(image: Any) -> Any:
-    """An image as uint8 (H, W, 3): as it is, or from what the model's own preprocessing made of it."""
+    """Convert an image, (H, W, 3) or (H, W, 1), to uint8 (H, W, 3).
+
+    Other dtypes are the result of a model's preprocessing, whose range differs between models: their own minimum and
+    maximum are stretched to 0 and 255.
+    """
     if image.ndim == 3 and image.shape[-1] == 1:
         image = np.repeat(image, 3, axis=-1)
     if image.dtype == np.uint8:

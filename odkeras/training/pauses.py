@@ -1,4 +1,4 @@
-"""Where training is paused and stopped: between two steps, and between two rounds."""
+"""Pauses and stops training on request, between two steps or between two rounds."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _BETWEEN_ROUNDS = {
 
 
 class Pauses:
-    """Does what the control file says, and says so in status.json.
+    """Carries out the requests of the control file and reports them in status.json.
 
     Args:
-        control: pause, resume and stop.
-        status: of the trainer.
-        should_stop: whether the process is to end, also out of a pause.
+        control: the control file.
+        status: the trainer's status.json.
+        should_stop: polled; returns True when the process must exit, which also ends a pause.
 
     Attributes:
-        held_s: how long training was held between steps, in all.
+        held_s: total seconds that training was paused between steps.
     """
 
     def __init__(self, control: Control, status: StatusFile, should_stop: Callable[[], bool]) -> None:
@@ -36,18 +36,19 @@ class Pauses:
         self.held_s = 0.0
 
     def between_steps(self) -> bool:
-        """Hold while training is paused; then whether no further step is to follow now."""
+        """Block while training is paused. Returns True if training must not take another step now."""
         if self._control.state == PAUSED and not self._should_stop():
             self._hold()
         return self._should_stop() or self._control.state == STOPPED
 
     @property
     def ends_round(self) -> bool:
-        """Whether the round under way is to end where it is. The end of the process leaves it open instead."""
+        """Whether the current round ends at this step. False when the process exits: the next start resumes the
+        round."""
         return self._control.state == STOPPED and not self._should_stop()
 
     def between_rounds(self) -> bool:
-        """Whether no round is to begin now."""
+        """Returns True if no round may start now. Never blocks."""
         state = self._control.state
         if state == RUNNING:
             self._go_on()
@@ -70,6 +71,6 @@ class Pauses:
             time.sleep(_POLL_S)
             if time.monotonic() - beat_at >= _BEAT_S:
                 beat_at = time.monotonic()
-                self._status.write()  # it is alive
+                self._status.write()  # heartbeat: readers take an old status.json for a dead trainer
         self._status.update(state=before.state, reason=before.reason)
         self.held_s += time.monotonic() - started

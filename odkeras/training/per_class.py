@@ -1,6 +1,6 @@
-"""Results per class, which the API's COCO and LVIS evaluators do not tell with the public pycocotools and lvis.
+"""Per-class metrics, which the API's COCO and LVIS evaluators do not report with the public pycocotools and lvis.
 
-Both keep a precision for every class while they work. `listening()` gets hold of it, `per_class` reads it.
+Both compute a precision for every class. Within `listening()`, patched evaluators store it; `per_class` reads it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import numpy as np
 from object_detection.metrics import coco_tools, lvis_tools
 
 ABSENT = -1.0
-"""COCO's value for what there is no groundtruth of; the means leave it out."""
+"""COCO's value of a metric without groundtruth. Means leave it out."""
 
 _ALL_SIZES, _MOST_DETECTIONS = 0, -1
 
-_finished: dict[str, Any] = {}  # what has just evaluated, by whose metrics it computes
+_finished: dict[str, Any] = {}  # the evaluation that has just finished, under "COCO" or "LVIS"
 
 
 class _CocoEval(coco_tools.COCOEvalWrapper):
-    """The API's, which computes what `all_metrics_per_category` asks for from `category_stats`; only a patched
-    pycocotools has that."""
+    """The API's evaluator, plus `category_stats`.
+
+    The API reads `category_stats` for `all_metrics_per_category`, but only a patched pycocotools sets it.
+    """
 
     def summarize(self) -> None:
         super().summarize()
@@ -39,7 +41,10 @@ class _LvisEval(lvis_tools.LVISEvalWrapper):
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """The API's evaluators, where they evaluate in this block, leave behind what `per_class` reads."""
+    """Within this block, the API's evaluators store the evaluation that `per_class` reads.
+
+    It patches two module attributes of the API, so it is not thread-safe.
+    """
     usual = coco_tools.COCOEvalWrapper, lvis_tools.LVISEvalWrapper
     _finished.clear()
     coco_tools.COCOEvalWrapper, lvis_tools.LVISEvalWrapper = _CocoEval, _LvisEval
@@ -50,14 +55,14 @@ def listening() -> Iterator[None]:
 
 
 def per_class(prefix: str) -> dict[str, dict[str, float]]:
-    """Average precision by kind, then by the class's name, of the evaluation that has just ended in `listening()`.
+    """Average precision by metric, then by class name, of the last evaluation within `listening()`.
 
     Args:
-        prefix: of the kinds' names, for example "DetectionBoxes_".
+        prefix: prefix of the metrics' names, for example "DetectionBoxes_".
 
     Returns:
-        For COCO's metrics `<prefix>PerformanceByCategory/mAP` and `.../mAP@.50IOU`, for LVIS' `.../AP` and `.../AP50`;
-        `ABSENT` for a class without groundtruth. Nothing after an evaluation of another kind.
+        The metrics `<prefix>PerformanceByCategory/mAP` and `.../mAP@.50IOU` after COCO's evaluation, `.../AP` and
+        `.../AP50` after LVIS'; {} after any other. `ABSENT` for a class without groundtruth.
     """
     if "COCO" in _finished:
         evaluation, kinds = _finished["COCO"], ("mAP", "mAP@.50IOU")
@@ -79,14 +84,14 @@ def per_class(prefix: str) -> dict[str, dict[str, float]]:
 
 
 def finished_coco() -> Any | None:
-    """COCO's evaluation that has just ended in `listening()`, with all matches; None if it was of another kind."""
+    """The last evaluation within `listening()`, with all matches; None if it was not COCO's."""
     return _finished.get("COCO")
 
 
 def per_super_category(
     by_class: Mapping[str, float], super_categories: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """The mean over the classes of each super-category, as far as there is groundtruth of them."""
+    """The mean of each super-category over its classes with groundtruth; `ABSENT` if none has any."""
     return {
         name: mean(np.array([by_class.get(label, ABSENT) for label in labels]))
         for name, labels in super_categories.items()
@@ -94,13 +99,13 @@ def per_super_category(
 
 
 def mean(values: Any) -> float:
-    """The mean of what is not `ABSENT`; `ABSENT` if all is. Of precisions, it is the average precision."""
+    """The mean of the values that are not `ABSENT`; `ABSENT` if all are. The mean of COCO's precisions is the AP."""
     present = values[values > ABSENT]
     return float(np.mean(present)) if present.size else ABSENT
 
 
 def _of_each_class(figures: Any) -> list[float]:
-    """Of thresholds x recalls x classes, the mean of each class."""
+    """The mean of each class, of an array (thresholds, recalls, classes)."""
     return [mean(figures[:, :, number]) for number in range(figures.shape[2])]
 
 
@@ -109,7 +114,7 @@ def _half(thresholds: Any) -> Any:
 
 
 def _category_stats(evaluated: Mapping[str, Any], params: Any) -> Any:
-    """COCO's twelve figures of each class, in the order of pycocotools' own `stats`: 12 x classes."""
+    """COCO's twelve metrics of each class, (12, classes), in the order of pycocotools' `stats`."""
     precision, recall = evaluated["precision"], evaluated["recall"]
     half, three_quarters = _half(params.iouThrs), np.isclose(params.iouThrs, 0.75)
     last = len(params.maxDets) - 1

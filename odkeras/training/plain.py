@@ -1,4 +1,4 @@
-"""Plain training on the records a pipeline.config names: the loop's step without the loop."""
+"""Offline training on the records that a pipeline.config names, without the annotation loop (`odkeras train`)."""
 
 from __future__ import annotations
 
@@ -40,24 +40,25 @@ def train_on_records(
     on_step: Callable[[StepReport], None] = lambda report: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
-    """Train until the global step is `steps`; goes on from the newest checkpoint in `model_dir`.
+    """Train until the global step is `steps`, resuming from the newest checkpoint in `model_dir` if there is one.
 
     Args:
-        setup: of `prepare_setup(..., purpose="train")`.
-        model_dir: where checkpoints and TensorBoard events go.
-        steps: None takes `train_config.num_steps`.
+        setup: the result of `prepare_setup(..., purpose="train")`.
+        model_dir: directory of checkpoints and TensorBoard events.
+        steps: target global step; None takes `train_config.num_steps`.
         strategy: see `make_strategy`; every worker of a cluster runs the same command.
-        max_checkpoints_num: checkpoints kept; 0 or less keeps all.
+        max_checkpoints_num: checkpoints to keep; 0 or less keeps all.
         checkpoint_every_s: seconds between checkpoints; a cluster writes one every 1000 steps instead.
-        on_step: told of every step.
-        should_stop: asked between steps; a checkpoint is written before it ends. Not asked in a cluster, where one
-            worker cannot end without the others.
+        on_step: callback after every step.
+        should_stop: polled between steps; True ends the training after a last checkpoint. Ignored in a cluster, where
+            one worker cannot stop without the others.
 
     Raises:
-        ConfigError: no number of steps, no records, or fewer files of them than workers.
+        ConfigError: no number of steps, no records, or fewer record files than workers.
         CheckpointError: the checkpoints do not fit the model.
         SetupError: another training is using `model_dir`.
-        TrainingError: the loss stays non-finite; the last good weights are in the newest checkpoint.
+        TrainingError: the loss stays non-finite (the newest checkpoint has the last good weights), or a batch cannot
+            be read.
     """
     target = steps if steps is not None else setup.config.train_config.num_steps
     if target <= 0:
@@ -94,7 +95,11 @@ def train_on_records(
 
 
 def start_from_fine_tune_checkpoint(trainer: Trainer, setup: Setup) -> RestoreReport | None:
-    """Give the trainer the weights of the config's fine-tune checkpoint; None when it names none."""
+    """Load the config's fine-tune checkpoint into the trainer.
+
+    Returns:
+        What was restored; None if the config names no fine-tune checkpoint.
+    """
     train = setup.config.train_config
     if not train.fine_tune_checkpoint:
         return None
@@ -106,7 +111,7 @@ def start_from_fine_tune_checkpoint(trainer: Trainer, setup: Setup) -> RestoreRe
 
 @contextlib.contextmanager
 def _sole_writer(model_dir: Path, strategy: tf.distribute.Strategy | None) -> Iterator[bool]:
-    """Whether this process writes to `model_dir`; if so, it is locked."""
+    """Yields whether this process writes to `model_dir`, and holds its lock if so. Only the chief of a cluster does."""
     if not is_chief(strategy):
         yield False
         return
@@ -123,7 +128,11 @@ def _dataset(config: Any, trainer: Trainer, strategy: tf.distribute.Strategy | N
 
 
 class _Saver:
-    """Saves now and then, and at the end what has not been saved yet."""
+    """Saves checkpoints periodically, and at the end if there are steps since the last one.
+
+    Args:
+        every_s: seconds between checkpoints; None saves every `_CHECKPOINT_EVERY_STEPS` steps.
+    """
 
     def __init__(self, store: CheckpointStore, trainer: Trainer, every_s: float | None) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""The trainer process: rounds until it is told to stop."""
+"""The trainer process (`odkeras trainer`): polls the inbox and runs rounds until it is stopped."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _NICENESS = 10
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """What `odkeras trainer` was asked to do.
+    """Options of the trainer process.
 
     Args:
         config: path of the pipeline.config.
         directories: data, model and export directory.
-        rounds: how rounds go.
-        overrides: what the command line changes in the config.
-        strategy: "none", "mirrored" or "multi-worker".
-        once: end when nothing waits to be trained.
-        stop_on_stdin_eof: end when standard input is closed, as it is when the parent process dies.
-        give_way: let other processes have the processor first: the host, and the model server that somebody waits for.
-        live_version: tells which version is being served.
+        rounds: options of the rounds.
+        overrides: changes to the config from the command line.
+        strategy: "none" or "mirrored"; "multi-worker" is refused.
+        once: exit when no answers wait to be trained on.
+        stop_on_stdin_eof: exit when standard input closes, as it does when the parent process dies.
+        give_way: lower the CPU priority, so that the host and the model server respond quickly during training.
+        live_version: callback that returns the version being served, which is never deleted; None if unknown.
     """
 
     config: Path
@@ -59,11 +59,11 @@ class TrainerOptions:
 
 
 def run_trainer(options: TrainerOptions) -> None:
-    """Train whatever comes into the inbox until SIGTERM, Ctrl-C or (if asked for) the end of standard input.
+    """Train on the answers in the inbox until SIGTERM, SIGINT or, with `stop_on_stdin_eof`, end-of-file on stdin.
 
     Raises:
-        ConfigError: it is to end when nothing waits, and training is paused or stopped.
-        OdkerasError: it cannot start; status.json says the same.
+        ConfigError: `once` is set, but training is paused or stopped.
+        OdkerasError: it cannot start or continue; status.json has the reason, too.
     """
     stop = threading.Event()
     _stop_on_signals(stop)
@@ -92,7 +92,7 @@ def run_trainer(options: TrainerOptions) -> None:
         save_resolved(setup, options.directories.model_dir)
         _serve_rounds(rounds, stop, once=options.once)
     if options.once and not stop.is_set():
-        _check_training_runs(options)  # it may have been held meanwhile, and have ended for that
+        _check_training_runs(options)  # a pause during the run ends it, too, with answers left in the inbox
 
 
 def _check_training_runs(options: TrainerOptions) -> None:
@@ -116,7 +116,10 @@ def _prepare(options: TrainerOptions) -> tuple[Setup, tf.distribute.Strategy | N
 
 
 def _give_way() -> None:
-    """Lower our priority; where Linux schedules by session (autogroup), that of our session too."""
+    """Lower the priority of this process, and of its session where Linux schedules by session (autogroup).
+
+    With autogroup, nice values count only within a session, and a host starts the trainer in a session of its own.
+    """
     with suppress(OSError):
         os.nice(_NICENESS)
     with suppress(OSError):
@@ -124,7 +127,7 @@ def _give_way() -> None:
 
 
 def _note_failure(directories: Project, error: OdkerasError) -> None:
-    """Into status.json, unless that is another trainer's."""
+    """Write the error to status.json, unless another trainer holds the lock: then the file is that trainer's."""
     with suppress(SetupError, OSError), lock_model_dir(directories.model_dir, wait_s=0.0):
         StatusFile(directories.status_path).update(state="failed", reason=str(error))
 

@@ -1,4 +1,4 @@
-"""What is told and kept while a round's steps go by."""
+"""Progress reports and checkpoints during a round."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from odkeras.training.trainer import StepReport
 
 
 class RoundProgress:
-    """Listens to the steps of a round: status, summaries, and a checkpoint now and then.
+    """Updates status.json and TensorBoard after each step of a round, and saves checkpoints periodically.
 
     Args:
-        last_step: the global step at which the round ends.
-        steps: of the round.
-        checkpoint_every_s: seconds between checkpoints; the round's end saves its own.
+        status: the trainer's status.json.
+        summaries: the TensorBoard events.
+        checkpoints: saves the checkpoints.
+        last_step: global step at which the round ends.
+        steps: number of steps that this call of `Trainer.train` takes.
+        checkpoint_every_s: seconds between checkpoints. The caller saves one at the end of the round.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class RoundProgress:
         self._saved_s = time.monotonic()
 
     def on_step(self, report: StepReport) -> None:
+        """Callback for `Trainer.train`."""
         left = self._last_step - report.step
         self._status.update(step=report.step, round_step=self._steps - left, loss=report.loss)
         self._summaries.step(report)

@@ -1,4 +1,4 @@
-"""The model that predicts for the loop: where its weights come from, and when they become a version."""
+"""The inference model of the loop: loads its weights and publishes them as versions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 class PublishedModel:
-    """The inference model of a loop, and its versions.
+    """The inference model of the loop, and its published versions.
 
     Args:
         config: a resolved, checked `TrainEvalPipelineConfig`.
-        label_map: of the project.
-        directories: where checkpoints are looked for and versions go.
-        status: told of every version.
+        label_map: the project's label map.
+        directories: has the model directory, with the checkpoints, and the export directory, with the versions.
+        status: the trainer's status.json, updated with every version.
 
     Attributes:
         inference: the model.
@@ -46,8 +46,14 @@ class PublishedModel:
         self._publisher = Publisher(self.inference, directories.export_dir, label_map)
 
     def load_weights(self) -> str | None:
-        """Give the inference model the newest checkpoint, else the fine-tune checkpoint, else leave its fresh
-        weights."""
+        """Restore the newest checkpoint, else the config's fine-tune checkpoint, else keep the random weights.
+
+        Returns:
+            Path of the newest checkpoint; None if there is none.
+
+        Raises:
+            CheckpointError: a checkpoint does not fit the model.
+        """
         checkpoint = restore_for_prediction(self.inference.model, list_checkpoints(self._directories.model_dir))
         train = self._config.train_config
         if checkpoint is not None:
@@ -65,32 +71,35 @@ class PublishedModel:
 
     @property
     def newest(self) -> int | None:
-        """The newest version there is, which every server takes up; None before the first."""
+        """The newest version, which is the one that servers load; None before the first."""
         versions = project.list_versions(self._directories.export_dir)
         return versions[-1] if versions else None
 
     @property
     def newest_info(self) -> ExportInfo | None:
-        """What it says of itself; None if there is none, or it is somebody else's."""
+        """Export info of the newest version; None if there is no version, or odkeras did not write it."""
         newest = self.newest
         return None if newest is None else read_export_info(project.version_dir(self._directories.export_dir, newest))
 
     @property
     def newest_is_ours(self) -> bool:
-        """Whether it is of this model."""
+        """Whether the newest version has the graph of this model, so that its weights can be loaded."""
         return self._publisher.takes(self.newest_info)
 
     @property
     def detect(self) -> Detector:
-        """Detections with the weights as they are when it is called."""
+        """A detector that uses the model's weights at the time of each call."""
         return in_process(self.inference)
 
     @contextlib.contextmanager
     def newest_version(self) -> Iterator[Detector]:
-        """Detections of the newest version, in the block; afterwards the weights are what they were.
+        """Yields a detector of the newest version.
+
+        If the version has this model's graph, the model holds the version's weights within the block, and its own
+        weights are restored at the end.
 
         Raises:
-            CheckpointError: it cannot be loaded.
+            CheckpointError: there is no version, or it cannot be loaded.
         """
         version = self.newest
         if version is None:
@@ -106,15 +115,19 @@ class PublishedModel:
             copy_weights(before, self.variables)
 
     def take_weights(self, weights: Mapping[str, Any]) -> None:
-        """From now on predict with these weights, given by path."""
+        """Copy these weights, keyed by variable path, into the model."""
         copy_weights(weights, self.variables)
 
     def has_learned(self, step: int) -> bool:
-        """Whether something stands behind weights with `step` training steps; see `ExportInfo`."""
+        """Whether weights of global step `step` are trained or restored, not random; see `ExportInfo.learned`."""
         return step > 0 or self._starts_as_detector
 
     def publish(self, step: int) -> int:
-        """Publish the weights as they are now, `step` training steps behind them; returns the version."""
+        """Publish the current weights, which have `step` training steps, and return the version.
+
+        Raises:
+            CheckpointError: the weights are not finite.
+        """
         self._status.update(state="publishing", reason=f"publishing the weights of step {step}")
         version = self._publisher.publish(step, learned=self.has_learned(step))
         _log.info("published version %d (step %d)", version, step)

@@ -1,4 +1,4 @@
-"""What people did with the suggestions, a round at a time: as counts for metrics.jsonl, as figures for TensorBoard."""
+"""How annotators edited the suggestions, per round: counts for metrics.jsonl and scalars for TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ _COST = CostModel()
 
 
 def work_of_round(rows: Iterable[Row]) -> dict[str, Any]:
-    """Counts of a round's answers: images, and what became of the boxes; nothing if no model was asked for them.
+    """Count the images and box edits of a round's answers.
 
     Args:
-        rows: of `Intake.work`, or of work.jsonl.
+        rows: rows of `Intake.work` or of work.jsonl. Of several rows with the same image and session, the last counts.
 
     Returns:
-        Of images whose suggestions were shown; under "control" the same of images whose suggestions were not.
+        Counts of the images whose suggestions were shown, and under "control" the counts of control images, whose
+        suggestions were hidden. {} without rows.
     """
     rows = last_rows(rows)
     shown = sum((work_of(row) for row in rows if not row.get("control")), Work())
@@ -33,14 +34,17 @@ def work_of_round(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def work_in(work_path: Path, records: Iterable[Path]) -> dict[str, Any]:
-    """`work_of_round` of the images in these TFRecords, as work.jsonl tells it."""
+    """`work_of_round` of the images in these TFRecords, from their rows in work.jsonl."""
     images = {example.image_id for path in records for example in index_record(path)}
     return work_of_round(row for row in read_jsonl(work_path) if row.get("image_id") in images)
 
 
 def work_figures(counts: Mapping[str, Any]) -> dict[str, float]:
-    """What `work_of_round` returned, as figures that can be compared between rounds: shares of the suggestions, boxes
-    added per image, seconds saved by the estimate of `work.CostModel`. What cannot be known is left out."""
+    """Convert the counts of `work_of_round` to scalars that can be compared between rounds.
+
+    They are shares of the suggestions, boxes per image, precision and recall of the suggestions, and the seconds saved
+    as `work.CostModel` estimates them. Scalars without data are left out.
+    """
     found: dict[str, float] = {}
     total = _work_from(counts)
     edits = total.edits
@@ -67,6 +71,6 @@ def _counts(total: Work) -> dict[str, int]:
 
 
 def _work_from(counts: Mapping[str, Any]) -> Work:
-    """`_counts`, understood; keys of later versions are left out."""
+    """The inverse of `_counts`. Unknown keys, of later odkeras versions, are ignored."""
     images = int(counts.get("images") or 0)
     return Work(images, EditCounts.from_json(counts) if images else EditCounts())

@@ -1,13 +1,13 @@
-"""The outer loop: answers in, versions out.
+"""The outer training loop: takes answers, trains a round, publishes a version.
 
-    with open_rounds(options) as rounds:
-        rounds.start()              # publishes a first version when there is none
+    with open_rounds(config, label_map, directories, options=options) as rounds:
+        rounds.start()              # publishes a first version if there is none
         while not stop.is_set():
             rounds.run_pending() or stop.wait(0.2)
 
-A round takes every waiting batch, writes one record, trains, saves a checkpoint, publishes a version, evaluates if
-asked to (with the gate, before it publishes: see `training.gate`), and deletes what is no longer kept. Every step of it
-may be the last one of the process: the next start goes on from what is on disk.
+A round takes all waiting batches, writes one TFRecord, trains, saves a checkpoint, publishes a version, evaluates if
+requested (with the gate, before publishing: see `training.gate`) and deletes old records and versions. The process may
+be killed at any point: the next start resumes from the files.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ _MOST_PROBLEMS = 20
 
 
 class Rounds:
-    """One trainer's life. Use `open_rounds`, which takes the lock on the model directory.
+    """Runs the rounds of one trainer process. Use `open_rounds`, which locks the model directory.
 
     Args:
         config: a resolved, checked `TrainEvalPipelineConfig`.
-        label_map: of the project.
-        directories: the three of them.
-        options: how rounds go.
-        strategy: how to distribute the step.
-        live_version: tells which version is being served, so that it is never deleted; None when nobody knows.
-        should_stop: asked between steps, as is whether training is paused or stopped (see `odkeras.control`).
+        label_map: the project's label map.
+        directories: the data, model and export directories.
+        options: options of the rounds.
+        strategy: how to distribute the step; None runs it on the default device.
+        live_version: returns the version being served, which is never deleted; None if unknown.
+        should_stop: polled between steps, like the control file (see `odkeras.control`); True ends the process.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Rounds:
         self._chosen: list[StoredExample] = []
 
     def start(self) -> None:
-        """Build the models, publish a first version if there is none, trace the step.
+        """Build the models, publish a first version if there is none, trace the step. Call once, before `run_pending`.
 
         Raises:
             OdkerasError: the configuration, the checkpoints or the directories cannot be used.
@@ -127,10 +127,10 @@ class Rounds:
         self._wait(left_out or ("no answers yet" if not len(self._store) else str(conclusion)))
 
     def run_pending(self) -> bool:
-        """Run one round if there is something to train on and training is not paused; returns whether there was.
+        """Run one round, unless no new answers wait or training is paused or stopped.
 
-        A round whose loss stays non-finite is given up with its reason in status.json and metrics.jsonl; its
-        answers stay in the training set.
+        Returns True if new answers were taken, even if none is to be trained on. If the loss stays non-finite, the
+        round fails with its reason in status.json and metrics.jsonl; its answers stay in the training set.
         """
         if self._pauses.between_rounds():
             return False
@@ -155,18 +155,18 @@ class Rounds:
         return True
 
     def beat(self) -> None:
-        """Show that the trainer is alive while it waits."""
+        """Heartbeat: rewrite status.json while the trainer is idle, because readers check its age."""
         self.status.write()
 
     def close(self) -> None:
-        """Say goodbye in status.json; may be called twice."""
+        """Set the state "ended" in status.json, unless it is "failed". Idempotent."""
         if hasattr(self, "_summaries"):
             self._summaries.close()
         if self.status.current.state != "failed":
             self.status.update(state="ended", reason="the trainer was stopped")
 
     def fail(self, reason: str) -> None:
-        """Say in status.json why the trainer ends."""
+        """Set the state "failed" in status.json, with the reason."""
         self.status.update(state="failed", reason=reason)
 
     def _make_judge(self) -> Judge | None:
@@ -177,7 +177,7 @@ class Rounds:
         return Judge(self._config, self._published, self._store, held_out=held_out, max_examples=options.eval_steps)
 
     def _conclude_at_start(self, checkpoint: str | None) -> Conclusion:
-        """See that there is a version, and that a round which was cut off before its outcome gets one."""
+        """Publish a first version if needed, and decide the outcome of a round that was interrupted before it."""
         published = self._published
         self.status.update(version=published.newest)
         step = checkpoint_step(checkpoint) if checkpoint else 0
@@ -215,7 +215,7 @@ class Rounds:
         )
 
     def _examples(self) -> Iterator[bytes]:
-        """What is trained on, without end. What was stored before the config asked for masks gets filled boxes."""
+        """The training examples, repeated without end. With masks, examples that have none get filled boxes."""
         examples = shuffled_forever(self._chosen)
         return map(with_masks, examples) if self._masks else examples
 
@@ -231,14 +231,14 @@ class Rounds:
         self._note_bad_images()
         if self._trainer.step < int(self._checkpoints.loop.round_end_step.numpy()) and not failure:
             if not (result.steps and self._pauses.ends_round):
-                self._checkpoints.save()  # the process ends, or nothing was trained: the round is finished later
+                self._checkpoints.save()  # the process ends, or no step was taken: the round is resumed later
                 return
             self._checkpoints.loop.round_end_step.assign(self._trainer.step)
         seconds = {"records_s": records_s, "train_s": train_s, "input_s": result.input_seconds}
         self._close_round(new_records, intake, result, seconds, failure)
 
     def _open_round(self, new_records: list[Path]) -> int:
-        """Note in the state of the loop where this round ends; a round that was interrupted goes on."""
+        """Set the step at which this round ends, or resume an interrupted round. Returns the number of steps left."""
         loop, newest = self._checkpoints.loop, record_number(new_records[-1])
         if int(loop.open_record.numpy()) != newest:
             one_pass = math.ceil(len(self._chosen) / self._config.train_config.batch_size)
@@ -267,7 +267,7 @@ class Rounds:
         return self._trainer.train(batches, steps, on_step=progress.on_step, should_stop=self._between_steps)
 
     def _between_steps(self) -> bool:
-        """Whether no further step is to follow; a pause is no part of the speed."""
+        """Whether to stop before the next step. Pauses are excluded from the reported speed."""
         held_s = self._pauses.held_s
         ends = self._pauses.between_steps()
         self._summaries.leave_out(self._pauses.held_s - held_s)
@@ -290,7 +290,7 @@ class Rounds:
         seconds["publish_s"] = time.monotonic() - started - conclusion.evaluate_s
         if conclusion.evaluate_s:
             seconds["evaluate_s"] = conclusion.evaluate_s
-        ours = new_records == [intake.record]  # or of a round that another process began
+        ours = new_records == [intake.record]  # else an earlier process began this round, and `intake` is incomplete
         work = work_of_round(intake.work) if ours else work_in(self._directories.work_path, new_records)
         problems = intake.problems[:_MOST_PROBLEMS]
         row = self._report_round(batches, result, seconds, conclusion, work, problems)
@@ -325,7 +325,7 @@ class Rounds:
         return row
 
     def _report_unreported_round(self, conclusion: Conclusion) -> None:
-        """The process ended after the checkpoint of a round and before its line in metrics.jsonl."""
+        """Write the metrics.jsonl line of a round whose process ended between its checkpoint and that line."""
         if int(self._checkpoints.loop.round.numpy()) <= self._journal.rounds_told():
             return
         reported = {name for row in self._journal.rounds() for name in row["batches"]}
@@ -345,7 +345,7 @@ class Rounds:
             self._report_evaluation(row["round"], conclusion.evaluation)
 
     def _save_as_trained(self, records: list[Path]) -> None:
-        """Write a checkpoint that knows the records."""
+        """Save a checkpoint which states that these records are trained on, so that no restart trains them again."""
         loop = self._checkpoints.loop
         loop.trained_record.assign(record_number(records[-1]))
         loop.open_record.assign(0)
@@ -393,17 +393,17 @@ def _batches_in(records: list[Path]) -> list[str]:
 
 @contextlib.contextmanager
 def open_rounds(config: Any, label_map: LabelMap, directories: Project, **kwargs: Any) -> Iterator[Rounds]:
-    """`Rounds(...)` with the directories made and the model directory locked: one trainer at a time. An error in the
-    block gets into status.json.
+    """Create the directories, lock the model directory, and yield `Rounds(...)`. Errors in the block are written to
+    status.json.
 
     Raises:
-        SetupError: another trainer has the model directory.
+        SetupError: another trainer holds the lock on the model directory.
     """
     directories.create()
     with lock_model_dir(directories.model_dir):
         project.remove_stale_temporaries(directories.export_dir, older_than_s=0.0)
         for directory in (directories.data_dir, directories.inbox_dir, directories.model_dir):
-            project.remove_stale_temporaries(directory)  # hosts write there meanwhile: answers, control.json
+            project.remove_stale_temporaries(directory)  # old ones only: hosts write answers and control.json there
         rounds = Rounds(config, label_map, directories, **kwargs)
         try:
             yield rounds

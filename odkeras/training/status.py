@@ -1,4 +1,4 @@
-"""What the trainer tells the world: status.json now, metrics.jsonl for each round, TensorBoard for people."""
+"""status.json: the current state of the trainer, for other processes. (metrics.jsonl has the history.)"""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _MIN_INTERVAL_S = 0.3
 
 @dataclass(frozen=True)
 class Status:
-    """Contents of status.json, beside `pid` and `updated` (seconds since the epoch).
+    """The content of status.json, except `pid` and `updated` (seconds since the epoch).
 
     Args:
-        state: starting, building, publishing, waiting, training, paused, stopped (no rounds until it is resumed),
-            evaluating, failed or ended (the process has).
-        reason: why, for a person.
-        round: number of the round under way, or of the last one.
+        state: starting, building, publishing, waiting, training, evaluating, paused (between two steps or rounds),
+            stopped (no rounds until training is resumed), failed or ended (the process has exited).
+        reason: explanation of the state for the user.
+        round: number of the current round, or of the last one; 0 before the first.
         step: global step.
-        round_step: steps of this round taken.
-        round_steps: steps of this round in all.
-        loss: latest total loss.
-        version: newest published version.
+        round_step: steps taken in this round; 0 between rounds.
+        round_steps: total steps of this round; 0 between rounds.
+        loss: total loss of the last step; None before the first.
+        version: newest version; None before the first.
     """
 
     state: str = "starting"
@@ -44,7 +44,7 @@ class Status:
 
 
 class StatusFile:
-    """Keeps status.json up to date: every change of state at once, progress a few times a second.
+    """Writes status.json: changes of state, reason or version at once, progress at most every 0.3 s.
 
     Args:
         path: status.json.
@@ -56,7 +56,7 @@ class StatusFile:
         self.current = Status()
 
     def update(self, **changes: Any) -> None:
-        """Change some fields of the status."""
+        """Change fields of `Status`, given by name."""
         before = self.current
         self.current = replace(before, **changes)
         changed = (before.state, before.reason, before.version) != (
@@ -68,10 +68,10 @@ class StatusFile:
             self.write()
 
     def write(self) -> None:
-        """Write status.json now; readers tell a live trainer by its age. A disk that is full is only logged."""
+        """Write status.json now; readers detect a dead trainer by the file's age. Write errors are only logged."""
         content = {**asdict(self.current), "pid": os.getpid(), "updated": time.time()}
         self._written_s = time.monotonic()
         try:
             write_atomically(self._path, json.dumps(content))
-        except OSError as error:  # a full disk must not end the training for the sake of a progress report
+        except OSError as error:  # a full disk must not end the training just because of a progress report
             _log.warning("%s cannot be written: %s", self._path, error.strerror or error)

@@ -1,5 +1,5 @@
-"""Checkpoints of a training: kept to the newest N, readable by the Object Detection API's own tools, exact to
-resume from."""
+"""Checkpoints of a training. They are readable by the Object Detection API's own tools, and training resumes from them
+exactly: they include the optimizer and the position in the loop."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from odkeras.training.trainer import Trainer
 
 
 class LoopState(tf.Module):
-    """Where the loop is, saved with the weights so that the two never disagree.
+    """The position in the loop, saved in the same checkpoint as the weights so that they are always consistent.
 
     Attributes:
-        round: rounds finished.
-        trained_record: number of the newest TFRecord that was trained on to the end.
-        open_record: number of the newest TFRecord in the round under way, 0 between rounds.
-        round_end_step: global step at which the round under way ends.
+        round: number of finished rounds.
+        trained_record: number of the newest TFRecord of a finished round.
+        open_record: number of the newest TFRecord in the current round; 0 between rounds.
+        round_end_step: global step at which the current round ends.
     """
 
     def __init__(self) -> None:
@@ -44,9 +44,13 @@ class CheckpointStore:
     """The checkpoints in one model directory.
 
     Args:
-        trainer: what is saved; the model under `model`, the optimizer under `optimizer`, the global step under `step`.
-        model_dir: where to. In a cluster every worker must save, but only the chief's checkpoint stays.
-        max_to_keep: how many of the newest are kept; 0 or less keeps all.
+        trainer: what to save: the model as `model`, the optimizer as `optimizer`, the global step as `step`.
+        model_dir: the directory. In a cluster every worker must save, because saving is a collective operation; only
+            the chief's checkpoints are kept.
+        max_to_keep: number of newest checkpoints to keep; 0 or less keeps all.
+
+    Attributes:
+        loop: the position in the loop, saved as `loop`.
     """
 
     def __init__(self, trainer: Trainer, model_dir: Path, max_to_keep: int) -> None:
@@ -69,8 +73,8 @@ class CheckpointStore:
     def save(self) -> str:
         """Write a checkpoint, delete the oldest ones, return its path prefix.
 
-        Its number is the global step, or the next free one: none is ever written over, since a process that is killed
-        meanwhile would leave a mixture of two.
+        Its number is the global step, or the next free number if that is taken. A checkpoint is never overwritten: if
+        the process were killed meanwhile, its files would be a mixture of two checkpoints.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         path = str(self._manager.save(checkpoint_number=free_number(self._directory, self._trainer.step)))
@@ -79,12 +83,14 @@ class CheckpointStore:
         return path
 
     def save_if_finite(self) -> None:
-        """`save`, amid training, where weights may have to be undone that nothing should go on from."""
+        """`save` during training, skipped if a weight is not finite: such steps are undone later."""
         if self._trainer.is_finite:
             self.save()
 
     def restore(self) -> str | None:
-        """Go on from the newest checkpoint that can be read; None when there is none.
+        """Restore the newest readable checkpoint and return its path prefix; None if there is no checkpoint.
+
+        Moving averages that the checkpoint lacks start at the restored weights.
 
         Raises:
             CheckpointError: there are checkpoints, but none fits this model.
@@ -96,10 +102,10 @@ class CheckpointStore:
 
 
 def rounds_in(checkpoint: str) -> int:
-    """How many rounds had ended when a checkpoint was written; 0 for one of another tool.
+    """Number of finished rounds in a checkpoint; 0 for a checkpoint of another tool.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the checkpoint cannot be read.
     """
     return saved_number(checkpoint, "loop/round")
 

@@ -1,4 +1,4 @@
-"""How the step is distributed."""
+"""Distribution strategies for the training step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ STRATEGIES = ("none", "mirrored", "multi-worker")
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy | None:
-    """A strategy by the name that the command line gives it; None for "none".
+    """Create the strategy that `--strategy` names; None for "none".
 
-    "mirrored" uses every GPU of this machine, "multi-worker" those of the cluster that the environment variable
-    TF_CONFIG describes.
+    "mirrored" uses every GPU of this machine. "multi-worker" uses the cluster that the environment variable TF_CONFIG
+    describes.
 
     Raises:
         ConfigError: unknown name.
@@ -28,12 +28,13 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
 
 
 def is_multi_worker(strategy: tf.distribute.Strategy | None) -> bool:
-    """Whether other processes take the same steps: then all must do alike, and at the same step."""
+    """Whether other processes take part. Their collective operations, such as saving, must be at the same step."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
-    """Whether this process is the one that writes: the chief of a cluster, else its worker 0; alone, always."""
+    """Whether this process writes checkpoints and events: the chief of a cluster, or its worker 0 if it has no chief.
+    Always true without a cluster."""
     if strategy is None or not is_multi_worker(strategy):
         return True
     resolver = strategy.cluster_resolver
@@ -42,9 +43,9 @@ def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
 
 
 def grow_gpu_memory() -> None:
-    """Let other processes have the rest of the GPU's memory. Must run before the first use of a GPU."""
+    """Allocate GPU memory on demand, so that other processes can use the rest. Call before the first use of a GPU."""
     for device in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(device, True)
         except RuntimeError:
-            return  # already in use by this process, with the setting it has
+            return  # this process has initialised its GPUs already, and the setting cannot change any more

@@ -1,9 +1,9 @@
-"""TensorBoard events of a training, on one axis of global steps across restarts.
+"""TensorBoard events of a training. The step axis is the global step, continuous across restarts.
 
-What is where, by directory and tag:
+Directories and tags:
 
     train/  Loss/*, optimizer/*, speed/*        every few steps
-            training_examples/*                 pictures, once a round
+            training_examples/*                 images, once a round
             pipeline.config, label_map, the layout of "Custom Scalars"
     eval/   the metrics by their own names, evaluation_examples/*, precision_recall/*
     loop/   round/*, seconds/*, speed/*, work/*, gate/*     once a round
@@ -41,16 +41,17 @@ _COMPARED = "truth left, detections right; the same examples in every round"
 
 
 class TrainingSummaries:
-    """Writes below one model directory: `train/` for steps, `eval/` for evaluations, `loop/` for rounds.
+    """Writes events to three directories: `train/` for steps, `eval/` for evaluations, `loop/` for rounds.
 
-    What an earlier process wrote about steps after `step`, and that never reached a checkpoint, is taken back.
+    An earlier process may have written events for later steps, which no checkpoint has. They are hidden from
+    TensorBoard.
 
     Args:
-        model_dir: parent of the three.
-        label_map: for names and colours.
-        step: the global step that the training goes on from.
-        every_steps: write the scalars of every n-th step.
-        write: False for a worker that is not the chief, which writes nothing.
+        model_dir: parent of the three directories.
+        label_map: label names and colours for images; None shows class ids.
+        step: global step from which the training resumes.
+        every_steps: write scalars at multiples of this step.
+        write: False writes nothing, for workers other than the chief.
     """
 
     def __init__(
@@ -86,15 +87,16 @@ class TrainingSummaries:
         self.close()
 
     def close(self) -> None:
+        """Flush and close the event files."""
         for writer in self._writers.values():
             writer.close()
 
     def describe(self, config: Any, runs: Collection[str] = ALL_RUNS) -> None:
-        """What is trained, as text, and the layout of the dashboard.
+        """Write the config and the label map as text, and the layout of the "Custom Scalars" dashboard.
 
         Args:
             config: a resolved `TrainEvalPipelineConfig`.
-            runs: the directories that will be filled; charts of others would stay empty.
+            runs: the directories that will have events; charts of the others are left out.
         """
         if not self._writes:
             return
@@ -105,13 +107,13 @@ class TrainingSummaries:
         self._writers["train"].flush()
 
     def text(self, name: str, content: str) -> None:
-        """Markdown."""
+        """Write a Markdown text under the tag `name`."""
         with self._writers["train"].as_default(step=self._first_step):
             tf.summary.text(name, content)
 
     def step(self, report: StepReport) -> None:
-        """Losses, learning rate, gradient norm and speed of one step."""
-        if report.step <= self._last_step:  # steps were undone, since the loss was not finite
+        """Write losses, learning rate, gradient norm and speed, if the step is a multiple of `every_steps`."""
+        if report.step <= self._last_step:  # steps were undone, because the loss was not finite
             self._take_back("train", report.step - 1)
         self._last_step = report.step
         self._speed.start(report.step)
@@ -128,8 +130,7 @@ class TrainingSummaries:
         self._scalars("train", values, report.step)
 
     def watch(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
-        """The same batches; images of the first one are written, with their boxes, as the model sees them after
-        augmentation."""
+        """Yields the same batches. Images of the first one are written with their boxes, after augmentation."""
         self._speed = _Speed()
         for number, batch in enumerate(batches):
             if number == 0:
@@ -137,7 +138,7 @@ class TrainingSummaries:
             yield batch
 
     def evaluation(self, step: int, metrics: Mapping[str, float], exhibits: Exhibits | None = None) -> None:
-        """Scalars, examples and curves; what there is no groundtruth of is left out."""
+        """Write an evaluation: scalars, example images and PR curves. Metrics without groundtruth are left out."""
         known = {name: value for name, value in metrics.items() if math.isfinite(value) and value != ABSENT}
         self._scalars("eval", known, step)
         if self._writes and exhibits is not None:
@@ -149,7 +150,7 @@ class TrainingSummaries:
         self._writers["eval"].flush()
 
     def round(self, step: int, row: Mapping[str, Any]) -> None:
-        """A finished round, out of its line in metrics.jsonl."""
+        """Write the scalars of a finished round, given its line in metrics.jsonl."""
         values: dict[str, Any] = {f"seconds/{name}": value for name, value in row.items() if name.endswith("_s")}
         values |= {f"round/{name}": row.get(name) for name in ("examples", "loss", "steps")}
         values["round/published"] = float(row.get("outcome", "published") == "published")
@@ -163,12 +164,12 @@ class TrainingSummaries:
             writer.flush()
 
     def seconds(self, step: int, stage: str, value: float) -> None:
-        """Of a stage that comes after the round's line was written."""
+        """Write the duration of a stage that runs after the round's line was written."""
         self._scalars("loop", {f"seconds/{stage}": value}, step)
         self._writers["loop"].flush()
 
     def leave_out(self, seconds: float) -> None:
-        """Training was held for so long since the last step."""
+        """Exclude a pause from the speed: training was paused for this long since the last step."""
         self._speed.leave_out(seconds)
 
     def _speeds(self, steps_per_s: float) -> dict[str, float]:
@@ -186,7 +187,7 @@ class TrainingSummaries:
             self._picture("train", f"training_examples/{number}", picture, step, _TRAINING)
 
     def _picture(self, writer: str, tag: str, picture: Image.Image, step: int, description: str) -> None:
-        """As JPEG, which `tf.summary.image` does not do: pictures of every round are kept for ever."""
+        """Write an image as JPEG. `tf.summary.image` writes PNG, which is larger, and event files are never pruned."""
         about = image_metadata.create_summary_metadata(display_name=None, description=description)
         content = [str(picture.width).encode(), str(picture.height).encode(), as_jpeg(picture)]
         with self._writers[writer].as_default(step=step):
@@ -198,7 +199,7 @@ class TrainingSummaries:
             title,
             true_positive_counts=curve.true_positives,
             false_positive_counts=curve.false_positives,
-            true_negative_counts=[0.0] * THRESHOLDS,  # boxes that are rightly not there cannot be counted
+            true_negative_counts=[0.0] * THRESHOLDS,  # detection has no true negatives that could be counted
             false_negative_counts=curve.false_negatives,
             precision=curve.precision,
             recall=curve.recall,
@@ -217,7 +218,7 @@ class TrainingSummaries:
             tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
 
     def _take_back(self, name: str, step: int) -> None:
-        """What was written about later steps is not to be shown."""
+        """Make TensorBoard hide events after `step`: it does so at a session start event with an earlier step."""
         if self._writes:
             log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
             event = tf.compat.v1.Event(wall_time=time.time(), step=step + 1, session_log=log)
@@ -225,7 +226,7 @@ class TrainingSummaries:
 
 
 class _Speed:
-    """Steps per second within a round: from its first step on, so that neither waiting nor tracing count."""
+    """Steps per second within a round, measured from its first step on. That excludes idle time and tracing."""
 
     def __init__(self) -> None:
         self._step: int | None = None
@@ -239,7 +240,7 @@ class _Speed:
         self._at += seconds
 
     def since_last(self, step: int) -> float | None:
-        """None at the first step."""
+        """Steps per second since the last call; None at the first step of a round."""
         now, last = time.monotonic(), self._step
         if last is None or step <= last or now <= self._at:
             return None
@@ -251,7 +252,14 @@ class _Speed:
 def draw_examples(
     pen: Pen, features: Mapping[str, tf.Tensor], labels: Mapping[str, tf.Tensor], most: int = _MAX_IMAGES
 ) -> list[Image.Image]:
-    """The first images of a batch with their groundtruth boxes."""
+    """Draw the first `most` images of a batch with their groundtruth boxes.
+
+    Args:
+        pen: draws the boxes.
+        features, labels: a batch of `inputs.training_dataset`. Class indices of its one-hot vectors start at 0; they
+            are drawn as label-map ids, from 1.
+        most: maximum number of images.
+    """
     fields = standard_fields.InputDataFields
     labels = ops.bfloat16_to_float32_nested(dict(labels))
     pictures = []

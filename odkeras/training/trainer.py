@@ -1,8 +1,10 @@
-"""The inner loop: one model, one optimizer, one traced step.
+"""The inner training loop: one model, one optimizer, one traced step.
 
-trainer = Trainer(config)
-trainer.start_from(weights)                      # or restore `trainer.checkpoint`
-result = trainer.train(batches, steps=100)
+    trainer = Trainer(config)
+    trainer.start_from(weights)                      # or CheckpointStore(trainer, ...).restore()
+    result = trainer.train(batches, steps=100)
+
+The outer loop, over rounds, is `training.rounds`.
 """
 
 from __future__ import annotations
@@ -37,13 +39,13 @@ Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
 @dataclass(frozen=True)
 class StepReport:
-    """One training step, as seen by a listener.
+    """The result of one training step, for callbacks.
 
     Args:
-        step: global step after it.
+        step: global step after this step.
         losses: value of each loss, and their sum as "Loss/total_loss".
-        learning_rate: of this step.
-        gradient_norm: global norm before clipping.
+        learning_rate: learning rate of this step.
+        gradient_norm: global norm of the gradients before clipping.
     """
 
     step: int
@@ -58,13 +60,13 @@ class StepReport:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a call of `Trainer.train` did.
+    """The result of `Trainer.train`.
 
     Args:
-        steps: steps taken (fewer than asked for when stopped), without those that were undone.
-        seconds: time in steps and waiting for batches; the first one of the process, which traces, included.
-        loss: mean total loss of the last steps (at most 20), None when none was taken.
-        input_seconds: how much of `seconds` went by until batches were there, with what is drawn of them.
+        steps: steps taken, without those that were undone. Fewer than requested if the training was stopped.
+        seconds: wall time of the call, including tracing in the first step of a process.
+        loss: mean total loss of the last steps (at most 20); None if no step was taken.
+        input_seconds: part of `seconds` spent in the batch iterator, including drawing images for TensorBoard.
     """
 
     steps: int
@@ -81,8 +83,9 @@ class Trainer:
         strategy: how to distribute the step; None runs it on the default device.
 
     Attributes:
-        trained_variables: those that steps change: not what the config freezes.
-        bad_images: `image_bucket`s of the images in batches whose loss was not finite, of the last call of `train`.
+        variables: all variables of the model, by path.
+        trained_variables: the variables that steps update; frozen ones are left out.
+        bad_images: `image_bucket`s of the images in batches with a non-finite loss, during the last call of `train`.
 
     Raises:
         ConfigError: the API refuses the configuration, or it freezes every weight.
@@ -109,23 +112,23 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Training steps taken in this model's life."""
+        """The global step: number of training steps behind the weights, across restarts."""
         return int(self.step_variable.numpy())
 
     def start_from(self, weights: Mapping[str, Any]) -> None:
-        """Take the model's weights from another model of the same configuration."""
+        """Copy weights, keyed by variable path, from another model of the same configuration."""
         with self.strategy.scope():
             copy_weights(weights, self.variables)
         self.start_averages()
 
     def start_averages(self) -> None:
-        """Begin the moving averages, if there are any, with the weights as they are."""
+        """Set the moving averages, if the optimizer has any, to the current weights."""
         with self.strategy.scope():
             for variable, average in self._averages():
                 average.assign(variable)
 
     def weights_for_prediction(self) -> dict[str, tf.Variable]:
-        """The variables to predict with, by path: the moving averages where the optimizer keeps them."""
+        """The variables to predict with, by path: moving averages where the optimizer has them, else the weights."""
         averages = {variable.ref(): average for variable, average in self._averages()}
         return {path: averages.get(variable.ref(), variable) for path, variable in self.variables.items()}
 
@@ -136,19 +139,26 @@ class Trainer:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all weights are, also the averages. The loss may be while those are not that it does not depend on:
-        the moving statistics of a batch normalization, or what the last step has just made of them."""
+        """Whether all weights and moving averages are finite.
+
+        A finite loss does not imply that: it does not depend on the moving statistics of batch normalization, nor on
+        the update that the step itself makes.
+        """
         watched = [*self.variables.values(), *(average for _, average in self._averages())]
         finite = [tf.reduce_all(tf.math.is_finite(each)) for each in watched if each.dtype.is_floating]
         return bool(tf.reduce_all(finite))
 
     def optimizer_variables(self) -> dict[str, tf.Variable]:
-        """What the optimizer remembers from step to step: momentum, moving averages, its own count of steps."""
+        """The optimizer's state: momentum slots, moving averages and its own step counter."""
         kept = [*self.optimizer.weights, *(average for _, average in self._averages())]
         return {f"optimizer/{number}": variable for number, variable in enumerate(kept)}
 
     def trace(self, element_spec: Any) -> None:
-        """Trace the step for batches of this kind, ahead of the first batch."""
+        """Trace the step ahead of the first batch, which would otherwise wait for it.
+
+        Args:
+            element_spec: the `element_spec` of the dataset.
+        """
         self._step_function = tf.function(
             self._distributed_step, autograph=_needs_autograph(self.config.model), input_signature=tuple(element_spec)
         )
@@ -164,12 +174,18 @@ class Trainer:
     ) -> TrainingResult:
         """Take `steps` steps.
 
-        A step with a non-finite loss or gradient is undone: the last good weights come back, and training goes on
-        with the next batch. So it does where the loss is finite and weights are not, at the end or every
-        `_SNAPSHOT_EVERY_STEPS`: they must get neither into a checkpoint nor into a version.
+        A step with a non-finite loss or gradient is undone: the weights of the last snapshot are restored, and training
+        continues with the next batch. The weights themselves are checked every `_SNAPSHOT_EVERY_STEPS` steps and at the
+        end, because non-finite weights must get neither into a checkpoint nor into a version.
+
+        Args:
+            batches: an iterator over batches of `inputs.training_dataset`.
+            steps: number of steps.
+            on_step: callback after every step that was not undone at once.
+            should_stop: polled between steps; True ends the call early.
 
         Raises:
-            TrainingError: the loss stays non-finite, or the batches end or cannot be read.
+            TrainingError: the loss or the weights stay non-finite, or the batches end or cannot be read.
         """
         started, first = time.monotonic(), self.step
         self.bad_images.clear()
@@ -209,8 +225,10 @@ class Trainer:
         }
 
     def _replica_step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Forward, backward, update on one replica; the losses are scaled so that their sum over replicas is the
-        mean."""
+        """Forward pass, backward pass and update on one replica.
+
+        The losses are divided by the number of replicas, so that their sum over replicas is the mean.
+        """
         replicas = self.strategy.num_replicas_in_sync
         with learning_phase(training=True), tf.GradientTape() as tape:
             losses = {name: value / replicas for name, value in self._losses(features, labels).items()}
@@ -229,7 +247,7 @@ class Trainer:
         unstacked = model_lib.unstack_batch(
             labels, unpad_groundtruth_tensors=self.config.train_config.unpad_groundtruth_tensors
         )
-        step = tf.convert_to_tensor(self.step_variable)  # the model would track the variable, and save it as its own
+        step = tf.convert_to_tensor(self.step_variable)  # Keras would track a variable and save it with the model
         model_lib.provide_groundtruth(self.model, unstacked, training_step=step)
         fields = standard_fields.InputDataFields
         shapes = features[fields.true_image_shape]
@@ -244,7 +262,7 @@ class Trainer:
 
 
 class _TimedBatches(Iterator[Batch]):
-    """The same batches; how long they let one wait, and errors of ours."""
+    """Yields the same batches, measures the time spent waiting for them, and raises TrainingError for their errors."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches = batches
@@ -263,8 +281,10 @@ class _TimedBatches(Iterator[Batch]):
 
 
 class _LossWatch:
-    """Keeps the last good weights of a training call and brings them back after a non-finite step; the optimizer's
-    too, in whose momentum a NaN would stay."""
+    """Takes snapshots of good weights during a call of `Trainer.train`, and restores them after a non-finite step.
+
+    The snapshot includes the optimizer: its momentum slots keep a NaN forever.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -275,8 +295,11 @@ class _LossWatch:
         self._restores = 0
 
     def keep(self) -> bool:
-        """Take in a step whose loss is finite; whether it stays, as its weights are finite as far as that was looked
-        at."""
+        """Accept a step with a finite loss. Every `_SNAPSHOT_EVERY_STEPS` steps the weights are checked, too.
+
+        Returns:
+            False if the weights are not finite; the step is undone then.
+        """
         self._since_snapshot += 1
         if self._since_snapshot >= _SNAPSHOT_EVERY_STEPS:
             if not self._trainer.is_finite:
@@ -289,13 +312,13 @@ class _LossWatch:
         return True
 
     def undo(self, features: Mapping[str, Any] | None = None) -> None:
-        """Back to the last good weights.
+        """Restore the last snapshot.
 
         Args:
-            features: of the batch to blame, if it is known.
+            features: features of the batch that caused it; None if the batch is unknown.
 
         Raises:
-            TrainingError: it happened too often without progress between.
+            TrainingError: `_MAX_RESTORES` restores since the last snapshot.
         """
         step = self._trainer.step
         if features is not None:
@@ -314,15 +337,17 @@ class _LossWatch:
 
 
 def image_bucket(image_id: str) -> int:
-    """The number by which a batch knows an image: a hash of its id in the input pipeline of the Object Detection
-    API."""
+    """The number that identifies an image in a batch: the Object Detection API's input pipeline hashes the image id."""
     return int(tf.strings.to_hash_bucket_fast(image_id, odapi_inputs.HASH_BINS).numpy())
 
 
 @contextmanager
 def learning_phase(*, training: bool) -> Iterator[None]:
-    """The switch by which layers without an explicit `training` argument behave. It matters while a function is traced,
-    and in the thread that traces, of which a distributed step has one per replica."""
+    """Set Keras' learning phase, which layers without an explicit `training` argument read.
+
+    It is read while a function is traced and is thread-local. A distributed step traces in one thread per replica, so
+    it must be set inside the replica function.
+    """
     with backend.deprecated_internal_learning_phase_scope(int(training)):
         yield
 
@@ -333,13 +358,15 @@ def _build_optimizer(config: Any, model: Any, step: tf.Variable) -> tuple[Any, C
         optimizer.shadow_copy(model)
     optimizer._create_all_weights(
         model.trainable_variables
-    )  # ahead, so that the step is traced once and restores find them
+    )  # created ahead, so that the step is traced once and restoring a checkpoint finds the slots
     return optimizer, rate if callable(rate) else lambda: rate
 
 
 def _needs_autograph(model_config: Any) -> bool:
-    """DeepMAC's loss branches on a tensor in Python; no other architecture does, and autograph doubles the time of
-    tracing."""
+    """Whether the step needs autograph, which doubles the tracing time.
+
+    Only DeepMAC does: its loss branches on a tensor in Python.
+    """
     return model_config.HasField("center_net") and model_config.center_net.HasField("deepmac_mask_estimation")
 
 
