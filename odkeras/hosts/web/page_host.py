@@ -1,4 +1,4 @@
-"""The recipe's host, with a web page and a database of our own in Prodigy's place."""
+"""The recipe's host with the web page and our own database in place of Prodigy."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _NO_HASH = -1
 
 
 class Journal:
-    """One line per event on the terminal, and in the page once there is a panel."""
+    """The event log: prints one line per event to the terminal and, once it is set, forwards it to the page's panel."""
 
     def __init__(self) -> None:
         self.panel: Panel | None = None
         self._lock = threading.Lock()
 
     def tell(self, news: News) -> None:
-        """Never raises: a closed terminal must not end what is told of."""
+        """Log an event. Never raises: a closed terminal must not stop the caller."""
         details = f"\n{news.details}" if news.urgent and isinstance(news.details, str) else ""
         with suppress(Exception), self._lock:
             print(f"{news.line}{details}", file=sys.stderr if news.urgent else sys.stdout, flush=True)
@@ -53,7 +53,7 @@ class Journal:
 
 @dataclass(frozen=True)
 class PageApi(ProdigyApi):
-    """What recipes use of Prodigy, played by the page's own database."""
+    """The Prodigy API that the recipes use, implemented with the page's own database."""
 
     database: AnswerDatabase
 
@@ -62,7 +62,8 @@ class PageApi(ProdigyApi):
         return cls(log=lambda message, details=None: None, set_hashes=_set_hashes, database=database)
 
     def input_hash(self, task: Task) -> int:
-        """No other recipe's hashes are in the database: `odkeras db in` finds out the image's id."""
+        """Always a hash that never matches: other recipes' hashes are not in this database, because `odkeras db in`
+        determines the image id of every example."""
         return _NO_HASH
 
     def open_api(self, source: Any, api: str) -> Any:
@@ -78,10 +79,10 @@ def _set_hashes(task: Task, **options: Any) -> Task:
 
 
 class PageHost(TrainingHost):
-    """`odkeras annotate`: the recipe's components, and what the page shows beside them.
+    """`odkeras annotate`: the recipe's components, and what the page needs beyond them.
 
     Attributes:
-        journal: told of every event; to be set before `on_load`.
+        journal: the event log; set it before `on_load`.
     """
 
     recipe = "odkeras annotate"
@@ -95,25 +96,25 @@ class PageHost(TrainingHost):
 
     @property
     def project(self) -> Project:
-        """The three directories."""
+        """The data, model and export directories."""
         return self._options.project
 
     @property
     def config(self) -> Path:
-        """The pipeline.config."""
+        """Path of the pipeline.config."""
         return self._options.config
 
     @property
     def handed_on_before(self) -> int:
-        """How many images' answers of the dataset the data directory has got, from whichever database."""
+        """Number of images whose answers reached the data directory for this dataset, from any database."""
         return len(self._ledger)
 
     def next_steps(self, db: Path) -> list[NextStep]:
-        """What to do once all images are answered; the answers are in `db`."""
+        """The commands to suggest once all images are answered; `db` is the answer database."""
         return next_steps(self._options, self._dataset, db)
 
     def starts_from_random_weights(self) -> bool:
-        """Whether the config names no weights to start from. False where it cannot be read: the trainer says why."""
+        """Whether the config names no weights to start from. False if it cannot be read; the trainer reports that."""
         try:
             return starts_from_random_weights(load_pipeline(self._options.config))
         except OdkerasError:
@@ -121,39 +122,39 @@ class PageHost(TrainingHost):
 
     @property
     def label_map_path(self) -> Path:
-        """The label map that the answers' labels are of."""
+        """Path of the label map that defines the answers' labels."""
         return label_map_path(self._options)
 
     @property
     def failure_to_store(self) -> bool:
-        """Whether answers wait because they could not be stored for the trainer."""
+        """Whether answers are pending in memory because they could not be stored for the trainer."""
         return self._loop is not None and self._loop.unsaved > 0
 
     def light_tasks(self) -> Iterator[Task]:
-        """The tasks, with the paths of their images: they are kept for as long as somebody looks at them."""
-        return map(self._without_base64, self)  # no generator: that would end with the first exception
+        """The tasks with image paths instead of image data, because open tasks stay in memory."""
+        return map(self._without_base64, self)  # not a generator, which would end at the first exception
 
     def suggest_again(self, tasks: Sequence[Task]) -> list[Task]:
-        """Tasks with their images, with the newest model's suggestions, if there is a model."""
+        """The tasks with the newest model's suggestions if a model is served. The tasks must contain their images."""
         return self._started().suggest_again(tasks)
 
     @property
     def stream(self) -> TaskStream:
-        """What the images come from."""
+        """The task stream; the first access starts everything."""
         return self._started()
 
     def read_task(self, item: Item) -> Task:
-        """The task of one image of the source out of its turn, without its image; see `TaskStream.read`."""
+        """Read one image of the source out of order, as a task without image data; see `TaskStream.read`."""
         return self._without_base64(self.stream.read(item))
 
     @property
     def total(self) -> int | None:
-        """Images in the source; None if that cannot be told."""
+        """Number of images in the source; None if unknown."""
         return self._started().total
 
     @property
     def remaining(self) -> Remaining:
-        """Which of them are left."""
+        """The count of images that are left to answer."""
         return self._started().remaining
 
     def look_up(self, files: Collection[str], *, stop: Callable[[], bool]) -> None:
@@ -161,11 +162,11 @@ class PageHost(TrainingHost):
         self._started().look_up(files, stop=stop)
 
     def _recover(self, db: AnswerDatabase) -> None:
-        """The handover gives the trainer all that the database knows to be missing."""
+        """Mark missing answers in the database; the handover submits them."""
         db.mark_missing(self._dataset, self._ledger.missing(db.get_input_hashes(self._dataset)))
 
     def _suggested(self, task: Task, seconds: float) -> None:
-        """The page shows them."""
+        """Nothing to log: the page shows the suggestions."""
 
     def _tell(self, item: News) -> None:
         self.journal.tell(item)

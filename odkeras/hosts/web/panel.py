@@ -1,4 +1,4 @@
-"""The state of affairs as the page shows it, kept up to date from what the loop tells."""
+"""The status that the page shows, updated by callbacks of the loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of news, with the number by which a page knows that it has it."""
+    """A line of the page's log; by `number`, a page knows which lines it already has."""
 
     number: int
     text: str
@@ -43,12 +43,12 @@ class Line:
 
 
 class Panel:
-    """What `document` says; every change makes `revision` larger. May be used by several threads.
+    """Collects the status in `document`; every change increases `revision`. Thread-safe.
 
     Args:
-        project: where the trainer's metrics are.
-        counts: answers by session and decision.
-        edits: what was done with each version's suggestions.
+        project: the directories, for the trainer's metrics.
+        counts: returns answer counts as {session: {decision: number}}.
+        edits: returns the edit counts of each version's suggestions.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Panel:
 
     @property
     def version(self) -> int | None:
-        """The version served at the last look."""
+        """The served version in the last status snapshot; None if there was none."""
         return self._look.version
 
     def looked(self, look: Look) -> None:
-        """What is to be seen now."""
+        """Callback for a status snapshot. Also reads new rows of the trainer's metrics."""
         rows = self._metrics.read()
         with self._lock:
             for row in rows:
@@ -96,32 +96,32 @@ class Panel:
                 self._seen_versions.append(look.version)
 
     def told(self, news: News) -> None:
-        """A line for the log."""
+        """Callback for an event: adds a line to the log."""
         with self._lock:
             self._told += 1
-            text = one_line(news.text)  # what a log says is on the terminal, and in the log
+            text = one_line(news.text)  # the full text is on the terminal and in the log file
             self._news.append(Line(self._told, text, news.urgent, time.time(), news.version))
 
     def skipped(self, file: str, reason: str) -> None:
-        """An image cannot be used."""
+        """Callback for an image that cannot be used."""
         with self._lock:
             self._skipped.append({"file": file, "reason": reason})
             self._skipped_count += 1
             self.revision += 1
 
     def answered(self) -> None:
-        """Answers were stored: the next `count` counts them anew."""
+        """Mark the counts as stale after answers were stored; the next `count` updates them."""
         self._is_counted = False
 
     def count(self) -> None:
-        """Bring the figures about answers up to date; nobody who answers waits for it.
+        """Update the answer counts if they are stale. Called by the housekeeping thread, so that answers do not wait.
 
         Raises:
-            DatabaseError: they cannot be counted.
+            DatabaseError: the database cannot be read.
         """
         if self._is_counted:
             return
-        self._is_counted = True  # before they are: an answer may come meanwhile
+        self._is_counted = True  # set first: an answer that arrives while we count makes the counts stale again
         try:
             counts, edits = self._counts_now(), self._edits_now()
         except BaseException:
@@ -133,30 +133,30 @@ class Panel:
             self.revision += 1
 
     def update(self, **facts: Any) -> None:
-        """Other facts of the document: total, left (by session; None: of all sessions together), not_handed_on,
-        training (running, paused or stopped), here (the sessions with an open page)."""
+        """Set further fields of the document: total, left (by session; under None for all sessions together),
+        not_handed_on, training (running, paused or stopped), here (the sessions with an open page)."""
         with self._lock:
             if any(self._facts.get(name) != value for name, value in facts.items()):
                 self._facts.update(facts)
                 self.revision += 1
 
     def answered_by(self, session: str) -> int:
-        """Answers of a session, at the last count."""
+        """Number of a session's answers at the last `count`."""
         with self._lock:
             return sum((self._counts.get(session) or {}).values())
 
     def news_after(self, number: int) -> list[Line]:
-        """The lines that are newer, oldest first."""
+        """Log lines newer than the given number, oldest first."""
         with self._lock:
             return [line for line in self._news if line.number > number]
 
     @property
     def last_news(self) -> int:
-        """The number of the newest line."""
+        """Number of the newest log line; 0 if there is none."""
         return self._told
 
     def document(self, session: str) -> Document:
-        """What the page of a session shows."""
+        """The status as JSON, as the page of this session shows it."""
         with self._lock:
             version = self._look.version
             here = self._facts.get("here") or ()
@@ -187,7 +187,7 @@ class Panel:
             }
 
     def _names_of_versions(self) -> dict[str, str]:
-        """What the versions are called of which the page may speak."""
+        """Display names of all versions that the page may mention, by version."""
         of_rounds = [each["version"] for each in self._rounds if isinstance(each["version"], int)]
         of_answers = [each["version"] for each in self._versions[-MOST_ROUNDS:]]
         return {str(each): self._names.of(each) for each in {*of_rounds, *of_answers, *self._seen_versions}}
@@ -204,14 +204,14 @@ class Panel:
             metrics = row.get("metrics")
             metrics = metrics if isinstance(metrics, Mapping) else {}
             found = [(name, value) for name, value in metrics.items() if _is_figure(value)]
-            figures = dict(found[:MOST_METRICS])  # there may be some for each of a thousand classes
+            figures = dict(found[:MOST_METRICS])  # per-class metrics could be thousands
             self._evaluations.append(
                 {"round": row.get("round"), "metrics": figures, "failed": one_line(str(row.get("failed") or ""))}
             )
 
 
 def one_line(text: str) -> str:
-    """The first line of what went wrong, not too long: the others are for the log."""
+    """The first non-empty line of a message, at most `_MOST_CHARACTERS` long. The rest is in the log files."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return first if len(first) <= _MOST_CHARACTERS else f"{first[:_MOST_CHARACTERS]}…"
 
@@ -234,7 +234,7 @@ def _trainer_document(status: Mapping[str, Any] | None) -> Document | None:
 
 
 def _age_s(version: int | None) -> float | None:
-    """Versions are named by the second in which they were published."""
+    """Seconds since a version was published, because versions are named by Unix time; None for other versions."""
     return None if version is None or version < FIRST_TIME else max(0.0, time.time() - version)
 
 
@@ -251,5 +251,5 @@ def _added(counts: Any) -> dict[str, int]:
 
 
 def _is_figure(value: Any) -> bool:
-    """JSON has no NaN: a browser could not read the whole document."""
+    """Whether JSON can hold the value: a browser cannot parse a document that contains NaN."""
     return is_number(value, 1e30)

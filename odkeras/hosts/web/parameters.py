@@ -1,6 +1,6 @@
-"""What the page sends along with a request, checked: the values that the handlers of `odkeras.hosts.web.app` take.
+"""Validates the parameters of the page's requests for the handlers of `odkeras.hosts.web.app`.
 
-Every function raises BadRequestError, with the name of the parameter, for a value that it cannot take.
+Every function raises BadRequestError, with the name of the parameter, if a value is invalid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
 class BadRequestError(Exception):
-    """A request that makes no sense; `status` and a sentence for a person."""
+    """An invalid request, with the HTTP status and a message for the user."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class BadRequestError(Exception):
 
 
 async def read_body(request: Request) -> dict[str, Any]:
-    """The JSON object that a request has as its body."""
+    """The JSON object in the request's body."""
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError) as error:
@@ -41,12 +41,12 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 
 def read_tab(body: Mapping[str, Any]) -> Tab:
-    """The tab of a body or a query: `session` and `tab`."""
+    """The tab that sent the request: `session` and `tab` in its body or query."""
     return Tab(read_name(body.get("session"), "session"), read_name(body.get("tab"), "tab"))
 
 
 def read_whole_number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """A number from 0 to `most`."""
+    """An integer from 0 to `most`; `default` if the parameter is missing."""
     text = query.get(name, str(default))
     if not text.isascii() or not text.isdecimal() or len(text) > 10 or int(text) > most:
         raise BadRequestError(400, f"{name} must be a whole number of at most {most}; got {text[:80]!r}")
@@ -54,7 +54,7 @@ def read_whole_number(query: Mapping[str, str], name: str, default: int, most: i
 
 
 def read_filter(query: Mapping[str, str]) -> GalleryFilter:
-    """Which images the gallery is to list; what is left out restricts nothing."""
+    """The filter for the gallery. Missing parameters do not restrict the result."""
     choices = {"state": ("all", "answered", "unanswered"), "decision": ("", *DECISIONS)}
     chosen = {name: query.get(name, allowed[0]) for name, allowed in choices.items()}
     for key, value in chosen.items():
@@ -84,14 +84,18 @@ def _score(query: Mapping[str, str], name: str) -> float | None:
 
 
 def read_name(given: Any, what: str) -> str:
-    """The name of a session or a tab; `what` says of which, for the message."""
+    """The name of a session or tab: 1 to 64 of the characters A-Z, a-z, 0-9, `_`, `.`, `-`.
+
+    Args:
+        what: the parameter's name, for the error message.
+    """
     if not isinstance(given, str) or not _NAME.fullmatch(given):
         raise BadRequestError(400, f"{what} must be 1 to 64 letters, digits or _.-; got {str(given)[:80]!r}")
     return given
 
 
 def read_ids(body: Mapping[str, Any], key: str) -> Sequence[str]:
-    """A list of image ids; empty if there is none."""
+    """A list of at most `MOST_ANSWERS` image ids; empty if the key is missing."""
     ids = body.get(key) or []
     if not isinstance(ids, list) or len(ids) > MOST_ANSWERS:
         raise BadRequestError(400, f"{key} must be a list of image ids")

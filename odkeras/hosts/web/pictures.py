@@ -1,4 +1,4 @@
-"""The images behind tasks, by id: what the page shows, and what a model is asked about again."""
+"""Finds the images of tasks by id, for the page and for new predictions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _TYPES = {"jpeg": "image/jpeg", "png": "image/png"}
 
 
 class Pictures:
-    """Finds an image's bytes: in one of the stores, else where its task says that it lies.
+    """Finds an image's bytes: in one of the stores, else at the location in its task.
 
-    Only an image whose bytes give the id that is asked for is ever returned, whatever a task says.
+    Returns an image only if its bytes have the requested id, so that a task cannot give access to other files.
     """
 
     def __init__(self, *stores: ImageStore) -> None:
         self._stores = stores
 
     def find(self, image_id: str, task: Task | None) -> EncodedImage | None:
-        """The image; None if it is nowhere any more."""
+        """The image; None if it is in no store and no longer at its location."""
         for store in self._stores:
             name = store.claim(image_id)
             path = store.path_of(name) if name else None
@@ -29,7 +29,7 @@ class Pictures:
         return ImageRef.of_record(task or {}).find(image_id)
 
     def with_image(self, task: Task) -> Task | None:
-        """The task with its image as a data URI, as the model is asked about it; None if the image is gone."""
+        """The task with its image as a data URI, ready for prediction; None if the image is missing."""
         image = self.find(str(task.get("image_id")), task)
         return None if image is None else {**task, "image": image.data_uri}
 

@@ -1,4 +1,4 @@
-"""What a person sees in the browser when a request is refused: a page in plain words. Programs get JSON."""
+"""The response to a refused request: an HTML page for browsers, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTENT_SECURITY_POLICY = (
     f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-"""Nothing can be loaded and nothing runs: the page's own files are refused, too."""
+"""Blocks all resources and scripts except the inline style, because the page's own files are refused too."""
 
 _TITLES = {401: "This page needs its link", 403: "This address is not known here"}
 _ADVICE = {
@@ -33,7 +33,7 @@ whoever started it for it. The link changes with every start, unless <code>--tok
 
 
 def wants_page(method: str, path: str, accept: str) -> bool:
-    """Whether a browser asks for something to show, rather than a program for data."""
+    """Whether the request is a browser's navigation, rather than a program's request for data."""
     return method == "GET" and not path.startswith(("/api/", "/images/")) and "text/html" in accept.lower()
 
 
@@ -42,7 +42,7 @@ def json_body(error: str) -> bytes:
 
 
 def page_body(status: int, error: str) -> bytes:
-    """An HTML document; `error` is shown as text."""
+    """The HTML document for a refusal; `error` is escaped."""
     title = _TITLES.get(status, "This does not work")
     advice = _ADVICE.get(status, "")
     shown = "" if status == 401 else f"<p>{html.escape(error[:1].upper() + error[1:])}.</p>\n"

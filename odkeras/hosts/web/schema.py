@@ -1,4 +1,4 @@
-"""The tables of the database of answers. A database of an older odkeras gets what it lacks when it is opened."""
+"""The tables of the answer database. Databases of older odkeras versions are migrated when they are opened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from odkeras.errors import DatabaseError
 from odkeras.hosts.web import gallery_rows
 
 BUSY_S = 10.0
-"""How long to wait for another process that writes."""
+"""Timeout in seconds while another process holds the write lock."""
 
 _SCHEMA_VERSION = 3
 _WITH_GALLERY = 3
@@ -51,13 +51,13 @@ CREATE INDEX IF NOT EXISTS answers_to_hand_on ON answers (dataset, handed_on) WH
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables that are missing.
+    """Configure the connection and create or migrate the tables.
 
     Raises:
-        DatabaseError: the file is a database of something else, or of a newer odkeras.
-        sqlite3.Error: it cannot be used.
+        DatabaseError: the file belongs to another application or to a newer odkeras.
+        sqlite3.Error: the file cannot be used.
     """
-    version = _known_version(connection, path)  # before anything of somebody else's is changed
+    version = _known_version(connection, path)  # first, so that another application's database is not modified
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     _use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
@@ -66,10 +66,10 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    """All of it or nothing: whoever is killed meanwhile leaves the older tables."""
+    """Migrate in one transaction, so that a killed process leaves the old tables."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _known_version(connection, path)  # another process may have been first
+        version = _known_version(connection, path)  # another process may have migrated in the meantime
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         if 0 < version < _WITH_GALLERY:
@@ -83,7 +83,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _known_version(connection: sqlite3.Connection, path: Path) -> int:
-    """0 for a new file."""
+    """The schema version of the file; 0 for a new file."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if tables and ("answers" not in tables or version == 0):
@@ -94,7 +94,7 @@ def _known_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """SQLite does not wait by itself while another process makes the same change."""
+    """Switch to WAL. Retries by hand: SQLite's busy timeout does not cover a concurrent change of the journal mode."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:

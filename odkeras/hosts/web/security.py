@@ -1,8 +1,8 @@
-"""Who may talk to the page's server: hosts, tokens, origins, sizes, and what browsers are told.
+"""Access control of the page's server: host names, tokens, origins, request sizes, security headers.
 
-Bound to the loopback interface, everybody on the machine may. A foreign web page may not, although the browser that
-shows it could reach us: its requests have another Origin, or (DNS rebinding) another Host. Bound to anything else, a
-token is needed too.
+On the loopback interface, everyone on this machine has access. Other web pages do not, although the browser that shows
+them could reach the server: their requests have a different Origin or (DNS rebinding) a different Host. On any other
+interface, a token is required too.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _READING = ("GET", "HEAD")
 
 @dataclass(frozen=True)
 class Policy:
-    """What is allowed.
+    """The access rules.
 
     Args:
-        token: asked for in every request; None on the loopback interface.
-        hosts: names, besides IP addresses and those of this machine, that browsers may use to reach us.
+        token: required in every request; None on the loopback interface.
+        hosts: allowed host names, in addition to IP addresses and localhost.
         max_body_bytes: larger requests are refused.
     """
 
@@ -55,7 +55,7 @@ class Policy:
     max_body_bytes: int = MAX_BODY_BYTES
 
     def knows_host(self, host: str) -> bool:
-        """Whether a Host header is one of ours. An IP address cannot have been rebound."""
+        """Whether a Host header is allowed. IP addresses always are, because DNS rebinding needs a name."""
         name = host_name(host)
         return _is_address(name) or name == "localhost" or name.endswith(".localhost") or name in self.hosts
 
@@ -64,7 +64,7 @@ class Policy:
 
 
 def names_of_this_machine() -> frozenset[str]:
-    """Its host names, in lower case."""
+    """This machine's host names, in lower case."""
     names = set()
     with suppress(OSError):
         names.add(socket.gethostname().lower())
@@ -73,7 +73,7 @@ def names_of_this_machine() -> frozenset[str]:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without the port, in lower case."""
+    """The name in a Host header, without port, in lower case; "" if it cannot be parsed."""
     with suppress(ValueError):
         return urlsplit(f"//{host}").hostname or ""
     return ""
@@ -88,7 +88,7 @@ def _is_address(name: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware that lets through what the policy allows, and adds the security headers to every answer."""
+    """ASGI middleware that enforces the policy and adds security headers to every response."""
 
     def __init__(self, app: App, policy: Policy) -> None:
         self._app = app
@@ -138,7 +138,7 @@ class Guard:
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._policy.is_token(credentials.strip()):
             return True
-        for cookie in headers.get("cookie", "").split(";"):  # by hand: others' may be none that a parser accepts
+        for cookie in headers.get("cookie", "").split(";"):  # by hand: a parser may reject other servers' cookies
             name, _, value = cookie.strip().partition("=")
             if name == _cookie_name(scope) and self._policy.is_token(unquote(value)):
                 return True
@@ -149,7 +149,8 @@ class Guard:
         return scope["method"] == "GET" and scope["path"] == "/" and self._policy.is_token(query.get("token", ""))
 
     def _after_login(self, scope: Scope) -> str | None:
-        """Where to go with the cookie: the link without its token, which is not to stay in the history."""
+        """Redirect target after a login by link: the URL without the token, which must not stay in the history. None if
+        the request has no valid token in its URL."""
         if self._policy.token is None or not self._token_in_link(scope):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -158,7 +159,7 @@ class Guard:
 
 
 class _Limited:
-    """`receive` that refuses to read more than so many bytes, whatever Content-Length said."""
+    """A `receive` that disconnects after `max_bytes`, whatever Content-Length said."""
 
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive = receive
@@ -173,13 +174,15 @@ class _Limited:
 
 
 def _cookie_name(scope: Scope) -> str:
-    """Browsers keep cookies by host, whatever the port: two servers on one machine must not share one."""
+    """Cookies are per host and shared between ports, so the name contains the port: two servers on one machine must not
+    overwrite each other's cookie."""
     _, port = scope.get("server") or ("", None)
     return f"{_COOKIE}_{port}"
 
 
 def _is_same_origin(headers: dict[str, str], host: str) -> bool:
-    """Browsers send Origin with every POST; what is no browser cannot be tricked by a foreign page."""
+    """Whether the request comes from our own page. Browsers send Origin with every POST. A client that sends neither
+    Origin nor Sec-Fetch-Site is not a browser, so no foreign page can have made it send the request."""
     origin = headers.get("origin")
     if origin is not None:
         with suppress(ValueError):
@@ -189,12 +192,12 @@ def _is_same_origin(headers: dict[str, str], host: str) -> bool:
 
 
 async def _answer(send: Send, status: int, error: str, *, is_page: bool) -> None:
-    """A page for a person, JSON for a program."""
+    """Send an error: HTML for a browser's navigation, else JSON."""
     body = refusal.page_body(status, error) if is_page else refusal.json_body(error)
     media_type = b"text/html; charset=utf-8" if is_page else b"application/json"
     headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
     headers += [(b"cache-control", b"no-store"), (b"vary", b"accept")]
-    headers.append((b"connection", b"close"))  # what is left of a body is not read
+    headers.append((b"connection", b"close"))  # the rest of the request's body is not read
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

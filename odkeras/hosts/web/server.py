@@ -1,4 +1,4 @@
-"""`odkeras annotate`: the page's server, from the command line to Ctrl-C."""
+"""`odkeras annotate`: runs the page's server until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from odkeras.serving.listening import HttpServer, open_listener, stop_signals
 
 _GRACE_S = 1
 _LAST_WAIT_S = 0.5
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # and how this machine reaches it
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # wildcard address -> the loopback address to open
 
 
 @dataclass(frozen=True)
 class PageOptions:
-    """Where the page is, and who may open it.
+    """Address and access options of the page.
 
     Args:
         host: address to listen on.
-        port: 0 takes a free one.
-        token: asked for when `host` is not the loopback interface; made up when None.
-        allowed_hosts: names, besides addresses and those of this machine, that the page may be opened by.
-        open_browser: open the page when it is there.
+        port: port to listen on; 0 for any free one.
+        token: required if `host` is not the loopback interface; random when None.
+        allowed_hosts: additional host names under which the page may be opened; addresses and this machine's names are
+            always allowed.
+        open_browser: open the page in a browser once it is served.
     """
 
     host: str = "127.0.0.1"
@@ -62,14 +63,14 @@ def run_annotate(
     *,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve the page until SIGTERM or SIGINT; then end the trainer and the model server, and return, or, if a request
-    cannot be ended, exit with 0.
+    """Serve the page until SIGTERM or SIGINT, then stop the trainer and the model server, and return. If a request
+    cannot be ended, exit with status 0 instead.
 
     Args:
-        on_ready: told the page's address.
+        on_ready: callback with the page's URL.
 
     Raises:
-        OdkerasError: an argument cannot work, or the port is taken. Nothing was started.
+        OdkerasError: an argument is invalid or the port is taken. Nothing was started.
     """
     share_arenas()
     files, before = page_files(), set(threading.enumerate())
@@ -107,13 +108,14 @@ def run_annotate(
 
 
 def _has_a_screen() -> bool:
-    """Without one a browser in text mode would take the terminal."""
+    """Whether there is a graphical display. Without one, a text-mode browser would take over the terminal."""
     elsewhere = sys.platform in ("darwin", "win32")
     return elsewhere or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _outer_address(host: str) -> str:
-    """The address by which this machine reaches others, so they it; "" if there is none. Nothing is sent."""
+    """This machine's outbound address, at which other machines can usually reach it; "" if there is none. Connecting a
+    UDP socket only looks up the route and sends nothing."""
     family, anywhere = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((anywhere, 9))
@@ -123,8 +125,8 @@ def _outer_address(host: str) -> str:
 
 
 def _leave_threads_behind(before: Collection[threading.Thread]) -> None:
-    """Exit at once if a request still waits for a source that says nothing, or for a model server: the interpreter
-    would wait, too."""
+    """Exit at once if a request thread still waits for a silent source or for the model server. Otherwise the
+    interpreter would wait for that thread at exit."""
     if threading.current_thread() is not threading.main_thread():
         return
     deadline = time.monotonic() + _LAST_WAIT_S

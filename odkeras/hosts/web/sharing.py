@@ -1,4 +1,4 @@
-"""The link that a person gives to a colleague."""
+"""The link with which other annotators open the page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from odkeras.hosts.web.security import host_name
 
 @dataclass(frozen=True)
 class Sharing:
-    """How others reach the page.
+    """Builds links to the page.
 
     Args:
-        token: what their link has to hold; None where none is asked for.
-        elsewhere: where other machines find a page that was opened on this one, such as http://192.168.1.7:8080; "" if
-            they cannot.
+        token: access token to include in the link; None if none is required.
+        elsewhere: base URL at which other machines reach the page, such as http://192.168.1.7:8080; "" if they cannot.
     """
 
     token: str | None = None
@@ -26,8 +25,8 @@ class Sharing:
         """A link to the form that asks for a name, and whether it works on other machines.
 
         Args:
-            origin: where the page that asks was opened, such as http://127.0.0.1:8080. If that is not this machine
-                alone (an address of its network, the name of a proxy), others can go there, too.
+            origin: origin of the requesting page, such as http://127.0.0.1:8080. Unless it is a loopback address or
+                name, other machines can use it too (it is a network address or the name of a proxy).
         """
         name = host_name(urlsplit(origin).netloc)
         is_here = is_loopback(name) or name.endswith(".localhost")

@@ -1,4 +1,4 @@
-"""The page's spans: validated, clipped to the image, and written in Prodigy's form."""
+"""Validates the page's spans, clips them to the image and converts them to Prodigy's format."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ _MAX_PX = 1e7
 
 
 def read_spans(spans: Any, labels: Collection[str], image_size_hw: tuple[int, int]) -> list[dict[str, Any]]:
-    """The page's spans in Prodigy's form, clipped to the image.
+    """Convert the page's spans to Prodigy's format, clipped to the image.
+
+    Args:
+        labels: the allowed labels.
+        image_size_hw: (height, width) in pixels.
 
     Raises:
-        ValueError: one of them cannot be used; with its number and what is wrong.
+        ValueError: a span is invalid; with its number and the reason.
     """
     if not isinstance(spans, list):
         raise ValueError(f"spans must be a list; got {type(spans).__name__}")

@@ -1,4 +1,4 @@
-"""What a dataset of answers holds, in numbers; as JSON or for people."""
+"""Statistics of a dataset of answers, as JSON or as text."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ VERSION_COLUMNS = ("version", "images", "kept", "adjusted", "relabelled", "delet
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """A dataset in numbers.
+    """Statistics of a dataset.
 
     Args:
-        images: with an answer.
-        sessions: {session: {decision: images}}, by each session's last answer about an image.
-        boxes: {label: boxes} of the images that were accepted last, most first.
-        first_s, last_s: when answers were given, seconds since the epoch.
-        waiting: answers that the trainer does not have.
-        versions: what was done with suggestions, oldest version first.
+        images: number of images with an answer.
+        sessions: {session: {decision: images}}, by each session's latest answer for an image.
+        boxes: {label: boxes} of the images whose latest answer is accept, most frequent label first.
+        first_s, last_s: times of the first and last answer, seconds since the epoch.
+        waiting: number of answers that the trainer does not have.
+        versions: edit counts of the suggestions, oldest version first.
     """
 
     dataset: str
@@ -38,7 +38,7 @@ class DatasetStats:
 
     @classmethod
     def of(cls, database: AnswerDatabase, dataset: str) -> DatasetStats:
-        """A dataset that has answers."""
+        """The statistics of a dataset that has answers."""
         first_s, last_s = database.period(dataset) or (0.0, 0.0)
         boxes: Counter[str] = Counter()
         for _, example in database.iter_latest(dataset, decision="accept"):
@@ -58,7 +58,7 @@ class DatasetStats:
 
     @property
     def decisions(self) -> dict[str, int]:
-        """Of all sessions together."""
+        """{decision: images}, summed over all sessions."""
         return {name: sum(counts[name] for counts in self.sessions.values()) for name in DECISIONS}
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class DatasetStats:
         }
 
     def lines(self) -> list[tuple[str, str]]:
-        """(name, text) for people."""
+        """The statistics as (name, text) pairs."""
         labels = ", ".join(f"{label} {number}" for label, number in self.boxes.items())
         sessions = ", ".join(f"{name} {sum(counts.values())}" for name, counts in self.sessions.items())
         return [
@@ -88,13 +88,13 @@ class DatasetStats:
         ]
 
     def version_rows(self) -> list[tuple[str, ...]]:
-        """A row for each of `VERSION_COLUMNS`: numbers, with their share in percent."""
+        """One row per version, with the columns `VERSION_COLUMNS`: counts with their share in percent."""
         return [_version_row(each) for each in self.versions]
 
 
 def shares(row: VersionEdits) -> dict[str, float | None]:
-    """From 0 to 1: of the suggestions, how many were kept, adjusted, relabelled and deleted; of the objects, how many
-    were added. None where there were none."""
+    """Fractions from 0 to 1: kept, adjusted, relabelled and deleted boxes of all suggestions; added boxes of all
+    objects. None where the total is 0."""
     edits = row.edits
     totals = {name: edits.objects if name == "added" else edits.suggested for name in row.counts}
     return {name: round(row.counts[name] / total, 4) if total else None for name, total in totals.items()}

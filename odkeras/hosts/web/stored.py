@@ -1,4 +1,4 @@
-"""What the database holds: answers, and what is asked about them."""
+"""The values that the answer database stores and returns."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from odkeras.formats.prodigy import Task
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """An answer on its way into the database.
+    """An answer to be stored.
 
     Args:
         example: the task with `answer` and `spans`, plain JSON.
-        image_id: what tells images apart.
+        image_id: identifies the image.
         session: who answered.
         answered_at: seconds since the epoch.
-        answer_id: tells one act of answering from another: the same one is stored once.
-        version: the model that made the suggestions, None if there were none.
-        edits: what the person did with them; None if that is not known.
-        handed_on: whether the trainer has it already.
+        answer_id: identifies the act of answering; storing the same id again has no effect.
+        version: the model version that made the suggestions; None without suggestions.
+        edits: edit counts of the suggestions; None if unknown.
+        handed_on: whether the trainer already has the answer.
     """
 
     example: Task
@@ -56,7 +56,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True)
 class VersionEdits:
-    """What people did with the suggestions of one model version, on accepted images."""
+    """Edit counts of one model version's suggestions, over accepted images."""
 
     version: int
     images: int
@@ -64,19 +64,19 @@ class VersionEdits:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Boxes by what became of them. The database does not know `kept_70`."""
+        """Number of boxes by kind of edit. `kept_70` is left out, because the database does not store it."""
         return {name: count for name, count in self.edits.to_json().items() if name != "kept_70"}
 
 
 def input_hash_of(image_id: str) -> int:
-    """A whole number that tells images apart, 60 bits of the id: what Prodigy calls an input hash."""
+    """Prodigy's input hash for an image: an integer made of the first 60 bits of its id."""
     try:
         return int(image_id[:15], 16)
-    except ValueError:  # an id that somebody else gave
+    except ValueError:  # not one of our ids
         return int(uuid.uuid5(uuid.NAMESPACE_OID, image_id).hex[:15], 16)
 
 
-# The columns kept their first names: "moved" holds the boxes that were adjusted.
+# The columns keep their original names: "moved" holds the number of adjusted boxes.
 COLUMNS = (
     *("answer_id", "dataset", "session", "image_id", "input_hash", "decision", "answered_at", "replaced", "handed_on"),
     *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "example"),
@@ -110,17 +110,18 @@ def to_json(answer: StoredAnswer) -> str:
     text = json.dumps(answer.example, ensure_ascii=False, allow_nan=False)
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+    except UnicodeEncodeError:  # surrogates, from a file name that is not UTF-8
         return json.dumps(answer.example, allow_nan=False)
     return text
 
 
 def with_places_below(folder: Path, example: Task) -> Task:
-    """A stored example. Relative paths of images, as earlier versions stored them, start where the database is: it was
-    in the working directory. They become absolute where that is another one now.
+    """Make the relative image paths of a stored example absolute if they exist below the database's directory. Earlier
+    versions stored paths relative to the working directory, which also held the database. Nothing changes if that still
+    is the working directory.
 
     Args:
-        folder: of the database, absolute.
+        folder: absolute directory of the database.
     """
     if folder == Path.cwd():
         return example
@@ -130,11 +131,11 @@ def with_places_below(folder: Path, example: Task) -> Task:
 
 
 def _file_below(folder: Path, place: str) -> Path | None:
-    """The file that a relative path leads to; None if it is no such path, or nothing is there."""
+    """The existing file behind a relative path; None if the path is not relative or the file does not exist."""
     if not place or place.startswith(("data:", "http://", "https://", "file:")) or Path(place).is_absolute():
         return None
     try:
         file = folder / place
         return file if file.is_file() else None
-    except (OSError, ValueError):  # too long, or with a NUL
+    except (OSError, ValueError):  # too long, or with a NUL character
         return None

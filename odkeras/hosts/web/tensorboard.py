@@ -1,4 +1,4 @@
-"""TensorBoard beside the page, started when somebody first wants to see it."""
+"""Runs TensorBoard beside the page, started on first use."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from odkeras.loop.supervisor import ChildSpec, Supervisor, bind_socket
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
 FIRST_DASHBOARD = "custom_scalars"
-"""There the charts are in the order of `training.board_layout`."""
+"""The dashboard that shows the charts in the order of `training.board_layout`."""
 
 
 class TensorBoard:
-    """Owns a TensorBoard process; `close` (twice is fine) ends it.
+    """Owns a TensorBoard process. `close` ends it and is idempotent.
 
     Args:
         logdir: the model directory.
-        log_path: what TensorBoard says goes there.
+        log_path: file for TensorBoard's output.
     """
 
     def __init__(self, logdir: Path, log_path: Path) -> None:
@@ -36,14 +36,14 @@ class TensorBoard:
 
     @property
     def command(self) -> str:
-        """What a person types to have the same."""
+        """The shell command that starts the same TensorBoard."""
         return f"tensorboard --logdir {self.logdir}"
 
     def url(self) -> str:
-        """Where it is; starts it, and waits until it answers.
+        """The URL. Starts TensorBoard if necessary and waits until it accepts connections.
 
         Raises:
-            SetupError: it cannot be started, or does not answer.
+            SetupError: it cannot be started, or accepts no connection within `START_TIMEOUT_S`.
         """
         with self._lock:
             if self._supervisor is None or self._supervisor.failure() is not None:
@@ -52,7 +52,7 @@ class TensorBoard:
             return self._url
 
     def close(self) -> None:
-        self._closing.set()  # whoever waits in `url` holds the lock
+        self._closing.set()  # first: a thread that waits in `url` holds the lock until it sees this
         with self._lock:
             self._stop()
 

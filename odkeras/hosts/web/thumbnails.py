@@ -1,4 +1,4 @@
-"""Small pictures for the gallery, made when they are asked for; the last ones are kept in memory."""
+"""Thumbnails for the gallery, made on demand and cached in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from odkeras.images import make_thumbnail
 
 SIDE_PX = 256
 MAX_BYTES = 24 * 2**20
-"""Some two thousand thumbnails. Browsers keep those that they have had, so more would hardly be asked for."""
+"""Size of the cache; about two thousand thumbnails. Browsers cache them too, so a larger cache would hardly be used."""
 
 FETCH_TIMEOUT_S = 4.0
 RETRY_AFTER_S = 60.0
@@ -21,10 +21,10 @@ SLOW_S = 1.0
 
 
 class Thumbnails:
-    """May be used by several threads.
+    """An LRU cache of thumbnails. Thread-safe.
 
     Args:
-        max_bytes: the ones asked for longest ago go when all together are larger.
+        max_bytes: maximum total size of the cached JPEGs.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
@@ -41,11 +41,11 @@ class Thumbnails:
         """A JPEG of at most `SIDE_PX` pixels on either side.
 
         Args:
-            key: stands for the image's contents.
-            read: gives the image file's bytes.
+            key: cache key; identifies the image's content.
+            read: returns the image file's bytes; called on a cache miss.
 
         Raises:
-            ImageError: as `images.make_thumbnail`, or as `read` does.
+            ImageError: as `images.make_thumbnail` or `read`.
         """
         with self._lock:
             if key in self._kept:
@@ -61,24 +61,24 @@ class Thumbnails:
 
 
 class RemoteImages:
-    """The images behind URLs that thumbnails are made of. May be used by several threads.
+    """Downloads the images behind URLs for thumbnails. Thread-safe.
 
-    What cannot be fetched is not asked for again for a while, and if that took long nothing else of its server either:
-    a browser has few connections, and answers would wait for those that thumbnails hold.
+    A URL that failed is not retried for `RETRY_AFTER_S`. If the failure took longer than `SLOW_S`, this holds for the
+    whole server: a browser has few connections, and thumbnails that occupy them would delay answers.
 
     Args:
-        fetch: gets the bytes of a URL; raises ImageError.
-        clock: for tests.
+        fetch: downloads a URL; raises ImageError.
+        clock: monotonic clock, replaced in tests.
     """
 
     def __init__(self, fetch: Callable[[str], bytes], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._failed: dict[str, tuple[float, str]] = {}  # by URL or server: until when, and why
+        self._failed: dict[str, tuple[float, str]] = {}  # by URL or server: (retry not before, reason)
         self._lock = threading.Lock()
 
     def get(self, url: str) -> bytes:
-        """Raises: ImageError: it cannot be fetched, or could not a short while ago."""
+        """Raises: ImageError: the download fails, or failed less than `RETRY_AFTER_S` ago."""
         server = _server_of(url)
         with self._lock:
             for key in (url, server):

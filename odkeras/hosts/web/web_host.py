@@ -1,8 +1,10 @@
-"""Everything behind the page: the recipe's components, the database, who is asked what, and how the model is doing.
+"""Everything behind the page: the recipe's components, the answer database, the task queue and the status panel.
 
-with WebHost(arguments, WebOptions()) as host:
-    host.next_tasks(tab, 3)
-    host.answer(tab, [{"answer_id": ..., "image_id": ..., "answer": "accept", "spans": [...]}])
+    with WebHost(arguments, WebOptions()) as host:
+        host.next_tasks(tab, 3)
+        host.answer(tab, [{"answer_id": ..., "image_id": ..., "answer": "accept", "spans": [...]}])
+
+`app` calls the methods from its thread pools.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ from odkeras.project import Project
 
 PREFETCH = 4
 ANSWERS_PER_ROUND = 5
-"""The smaller, the fresher the suggestions; the larger, the more a round is worth its time."""
+"""Smaller batches give fresher suggestions; with larger ones, the overhead of a round weighs less."""
 _HOUSEKEEPING_S = 0.25
 _LOCK_WAIT_S = 5.0
 LOG_LINES, LOG_BYTES = 200, 65_536
@@ -59,13 +61,13 @@ LOG_LINES, LOG_BYTES = 200, 65_536
 
 @dataclass(frozen=True)
 class WebOptions:
-    """What the page's command line adds to the recipe's.
+    """Options of `odkeras annotate` beyond those of the recipe.
 
     Args:
-        db: the database of answers, made if it is not there; found by `find_database` when None.
-        overlap: every session is asked about every image.
+        db: the answer database, created if missing; found by `find_database` when None.
+        overlap: every session annotates every image.
         tensorboard: whether the page may start TensorBoard.
-        answers_per_round: so many answers begin a round of training.
+        answers_per_round: number of answers that start a training round.
 
     Raises:
         ConfigError: `answers_per_round` is less than 1.
@@ -82,15 +84,15 @@ class WebOptions:
 
 
 class WebHost:
-    """Context manager: entering opens the database and starts the loop, `close` (twice is fine) ends all.
+    """Context manager: entering opens the database and starts the loop; `close` stops everything and is idempotent.
 
     Args:
-        arguments: the recipe's.
-        options: the page's own.
-        journal: told of every event.
+        arguments: the recipe's arguments.
+        options: the page's own options.
+        journal: the event log.
 
     Raises:
-        OdkerasError: on entering; an argument cannot work.
+        OdkerasError: on entering, if an argument is invalid.
     """
 
     def __init__(self, arguments: TrainmodelArguments, options: WebOptions, journal: Journal | None = None) -> None:
@@ -148,9 +150,9 @@ class WebHost:
             shared=not self._options.overlap,
             no_more=self._all_answered,
         )
-        stack.callback(self.handover.close)  # after the loop has ended: what is left is for the next start
+        stack.callback(self.handover.close)  # runs after the loop has ended; pending answers wait for the next start
         stack.callback(host.close)
-        if not self._arguments.sync:  # which would wait for a training round
+        if not self._arguments.sync:  # with sync, closing first would wait for a training round
             stack.callback(self.handover.close)
         config = {**components["config"], "feed_overlap": self._options.overlap}
         components["on_load"](SimpleNamespace(db=self.database, config=config))
@@ -232,7 +234,7 @@ class WebHost:
             )
 
     def _only_one(self, project: Project) -> AbstractContextManager[None]:
-        """Two of us would hand out every image twice, and start two trainers."""
+        """Lock the data directory: a second instance would lease every image again and start a second trainer."""
         taken = (
             f"another `odkeras annotate` is using {project.data_dir}; open its page (for another annotator with "
             "?session=NAME), stop it, or name another --data-dir"
@@ -247,13 +249,11 @@ class WebHost:
     def close(self) -> None:
         self._stack.close()
 
-    # --- what the page asks for ---------------------------------------------------------------------------------------
-
     def about(self, session: str, *, tensorboard: bool) -> Document:
-        """What does not change while the page is open.
+        """The values that do not change while the page is open.
 
         Args:
-            tensorboard: whether this page can be offered TensorBoard.
+            tensorboard: whether TensorBoard can be offered to this client.
         """
         from odkeras import __version__
 
@@ -275,7 +275,7 @@ class WebHost:
         }
 
     def next_tasks(self, tab: Tab, count: int, have: Collection[str]) -> Handout:
-        """Tasks for a tab; see `TaskBoard.next_tasks`."""
+        """Lease tasks to a tab; see `TaskBoard.next_tasks`. With `sync`, one batch until it was trained on."""
         if self._arguments.sync:
             ready = self.handover.ready
             if self.handover.updating or ready >= self._batch_size:
@@ -288,17 +288,17 @@ class WebHost:
         return self._kept(self.board.next_tasks(tab, count, have))
 
     def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
-        """Newer suggestions for tasks that the tab has; see `TaskBoard.suggest_again`."""
+        """Newer suggestions for tasks that the tab holds; see `TaskBoard.suggest_again`."""
         return list(self._kept(Handout(tuple(self.board.suggest_again(tab, image_ids)))).tasks)
 
     def answer(self, tab: Tab, answers: Sequence[Any]) -> tuple[list[str], list[tuple[str, str]]]:
-        """Store answers: durable when this returns.
+        """Store answers; they are durable when this returns.
 
         Returns:
-            Ids of the answers that are stored, and (id, reason) of those that cannot be.
+            Ids of the stored answers, and (id, reason) of the rejected ones.
 
         Raises:
-            DatabaseError: the disk is full, for example; nothing was stored.
+            DatabaseError: the database cannot be written, for example on a full disk; nothing was stored.
         """
         self.board.touch(tab)
         accepted: list[StoredAnswer] = []
@@ -314,14 +314,14 @@ class WebHost:
         return [each.answer_id for each in accepted], refused
 
     def reopen(self, tab: Tab, image_id: str, example: Task | None = None) -> Task | None:
-        """The answer about an image, to be corrected: with overlap the session's own, else the last one, whoever gave
-        it. None if the session has given none.
+        """The answer for an image, to be corrected: with overlap the session's own, else the latest of all sessions.
+        None if the session has not answered the image, or if the image is missing and its size unknown.
 
         Args:
-            example: an answer to begin with instead, of whatever session.
+            example: an answer of any session, to be corrected instead.
         """
         own = example or self.database.example(self.dataset, tab.session, image_id)
-        if example is None and own is not None and not self._options.overlap:  # else a correction would be undone
+        if example is None and own is not None and not self._options.overlap:  # else a later correction would be lost
             example = self.database.any_example(self.dataset, image_id)
         example = self._sized(example or own)
         if example is not None:
@@ -330,13 +330,13 @@ class WebHost:
         return example
 
     def train_now(self) -> tuple[int, bool]:
-        """Give the trainer what waits; training that is paused or stopped is resumed.
+        """Forward all pending answers to the trainer, and resume training if it is paused or stopped.
 
         Returns:
-            How many answers that are, and whether training was resumed.
+            The number of answers, and whether training was resumed.
 
         Raises:
-            SetupError: it cannot be resumed.
+            SetupError: training cannot be resumed.
         """
         resumed = self._control.state != RUNNING
         if resumed:
@@ -344,7 +344,7 @@ class WebHost:
         return self.handover.hand_on(), resumed
 
     def control_training(self, action: str) -> str:
-        """`pause`, `resume` or `stop` training; returns the state that this leads to.
+        """`pause`, `resume` or `stop` training; returns the new state.
 
         Raises:
             SetupError: the model directory cannot be written.
@@ -354,13 +354,13 @@ class WebHost:
         return state
 
     def log_end(self, process: str) -> Document | None:
-        """The last lines of the log of the trainer or the server; None if there is none here."""
+        """The last lines of the trainer's or the server's log; None if it does not exist on this machine."""
         path = self._host.project.logs_dir / f"{process}.log"
         text = log_tail(path, LOG_LINES, most_bytes=LOG_BYTES)
         return {"process": process, "path": str(path), "text": text} if text else None
 
     def history(self, session: str) -> list[Document]:
-        """The session's last answers, newest first."""
+        """The session's latest answers, newest first, as JSON for the page."""
         now = time.time()
         return [
             {
@@ -375,15 +375,15 @@ class WebHost:
         ]
 
     def next_steps(self) -> list[NextStep]:
-        """What to do once all images are answered."""
+        """The commands to suggest once all images are answered."""
         return self._host.next_steps(self.database.path)
 
     def download(self, format: str) -> Download | None:
-        """The labels as a file; see `open_download`."""
+        """The labels as a download; see `open_download`."""
         return open_download(self.database, self.dataset, format, warn=self.journal.warn)
 
     def picture(self, image_id: str) -> EncodedImage | None:
-        """An image that was handed out or answered; None for any other."""
+        """An image that was leased or answered; None for any other image."""
         task = (
             self.board.task(image_id)
             or self.database.open_task(self.dataset, image_id)
@@ -392,7 +392,7 @@ class WebHost:
         return None if task is None else self._pictures.find(image_id, task)
 
     def tensorboard_url(self) -> str:
-        """Where TensorBoard is; starts it.
+        """URL of TensorBoard, which is started if necessary.
 
         Raises:
             SetupError: it cannot be started.
@@ -402,8 +402,6 @@ class WebHost:
     @property
     def tensorboard_command(self) -> str:
         return self._tensorboard.command
-
-    # --- answers ------------------------------------------------------------------------------------------------------
 
     def _read_answer(self, session: str, answer: Any) -> StoredAnswer:
         return read_answer(
@@ -416,23 +414,24 @@ class WebHost:
         )
 
     def _task_of(self, session: str, image_id: str, version: Any) -> Task | None:
-        """Also one that an earlier run handed out, or that has gone to somebody else meanwhile and is answered.
+        """The task of an image: from the queue, else as leased by an earlier run, else from a stored answer (the image
+        may have been reassigned and answered by another session). None if it was never leased.
 
         Args:
-            version: of the suggestions that the page showed, as it says.
+            version: version of the suggestions that the page showed, as the page reports it.
         """
         task = self.board.task(image_id, version) or self.database.open_task(self.dataset, image_id)
         task = task or self.database.example(self.dataset, session, image_id)
         return self._sized(task or self.database.any_example(self.dataset, image_id))
 
     def _kept(self, handout: Handout) -> Handout:
-        """Noted before the page has it: an answer may come after a restart."""
+        """Store leased tasks before the page gets them, because their answers may arrive after a restart."""
         if handout.tasks:
             self.database.keep_open(self.dataset, handout.tasks)
         return handout
 
     def _sized(self, task: Task | None) -> Task | None:
-        """With the size of its image, which an example from elsewhere may lack; None if that is gone."""
+        """The task with its image's size, which imported examples may lack; None if the image is missing."""
         if task is None or (is_whole(task.get("height"), 1) and is_whole(task.get("width"), 1)):
             return task
         image = self._pictures.find(str(task["image_id"]), task)
@@ -443,8 +442,8 @@ class WebHost:
 
     def _store(self, accepted: Sequence[StoredAnswer]) -> None:
         shared = not self._options.overlap
-        closed = [each.image_id for each in accepted] if shared else []  # else others are still asked
-        with self._storing:  # two answers about an image must reach the handover in the order of the database
+        closed = [each.image_id for each in accepted] if shared else []  # with overlap, other sessions still need them
+        with self._storing:  # answers for one image must reach the handover in the same order as the database
             last_words = self.database.add(self.dataset, accepted, closed=closed, shared=shared)
             self.handover.add([_entry(each) for each in last_words])
         for each in accepted:
@@ -453,7 +452,7 @@ class WebHost:
         self.panel.answered()
 
     def _left_over(self) -> list[Entry]:
-        """What an earlier run stored and did not hand on, and what `odkeras db in` brought."""
+        """Answers that an earlier run stored but did not forward, and those imported by `odkeras db in`."""
         left = self.database.not_handed_on(self.dataset, latest=not self._options.overlap)
         if len(left) >= self._batch_size:
             self.journal.say(f"{len(left)} stored answers had not reached the trainer, and do now")
@@ -463,20 +462,18 @@ class WebHost:
 
     def _handed_on(self, answer_ids: Sequence[str]) -> None:
         if self._host.failure_to_store:
-            return  # they wait in memory; if they are lost there, the next start hands them on
+            return  # they are pending in memory; if they are lost there, the next start forwards them
         try:
             self.database.mark_handed_on(self.dataset, answer_ids, shared=not self._options.overlap)
-        except DatabaseError as error:  # the next start hands them on again, which does no harm
+        except DatabaseError as error:  # the next start forwards them again, which is idempotent
             self.journal.warn(str(error))
-
-    # --- suggestions --------------------------------------------------------------------------------------------------
 
     def _is_fresh(self, task: Task) -> bool:
         version = self.panel.version
         return version is None or (task.get("_suggestions") or {}).get("version") == version
 
     def _refresh(self, tasks: Sequence[Task]) -> list[Task]:
-        """Tasks with newer suggestions; those without are left out."""
+        """The tasks that have newer suggestions, with these; the others are left out."""
         bare = [found for task in tasks if (found := self._pictures.with_image(task)) is not None]
         by_id = {task["image_id"]: task for task in tasks}
         again = self._host.suggest_again(bare)
@@ -486,20 +483,18 @@ class WebHost:
             if new is not old
         ]
 
-    # --- housekeeping -------------------------------------------------------------------------------------------------
-
     def _keep_house(self) -> None:
         problem = ""
         while not self._closing.wait(_HOUSEKEEPING_S):
             try:
                 self.look_after()
-            except Exception as error:  # the page shows older figures, and annotating goes on
+            except Exception as error:  # the page shows older figures; annotation continues
                 if repr(error) != problem:
                     self.journal.warn(f"the page's figures are not up to date: {error}")
                 problem = repr(error)
 
     def look_after(self) -> None:
-        """Take back the tasks of those who are gone, and say what is left."""
+        """One housekeeping pass: free the tasks of tabs that are gone and update the panel."""
         self.board.release_gone()
         self.panel.count()
         here = sorted(self.board.sessions_here())
@@ -512,7 +507,8 @@ class WebHost:
         )
 
     def _left(self, sessions: Sequence[str]) -> dict[str | None, int | None]:
-        """What is left for everybody, under None, or with overlap for each session."""
+        """Number of images left: under None for all sessions, or with overlap for each session. The number is None if
+        the length of the source is unknown."""
         audiences = sessions if self._options.overlap else [None]
         for audience in audiences:
             if not self._host.remaining.follows(audience):
@@ -520,21 +516,21 @@ class WebHost:
         return {audience: self._host.remaining.left(audience) for audience in audiences}
 
     def _audience(self, session: str) -> str | None:
-        """Who is asked about the same images as a session: None for everybody."""
+        """The key of the sessions that share images with this one: None for all sessions, with overlap the session."""
         return session if self._options.overlap else None
 
     def _follow(self, audience: str | None) -> None:
-        self._host.remaining.follow(audience)  # first: an answer may come meanwhile
+        self._host.remaining.follow(audience)  # first: an answer that arrives meanwhile must be counted
         for image_id in self.database.answered(self.dataset, session=audience):
             self._host.remaining.answered(audience, image_id)
 
     def _look_up(self) -> None:
-        """Which images of the source are answered already, so that `left` is right before their turn comes."""
+        """Find already answered images of the source, so that `left` is right before the stream reaches them."""
         try:
             datasets = {self.dataset, *(self._arguments.exclude or ())}
             files = {name for dataset in datasets for name in self.database.files(dataset)}
             self._host.look_up(files, stop=self._closing.is_set)
-        except Exception as error:  # it becomes right as the images have their turn
+        except Exception as error:  # the count becomes right as the stream reaches the images
             self.journal.warn(f"how many images are left is not known yet: {error}")
 
     def _all_answered(self) -> bool:
@@ -545,6 +541,6 @@ class WebHost:
 
 
 def _entry(answer: StoredAnswer) -> Entry:
-    """What the trainer gets: with the hash that the data directory knows answers by."""
+    """The handover's entry for an answer, with the hash by which the data directory identifies answers."""
     example = {**answer.example, INPUT_HASH: input_hash_of(answer.image_id), "image_id": answer.image_id}
     return Entry(answer.answer_id, answer.session, answer.image_id, example)
