@@ -1,7 +1,7 @@
 """Loads and runs SavedModels. Importing this module imports TensorFlow, which takes seconds: do it in a thread.
 
-A version whose `saved_model.pb` is byte for byte that of the loaded one has the same graph. Then only its variables are
-read (`SavedModelServable.prepare_update`), which takes a tenth of a second instead of several.
+If the `saved_model.pb` of a new version is identical to that of the loaded one, the graph is the same. Then only the
+variables are read (`SavedModelServable.prepare_update`), which takes 0.1 s instead of several seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VARIABLE_ATTRIBUTE = "VARIABLE_VALUE"
-# A PNG of one white pixel: the warm-up request of a model that takes encoded images and comes without requests.
+# A PNG of one white pixel: the warm-up request for a model that takes encoded images and has no warm-up file.
 _PIXEL_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
     "0000000c4944415478da63f8ffff3f0005fe02fe331295140000000049454e44ae426082"
@@ -36,7 +36,7 @@ _PIXEL_PNG = bytes.fromhex(
 
 
 class TensorFlowBackend:
-    """Loads versions on the CPU; with `gpu` also on the GPUs, whose memory it allocates as needed, not all at once."""
+    """Loads versions on the CPU, or on the GPUs if `gpu` is set. GPU memory is allocated on demand, not all at once."""
 
     def __init__(self, *, gpu: bool = False) -> None:
         if not gpu:
@@ -57,7 +57,15 @@ class TensorFlowBackend:
 
 
 class SavedModelServable:
-    """One SavedModel in memory."""
+    """One loaded SavedModel.
+
+    Attributes:
+        signatures: its signatures, by name.
+
+    Raises:
+        FileNotFoundError: there is no saved_model.pb.
+        Exception: any of TensorFlow's errors about a broken SavedModel.
+    """
 
     def __init__(self, directory: Path) -> None:
         serialized = _read_graph(directory)
@@ -67,7 +75,7 @@ class SavedModelServable:
         self._variables = _restorable(self._model, directory)
 
     def run(self, signature_name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run a signature on inputs of its types and shapes.
+        """Run a signature. `inputs` must have the signature's dtypes and shapes.
 
         Raises:
             RequestError: TensorFlow refuses the inputs, for example an image that cannot be decoded.
@@ -79,12 +87,15 @@ class SavedModelServable:
         except tf.errors.OpError as error:
             code, message = canonical_error(error)
             raise request_error(code, _first_sentence(message)) from error
-        except UnicodeDecodeError as error:  # TensorFlow fails on its own message if that quotes an input not in UTF-8
+        except UnicodeDecodeError as error:  # TensorFlow cannot decode its own message if that quotes a binary input
             message = error.object.decode("utf-8", errors="replace")
             raise request_error("INVALID_ARGUMENT", _first_sentence(message)) from None
 
     def prepare_update(self, directory: Path) -> Callable[[], None] | None:
-        """Read another version's variables. Returns a function that assigns them, or None if it is not the same graph.
+        """Read the variables of another version of the same graph.
+
+        Returns:
+            A function that assigns them to the loaded model; None if the graph differs, so that a full load is needed.
 
         Raises:
             FileNotFoundError: there is no saved_model.pb.
@@ -96,7 +107,7 @@ class SavedModelServable:
             return None
         reader = tf.train.load_checkpoint(_checkpoint(directory))
         variables = _variables_by_key(self._model, reader)
-        # By id: variables have no hash, and == compares their values.
+        # Compared by id, because variables are not hashable and == compares their values.
         if variables is None or set(map(id, variables.values())) != set(map(id, self._variables)):
             return None
         values = [(variable, reader.get_tensor(key)) for key, variable in variables.items()]
@@ -110,7 +121,9 @@ class SavedModelServable:
         return assign
 
     def warm_up(self, directory: Path) -> None:
-        """Run the version's warm-up requests: at the first call TensorFlow optimises the graph, which takes seconds.
+        """Run the version's warm-up requests, or a one-pixel image if it has none.
+
+        TensorFlow optimises the graph in the first call, which takes seconds.
 
         Raises:
             ValueError: the warm-up file is broken.
@@ -137,7 +150,7 @@ class SavedModelServable:
             return
         try:
             self.run(DEFAULT_SIGNATURE, {specs[0][0]: np.array([_PIXEL_PNG], object)})
-        except RequestError as error:  # its strings are not images
+        except RequestError as error:  # the model's input strings are not images
             log.debug("no warm-up: %s", error)
 
 
@@ -186,7 +199,11 @@ def _tensor_spec(info: meta_graph_pb2.TensorInfo) -> TensorSpec:
 
 
 def _restorable(model: Any, directory: Path) -> list[tf.Variable]:
-    """The model's variables. [] if a checkpoint would restore more than those, or if TensorFlow 1 saved the model."""
+    """The variables that a checkpoint of the model restores.
+
+    [] if a checkpoint would restore more than variables, or if TensorFlow 1 saved the model: such a model needs a full
+    load for every version.
+    """
     if not (directory / "variables" / "variables.index").exists():
         return []
     variables = _variables_by_key(model, tf.train.load_checkpoint(_checkpoint(directory)))

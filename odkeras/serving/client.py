@@ -1,11 +1,11 @@
-"""A client of TensorFlow Serving's REST API, for the embedded server and TensorFlow Serving alike.
+"""A client of TensorFlow Serving's REST API, for both the embedded server and TensorFlow Serving.
 
     with ServingClient("http://127.0.0.1:8501", "raccoon") as client:
         client.wait_for_version(1, timeout_s=60)
         detections = client.predict([image.data])
 
-What it raises says whether waiting helps: `ServerUnavailableError`, the server is away or has nothing loaded yet;
-`RequestError`, it is there and refuses.
+The exception tells whether a retry can help. `ServerUnavailableError`: the server is down or has no version loaded yet.
+`RequestError`: the server refuses the request, or something other than a model server responds.
 """
 
 from __future__ import annotations
@@ -43,14 +43,20 @@ _RETRY_WAIT_S = 0.05
 _POLL_S = 0.1
 _STATUS_TIMEOUT_S = 5.0
 _UNAVAILABLE = frozenset({429, 502, 503, 504})
-# The messages of TensorFlow Serving, and that of our own server.
+# The start of the 404 messages of TensorFlow Serving and of the embedded server that mean "not loaded (yet)".
 _NOT_LOADED = ("Servable not found", "Could not find any versions", "Could not find version", NOT_LOADED)
 _OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 
 
 @dataclass(frozen=True)
 class VersionState:
-    """`state` is START, LOADING, AVAILABLE, UNLOADING or END; `error` says why a version failed, "" if it did not."""
+    """The state of one version.
+
+    Args:
+        version: its number.
+        state: START, LOADING, AVAILABLE, UNLOADING or END.
+        error: why the version failed; "" if it did not.
+    """
 
     version: int
     state: str
@@ -58,14 +64,15 @@ class VersionState:
 
 
 class ServingClient:
-    """Asks one model of one server. May be used by several threads at once.
+    """A client of one model on one server. Thread-safe.
 
     Args:
-        base_url: scheme, host and port of the REST API: `http://127.0.0.1:8501`. A user and a password in it are sent
-            as a basic login.
-        timeout_s: the longest that one request may take, retries included.
-        connect_timeout_s: the longest to wait for a connection.
-        retries: how often to try again when the connection fails; an answer that is a refusal is never asked for again.
+        base_url: scheme, host and port of the REST API: `http://127.0.0.1:8501`. A user and password in the URL are
+            sent as HTTP basic authentication.
+        model_name: name of the served model.
+        timeout_s: timeout of a request, in seconds, including retries.
+        connect_timeout_s: timeout of a connection attempt, in seconds.
+        retries: number of retries after a failed connection. Error responses are never retried.
 
     Raises:
         ConfigError: `base_url` is not a URL, or the proxy settings of the environment cannot be used.
@@ -89,7 +96,7 @@ class ServingClient:
         try:
             self._http = self._connections.pool_for(self._server)
             self._login = login_of(address)
-        except (HTTPError, ValueError) as error:  # a proxy of another kind, a password of other letters
+        except (HTTPError, ValueError) as error:  # an unsupported proxy scheme, or a password not in latin-1
             raise ConfigError(
                 f"{base_url} cannot be asked with the proxy settings of the environment: {error}"
             ) from error
@@ -101,14 +108,14 @@ class ServingClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections. May be called twice."""
+        """Close the connections. Idempotent."""
         self._connections.close()
 
     def versions(self) -> list[VersionState]:
-        """The versions that the server knows, ascending; [] if it has none of this model.
+        """The states of the model's versions, ascending by number; [] if the server has none.
 
         Raises:
-            ServerUnavailableError, RequestError: see the module.
+            ServerUnavailableError, RequestError: see the module's docstring.
         """
         try:
             document = self._ask("GET", self._path, timeout_s=min(self._timeout_s, _STATUS_TIMEOUT_S))
@@ -119,10 +126,10 @@ class ServingClient:
         return sorted(map(_version_state, _list(document, "model_version_status")), key=lambda state: state.version)
 
     def model_names(self) -> list[str] | None:
-        """The models that the server has; None for a server that does not tell, as TensorFlow Serving's REST API.
+        """The names of the server's models; None for TensorFlow Serving, whose REST API does not list them.
 
         Raises:
-            ServerUnavailableError: see the module.
+            ServerUnavailableError: see the module's docstring.
         """
         try:
             names = self._ask("GET", "/odkeras/models", timeout_s=min(self._timeout_s, _STATUS_TIMEOUT_S)).get("models")
@@ -131,10 +138,10 @@ class ServingClient:
         return [str(name) for name in names] if isinstance(names, list) else None
 
     def available_version(self) -> int | None:
-        """The version that answers predictions, None while the server is away or loading.
+        """The newest version that is available for predictions; None while the server is down or loading.
 
         Raises:
-            RequestError: something else than TensorFlow Serving answers.
+            RequestError: something other than a model server responds.
         """
         try:
             states = self.versions()
@@ -143,14 +150,16 @@ class ServingClient:
         return max((state.version for state in states if state.state == "AVAILABLE"), default=None)
 
     def wait_for_version(self, at_least: int, timeout_s: float, stop: Callable[[], bool] | None = None) -> int:
-        """Wait until a version of this number or a later one is available, and return its number.
+        """Poll until version `at_least` or a later one is available, and return its number.
 
         Args:
-            stop: asked again and again; True ends the wait.
+            at_least: the lowest version number to accept.
+            timeout_s: seconds to wait.
+            stop: polled; True ends the wait.
 
         Raises:
-            ServerUnavailableError: it took too long, or `stop` said so.
-            RequestError: something else than TensorFlow Serving answers.
+            ServerUnavailableError: timeout, or `stop` returned True.
+            RequestError: something other than a model server responds.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -173,14 +182,16 @@ class ServingClient:
         return f"{self._server} has no version {at_least} of {self.model_name} after {timeout_s:g} s: {found}"
 
     def predict(self, images: Sequence[bytes], *, batch_size: int = 8, version: int | None = None) -> list[Detections]:
-        """Detections of each image (encoded JPEG or PNG), asked for `batch_size` at a time.
+        """Predict the detections of each image.
 
         Args:
-            version: the one to ask; the newest when None.
+            images: encoded JPEG or PNG images.
+            batch_size: maximum number of images per request.
+            version: the version to use; None = the newest.
 
         Raises:
-            ServerUnavailableError: as in the module, or that version is not loaded (any longer).
-            RequestError: see the module.
+            ServerUnavailableError: see the module's docstring; also if `version` is not loaded (any more).
+            RequestError: see the module's docstring.
         """
         detections: list[Detections] = []
         for start in range(0, len(images), batch_size):
@@ -228,7 +239,7 @@ class ServingClient:
         return self._http.request(method, url, body=body, headers=headers, timeout=timeout, retries=False)
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
-        """The answer's JSON object, if it is a good one."""
+        """Parse the response; raises the module's errors for anything but a successful JSON object."""
         is_error = response.status >= 400
         try:
             document = json.loads(response.data)
@@ -261,12 +272,12 @@ def _checked_address(base_url: str) -> Url:
 
 
 def _is_not_loaded(error: RequestError) -> bool:
-    """Whether the server has no version (yet), or none of a model of that name: it says the same of both."""
+    """Whether the error means "no version loaded (yet)". Servers send the same error for an unknown model."""
     return error.status == 404 and error.message.startswith(_NOT_LOADED)
 
 
 def _is_connection_error(error: HTTPError) -> bool:
-    """Whether the connection failed or broke; otherwise the other side speaks another protocol."""
+    """Whether the connection failed or was lost. Otherwise the peer does not speak HTTP."""
     if isinstance(error, ProtocolError):
         return isinstance(error.args[-1], (OSError, IncompleteRead))
     return isinstance(error, (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError))
@@ -292,10 +303,10 @@ def _version_state(row: Mapping[str, Any]) -> VersionState:
 
 
 def detections_of(prediction: Any) -> Detections:
-    """One row of the answer; what comes after `num_detections` is padding.
+    """Convert one row of a predict response. Rows after `num_detections` are padding and are dropped.
 
     Raises:
-        RequestError: it is not that of a detection model.
+        RequestError: the outputs are not those of a detection model.
     """
     missing = [name for name in _OUTPUTS if not isinstance(prediction, dict) or name not in prediction]
     if missing:

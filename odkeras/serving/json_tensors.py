@@ -25,7 +25,7 @@ from odkeras.serving.protocol import TensorSpec, request_error
 
 Array = npt.NDArray[Any]
 
-_WHOLE_NUMBERS: set[type] = {int}  # not bool: `type(True)` is bool, although True is an instance of int
+_WHOLE_NUMBERS: set[type] = {int}  # excludes bool, because values are compared by `type`, not `isinstance`
 _NUMBERS: set[type] = {int, float}
 # The numpy type of each TensorFlow type that JSON can carry, and the Python types of its JSON values.
 _TYPES: dict[str, tuple[Any, set[type]]] = {
@@ -41,20 +41,20 @@ _TYPES: dict[str, tuple[Any, set[type]]] = {
     "DT_BOOL": (np.bool_, {bool}),
     "DT_STRING": (np.object_, {str, dict}),
 }
-# A larger whole number may lose its last digits in a float, so TensorFlow Serving refuses it.
+# A float cannot represent every larger integer exactly, so TensorFlow Serving refuses them.
 _WHOLE_RANGES = {"DT_FLOAT": (1 - 2**24, 2**24 - 1), "DT_DOUBLE": (1 - 2**53, 2**53 - 1)}
 _MAX_QUOTED_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """The body of a predict request.
+    """The parsed body of a predict request.
 
     Args:
         signature_name: "" for the default signature.
-        row_format: whether it came as `instances`, not as `inputs`.
-        values: what is below that key.
-        has_infinity: whether one of the numbers is written `Infinity`.
+        row_format: True for `instances`, False for `inputs`.
+        values: the value of that key, not validated yet.
+        has_infinity: whether one of the numbers is the literal `Infinity` or `-Infinity`.
     """
 
     signature_name: str
@@ -64,12 +64,12 @@ class PredictRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> PredictRequest:
-        """Parse the body, without looking at the values.
+        """Parse the body. The values are validated later, by `decode`.
 
         Raises:
-            RequestError: 400, it is not JSON, or not a predict request.
+            RequestError: 400, the body is not JSON, or not a predict request.
         """
-        constants: list[float] = []  # Python's parser reads 1e400 as infinity, too, but reports only the constants
+        constants: list[float] = []  # Python parses 1e400 as infinity too, but calls `parse_constant` only for literals
 
         def read_constant(name: str) -> float:
             constants.append(float(name))
@@ -112,8 +112,11 @@ class PredictRequest:
 
 
 def encode_outputs(outputs: Mapping[str, Array], row_format: bool) -> bytes:
-    """The response to a predict request: `predictions`, an item per row, or `outputs`, a value per tensor. If there is
-    only one tensor, it goes without its name.
+    """Encode the response to a predict request.
+
+    Args:
+        outputs: the output tensors, by name. A single tensor is encoded without its name.
+        row_format: True encodes `predictions`, with one item per row; False encodes `outputs`, one value per tensor.
 
     Raises:
         RequestError: 400, the tensors cannot be split into rows, or JSON cannot carry one of their types.
@@ -132,7 +135,10 @@ def encode_outputs(outputs: Mapping[str, Array], row_format: bool) -> bytes:
 
 
 def _named_rows(rows: Sequence[Any], specs: Mapping[str, TensorSpec]) -> dict[str, list[Any]]:
-    """One list per input, of rows that are either all values of the only input, or all objects with a value of each."""
+    """Convert rows to one list per input.
+
+    Either all rows are values of the only input, or all rows are objects with one value per input.
+    """
     if not any(map(_is_named, rows)):
         return {_only_input(specs): list(rows)}
     for index, row in enumerate(rows):
@@ -161,8 +167,8 @@ def _to_array(name: str, value: Any, dtype: str) -> Array:
     if dtype not in _TYPES:
         raise request_error("UNIMPLEMENTED", f"input {name!r} is of type {dtype}, which this server cannot read")
     numpy_type, python_types = _TYPES[dtype]
-    # numpy finds the shape alone: asked for a type, too, it would turn [1, true] and [1, "2"] into numbers or strings.
-    # Lists of different lengths, and those nested deeper than a tensor can be, stay lists inside of the array.
+    # dtype object, because numpy would convert [1, true] to numbers and [1, "2"] to strings. Only the shape is inferred
+    # here. Ragged lists, and lists nested deeper than numpy allows, remain as list objects in the array.
     array = np.array(value, object)
     items = array.ravel().tolist()
     found: set[type] = set(map(type, items))
@@ -181,7 +187,7 @@ def _to_array(name: str, value: Any, dtype: str) -> Array:
             if not smallest <= number <= largest:
                 limits = f"whole numbers from {smallest} to {largest}"
                 raise _invalid(f"input {name!r} is {dtype}, which holds {limits}; got {_quote(number)}")
-    with np.errstate(over="ignore"):  # a number that becomes infinite is refused by the caller
+    with np.errstate(over="ignore"):  # overflow to infinity is detected by the caller
         return array.astype(numpy_type)
 
 
@@ -197,14 +203,14 @@ def _to_bytes(name: str, value: str | dict[str, Any]) -> bytes:
 
 
 def _decode_base64(text: str) -> bytes:
-    """RFC 4648, section 4. White space is skipped, and the padding may be missing, as in TensorFlow Serving.
+    """Decode base64 (RFC 4648, section 4). As in TensorFlow Serving, white space is ignored and padding is optional.
 
     Raises:
-        ValueError: any other character, or a length that no data has.
+        ValueError: any other character, or an impossible length.
     """
     try:
-        # The strict mode takes 1.7 times as long, 0.3 ms of a photograph. The other one skips characters that it does
-        # not know, and then the data is too short.
+        # Strict mode takes 1.7 times as long: 0.3 ms more for a photograph. The default mode skips invalid characters,
+        # which the length check below detects.
         data = a2b_base64(text)
         if len(text) == 4 * ((len(data) + 2) // 3):
             return data
@@ -223,7 +229,7 @@ def _is_named(value: Any) -> bool:
 
 
 def _named_text(tensors: Mapping[str, Array]) -> str:
-    """JSON of an object with the tensors by name; of a single one, the tensor itself."""
+    """JSON of an object with the tensors by name, or of the tensor itself if there is only one."""
     texts = {name: _tensor_text(name, array) for name, array in sorted(tensors.items())}
     if len(texts) == 1:
         return next(iter(texts.values()))
@@ -234,7 +240,8 @@ def _tensor_text(name: str, array: Array) -> str:
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind == "f":
-        # numpy writes the shortest text of a float32, 0.1; json would write 0.10000000149011612, in twice the time.
+        # numpy formats a float32 with the fewest digits, 0.1. json would write 0.10000000149011612 and take twice as
+        # long.
         return _join(array.astype(str).tolist()).replace("nan", "NaN").replace("inf", "Infinity")
     if array.dtype.kind in "OS":
         encode = _encode_binary if name.endswith("_bytes") else _encode_text
@@ -270,9 +277,9 @@ def _invalid(message: str) -> RequestError:
 
 
 def _quote(value: Any) -> str:
-    """The value as JSON, cut short if long."""
+    """The value as JSON, truncated to `_MAX_QUOTED_CHARACTERS`."""
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+    except (RecursionError, ValueError):  # nested too deeply, or an integer with thousands of digits
         return f"a {type(value).__name__}"
     return text if len(text) <= _MAX_QUOTED_CHARACTERS else f"{text[:_MAX_QUOTED_CHARACTERS]}..."

@@ -70,7 +70,7 @@ def _tensorflow_serving_command(
         )
     return [
         program,
-        "--port=0",  # no gRPC: a second server on this machine would find its default port taken
+        "--port=0",  # disables gRPC, whose default port a second server on this machine could not bind
         f"--rest_api_port={rest_api_port}",
         f"--model_name={model_name}",
         f"--model_base_path={model_base_path.absolute()}",

@@ -15,9 +15,11 @@ from odkeras.errors import SetupError
 
 
 def open_listener(host: str, port: int, *, option: str = "") -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+    """Open a listening socket.
 
     Args:
+        host: host name, IPv4 or IPv6 address to bind to.
+        port: 0 takes a free port.
         option: the command line option that sets the port, for the error message.
 
     Raises:
@@ -27,7 +29,7 @@ def open_listener(host: str, port: int, *, option: str = "") -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # Connections inherit it. asyncio sets it only for sockets that it opened itself.
+        # Accepted connections inherit the option. asyncio sets it only for sockets that it opened itself.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
@@ -62,7 +64,7 @@ class HttpServer(uvicorn.Server):
         self._on_ready = on_ready
 
     def stop(self) -> None:
-        """Let `run` return. May be called from a signal handler or another thread, and twice."""
+        """Make `run` return. Idempotent, thread-safe, and safe to call from a signal handler."""
         self.should_exit = True
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -79,7 +81,7 @@ class HttpServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # skips uvicorn's handlers, which raise the signal again at the end: the exit status would not be 0
+        yield  # no uvicorn handlers: they re-raise the signal after shutdown, and the exit status would not be 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -89,7 +91,8 @@ class HttpServer(uvicorn.Server):
 
 @contextmanager
 def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT. Does nothing outside of the main thread, which alone may set handlers."""
+    """Call `stop` on SIGTERM and SIGINT within the block. No effect outside the main thread: Python allows signal
+    handlers only there."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -17,10 +17,13 @@ from odkeras.serving.server import prepare_tensorflow
 
 
 def newest_version_dir(place: Path) -> Path:
-    """The newest version of an export directory, or the version directory itself.
+    """The directory of the newest version.
+
+    Args:
+        place: an export directory, or the directory of one version, which is returned as it is.
 
     Raises:
-        CheckpointError: neither.
+        CheckpointError: there is no such directory, or it has no version.
     """
     if (place / "saved_model.pb").is_file():
         return place
@@ -33,10 +36,13 @@ def newest_version_dir(place: Path) -> Path:
 
 
 class LocalModel:
-    """A loaded version. It runs on the CPU, because the GPU is left to the trainer.
+    """A version loaded into this process. It runs on the CPU; the GPU is left to the trainer.
+
+    Args:
+        directory: the directory of the version.
 
     Raises:
-        CheckpointError: it cannot be loaded, or is not a detection model.
+        CheckpointError: the version cannot be loaded, or is not a detection model.
         SetupError: TensorFlow is not installed.
     """
 
@@ -57,7 +63,7 @@ class LocalModel:
         ((self._input, self._spec),) = inputs
 
     def __call__(self, image: EncodedImage) -> Detections:
-        """Predict one image.
+        """Predict the detections of one image.
 
         Raises:
             RequestError: the model refuses the image, or its outputs are not those of a detection model.

@@ -1,9 +1,11 @@
 """Predictions for image files, as `odkeras predict` prints, writes and draws them.
 
-with ServingClient("http://127.0.0.1:8501", "raccoon") as client:
-    wait_for_model(client)
-    for prediction in predict_files(image_files(["photos/"]), served(client), threshold=0.5):
-        print(prediction.to_json())
+    with ServingClient("http://127.0.0.1:8501", "raccoon") as client:
+        wait_for_model(client)
+        for prediction in predict_files(image_files(["photos/"]), served(client), threshold=0.5):
+            print(prediction.to_json())
+
+`serving.prediction_files` writes them to files.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from odkeras.errors import ConfigError, ImageError, RequestError, ServerUnavaila
 from odkeras.images import EncodedImage, decode_rgb, list_image_files, read_image
 from odkeras.serving.client import ServingClient
 
-CONNECT_S = 1.0  # with the start of the command less than the 3 s within which a mistake is to be told
-LOAD_S = 60.0  # TensorFlow's import, and the model's
+CONNECT_S = 1.0  # plus the command's start-up time, less than the 3 s in which a wrong address must be reported
+LOAD_S = 60.0  # for the import of TensorFlow and the loading of the model
 _POLL_S = 0.1
 
 Predict = Callable[[EncodedImage], Detections]
@@ -32,13 +34,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """What was found in an image file.
+    """The predictions for one image file.
 
     Args:
-        path: as it was given.
-        image: as the model saw it; None if there is an error.
-        boxes: each with `xmin`, `ymin`, `xmax`, `ymax` in pixels, `label`, `class_id` and `score`.
-        error: why the image was skipped; "" if it was not.
+        path: the path as given.
+        image: the image that the model got; None if the file was skipped.
+        boxes: dicts with `xmin`, `ymin`, `xmax`, `ymax` (pixels, one decimal), `label`, `class_id` and `score`.
+        error: why the file was skipped; "" if it was not.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class FilePrediction:
     error: str = ""
 
     def to_json(self) -> Row:
+        """The line that `odkeras predict` prints: path, size in pixels and boxes, or path and error."""
         if self.image is None:
             return {"path": str(self.path), "error": self.error}
         height, width = self.image.image_size_hw
@@ -55,10 +58,10 @@ class FilePrediction:
 
 
 def image_files(places: Iterable[Path | str]) -> list[Path]:
-    """The files, and for each folder the images below it.
+    """Expand folders to the images below them. Paths of files are kept, whether they exist or not.
 
     Raises:
-        ConfigError: a folder without images, or a pattern that the shell did not write out.
+        ConfigError: a folder without images, or a glob pattern that matched nothing.
     """
     files: list[Path] = []
     for place in map(Path, places):
@@ -75,12 +78,16 @@ def image_files(places: Iterable[Path | str]) -> list[Path]:
 
 
 def wait_for_model(client: ServingClient, *, connect_s: float = CONNECT_S, load_s: float = LOAD_S) -> None:
-    """Wait until the model can be asked: a short time for a server that answers and has a version, longer for one that
-    is loading it. That a server has no model of that name is said at once, if it can tell.
+    """Poll until the model is available.
+
+    Args:
+        client: a client of the model.
+        connect_s: seconds to wait for a server that responds and has a version of the model.
+        load_s: seconds to wait for a server that is loading the model.
 
     Raises:
-        ServerUnavailableError: nobody listens, or there is no version (in time); says what is served there.
-        RequestError: a server without a model of that name, or something else than a model server.
+        ServerUnavailableError: timeout; the message says what the server serves, if it lists its models.
+        RequestError: the server has no model of that name (raised at once), or it is not a model server.
     """
     started = time.monotonic()
     while True:
@@ -93,7 +100,7 @@ def wait_for_model(client: ServingClient, *, connect_s: float = CONNECT_S, load_
 
 
 def _state_of_model(client: ServingClient, connect_s: float, load_s: float) -> tuple[str, float]:
-    """Why it cannot be asked yet ("" if it can), and how long to wait for that to change."""
+    """Why the model is not available ("" if it is), and the seconds to wait for that to change."""
     try:
         states = client.versions()
     except ServerUnavailableError as error:
@@ -117,7 +124,7 @@ def _state_of_model(client: ServingClient, connect_s: float, load_s: float) -> t
 
 
 def served(client: ServingClient) -> Predict:
-    """Predictions by a model server."""
+    """A function that predicts one image with a model server."""
     return lambda image: client.predict([image.data])[0]
 
 
@@ -129,17 +136,17 @@ def predict_files(
     names: Mapping[int, str] | None = None,
     draw_dir: Path | None = None,
 ) -> Iterator[FilePrediction]:
-    """One prediction per image, in order. An image that cannot be read, or that the model refuses, has an `error`.
+    """Yields one prediction per file, in order. A file that cannot be read, or that the model refuses, has an `error`.
 
     Args:
         paths: image files of any kind that Pillow reads.
-        predict: finds the boxes in an image.
-        threshold: lowest score of a box.
-        names: of the class ids; the id is the label of one without.
-        draw_dir: where to write the images with their boxes; made when missing.
+        predict: predicts the detections of an image.
+        threshold: minimum score of a box, 0 to 1.
+        names: class names by id. A class without a name is labelled with its id.
+        draw_dir: directory for images with their boxes drawn, created if missing; None draws none.
 
     Raises:
-        ServerUnavailableError: the model server went away.
+        ServerUnavailableError: the model server became unavailable.
         ConfigError: `draw_dir` cannot be written to.
     """
     drawn: set[str] = set()
@@ -160,8 +167,11 @@ def predict_files(
 
 
 def _rows(found: Detections, image: EncodedImage, names: Mapping[int, str]) -> list[Row]:
-    """Boxes that can be drawn and trained on: finite, and with an area inside the image at the precision that is
-    written. Versions of an older odkeras fill up with others."""
+    """The boxes as dicts, without those that cannot be drawn or trained on.
+
+    A box must be finite and have an area inside the image after rounding. Versions exported by an older odkeras pad
+    their outputs with boxes that have none.
+    """
     boxes_xyxy_px = box_ops.to_xyxy_px(box_ops.clip(found.boxes), image.image_size_hw)
     rows = []
     for box, score, class_id in zip(boxes_xyxy_px, found.scores, found.classes, strict=True):
@@ -175,7 +185,7 @@ def _rows(found: Detections, image: EncodedImage, names: Mapping[int, str]) -> l
 
 
 def _unused_name(stem: str, taken: set[str]) -> str:
-    """Images of one name may come from several folders."""
+    """A PNG file name that is not in `taken`: images of the same name may come from several folders."""
     name, number = f"{stem}.png", 2
     while name in taken:
         name, number = f"{stem}-{number}.png", number + 1
@@ -184,7 +194,7 @@ def _unused_name(stem: str, taken: set[str]) -> str:
 
 
 def _draw(image: EncodedImage, rows: Sequence[Row], names: Iterable[int], path: Path) -> None:
-    """In the colours of the page and of TensorBoard, which follow the order of the label map, `names`."""
+    """Draw the boxes in the colours of the page and of TensorBoard: those of the class's position in `names`."""
     from PIL import Image
 
     from odkeras.drawing import LabelledBox, draw_boxes

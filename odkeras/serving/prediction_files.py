@@ -1,6 +1,8 @@
-"""Predictions as files: JSONL (tasks, for `odkeras annotate` and `db in`), CSV (for `records from-csv`), and COCO.
+"""Writes predictions as JSONL (tasks, for `odkeras annotate` and `db in`), CSV (for `records from-csv`) or COCO.
 
-write_predictions(predictions, file, "coco", names={1: "raccoon"})
+    report = write_predictions(predictions, file, "coco", names={1: "raccoon"})
+
+The predictions are those of `serving.predict.predict_files`.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ class PredictionReport:
     """What was written.
 
     Args:
-        images: with predictions.
-        boxes: in all of them.
-        skipped: (file, reason).
+        images: number of images written, including those without boxes.
+        boxes: total number of boxes.
+        skipped: (file, reason) of each file that was not written.
     """
 
     images: int = 0
@@ -37,10 +39,10 @@ class PredictionReport:
 
 
 def format_of(path: Path, given: str | None) -> str:
-    """The format that was given, else the one of the suffix.
+    """The given format; if None, the format that the file's suffix implies.
 
     Raises:
-        ConfigError: it is none, or the suffix does not tell.
+        ConfigError: an unknown format, or a suffix that implies none.
     """
     if given is not None and given not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}; got {given!r}")
@@ -55,10 +57,14 @@ def format_of(path: Path, given: str | None) -> str:
 def write_predictions(
     predictions: Iterable[FilePrediction], file: IO[str], format: str, *, names: Mapping[int, str]
 ) -> PredictionReport:
-    """Write predictions as they come (COCO: at the end); what was skipped is in the report.
+    """Write the predictions: JSONL and CSV line by line as they arrive, COCO at the end. Errors go to the report.
 
     Args:
-        names: of the class ids: COCO's categories. An id without a name gets a category of its own.
+        predictions: the predictions.
+        file: a text file open for writing.
+        format: one of `FORMATS`.
+        names: class names by id, which become COCO's categories. An id without a name gets a category named by its
+            label.
     """
     report = PredictionReport()
     usable = _usable(predictions, report)
@@ -109,7 +115,7 @@ def _csv_rows(prediction: FilePrediction) -> list[list[Any]]:
 
 
 def _coco_of(predictions: Iterable[FilePrediction], names: Mapping[int, str]) -> Row:
-    """COCO's detection JSON, whose annotations have scores: they are the list that COCO calls results."""
+    """COCO's detection JSON. Its annotations have scores; the `annotations` list alone is in COCO's results format."""
     images: list[Row] = []
     annotations: list[Row] = []
     categories = dict(names)

@@ -21,9 +21,9 @@ from odkeras.errors import RequestError
 
 DEFAULT_SIGNATURE = "serving_default"
 NOT_LOADED = "no loaded version"
-"""The start of the message of a 404 by which a client sees that the model may be loaded later, so that it retries."""
+"""Start of the 404 message that means "not loaded (yet)". Clients recognise it and may retry."""
 
-# Canonical error codes, by number, with the HTTP status that TensorFlow Serving gives each.
+# The canonical error codes in numeric order, with the HTTP status to which TensorFlow Serving maps each.
 _CODES: tuple[tuple[str, int], ...] = (
     ("OK", 200),
     ("CANCELLED", 499),
@@ -55,7 +55,13 @@ _MAX_VERSION = 2**63 - 1
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One named tensor of a signature. `shape` has -1 for a dimension of any size, and is None for any rank."""
+    """One named tensor of a signature.
+
+    Args:
+        dtype: TensorFlow's name of the type: "DT_FLOAT".
+        shape: -1 for a dimension of any size; None for any rank.
+        name: name of the tensor in the graph.
+    """
 
     dtype: str
     shape: tuple[int, ...] | None
@@ -71,7 +77,14 @@ class Signature:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """`state` is START, LOADING, AVAILABLE, UNLOADING or END; END with a code other than OK means that it failed."""
+    """The state of one version.
+
+    Args:
+        version: its number.
+        state: START, LOADING, AVAILABLE, UNLOADING or END. END with an error code other than OK means that it failed.
+        error_code: a canonical error code.
+        error_message: why it failed; "" if it did not.
+    """
 
     version: int
     state: str
@@ -81,7 +94,13 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """The method and path of a request. `action` is status, metadata or predict; without a version, the newest one."""
+    """The parsed method and path of a request.
+
+    Args:
+        action: "status", "metadata" or "predict".
+        model_name: name of the model, decoded.
+        version: the selected version; None = the newest (for status: all).
+    """
 
     action: str
     model_name: str
@@ -109,18 +128,18 @@ class ApiRequest:
         return cls(_ACTIONS[http_method, suffix], unquote(match["model"]), version)
 
     def not_loaded(self) -> RequestError:
-        """404: no version that this request selects is loaded."""
+        """The 404 error that says that no version which this request selects is loaded."""
         number = "" if self.version is None else f" {self.version}"
         return request_error("NOT_FOUND", f"{NOT_LOADED}{number} of model {self.model_name!r}")
 
 
 def request_error(code: str, message: str) -> RequestError:
-    """The error with the HTTP status of a canonical code: INVALID_ARGUMENT is 400."""
+    """A `RequestError` with the HTTP status of a canonical code; for INVALID_ARGUMENT 400."""
     return RequestError(_HTTP_STATUS[code], message)
 
 
 def canonical_error(error: BaseException) -> tuple[str, str]:
-    """The canonical code and a message for any exception. TensorFlow's have the code's number as `error_code`."""
+    """The canonical code and the message of any exception. TensorFlow's exceptions have the number as `error_code`."""
     message = str(error) or type(error).__name__
     number = getattr(error, "error_code", None)
     if isinstance(number, int) and 0 < number < len(_CODES):
@@ -154,7 +173,7 @@ def status_document(statuses: Iterable[VersionStatus]) -> bytes:
     """JSON of the versions' states, in the order given."""
     rows = [
         {
-            "version": str(status.version),  # protobuf writes integers of 64 bits as strings
+            "version": str(status.version),  # protobuf's JSON format writes 64-bit integers as strings
             "state": status.state,
             "status": {"error_code": status.error_code, "error_message": status.error_message},
         }
@@ -191,7 +210,7 @@ def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _parse_version(text: str) -> int:
-    # The length first: int() refuses thousands of digits with an error of its own.
+    # Checks the length first, because int() raises ValueError for thousands of digits.
     if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _MAX_VERSION:
         wanted = f"a version is a whole number from 0 to {_MAX_VERSION}"
         raise request_error("INVALID_ARGUMENT", f"{wanted}; got {text[:80]}")

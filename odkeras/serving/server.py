@@ -1,7 +1,7 @@
 """The model server process: `odkeras serve`.
 
-It listens at once, imports TensorFlow in the background, and exits within 5 s of SIGTERM or SIGINT, after it has
-answered the running requests.
+It listens at once and imports TensorFlow in the background. On SIGTERM or SIGINT it finishes the running requests and
+exits within 5 s.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from odkeras.serving.app import DEFAULT_MAX_BODY_BYTES, DEFAULT_THREADS, create_
 from odkeras.serving.listening import HttpServer, open_listener, stop_signals
 from odkeras.serving.versions import Backend, ServedModel
 
-_GRACE_S = 3  # for running requests, after a signal
+_GRACE_S = 3  # timeout for running requests after a signal
 _THREAD_PREFIX = "odkeras-serving"
 
 
@@ -34,13 +34,19 @@ class ServerOptions:
     """The options of the model server.
 
     Args:
+        model_name: name of the model in request paths.
         model_base_path: the directory of the versions; it need not exist yet.
-        rest_api_port: 0 takes a free port; the server prints its address.
-        socket_fd: an open listening socket that the process inherited, instead of host and port.
+        rest_api_port: port to listen on; 0 takes a free port. The server prints its address.
+        host: address to listen on.
+        file_system_poll_wait_seconds: interval between polls of `model_base_path`.
+        socket_fd: descriptor of an inherited listening socket, used instead of host and port.
         stop_on_stdin_eof: exit when standard input closes, as it does when the parent process dies.
         gpu: use the GPUs. By default they are left to the trainer.
-        max_body_bytes: a larger request is refused with 413.
-        threads: how many predictions run at the same time.
+        max_body_bytes: maximum size of a request body; larger ones get 413.
+        threads: number of predictions that run at the same time.
+
+    Raises:
+        ConfigError: a name, port or interval that is not allowed.
     """
 
     model_name: str
@@ -64,7 +70,7 @@ class ServerOptions:
 
 
 def run_server(options: ServerOptions) -> None:
-    """Serve until SIGTERM or SIGINT. Then return, or exit with status 0 if a thread is still busy in TensorFlow.
+    """Serve until SIGTERM or SIGINT. Then return, or exit with status 0 if a thread is still running in TensorFlow.
 
     Raises:
         SetupError: TensorFlow is not installed, the port is taken, or the HTTP server cannot start.
@@ -88,10 +94,11 @@ def run_server(options: ServerOptions) -> None:
 
 
 def open_socket(options: ServerOptions) -> socket.socket:
-    """The socket to listen on.
+    """Open the socket to listen on, or take over the inherited one.
 
     Raises:
-        SetupError: the port is taken or not allowed, there is no such host, or the descriptor is no listening socket.
+        SetupError: the port is taken or not allowed, the host does not exist, or the descriptor is not a listening
+            socket.
     """
     if options.socket_fd is not None:
         return _inherited_socket(options.socket_fd)
@@ -142,16 +149,16 @@ def _announce(options: ServerOptions, listener: socket.socket) -> None:
 def _stop_at_stdin_eof(stop: Callable[[], None]) -> None:
     """Call `stop` when standard input closes."""
     with suppress(OSError):
-        # Not `sys.stdin.read()`: a thread that waits in it holds a lock that the interpreter needs at its exit.
+        # Not `sys.stdin.read()`: it holds a lock while it blocks, and the interpreter needs that lock to exit.
         while os.read(0, 4096):
             pass
     stop()
 
 
 def _exit_without_threads(deadline: float) -> None:
-    """Exit at once if a thread is still busy in TensorFlow (an import, a load, a long request) at the deadline.
+    """Exit at once if a thread is still running in TensorFlow (an import, a load, a long request) at the deadline.
 
-    Such a thread cannot be stopped. The interpreter would wait for it at its exit, or crash while it runs.
+    Such a thread cannot be stopped. A normal exit would wait for it, or crash while it runs.
     """
     if threading.current_thread() is not threading.main_thread():
         return

@@ -1,13 +1,14 @@
 """Loads the versions of one model and swaps them while requests are running. Does not import TensorFlow itself.
 
-A thread polls the model's directory, loads the newest version beside the current one, and swaps. Requests hold a lease:
+A thread polls the model's directory, loads the newest version alongside the current one, and swaps them. A request
+holds a lease:
 
     with ServedModel("raccoon", export_dir, open_backend) as model:
         with model.lease(request) as lease:
             outputs = lease.servable.run("serving_default", inputs)
 
-If only the weights of a new version differ, they are assigned to the loaded model while no lease is held. So no request
-fails or sees a mix of old and new weights; new requests wait some milliseconds.
+If a new version differs only in its weights, they are assigned to the loaded model while no lease is held. No request
+fails or sees a mix of old and new weights; new requests wait a few milliseconds.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Lease:
-    """The version that a request works with."""
+    """The loaded version that a request uses. `ServedModel.lease` guarantees that its weights do not change."""
 
     version: int
     servable: Servable
@@ -108,15 +109,15 @@ class ServedModel:
 
     @contextmanager
     def lease(self, request: ApiRequest) -> Iterator[Lease]:
-        """Hold the version that a request selects: its weights do not change meanwhile.
+        """Lease the version that a request selects. Its weights do not change within the block.
 
         Raises:
-            RequestError: 404, it is not loaded.
+            RequestError: 404, the version is not loaded.
         """
         while (loaded := self._current) is not None:
             with loaded.lock.shared():
                 if loaded is not self._current:
-                    continue  # it was swapped while we waited for the lock
+                    continue  # swapped while this thread waited for the lock
                 if request.version not in (None, loaded.version):
                     break
                 yield Lease(loaded.version, loaded.servable)
@@ -132,7 +133,7 @@ class ServedModel:
             self._stop.wait(self._poll_wait_s)
 
     def poll_once(self) -> None:
-        """List the directory, and load a version if there is a new one. Not thread-safe."""
+        """Poll the directory once, and load the newest version if it is new. Not thread-safe."""
         versions = list_versions(self.base_path)
         self._broken = {version: files for version, files in self._broken.items() if version in versions}
         self._statuses.prune_ended(_MAX_ENDED_VERSIONS)
@@ -148,7 +149,7 @@ class ServedModel:
             self._load(target, self._backend)
 
     def _log_once(self, level: int, message: str) -> None:
-        """Log a message, unless an earlier poll did."""
+        """Log a message, unless an earlier poll has logged it."""
         if message not in self._logged:
             log.log(level, "%s", message)
         self._logged.add(message)
@@ -158,7 +159,7 @@ class ServedModel:
 
     def _load(self, version: int, backend: Backend) -> None:
         directory, started = self._directory(version), monotonic()
-        files = fingerprint(directory)  # before the load: a file that is written meanwhile leads to another try
+        files = fingerprint(directory)  # taken before the load, so that files written meanwhile cause a retry
         self._statuses.set(VersionStatus(version, "LOADING"))
         try:
             how = "weights updated" if self._update(version, directory) else "loaded"
@@ -173,7 +174,7 @@ class ServedModel:
             log.info("version %d of %s %s in %.1f s", version, self.name, how, monotonic() - started)
 
     def _update(self, version: int, directory: Path) -> bool:
-        """Assign the version's weights to the loaded model. False if that cannot be done."""
+        """Assign the version's weights to the loaded model. Returns False if the version needs a full load."""
         loaded = self._current
         assign = loaded.servable.prepare_update(directory) if loaded else None
         if loaded is None or assign is None:
@@ -181,7 +182,7 @@ class ServedModel:
         with loaded.lock.exclusive():
             try:
                 assign()
-            except Exception:  # the model may be a mix of old and new weights, so it must not be served any longer
+            except Exception:  # the model may have a mix of old and new weights, so it must not be served any more
                 log.exception("the weights of version %d of %s could not be assigned", version, self.name)
                 self._statuses.set(VersionStatus(loaded.version, "END", "INTERNAL", "an update of its weights failed"))
                 self._current = None
@@ -197,22 +198,23 @@ class ServedModel:
             return
         self._statuses.set(VersionStatus(old.version, "UNLOADING"))
         with old.lock.exclusive():
-            pass  # wait for its last requests
+            pass  # wait for the last requests that hold a lease on it
         self._statuses.set(VersionStatus(old.version, "END"))
         del old
-        # A SavedModel has reference cycles: without this call two or three stay in memory. (TensorFlow itself leaks a
-        # few MB per detection graph that it has run. An update of the weights leaks nothing.)
+        # A SavedModel has reference cycles: without this call two or three of them stay in memory. (TensorFlow itself
+        # leaks a few MB per detection graph that it has run. Updating the weights leaks nothing.)
         gc.collect()
 
 
 def choose_version(versions: Sequence[int], loaded: int | None, broken: Collection[int]) -> int | None:
-    """The version to load now: the newest one that is not known to be broken. None if that is loaded already."""
+    """The version to load: the newest one that is not known to be broken. None if it is loaded already."""
     newest = max((version for version in versions if version not in broken), default=None)
     return None if newest == loaded else newest
 
 
 def fingerprint(directory: Path) -> Fingerprint:
-    """Names, sizes and times of all files. A broken version is loaded again when this changes."""
+    """Names, sizes and modification times of all files below `directory`. A broken version is retried when this
+    changes."""
     rows = []
     for path in directory.rglob("*"):
         try:
@@ -224,7 +226,7 @@ def fingerprint(directory: Path) -> Fingerprint:
 
 
 class _Loaded:
-    """A version in memory. Requests hold its lock shared, an update of the weights exclusively."""
+    """A version in memory. Requests take its lock shared; an update of the weights takes it exclusively."""
 
     def __init__(self, version: int, servable: Servable) -> None:
         self.version = version
@@ -281,7 +283,7 @@ class _StatusTable:
             self._rows.update({status.version: status for status in statuses})
 
     def rows(self) -> list[VersionStatus]:
-        """Newest version first."""
+        """The statuses, newest version first."""
         with self._lock:
             return sorted(self._rows.values(), key=lambda status: status.version, reverse=True)
 

@@ -14,17 +14,22 @@ MAX_REQUESTS = 1000  # TensorFlow Serving's limit
 
 @dataclass(frozen=True)
 class WarmupRequest:
-    """`inputs` are serialized TensorProto messages; `signature_name` is "" for the default one."""
+    """One warm-up request.
+
+    Args:
+        signature_name: "" for the default signature.
+        inputs: serialized TensorProto messages, by input name.
+    """
 
     signature_name: str = ""
     inputs: dict[str, bytes] = field(default_factory=dict)
 
 
 def read_warmup_requests(version_dir: Path) -> list[WarmupRequest]:
-    """The predict requests among the warm-up requests; [] if the version has no such file.
+    """Read the predict requests of a version's warm-up file, at most `MAX_REQUESTS`; [] if there is no such file.
 
     Raises:
-        ValueError: the file is cut short, or is something else.
+        ValueError: the file is truncated or not a warm-up file.
     """
     from google.protobuf.message import DecodeError
 
