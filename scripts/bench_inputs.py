@@ -37,7 +37,7 @@ from odkeras.shapes import CLASSES, draw_picture
 
 KINDS = ("shapes", "photographs")
 BATCH_SIZES = (4, 8)
-ENLARGED = 2  # the shapes are drawn on 160 x 120 and 180 x 120 pixels
+ENLARGED = 2  # the shapes are drawn at 160 x 120 and 180 x 120 pixels
 ROUND_STEPS = 10
 DRAINED_BATCHES = 5
 PASSES = 3
@@ -48,11 +48,11 @@ Build = Callable[[], Any]
 
 @dataclass
 class Variant:
-    """One way to make batches, or only a part of it.
+    """One input pipeline or a part of one.
 
     Args:
-        build: makes its dataset.
-        images: in one element of the dataset.
+        build: creates the dataset.
+        images: number of images in one element of the dataset.
     """
 
     build: Build
@@ -63,7 +63,7 @@ class Variant:
     core_ms: list[float] = field(default_factory=list)
 
     def open(self, images: int) -> None:
-        """Build the dataset, and take so many images, until what is slow once is done."""
+        """Build the dataset and warm it up by reading this many images."""
         self.dataset = self.build()
         self.iterator = iter(self.dataset)
         self.take(images)
@@ -73,7 +73,7 @@ class Variant:
             next(self.iterator)
 
     def measure(self, seconds: float) -> None:
-        """Images/s and processor time per image, from empty buffers on."""
+        """Measure images/s and processor time per image, starting with empty buffers."""
         self.take(DRAINED_BATCHES * max(BATCH_SIZES))
         started, worked, elements = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - started < seconds:
@@ -84,7 +84,7 @@ class Variant:
         self.rates.append(images / (time.perf_counter() - started))
 
     def start_s(self, images: int) -> tuple[float, float]:
-        """Seconds from a new iterator to its first batch, and to so many images."""
+        """Seconds from a new iterator to its first batch, and to the given number of images."""
         self.iterator = iter(())
         started = time.perf_counter()
         self.iterator = iter(self.dataset)
@@ -119,11 +119,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# --- pictures
-
-
 def make_project(directory: Path, kind: str, template: str, images: int) -> tuple[Any, Path]:
-    """A project with pictures of one kind; its resolved configuration, and the record of the pictures."""
+    """A project with pictures of one kind; returns its resolved configuration and the record with the pictures."""
     from odkeras.data.conversion import csv_to_records
 
     init_project(directory, list(CLASSES), template=template)
@@ -136,7 +133,7 @@ def make_project(directory: Path, kind: str, template: str, images: int) -> tupl
 
 
 def write_shapes(folder: Path, number: int) -> Path:
-    """Pictures of shapes, about 320 x 240 pixels; returns the CSV of their boxes."""
+    """Write pictures of shapes, about 320 x 240 pixels; returns the CSV of their boxes."""
     folder.mkdir(parents=True)
     rows: list[TruthRow] = []
     for index in range(number):
@@ -149,7 +146,7 @@ def write_shapes(folder: Path, number: int) -> Path:
 
 
 def write_photographs_with_boxes(folder: Path, number: int) -> Path:
-    """Photographs with one to four random boxes each; returns the CSV of the boxes."""
+    """Write photographs with one to four random boxes each; returns the CSV of the boxes."""
     generator = np.random.default_rng(0)
     rows: list[TruthRow] = []
     for path in write_photographs(folder, number):
@@ -166,9 +163,6 @@ def write_truth(path: Path, rows: Iterable[TruthRow]) -> Path:
         writer.writerow(("path", "xmin", "ymin", "xmax", "ymax", "label"))
         writer.writerows(rows)
     return path
-
-
-# --- what is measured
 
 
 def measure_kind(directory: Path, kind: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -196,7 +190,7 @@ def measure_kind(directory: Path, kind: str, args: argparse.Namespace) -> dict[s
 
 
 def make_variants(config: Any, record: Path) -> dict[str, Variant]:
-    """Whole pipelines, parts of them, and pipelines with a cache; by name."""
+    """Complete pipelines, parts of them, and pipelines with a cache, by name."""
     import tensorflow as tf
     from object_detection.builders import decoder_builder
 
@@ -245,14 +239,14 @@ def decode_jpeg(serialized: Any) -> Any:
 
 
 def cached_dataset(config: Any, model: Any, once: Any, number: int, size_hw: tuple[int, int] | None = None) -> Any:
-    """As `training_dataset`, with the decoded images kept in memory: an experiment.
+    """Experiment: `training_dataset`, but with decoded images cached in memory.
 
     Args:
-        config: of the pipeline.
-        model: whose `preprocess` prepares the images.
-        once: each serialized example one time.
-        number: of examples.
-        size_hw: keep the images in this size, None as they are. Crops would then be made from fewer pixels.
+        config: the pipeline configuration.
+        model: the model whose `preprocess` prepares the images.
+        once: dataset with each serialized example once.
+        number: number of examples.
+        size_hw: cache the images in this size; None for their original size. Crops would then have fewer pixels.
     """
     import tensorflow as tf
     from object_detection import inputs as odapi_inputs
@@ -290,7 +284,7 @@ def summary(variants: dict[str, Variant]) -> dict[str, Any]:
 
 
 def shares(variants: dict[str, Variant]) -> dict[str, float]:
-    """Where the processor time of an image goes, in percent, by taking parts away."""
+    """Share of the processor time per image, in percent, found by leaving parts out."""
     core_ms = {name: statistics.median(variant.core_ms) for name, variant in variants.items()}
     parts = {
         "jpeg": core_ms["jpeg"] - core_ms["read"],
@@ -307,9 +301,6 @@ def measure_starts(variant: Variant, name: str, repeats: int) -> dict[str, Any]:
         f"{name}_first_batch_s": statistics.median(first_s for first_s, _ in seconds),
         f"{name}_cold_images_per_s": statistics.median(images / all_s for _, all_s in seconds),
     }
-
-
-# --- the table
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:

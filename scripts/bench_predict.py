@@ -61,7 +61,7 @@ from odkeras.serving.launch import server_command
 MODEL_NAME = "odkeras"
 PHOTOGRAPHS = 21
 TOGETHER = 10
-SERVER_POLL_S = 0.25  # as in the loop
+SERVER_POLL_S = 0.25  # the same as in the loop
 WARM_CALLS = 2
 CALLS_IN_TURN = 5
 START_TIMEOUT_S = 90
@@ -107,12 +107,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# --- the two exports
-
-
 def run_quietly(command: Sequence[str]) -> None:
-    """A Python program in a process of its own, so that nothing of it is in the one that is measured; what it prints is
-    shown if it fails."""
+    """Run a Python program in a separate process, so that it does not affect the measuring one. Its output is shown
+    only if it fails."""
     done = subprocess.run(
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=quiet_environment()
     )
@@ -121,7 +118,7 @@ def run_quietly(command: Sequence[str]) -> None:
 
 
 def export_both(project: Path) -> None:
-    """Version 1 below `export` by odkeras, below `api` by the API; the same weights."""
+    """Export the same weights twice as version 1: below `export` with odkeras, below `api` with the API's exporter."""
     from odkeras import compat
 
     compat.prepare()
@@ -145,8 +142,8 @@ def export_both(project: Path) -> None:
 
 
 def randomise(variables: Sequence[Any], generator: np.random.Generator) -> None:
-    """Weights under which each number of an answer is another one, as after training: with freshly built ones all boxes
-    are of the same score, and such an answer is short."""
+    """Random weights under which all numbers in a response differ, as after training. Freshly built weights give all
+    boxes the same score, and such a response is unrealistically short."""
     for variable in variables:
         shape = tuple(variable.shape)
         if len(shape) == 4:
@@ -154,12 +151,9 @@ def randomise(variables: Sequence[Any], generator: np.random.Generator) -> None:
             variable.assign(generator.standard_normal(shape, np.float32) * np.float32(1 / np.sqrt(inputs)))
 
 
-# --- the server
-
-
 @contextmanager
 def serving(base_path: Path) -> Iterator[Server]:
-    """`odkeras serve` on a free port, as the loop starts it."""
+    """Run `odkeras serve` on a free port, the way the loop starts it."""
     command = server_command(MODEL_NAME, base_path, rest_api_port=0, poll_wait_s=SERVER_POLL_S, stop_on_stdin_eof=True)
     log_path = base_path.with_suffix(".log")
     with log_path.open("w", encoding="utf-8") as log:
@@ -179,7 +173,7 @@ def serving(base_path: Path) -> Iterator[Server]:
 
 @contextmanager
 def asking(server: Server) -> Iterator[ServingClient]:
-    """A client of the server, once that has a version."""
+    """A client of the server; waits until a version is available."""
     with ServingClient(server.url, MODEL_NAME) as client:
         client.wait_for_version(1, timeout_s=START_TIMEOUT_S)
         yield client
@@ -194,9 +188,6 @@ def load_in_process(version_dir: Path) -> Predict:
 
     serve = tf.saved_model.load(str(version_dir)).signatures["serving_default"]
     return lambda images: {name: value.numpy() for name, value in serve(image_bytes=tf.constant(images)).items()}
-
-
-# --- what is measured
 
 
 def measure_idle(
@@ -255,7 +246,7 @@ def measure_api(project: Path, client: ServingClient, photographs: Sequence[byte
 
 
 def assert_alike(ours: Detections, theirs: Detections) -> None:
-    """The same weights: the same scores, but for rounding."""
+    """Check that the scores are equal up to rounding, because the weights are the same."""
     assert np.allclose(ours.scores, theirs.scores, rtol=1e-3), "the two exports find different things"
 
 
@@ -280,20 +271,17 @@ def measure_while_training(
 
 
 def answers_about(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Accepted answers, each with a box."""
+    """Accepted answers with one box each."""
     tasks = [make_task(read_image(path), file=path.name) for path in paths]
     return [{**task, "spans": [SPAN], "answer": "accept"} for task in tasks]
 
 
 def steps_done(loop: Loop) -> int:
-    """Steps of the round that is being trained."""
+    """Number of steps done in the current training round; 0 if none is running."""
     if (failure := loop.failure()) is not None:
         raise failure
     status = loop.trainer_status() or {}
     return int(status.get("round_step") or 0) if status.get("state") == "training" else 0
-
-
-# --- how it is measured
 
 
 def single(photographs: Sequence[bytes]) -> list[Sequence[bytes]]:
@@ -306,9 +294,9 @@ def cycled(inputs: Sequence[Sequence[bytes]], repeats: int) -> Iterator[Sequence
 
 
 def in_turn(one: Predict, other: Predict, inputs: Sequence[Sequence[bytes]], repeats: int) -> list[tuple[float, float]]:
-    """Milliseconds of both on the same images: a few calls of one, a few of the other, who comes first changing every
-    time. Each is measured as it is while it is used: a call right after one of the other's finds nothing of its own in
-    the processor's caches, which takes 1 ms of 20."""
+    """Milliseconds of both on the same images, measured alternately: a few calls of one, then of the other, and the
+    first one changes each time. A call right after the other's call would find cold processor caches, which costs 1 ms
+    of 20 and does not happen in normal use."""
     images = list(cycled(inputs, repeats))
     pairs: list[tuple[float, float]] = []
     for number, start in enumerate(range(0, repeats, CALLS_IN_TURN)):
@@ -322,7 +310,7 @@ def in_turn(one: Predict, other: Predict, inputs: Sequence[Sequence[bytes]], rep
 
 
 def steady(predict: Predict, turn: Sequence[Sequence[bytes]]) -> list[float]:
-    """Milliseconds of each call, after some that do not count."""
+    """Milliseconds of each call, after warm-up calls that are not counted."""
     for images in turn[:WARM_CALLS]:
         predict(images)
     return [timed(predict, images) for images in turn]
@@ -334,11 +322,11 @@ def timed(predict: Predict, images: Sequence[bytes]) -> float:
 
 @dataclass
 class Exchange:
-    """One request and its answer.
+    """Sizes of one request and its response.
 
     Args:
-        request_bytes, response_bytes: sizes of the bodies, as they went over the wire.
-        holds: how many numbers the answer has, by the names of the outputs.
+        request_bytes, response_bytes: sizes of the bodies on the wire.
+        holds: number of values in the response, by output name.
     """
 
     request_bytes: int = 0
@@ -347,7 +335,7 @@ class Exchange:
 
 
 def exchange(client: ServingClient, photograph: bytes) -> Exchange:
-    """What goes over the wire when `client` asks about one image."""
+    """Record the request and response of a prediction for one image."""
     seen = Exchange()
 
     request = client._request

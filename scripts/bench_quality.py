@@ -57,17 +57,17 @@ POLICIES = ("replay", "newest", "zoo", "newest-zoo")
 NEWEST = "newest"
 BATCH_SIZE = 10
 COMPARED_AT = 40
-COMPARED_WITH = {"newest": "ratio", "newest-zoo": "ratio_2019"}  # what replay is divided by: name of the result
-LEAST_MAP50 = 0.01  # what a smaller mAP50 counts as in a ratio
+COMPARED_WITH = {"newest": "ratio", "newest-zoo": "ratio_2019"}  # policy that replay is compared with -> result's name
+LEAST_MAP50 = 0.01  # lower bound of mAP50 in a ratio, which could otherwise become huge
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a simulation is played on.
+    """The data of a simulation.
 
     Args:
-        prepare: makes a project in a folder; returns train.csv, test.csv and the folder of the images.
-        annotations: pictures to annotate.
+        prepare: creates a project in a directory; returns train.csv, test.csv and the directory of the images.
+        annotations: number of pictures to annotate.
         steps: training steps per round.
     """
 
@@ -78,7 +78,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: known by it in the file of the runs."""
+    """The settings of one run, by which the file of runs identifies it."""
 
     data: str
     policy: str
@@ -137,7 +137,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def pictures_of(args: argparse.Namespace) -> dict[str, Pictures]:
-    """The data sets that are there, by name."""
+    """The available data sets by name."""
     found = {}
     if "raccoon" in args.data and args.raccoon is None:
         print("the raccoons are left out: give --raccoon DIR and --backbone CHECKPOINT", file=sys.stderr)
@@ -168,11 +168,8 @@ def new_file() -> Path:
     return Path(name)
 
 
-# --- runs
-
-
 def plans_of(args: argparse.Namespace, pictures: dict[str, Pictures]) -> Iterator[Plan]:
-    """The policies in turn: whatever slows the machine slows all of them."""
+    """All runs, with the policies interleaved, so that a slow phase of the machine affects all of them."""
     for seed in range(args.seeds):
         for name, data in pictures.items():
             for policy in args.policies:
@@ -199,7 +196,7 @@ def plan_of(run: Run) -> Plan:
 
 
 def play(plan: Plan, pictures: Pictures) -> Run:
-    """What came of a run: its curve, and what went wrong in it."""
+    """Run a simulation; returns its curve and its failures."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="odkeras-bench-") as folder:
         project = Path(folder)
@@ -242,9 +239,6 @@ def summary_of_run(run: Run) -> str:
     return f"mAP50 {run['points'][-1]['mAP50']:.3f}, {run['wall_s']:.0f} s in all{problem}"
 
 
-# --- results
-
-
 def runs_of(runs: Sequence[Run], data: str, policy: str = "") -> list[Run]:
     return [run for run in runs if run["data"] == data and policy in ("", run["policy"])]
 
@@ -254,7 +248,7 @@ def names_in(runs: Sequence[Run], key: str) -> list[str]:
 
 
 def compared_at(runs: Sequence[Run], data: str) -> int:
-    """Annotations at which the policies are compared."""
+    """Number of annotations at which the policies are compared."""
     return min(COMPARED_AT, *(run["annotations"] for run in runs_of(runs, data)))
 
 
@@ -263,7 +257,7 @@ def until(run: Run, annotations: int) -> list[dict[str, Any]]:
 
 
 def results_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """By `DATA_POLICY_...`; beside them, the curve of each run."""
+    """The results as `DATA_POLICY_...`, and the curve of each run under `curves`."""
     found: dict[str, Any] = {}
     for data in names_in(runs, "data"):
         at = compared_at(runs, data)
@@ -302,7 +296,7 @@ def curve_of(run: Run) -> dict[str, list[float]]:
 
 
 def rows_of(runs: Sequence[Run], *, is_default: bool) -> list[Row]:
-    """Goals are for the default settings."""
+    """The table's rows. Goals apply only to the default settings."""
     rows = []
     for data in names_in(runs, "data"):
         at = compared_at(runs, data)
@@ -327,8 +321,7 @@ def rows_of(runs: Sequence[Run], *, is_default: bool) -> list[Row]:
     return rows
 
 
-# --- the picture: the style of the learning curve of `odkeras simulate`
-
+# The same style as the learning curve of `odkeras simulate`.
 _INK, _QUIET, _GRID = "#1f2328", "#656d76", "#e6e8eb"
 _COLOURS = {"replay": "#2a78d6", "newest": "#eb6834", "zoo": "#1baf7a", "newest-zoo": "#8c6bb1"}
 _LABELS = {
@@ -338,11 +331,11 @@ _LABELS = {
     "newest-zoo": "newest answers only, the zoo's training",
 }
 _OTHER_COLOUR = "#656d76"
-_LABEL_HEIGHT = 0.06  # of the axis from 0 to 1
+_LABEL_HEIGHT = 0.06  # in units of the axis, which goes from 0 to 1
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
-    """Two panels for each data set, as PNG: mAP50 against annotations and against seconds of training."""
+    """Draw a PNG with two plots per data set: mAP50 over annotations and over seconds of training."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -383,7 +376,7 @@ def _draw_panel(axes: Any, runs: Sequence[Run], by: str, title: str) -> None:
 
 
 def _label(axes: Any, ends: Sequence[tuple[float, float]]) -> None:
-    """The last value of each curve, beside its end, none at the height of another."""
+    """Write the last value of each curve beside its end, without overlaps."""
     place = -1.0
     for x, value in sorted(ends, key=lambda end: end[1]):
         place = max(value, place + _LABEL_HEIGHT)
@@ -391,7 +384,7 @@ def _label(axes: Any, ends: Sequence[tuple[float, float]]) -> None:
 
 
 def _by_annotations(curves: Sequence[dict[str, list[float]]]) -> list[list[tuple[dict[str, list[float]], int]]]:
-    """For each number of annotations, the curves with the place of the point that holds there."""
+    """For each number of annotations, each curve with the index of its last point at or before that number."""
     numbers = sorted({number for curve in curves for number in curve["annotations"]})
     return [[(curve, bisect(curve["annotations"], number) - 1) for curve in curves] for number in numbers]
 

@@ -85,9 +85,6 @@ def prepare(project: Path, template: str) -> None:
     write_photographs(project / "images", IMAGES)
 
 
-# --- start
-
-
 def measure_start(project: Path, args: argparse.Namespace) -> dict[str, Any]:
     cold_s = first_task_s(project, wait_for_model=True)
     mark_as_learned(project / "export")
@@ -98,7 +95,7 @@ def measure_start(project: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def first_task_s(project: Path, *, wait_for_model: bool) -> float:
-    """Seconds from the command to the first batch of tasks."""
+    """Seconds from the start of the command to the first batch of tasks."""
     env = {**os.environ, "PRODIGY_HOME": str(project), "PRODIGY_HOST": "127.0.0.1", "PRODIGY_PORT": "0"}
     env |= {"PYTHONPATH": str(DOUBLE), "PYTHONUNBUFFERED": "1"}
     line = ["image.trainmodel", "bench", str(project / "images"), str(project / "pipeline.config"), "-F", str(RECIPE)]
@@ -118,9 +115,6 @@ def first_task_s(project: Path, *, wait_for_model: bool) -> float:
     finally:
         process.terminate()
         process.wait(30)
-
-
-# --- update
 
 
 def measure_update(project: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -152,7 +146,7 @@ def measure_update(project: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def recipe_components(project: Path) -> dict[str, Any]:
-    """What the recipe file returns, in this process, started as Prodigy would start it."""
+    """The components returned by the recipe file, created in this process the way Prodigy would."""
     sys.path.insert(0, str(DOUBLE))
     os.environ["PRODIGY_HOME"] = str(project)
     spec = importlib.util.spec_from_file_location("bench_image_train", RECIPE)
@@ -166,7 +160,7 @@ def recipe_components(project: Path) -> dict[str, Any]:
 
 
 def batch_of(tasks: Sequence[Task], number: int) -> list[Task]:
-    """Ten answers, none of them sent before."""
+    """Ten answers that were not sent before."""
     return [answer_of(tasks[(number + k) % IMAGES], 1 + number * TOGETHER + k) for k in range(TOGETHER)]
 
 
@@ -182,13 +176,10 @@ def put_with_images(project: Path, answers: Sequence[Task]) -> None:
 
 
 def paced(batches: Sequence[list[Task]]) -> Iterator[list[Task]]:
-    """An answer every now and then, not a storm of them."""
+    """Yield batches with pauses in between, as an annotator would send them, instead of all at once."""
     for batch in batches:
         time.sleep(0.05)
         yield batch
-
-
-# --- predict
 
 
 def measure_predictions(project: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -211,7 +202,7 @@ def measure_predictions(project: Path, args: argparse.Namespace) -> dict[str, An
 
 @contextmanager
 def served(project: Path) -> Iterator[Loop]:
-    """The newest version in the embedded server, nothing else running."""
+    """Serve the newest version with the embedded server, without a trainer."""
     with Loop(LoopOptions(config=project / "pipeline.config", external_trainer=True)) as loop:
         wait_until(loop.available_version)
         yield loop

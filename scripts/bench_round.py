@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare(directory: Path, args: argparse.Namespace) -> None:
-    """A project with batch size 4, and the pictures."""
+    """Create a project with batch size 4, and the pictures."""
     labels = args.label or list(CLASSES)
     init_project(directory, labels, template=args.template)
     config = load_pipeline(directory / "pipeline.config")
@@ -92,7 +92,7 @@ def truth_of(directory: Path, args: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def run_part(part: str, directory: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Each part in a process of its own, so that none profits from what another has imported or cached."""
+    """Run a part in a separate process, so that it does not profit from another part's imports and caches."""
     command = [sys.executable, __file__, "--part", part, "--directory", str(directory)]
     command += ["--steps", str(args.steps), "--rounds", str(args.rounds)]
     if args.truth is not None:
@@ -117,7 +117,7 @@ def bench_round(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def bench_evaluation(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Goes on in the directories of `bench_round`."""
+    """Measure evaluation; continues in the directories of `bench_round`."""
     known, label_map = known_images(directory, args)
     config = load_pipeline(directory / "pipeline.config")
     overrides = Overrides(eval_records=(str(write_record(directory, args)),))
@@ -148,7 +148,7 @@ def pick(known: tuple[KnownImage, ...], number: int) -> list[KnownImage]:
 
 
 def play_round(loop: Loop, images: list[KnownImage], label_map: LabelMap) -> dict[str, float]:
-    """Answers into the inbox, wait for the version that was trained on them; seconds by stage."""
+    """Submit answers and wait until the version trained on them is served; returns seconds by stage."""
     answers = []
     for known in images:
         task = make_task(read_image(known.path), file=known.path.name)
@@ -175,7 +175,8 @@ def wait_for_version(loop: Loop, at_least: int) -> None:
 
 
 def wait_until_ready(loop: Loop) -> None:
-    """The trainer has built its step: what it does while a person looks at the first images."""
+    """Wait until the trainer has built its training step, which in practice happens while the first images are
+    annotated."""
     while (loop.trainer_status() or {}).get("state") != "waiting":
         raise_failure(loop)
         time.sleep(POLL_S)
@@ -197,7 +198,7 @@ def raise_failure(loop: Loop) -> None:
 
 
 def bench_odapi(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """The API's own tools on the same pictures: everything a person would wait for, the import included."""
+    """Measure the API's own tools on the same pictures: everything a user would wait for, including the import."""
     started = time.perf_counter()
     from odkeras import compat
 

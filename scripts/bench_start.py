@@ -112,7 +112,7 @@ def measure_resume(directory: Path, options: tuple[str, ...]) -> dict[str, float
 
 
 def moments(conditions: Mapping[str, Condition], started: float) -> dict[str, float]:
-    """Seconds since `started` until each condition was true for the first time."""
+    """Seconds from `started` until each condition was first true."""
     seen: dict[str, float] = {}
 
     def look() -> bool:
@@ -126,14 +126,14 @@ def moments(conditions: Mapping[str, Condition], started: float) -> dict[str, fl
 
 
 def serving_client(directory: Path) -> ServingClient:
-    """Asks the model server of the `odkeras annotate` that was started last, which has told the trainer its address."""
+    """A client for the model server of the last started `odkeras annotate`; the URL is in the trainer's log."""
     log = project_in(directory).logs_dir / "trainer.log"
     url = re.findall(r"--serving-url (\S+)", log.read_text(encoding="utf-8"))[-1]
     return ServingClient(url, MODEL_NAME, timeout_s=ASK_TIMEOUT_S, retries=0)
 
 
 def trained_version(directory: Path) -> float:
-    """The version of the first round; infinite before there is one."""
+    """The version of the first round; infinity before that round is finished."""
     rows = [row for row in read_jsonl(project_in(directory).metrics_path) if row.get("kind") == "round"]
     if rows and rows[0].get("failed"):
         raise RuntimeError(f"the round failed: {rows[0]['failed']}")
@@ -141,7 +141,7 @@ def trained_version(directory: Path) -> float:
 
 
 def suggestions_of(page: Page) -> Condition:
-    """Whether the first task has come with a model's suggestions, or gets them when the page asks again."""
+    """A condition: the first task has a model's suggestions, either at once or after polling for newer ones."""
     annotator = Annotator.of(page, "first")
     task = annotator.tasks(1)[0]
 

@@ -53,7 +53,7 @@ STAGES = ("records_s", "train_s", "checkpoint_s", "publish_s")
 
 @dataclass
 class Asked:
-    """What became of the clients' requests."""
+    """Latencies in ms and error messages of the clients' requests."""
 
     times_ms: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -95,9 +95,6 @@ def make_project(directory: Path, args: argparse.Namespace) -> Path:
     return directory
 
 
-# --- swaps
-
-
 def measure_swaps(project: Path, paths: Sequence[Path], args: argparse.Namespace) -> dict[str, Any]:
     say("swaps")
     images = [path.read_bytes() for path in paths]
@@ -121,7 +118,7 @@ def measure_swaps(project: Path, paths: Sequence[Path], args: argparse.Namespace
 
 
 def write_versions(project: Path, number: int) -> None:
-    """Versions 1 to `number` below `written`, each with weights of its own."""
+    """Write versions 1 to `number` below `written`, each with different random weights."""
     from odkeras import compat
 
     compat.prepare()
@@ -139,7 +136,7 @@ def write_versions(project: Path, number: int) -> None:
 
 @contextmanager
 def many_asking(server: Server, images: Sequence[bytes]) -> Iterator[Asked]:
-    """Clients that ask without a pause, and do not try again, while the block runs."""
+    """Run clients that send requests without pause and without retries while the block runs."""
     asked, stop = Asked(), threading.Event()
 
     def ask() -> None:
@@ -177,7 +174,7 @@ def swap_again_and_again(
     scores = client.predict([image])[0].scores
     available, answered, memory = [], [], []
     for version in range(2, swaps + 2):
-        time.sleep(generator.uniform(0, 2 * SERVER_POLL_S))  # at any moment between two of the server's looks
+        time.sleep(generator.uniform(0, 2 * SERVER_POLL_S))  # a random moment between two polls of the server
         started = time.perf_counter()
         (project / "written" / str(version)).rename(project / "export" / str(version))
         wait_until(lambda wanted=version: (client.available_version() or 0) >= wanted, poll_s=LOOK_S)  # type: ignore[misc]
@@ -195,9 +192,6 @@ def swap_again_and_again(
     } | growth_of(memory, "server")
 
 
-# --- rounds
-
-
 def measure_rounds(project: Path, paths: Sequence[Path], args: argparse.Namespace) -> dict[str, Any]:
     say("rounds")
     options = LoopOptions(config=project / "pipeline.config", steps_per_epoch=args.steps)
@@ -211,8 +205,8 @@ def measure_rounds(project: Path, paths: Sequence[Path], args: argparse.Namespac
 
 
 def play_round(loop: Loop, path: Path) -> dict[str, float]:
-    """One answer about a new image, until the version that was trained on it is served; seconds by stage, and the
-    trainer's memory once it waits again."""
+    """Submit one answer for a new image and wait until the version trained on it is served. Returns seconds by stage,
+    and the trainer's memory once it is idle again."""
     answers = answers_about([path])
     started = time.perf_counter()
     batch = loop.submit(answers)
@@ -241,9 +235,6 @@ def state_of(loop: Loop) -> str:
 
 def trainer_pid(loop: Loop) -> int:
     return int((loop.trainer_status() or {})["pid"])
-
-
-# --- memory
 
 
 def growth_of(readings_mb: Sequence[float], name: str) -> dict[str, Any]:

@@ -42,13 +42,13 @@ from odkeras.pipeline import Overrides, apply_overrides, save_pipeline
 OURS, FROZEN, LIMIT, API_STEP, API_LOOP = "ours", "frozen", "limit", "api_step", "api_loop"
 ENDLESS = 10**9
 UNCOUNTED_STEPS = 3
-BUILT_TOGETHER = 2  # which saves time: building a model keeps one core busy
+BUILT_TOGETHER = 2  # in parallel, which saves time: building a model occupies only one core
 Note = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What is trained: a template of `configs/` with a batch size."""
+    """A template of `configs/` with a batch size."""
 
     template: str
     batch_size: int
@@ -111,15 +111,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# --- who measures, and when
-
-
 class Worker:
-    """A process that takes turns when it is asked to, and waits in between.
+    """A process that measures on request and is idle in between.
 
     Args:
-        work: runs in the process; it sends the contestants that it measures when it is ready, and then answers each
-            name of one with its steps/s.
+        work: runs in the process. When ready, it sends the names of the contestants that it can measure. Afterwards it
+            answers each name that it receives with that contestant's steps/s.
     """
 
     def __init__(self, work: Callable[..., None], *args: Any) -> None:
@@ -152,11 +149,11 @@ class Worker:
 
 
 class _Finished(BaseException):
-    """Nobody asks for another turn; a BaseException, so that no code in between takes it for a failure."""
+    """Signals that no more turns are requested. A BaseException, so that no code in between handles it as a failure."""
 
 
 def _run(work: Callable[..., None], connection: Connection, *args: Any) -> None:
-    os.dup2(2, 1)  # the table has the standard output for itself
+    os.dup2(2, 1)  # send the process's output to stderr, because stdout is for the table
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with contextlib.suppress(_Finished):
         work(connection, *args)
@@ -170,7 +167,7 @@ def _next_turn(connection: Connection) -> str:
 
 
 def measure(configurations: Sequence[Configuration], folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Build what these need, side by side; then measure one after the other."""
+    """Build the models of these configurations in parallel; then measure one after the other."""
     found: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         workers = {each: start_workers(each, folder / each.key, stack, args) for each in configurations}
@@ -201,7 +198,7 @@ def turns_of(workers: Sequence[Worker]) -> dict[str, Worker]:
 
 
 def take_turns(configuration: Configuration, turns: dict[str, Worker], repeats: int) -> dict[str, list[float]]:
-    """Steps/s of each contestant in each repeat; every other repeat goes through them backwards."""
+    """Steps/s of each contestant in each repeat; every second repeat has the reverse order."""
     rates: dict[str, list[float]] = {contestant: [] for contestant in turns}
     for repeat in range(repeats):
         for contestant in turns if repeat % 2 == 0 else reversed(turns):
@@ -225,9 +222,6 @@ def summary(configuration: Configuration, rates: dict[str, list[float]]) -> dict
         if ours in rates and other in rates:
             found[name] = statistics.median(a / b for a, b in zip(rates[ours], rates[other], strict=True))
     return {f"{configuration.key}_{name}": value for name, value in found.items()}
-
-
-# --- ours, and the API's step
 
 
 def _work_on_steps(connection: Connection, config_path: Path, record: Path, turn_s: float, frozen: bool) -> None:
@@ -259,7 +253,7 @@ def _work_on_steps(connection: Connection, config_path: Path, record: Path, turn
         API_STEP: api_steps,
     }
     if frozen:
-        config.train_config.fine_tune_checkpoint = "some/ckpt"  # not read here, but it makes freezing count
+        config.train_config.fine_tune_checkpoint = "some/ckpt"  # not read here, but required for freezing to apply
         fine_tuner = Trainer(config)
         assert len(fine_tuner.trained_variables) < len(trainer.trained_variables)
         fine_tuner.trace(dataset.element_spec)
@@ -273,15 +267,15 @@ def _work_on_steps(connection: Connection, config_path: Path, record: Path, turn
 
 
 def rate_of(run: Callable[[int, Note], Any], steps: int) -> float:
-    """Steps/s after the first ones, in which the batches that were made during another turn are used up, or made. The
-    copy of the weights that begins a call of `Trainer.train`, of which a round makes one, is not in it either."""
+    """Steps/s without the first `UNCOUNTED_STEPS`, which use up (or wait for) batches prepared during another turn.
+    This also leaves out the copy of the weights at the start of each `Trainer.train`, which happens once per round."""
     times: list[float] = []
     run(steps + UNCOUNTED_STEPS, lambda: times.append(time.perf_counter()))
     return steps / (times[-1] - times[UNCOUNTED_STEPS - 1])
 
 
 def make_api_step(config: Any) -> Any:
-    """The step that the API's train loop takes, with a model and an optimizer of its own, as one traced function."""
+    """The training step of the API's train loop as one traced function, with its own model and optimizer."""
     import tensorflow as tf
     from object_detection import model_lib_v2
     from object_detection.builders import model_builder, optimizer_builder
@@ -308,12 +302,10 @@ def make_api_step(config: Any) -> Any:
     return train_step
 
 
-# --- the API's train loop
-
-
 def _work_on_loop(connection: Connection, config_path: Path, model_dir: Path, steps: int) -> None:
-    """Runs the loop as it is; it is only made to wait where it notes its own steps/s, after each call of its compiled
-    loop. A turn is from there to there: what it writes for one call, and the next call."""
+    """Run the API's loop unmodified, except that it blocks where it logs its steps/s, which is after each call of its
+    compiled loop. A turn lasts from one such point to the next: it includes the API's writing for one call, and the
+    next call."""
     from odkeras import compat
 
     compat.prepare()
@@ -339,9 +331,6 @@ def _work_on_loop(connection: Connection, config_path: Path, model_dir: Path, st
         record_summaries=False,
         num_steps_per_iteration=steps,
     )
-
-
-# --- the table
 
 
 def rows(configurations: Sequence[Configuration]) -> Iterator[Row]:

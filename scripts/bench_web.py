@@ -61,7 +61,7 @@ CHROMIUM_FLAGS = (
 
 @dataclass(frozen=True)
 class Page:
-    """A running `odkeras annotate`."""
+    """A running process of `odkeras annotate`."""
 
     url: str
     process: subprocess.Popen[str]
@@ -76,7 +76,7 @@ class Page:
 
 @dataclass
 class Annotator:
-    """One session, over HTTP."""
+    """A session that annotates over HTTP."""
 
     page: Page
     session: str
@@ -97,7 +97,7 @@ class Annotator:
         return found
 
     def answer(self, task: dict[str, Any], spans: Sequence[dict[str, Any]] = (BOX,)) -> float:
-        """Accepts; returns the seconds until that is acknowledged."""
+        """Accept the task; returns the seconds until the answer is acknowledged."""
         answer = {"answer_id": uuid.uuid4().hex, "image_id": task["image_id"], "answer": "accept", "spans": list(spans)}
         started = time.perf_counter()
         done = self.post("/api/answers", answers=[answer])
@@ -132,7 +132,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare(project: Path, args: argparse.Namespace) -> None:
-    """Few photographs, many files: what tells them apart is a comment in each file."""
+    """Write the project and its images: few distinct photographs, made unique by a comment in each JPEG file."""
     init_project(project, ["thing"], template=args.template)
     (project / "images").mkdir()
     generator = np.random.default_rng(0)
@@ -158,7 +158,7 @@ def annotate(
     source: str = "images",
     options: Sequence[str] = ("--steps-per-epoch", "100000"),
 ) -> Iterator[Page]:
-    """A running page; notes how long it took to start and to end."""
+    """Run the page; records the seconds that starting and stopping take in `found`."""
     command = [sys.executable, "-m", "odkeras", "annotate", dataset, source, "pipeline.config"]
     command += ["--web-port", "0", "--no-open", *options]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -240,7 +240,7 @@ def measure_crowd(page: Page, args: argparse.Namespace) -> dict[str, Any]:
         "crowd_p99_ms": 1000 * percentile(waits, 99),
         "crowd_max_ms": 1000 * max(waits),
         "crowd_answers": len(waits),
-        "crowd_errors": 0,  # one would have raised
+        "crowd_errors": 0,  # an error would have raised an exception
     }
 
 

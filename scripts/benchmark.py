@@ -42,12 +42,12 @@ Entries = dict[str, Entry]
 
 
 class BenchmarkError(Exception):
-    """Something that a person can mend; one line."""
+    """An error that the user can fix; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where things are below the repository's root."""
+    """Paths below the repository's root."""
 
     root: Path
 
@@ -64,14 +64,14 @@ class Files:
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """Returns the exit status."""
+    """Run the command; returns the exit status."""
     args, names, more = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     files = Files(root)
     try:
         if args.check:
             check_page(files)
             return 0
-        with_tables(read_page(files), load(files))  # what cannot be written is not worth measuring
+        with_tables(read_page(files), load(files))  # fail before measuring if the page cannot be written
         status = 0 if args.write else run_all(names, more, files)
         write_page(files)
     except BenchmarkError as error:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
-    """The options, the benchmarks to run, and what is passed on to the one of them."""
+    """The options, the benchmarks to run, and the arguments for the benchmark itself (after `--`)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--only", nargs="+", choices=ALL, metavar="NAME", help=f"of {', '.join(ALL)}")
@@ -108,11 +108,8 @@ def split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return given[:place], given[place + 1 :]
 
 
-# --- running
-
-
 def run_all(names: Sequence[str], more: Sequence[str], files: Files) -> int:
-    """Every benchmark that ends is kept at once. Returns 1 if one failed, 130 after Ctrl-C."""
+    """Run the benchmarks and save each result at once. Returns 1 if one failed, 130 after Ctrl-C."""
     failed: dict[str, str] = {}
     for name in names:
         print(f"== {name}", flush=True)
@@ -132,10 +129,10 @@ def run_all(names: Sequence[str], more: Sequence[str], files: Files) -> int:
 
 
 def run(name: str, more: Sequence[str], files: Files) -> Entry:
-    """What a benchmark's last line says, with the date and the seconds it took.
+    """Run a benchmark; returns the JSON of its last line, with the date and the duration in seconds.
 
     Raises:
-        BenchmarkError: it failed, or its last line is not what `measuring.report` prints.
+        BenchmarkError: the script failed, or its last line is not what `measuring.report` prints.
     """
     script = files.script(name)
     if not script.is_file():
@@ -149,7 +146,7 @@ def run(name: str, more: Sequence[str], files: Files) -> Entry:
 
 
 def run_script(script: Path, more: Sequence[str]) -> tuple[int, str]:
-    """Exit status and last line; all lines are passed on as they come. Ctrl-C reaches the script, too."""
+    """Run a script and echo its output; returns exit status and last line. Ctrl-C reaches the script too."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, str(script), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", env=env)
@@ -166,7 +163,7 @@ def run_script(script: Path, more: Sequence[str]) -> tuple[int, str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """An interrupted script has processes of its own to stop; one that was not told is told now."""
+    """Wait for an interrupted script, which has child processes to stop; if it does not end, send SIGINT, then kill."""
     try:
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S)
@@ -196,10 +193,10 @@ def save(name: str, entry: Entry, files: Files) -> None:
 
 
 def load(files: Files) -> Entries:
-    """What benchmarks.json holds; nothing if there is none.
+    """The content of benchmarks.json; empty if the file does not exist.
 
     Raises:
-        BenchmarkError: it is not ours.
+        BenchmarkError: the file does not contain benchmarks.
     """
     try:
         entries = json.loads(files.results.read_text(encoding="utf-8"))
@@ -216,13 +213,11 @@ def _place(name: str) -> tuple[int, str]:
     return (ALL.index(name) if name in ALL else len(ALL)), name
 
 
-# --- docs/benchmarks.md
-
-
 def check_page(files: Files) -> None:
-    """
+    """Check that the page is up to date.
+
     Raises:
-        BenchmarkError: the page does not say what benchmarks.json does.
+        BenchmarkError: the page differs from benchmarks.json.
     """
     before = read_page(files)
     if with_tables(before, load(files)) != before:
@@ -241,10 +236,10 @@ def read_page(files: Files) -> str:
 
 
 def with_tables(text: str, entries: Entries) -> str:
-    """The text with what is between the two markers made anew.
+    """The text with the part between the two markers regenerated.
 
     Raises:
-        BenchmarkError: a marker is missing, there twice, or in the wrong place.
+        BenchmarkError: a marker is missing, duplicated or in the wrong place.
     """
     lines = text.split("\n")
     places = [[number for number, line in enumerate(lines) if line.strip() == marker] for marker in (START, END)]
@@ -255,7 +250,7 @@ def with_tables(text: str, entries: Entries) -> str:
 
 
 def tables_of(entries: Entries) -> list[str]:
-    """Markdown, line by line: on what was measured, and a table of the rows that are to be shown."""
+    """Markdown lines: where the measurements were made, and a table of the rows to show."""
     shown = {name: rows for name in sorted(entries, key=_place) if (rows := list(shown_rows(entries[name])))}
     if not shown:
         return ["Nothing has been measured yet: `make bench` does."]
@@ -267,7 +262,7 @@ def tables_of(entries: Entries) -> list[str]:
 
 
 def about_of(entries: Entries) -> Iterator[str]:
-    """Where it was measured: a line for each machine with its versions."""
+    """One line for each combination of machine and package versions."""
     groups: dict[str, list[str]] = {}
     for name, entry in entries.items():
         groups.setdefault(_place_measured(entry), []).append(name)
@@ -280,7 +275,7 @@ def about_of(entries: Entries) -> Iterator[str]:
 
 
 def commits_of(entry: Entry) -> list[str]:
-    """One, or those of a benchmark that went on from earlier runs."""
+    """The commit of an entry; several if the benchmark was resumed from earlier runs."""
     return list((entry.get("about") or {}).get("commits") or [entry.get("commit") or "unknown"])
 
 
@@ -293,7 +288,7 @@ def _place_measured(entry: Entry) -> str:
 
 
 def _other_facts(machine: Mapping[str, Any]) -> Iterator[str]:
-    """The accelerator, if a benchmark names one, and the memory."""
+    """The accelerator, if there is one, and the memory."""
     if machine.get("gpu"):
         yield str(machine["gpu"])
     if machine.get("memory_gb"):
@@ -301,7 +296,7 @@ def _other_facts(machine: Mapping[str, Any]) -> Iterator[str]:
 
 
 def shown_rows(entry: Entry) -> Iterator[str]:
-    """The lines of the table; a row that is part of another one says of which."""
+    """The table's lines. An indented row gets the text of the row above it as a prefix."""
     above: list[tuple[int, str]] = []
     for row in entry["rows"]:
         text = str(row["text"])
@@ -315,7 +310,7 @@ def shown_rows(entry: Entry) -> Iterator[str]:
 
 
 def _head(text: str) -> str:
-    """What a row is about, without which figure of it."""
+    """The subject of a row, without the name of the figure."""
     return text.rpartition(": ")[0] or text
 
 

@@ -1,4 +1,4 @@
-"""setuptools.build_meta, but a wheel holds the page, which is built with node: from PyPI where there is no other."""
+"""setuptools.build_meta, plus the built page in wheels. Without node on the PATH, the build requires it from PyPI."""
 
 from __future__ import annotations
 

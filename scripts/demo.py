@@ -59,9 +59,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_demo(args: argparse.Namespace) -> None:
-    """
+    """Run the demo.
+
     Raises:
-        OdkerasError: whatever an odkeras command raises.
+        OdkerasError: as the odkeras commands.
     """
     directory: Path = args.directory.absolute()
     config = directory / "pipeline.config"
@@ -76,7 +77,7 @@ def run_demo(args: argparse.Namespace) -> None:
 
 
 def make_project(directory: Path) -> ShapesDataset:
-    """Pictures of shapes in `directory/shapes`, and a project beside them unless there is one."""
+    """Draw pictures of shapes in `directory/shapes`, and create a project in `directory` unless there is one."""
     dataset = generate_shapes(directory / "shapes")
     if not (directory / "pipeline.config").exists():
         init_project(directory, CLASSES, template="shapes_96")
@@ -104,7 +105,7 @@ def open_page(args: argparse.Namespace, directory: Path, config: Path, dataset: 
 
 
 def write_evaluation_record(directory: Path, dataset: ShapesDataset) -> None:
-    """In a process of its own: it needs TensorFlow, which the page's process does without."""
+    """Write the evaluation record in a separate process: it needs TensorFlow, and the page's process does not."""
     record = directory / "data" / "test_eval.record"
     if record.exists():
         return
@@ -119,7 +120,7 @@ def write_evaluation_record(directory: Path, dataset: ShapesDataset) -> None:
 
 
 def write_source(path: Path, truth_csv: Path) -> None:
-    """The pictures to label, a JSON object per line, without their known boxes."""
+    """Write the pictures to label as JSON lines, without their known boxes."""
     with truth_csv.open(newline="", encoding="utf-8") as file:
         names = dict.fromkeys(row["path"] for row in csv.DictReader(file))
     write_atomically(path, "".join(json.dumps({"path": f"images/{name}"}) + "\n" for name in names))
@@ -147,7 +148,7 @@ def play(args: argparse.Namespace, directory: Path, config: Path, dataset: Shape
 
 
 def remove_earlier_demo(directory: Path) -> None:
-    """Only in a directory that holds a demo, and there only what a demo makes."""
+    """Remove the files of an earlier demo. Does nothing in a directory without a demo, and touches no other files."""
     if not (directory / "shapes" / "train.csv").exists():
         return
     for name in (*MADE_HERE, *MADE_BY_THE_PAGE):

@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages that are generated while the site is built, so that they always match the code.
+"""MkDocs hooks that generate pages while the site is built, so that they always match the code.
 
 | page | generated from |
 | --- | --- |
@@ -25,17 +25,14 @@ OPTIONS_MARK = "<!-- options: generated -->"
 SHARED_MARK = "<!-- options that commands share: generated -->"
 GENERATED = {"index.md": "README.md", "prodigy.md": "recipes/README.md"}
 TITLES = {"index.md": "Home", "prodigy.md": "Prodigy recipes"}
-# The package's own modules are on one page, and each of its sub-packages has a page.
+# The package's own modules share one page; each sub-package has its own page.
 CORE_PAGE = "odkeras"
-# These are listed only: nobody calls them from another program.
+# Only listed, because these modules are not meant to be called by other programs.
 NOT_API = {"odkeras.cli", "odkeras.hosts"}
 
 
-# --- MkDocs events
-
-
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the generated pages, and names those of the API in the navigation."""
+    """Event: add the generated pages, and the API pages to the navigation."""
     from mkdocs.structure.files import File
 
     pages = {name: markdown_for_site(ROOT / source, name) for name, source in GENERATED.items()}
@@ -49,7 +46,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Leads links to README.md and recipes/README.md to their pages, and fills the marks of docs/options.md."""
+    """Event: redirect links to README.md and recipes/README.md to their pages, and fill the markers in options.md."""
     path = page.file.src_uri
     if path not in GENERATED:
         markdown = _with_links_to_generated(markdown, posixpath.dirname(path))
@@ -59,15 +56,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return markdown.replace(SHARED_MARK, shared_table(commands)).replace(OPTIONS_MARK, command_sections(commands))
 
 
-# --- Markdown files from outside docs/
-
-
 def markdown_for_site(source: Path, page: str) -> str:
     """The text of a Markdown file with its links rewritten for the site.
 
     Args:
-        source: a file of the repository that is not in docs/.
-        page: where the site has it.
+        source: a file of the repository outside docs/.
+        page: path of its page on the site.
     """
     text = source.read_text(encoding="utf-8")
     folder = source.parent.relative_to(ROOT).as_posix()
@@ -80,7 +74,7 @@ def markdown_for_site(source: Path, page: str) -> str:
 
 
 def _link_for_site(image: str, text: str, target: str, anchor: str, *, folder: str) -> str:
-    """The link to a page of the site; the text alone where the site does not have the file."""
+    """The link to the site's page; only the text if the file is not on the site."""
     path = posixpath.normpath(posixpath.join(folder, target))
     for page, source in GENERATED.items():
         if path == source:
@@ -97,11 +91,8 @@ def _with_links_to_generated(markdown: str, folder: str) -> str:
     return markdown
 
 
-# --- options
-
-
 def read_commands() -> Iterator[tuple[str, Any]]:
-    """Every command by its full name, such as `odkeras db out`, in the order of `odkeras --help`."""
+    """All commands with their full names, such as `odkeras db out`, in the order of `odkeras --help`."""
     import typer
 
     from odkeras.cli import app
@@ -122,12 +113,12 @@ def is_option(parameter: Any) -> bool:
 
 
 def is_shown(parameter: Any) -> bool:
-    """Whether `--help` has it, and not in every command."""
+    """Whether `--help` shows the parameter, and it is not `--help` itself, which every command has."""
     return not getattr(parameter, "hidden", False) and parameter.name != "help"
 
 
 def shared_table(commands: Mapping[str, Any]) -> str:
-    """A row for each option that several commands have, with the default in each of them."""
+    """A row for each option that several commands share, with its default in each of them."""
     owners: dict[str, list[tuple[str, Any]]] = {}
     for name, command in commands.items():
         for parameter in filter(is_option, command.params):
@@ -141,7 +132,7 @@ def shared_table(commands: Mapping[str, Any]) -> str:
 
 
 def _defaults(found: list[tuple[str, Any]]) -> str:
-    """The commands, grouped by their default."""
+    """The commands grouped by default value."""
     groups: dict[str, list[str]] = {}
     for command, parameter in found:
         groups.setdefault(_default(parameter), []).append(command)
@@ -153,7 +144,7 @@ def command_sections(commands: Mapping[str, Any]) -> str:
 
 
 def _section(name: str, command: Any) -> str:
-    """What `--help` says, as Markdown."""
+    """The content of a command's `--help` as Markdown."""
     help_text = re.sub(r"(?<!\n)\n(?!\n)", " ", (command.help or "").strip())
     arguments = [each for each in command.params if not is_option(each)]
     usage = " ".join([name, "[OPTIONS]", *(_argument_name(each) for each in arguments)])
@@ -185,7 +176,8 @@ def _argument_name(parameter: Any) -> str:
 
 
 def _spelling(parameter: Any) -> str:
-    """`--steps-per-epoch`, `-spe`. Spellings with _ are those of TensorFlow Serving and left out."""
+    """The option's spellings, such as `--steps-per-epoch`, `-spe`. Those with _, for compatibility with TensorFlow
+    Serving, are left out."""
     spellings = [each for each in parameter.opts if "_" not in each]
     return ", ".join(f"`{each}`" for each in sorted(spellings, key=lambda each: not each.startswith("--")))
 
@@ -203,11 +195,8 @@ def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
-# --- Python API
-
-
 def api_pages() -> Iterator[tuple[str, str]]:
-    """A list of all modules, a page of the modules of the package itself, and a page for each sub-package."""
+    """An index of all modules, a page for the package's own modules, and a page for each sub-package."""
     groups = module_groups()
     yield "api/index.md", api_index(groups)
     for group, modules in groups.items():
@@ -218,7 +207,7 @@ def api_pages() -> Iterator[tuple[str, str]]:
 
 
 def module_groups() -> dict[str, list[str]]:
-    """Modules that have a docstring, by their page."""
+    """All public modules that have a docstring, grouped by page."""
     groups: dict[str, list[str]] = {CORE_PAGE: []}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -248,6 +237,6 @@ def file_of(module: str) -> Path:
 
 
 def summary_of(path: Path) -> str:
-    """The first paragraph of a module's docstring, "" without one."""
+    """The first paragraph of a module's docstring; "" if it has none."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n\n")[0]

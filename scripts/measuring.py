@@ -1,4 +1,4 @@
-"""What the benchmarks (`bench_*.py`) share: timing, percentiles, the machine, a table with goals, a line of JSON."""
+"""Shared by the benchmarks (`bench_*.py`): timing, percentiles, machine facts, a table with goals, JSON output."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Row:
     """One line of a benchmark's table.
 
     Args:
-        text: what was measured; two spaces in front make it a part of the line above.
-        key: its name in the results.
-        unit: such as "ms"; "x" for a ratio.
-        at_most: the goal, if less is better.
-        at_least: the goal, if more is better.
-        shown: whether the table of docs/benchmarks.md has it.
+        text: what was measured; indented by two spaces if it is a part of the line above.
+        key: name of the result.
+        unit: for example "ms"; "x" for a ratio.
+        at_most: the goal, if lower is better.
+        at_least: the goal, if higher is better.
+        shown: whether the table in docs/benchmarks.md includes the row.
     """
 
     text: str
@@ -50,26 +50,26 @@ class Row:
 
     @property
     def goal(self) -> str:
-        """The goal in words, "" without one."""
+        """The goal as text; "" without one."""
         if self.at_most is not None:
             return f"≤ {self.at_most:g}"
         return f"≥ {self.at_least:g}" if self.at_least is not None else ""
 
     def is_met(self, value: float) -> bool | None:
-        """Whether `value` reaches the goal; None without one."""
+        """Whether `value` reaches the goal; None without a goal."""
         if self.at_most is not None:
             return value <= self.at_most
         return value >= self.at_least if self.at_least is not None else None
 
 
 def report(benchmark: str, rows: Sequence[Row], found: Mapping[str, Any], **about: Any) -> None:
-    """Print a table of `rows` and, as the last line, everything in JSON.
+    """Print a table of `rows` and, as the last line, everything as JSON.
 
     Args:
-        benchmark: its name, as in `bench_NAME.py`.
-        rows: lines of the table; one whose key was not measured is left out.
-        found: results by key; may hold more than the table shows.
-        about: what else is needed to measure it again, such as the configuration.
+        benchmark: name of the benchmark, as in `bench_NAME.py`.
+        rows: lines of the table; rows whose key was not measured are left out.
+        found: results by key; may contain more than the table shows.
+        about: settings that are needed to repeat the measurement, such as the configuration.
     """
     measured = [row for row in rows if row.key in found]
     width = max(len(row.text) for row in measured)
@@ -93,13 +93,13 @@ def report(benchmark: str, rows: Sequence[Row], found: Mapping[str, Any], **abou
 
 
 def environment() -> dict[str, Any]:
-    """The commit, the machine and the versions of what is measured."""
+    """The commit, the machine and the package versions."""
     versions = {"python": platform.python_version(), **{name: _version_of(name) for name in _PACKAGES}}
     return {"commit": _commit(), "machine": _machine(), "versions": versions}
 
 
 def rounded(value: Any, digits: int = 4) -> Any:
-    """`value` with the floats in it rounded, however deep."""
+    """Round all floats in `value`, including nested ones."""
     if isinstance(value, dict):
         return {name: rounded(item, digits) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -108,7 +108,7 @@ def rounded(value: Any, digits: int = 4) -> Any:
 
 
 def say(part: str) -> None:
-    """Tell on stderr what is measured now: the table has the standard output for itself."""
+    """Report on stderr what is being measured; stdout is for the table."""
     print(f"measuring: {part}", file=sys.stderr, flush=True)
 
 
@@ -123,7 +123,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def summary_of(values: Sequence[float], name: str, unit: str = "ms") -> dict[str, float]:
-    """Median, 95th and 99th percentile under `NAME_p50_UNIT` and so on."""
+    """Median, 95th and 99th percentile as `NAME_p50_UNIT` and so on."""
     return {
         f"{name}_p50_{unit}": statistics.median(values),
         f"{name}_p95_{unit}": percentile(values, 95),
@@ -140,7 +140,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 180, poll_s: flo
 
 
 def mark_as_learned(export_dir: Path) -> None:
-    """Have the newest version asked for suggestions, whatever its weights: one that has learnt nothing is not."""
+    """Mark the newest version as learned, because versions without training are not asked for suggestions."""
     directory = version_dir(export_dir, list_versions(export_dir)[-1])
     info = read_export_info(directory)
     assert info is not None
@@ -148,18 +148,18 @@ def mark_as_learned(export_dir: Path) -> None:
 
 
 def memory_mb(pid: int | str = "self") -> float:
-    """Resident memory of a process (Linux)."""
+    """Resident memory of a process in MB (Linux only)."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def quiet_environment() -> dict[str, str]:
-    """For a process of its own that uses TensorFlow."""
+    """Environment for a process that uses TensorFlow, without its log messages."""
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def draw_photograph(generator: np.random.Generator) -> Image.Image:
-    """Soft shapes with a grain, `WIDTH` x `HEIGHT`: about as many bytes as a photograph of that size."""
+    """Draw soft shapes with grain, `WIDTH` x `HEIGHT`, whose JPEG is about as large as that of a real photograph."""
     coarse = generator.integers(0, 255, (14, 18, 3), np.uint8)
     image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     grain = generator.normal(0, 6, (HEIGHT, WIDTH, 3))
@@ -168,7 +168,7 @@ def draw_photograph(generator: np.random.Generator) -> Image.Image:
 
 
 def write_photographs(folder: Path, number: int) -> list[Path]:
-    """The same `number` photographs each time, as JPEG files."""
+    """Write `number` photographs as JPEG files. They are the same in every run."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     paths = [folder / f"{index:03}.jpg" for index in range(number)]
@@ -185,7 +185,7 @@ def _version_of(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """With "-dirty" if anything else has changed than what a benchmark writes itself."""
+    """The current commit, with "-dirty" if there are changes other than to the benchmarks' own output."""
     changes = ["status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{name}" for name in _WRITTEN_HERE)]
     try:
         commit, changed = (

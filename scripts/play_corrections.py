@@ -42,8 +42,8 @@ from odkeras.labels import LabelMap
 
 RUN_PAGE = Path(__file__).parents[1] / "tests" / "browser" / "run_page.py"
 DATASET = "corrections"
-MISSED_PX = 5  # of the screen: as far from a corner as a hand presses
-LEFT_PX = 1  # ... and lets go
+MISSED_PX = 5  # screen pixels between a corner and the point where the hand presses, per axis
+LEFT_PX = 1  # additional error at the point where it lets go
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 LAPTOP = {"viewport": {"width": 1280, "height": 720}}
 Point = tuple[float, float]
@@ -51,7 +51,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Photo:
-    """An image with its true boxes, and the wrong ones that the page shows: float32 (N, 4), xyxy, pixels."""
+    """An image with its true boxes and the wrong ones that the page shows: both float32 (N, 4), xyxy, in pixels."""
 
     image_id: str
     path: Path
@@ -86,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def choose(args: argparse.Namespace, rng: np.random.Generator) -> list[Photo]:
-    """Photos until there are enough boxes."""
+    """Choose photos until they have enough boxes."""
     truths = read_truth_csv(args.csv, args.images)
     check_some_exist(truths, args.csv, args.images)
     photos: list[Photo] = []
@@ -101,7 +101,8 @@ def choose(args: argparse.Namespace, rng: np.random.Generator) -> list[Photo]:
 
 
 def suggest(truth: TruthImage, rng: np.random.Generator, first: int) -> Photo:
-    """Every third box ends at the image's border, every third one beyond it, at the edges that are nearest."""
+    """Make suggestions from the true boxes: every third box ends at the image border and every third beyond it, at the
+    edges that are close to the border."""
     image = read_image(truth.path)
     height, width = image.image_size_hw
     size = np.array([width, height, width, height], np.float32)
@@ -111,7 +112,7 @@ def suggest(truth: TruthImage, rng: np.random.Generator, first: int) -> Photo:
 
 
 def shift(box: FloatArray, size: FloatArray, rng: np.random.Generator, kind: int) -> FloatArray:
-    """kind: 0: only the edges are wrong; 1: those near the border end there; 2: ... beyond it."""
+    """Move a box's edges. kind 0: by random amounts; 1: edges close to the border go onto it; 2: beyond it."""
     sides = np.tile(box[2:] - box[:2], 2)
     wrong = box + rng.uniform(-0.15, 0.15, 4).astype(np.float32) * sides
     if kind:
@@ -142,7 +143,7 @@ def spans_of(photo: Photo) -> list[dict[str, Any]]:
 
 @contextmanager
 def annotate(project: Path) -> Iterator[str]:
-    """The page's address. Nothing listens at the model server's: the boxes of the source are shown."""
+    """Run the page; yields its URL. The model server's port is closed, so the boxes of the source are shown."""
     command = [sys.executable, str(RUN_PAGE), "annotate", DATASET, "tasks.jsonl", "pipeline.config", "127.0.0.1", "1"]
     command += ["--web-port", "0", "--no-open", "--db", "annotations.db", "--steps-per-epoch", "5"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -182,14 +183,15 @@ def wait_for_image(page: Page, before: str) -> str:
 
 @dataclass
 class Hand:
-    """Drags by mouse, or by touch with a session of Chromium's protocol."""
+    """Drags with the mouse or, if there is a session of Chromium's DevTools protocol, by touch."""
 
     page: Page
     rng: np.random.Generator
     session: CDPSession | None
 
     def drag(self, start: Point, end: Point) -> None:
-        """From beside one point of the window to beside another one, by the same way: the eye is on the corner."""
+        """Drag from near one point of the window to near another. Both ends have almost the same error, because a
+        person watches the corner, not the pointer."""
         missed = self.rng.uniform(-MISSED_PX, MISSED_PX, 2)
         left = missed + self.rng.uniform(-LEFT_PX, LEFT_PX, 2)
         points = np.linspace(np.add(start, missed), np.add(end, left), 8).tolist()
@@ -212,7 +214,7 @@ class Hand:
 
 
 def correct(hand: Hand, photo: Photo) -> None:
-    """Two opposite corners of each box, where it is seen: within the image."""
+    """Drag two opposite corners of each box, at the positions where they are visible inside the image."""
     place = hand.page.get_by_test_id("image").bounding_box()
     assert place is not None
     scale = place["width"] / photo.size_wh[0]
@@ -226,7 +228,7 @@ def correct(hand: Hand, photo: Photo) -> None:
 
 
 def answers_of(project: Path) -> dict[str, FloatArray]:
-    """The boxes that are stored, by image id."""
+    """The stored boxes by image id."""
     with AnswerDatabase.open(project / "annotations.db") as database:
         return {answer["image_id"]: boxes_of(answer["spans"]) for answer in database.examples(DATASET)}
 
@@ -237,7 +239,7 @@ def boxes_of(spans: Sequence[dict[str, Any]]) -> FloatArray:
 
 
 def judge(photos: Sequence[Photo], answers: dict[str, FloatArray], least_iou: float) -> bool:
-    """Prints what was left; whether each true box is there, well enough, and no other one."""
+    """Print the result; returns whether each true box was stored with at least `least_iou`, and no other box was."""
     before = [float(iou) for photo in photos for iou in best_ious(photo.truth, photo.suggested)]
     after = [float(iou) for photo in photos for iou in best_ious(photo.truth, answers[photo.image_id])]
     unmeant = sum(max(0, len(answers[photo.image_id]) - len(photo.truth)) for photo in photos)
@@ -254,7 +256,7 @@ def judge(photos: Sequence[Photo], answers: dict[str, FloatArray], least_iou: fl
 
 
 def best_ious(truth: FloatArray, found: FloatArray) -> FloatArray:
-    """For each true box, that of the box that fits best; 0 without any."""
+    """The highest IoU of each true box with any found box; 0 if there are none."""
     if not len(found):
         return np.zeros(len(truth), np.float32)
     best: FloatArray = box_ops.iou(truth, found).max(axis=1)

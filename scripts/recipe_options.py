@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def with_tables(text: str) -> str:
-    """The text with each `<!-- options: FILE -->` ... `<!-- end -->` filled anew."""
+    """The text with each `<!-- options: FILE -->` ... `<!-- end -->` regenerated."""
     for file in FILES:
         start, end = f"<!-- options: {file} -->", "<!-- end -->"
         place = re.search(rf"{re.escape(start)}.*?{re.escape(end)}", text, re.DOTALL)
@@ -55,7 +55,7 @@ def table_of(file: str) -> str:
 
 
 def read_recipe(file: str) -> tuple[Callable[..., Any], dict[str, tuple[Any, ...]]]:
-    """A recipe's function and its arguments' tuples. Prodigy is not needed for that."""
+    """A recipe's function and its argument tuples. Works without Prodigy, which is replaced by a stub."""
     found: list[tuple[Callable[..., Any], dict[str, tuple[Any, ...]]]] = []
 
     def recipe(name: str, **annotations: tuple[Any, ...]) -> Callable[..., Any]:

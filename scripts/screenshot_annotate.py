@@ -68,7 +68,7 @@ def read_truth(dataset: ShapesDataset) -> dict[str, list[Span]]:
 
 
 def play(page: Page, truth: dict[str, list[Span]], rounds: int) -> None:
-    """Answer a few pictures per round; keep a suggestion that is good, as a person would."""
+    """Answer a few pictures per round; keep good suggestions unchanged, as a person would."""
     annotator = Annotator.of(page, "default")
     wait_until(lambda: list((page.project / "export").glob("[0-9]*")))
     for number in range(1, rounds + 1):
@@ -86,7 +86,7 @@ def evaluated(page: Page) -> int:
 
 
 def corrected(span: Span, suggestions: list[Span]) -> Span:
-    """The suggestion in its place, if there is one that needs no correction."""
+    """The matching suggestion if it needs no correction, else the true box."""
     return next((made for made in suggestions if made["label"] == span["label"] and iou(made, span) >= 0.85), span)
 
 
@@ -98,7 +98,7 @@ def iou(one: Span, other: Span) -> float:
 
 
 def take(page: Page, out: Path, *, width: int, height: int) -> None:
-    """Of a picture with suggestions, while the trainer is at work on the last answers."""
+    """Take a screenshot of a picture with suggestions, while the trainer trains on the last answers."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
         tab = browser.new_page(viewport={"width": width, "height": height})

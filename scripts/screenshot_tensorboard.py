@@ -24,14 +24,14 @@ from odkeras.hosts.simulate import simulate
 from odkeras.hosts.web.tensorboard import FIRST_DASHBOARD, TensorBoard
 
 WHOLE = {FIRST_DASHBOARD: 3.3, "images": 1.5, "pr_curves": 1.5, "text": 1.6}
-"""Dashboards, and how many screens high they are."""
+"""Dashboards with their height in screens."""
 
 
 def main() -> None:
     args = parse_arguments()
     args.out, args.all = args.out.absolute(), args.all and args.all.absolute()
     with project(args) as folder:
-        os.chdir(folder)  # TensorBoard shows the path that it was given
+        os.chdir(folder)  # TensorBoard displays the path as given, so it must be short and relative
         with closing(TensorBoard(Path("model"), folder / "tensorboard.log")) as board:
             take_pictures(board.url(), args)
     print(f"{args.out}: {args.out.stat().st_size // 1024} KiB")
@@ -95,11 +95,11 @@ def open_dashboard(page: Page, url: str, name: str) -> None:
     page.goto("about:blank")
     page.goto(f"{url.split('#')[0]}#{name}")
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(6000)  # the charts are drawn one after the other
+    page.wait_for_timeout(6000)  # the charts are drawn one after another
 
 
 def save(page: Page, out: Path) -> None:
-    """With no more colours than are needed."""
+    """Save a screenshot with a palette of 256 colours, which makes the file smaller."""
     out.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=str(out))
     with Image.open(out) as picture:

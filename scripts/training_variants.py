@@ -1,4 +1,4 @@
-"""Changes to the training of a configuration, by name: what was tried before its hyper-parameters were chosen."""
+"""Named changes to a training configuration, tried before its hyper-parameters were chosen."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Change = Callable[[PipelineConfig], None]
 
 
 def as_in_the_zoo(config: PipelineConfig) -> None:
-    """The training of the model zoo, with our model and batch size."""
+    """The model zoo's training, but with our model and batch size."""
     set_optimizer(config, ZOO_OPTIMIZER)
     config.train_config.ClearField("gradient_clipping_by_norm")
     train_all_layers(config)
@@ -45,7 +45,7 @@ def train_all_layers(config: PipelineConfig) -> None:
 
 
 def freeze_fewer_layers(config: PipelineConfig) -> None:
-    """Four blocks of MobileNetV2 rather than seven."""
+    """Freeze four blocks of MobileNetV2 instead of seven."""
     config.train_config.freeze_variables[:] = ["^((bn_)?Conv1/|expanded_conv_|block_[1-3]_)"]
 
 
@@ -83,7 +83,7 @@ def set_batch_norm_decay(config: PipelineConfig, decay: float) -> None:
 
 
 def ssd_hyperparams(config: PipelineConfig) -> list[PipelineConfig]:
-    """Of the feature extractor and the box predictor; empty for other architectures."""
+    """The hyper-parameters of feature extractor and box predictor; empty for other architectures."""
     if model_type(config) != "ssd":
         return []
     ssd = config.model.ssd
