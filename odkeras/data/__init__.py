@@ -1,1 +1,1 @@
-"""From annotations to TFRecords, and from TFRecords to batches."""
+"""Convert annotations to TFRecords, ingest the inbox, and store the examples for replay."""

@@ -1,4 +1,4 @@
-"""TFRecords from known boxes in a CSV, and from answers."""
+"""Convert ground truth CSV files and answers to TFRecords."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class RecordsReport:
-    """What a conversion did.
+    """The result of a conversion.
 
     Args:
-        images: examples written; `negatives` of them have no box.
-        boxes: boxes written.
-        skipped: (file, reason) for each image or box that was left out.
+        images: number of examples written.
+        boxes: number of boxes written.
+        negatives: number of examples without a box.
+        skipped: (file, reason) for each image or box that was skipped.
     """
 
     images: int = 0
@@ -54,13 +55,15 @@ def csv_to_records(
     progress: Progress | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> RecordsReport:
-    """Convert known boxes (see `groundtruth_csv`) to a TFRecord. Images that cannot be used are skipped and reported.
+    """Convert a ground truth CSV file (see `groundtruth_csv`) to a TFRecord. Unusable images are skipped and reported.
 
     Args:
-        progress: called with (images done, images in all).
+        images_dir: base directory of relative paths in the CSV.
+        progress: callback for progress, called with (images done, number of images).
+        max_pixels: larger images are skipped.
 
     Raises:
-        RecordError: the CSV cannot be read, the TFRecord not written, or no image is left.
+        RecordError: the CSV cannot be read, the TFRecord cannot be written, or no image is usable.
         LabelMapError: the CSV has a label that is not in the map.
     """
     truths = read_truth_csv(csv_path, images_dir)
@@ -93,14 +96,15 @@ def prodigy_to_records(
     progress: Progress | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> RecordsReport:
-    """Convert the answers of a Prodigy dataset (`prodigy db-out`) to a TFRecord. An image's latest answer counts.
+    """Convert the answers of a Prodigy dataset (`prodigy db-out`) to a TFRecord. The latest answer of an image wins.
 
     Args:
-        masks: every example gets masks, not only one with a polygon; see `example_from_annotation`.
-        progress: called with (lines done, lines in all).
+        masks: write masks for every example, not only for those with polygons; see `example_from_annotation`.
+        progress: callback for progress, called with (lines done, number of lines).
+        max_pixels: larger images are skipped.
 
     Raises:
-        RecordError: the file cannot be read, the TFRecord not written, or no accepted answer is left.
+        RecordError: the file cannot be read, the TFRecord cannot be written, or no accepted answer is left.
     """
     try:
         lines = _count_lines(Path(jsonl_path))
@@ -128,13 +132,14 @@ def answers_to_records(
     progress: Callable[[int], None] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> RecordsReport:
-    """Convert answers to a TFRecord. An image's latest answer counts.
+    """Convert answers to a TFRecord. The latest answer of an image wins.
 
     Args:
-        answers: (place, answer); the place is for messages, the answer may be a line of JSON.
-        source: where they come from, for messages.
-        masks: every example gets masks, not only one with a polygon; see `example_from_annotation`.
-        progress: called with the number of answers done.
+        answers: (location for messages, answer); the answer is a task or a line of JSON.
+        source: origin of the answers, for messages.
+        masks: write masks for every example, not only for those with polygons; see `example_from_annotation`.
+        progress: callback for progress, called with the number of answers done.
+        max_pixels: larger images are skipped.
 
     Raises:
         RecordError: the TFRecord cannot be written, or no accepted answer is left.
@@ -157,7 +162,8 @@ def answers_to_records(
 
 
 class _Latest:
-    """Each image's latest accepted answer; the examples lie in a spool file, as a dataset may not fit in memory."""
+    """Keeps the latest accepted answer of each image. Examples are spooled to a file, since a data set may not fit in
+    memory."""
 
     def __init__(self, spool: IO[bytes], label_map: LabelMap, report: RecordsReport, masks: bool) -> None:
         self._spool = spool
@@ -216,7 +222,7 @@ def _annotation_of(truth: TruthImage, label_map: LabelMap, max_pixels: int, repo
     for box in truth.boxes_xyxy_px[~usable]:
         report.skipped.append((str(truth.path), f"box {box.tolist()} has no area inside the image"))
     if len(boxes) and not usable.any():
-        return None  # it has objects, so it is no negative example
+        return None  # it has objects, so it must not become a negative example
     classes = np.array([label_map.id_of(label) for label in truth.labels], np.int32)
     return Annotation(image, Groundtruth(boxes[usable], classes[usable]), image.image_id, file)
 

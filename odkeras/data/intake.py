@@ -1,7 +1,7 @@
-"""From the inbox to a TFRecord: takes the batches that wait and makes one record of them.
+"""Ingest the inbox: convert the waiting batches of answers to one TFRecord.
 
-It may be killed between any two lines: a batch leaves the inbox only when everything it says is on disk, and a
-batch whose examples are in a record already is recognised by its name and not taken again.
+The process may be killed at any point. A batch is deleted from the inbox only after all its data is on disk. A batch
+whose examples are already in a record is recognised by its name and not ingested again.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from odkeras.project import Project
 from odkeras.work import Row, withdrawn_row, work_row
 
 MOST_BYTES = 512 * 2**20
-"""Of encoded images in one record: a trainer that was away for days must not take all of them into memory at once."""
+"""Bytes of encoded images per record after which no further batch is read. Bounds the memory when many batches have
+accumulated while no trainer was running."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Intake:
-    """What one visit to the inbox brought.
+    """The result of ingesting the inbox once.
 
     Args:
-        batches: names of the batches that were taken.
-        record: the new TFRecord; None when no answer was to be trained on.
-        accepted: images in the record.
-        withdrawn: rejected or ignored answers.
-        unusable: answers that went to rejected.jsonl.
-        problems: boxes that were left out of accepted answers, with the reason.
-        work: what people did with the suggestions of each accepted answer (`work.work_row`).
+        batches: names of the ingested batches.
+        record: the new TFRecord; None if there was no accepted answer.
+        accepted: number of images in the record.
+        withdrawn: number of images with a rejected or ignored answer.
+        unusable: number of answers written to rejected.jsonl.
+        problems: a message for each box that was dropped from an accepted answer.
+        work: the rows for work.jsonl (`work.work_row` and `work.withdrawn_row`).
     """
 
     batches: tuple[str, ...] = ()
@@ -55,7 +56,7 @@ class Intake:
 
     @property
     def why_nothing_trains(self) -> str:
-        """For a person, if there is no record."""
+        """The message to show if there is no record."""
         return (
             f"the last answers held nothing to train on: {self.withdrawn} rejected or ignored, {self.unusable} that "
             "could not be used (see rejected.jsonl)"
@@ -72,16 +73,16 @@ def take_batches(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     clock: Callable[[], float] = time.time,
 ) -> Intake:
-    """Move the waiting batches into one new record, oldest first, as many as memory has room for.
+    """Convert waiting batches to one new record, oldest first, up to about `MOST_BYTES` of images.
 
     Args:
-        directories: where the inbox is and the record goes.
-        store: told of the new examples and of the images withdrawn.
-        label_map: translates the labels.
-        after_record: the new record's number will be larger.
-        masks: every example gets masks, not only one with a polygon.
+        directories: the project's directories: source of the batches, target of the record.
+        store: updated with the new examples and the withdrawn images.
+        label_map: translates label names to ids.
+        after_record: the number of the new record will be larger than this.
+        masks: write masks for every example, not only for those with polygons.
         max_pixels: larger images are refused.
-        clock: seconds since the epoch, for the record's number.
+        clock: returns seconds since the epoch, for the record's number.
 
     Raises:
         InboxError: a batch cannot be read.
@@ -93,7 +94,8 @@ def take_batches(
     answers = _Answers(label_map, max_pixels, ImageStore(directories.kept_images_dir))
     paths = answers.read_some(waiting)
     _note_rejected(directories.rejected_path, answers.rejected)
-    project.append_jsonl(directories.work_path, answers.work)  # twice after a crash: the last row of an image counts
+    # A crash after this line appends the rows again; that is harmless, since only the last row of an image is used.
+    project.append_jsonl(directories.work_path, answers.work)
     store.withdraw(answers.withdrawn)
     record = None
     if answers.annotations:
@@ -102,7 +104,7 @@ def take_batches(
         store.add_record(record)
     for path in paths:
         path.unlink(missing_ok=True)
-    if not inbox.list_batches(directories.inbox_dir):  # what still waits may refer to them
+    if not inbox.list_batches(directories.inbox_dir):  # waiting batches may refer to unclaimed images
         ImageStore(inbox.images_dir(directories.inbox_dir)).remove_unclaimed()
     return Intake(
         batches=tuple(path.name for path in paths),
@@ -116,7 +118,10 @@ def take_batches(
 
 
 def _was_taken(path: Path, store: ReplayStore) -> bool:
-    """A crash came after the record was written and before the batch was deleted."""
+    """Whether the batch is already in a record, after a crash between writing the record and deleting the batch.
+
+    Deletes the batch then.
+    """
     if path.name not in store.batches:
         return False
     path.unlink(missing_ok=True)
@@ -124,7 +129,7 @@ def _was_taken(path: Path, store: ReplayStore) -> bool:
 
 
 class _Answers:
-    """The answers of several batches, the latest one about each image."""
+    """The answers of several batches. The latest answer of each image wins."""
 
     def __init__(self, label_map: LabelMap, max_pixels: int, kept_images: ImageStore) -> None:
         self._label_map = label_map
@@ -135,10 +140,10 @@ class _Answers:
         self.rejected: list[dict[str, Any]] = []
         self.problems: list[str] = []
         self.work: list[Row] = []
-        self._image_bytes = 0  # of all that was read: an image that two answers are about counts twice
+        self._image_bytes = 0  # sum over all answers read; an image with two answers counts twice
 
     def read_some(self, paths: Sequence[Path]) -> list[Path]:
-        """Reads batches until their images are `MOST_BYTES`; returns those that were read."""
+        """Read batches until their images exceed `MOST_BYTES`, but at least one; return the paths of those read."""
         done: list[Path] = []
         for path in paths:
             if done and self._image_bytes > MOST_BYTES:
@@ -159,7 +164,10 @@ class _Answers:
                 self.rejected.append({**row, "answer": self._with_kept_image(answer, path.parent)})
 
     def _with_kept_image(self, answer: dict[str, Any] | None, inbox_dir: Path) -> dict[str, Any] | None:
-        """The answer, its image in a place where it stays until somebody mends the answer."""
+        """A rejected answer whose image is stored permanently, so that the answer can be corrected later.
+
+        Unchanged if the image cannot be stored, or has its own file already.
+        """
         if answer is None:
             return answer
         whole = inbox.with_stored_image(answer, inbox_dir)
@@ -190,7 +198,7 @@ class _Answers:
             self.work.append(withdrawn_row(answer))
 
     def _note_work(self, answer: dict[str, Any], annotation: Annotation) -> None:
-        """Figures for people: whatever is strange about an answer's suggestions, it is trained on all the same."""
+        """Record the edit counts. They are only statistics: an answer with invalid suggestions is still trained on."""
         try:
             row = work_row(answer)
         except (AnswerError, ValueError, TypeError, KeyError) as error:
@@ -201,7 +209,7 @@ class _Answers:
 
 
 def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append what is not there yet: after a crash the same batch is read again."""
+    """Append the rows that are not in the file yet. Idempotent, since a batch is read again after a crash."""
     if not rows:
         return
     known = {(row.get("batch"), row.get("number")) for row in project.read_jsonl(path)}
@@ -222,5 +230,5 @@ def _write_record(path: Path, annotations: dict[str, Annotation], label_map: Lab
 
 
 def record_number(path: Path) -> int:
-    """The number in `<number>_train.record`; later rounds have larger ones."""
+    """The number in `<number>_train.record`; it increases from round to round."""
     return int(path.name.partition("_")[0])

@@ -1,4 +1,4 @@
-"""Annotations <-> tf.train.Example <-> TFRecord files, with the Object Detection API's feature names."""
+"""Convert annotations <-> tf.train.Example <-> TFRecord files, with the feature names of the Object Detection API."""
 
 from __future__ import annotations
 
@@ -29,10 +29,14 @@ _FORMATS = {b"jpeg": "jpeg", b"jpg": "jpeg", b"png": "png"}
 
 
 def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, masks: bool = False) -> tf.train.Example:
-    """The features that the API's decoder reads, and `odkeras/batch`, the inbox file that the annotation came in.
+    """Create an example with the features that the API's decoder reads, plus `odkeras/batch`: the name of the inbox
+    file.
 
-    Where an object has a polygon, or `masks` asks for them, there is a mask for every object: a PNG of the image's
-    size, 1 where the object is (for a rectangle: in its box) and 0 elsewhere. The decoder calls them PNG_MASKS.
+    If any object has a polygon, or if `masks` is True, the example has a mask for every object: a PNG of the image's
+    size, 1 inside the object (for a rectangle: its box) and 0 outside. The decoder calls this format PNG_MASKS.
+
+    Args:
+        masks: write masks even if no object has a polygon.
 
     Raises:
         LabelMapError: a class is not in the label map.
@@ -62,12 +66,12 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, mask
 
 
 def annotation_from_example(serialized: bytes) -> Annotation:
-    """The annotation in a serialized example, also one that another tool wrote (there the size and id may be missing).
+    """Parse a serialized example, written by odkeras or by another tool (size and id may be missing then).
 
-    Masks stay behind: an example does not keep the polygons that they were made of.
+    Masks are ignored: the polygons cannot be recovered from them.
 
     Raises:
-        RecordError: not an example, no readable image, or boxes that do not fit together.
+        RecordError: not an example, no readable image, or features of different lengths.
     """
     features = _parse(serialized).features.feature
     file = _text(features, "image/filename")
@@ -78,7 +82,7 @@ def annotation_from_example(serialized: bytes) -> Annotation:
 
 
 def with_masks(serialized: bytes) -> bytes:
-    """The serialized example itself if it has masks, else a copy with its boxes, filled, for masks.
+    """The unchanged serialized example if it has masks; otherwise a copy with the filled boxes as masks.
 
     Raises:
         RecordError: as `annotation_from_example`.
@@ -94,21 +98,21 @@ def with_masks(serialized: bytes) -> bytes:
 
 
 def class_texts(features: Any) -> frozenset[str]:
-    """The texts of an example's classes. The Object Detection API looks their ids up in the label map, and takes the
-    ids of the example only where there are no texts.
+    """The class texts of an example. The Object Detection API translates them with the label map, and uses the class
+    ids of the example only if it has no texts.
 
     Args:
-        features: by their names.
+        features: feature name -> `tf.train.Feature`.
     """
     texts = _values(features, _CLASS_TEXT, "bytes_list")
     return frozenset(sys.intern(text.decode("utf-8", "replace")) for text in texts if text)
 
 
 def write_records(path: Path | str, serialized: Iterable[bytes]) -> int:
-    """Write a TFRecord that appears whole or not at all, and say how many records it has.
+    """Write a TFRecord atomically, and return the number of records.
 
     Raises:
-        RecordError: disk full, no permission, no such directory.
+        RecordError: disk full, no permission, or no such directory.
     """
     count = 0
     try:
@@ -117,7 +121,7 @@ def write_records(path: Path | str, serialized: Iterable[bytes]) -> int:
                 for record in serialized:
                     writer.write(record)
                     count += 1
-            temporary.touch()  # no record at all leaves no file
+            temporary.touch()  # TFRecordWriter creates no file if there are no records
     except (OSError, tf.errors.OpError) as error:
         raise RecordError(f"cannot write {path}: {_message(error)}") from error
     return count
@@ -127,7 +131,7 @@ def read_records(path: Path | str) -> Iterator[bytes]:
     """The serialized records of a TFRecord file, in order.
 
     Raises:
-        RecordError: no such file, or it is truncated or damaged (after the records before the damage).
+        RecordError: no such file, or it is damaged; the records before the damage are yielded first.
     """
     try:
         yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
@@ -145,7 +149,7 @@ def _parse(serialized: bytes) -> tf.train.Example:
 def _png_masks(
     boxes: FloatArray, image_size_hw: tuple[int, int], polygons: Sequence[FloatArray | None] = ()
 ) -> list[bytes]:
-    """An image file for each box, with one bit a pixel."""
+    """The mask of each box as a PNG file with one bit per pixel."""
     return [
         _png(polygon_ops.mask_of(box, polygon, image_size_hw))
         for box, polygon in zip(boxes, polygons or [None] * len(boxes), strict=True)

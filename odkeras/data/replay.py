@@ -1,13 +1,13 @@
-"""Every example annotated so far: where it lies in the data directory's TFRecords, and which of them count.
+"""An index of all annotated examples in the data directory's TFRecords.
 
-The latest answer about an image wins, and a rejected or ignored image no longer counts. Only positions are kept in
-memory, so that it does not grow with the images.
+The latest answer about an image wins; rejected and ignored images are excluded. Only the positions of the examples are
+kept in memory, not the images.
 
-A share of the images may be held out of training, to evaluate on. Which ones is asked anew of each image's id whenever
-examples are chosen, and written nowhere: all examples lie in the same records.
+A share of the images can be held out for evaluation. The hold-out split is a hash of the image id, recomputed on every
+read and never stored. Training and held-out examples are in the same records.
 
-An example with a class that the label map no longer has stays in the records and is not chosen: the Object Detection
-API would drop such objects silently, and the model would be trained that there is nothing.
+An example with a class that is no longer in the label map stays in the records, but is not used. The Object Detection
+API would silently drop such objects, and the model would learn that they are background.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from odkeras.tfrecord import DamagedRecordError, iter_records
 
 @dataclass(frozen=True)
 class StoredExample:
-    """Position of one serialized `tf.train.Example` in a TFRecord file.
+    """The position of one serialized `tf.train.Example` in a TFRecord file.
 
     Args:
         image_id: stable id of the image.
-        batch: name of the inbox batch whose answer it is; later batches have larger names.
+        batch: name of the inbox batch with its answer; names sort by age.
         path: the TFRecord file.
-        offset: first byte of the example.
+        offset: byte offset of the example.
         length: number of bytes.
-        classes: the class texts of its objects.
+        classes: class texts of its objects.
     """
 
     image_id: str
@@ -47,7 +47,11 @@ class StoredExample:
     classes: frozenset[str] = frozenset()
 
     def read(self) -> bytes:
-        """Raises: RecordError: the file is gone or shorter than it was."""
+        """The serialized example.
+
+        Raises:
+            RecordError: the file is gone or truncated.
+        """
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
@@ -62,12 +66,12 @@ class StoredExample:
 
 
 class ReplayStore:
-    """The examples of one data directory.
+    """The examples of one data directory. Call `load` before use.
 
     Args:
         project: the directories.
-        eval_split: the share of the images, 0 to 1, that is not trained on; see `project.is_held_out`.
-        class_texts: `LabelMap.texts`; examples with other classes are not chosen. None takes all.
+        eval_split: share of the images that is held out from training, 0 to 1; see `project.is_held_out`.
+        class_texts: `LabelMap.texts`; examples with other classes are not used. None uses all.
     """
 
     def __init__(self, project: Project, eval_split: float = 0.0, class_texts: Collection[str] | None = None) -> None:
@@ -79,7 +83,7 @@ class ReplayStore:
         self.batches: set[str] = set()
 
     def load(self) -> None:
-        """Read what the directory holds.
+        """Index the records in the directory.
 
         Raises:
             RecordError: a record is damaged.
@@ -92,16 +96,20 @@ class ReplayStore:
         return len(self._examples)
 
     def examples(self, only: Collection[Path] | None = None) -> list[StoredExample]:
-        """The examples to train on, oldest answer first; `only` those that lie in these files."""
+        """The training examples, oldest answer first.
+
+        Args:
+            only: restrict them to these TFRecord files; None for all.
+        """
         return [each for each in self._usable(only) if not is_held_out(each.image_id, self._eval_split)]
 
     def held_out(self) -> list[StoredExample]:
-        """The examples to evaluate on, oldest answer first."""
+        """The evaluation examples, oldest answer first."""
         return [each for each in self._usable() if is_held_out(each.image_id, self._eval_split)]
 
     @property
     def what_is_left_out(self) -> str:
-        """For a person: how many images have classes that the label map does not have, and what to do; "" if none."""
+        """A message about images whose classes are not in the label map, and what to do; "" if there are none."""
         unknown = [names for each in self._examples.values() if (names := self._unknown_classes(each))]
         if not unknown:
             return ""
@@ -123,11 +131,15 @@ class ReplayStore:
         return sorted(chosen, key=lambda example: (example.batch, example.image_id))
 
     def add_record(self, path: Path) -> None:
-        """Take in a record that was just written."""
+        """Index a record that was just written."""
         self._index([path])
 
     def withdraw(self, batch_by_image_id: dict[str, str]) -> None:
-        """Durably take images out of training, by answers of the named batches. A later accept brings them back."""
+        """Durably exclude images from training. A later accepted answer includes them again.
+
+        Args:
+            batch_by_image_id: image id -> name of the batch with the rejected or ignored answer.
+        """
         new = {
             image_id: batch
             for image_id, batch in batch_by_image_id.items()
@@ -140,10 +152,15 @@ class ReplayStore:
             self._note_withdrawal(image_id, batch)
 
     def compact(self, keep: int) -> list[Path]:
-        """Move what left the newest `keep` records into replay.record; returns the deleted records. keep <= 0 keeps
-        all.
+        """Move the examples of all but the newest `keep` records to replay.record, and delete those records.
 
-        A crash in between leaves examples in both, which does no harm.
+        After a crash an example may be in two records. That is harmless, since the index has one entry per image.
+
+        Args:
+            keep: number of records to keep; <= 0 keeps all.
+
+        Returns:
+            The deleted records.
         """
         files = self._project.train_records()
         leaving = files[:-keep] if keep > 0 else []
@@ -177,10 +194,10 @@ class ReplayStore:
 
 
 def index_record(path: Path) -> list[StoredExample]:
-    """Where each example of a TFRecord lies; none when there is no such file.
+    """The position of each example in a TFRecord; [] if there is no such file.
 
     Raises:
-        RecordError: not a TFRecord, or cut off.
+        RecordError: not a TFRecord of `tf.train.Example`, or truncated.
     """
     try:
         with path.open("rb") as file:
@@ -199,7 +216,7 @@ def _position(path: Path, offset: int, data: bytes) -> StoredExample:
 def _identity(data: bytes, path: Path) -> tuple[str, str, frozenset[str]]:
     try:
         features = tf.train.Example.FromString(data).features.feature
-    except Exception as error:  # protobuf's DecodeError has no stable home
+    except Exception as error:  # the import path of protobuf's DecodeError differs between versions
         raise RecordError(f"{path} holds something else than tf.train.Example: {error}") from error
     image_id = _text(features, "image/source_id") or records.annotation_from_example(data).image_id
     return image_id, _text(features, records.BATCH_FEATURE), records.class_texts(features)
@@ -211,7 +228,11 @@ def _text(features: tf.train.Features, name: str) -> str:
 
 
 def shuffled_forever(examples: Sequence[StoredExample], seed: int | None = None) -> Iterator[bytes]:
-    """The serialized examples again and again, in a new order each time. Nothing at all when there are none."""
+    """Yield the serialized examples endlessly, reshuffled for every epoch. Yields nothing if there are none.
+
+    Args:
+        seed: random seed; None for a different order in every process.
+    """
     order = list(examples)
     generator = random.Random(seed)
     while order:

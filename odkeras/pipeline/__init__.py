@@ -1,9 +1,11 @@
-"""pipeline.config, the Object Detection API's own configuration file: read, check, adapt, save. No TensorFlow.
+"""Load, check, modify and save the Object Detection API's pipeline.config, without TensorFlow.
 
-config = load_pipeline("pipeline.config")
-config = apply_overrides(config, Overrides(label_map_path="label_map.pbtxt", num_classes=2))
-problems = check_pipeline(config, label_map=None, purpose="loop")
-raise_for_problems(problems)
+Example:
+
+    config = load_pipeline("pipeline.config")
+    config = apply_overrides(config, Overrides(label_map_path="label_map.pbtxt", num_classes=2))
+    problems = check_pipeline(config, label_map=None, purpose="loop")
+    raise_for_problems(problems)
 """
 
 from odkeras.odapi import ODAPI_INSTALL_COMMAND, ODAPI_REQUIREMENTS

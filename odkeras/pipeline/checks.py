@@ -1,4 +1,4 @@
-"""What in a pipeline.config would fail later, or do something else than it says: found before anything heavy starts."""
+"""Check a pipeline.config for settings that would fail later or have no effect, before TensorFlow starts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from odkeras.pipeline.weights import downloads_weights
 Purpose = Literal["loop", "train", "eval", "export"]
 
 FINE_TUNE_TYPES = ("classification", "detection", "full")
-"""What the restore_from_objects methods of the API's meta-architectures know."""
+"""The types that the `restore_from_objects` methods of the API's meta-architectures support."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,13 @@ class _Question:
 def check_pipeline(
     config: PipelineConfig, *, label_map: LabelMap | None, purpose: Purpose, step: int | None = None
 ) -> list[Problem]:
-    """All problems, in the order of the file: model, training, readers.
+    """Find all problems, in the order of the file: model, training, readers.
 
     Args:
-        label_map: the one in use, so that label_map_path is not looked at; None reads the one that the config names.
-        purpose: "loop" trains while a person annotates, on records of its own; "train" uses the config's.
-        step: where training goes on from (the newest checkpoint in the model directory); None or 0 at the start.
+        label_map: the label map to use instead of the config's label_map_path; None loads that one.
+        purpose: what the config is used for. "loop" trains on records that odkeras writes during annotation; "train"
+            trains on the records of the config.
+        step: the global step that training resumes from (the newest checkpoint); None or 0 for a new training.
     """
     if config.model.WhichOneof("model") in (None, "experimental_model"):
         value = config.model.WhichOneof("model") or ""
@@ -100,7 +101,7 @@ def _check_tf1_settings(question: _Question) -> Iterator[Problem]:
 
 
 def _check_keypoint_label_map(question: _Question) -> Iterator[Problem]:
-    """The API opens this file while it builds the model."""
+    """Check that the keypoint label map exists, since the API opens it while it builds the model."""
     config = question.config
     if model_type(config) != "center_net" or not config.model.center_net.keypoint_estimation_task:
         return
@@ -112,7 +113,8 @@ def _check_keypoint_label_map(question: _Question) -> Iterator[Problem]:
 
 
 def _check_shapes_suffice(question: _Question) -> Iterator[Problem]:
-    """A person draws boxes and polygons here; a model that learns more than these fails at its first loss."""
+    """Check that boxes and polygons are enough to train the model. If it needs other annotations, computing the first
+    loss fails."""
     if question.purpose != "loop":
         return
     for field, what in extractors.needs_more_than_shapes(question.config):
@@ -121,7 +123,7 @@ def _check_shapes_suffice(question: _Question) -> Iterator[Problem]:
 
 
 def _check_masks_are_loaded(question: _Question) -> Iterator[Problem]:
-    """A model that learns masks fails at its first loss without them."""
+    """Check that a model that learns masks gets them. Without them, computing the first loss fails."""
     parts = extractors.mask_parts(question.config)
     if question.trains and parts and not loads_masks(question.config):
         reason = f"must be true for a model that learns masks ({parts[0]})"
@@ -228,7 +230,8 @@ def _regex_error(pattern: str) -> str:
 
 
 def _check_fine_tuning(question: _Question) -> Iterator[Problem]:
-    """Left out once training goes on from a checkpoint of its own (step > 0), since this one is not read any more."""
+    """Check the fine-tune checkpoint. Skipped if training resumes from its own checkpoint (step > 0), because the
+    fine-tune checkpoint is not read then."""
     train, path = question.config.train_config, fine_tune_checkpoint_of(question.config)
     if not question.trains or question.step or not train.fine_tune_checkpoint:
         return
@@ -284,7 +287,8 @@ def _reader_problems(reader: PipelineConfig, name: str, severity: Severity) -> I
 
 
 def _has_official(path: str) -> bool:
-    """Found on disk rather than imported: importing the model garden takes TensorFlow and seconds."""
+    """Whether tf-models-official has this file. Searched on disk, since importing the package loads TensorFlow and
+    takes seconds."""
     spec = importlib.util.find_spec("official")
     return spec is not None and any((Path(root) / path).exists() for root in spec.submodule_search_locations or ())
 

@@ -1,4 +1,4 @@
-"""The feature extractors that the Object Detection API's model_builder.py lists, and what is special about some."""
+"""The feature extractors that the Object Detection API's model_builder.py supports, and their special requirements."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ TF1_ONLY: dict[str, str] = {
         "",
     ),
 }
-"""TensorFlow 1 name -> its TensorFlow 2 counterpart, "" where there is none."""
+"""TensorFlow 1 name -> name of its TensorFlow 2 counterpart; "" if there is none."""
 
 NEEDS_OFFICIAL = frozenset(_EFFICIENTNETS)
 NO_BACKBONE = frozenset(_HOURGLASSES)
-"""No part of a hourglass is a classification network: fine_tune_checkpoint_type "classification" is refused."""
+"""Hourglass networks have no classification backbone, so the API refuses fine_tune_checkpoint_type "classification"."""
 DOWNLOADS_WEIGHTS = frozenset({"mobilenet_v2", "mobilenet_v2_fpn", "mobilenet_v2_fpn_sep_conv"})
 
 
@@ -98,14 +98,17 @@ def known(meta_architecture: str) -> tuple[str, ...]:
 
 
 def near(name: str, meta_architecture: str) -> str:
-    """Advice for an unknown name."""
+    """The hint for an unknown name: the closest known name, or all of them."""
     names = known(meta_architecture)
     found = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {found[0]}?" if found else f"known: {', '.join(names)}"
 
 
 def is_registered(name: str) -> bool:
-    """Whether the installed API has a name that no list here has: forks add some. Reads the file, imports nothing."""
+    """Whether the installed API has a feature extractor that is not in the lists here, as forks of the API do.
+
+    Searches the text of model_builder.py, without importing it.
+    """
     if any(name in names for names in _TF2.values()):
         return False
     try:
@@ -120,7 +123,7 @@ def is_registered(name: str) -> bool:
 
 
 def mask_parts(config: PipelineConfig) -> list[str]:
-    """The fields by which the model learns masks."""
+    """The config fields that make the model learn masks; [] if it learns boxes alone."""
     if model_type(config) == "center_net":
         fields = ("mask_estimation_task", "deepmac_mask_estimation")
         return [f"model.center_net.{field}" for field in fields if config.model.center_net.HasField(field)]
@@ -132,7 +135,7 @@ def mask_parts(config: PipelineConfig) -> list[str]:
 
 
 def needs_more_than_shapes(config: PipelineConfig) -> Iterator[tuple[str, str]]:
-    """(field, what the model learns from) for each part of the model that neither boxes nor masks can train."""
+    """Yield (config field, what it learns from) for each part of the model that boxes and masks cannot train."""
     if model_type(config) == "center_net":
         model = config.model.center_net
         for field, what in (

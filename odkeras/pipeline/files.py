@@ -1,4 +1,4 @@
-"""The files that a pipeline.config names: checkpoints, records, label maps. Looked at without TensorFlow."""
+"""Check the checkpoints and TFRecords that a pipeline.config refers to, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def is_remote(path: str) -> bool:
-    """A path that only TensorFlow's file systems can open, such as gs://...; not looked at."""
+    """Whether only TensorFlow's file systems can open the path, such as gs://...; such paths are not checked."""
     return "://" in path
 
 
 def checkpoint_problems(path: str, *, field: str) -> Iterator[Problem]:
-    """Whether `path` is the prefix of a whole, object-based (TensorFlow 2) checkpoint on this machine."""
+    """Check that `path` is the prefix of a complete, object-based (TensorFlow 2) checkpoint."""
     if is_remote(path):
         return
     prefix = checkpoint_prefix(path)
@@ -44,9 +44,10 @@ def checkpoint_problems(path: str, *, field: str) -> Iterator[Problem]:
 
 
 def checkpoint_kind(path: str) -> str | None:
-    """What a checkpoint holds: "detection" (trained by this API), "classification" (a bare backbone), or None: unclear.
+    """The kind of a checkpoint: "detection" (trained by this API) or "classification" (a bare backbone); None if
+    unknown.
 
-    The names of the saved objects stand in the .index file; TensorFlow restores a checkpoint by these names.
+    Decided by the names of the saved objects, which are in the .index file; TensorFlow restores by these names.
     """
     index = Path(f"{path}.index")
     if is_remote(path) or not index.is_file():
@@ -58,7 +59,7 @@ def checkpoint_kind(path: str) -> str | None:
 
 
 def record_problems(patterns: list[str], *, field: str, severity: Severity) -> Iterator[Problem]:
-    """Whether each pattern names at least one file, and all files of a sharded set."""
+    """Check that each pattern matches at least one file, and all files of a sharded set."""
     for pattern in patterns:
         if is_remote(pattern):
             continue

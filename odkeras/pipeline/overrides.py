@@ -1,4 +1,4 @@
-"""What the command line may change in a pipeline.config."""
+"""Override settings of a pipeline.config by command-line options."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ _CHECKPOINT_FILE = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 
 @dataclass(frozen=True)
 class Overrides:
-    """None and () leave the config as it is.
+    """New values for settings. None and () keep the value of the config.
 
     Args:
-        batch_size: images per training step, all replicas together.
-        fine_tune_checkpoint: prefix such as ".../ckpt-0", with or without ".index"; "" for none, so that training
-            starts from random weights. Sets fine_tune_checkpoint_version to V2, the only one there is in TensorFlow 2.
+        batch_size: images per training step, summed over all replicas; at least 1.
+        fine_tune_checkpoint: prefix such as ".../ckpt-0", with or without ".index"; "" removes the setting, so that
+            training starts from random weights. Also sets fine_tune_checkpoint_version to V2, the only version that
+            TensorFlow 2 supports.
         fine_tune_checkpoint_type: "classification", "detection" or "full".
-        label_map_path: for the training reader and all evaluation readers.
-        num_classes: for the model.
-        num_steps: of `odkeras train`.
-        train_records: paths or patterns of TFRecord files.
-        eval_records: likewise, for the first evaluation reader.
+        label_map_path: set for the training reader and all evaluation readers.
+        num_classes: of the model; at least 1.
+        num_steps: training steps of `odkeras train`; at least 1.
+        train_records: paths or glob patterns of TFRecord files.
+        eval_records: the same for the first evaluation reader, which is added if there is none.
+
+    Raises:
+        ConfigError: a number below 1.
     """
 
     batch_size: int | None = None
@@ -44,10 +48,11 @@ class Overrides:
 
 
 def apply_overrides(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
-    """A changed copy.
+    """Return a copy of `config` with the overrides applied.
 
-    Two things change in any case: a fine_tune_checkpoint that names one of the checkpoint's files becomes the prefix;
-    and use_bfloat16, meant for TPUs, goes off, as in the API's own loop: its input pipeline would round the images.
+    Two settings are always normalised. A fine_tune_checkpoint that names a file of the checkpoint is replaced by the
+    prefix. use_bfloat16, which is for TPUs, is turned off as in the API's own training loop, because the input pipeline
+    would round the images.
     """
     result = type(config)()
     result.CopyFrom(config)
@@ -59,7 +64,7 @@ def apply_overrides(config: PipelineConfig, overrides: Overrides) -> PipelineCon
 
 
 def checkpoint_prefix(path: str) -> str:
-    """The name to restore from: .../ckpt-0 for .../ckpt-0.index and for .../ckpt-0.data-00000-of-00001."""
+    """The prefix to restore from: .../ckpt-0 for .../ckpt-0.index and .../ckpt-0.data-00000-of-00001."""
     return _CHECKPOINT_FILE.sub("", path)
 
 

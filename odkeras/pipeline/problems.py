@@ -1,4 +1,4 @@
-"""What is wrong with a pipeline.config, as values: found by the checks, shown by the edges."""
+"""Problems of a pipeline.config as values. The checks return them; the command line shows them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding.
+    """One problem.
 
     Args:
         field: dotted path in the pipeline.config, for example "train_config.batch_size".
-        value: as written there; "" where the field is not set.
+        value: the value in the config; "" if the field is not set.
         reason: what is wrong with it.
         fix: what to do about it.
-        severity: "error" where it cannot work; "warning" where it can, though not as the config suggests.
+        severity: "error" if the config cannot be used; "warning" if it can, but not as the setting suggests.
     """
 
     field: str
@@ -35,10 +35,13 @@ class Problem:
 
 
 def raise_for_problems(problems: Iterable[Problem], *, source: str = "pipeline.config") -> None:
-    """Raise one ConfigError for all errors among `problems`; warnings pass.
+    """Raise one ConfigError for all errors in `problems`; warnings are ignored.
+
+    Args:
+        source: file name for the message.
 
     Raises:
-        ConfigError: one line for one error, else one line each.
+        ConfigError: there are errors. The message has one line for a single error, otherwise one line per error.
     """
     errors = [problem for problem in problems if problem.severity == "error"]
     if len(errors) == 1:

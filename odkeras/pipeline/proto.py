@@ -1,6 +1,6 @@
-"""The TrainEvalPipelineConfig proto: parse it with errors a person can act on, read its parts, write it.
+"""The TrainEvalPipelineConfig proto: parse it with helpful error messages, access its parts, save it.
 
-The classes come from `object_detection.protos`, generated code that needs the protobuf package and nothing else.
+The classes come from `object_detection.protos`, generated code that depends only on the protobuf package.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from google.protobuf.text_format import ParseError
 
 PipelineConfig: TypeAlias = Any
-"""An object_detection.protos.pipeline_pb2.TrainEvalPipelineConfig. Generated code without type information."""
+"""An object_detection.protos.pipeline_pb2.TrainEvalPipelineConfig. `Any`, because generated code has no types."""
 
 CHECKPOINT_V2 = 2
 """train_pb2.CheckpointVersion.V2: object-based, the only kind that TensorFlow 2 models restore."""
 
 PNG_MASKS = 2
-"""input_reader_pb2.InstanceMaskType.PNG_MASKS: a PNG for each object, as odkeras writes them."""
+"""input_reader_pb2.InstanceMaskType.PNG_MASKS: one PNG per object, the format that odkeras writes."""
 
 _PLACEHOLDER = re.compile(r"PATH_TO|TO_BE_CONFIGURED|(?:^|/)path/to(?:/|$)")
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
@@ -33,11 +33,13 @@ _MOST_NAMES_SHOWN = 15
 
 
 def load_pipeline(path: Path | str) -> PipelineConfig:
-    """Read a pipeline.config. A relative path in it that leads somewhere from the config's folder becomes absolute, so
-    that a project is the same from every working directory; others start in the working directory, as in the API.
+    """Read a pipeline.config.
+
+    Relative paths in it that exist below the config's directory are made absolute, so that a project works from any
+    working directory. The others stay relative to the working directory, as in the API.
 
     Raises:
-        ConfigError: no such file, not text, or not a pipeline.config; names file, line and column.
+        ConfigError: the file cannot be read, is not text, or is not a pipeline.config; names file, line and column.
         SetupError: the Object Detection API is not installed.
     """
     try:
@@ -54,10 +56,14 @@ def load_pipeline(path: Path | str) -> PipelineConfig:
 
 
 def parse_pipeline(text: str, *, source: str) -> PipelineConfig:
-    """Read the text of a pipeline.config; `source` is the file name for error messages.
+    """Parse the text of a pipeline.config.
+
+    Args:
+        source: file name, for messages.
 
     Raises:
-        ConfigError: with source, line and column, and near matches of an unknown field or value.
+        ConfigError: not a pipeline.config; the message has source, line and column, and suggests similar names for an
+            unknown field or value.
         SetupError: the Object Detection API is not installed.
     """
     from google.protobuf import text_format
@@ -84,17 +90,19 @@ def _anchor_paths(config: PipelineConfig, folder: Path) -> None:
 
 
 def _anchored(path: str, folder: Path, *, ending: str = "") -> str:
-    """`path` below `folder` if something is there, its name ending as the pattern `ending` says; else as it is."""
+    """`folder / path` if `path` is relative and a file matches that plus the glob pattern `ending`; else `path`."""
     below = folder / path
     there = _is_relative(path) and glob.glob(glob.escape(str(below)) + ending)  # noqa: PTH207
     return str(below) if there else path
 
 
 def _anchored_pattern(pattern: str, folder: Path) -> str:
-    """`pattern` below `folder`, which stands for itself whatever its name is, if it matches something; else as it
-    is."""
+    """`folder / pattern` if `pattern` is relative and matches a file there; else `pattern`.
+
+    `folder` is escaped, because its name may contain glob characters.
+    """
     below = str(Path(glob.escape(str(folder)), pattern))
-    there = _is_relative(pattern) and glob.glob(below)  # noqa: PTH207 (the pattern is a person's)
+    there = _is_relative(pattern) and glob.glob(below)  # noqa: PTH207 (Path.glob refuses absolute patterns)
     return below if there else pattern
 
 
@@ -103,7 +111,11 @@ def _is_relative(path: str) -> bool:
 
 
 def save_pipeline(config: PipelineConfig, path: Path | str, *, header: str = "") -> None:
-    """Write the text form, atomically. `header` is comment text ("# ..." lines) to put above it."""
+    """Write the config as text, atomically. Creates the directory.
+
+    Args:
+        header: comment lines ("# ...") to put above the config.
+    """
     from google.protobuf import text_format
 
     from odkeras.project import write_atomically
@@ -129,7 +141,7 @@ def model_of(config: PipelineConfig) -> Any:
     """The meta-architecture's own message (Ssd, FasterRcnn, CenterNet).
 
     Raises:
-        ConfigError: no model, or an experimental one, which has neither classes nor a feature extractor.
+        ConfigError: no model, or an experimental_model, which has neither num_classes nor a feature extractor.
     """
     name = model_type(config)
     if name == "experimental_model":
@@ -138,33 +150,33 @@ def model_of(config: PipelineConfig) -> Any:
 
 
 def feature_extractor_type(config: PipelineConfig) -> str:
-    """As written in the config, for example "ssd_mobilenet_v2_fpn_keras"; "" where it is not set."""
+    """The feature extractor's type, for example "ssd_mobilenet_v2_fpn_keras"; "" if it is not set."""
     return str(model_of(config).feature_extractor.type)
 
 
 def num_classes(config: PipelineConfig) -> int:
-    """Classes without background: the label map's ids must lie in 1..num_classes."""
+    """Number of classes without background; label-map ids must be in 1..num_classes."""
     return int(model_of(config).num_classes)
 
 
 def set_num_classes(config: PipelineConfig, count: int) -> None:
-    """Change `config` in place."""
+    """Set the number of classes in `config`, in place."""
     model_of(config).num_classes = count
 
 
 def label_map_path_of(config: PipelineConfig) -> str | None:
-    """The training reader's label map, else the first evaluation reader's; None where neither has one."""
+    """The label map path of the training reader, else of the first evaluation reader that has one; None if none has."""
     readers = (config.train_input_reader, *config.eval_input_reader)
     return next((str(reader.label_map_path) for reader in readers if reader.label_map_path), None)
 
 
 def loads_masks(config: PipelineConfig) -> bool:
-    """Whether the training reader expects masks in its examples."""
+    """Whether the training reader loads instance masks."""
     return bool(config.train_input_reader.load_instance_masks)
 
 
 def read_png_masks(config: PipelineConfig) -> bool:
-    """Change `config` in place so that a training reader that loads masks expects PNGs; whether it did not."""
+    """Set mask_type to PNG_MASKS, in place, if the training reader loads masks. Returns whether that was a change."""
     reader = config.train_input_reader
     if not loads_masks(config) or reader.mask_type == PNG_MASKS:
         return False
@@ -173,25 +185,26 @@ def read_png_masks(config: PipelineConfig) -> bool:
 
 
 def is_placeholder(path: str) -> bool:
-    """Whether the path waits to be filled in, as in the API's sample configs: PATH_TO_BE_CONFIGURED/ckpt-0."""
+    """Whether the path is a placeholder as in the API's sample configs, for example PATH_TO_BE_CONFIGURED/ckpt-0."""
     return bool(_PLACEHOLDER.search(path))
 
 
 def fine_tune_checkpoint_of(config: PipelineConfig) -> str | None:
-    """The checkpoint to start from; None where there is none or a placeholder: training starts from random weights."""
+    """The checkpoint to start from; None if it is not set or a placeholder (training starts from random weights)."""
     path = str(config.train_config.fine_tune_checkpoint)
     return path if path and not is_placeholder(path) else None
 
 
 def fine_tune_type_of(config: PipelineConfig) -> str:
-    """What to restore; where it is not set, decided by the deprecated from_detection_checkpoint, as the API does."""
+    """The fine_tune_checkpoint_type. If it is not set, the deprecated from_detection_checkpoint decides, as in the
+    API."""
     train = config.train_config
     fallback = "detection" if train.from_detection_checkpoint else "classification"
     return str(train.fine_tune_checkpoint_type) or fallback
 
 
 def _explain(error: ParseError) -> str:
-    """The reason, with near matches where a name is unknown."""
+    """The reason of a parse error, with similar names if a field or value is unknown."""
     message = str(error)
     field = _UNKNOWN_FIELD.search(message)
     if field is not None:

@@ -1,6 +1,6 @@
-"""Learning-rate schedules without TensorFlow: the rate at a step, and what makes a schedule useless for training on.
+"""Learning-rate schedules without TensorFlow: the rate at a step, and problems of a schedule.
 
-The formulas are those of object_detection/utils/learning_schedules.py, which is what trains.
+Source of the formulas: object_detection/utils/learning_schedules.py, which computes the rate during training.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from odkeras.pipeline.proto import PipelineConfig
 OPTIMIZERS = "momentum_optimizer, adam_optimizer or rms_prop_optimizer"
 _OPTIMIZER = "train_config.optimizer"
 _PRACTICALLY_ENDED = 1e-3
-"""Below this share of its highest value a decaying learning rate hardly changes the weights any more."""
+"""A schedule counts as ended when its rate is below this fraction of its maximum: the weights hardly change then."""
 
 
 def learning_rate_at(config: PipelineConfig, step: int) -> float:
-    """The learning rate of training step `step` (from 0).
+    """The learning rate at a global step (from 0).
 
     Raises:
         ValueError: no learning rate is set, or the schedule has problems (see `schedule_problems`).
@@ -38,7 +38,7 @@ def learning_rate_at(config: PipelineConfig, step: int) -> float:
 
 
 def schedule_problems(config: PipelineConfig) -> Iterator[Problem]:
-    """What the API would refuse, or divide by zero at."""
+    """Find settings that the API refuses, or that make it divide by zero."""
     if config.train_config.optimizer.WhichOneof("optimizer") is None:
         yield Problem(_OPTIMIZER, "", "no optimizer is set", f"add {OPTIMIZERS}")
         return
@@ -61,14 +61,14 @@ def schedule_problems(config: PipelineConfig) -> Iterator[Problem]:
 
 
 def horizon_problems(config: PipelineConfig, step: int) -> Iterator[Problem]:
-    """Whether the schedule is over at `step`. Expects a schedule without `schedule_problems`."""
+    """Check whether the schedule has ended by `step`. The schedule must have no `schedule_problems`."""
     kind, schedule = _schedule(config)
     rate, share = learning_rate_at(config, step), _PRACTICALLY_ENDED
     if kind == "cosine_decay_learning_rate":
         warmup_steps, highest = schedule.warmup_steps, schedule.learning_rate_base
     elif kind == "exponential_decay_learning_rate":
         warmup_steps, highest = schedule.burnin_steps, schedule.initial_learning_rate
-    elif kind == "manual_step_learning_rate":  # each of its rates was chosen: only 0 is wrong
+    elif kind == "manual_step_learning_rate":  # low rates are set on purpose here, so only 0 counts as ended
         warmup_steps, highest, share = schedule.schedule[0].step, max(_manual_rates(schedule)), 0.0
     else:
         return

@@ -1,4 +1,4 @@
-"""The configs that come with odkeras: configs/ in the source, odkeras/configs/ in an installed package."""
+"""The template configs of odkeras: configs/ in a source checkout, odkeras/configs/ in an installed package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUFFIX = ".config"
 
 
 def list_templates() -> list[str]:
-    """Names, sorted, without ".config"."""
+    """The sorted names of the templates, without ".config"."""
     return sorted(entry.name.removesuffix(_SUFFIX) for entry in _folder().iterdir() if entry.name.endswith(_SUFFIX))
 
 
@@ -25,7 +25,7 @@ def read_template(name: str) -> str:
     """The text of a template.
 
     Raises:
-        ConfigError: no such template; names the known ones.
+        ConfigError: no such template; the message lists the known ones.
     """
     known = list_templates()
     name = name.removesuffix(_SUFFIX)
@@ -42,7 +42,7 @@ def template_header(text: str) -> str:
 
 
 def _folder() -> Traversable:
-    """Beside the package in a checkout that is run without being installed, inside it elsewhere."""
+    """The directory of the templates: next to the package in a source checkout, otherwise inside the package."""
     checkout = Path(__file__).parents[2] / "configs"
     if (checkout.parent / "setup.cfg").is_file() and checkout.is_dir():
         return checkout

@@ -1,7 +1,7 @@
-"""Do the label map and the pipeline.config still mean the classes that the model was trained with? No TensorFlow.
+"""Check that the label map and the pipeline.config match the classes of the trained model, without TensorFlow.
 
-What a model was trained with is written beside its checkpoints (`model_dir/pipeline.config` and `label_map.pbtxt`, once
-training has started) and in every version that odkeras publishes.
+The classes of a model are recorded next to its checkpoints (`model_dir/pipeline.config` and `label_map.pbtxt`, written
+when training starts) and in every published version.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class TrainedClasses:
     """The classes of a trained model.
 
     Args:
-        where: the directory that holds the model.
-        labels: ids and names; empty if they are not known.
-        steps: training steps behind it; 0 if not known.
-        learned: whether something stands behind its detections; see `export.info.ExportInfo`.
+        where: the directory of the model, for messages.
+        labels: label-map id -> name; empty if unknown.
+        steps: number of training steps of the model; 0 if unknown.
+        learned: False if it has untrained weights; see `export.info.ExportInfo`.
     """
 
     where: Path
@@ -52,18 +52,18 @@ class TrainedClasses:
 def check_trained_classes(
     config: PipelineConfig, label_map: LabelMap, *, model_dir: Path | None = None, export_dir: Path | None = None
 ) -> None:
-    """See that the label map and the config fit the newest checkpoint and the newest version, as far as they are known.
+    """Check that the label map and the config match the checkpoints and the newest published version.
 
-    Where nothing has been trained yet, everything fits.
+    Passes if there is neither, or if their classes are unknown.
 
     Args:
-        config: as it will be used; one without a model is compared by its label map alone.
-        model_dir: whose checkpoints are looked at; None if they are not used.
-        export_dir: whose newest version is looked at; None if it is not used.
+        config: the resolved config; if it has no model, only the label map is compared.
+        model_dir: directory of the checkpoints; None skips them.
+        export_dir: directory of the versions; None skips them.
 
     Raises:
-        ConfigError: they do not fit: training would teach wrong classes, suggestions would carry wrong names, and a
-            model of another form would start from random weights. Says what changed, and what to do.
+        ConfigError: they differ. Training would learn wrong classes, suggestions would have wrong names, and a
+            different architecture would start from random weights. The message says what changed and what to do.
     """
     ours = {label.id: label.name for label in label_map.labels}
     then, room = None, 0
@@ -79,22 +79,24 @@ def check_trained_classes(
 
 
 def check_version_classes(label_map: LabelMap, export_dir: Path, version: int) -> None:
-    """See that the label map has the classes of one version, by the same ids; it may have more, which the version does
-    not find. What the version does not tell fits.
+    """Check that the label map has the classes of one version, with the same ids.
+
+    Further classes are allowed; the version does not detect them. Passes if the classes of the version are unknown.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: a class of the version is missing or has another id.
     """
     if (found := _classes_of(project.version_dir(export_dir, version), export_dir)) is not None:
         _check_labels(found, {label.id: label.name for label in label_map.labels}, room=label_map.max_id)
 
 
 def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoint: bool) -> None:
-    """See that training has something to go on from, where a trained version is served: it would start over, and soon
-    put a worse model in its place.
+    """Check that there is a checkpoint to resume from if a trained version is published.
+
+    Otherwise training would start over, and soon replace the published version by a worse one.
 
     Args:
-        has_checkpoint: whether `model_dir` has one to go on from.
+        has_checkpoint: whether `model_dir` has a checkpoint to resume from.
 
     Raises:
         CheckpointError: there is a trained version, but no checkpoint.
@@ -109,7 +111,7 @@ def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoin
 
 
 def classes_of_newest_version(export_dir: Path) -> TrainedClasses | None:
-    """Of the newest version that has learned something and that odkeras wrote; None if there is none."""
+    """The classes of the newest version that odkeras published and that is `learned`; None if there is none."""
     for version in reversed(project.version_dirs(export_dir).values()):
         if (trained := _classes_of(version, export_dir)) is not None and trained.learned:
             return trained
@@ -126,13 +128,21 @@ def _classes_of(version_dir: Path, export_dir: Path) -> TrainedClasses | None:
 
 
 def has_checkpoints(model_dir: Path) -> bool:
-    """Whether there is one, whatever state it is in."""
+    """Whether the directory has any checkpoint, even an incomplete one."""
     return any(model_dir.glob("*.index"))
 
 
 def _check_labels(trained: TrainedClasses, ours: Mapping[int, str], room: int) -> None:
-    """`room` is the model's num_classes: up to it classes may be added, of which it has learned nothing so far; 0 where
-    it is not known."""
+    """Check that `ours` matches the trained labels.
+
+    Args:
+        ours: label-map id -> name of the label map in use.
+        room: the model's num_classes, 0 if unknown. Classes with unused ids up to it may be added: the model has
+            outputs for them.
+
+    Raises:
+        ConfigError: they differ.
+    """
     theirs = trained.labels
     ids = sorted(id for id in {*theirs, *ours} if id in theirs or id > room)
     told = [change for id in ids if (change := _change(id, theirs.get(id), ours.get(id)))]
@@ -146,7 +156,8 @@ def _check_labels(trained: TrainedClasses, ours: Mapping[int, str], room: int) -
 
 
 def _way_out(theirs: Mapping[int, str], ours: Mapping[int, str]) -> str:
-    """Answers keep the names of their classes: they fit a map with more names, or with other ids for them."""
+    """What the user can do. Answers store class names, so they stay usable if names are added or ids change, but not if
+    a name is gone."""
     names = set(ours.values())
     gone = [repr(name) for _, name in sorted(theirs.items()) if name not in names]
     if not gone:

@@ -1,4 +1,4 @@
-"""Which weights training starts from."""
+"""Where the initial weights of a training come from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RANDOM_WEIGHTS = (
 
 
 def downloads_weights(config: PipelineConfig) -> bool:
-    """Whether the model fetches ImageNet weights from the network while it is built.
+    """Whether building the model downloads ImageNet weights.
 
     Raises:
         ConfigError: the config has no model.
@@ -23,8 +23,8 @@ def downloads_weights(config: PipelineConfig) -> bool:
 
 
 def starts_from_random_weights(config: PipelineConfig) -> bool:
-    """Whether training starts from no checkpoint and no downloaded weights: good suggestions then take hundreds of
-    images rather than dozens.
+    """Whether training starts without a checkpoint and without downloaded weights. Good suggestions then take hundreds
+    of images rather than dozens.
 
     Raises:
         ConfigError: the config has no model.
