@@ -84,6 +84,7 @@ class EncodedImage:
 
     @property
     def data_uri(self) -> str:
+        """The image as a base64 `data:` URI."""
         return f"data:image/{self.format};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 

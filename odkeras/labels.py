@@ -89,6 +89,7 @@ class LabelMap:
         return cls.from_pbtxt(text, source=str(path))
 
     def to_pbtxt(self) -> str:
+        """The label map in the text format that `from_pbtxt` parses."""
         return "\n".join(_item_text(label) for label in self.labels)
 
     @property
@@ -100,6 +101,11 @@ class LabelMap:
         return frozenset(text for label in self.labels for text in (label.name, label.display_name) if text)
 
     def save(self, path: Path | str) -> None:
+        """Write a .pbtxt file.
+
+        Raises:
+            OSError: disk full, or no permission.
+        """
         Path(path).write_text(self.to_pbtxt(), encoding="utf-8")
 
     def id_of(self, name: str) -> int:

@@ -90,14 +90,17 @@ class Project:
 
     @property
     def rejected_path(self) -> Path:
+        """Answers that could not be used, with the reasons."""
         return self.data_dir / "rejected.jsonl"
 
     @property
     def withdrawn_path(self) -> Path:
+        """Rejected and ignored answers: image id and batch."""
         return self.data_dir / "withdrawn.jsonl"
 
     @property
     def status_path(self) -> Path:
+        """The current state of the trainer."""
         return self.model_dir / "status.json"
 
     @property
@@ -112,6 +115,7 @@ class Project:
 
     @property
     def metrics_path(self) -> Path:
+        """The log of rounds, evaluations and deletions."""
         return self.model_dir / "metrics.jsonl"
 
     @property

@@ -41,6 +41,7 @@ class RecordsReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def count(self, annotation: Annotation) -> None:
+        """Add an annotation that was written."""
         self.images += 1
         self.boxes += len(annotation.groundtruth)
         self.negatives += not len(annotation.groundtruth)

@@ -1,5 +1,5 @@
-"""From a detection model to a published SavedModel version, and back to an earlier one.
+"""Publish SavedModel versions of a detection model, and roll back to an earlier version.
 
-Importing the package takes no TensorFlow, since going back needs none: `odkeras.model`, which the modules that build
-models import, prepares it.
+Importing the package does not import TensorFlow, since a rollback does not need it. The modules that do need it import
+`odkeras.model`, which prepares TensorFlow.
 """

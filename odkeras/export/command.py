@@ -1,4 +1,4 @@
-"""`odkeras export`: one version from a checkpoint, or from freshly built weights."""
+"""`odkeras export`: publish a version from a checkpoint, or from initial weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from odkeras.pipeline.trained_classes import classes_of_newest_version
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was exported.
+    """The result of an export.
 
     Args:
         directory: the version directory.
-        source: where the weights came from, for a person.
-        step: training steps behind them.
+        source: description of where the weights came from.
+        step: global step of the weights; 0 without a checkpoint of our own.
     """
 
     directory: Path
@@ -30,13 +30,16 @@ class ExportResult:
 
 
 def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoint: str | None = None) -> ExportResult:
-    """Publish the newest checkpoint of `model_dir`, or `checkpoint`, as the next version below `export_dir`.
+    """Publish a checkpoint as the next version below `export_dir`.
 
-    Without any checkpoint the fine-tune checkpoint of the config is taken, else freshly built weights.
+    Args:
+        model_dir: its newest usable checkpoint is exported. If it has none, the config's fine-tune checkpoint is used,
+            or else random initial weights.
+        checkpoint: path prefix of the checkpoint to export instead; None for the newest in `model_dir`.
 
     Raises:
-        CheckpointError: `checkpoint` does not exist, or does not fit the model; or there is none, and a version that
-            has learned something would be replaced by one that has not.
+        CheckpointError: `checkpoint` does not exist or does not match the model; or there is no checkpoint, and a
+            trained version would be replaced.
     """
     checkpoints = choose_checkpoints(model_dir, checkpoint)
     inference = InferenceModel(setup.config.model)
@@ -49,7 +52,11 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
 
 
 def _check_nothing_better_is_there(model_dir: Path, export_dir: Path, source: str, *, learned: bool) -> None:
-    """A detector that was downloaded, `learned` without a step of ours, may replace another one, but no training."""
+    """Check that a version without training steps does not replace a better one.
+
+    A downloaded detector (`learned`, but no training steps of our own) may replace another version without training
+    steps, but never a trained one. Untrained weights may not replace either of them.
+    """
     trained = classes_of_newest_version(export_dir)
     if trained is not None and (trained.steps > 0 or not learned):
         raise CheckpointError(

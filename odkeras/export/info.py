@@ -1,4 +1,4 @@
-"""What a version says of itself. No TensorFlow is needed to read it."""
+"""The metadata of a published version. Reading it does not need TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ EXPORT_INFO_PATH = Path("assets.extra", "odkeras.json")
 
 @dataclass(frozen=True)
 class ExportInfo:
-    """What a version says of itself, in `assets.extra/odkeras.json`.
+    """The metadata of a version, stored in its `assets.extra/odkeras.json`.
 
     Args:
-        step: training steps behind its weights.
-        graph: fingerprint of everything but the weights; versions with the same one share their `saved_model.pb`.
-        labels: label-map ids and names, as pairs.
-        copy_of: the earlier version that a rollback made this one from; None for one that was published.
-        learned: whether something stands behind its detections: training steps, a checkpoint that somebody named, or a
-            detector whose every weight was restored. What freshly built weights detect is chance.
-        replaced_step: of a rollback: the most training steps behind any version that it put out of service. So many
-            have been published once; the trainer must not take them for unpublished.
+        step: global step of its weights.
+        graph: fingerprint of everything except the weights; versions with the same one share `saved_model.pb`.
+        labels: pairs of label-map id and name.
+        copy_of: for a rollback, the version that this is a copy of; None for other versions.
+        learned: whether the weights are trained: by training steps, from an explicitly given checkpoint, or from a
+            detector of which every weight was restored. Detections of untrained weights are random.
+        replaced_step: for a rollback, the largest global step of the versions that it supersedes. The trainer must
+            not treat checkpoints up to that step as unpublished.
     """
 
     step: int
@@ -34,7 +34,7 @@ class ExportInfo:
 
 
 def read_export_info(version_dir: Path) -> ExportInfo | None:
-    """What `version_dir` says of itself; None for a model that odkeras did not write."""
+    """Read the metadata of a version; None if it is missing or invalid, as for a model not written by odkeras."""
     try:
         data = json.loads((version_dir / EXPORT_INFO_PATH).read_text())
         labels = tuple((int(i), str(n)) for i, n in data["labels"])
@@ -52,7 +52,7 @@ def read_export_info(version_dir: Path) -> ExportInfo | None:
 
 
 def write_export_info(version_dir: Path, info: ExportInfo) -> None:
-    """The opposite of `read_export_info`; the folder `assets.extra` must be there."""
+    """Write the metadata of a version. The directory `assets.extra` must exist."""
     data: dict[str, Any] = {"step": info.step, "graph": info.graph, "labels": info.labels}
     if not info.learned:
         data["learned"] = False

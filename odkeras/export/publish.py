@@ -1,4 +1,4 @@
-"""Publishing: a version directory appears whole, under the next larger number, or not at all."""
+"""Publish versions atomically, with increasing numbers, and delete old ones."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ __all__ = [
 
 
 class Publisher:
-    """Writes versions of one model below one directory.
+    """Publishes versions of one model to one directory.
 
-    The first one is a full `tf.saved_model.save` (seconds), unless a version of the same graph is there already;
-    every later one copies `saved_model.pb` and writes the variables alone (a fraction of a second). A copy loads
-    bit-exact, because the keys of the variables in the checkpoint depend on the graph only.
+    The first version is a full `tf.saved_model.save`, which takes seconds. If a version with the same graph exists,
+    `saved_model.pb` is copied from it and only the variables are written, in a fraction of a second. The copy is
+    bit-exact when loaded, because the checkpoint keys of the variables depend only on the graph.
 
     Args:
-        inference: the model; its weights at the time of `publish` are what is written.
-        export_dir: parent of the version directories; created when missing.
-        label_map: written beside each version.
-        clock: seconds since the epoch; version numbers come from it.
+        inference: the model; `publish` writes its current weights.
+        export_dir: parent of the version directories; created if missing.
+        label_map: its ids and names are stored in the metadata of each version.
+        clock: returns seconds since the epoch, for the version numbers.
     """
 
     def __init__(
@@ -63,13 +63,17 @@ class Publisher:
         self._checkpoint = tf.train.Checkpoint(self._module)
 
     def publish(self, step: int, *, learned: bool = True) -> int:
-        """Write the current weights as the next version and return its number; see `ExportInfo` for the arguments.
+        """Publish the current weights as the next version, and return its number.
 
-        The version appears by a rename when it is complete and on disk. Versions are strictly increasing, also when
-        the clock goes back.
+        The version is written to a temporary directory, synced to disk and then renamed. Version numbers are strictly
+        increasing, even if the clock goes back.
+
+        Args:
+            step: global step of the weights.
+            learned: see `ExportInfo`.
 
         Raises:
-            CheckpointError: weights are not finite, so that the version could not detect anything.
+            CheckpointError: a weight is not finite; such a model cannot detect anything.
         """
         _check_finite(self._inference)
         self._export_dir.mkdir(parents=True, exist_ok=True)
@@ -83,11 +87,14 @@ class Publisher:
         return version
 
     def takes(self, info: ExportInfo | None) -> bool:
-        """Whether a version that says this of itself is of the same graph, so that `load` can read its weights."""
+        """Whether a version with this metadata has the same graph as this model, so that `load` can read its weights.
+
+        False for None.
+        """
         return info is not None and info.graph == self._graph
 
     def load(self, version: int) -> None:
-        """Give the model the weights of a version of the same graph.
+        """Load the weights of a version with the same graph into the model.
 
         Raises:
             CheckpointError: they cannot be read.
@@ -111,7 +118,7 @@ class Publisher:
         _sync_tree(directory)
 
     def _find_template(self) -> Path | None:
-        """The newest version of the same graph."""
+        """The newest version with the same graph; None if there is none."""
         for directory in reversed(project.version_dirs(self._export_dir).values()):
             info = read_export_info(directory)
             if info is not None and info.graph == self._graph and (directory / "saved_model.pb").is_file():
@@ -120,7 +127,10 @@ class Publisher:
 
 
 def _check_finite(inference: InferenceModel) -> None:
-    """The outputs need no check of their own: `InferenceModel.detect` gives none that is not finite."""
+    """Check that all weights are finite.
+
+    The outputs cannot be checked instead: `InferenceModel.detect` turns detections that are not finite into padding.
+    """
     broken = [
         path
         for path, variable in named_variables(inference.model).items()
@@ -134,16 +144,24 @@ def _check_finite(inference: InferenceModel) -> None:
 
 
 def graph_fingerprint(model_config: Any) -> str:
-    """Hash of what decides the exported graph: the model's configuration, TensorFlow's version and ours."""
+    """A hash of everything that determines the exported graph: the model's configuration, the versions of TensorFlow
+    and odkeras, and `GRAPH_REVISION`."""
     text = "\n".join([str(model_config), tf.__version__, __version__, str(GRAPH_REVISION)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def apply_retention(export_dir: Path, keep: int, live: int | None = None) -> list[int]:
-    """Delete all but the newest `keep` versions; the version being served (`live`) stays. Returns the deleted ones.
+    """Delete all but the newest `keep` versions and the version being served.
 
-    A directory whose name has leading zeros is not counted and stays: odkeras did not write it. A version disappears by
-    a rename first, so that no server ever loads half of one.
+    A directory name with leading zeros was not written by odkeras: such a version is neither counted nor deleted. A
+    version is renamed before it is deleted, so that no server loads a partial one.
+
+    Args:
+        keep: number of versions to keep; <= 0 keeps all.
+        live: the version being served; None if unknown.
+
+    Returns:
+        The deleted versions.
     """
     ours = {number: path for number, path in project.version_dirs(export_dir).items() if path.name == str(number)}
     doomed = project.plan_retention(list(ours), keep, () if live is None else (live,))

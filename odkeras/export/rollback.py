@@ -1,9 +1,9 @@
-"""Going back: an earlier version becomes the newest again, as a copy under a new number, which every server takes up.
+"""Roll back: publish a copy of an earlier version under a new number, which every server then loads as the newest.
 
     plan = plan_rollback(Path("raccoons/export"))
     version = roll_back(Path("raccoons/export"), plan)
 
-Files are copied; no TensorFlow is needed. The trainer leaves such a version alone until its next round.
+Only files are copied; TensorFlow is not needed. The trainer does not replace such a version before its next round ends.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from odkeras.export.info import ExportInfo, read_export_info, write_export_info
 
 @dataclass(frozen=True)
 class RollbackPlan:
-    """What is to be done.
+    """A planned rollback.
 
     Args:
-        source: the version to make the newest again.
-        newest: the one that is the newest now.
+        source: the version to copy.
+        newest: the newest version now, which the copy supersedes.
     """
 
     source: int
@@ -35,11 +35,14 @@ class RollbackPlan:
 
 
 def plan_rollback(export_dir: Path, to: int | None = None) -> RollbackPlan:
-    """Which version becomes the newest again: `to`, or the one before the newest. Where the newest is itself the copy
-    of a rollback, that is the one before its original, so that going back twice goes back two versions.
+    """Choose the version to roll back to.
+
+    Args:
+        to: the version; None for the one before the newest. If the newest is a copy by an earlier rollback, None is
+            the one before its original, so that two rollbacks go back two versions.
 
     Raises:
-        ConfigError: there is no such version, or none to go back to.
+        ConfigError: there is no version `to`, it is already the newest, or there is no earlier version.
     """
     versions = project.list_versions(export_dir)
     if not versions:
@@ -63,10 +66,13 @@ def plan_rollback(export_dir: Path, to: int | None = None) -> RollbackPlan:
 
 
 def roll_back(export_dir: Path, plan: RollbackPlan, *, clock: Callable[[], float] = time.time) -> int:
-    """Copy `plan.source` to the next larger number and return that; it appears whole, by a rename, or not at all.
+    """Publish a copy of `plan.source` atomically under the next version number, and return the number.
+
+    Args:
+        clock: returns seconds since the epoch, for the version number.
 
     Raises:
-        SetupError: the files cannot be copied: the disk is full, or the version is gone meanwhile.
+        SetupError: the files cannot be copied, because the disk is full or the version was deleted in the meantime.
     """
     project.remove_stale_temporaries(export_dir)
     partial = export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"

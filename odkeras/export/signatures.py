@@ -1,4 +1,4 @@
-"""The functions of a published model: what TensorFlow Serving offers under each signature name."""
+"""The serving signatures of a published model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
 
 class ServingModule(tf.Module):
-    """What `tf.saved_model.save` writes: the weights, and one function per signature.
+    """The object that `tf.saved_model.save` writes: the weights, and one function per signature.
 
-    It tracks the variables alone, not the Keras layers, whose own functions would be saved too and cost most of the
-    time.
+    It tracks only the variables. If it tracked the Keras layers, their call functions would be saved too, which would
+    take most of the time.
 
     Signatures:
         serving_default: `image_bytes`, string (N,), encoded JPEG or PNG images.
@@ -38,7 +38,7 @@ class ServingModule(tf.Module):
 
     @property
     def signatures(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
-        """Traced functions by signature name; traced at the first use."""
+        """Signature name -> concrete function. Traced on first access."""
         return {name: function.get_concrete_function() for name, function in self._functions.items()}
 
     def _from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -66,7 +66,7 @@ class ServingModule(tf.Module):
         return tf.TensorSpec([height, width, 3], tf.float32), tf.TensorSpec([3], tf.int32)
 
     def _run_one_by_one(self, decode: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One image after the other, for models that cannot, or should not, take several at once."""
+        """Run the images one after the other, for models with `batches_images` False."""
 
         def detect_one(item: tf.Tensor) -> dict[str, tf.Tensor]:
             image, true_shape = self._inference.preprocess(decode(item))
@@ -84,6 +84,6 @@ def _function(
 
 
 def _decode(data: tf.Tensor) -> tf.Tensor:
-    """Encoded image to uint8 (H, W, 3)."""
+    """Decode an encoded image, string (), to uint8 (H, W, 3)."""
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])

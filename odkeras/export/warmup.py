@@ -1,4 +1,4 @@
-"""Writes the warm-up requests of a version."""
+"""Write the warm-up requests of a version (see `odkeras.prediction_log`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from odkeras.prediction_log import WARMUP_FILE, prediction_log_class
 
 
 def write_warmup_requests(version_dir: Path, image_size_hw: tuple[int, int] = (320, 320)) -> None:
-    """Write one prediction of one grey JPEG to `version_dir/assets.extra/tf_serving_warmup_requests`."""
+    """Write a request with one grey JPEG to `version_dir/assets.extra/tf_serving_warmup_requests`.
+
+    Args:
+        image_size_hw: height and width of the JPEG in pixels.
+    """
     path = version_dir / WARMUP_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -21,7 +25,12 @@ def write_warmup_requests(version_dir: Path, image_size_hw: tuple[int, int] = (3
 
 
 def prediction_log(signature_name: str, inputs: dict[str, np.ndarray]) -> bytes:
-    """A serialized `tensorflow.serving.PredictionLog` that asks `signature_name` for a prediction."""
+    """A serialized `tensorflow.serving.PredictionLog` with one predict request.
+
+    Args:
+        signature_name: the signature to call.
+        inputs: input name -> array.
+    """
     log = prediction_log_class()()
     request = log.predict_log.request
     request.model_spec.signature_name = signature_name

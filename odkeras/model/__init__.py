@@ -1,4 +1,4 @@
-"""Detection models of the Object Detection API: building, inference, weights."""
+"""Detection models of the Object Detection API: build, restore, run. Importing it runs `compat.prepare()`."""
 
 from odkeras import compat
 

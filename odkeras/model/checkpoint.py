@@ -1,4 +1,4 @@
-"""Checkpoints on disk: which there are, what step they are of, and a model's weights out of them."""
+"""Checkpoints on disk: list them, read their global step, and restore a model's weights."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from odkeras.model.weights import copy_weights, named_variables
 
 _log = logging.getLogger(__name__)
 
-_UNREADABLE = (tf.errors.OpError, ValueError, IndexError, RuntimeError)  # TensorFlow has one for every kind of damage
+_UNREADABLE = (tf.errors.OpError, ValueError, IndexError, RuntimeError)  # what TensorFlow raises for damaged files
 _NUMBERED = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})", re.ASCII)
 _NUMBER = re.compile(r"-(\d+)$", re.ASCII)
-_HALF_WRITTEN = re.compile(r"ckpt-\d+_temp|checkpoint\.tmp[0-9a-f]+", re.ASCII)  # names that TensorFlow writes under
+_HALF_WRITTEN = re.compile(r"ckpt-\d+_temp|checkpoint\.tmp[0-9a-f]+", re.ASCII)  # TensorFlow's temporary names
 
 
 def list_checkpoints(model_dir: Path) -> list[str]:
-    """Path prefixes of the checkpoints in a directory, oldest first: those in TensorFlow's list, and whole ones with a
-    larger number that did not get into it, because the process was killed or the list was lost."""
+    """Path prefixes of the checkpoints in a directory, oldest first.
+
+    These are the checkpoints in TensorFlow's `checkpoint` file, followed by complete ones with larger numbers. The
+    latter are missing from the file if the process was killed, or if the file was lost.
+    """
     listed = _listed(model_dir)
     newest = max([-1, *(int(match[1]) for path in listed if (match := _NUMBER.search(path)))])
     unlisted = sorted(number for number in _whole_numbers(model_dir) if number > newest)
@@ -35,10 +38,13 @@ def list_checkpoints(model_dir: Path) -> list[str]:
 
 
 def choose_checkpoints(model_dir: Path, checkpoint: str | None = None) -> list[str]:
-    """Those of a directory, or the one that a person named.
+    """All checkpoints of a directory, oldest first, or the given one alone.
+
+    Args:
+        checkpoint: path prefix; None for all in `model_dir`.
 
     Raises:
-        CheckpointError: the named one does not exist.
+        CheckpointError: `checkpoint` does not exist.
     """
     known = list_checkpoints(model_dir)
     if checkpoint is None:
@@ -50,12 +56,19 @@ def choose_checkpoints(model_dir: Path, checkpoint: str | None = None) -> list[s
 
 
 def checkpoint_step(checkpoint: str) -> int:
-    """The global step saved in a checkpoint, 0 when there is none."""
+    """The global step saved in a checkpoint; 0 if it has none.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     return saved_number(checkpoint, "step")
 
 
 def saved_number(checkpoint: str, path: str) -> int:
-    """A whole number saved in a checkpoint under the path of its object, 0 when there is none.
+    """An integer saved in a checkpoint; 0 if it is not there.
+
+    Args:
+        path: object path of the variable in the checkpoint, for example "step".
 
     Raises:
         CheckpointError: it cannot be read.
@@ -69,7 +82,7 @@ def saved_number(checkpoint: str, path: str) -> int:
 
 
 def newest_step(model_dir: Path) -> int | None:
-    """The global step of the newest checkpoint that can be read; None when there is none."""
+    """The global step of the newest readable checkpoint; None if there is none."""
     for checkpoint in reversed(list_checkpoints(model_dir)):
         try:
             return checkpoint_step(checkpoint)
@@ -79,19 +92,18 @@ def newest_step(model_dir: Path) -> int | None:
 
 
 def restore_newest(model: Any, checkpoints: list[str], whole: tf.train.Checkpoint | None = None) -> str | None:
-    """Give `model` the weights of the newest of `checkpoints` (oldest first) that can be read; written here or by
-    the API's tools.
+    """Restore `model` from the newest usable checkpoint, written by odkeras or by the API's own tools.
 
     Args:
-        model: all of it must be in the checkpoint.
-        checkpoints: path prefixes.
-        whole: what else to restore, as far as the checkpoint has it.
+        model: every variable of it must be in the checkpoint.
+        checkpoints: path prefixes, oldest first. If one cannot be used, the next older one is tried.
+        whole: further objects to restore, such as the optimizer; what the checkpoint lacks keeps its value.
 
     Returns:
-        The checkpoint that was taken; None when there are none.
+        The checkpoint that was restored; None if `checkpoints` is empty.
 
     Raises:
-        CheckpointError: there are some, but none can be read or fits.
+        CheckpointError: none of the checkpoints is readable and matches the model.
     """
     problems = []
     for path in reversed(checkpoints):
@@ -113,8 +125,8 @@ def restore_newest(model: Any, checkpoints: list[str], whole: tf.train.Checkpoin
 
 
 def restore_for_prediction(model: Any, checkpoints: list[str]) -> str | None:
-    """`restore_newest`, but with the moving averages of the weights where the training kept them: those are what is
-    published."""
+    """`restore_newest`, but with the moving averages of the weights if the optimizer kept them, as in published
+    versions."""
     path = restore_newest(model, checkpoints)
     if path is not None:
         averages = saved_averages(path)
@@ -123,8 +135,8 @@ def restore_for_prediction(model: Any, checkpoints: list[str]) -> str | None:
 
 
 def saved_averages(checkpoint: str) -> dict[str, np.ndarray]:
-    """The moving averages of a model's weights in a checkpoint, by the paths of `named_variables(model)`; empty when
-    the training kept none."""
+    """The moving averages of a model's weights in a checkpoint, keyed like `named_variables(model)`; {} if the
+    optimizer kept none."""
     reader = tf.train.load_checkpoint(checkpoint)
     nodes = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")).nodes
     slots = [slot for node in nodes for slot in node.slot_variables if slot.slot_name == "average"]
@@ -134,7 +146,7 @@ def saved_averages(checkpoint: str) -> dict[str, np.ndarray]:
 
 
 def free_number(model_dir: Path, wanted: int) -> int:
-    """The smallest number from `wanted` on that no checkpoint in the directory has."""
+    """The smallest number >= `wanted` that no checkpoint file in the directory has."""
     taken = {number for _, number in _numbered_files(model_dir)}
     while wanted in taken:
         wanted += 1
@@ -142,8 +154,11 @@ def free_number(model_dir: Path, wanted: int) -> int:
 
 
 def tidy_up(model_dir: Path) -> None:
-    """Mend what a process that was killed while it wrote a checkpoint left: parts go, a whole one gets into
-    TensorFlow's list. Only for the process that owns the directory."""
+    """Repair the directory after a process was killed while writing a checkpoint.
+
+    Deletes partial checkpoints, and adds complete ones that are missing to TensorFlow's `checkpoint` file. Only the
+    process that owns the directory may call it: it would delete a checkpoint that is being written.
+    """
     whole = _whole_numbers(model_dir)
     parts = [path for path, number in _numbered_files(model_dir) if number not in whole and path.suffix != ".index"]
     for path in (*parts, *(path for path in model_dir.iterdir() if _HALF_WRITTEN.fullmatch(path.name))):
@@ -167,7 +182,7 @@ def _numbered_files(model_dir: Path) -> list[tuple[Path, int]]:
 
 
 def _whole_numbers(model_dir: Path) -> set[int]:
-    """Numbers of the checkpoints of which an index, which is written last, and data are there."""
+    """Numbers of the complete checkpoints: those with a data file and an index, which TensorFlow writes last."""
     files = _numbered_files(model_dir)
     with_data = {number for path, number in files if path.suffix != ".index"}
     return {number for path, number in files if path.suffix == ".index" and number in with_data}
@@ -178,7 +193,8 @@ def _value_key(node: Any) -> str:
 
 
 def _paths_below(nodes: Any, name: str) -> dict[int, str]:
-    """Number of each node to its path below the root's child `name`; the same walk as in `named_variables`."""
+    """Node id -> path below the root's child `name`. The same breadth-first traversal as in `named_variables`, so that
+    the paths agree."""
     start = next((child.node_id for child in nodes[0].children if child.local_name == name), None)
     paths: dict[int, str] = {}
     queue = [] if start is None else [("", start)]

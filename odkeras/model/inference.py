@@ -1,4 +1,4 @@
-"""The model that predicts: built once without training behaviour, its detection function traced once."""
+"""The inference model: built once in inference mode, with its detection function traced once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from object_detection.utils import config_util
 
 from odkeras.errors import ConfigError
 
-GRAPH_REVISION = 2  # of what `InferenceModel.detect` does beyond the configuration: part of the graph's fingerprint
-CLASS_ID_OFFSET = 1  # the API's models count classes from 0, label maps from 1
+GRAPH_REVISION = 2  # increment when `InferenceModel.detect` changes; part of the graph fingerprint
+CLASS_ID_OFFSET = 1  # the API's models number classes from 0, label maps from 1
 
 _OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections", "detection_masks")
 
 
 def build_detection_model(model_config: Any, *, is_training: bool) -> Any:
-    """A `DetectionModel` of the Object Detection API, most of its variables not yet created.
+    """Build a `DetectionModel` of the Object Detection API. Most of its variables are not created yet.
 
     Args:
         model_config: `model` part of a pipeline.config (`object_detection.protos.model_pb2.DetectionModel`).
-        is_training: batch normalisation and dropout behave as in training.
+        is_training: whether batch normalisation and dropout run in training mode.
 
     Raises:
         ConfigError: the API refuses the configuration.
@@ -35,10 +35,10 @@ def build_detection_model(model_config: Any, *, is_training: bool) -> Any:
 
 
 def create_variables(model: Any, model_config: Any) -> None:
-    """Create every variable of `model` by tracing one prediction, without running it.
+    """Create all variables of `model` by tracing a prediction without running it.
 
-    Building them ahead lets a training step be traced once instead of twice, and lets checkpoints be restored
-    before it.
+    With existing variables the training step is traced once instead of twice, and checkpoints can be restored before
+    it.
     """
     height, width = _example_size_hw(model_config)
     was_training = model._is_training
@@ -48,7 +48,7 @@ def create_variables(model: Any, model_config: Any) -> None:
         images, true_shapes = model.preprocess(tf.zeros([1, height, width, 3]))
         model.postprocess(model.predict(images, true_shapes), true_shapes)
 
-    model._is_training = False  # while training, Faster R-CNN wants the truth before it predicts
+    model._is_training = False  # in training mode, Faster R-CNN needs ground truth for a prediction
     try:
         trace.get_concrete_function()
     finally:
@@ -56,7 +56,7 @@ def create_variables(model: Any, model_config: Any) -> None:
 
 
 def static_image_size(model_config: Any) -> tuple[int, int] | None:
-    """(height, width) in pixels that every image is resized to, or None when it depends on the image."""
+    """(height, width) in pixels to which every image is resized; None if the size depends on the image."""
     height, width = config_util.get_spatial_image_size(config_util.get_image_resizer_config(model_config))
     return (height, width) if height > 0 and width > 0 else None
 
@@ -70,9 +70,9 @@ def _example_size_hw(model_config: Any) -> tuple[int, int]:
 
 
 class InferenceModel:
-    """A detection model for prediction, with the weights it was given last.
+    """A detection model for inference. Assign `variables` to update its weights.
 
-    Building it takes seconds (the detection function is traced); new weights take milliseconds.
+    Construction takes seconds, because the detection function is traced; updating the weights takes milliseconds.
 
     Args:
         model_config: `model` part of a pipeline.config.
@@ -98,38 +98,48 @@ class InferenceModel:
 
     @property
     def batches_images(self) -> bool:
-        """Whether several images go through the network at once.
+        """Whether a batch goes through the network at once, rather than image by image.
 
-        Not when they keep their own sizes, and not in a two-stage model, whose second stage takes hundreds of crops of
-        every image: eight images of 640 x 640 took 18 GB.
+        False if images have different sizes. Also False for two-stage models, whose second stage processes hundreds of
+        crops per image: a batch of eight 640 x 640 images took 18 GB of memory, one after the other 3 GB.
         """
         is_two_stage = self.model_config.WhichOneof("model") == "faster_rcnn"
         return self.static_size is not None and not is_two_stage and self._batch_size is None
 
     @property
     def _batch_size(self) -> int | None:
-        """Always 1 for CenterNet's masks: the API crops them in a loop whose result it declares as uint8 and computes
-        as int32, which TensorFlow refuses unless the loop is unrolled. None, any, for all others."""
+        """The static batch size; None for any.
+
+        1 for CenterNet with masks: the API crops the masks in a loop whose output it declares as uint8 but computes as
+        int32. TensorFlow rejects that unless the loop is unrolled, which needs a static batch size.
+        """
         return 1 if self.model_config.center_net.HasField("mask_estimation_task") else None
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """Every weight that a prediction uses, in a fixed order."""
+        """All variables that inference uses, in a fixed order."""
         return list(self.model.variables)
 
     def preprocess(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One RGB image, uint8 (H, W, 3), to the model's input: float32 (h, w, 3) and its true shape int32 (3,)
-        without padding."""
+        """Preprocess one RGB image, uint8 (H, W, 3).
+
+        Returns:
+            The model's input, float32 (h, w, 3), and its shape without padding, int32 (3,).
+        """
         images, true_shapes = self.model.preprocess(tf.cast(image, tf.float32)[tf.newaxis])
         return images[0], true_shapes[0]
 
     def _detect(self, images: tf.Tensor, true_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Detections of preprocessed images.
+        """Detect objects in preprocessed images.
+
+        Args:
+            images: float32 (N, h, w, 3).
+            true_shapes: int32 (N, 3), the shapes without padding.
 
         Returns:
             float32 tensors: `detection_boxes` (N, D, 4) [ymin, xmin, ymax, xmax] normalised, `detection_scores` (N, D),
-            `detection_classes` (N, D) label-map ids, `num_detections` (N,), and `detection_masks` where the model
-            makes them.
+            `detection_classes` (N, D) label-map ids, `num_detections` (N,), and `detection_masks` if the model
+            predicts masks.
         """
         predictions = self.model.predict(images, true_shapes)
         detections = self.model.postprocess(predictions, true_shapes)
@@ -143,12 +153,12 @@ class InferenceModel:
 
 
 def _real_ones_first(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Detections without an area, or that are not finite, become padding: score 0, box of zeros, behind the others and
-    not counted in `num_detections`, as the API fills up an image with fewer than D detections.
+    """Turn detections that have no area or are not finite into padding: moved behind the others, with score 0 and a box
+    of zeros, and not counted in `num_detections`. The API pads images with fewer than D detections in the same way.
 
-    CenterNet gives boxes a width below 0 where its weights say so, cuts that to 0, and says its score all the same:
-    freshly built weights answered with 77 boxes of width or height 0 and score 1 in four pictures. Such a box overlaps
-    nothing, so no object can be meant, and nobody can see or correct it.
+    Reason: CenterNet can predict a negative width or height, which it clips to 0 while keeping the score. With random
+    weights it returned 77 boxes of zero width or height and score 1 in four images. Such a box has IoU 0 with
+    everything, and an annotator can neither see nor correct it.
     """
     boxes, scores = outputs["detection_boxes"], outputs["detection_scores"]
     has_area = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)

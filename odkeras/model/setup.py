@@ -1,4 +1,4 @@
-"""From a path to a pipeline.config to what a training needs: resolved, checked, saved beside the run."""
+"""Resolve, check and save the configuration of a training run."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setup:
-    """A configuration that can be trained.
+    """A resolved and checked configuration.
 
     Args:
-        config: a resolved `TrainEvalPipelineConfig`.
-        label_map: the one it uses.
+        config: the resolved `TrainEvalPipelineConfig`.
+        label_map: its label map.
     """
 
     config: PipelineConfig
@@ -55,20 +55,26 @@ def prepare_setup(
     checkpoint: str | None = None,
     version: int | None = None,
 ) -> Setup:
-    """Load a pipeline.config, apply what the command line says, check it.
+    """Load a pipeline.config, apply the command-line options, and check the result.
 
-    Without a `fine_tune_checkpoint` that can be used (none given, or the placeholder of a downloaded config) the
-    model starts from random weights. For the loop, whose records odkeras writes, `mask_type` becomes PNG_MASKS.
+    If `fine_tune_checkpoint` is not set, or is the placeholder of a downloaded config, the model starts from random
+    weights. For purpose "loop", whose records odkeras writes, `mask_type` is set to PNG_MASKS if masks are loaded.
 
     Args:
-        export_dir: where versions go, or come from; the newest must have the same classes. None if neither is done.
-        checkpoint: the one that is used; None if it is the newest in `model_dir`.
-        version: the one in `export_dir` that is used, and no checkpoint; only its classes must be the same.
+        path: the pipeline.config.
+        model_dir: the checkpoints there must have been trained with the same classes.
+        overrides: settings from the command line.
+        purpose: see `check_pipeline`.
+        export_dir: directory of the published versions; the newest must have the same classes. None skips that check.
+        checkpoint: path prefix of the checkpoint in use. One outside `model_dir` skips the check of `model_dir`. None
+            for the newest in `model_dir`.
+        version: the version in `export_dir` in use, instead of a checkpoint. Only its classes are checked. None for no
+            version.
 
     Raises:
-        ConfigError: it cannot be read, or has problems; all of them are named with what to do. Or what was trained in
-            these directories has other classes.
-        LabelMapError: no label map that can be read.
+        ConfigError: the config cannot be read or has problems (the message lists all, with fixes), or a model in these
+            directories was trained with other classes.
+        LabelMapError: the label map cannot be read.
     """
     loaded = load_pipeline(path)
     label_map_path = overrides.label_map_path or label_map_path_of(loaded)
@@ -99,9 +105,9 @@ def prepare_setup(
 
 
 def save_resolved(setup: Setup, model_dir: Path) -> None:
-    """Write the configuration and the label map, as they are used, to `model_dir`.
+    """Write the resolved configuration and the label map to `model_dir`.
 
-    Only once the checkpoints there are known to fit: later starts are compared with it.
+    Call it only after the checkpoints there have been found to match: later starts are compared with these files.
     """
     model_dir.mkdir(parents=True, exist_ok=True)
     save_pipeline(setup.config, model_dir / "pipeline.config")

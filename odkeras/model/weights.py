@@ -1,5 +1,4 @@
-"""Weights of detection models: naming them, copying them from model to model, restoring them from foreign
-checkpoints."""
+"""Weights of detection models: name them, copy them between models, restore them from a fine-tune checkpoint."""
 
 from __future__ import annotations
 
@@ -17,10 +16,10 @@ Weights = dict[str, np.ndarray]
 
 
 def named_variables(root: Any) -> dict[str, tf.Variable]:
-    """Every variable below `root`, by a path of attribute names.
+    """All variables below `root`, keyed by their path of attribute names.
 
-    Two models built from one config have the same paths, while the names of their variables carry counters of the
-    process.
+    Two models built from the same config have the same paths. Variable names would differ: Keras adds per-process
+    counters to them.
     """
     view = tf.train.TrackableView(root)
     found: dict[str, tf.Variable] = {}
@@ -39,10 +38,10 @@ def named_variables(root: Any) -> dict[str, tf.Variable]:
 
 
 def copy_weights(source: Mapping[str, Any], target: Mapping[str, tf.Variable]) -> None:
-    """Assign every variable of `target` the value under the same path in `source` (variables or arrays).
+    """Assign to every variable of `target` the value with the same path in `source` (variables or arrays).
 
     Raises:
-        CheckpointError: the two do not hold the same paths.
+        CheckpointError: a path of `target` is missing in `source`; nothing is assigned then.
     """
     missing = sorted(target.keys() - source.keys())
     if missing:
@@ -58,11 +57,11 @@ def snapshot(variables: Mapping[str, tf.Variable]) -> Weights:
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """What a fine-tune checkpoint gave to a model.
+    """Which variables were restored from a fine-tune checkpoint.
 
     Args:
-        restored: paths of the variables that got their value from the checkpoint.
-        new: paths of the variables that keep their fresh initial value.
+        restored: paths of the restored variables.
+        new: paths of the variables that keep their initial value.
     """
 
     restored: tuple[str, ...]
@@ -76,17 +75,18 @@ class RestoreReport:
 
 
 def restore_fine_tune_checkpoint(model: Any, checkpoint: str, checkpoint_type: str) -> RestoreReport:
-    """Start `model`, its variables created, from the weights of another training.
+    """Initialise `model` from the weights of another training.
 
     Args:
-        model: a `DetectionModel`.
+        model: a `DetectionModel` whose variables have been created.
         checkpoint: path prefix of an object-based TensorFlow 2 checkpoint (".../ckpt-0").
-        checkpoint_type: what to take over: "classification" (the backbone), "detection" (the feature extractor with its
-            feature pyramid), "full" (everything, the number of classes must agree), or what else the model offers.
+        checkpoint_type: what to restore: "classification" (the backbone), "detection" (the feature extractor with its
+            feature pyramid), "full" (everything; the number of classes must agree), or another type that the model
+            supports.
 
     Raises:
-        CheckpointError: no such checkpoint, a TensorFlow 1 one, a type this model does not know, other shapes, or
-            nothing of the feature extractor is in it. The model then has the weights it had before.
+        CheckpointError: no such checkpoint, a TensorFlow 1 checkpoint, an unsupported type, different shapes, or no
+            variable of the feature extractor in it. The model keeps its previous weights then.
     """
     _check_readable(checkpoint)
     variables = named_variables(model)
@@ -95,7 +95,7 @@ def restore_fine_tune_checkpoint(model: Any, checkpoint: str, checkpoint_type: s
     for variable in floating.values():
         variable.assign(
             tf.fill(variable.shape, tf.constant(np.nan, variable.dtype))
-        )  # a NaN that stays was not restored
+        )  # NaN is a marker: a variable that is still NaN after the restore was not in the checkpoint
     try:
         _restore_objects(model, checkpoint, checkpoint_type)
         restored = [path for path, variable in floating.items() if not np.isnan(np.ravel(variable.numpy())[:1]).any()]
@@ -162,6 +162,6 @@ def _check_feature_extractor(report: RestoreReport, checkpoint: str, checkpoint_
 
 
 def _top_level(checkpoint: str) -> Iterator[str]:
-    """The first two parts of the checkpoint's keys, each once."""
+    """The distinct first two parts of the checkpoint's keys, sorted, at most six."""
     keys = {"/".join(name.split("/")[:2]) for name, _ in tf.train.list_variables(checkpoint) if "/.ATTRIBUTES/" in name}
     return iter(sorted(keys)[:6])

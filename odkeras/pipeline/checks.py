@@ -39,6 +39,8 @@ FINE_TUNE_TYPES = ("classification", "detection", "full")
 
 @dataclass(frozen=True)
 class _Question:
+    """The input of every check; for the fields see `check_pipeline`."""
+
     config: PipelineConfig
     label_map: LabelMap | None
     purpose: Purpose
