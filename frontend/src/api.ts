@@ -1,4 +1,4 @@
-/** The server's routes as functions. A failure is an ApiError whose message is a sentence for a person. */
+/** The server's routes as functions. Failures are thrown as ApiError, whose message can be shown to the user. */
 
 import type {
   AnswersReply,
@@ -18,7 +18,7 @@ import type {
 } from "./wire";
 
 export class ApiError extends Error {
-  /** status 0: there was no answer, the server cannot be reached. */
+  /** status: the HTTP status; 0 if there was no response, because the server cannot be reached. */
   constructor(
     readonly status: number,
     message: string,
@@ -37,7 +37,7 @@ export interface Who {
 }
 
 const PATIENCE_MS = 20_000;
-/** Tasks may have to wait for a prediction, TensorBoard for its start. */
+/** Timeout for requests that may wait for a prediction or for the start of TensorBoard. */
 const LONG_PATIENCE_MS = 120_000;
 
 async function call<T>(
@@ -76,9 +76,9 @@ function refusal(status: number, text: string): ApiError {
     const { error } = JSON.parse(text) as { error?: unknown };
     if (typeof error === "string" && error) return new ApiError(status, error);
   } catch {
-    // Not one of our server's own answers.
+    // The body is not our server's JSON error.
   }
-  // A proxy in between says 502, 503 or 504 when nobody is behind it.
+  // A proxy returns 502, 503 or 504 if the server behind it is down.
   if (status >= 502 && status <= 504) return new ApiError(0, "the server cannot be reached");
   return new ApiError(status, `the server answered with an error (${status})`);
 }

@@ -1,10 +1,10 @@
-/** Boxes as the page sees them: annotations of the canvas on one side, spans of the server on the other. */
+/** The page's boxes, converted between the canvas's annotations and the server's spans. */
 
 import type { ImageAnnotation, Polygon, Rectangle, Shape } from "@annotorious/annotorious";
 import { uuid } from "./identity";
 import type { Point, Span } from "./wire";
 
-/** suggested: as the model had it; adjusted: a changed suggestion; drawn: by a person; given: came with the image. */
+/** suggested: unchanged from the model; adjusted: a changed suggestion; drawn: by a person; given: from the source. */
 export type Origin = "suggested" | "adjusted" | "drawn" | "given";
 
 export interface Box extends Span {
@@ -73,7 +73,7 @@ function spanOf(shown: ImageAnnotation): Span {
   return { id, label, type: "rect", x: rounded(x), y: rounded(y), width: rounded(w), height: rounded(h) };
 }
 
-/** first: the span as it was handed out, if it was; unscored: where it is from if it has no score. */
+/** first: the span as it was received, if any; unscored: the origin of received spans that have no score. */
 export function boxOf(shown: ImageAnnotation, first: Span | undefined, unscored: Origin): Box {
   const span = spanOf(shown);
   if (!first) return { ...span, origin: "drawn" };
@@ -84,7 +84,7 @@ export function boxOf(shown: ImageAnnotation, first: Span | undefined, unscored:
     : { ...span, origin: origin === "suggested" ? "adjusted" : "drawn" };
 }
 
-/** An unchanged box goes back with the very numbers that it came with. */
+/** The received numbers of an unchanged box, so that it is returned without rounding differences. */
 function numbersOf(first: Span): Partial<Span> {
   const { x, y, width, height, points, score } = first;
   const own: Partial<Span> = first.type === "polygon" ? { points } : { x, y, width, height };
@@ -92,7 +92,7 @@ function numbersOf(first: Span): Partial<Span> {
   return own;
 }
 
-/** A changed suggestion keeps its id but not the score: that was said of another box. */
+/** The span to send. A changed suggestion keeps its id but loses its score, which was the score of another box. */
 export function toSpan({ id, label, type, x, y, width, height, points, score, origin }: Box): Span {
   const span: Span = { id, label, type, x, y, width, height };
   if (type === "polygon" && points) span.points = points;
@@ -117,7 +117,7 @@ const close = (a: number, b: number) => Math.abs(a - b) < 0.02;
 const rounded = (value: number) => Math.round(value * 100) / 100;
 const between = (value: number, low: number, high: number) => Math.min(Math.max(value, low), Math.max(low, high));
 
-/** The part of a box that is in the image, at least one pixel wide and high. */
+/** Clips a box to the image; the result is at least one pixel wide and high. */
 export function cut({ x, y, width, height }: Rect, size: Size): Rect {
   const left = between(x, 0, size.width - 1);
   const top = between(y, 0, size.height - 1);
@@ -126,13 +126,13 @@ export function cut({ x, y, width, height }: Rect, size: Size): Rect {
   return { x: left, y: top, width: right - left, height: bottom - top };
 }
 
-/** The box moved into the image, as large as it was if it fits. */
+/** Moves a box into the image; the size is kept if it fits. */
 export function shifted({ x, y, width, height }: Rect, size: Size): Rect {
   const moved = { x: between(x, 0, size.width - width), y: between(y, 0, size.height - height), width, height };
   return cut(moved, size);
 }
 
-/** The polygon inside the image, with bounds that fit it; null: it is so already. */
+/** Clips a polygon to the image and recomputes its bounds; null if nothing changes. */
 export function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon | null {
   const points = shape.geometry.points.map(([x, y]) => [between(x!, 0, width), between(y!, 0, height)] as Point);
   const inside = polygonShape(points);
@@ -140,7 +140,7 @@ export function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon
   return same && JSON.stringify(inside.geometry.bounds) === JSON.stringify(shape.geometry.bounds) ? null : inside;
 }
 
-/** A box of another image, under an id of its own, as far as it is in this one. */
+/** A copy of another image's box with a new id, clipped to this image. */
 export function copyOf(span: Span, size: Size): ImageAnnotation {
   const { label, type, points } = span;
   const shown = fromSpan({ id: uuid(), label, type, points, ...cut(span, size) });
@@ -149,7 +149,7 @@ export function copyOf(span: Span, size: Size): ImageAnnotation {
   return inside ? { ...shown, target: { ...shown.target, selector: inside } } : shown;
 }
 
-/** The polygon moved by (dx, dy), as far as the image goes. */
+/** Moves a polygon by (dx, dy), but not beyond the image. */
 export function movedPolygon(shape: Polygon, dx: number, dy: number, size: Size): Polygon {
   const { minX, minY, maxX, maxY } = polygonShape(shape.geometry.points as Point[]).geometry.bounds;
   const room = { x: minX, y: minY, width: maxX - minX, height: maxY - minY };

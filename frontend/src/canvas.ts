@@ -1,4 +1,4 @@
-/** The image with its boxes: Annotorious keeps, draws, selects and edits the shapes, the rest is here. */
+/** The image with its boxes. Annotorious stores, draws, selects and edits the shapes; everything else is here. */
 
 import {
   createImageAnnotator,
@@ -36,21 +36,21 @@ import { Steps } from "./steps";
 import { Tags } from "./tags";
 import type { Point, Span, Task } from "./wire";
 
-/** Changes that are made here; the library's own, of polygons, come without it. (The library exports no such value.) */
+/** Origin of our own changes; the library's changes (to polygons) do not have it. The library exports no such value. */
 const OURS = "REMOTE" as never;
 
 export interface Contents {
   image: HTMLImageElement;
   size: Size;
-  /** The boxes as they are now; the task's: as they were handed out. */
+  /** The boxes as they are now; task.spans has them as they were received. */
   spans: Span[];
   task: Task;
-  /** Of the boxes that were handed out without a score. */
+  /** Origin of the boxes that were received without a score. */
   origin: Origin;
   description: string;
 }
 
-/** What a step goes back to: the boxes, and the task whose suggestions are among them. */
+/** A state in the undo history: the boxes, and the task whose suggestions they include. */
 interface State {
   boxes: ImageAnnotation[];
   task: Task | null;
@@ -59,22 +59,22 @@ interface State {
 export class Canvas {
   boxes: Box[] = [];
   selected: string | null = null;
-  /** The selected box, if a person chose it; null for one that is selected because it was drawn or moved just now. */
+  /** The selected box if a person selected it; null if it is selected because it was just drawn or moved. */
   chosen: string | null = null;
   suggestionsHidden = false;
-  /** Whether a person changed anything since the image was shown. */
+  /** Whether a person has changed anything since the image was shown. */
   touched = false;
-  /** Whose suggestions are shown. */
+  /** The task whose suggestions are shown. */
   task: Task | null = null;
-  /** What is odd about the box that was changed last; "": nothing. */
+  /** Warning about the box that was changed last; "" if there is none. */
   warning = "";
 
   private annotator: ImageAnnotator | null = null;
   private size: Size = { width: 1, height: 1 };
   private steps = new Steps<State>({ boxes: [], task: null });
-  /** As it was before the drag under way. */
+  /** The dragged box, as it was before the drag. */
   private dragging: { id: string; rect: Rect; shape: Shape } | null = null;
-  /** The box under the mouse: its handles are shown. */
+  /** The box under the mouse, whose handles are shown. */
   private hovered: string | null = null;
   private first = new Map<string, Span>();
   private origin: Origin = "given";
@@ -110,7 +110,7 @@ export class Canvas {
     store.bulkUpsertAnnotations(contents.spans.map(fromSpan), OURS);
     this.steps = new Steps<State>({ boxes: store.all(), task: this.task });
     store.observe(({ origin, changes }) => {
-      // Later, so that whoever else listens hears of the change before its correction.
+      // Deferred, so that other observers see the change before its correction.
       if (origin !== OURS) queueMicrotask(() => changes.updated?.forEach(({ newValue }) => this.keepPolygon(newValue.id)));
       this.update();
     });
@@ -147,19 +147,19 @@ export class Canvas {
     return this.boxes.filter(({ origin }) => origin === "suggested");
   }
 
-  /** By a person's choice: label keys change this box from now on. */
+  /** Selects a box by a person's choice: label keys change it from now on. */
   select(id: string | null): void {
     this.chosen = id;
     this.activate(id);
   }
 
-  /** Shows the handles; keys move and remove the box, but label keys leave it alone. */
+  /** Shows a box's handles. Keys move and remove the box, but label keys do not change it. */
   activate(id: string | null): void {
     if (id) this.annotator?.state.selection.setSelected(id);
     else this.annotator?.state.selection.clear();
   }
 
-  /** Selects the smallest visible box at a point, or else this one; buffer in image pixels. */
+  /** Selects the smallest visible box at a point, or else `otherwise`; buffer is in image pixels. */
   selectAt(x: number, y: number, buffer: number, otherwise: string | null = null): void {
     this.select(this.visibleAt(x, y, buffer)?.id ?? otherwise);
   }
@@ -172,7 +172,7 @@ export class Canvas {
     this.select(seen[next]!.id);
   }
 
-  /** A box at a place where there is none like it yet. */
+  /** Adds a box, shifted diagonally by `step` until no other box starts there. */
   addBeside(rect: Rect, label: string, step: number): void {
     const taken = (x: number, y: number) =>
       this.boxes.some((box) => Math.abs(box.x - x) < 1 && Math.abs(box.y - y) < 1);
@@ -183,7 +183,7 @@ export class Canvas {
     this.commit();
   }
 
-  /** A box that was drawn; returns the suggestion that it takes the place of. */
+  /** Adds a drawn box; returns the suggestion that it replaces, if any. */
   draw(rect: Rect, label: string): Box | null {
     const replaced = replacedBy(rect, label, this.suggestions);
     if (replaced) this.annotator?.state.store.deleteAnnotation(replaced.id, OURS);
@@ -191,8 +191,8 @@ export class Canvas {
     return replaced;
   }
 
-  /** Adds boxes of another image as one step, without those that are here already or outside; returns how many.
-   * That image may be larger: of a box at its border a strip may be left here, which would be learned as an object. */
+  /** Adds boxes of another image as one undo step; returns their number. Skips boxes that are already here or outside.
+   * Also skips boxes of which only a thin strip is inside this smaller image: the model would learn it as an object. */
   copyIn(spans: Span[]): number {
     const { width, height } = this.size;
     const fresh = spans.filter(
@@ -222,8 +222,8 @@ export class Canvas {
     return ids.length;
   }
 
-  /** Newer suggestions in place of those that nobody touched; what a person drew or changed stays, and a suggestion of
-   * the same object is left out: both would be trained. One step. Returns how many are shown. */
+  /** Replaces untouched suggestions by newer ones, as one undo step, and returns how many are shown. Drawn and changed
+   * boxes stay. A suggestion for the same object is dropped, because the model would be trained on both. */
   replaceSuggestions(task: Task): number {
     const { spans } = task;
     this.task = task;
@@ -249,7 +249,7 @@ export class Canvas {
     this.commit([id]);
   }
 
-  /** Moves the selected box, or the edges of one of its corners; in image pixels. */
+  /** Moves the selected box or one of its corners by (dx, dy) image pixels. */
   nudge(dx: number, dy: number, grip: "move" | "nw" | "se"): void {
     const shown = this.selected && this.annotator?.state.store.getAnnotation(this.selected);
     if (!shown) return;
@@ -259,7 +259,7 @@ export class Canvas {
       this.setShape(shown.id, movedPolygon(selector as Polygon, dx, dy, this.size));
     } else {
       const box = this.rectOf(shown.id);
-      // Edges stop before they meet.
+      // Opposite edges must stay one pixel apart.
       const least = (delta: number, side: number) => (grip === "nw" ? Math.min(delta, side) : Math.max(delta, -side));
       const step = grip === "move" ? [dx, dy] : [least(dx, box.width - 1), least(dy, box.height - 1)];
       this.setShape(shown.id, rectShape(dragged(box, grip, step[0]!, step[1]!, this.size)));
@@ -267,13 +267,13 @@ export class Canvas {
     this.commit([shown.id], `${grip} ${shown.id}`);
   }
 
-  /** What a drag from this point of the image would change; polygons are the library's. */
+  /** What a drag from this point of the image would change. Polygons are handled by the library. */
   hitAt(at: Point, reach: Reach): Hit | null {
     const boxes = this.boxes.filter(({ id, type }) => type === "rect" && !this.hidden.has(id));
     return hitAt(boxes, this.selected, at, this.scale(), reach, this.size);
   }
 
-  /** Shows the handles of the box whose edge is there, else of the smallest one that is there. */
+  /** Shows the handles of the box whose edge is at the point, else of the smallest box at it. */
   hover(at: Point | null, hit: Hit | null): void {
     const under = at && (hit?.id ?? this.visibleAt(at[0], at[1], 0)?.id);
     const hovered = this.boxes.find(({ id, type }) => id === under && type === "rect")?.id ?? null;
@@ -282,9 +282,9 @@ export class Canvas {
     this.showHandles();
   }
 
-  /** A drag by (dx, dy) image pixels, from where the box was when it began; it is no step before drop. */
+  /** Drags by (dx, dy) image pixels from the box's position at the start. It is not an undo step before `drop`. */
   drag({ id, grip }: Hit, dx: number, dy: number): void {
-    // A key may have removed it since the press.
+    // A key may have removed the box since the press.
     if (!this.boxes.some((box) => box.id === id)) return;
     if (this.dragging?.id !== id) this.dragging = { id, rect: this.rectOf(id), shape: this.shapeOf(id) };
     if (id !== this.selected) this.activate(id);
@@ -295,12 +295,12 @@ export class Canvas {
     const dragged = this.dragging;
     this.dragging = null;
     if (!dragged) return;
-    // Moved or resized it keeps its label, also if it was clicked before.
+    // Label keys must not change a box that was just moved or resized, even if it had been clicked before.
     this.chosen = null;
     this.commit([dragged.id]);
   }
 
-  /** The drag does not count. */
+  /** Cancels the drag. */
   putBack(): void {
     const dragged = this.dragging;
     this.dragging = null;
@@ -311,7 +311,7 @@ export class Canvas {
     return this.annotator !== null && this.steps.has(step);
   }
 
-  /** One step back (-1) or, after that, one forth (1); false: there is none. */
+  /** Undo (-1) or redo (1) one step; false if there is none. */
   go(step: -1 | 1): boolean {
     const state = this.steps.go(step);
     if (!state || !this.annotator) return false;
@@ -334,7 +334,7 @@ export class Canvas {
     this.update();
   }
 
-  /** Where the boxes are on the screen changed. */
+  /** Updates everything that depends on the boxes or on their position on the screen. */
   update(): void {
     const all = this.annotator?.state.store.all() ?? [];
     this.boxes = all.map((shown) => boxOf(shown, this.first.get(shown.id), this.origin));
@@ -347,7 +347,7 @@ export class Canvas {
     this.changed();
   }
 
-  /** The library's editor is for polygons; boxes are edited by gestures.ts, by one rule for all of them. */
+  /** Only polygons use the library's editor. Boxes are edited by gestures.ts, with the same rules for all of them. */
   private readonly selectable = ({ id, target }: ImageAnnotation) => {
     if (this.hidden.has(id)) return UserSelectAction.NONE;
     return isPolygon(target.selector) ? UserSelectAction.EDIT : UserSelectAction.SELECT;
@@ -358,7 +358,7 @@ export class Canvas {
     return store?.getAt(x, y, ({ id }) => !this.hidden.has(id), buffer);
   }
 
-  /** The part of a box that is in the image. */
+  /** The part of a box that is inside the image. */
   private rectOf(id: string): Rect {
     return cut(this.boxes.find((box) => box.id === id)!, this.size);
   }
@@ -384,7 +384,7 @@ export class Canvas {
     return id;
   }
 
-  /** A person changed the boxes: a step that can be taken back. changed: the boxes that may be odd now. */
+  /** Records an undo step after a person changed the boxes. changed: ids of the boxes to check for warnings. */
   private commit(changed: string[] = [], kind = ""): void {
     this.touched = true;
     this.steps.add({ boxes: this.annotator?.state.store.all() ?? [], task: this.task }, kind);
@@ -394,7 +394,7 @@ export class Canvas {
     this.changed();
   }
 
-  /** One call for each box that differs: the library takes all boxes of one change for polygons being edited. */
+  /** One call per box: if several boxes change at once, the library treats them as polygons that are being edited. */
   private restore(state: ImageAnnotation[]): void {
     const { store } = this.annotator!.state;
     const now = new Map(store.all().map((shown) => [shown.id, shown]));

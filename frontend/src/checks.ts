@@ -1,10 +1,10 @@
-/** Whether a box is likely to be a mistake: another one of its label lies there already, or it is tiny. */
+/** Checks for likely mistakes: a box that duplicates another one of its label, or a tiny box. */
 
 import type { Box, Rect } from "./boxes";
 
-/** Intersection over union from which a new box replaces a suggestion of its label. */
+/** Minimum IoU at which a drawn box replaces a suggestion of its label. */
 const REPLACES_FROM = 0.5;
-/** ... and from which two boxes of one label are taken for one object. */
+/** Minimum IoU at which two boxes of one label count as the same object. */
 const SAME_FROM = 0.8;
 const TINY_IMAGE_PX = 4;
 const TINY_SCREEN_PX = 6;
@@ -16,7 +16,7 @@ export function iou(a: Rect, b: Rect): number {
   return both / (a.width * a.height + b.width * b.height - both || 1);
 }
 
-/** The suggestion that a drawn box stands for: the one of its label that it covers best. Polygons are left alone. */
+/** The suggestion that a drawn box replaces: the one of its label with the highest IoU. Polygons are never replaced. */
 export function replacedBy(drawn: Rect, label: string, suggestions: Box[]): Box | null {
   let best: Box | null = null;
   let most = REPLACES_FROM;
@@ -27,25 +27,25 @@ export function replacedBy(drawn: Rect, label: string, suggestions: Box[]): Box 
   return best;
 }
 
-/** Whether one of the boxes is likely to stand for the same object as a suggestion. */
+/** Whether one of the boxes probably marks the same object as a suggestion. */
 export function isCovered(suggestion: Rect, label: string, boxes: Box[]): boolean {
   return boxes.some((box) => box.label === label && iou(suggestion, box) > REPLACES_FROM);
 }
 
-/** Whether a box that reaches out of the image leaves but a strip of itself in it. */
+/** Whether only a thin strip of a box is inside the image. */
 export function isStrip(whole: Rect, inside: Rect): boolean {
   const strip = (length: number, left: number) => left < length && left < TINY_IMAGE_PX;
   return strip(whole.width, inside.width) || strip(whole.height, inside.height);
 }
 
-/** Whether a box stands for the same object as this one of another image: a suggestion need not be quite like it. */
+/** Whether a box for the same object exists. A suggestion counts at a lower IoU, because it need not fit exactly. */
 export function isThere(rect: Rect, label: string, boxes: Box[]): boolean {
   return boxes.some(
     (box) => box.label === label && iou(rect, box) > (box.origin === "suggested" ? REPLACES_FROM : SAME_FROM),
   );
 }
 
-/** What is odd about a box, in words; "": nothing. scale: screen pixels per image pixel. */
+/** A warning about a box; "" if it looks right. scale: screen pixels per image pixel. */
 export function oddity(box: Box, boxes: Box[], scale: number): string {
   const side = Math.min(box.width, box.height);
   if (side < TINY_IMAGE_PX || side * scale < TINY_SCREEN_PX)

@@ -1,10 +1,10 @@
-/** Copies a text; false: the browser does not let a page do that. */
+/** Copies a text; false if the browser does not allow it. */
 export async function copy(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Missing where the page is opened over plain http from another machine.
+    // navigator.clipboard is missing on pages opened over plain http from another machine.
     return copyFromField(text);
   }
 }

@@ -1,9 +1,9 @@
-/** Label colours for a document whose policy forbids style attributes: one constructed style sheet. */
+/** Label colours as one constructed style sheet, because the content security policy forbids style attributes. */
 
 import type { Box } from "./boxes";
 import type { Label } from "./wire";
 
-/** Of a label that is not in the label map. */
+/** Colour for labels that are not in the label map. */
 export const FALLBACK = "#8a8f98";
 
 export class Colours {
@@ -23,7 +23,7 @@ export class Colours {
     return this.byName.get(label) ?? FALLBACK;
   }
 
-  /** The canvas draws each box as an element with data-id; a selected polygon without. */
+  /** The canvas draws each box as an element with data-id, except for a selected polygon. */
   paint(boxes: Box[], hidden: Set<string>, selected: string | null): void {
     const rules = boxes.map(({ id, label, origin }) => {
       const look = [`--box: ${this.of(label)}`];
@@ -39,7 +39,7 @@ export class Colours {
   }
 }
 
-/** Black or white, whichever can be read better on the colour (relative luminance as WCAG has it). */
+/** Black or white, whichever has the higher contrast on the colour (relative luminance as defined by WCAG). */
 export function inkOn(color: string): string {
   const match = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})/i.exec(expanded(color));
   if (!match) return "#000";

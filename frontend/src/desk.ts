@@ -1,4 +1,4 @@
-/** The person's desk: the image on it, those to come, the answers that leave it. The components show it, the keys work on it. */
+/** The page's state: the shown image, the queue and the answers. Components render it; keys change it. */
 
 import { api, type Who } from "./api";
 import type { Canvas } from "./canvas";
@@ -35,21 +35,21 @@ const IMAGES_KEPT = 6;
 
 export class Desk {
   project: Project | null = null;
-  /** Nothing works any more, and why. */
+  /** A fatal error; "" if there is none. */
   fatal = "";
-  /** A person is asked for a name, before anything else; known: the one that this browser remembers, or "". */
+  /** Set while the user is asked for a name, before anything else; known: the name stored in this browser, or "". */
   asksName: { known: string; answer: (name: string) => void } | null = null;
-  /** The server cannot be reached and the page has nothing yet. */
+  /** The connection error while nothing has been loaded yet; "" if there is none. */
   starting = "";
   shown: Held | null = null;
-  /** The shown image is on the screen. */
+  /** Whether the shown image is on the screen. */
   ready = false;
   label = "";
   labels: LabelBook | null = null;
   colours: Colours | null = null;
   labelsOpen = false;
   galleryOpen = false;
-  /** As it was left: the gallery opens with it again. */
+  /** The last filter of the gallery, with which it opens again. */
   galleryFilter: GalleryFilter = NO_FILTER;
   hand = false;
   panelOpen = true;
@@ -70,14 +70,14 @@ export class Desk {
   who: Who = { session: "", tab: "" };
   records: Records | null = null;
   furniture: Furniture | null = null;
-  /** The answers that the panel knew of when the history was asked for. */
+  /** The panel's answer counts at the last request for the history. */
   counted = "";
 
-  /** In the order of the answers; those that are looked at again stay among them. */
+  /** Answered images in the order of their answers, including reopened ones. */
   private answered: Held[] = [];
-  /** Counts what ends the wait for an image that is to be opened: it must not come on the desk later. */
+  /** Incremented to cancel a pending request to open an image, which must not be shown later. */
   private openings = 0;
-  /** The last two images on the desk. */
+  /** The image shown last, and the one before it. */
   private latest: Held | null = null;
   private before: Held | null = null;
   private readonly listeners = new Set<() => void>();
@@ -93,18 +93,16 @@ export class Desk {
     return this.records?.list(this.outbox?.waiting ?? []) ?? [];
   }
 
-  /** Why no answer can be given right now; "": one can. */
+  /** Why no answer can be given now; "" if one can. */
   get closed(): string {
     return this.outbox?.blocked || (this.ready ? "" : "no image is shown");
   }
-
-  // Answers
 
   answer(decision: Decision): void {
     const broken = decision === "ignore" && this.shown?.failed && !this.outbox?.blocked;
     if ((this.closed && !broken) || !this.shown) return;
     const held = this.shown;
-    // A box that is being drawn or dragged is not what the person wants yet.
+    // A box that is still being drawn or dragged is not final, so it is cancelled.
     this.gestures?.cancel();
     this.keepEdits();
     const unknown = held.spans.find(({ label }) => !this.labels?.label(label));
@@ -123,7 +121,7 @@ export class Desk {
       answered_at_ms: Date.now(),
     };
     held.reopened = decision;
-    // First of all: from here on the image counts as answered, also for the request for further tasks.
+    // First: from here on the image counts as answered, also in the request for further tasks.
     this.outbox?.add(entry);
     this.drafts?.drop(held.id);
     this.firstSteps?.afterAnswer(decision, held.spans.length);
@@ -132,12 +130,12 @@ export class Desk {
     this.next();
   }
 
-  /** Back to the answer before, with its boxes. */
+  /** Reopens the previous answer with its boxes. */
   undo(): void {
     this.firstSteps?.closeEmpty();
     const own = this.answered.map(({ id }) => id).reverse();
     const ids = [...new Set([...own, ...this.history.map(({ image_id }) => image_id)])];
-    // Back from an image that was answered: to the answer before it.
+    // From a reopened image, go to the answer before it.
     const past = ids[ids.indexOf(this.shown?.id ?? "") + 1];
     if (past) void this.reopen(past);
     else this.notices.say("there is no earlier answer");
@@ -157,8 +155,8 @@ export class Desk {
     }
   }
 
-  /** An image of the gallery, which closes then; returns why it cannot be opened, else "". What is on the desk waits
-   * for its turn. Nothing comes of it if meanwhile the gallery is closed or another image is asked for. */
+  /** Opens an image of the gallery and closes the gallery; returns an error message, "" on success. The current image
+   * goes back into the queue. Does nothing if the gallery is closed or another image is requested in the meantime. */
   async openImage(key: string, image_id: string | null): Promise<string> {
     const opening = ++this.openings;
     const here = image_id === null ? null : this.newestHere(image_id);
@@ -177,16 +175,16 @@ export class Desk {
     }
   }
 
-  /** On start: the answered image that was being corrected when the page was left. */
+  /** On start, reopens the answered image that was being corrected when the page was left. */
   async resume(image_id: string): Promise<void> {
     try {
       this.lay(await this.fetchToOpen(image_id));
     } catch {
-      // Somebody else has it, or it is gone.
+      // Another annotator has the image, or it no longer exists.
     }
   }
 
-  /** What this page has of an image, unless the server may have a newer answer about it, of anybody. */
+  /** This page's own copy of an image, unless the server may have a newer answer of any session. */
   private newestHere(image_id: string): Held | null {
     if (this.shown?.id === image_id) return this.shown;
     const ahead = this.queue?.find(image_id);
@@ -201,7 +199,7 @@ export class Desk {
     return (answer === null && this.queue?.find(task.image_id)) || new Held(task, answer);
   }
 
-  /** The boxes of the image that was on the desk before, else of the last answer; null: there is none. */
+  /** The boxes of the image shown before, else of the last answer; null if there is none. */
   async boxesBefore(): Promise<{ file: string; spans: Span[] } | null> {
     const { before } = this;
     if (before && before.id !== this.shown?.id) return { file: before.task.file, spans: before.spans };
@@ -209,7 +207,7 @@ export class Desk {
     return past ? api.boxes(this.who, past.image_id) : null;
   }
 
-  /** From this page's own memory, at once; the server hears of it when the answers have reached it. */
+  /** Shows an image from this page's memory at once; the server is notified once it has the pending answers. */
   private bringBack(held: Held): void {
     if (!held.image) held.load();
     this.lay(held);
@@ -220,7 +218,7 @@ export class Desk {
   private lay(held: Held): void {
     if (this.shown) {
       this.keepEdits();
-      // An answered image that was only looked at keeps its answer.
+      // An answered image that was viewed but not changed keeps its answer.
       if (this.shown.reopened === null || this.shown.touched) this.queue?.putBack(this.shown);
       else if (!this.answered.includes(this.shown)) this.shown.release();
     }
@@ -238,8 +236,6 @@ export class Desk {
     this.shown.spans = this.canvas.spans();
     this.shown.touched ||= this.canvas.touched;
   }
-
-  // Showing
 
   next(): void {
     const held = this.queue?.take() ?? null;
@@ -298,7 +294,7 @@ export class Desk {
     requestAnimationFrame(() => setTimeout(() => this.painted(held)));
   }
 
-  /** Where the page is one long column somebody may have scrolled away from the stage. */
+  /** On narrow screens the page is one long column, and the user may have scrolled away from the stage. */
   private bringIntoSight(): void {
     const { stage } = this.furniture!;
     const { top, bottom } = stage.getBoundingClientRect();
@@ -321,14 +317,14 @@ export class Desk {
     this.drafts?.noteShown(held);
   }
 
-  /** The image could not be loaded: once more. */
+  /** Retries to load the image. */
   retryImage(): void {
     if (!this.shown) return;
     this.shown.load();
     void this.present(this.shown);
   }
 
-  /** Puts an image that cannot be shown behind the others. */
+  /** Moves an image that cannot be shown to the end of the queue. */
   skipImage(): void {
     const held = this.shown;
     if (!held || this.ready) return;
@@ -336,14 +332,14 @@ export class Desk {
     this.queue?.ahead.push(held);
   }
 
-  /** Whose suggestions are on the screen: it changes with an offer, and with steps back and forth over one. */
+  /** Sets the task whose suggestions are on the screen. It changes with an offer, and when undo or redo passes one. */
   judge(task: Task): void {
     if (!this.shown) return;
     this.shown.task = task;
     this.furniture!.stage.dataset.version = task.version?.toString() ?? "";
   }
 
-  /** Drops the boxes that were kept from before, for those that the task came with. */
+  /** Discards a restored draft in favour of the boxes that the task came with. */
   startOver(): void {
     const { shown } = this;
     if (!shown?.beforeDraft) return;
@@ -353,13 +349,11 @@ export class Desk {
     void this.present(shown);
   }
 
-  /** The person has seen that the boxes are those from before. */
+  /** Keeps a restored draft: the user has dismissed the message about it. */
   keepDraft(): void {
     if (this.shown) this.shown.beforeDraft = null;
     this.changed();
   }
-
-  // Around
 
   async save(): Promise<void> {
     if (this.saving) return;
@@ -384,7 +378,7 @@ export class Desk {
     this.changed();
   }
 
-  /** A dialog is over the image: keys are for what is in it. */
+  /** Whether a dialog covers the image, so that keys belong to the dialog. */
   get dialogOpen(): boolean {
     return this.helpOpen || this.labelsOpen || this.galleryOpen;
   }

@@ -1,21 +1,21 @@
-/** How the page, the image and its boxes look: chosen by the person, kept in this browser. */
+/** Display settings of the page, the image and the boxes, stored in this browser. */
 
 export type Theme = "auto" | "light" | "dark";
 export type Names = "all" | "selected" | "none";
 
 export interface Settings {
   theme: Theme;
-  /** Which boxes have their label's name beside them. */
+  /** Which boxes show their label's name. */
   names: Names;
-  /** Boxes are tinted inside. */
+  /** Whether boxes are filled with a tint. */
   fill: boolean;
-  /** Lines through the pointer, across the stage. */
+  /** Whether lines through the pointer cross the stage. */
   guides: boolean;
-  /** Of the boxes that are not selected, in percent. */
+  /** Opacity of the boxes that are not selected, in percent. */
   opacity: number;
-  /** Width of a box's line, in screen pixels. */
+  /** Line width of boxes, in screen pixels. */
   line: number;
-  /** Of the image, in percent. */
+  /** Brightness and contrast of the image, in percent. */
   brightness: number;
   contrast: number;
 }
@@ -50,7 +50,7 @@ export class Display {
 
   constructor(private readonly changed: () => void) {
     this.apply();
-    // Chosen in another tab.
+    // The settings were changed in another tab.
     window.addEventListener("storage", ({ key }) => {
       if (key === KEY || key === null) this.take(stored());
     });
@@ -65,7 +65,7 @@ export class Display {
     try {
       localStorage.setItem(KEY, JSON.stringify(this.settings));
     } catch {
-      // Without storage the choice lasts as long as the page.
+      // Without storage, the settings last until the page is closed.
     }
   }
 
@@ -79,7 +79,7 @@ export class Display {
     this.changed();
   }
 
-  /** To the root element, from which the style sheets take it. */
+  /** Sets attributes and properties of the root element, which the style sheets use. */
   private apply(): void {
     const { theme, names, fill, opacity, line, brightness, contrast } = this.settings;
     const { dataset, style } = document.documentElement;
@@ -102,7 +102,7 @@ function stored(): Settings {
   }
 }
 
-/** What is missing, or was written by another version of the page, is as by default. */
+/** Replaces settings that are missing or invalid (written by another version of the page) by their defaults. */
 function checked(given: Partial<Settings>): Settings {
   const amounts = (Object.keys(RANGES) as Amount[]).map((name) => [name, within(name, given[name])]);
   return {

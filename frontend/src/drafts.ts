@@ -1,4 +1,4 @@
-/** Boxes that a person worked on and has not answered with yet: kept in this browser over a reload or a closed tab. */
+/** Drafts: boxes of images that are not answered yet, stored in this browser in case the page is reloaded or closed. */
 
 import type { Box } from "./boxes";
 import type { Desk } from "./desk";
@@ -7,11 +7,11 @@ import type { Span, Task } from "./wire";
 
 export interface Draft {
   spans: Span[];
-  /** The task's boxes as they were handed out, and the model that made them. */
+  /** The task's boxes as they were received, and the model version that suggested them. */
   first: Span[];
   version: number | null;
   threshold: number;
-  /** Whether the image had been answered before, and was looked at again. */
+  /** Whether the image had been answered before and was reopened. */
   reopened: boolean;
   saved_at_ms: number;
 }
@@ -19,7 +19,7 @@ export interface Draft {
 const PREFIX = "odkeras:draft:";
 const WRITE_AFTER_MS = 200;
 const MOST_DRAFTS = 40;
-/** Of all drafts together, in characters. Browsers keep some five million; answers on their way need room, too. */
+/** Maximum size of all drafts in characters. Browsers store about five million, and pending answers need space too. */
 const MOST_CHARACTERS = 1_000_000;
 
 export class Drafts {
@@ -34,7 +34,7 @@ export class Drafts {
     this.reopenedKey = `odkeras:reopened:${encodeURIComponent(dataset)}:${session}`;
   }
 
-  /** Called at every change of the desk: notes what is on it, if a person changed it. */
+  /** Called at every change of the page's state; notes the shown boxes if a person changed them. */
   note({ shown, canvas, ready }: Desk): void {
     if (!shown || !canvas?.touched || !ready || canvas.boxes === this.noted) return;
     this.noted = canvas.boxes;
@@ -43,7 +43,7 @@ export class Drafts {
     this.timer ||= window.setTimeout(() => this.write(), WRITE_AFTER_MS);
   }
 
-  /** Writes what waits: the page may be about to go. */
+  /** Writes the pending draft at once, because the page may be about to close. */
   write(): void {
     clearTimeout(this.timer);
     this.timer = 0;
@@ -53,27 +53,27 @@ export class Drafts {
     keep(this.prefix + image_id, JSON.stringify(draft));
   }
 
-  /** The image is answered, or its boxes are no longer wanted. */
+  /** Deletes a draft after the image was answered or the draft was discarded. */
   drop(image_id: string): void {
     if (this.pending?.image_id === image_id) this.pending = null;
     try {
       localStorage.removeItem(this.prefix + image_id);
     } catch {
-      // Without storage there is none.
+      // Without storage there are no drafts.
     }
   }
 
-  /** Notes in this tab which answered image is on the desk: the server would hand out another one after a reload. */
+  /** Notes in this tab which answered image is shown: after a reload, the server would send a different one. */
   noteShown(held: Held | null): void {
     try {
       if (held?.reopened) sessionStorage.setItem(this.reopenedKey, held.id);
       else sessionStorage.removeItem(this.reopenedKey);
     } catch {
-      // Without storage it is another image.
+      // Without storage, a different image is shown after a reload.
     }
   }
 
-  /** The answered image that was on the desk of this tab when the page was left. */
+  /** The answered image that this tab showed when the page was left. */
   reopened(): string | null {
     try {
       return sessionStorage.getItem(this.reopenedKey);
@@ -82,11 +82,11 @@ export class Drafts {
     }
   }
 
-  /** Gives an image the boxes that it had when the page was left. labels: those that boxes may have. */
+  /** Restores an image's draft, if there is one. labels: the allowed labels. */
   restore(held: Held, labels: string[]): void {
     if (held.touched) return;
     const draft = this.find(held.id);
-    // An answer that was given since, elsewhere, is newer than a draft from before it.
+    // An answer that was given elsewhere in the meantime is newer than a draft from before it.
     if (!draft || (held.reopened !== null && !draft.reopened)) return;
     const known = new Set([...labels, ...held.task.spans.map(({ label }) => label)]);
     if (draft.spans.every(({ label }) => known.has(label))) held.restore(draft);
@@ -107,12 +107,13 @@ function draftOf({ reopened }: Held, task: Task, spans: Span[]): Draft {
   return { spans, first, version, threshold, reopened: reopened !== null, saved_at_ms: Date.now() };
 }
 
-/** The task as it was when the draft was made. */
+/** The task as it was when the draft was written. */
 export function taskOf(task: Task, { first, version, threshold }: Draft): Task {
   return { ...task, spans: first, version, threshold };
 }
 
-/** Other tabs write, too: the newest drafts of all of them are kept, and answers on their way come before drafts. */
+/** Writes a draft and deletes the oldest ones beyond the limits, including those of other tabs. Pending answers have
+ * priority over drafts. */
 function keep(key: string, text: string): void {
   if (text.length > MOST_CHARACTERS) return;
   try {
@@ -128,7 +129,7 @@ function keep(key: string, text: string): void {
   }
 }
 
-/** The storage is full, or there is none: older drafts go until this one fits. */
+/** Deletes the oldest drafts until this one fits, because the storage is full. */
 function makeRoom(key: string, text: string): void {
   try {
     for (const old of stored().reverse()) {
@@ -136,7 +137,7 @@ function makeRoom(key: string, text: string): void {
       if (fits(key, text)) return;
     }
   } catch {
-    // Without storage a reload loses the boxes at hand; answers say so themselves.
+    // Without storage, a reload loses the current boxes. The outbox warns about answers itself.
   }
 }
 
@@ -149,7 +150,7 @@ function fits(key: string, text: string): boolean {
   }
 }
 
-/** All drafts of this browser, the newest first. */
+/** All drafts in this browser, newest first. */
 function stored(): { key: string; text: string; saved_at_ms: number }[] {
   return Object.keys(localStorage)
     .filter((key) => key.startsWith(PREFIX))

@@ -1,4 +1,4 @@
-/** What a person does to the boxes without pointing at them. */
+/** Edits of the boxes that need no pointer. */
 
 import type { Desk } from "./desk";
 import { many, messageOf, takesBack, versionName } from "./words";
@@ -6,7 +6,7 @@ import { many, messageOf, takesBack, versionName } from "./words";
 const SMALLEST_PX = 8;
 const BESIDE_SCREEN_PX = 12;
 
-/** For the box that the person selected, if there is one; else for the next box. */
+/** Chooses a label for the box that the user selected, if there is one, else for the next box. */
 export function chooseLabel(desk: Desk, name: string): void {
   desk.labels?.use(name);
   const { canvas } = desk;
@@ -15,7 +15,7 @@ export function chooseLabel(desk: Desk, name: string): void {
   desk.changed();
 }
 
-/** Whether label keys change the selected box, and the label that is shown as chosen: that box's, or the next one's. */
+/** Whether label keys change the selected box, and the label to show as chosen: that box's or the next one's. */
 export function labelTarget({ canvas, label }: Desk): { relabels: boolean; label: string } {
   const box = canvas?.boxes.find(({ id }) => id === canvas.chosen);
   return { relabels: box !== undefined, label: box?.label ?? label };
@@ -30,7 +30,7 @@ export function addBox(desk: Desk): void {
   canvas.addBeside({ x, y, width: side, height: side }, desk.label, BESIDE_SCREEN_PX / view.scale);
 }
 
-/** Adds the boxes of the image before to this one, as one step: for frames of a video. */
+/** Copies the boxes of the image shown before to this one, as one undo step; meant for video frames. */
 export async function copyBoxes(desk: Desk): Promise<void> {
   const { shown, notices } = desk;
   if (!desk.ready || !shown) return;
@@ -49,7 +49,7 @@ export async function copyBoxes(desk: Desk): Promise<void> {
   }
 }
 
-/** Newer suggestions for the shown image in place of those that nobody touched. */
+/** Replaces the untouched suggestions of the shown image by newer ones. */
 export function showOffer(desk: Desk): void {
   const { shown, canvas, ready } = desk;
   if (!shown?.offer || !canvas || !ready) return;
@@ -71,7 +71,7 @@ export function removeSelected({ canvas }: Desk): void {
   if (canvas?.selected) canvas.remove(canvas.selected);
 }
 
-/** One step of the boxes back (-1) or forth (1). */
+/** Undo (-1) or redo (1) one change of the boxes. */
 export function takeBack(desk: Desk, step: -1 | 1): void {
   const { canvas, notices } = desk;
   if (!canvas?.go(step)) notices.say(step < 0 ? "there is no change to take back" : "there is no change to repeat");

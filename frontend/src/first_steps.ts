@@ -1,22 +1,22 @@
-/** What a person has to know at the first images: told once, and then this browser remembers it. */
+/** Hints for the first images. Each is shown once; this browser stores which ones were shown. */
 
 import type { Decision } from "./wire";
 
 const KEY = "odkeras:told";
-/** The explanation of the answers stays for so many of them, unless it is closed before. */
+/** Number of answers after which the explanation of the answers disappears, unless it is closed earlier. */
 const SHOWN_FOR_ANSWERS = 3;
 
 type Topic = "answers" | "empty";
 
 export class FirstSteps {
-  /** What the answers do to training is shown beside them. */
+  /** Whether the explanation of the answers' effect on training is shown. */
   explainsAnswers: boolean;
-  /** An image was accepted without boxes just now, for the first time. */
+  /** Whether an image was just accepted without boxes for the first time. */
   explainsEmpty = false;
 
   private readonly told: Set<Topic>;
 
-  /** answered: answers that the person gave before the page was opened. */
+  /** answered: number of answers that the user gave before the page was opened. */
   constructor(
     private answered: number,
     private readonly changed: () => void,
@@ -38,7 +38,7 @@ export class FirstSteps {
     this.changed();
   }
 
-  /** The explanation is on the screen: it needs an image there. */
+  /** Called when the explanation is actually on the screen, which requires an image. */
   noteEmptySeen(): void {
     this.remember("empty");
   }
@@ -53,7 +53,7 @@ export class FirstSteps {
     try {
       localStorage.setItem(KEY, JSON.stringify([...this.told]));
     } catch {
-      // Without storage it is told again by the next page.
+      // Without storage, the next page shows the hint again.
     }
   }
 }

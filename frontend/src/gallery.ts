@@ -1,13 +1,13 @@
-/** The images that the gallery lists: fetched by pages, those that are looked at. */
+/** The gallery's list of images. Only the pages that are scrolled into view are fetched. */
 
 import { api, type Who } from "./api";
 import type { GalleryFilter, GalleryImage } from "./wire";
 import { messageOf } from "./words";
 
 const PAGE = 100;
-/** While one scrolls fast nothing is asked for. */
+/** Delay before a request, so that fast scrolling causes none. */
 const ASK_AFTER_MS = 80;
-/** After a failure: longer and longer. */
+/** Exponential backoff after failures. */
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 10_000;
 
@@ -22,7 +22,7 @@ export const NO_FILTER: GalleryFilter = {
 };
 
 export class GalleryList {
-  /** null: not known yet. */
+  /** null until the first page has arrived. */
   total: number | null = null;
   missing = "";
   trouble = "";
@@ -33,7 +33,7 @@ export class GalleryList {
   private timer = 0;
   private closed = false;
   private pause_ms = FIRST_PAUSE_MS;
-  /** performance.now() before which nothing is asked for. */
+  /** performance.now() before which no request is sent. */
   private not_before = 0;
 
   constructor(
@@ -48,7 +48,7 @@ export class GalleryList {
     return this.pages.get(Math.floor(index / PAGE))?.[index % PAGE] ?? null;
   }
 
-  /** The images from first to last are on the screen. */
+  /** Called with the range of images that is on the screen. */
   show(first: number, last: number): void {
     const pages = [Math.floor(first / PAGE), Math.floor(last / PAGE)];
     this.wanted = [...new Set(pages)].filter((page) => page >= 0 && !this.asked.has(page));
@@ -81,7 +81,7 @@ export class GalleryList {
       this.trouble = messageOf(error);
       this.not_before = performance.now() + this.pause_ms;
       this.pause_ms = Math.min(2 * this.pause_ms, LONGEST_PAUSE_MS);
-      // The first page is on no screen yet, which would ask for it.
+      // Nothing on the screen would request the first page, because it shows no images yet.
       if (!this.wanted.includes(page)) this.wanted.push(page);
       this.schedule();
     }

@@ -1,4 +1,4 @@
-/** The pointer on the stage: draw, correct, select, pan, pinch. Only a selected polygon is left to the canvas' editor. */
+/** Pointer gestures on the stage: draw, edit, select, pan, pinch. Selected polygons are left to the canvas's editor. */
 
 import type { Canvas } from "./canvas";
 import { between, type Hit, type Reach } from "./grips";
@@ -7,13 +7,13 @@ import type { Point } from "./wire";
 import type { View } from "./view";
 import { takesBack } from "./words";
 
-/** How exact a pointer is, in screen pixels. */
+/** Precision of a pointer, in screen pixels. */
 interface Aim extends Reach {
-  /** What moves less is a click. */
+  /** Shorter movements are clicks. */
   click_px: number;
-  /** How far beside a box a click selects it. */
+  /** Distance from a box within which a click still selects it. */
   buffer_px: number;
-  /** A drag that makes a box less wide or high than this was an accident. */
+  /** Minimum width and height of a drawn box; smaller ones are accidents. */
   smallest_px: number;
 }
 
@@ -27,16 +27,16 @@ const aimOf = ({ pointerType }: PointerEvent) => (pointerType === "touch" ? TOUC
 export interface Bench {
   canvas: Canvas;
   view: View;
-  /** The hand tool is on: dragging moves the image. */
+  /** Whether the hand tool is active, so that dragging moves the image. */
   hand: () => boolean;
-  /** An image is shown and may be worked on. */
+  /** Whether an image is shown and can be edited. */
   open: () => boolean;
   label: () => string;
   color: () => string;
   say: (text: string) => void;
 }
 
-/** from, at: points of the window; start: a point of the image, which may move under the pointer. */
+/** from, at: window coordinates; start: a point of the image, which may move under the pointer. */
 type Gesture =
   | { kind: "draw"; pointer: number; from: Point; at: Point; start: Point }
   | { kind: "edit"; pointer: number; from: Point; start: Point; hit: Hit; moved: boolean }
@@ -47,7 +47,7 @@ type Gesture =
 
 export class Gestures {
   private gesture: Gesture = null;
-  /** Where the mouse is. */
+  /** The last event of the mouse over the stage. */
   private under: PointerEvent | null = null;
   private readonly touches = new Map<number, Point>();
 
@@ -64,16 +64,16 @@ export class Gestures {
     window.addEventListener("keydown", this.onShift);
     window.addEventListener("keyup", this.onShift);
     scroll.addEventListener("wheel", this.onWheel, { passive: false });
-    // Chrome scrolls by itself after a press of the middle button.
+    // Chrome starts autoscrolling after a press of the middle button.
     scroll.addEventListener("mousedown", (event) => event.button === 1 && event.preventDefault());
   }
 
-  /** A box is being drawn or changed. */
+  /** Whether a box is being drawn or changed. */
   get busy(): boolean {
     return this.gesture?.kind === "draw" || this.gesture?.kind === "edit";
   }
 
-  /** What is being drawn or changed is as it was before. */
+  /** Cancels the gesture and restores the previous state. */
   cancel(): void {
     if (this.gesture?.kind === "edit") this.bench.canvas.putBack();
     this.gesture = null;
@@ -107,7 +107,7 @@ export class Gestures {
     return { kind: "edit", pointer: pointerId, from: [clientX, clientY], start, hit, moved: false };
   }
 
-  /** What a drag from here would change; with shift it always draws. */
+  /** What a drag from here would change; with shift, a drag always draws. */
   private hitAt(event: PointerEvent): Hit | null {
     if (event.shiftKey || this.bench.hand()) return null;
     return this.bench.canvas.hitAt(this.bench.view.toImage(event.clientX, event.clientY), aimOf(event));
@@ -149,7 +149,7 @@ export class Gestures {
     this.bench.canvas.drag(gesture.hit, x - gesture.start[0], y - gesture.start[1]);
   }
 
-  /** Says what a drag from here would do: by the cursor, and by the handles of the box. */
+  /** Shows what a drag from here would do, with the cursor and the box's handles. */
   private hover(event: PointerEvent | null): void {
     this.under = event;
     const open = event !== null && this.bench.open();
@@ -185,7 +185,7 @@ export class Gestures {
     const aim = aimOf(event);
     this.gesture = null;
     this.rubber.hidden = true;
-    // The editor has to hear of it, too.
+    // The library's editor needs the event too, so it is not stopped.
     if (gesture.kind === "press") return this.finishPress(gesture.from, at, aim);
     event.stopPropagation();
     if (gesture.kind === "draw") this.finishDrawing(gesture, at, aim);
@@ -207,14 +207,14 @@ export class Gestures {
     if (replaced) this.bench.say(`the new box replaces the suggestion ${tagText(replaced)}; ${takesBack("u")} takes it back`);
   }
 
-  /** Where nothing moved it was a click: it selects what is there, maybe a smaller box within this one. */
+  /** Without movement it was a click, which selects the box there, possibly a smaller one inside this box. */
   private finishEdit({ hit, moved }: Gesture & { kind: "edit" }, at: Point, aim: Aim): void {
     const { canvas, view } = this.bench;
     if (moved) return canvas.drop();
     canvas.selectAt(...view.toImage(...at), aim.buffer_px / view.scale, hit.id);
   }
 
-  /** A click on the selected polygon may mean a smaller box within it. */
+  /** A click on the selected polygon may be meant for a smaller box inside it. */
   private finishPress(from: Point, to: Point, aim: Aim): void {
     if (distance(from, to) >= aim.click_px) return;
     const { canvas, view } = this.bench;
@@ -255,5 +255,5 @@ export class Gestures {
 
 const middle = (a: Point, b: Point): Point => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
 
-/** The larger of the two ways, across and down. */
+/** Chebyshev distance: the larger of the horizontal and the vertical distance. */
 const distance = (a: Point, b: Point) => Math.max(Math.abs(a[0] - b[0]), Math.abs(a[1] - b[1]));

@@ -1,9 +1,9 @@
-/** Where a box is taken hold of, and what a drag makes of it. Reach is in screen pixels, all else in image pixels. */
+/** Hit testing of boxes and the effect of drags. Reach is in screen pixels, everything else in image pixels. */
 
 import { cut, shifted, type Rect, type Size } from "./boxes";
 import type { Point } from "./wire";
 
-/** The part of a box that is dragged: an edge or corner by its compass point, or all of it. */
+/** The dragged part of a box: an edge or corner by its compass point, or the whole box. */
 export type Grip = "n" | "ne" | "e" | "se" | "s" | "sw" | "w" | "nw" | "move";
 
 export interface Hit {
@@ -11,13 +11,13 @@ export interface Hit {
   grip: Grip;
 }
 
-/** How far from an edge or a corner it can be taken hold of, on either side. */
+/** Maximum distance from an edge or corner at which it can be grabbed, on either side. */
 export interface Reach {
   edge_px: number;
   corner_px: number;
 }
 
-/** Of a side, the part at either end that belongs to the handles: the middle is left, also of small boxes. */
+/** Maximum share of a side that each end's handle covers, so that the middle stays free in small boxes too. */
 const MOST_INSIDE = 0.25;
 
 type End = -1 | 0 | 1;
@@ -30,8 +30,8 @@ interface Near extends Hit {
 type Placed = Rect & { id: string };
 
 /**
- * What is under a point: the selected box's edge or corner, then the nearest one of another box, the smaller box where
- * two are as near; then the selected box itself. null: nothing that a drag would change.
+ * The target under a point, in this order: an edge or corner of the selected box; the nearest one of another box, and
+ * of the smaller box at equal distance; the inside of the selected box. null: a drag would change nothing.
  */
 export function hitAt(
   boxes: Placed[],
@@ -74,7 +74,7 @@ function gripAt(across: number, down: number, width: number, height: number, rea
   return null;
 }
 
-/** -1, 1: near the start or end of a side; 0: between them; null: beside it. */
+/** -1 or 1: near the start or end of a side; 0: in between; null: outside. */
 function endAt(at: number, length: number, reach_px: number): End | null {
   if (at < -reach_px || at > length + reach_px) return null;
   const inside = Math.min(reach_px, length * MOST_INSIDE);
@@ -94,7 +94,7 @@ function contains({ x, y, width, height }: Rect, at: Point): boolean {
   return at[0] >= x && at[0] <= x + width && at[1] >= y && at[1] <= y + height;
 }
 
-/** The box after a drag of (dx, dy), within the image. Dragged over the opposite edge it turns inside out. */
+/** The box after a drag of (dx, dy), clipped to the image. Dragging an edge past the opposite one flips the box. */
 export function dragged(box: Rect, grip: Grip, dx: number, dy: number, size: Size): Rect {
   if (grip === "move") return shifted({ ...box, x: box.x + dx, y: box.y + dy }, size);
   const left = box.x + (grip.includes("w") ? dx : 0);
@@ -104,7 +104,7 @@ export function dragged(box: Rect, grip: Grip, dx: number, dy: number, size: Siz
   return cut(between([left, top], [right, bottom]), size);
 }
 
-/** The rectangle with these two points as opposite corners. */
+/** The rectangle with these opposite corners. */
 export function between(a: Point, b: Point): Rect {
   return {
     x: Math.min(a[0], b[0]),

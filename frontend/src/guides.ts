@@ -1,4 +1,4 @@
-/** A line across and a line down through the pointer, to see where a box would begin. */
+/** Crosshair through the pointer, which shows where a box would start. */
 
 export class Guides {
   constructor(
@@ -6,7 +6,7 @@ export class Guides {
     private readonly layer: HTMLElement,
     private readonly wanted: () => boolean,
   ) {
-    // In the capturing phase: while a box is drawn the stage keeps its events to itself.
+    // Capture phase, because the stage stops the propagation of its events while a box is drawn.
     stage.addEventListener("pointermove", this.follow, true);
     stage.addEventListener("pointerdown", this.follow, true);
     stage.addEventListener("pointerup", (event) => event.pointerType === "touch" && this.hide(), true);

@@ -1,4 +1,4 @@
-/** Dots at the corners of boxes that can be taken hold of. What a drag does, at edges too, is said in grips.ts. */
+/** Dots at the corners of boxes that can be dragged. grips.ts defines what a drag does, also at edges. */
 
 import type { Rect, Size } from "./boxes";
 
@@ -16,7 +16,7 @@ export class Handles {
     layer.setAttribute("aria-hidden", "true");
   }
 
-  /** boxes: the parts that are in the image. */
+  /** boxes: clipped to the image. */
   show(boxes: (Rect & { id: string })[], image: Size): void {
     const corners = boxes.flatMap((box) => CORNERS.map((corner) => ({ box, corner })));
     while (this.dots.length < corners.length)

@@ -1,16 +1,16 @@
-/** Who this page is: the session from its address, and an id of this tab that survives a reload. */
+/** The page's identity: the session from its URL, and a tab id that survives a reload. */
 
 import type { Who } from "./api";
 
 const TAB_KEY = "odkeras:tab";
-/** With the session's name: the tab that was left last, whose images a page that is opened soon after goes on with. */
+/** Followed by the session's name: the id of the tab closed last. The next page to be opened takes over its images. */
 const LEFT_KEY = "odkeras:left:";
 const NAME_KEY = "odkeras:name";
 const DEFAULT_SESSION = "default";
 const CHANNEL = "odkeras:tabs";
 const ANSWER_WAIT_MS = 60;
 
-/** crypto.randomUUID is missing where the page is opened over plain http from another machine. */
+/** A random UUID. crypto.randomUUID is missing on pages opened over plain http from another machine. */
 export function uuid(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6]! & 0x0f) | 0x40;
@@ -19,7 +19,7 @@ export function uuid(): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
-/** ask: has a person give a name; it gets the name that this browser knows, or "". */
+/** ask: asks the user for a name; called with the name stored in this browser, or "". */
 export async function whoAmI(ask: (known: string) => Promise<string>): Promise<Who> {
   const session = await sessionOf(ask);
   const tab = await ownTab(session);
@@ -27,7 +27,7 @@ export async function whoAmI(ask: (known: string) => Promise<string>): Promise<W
   return { session, tab };
 }
 
-/** The name in the address. On the machine where the server runs it may be missing; a link for a colleague holds an empty one. */
+/** The session's name in the URL. It may be missing on the server's machine; it is empty in a link for a colleague. */
 async function sessionOf(ask: (known: string) => Promise<string>): Promise<string> {
   const address = new URL(location.href);
   const given = address.searchParams.get("session");
@@ -45,7 +45,7 @@ function isThisMachine(hostname: string): boolean {
   return /^(localhost|.*\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
 }
 
-/** A person's name as the name of a session, which is of letters, digits and "_.-"; "": nothing is left of it. */
+/** Converts a person's name to a session name (letters, digits and "_.-"); "" if no such character is left. */
 export function sessionName(text: string): string {
   const name = text
     .normalize("NFKD")
@@ -68,11 +68,11 @@ function rememberName(name: string): void {
   try {
     localStorage.setItem(NAME_KEY, name);
   } catch {
-    // Without storage the address keeps it.
+    // Without storage, the name is kept in the URL only.
   }
 }
 
-/** "Duplicate tab" copies sessionStorage: if another tab says that it has our id, take a new one. */
+/** "Duplicate tab" copies sessionStorage, so take a new id if another tab replies that it has ours. */
 async function ownTab(session: string): Promise<string> {
   const known = remembered(session);
   let tab = known ?? uuid();
@@ -86,12 +86,12 @@ async function ownTab(session: string): Promise<string> {
   try {
     sessionStorage.setItem(TAB_KEY, tab);
   } catch {
-    // Without storage a reload is a new tab; its tasks come back when the server gives up on the old one.
+    // Without storage, a reload is a new tab; its tasks are freed once the server considers the old tab gone.
   }
   return tab;
 }
 
-/** The id from before a reload, else that of the tab that was closed last: only one page takes it. */
+/** The id from before a reload, else that of the tab closed last, which is removed so that only one page takes it. */
 function remembered(session: string): string | null {
   try {
     const left = localStorage.getItem(LEFT_KEY + session);
@@ -106,7 +106,7 @@ function leave(session: string, tab: string): void {
   try {
     localStorage.setItem(LEFT_KEY + session, tab);
   } catch {
-    // Without storage the images come back when the server gives up on the tab.
+    // Without storage, the images are freed once the server considers this tab gone.
   }
 }
 

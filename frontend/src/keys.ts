@@ -1,4 +1,4 @@
-/** The keys: one table for what they do and for the help that lists them. */
+/** The key bindings: one table that is used for the events and for the help. */
 
 import type { Desk } from "./desk";
 import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, showOffer, takeBack, toggleSuggestions } from "./edits";
@@ -8,7 +8,7 @@ interface Binding {
   group: string;
   keys: string[];
   does: string;
-  /** Whether it was this key; returns what to do. */
+  /** Returns the action if the event matches, else null. */
   when: (event: KeyboardEvent, desk: Desk) => (() => void) | null;
 }
 
@@ -20,7 +20,7 @@ const NUDGE: { [key: string]: [number, number] } = {
 };
 const FAST_PX = 10;
 
-/** No modifier that means something else; AltGr is how some keyboards write brackets. */
+/** Whether no modifier changes the meaning. AltGr is allowed, because some keyboards need it for brackets. */
 function plain(event: KeyboardEvent): boolean {
   return event.getModifierState("AltGraph") || !(event.ctrlKey || event.metaKey || event.altKey);
 }
@@ -28,19 +28,19 @@ function plain(event: KeyboardEvent): boolean {
 function key(names: string[], act: (desk: Desk) => void, repeats = true): Binding["when"] {
   return (event, desk) => {
     if (!plain(event) || !names.includes(event.key.length === 1 ? event.key.toLowerCase() : event.key)) return null;
-    // Held down, a key must not answer image after image.
+    // While the key is held down, its repeats must not answer one image after another.
     return event.repeat && !repeats ? () => {} : () => act(desk);
   };
 }
 
 const answer = (name: string, decision: Decision) => key([name], (desk) => desk.answer(decision), false);
 
-/** Moves the selected box, or its edges at one corner, by steps that can be seen: pixels of the screen. */
+/** Moves the selected box or one of its corners by steps in screen pixels, which are visible at any zoom. */
 function nudge(grip: "move" | "nw" | "se"): Binding["when"] {
   return (event, desk) => {
     const step = NUDGE[event.key];
     if (!step || heldGrip(event) !== grip) return null;
-    // Without a box plain arrows scroll; with alt, ctrl or cmd they must not leave the page, with or without one.
+    // Without a box, plain arrows scroll. With alt, ctrl or cmd they are always handled, or the browser would navigate.
     if (!desk.canvas?.selected) return grip === "move" ? null : () => {};
     const size = (event.shiftKey ? FAST_PX : 1) / (desk.view?.scale ?? 1);
     return () => desk.canvas?.nudge(step[0] * size, step[1] * size, grip);
@@ -53,7 +53,7 @@ function heldGrip(event: KeyboardEvent): "move" | "nw" | "se" | null {
   return ctrl ? "nw" : event.altKey ? "se" : "move";
 }
 
-/** u and ctrl+z take back; ctrl+y and ctrl+shift+z repeat. */
+/** u and ctrl+z undo; ctrl+y and ctrl+shift+z redo. */
 function history(step: -1 | 1): Binding["when"] {
   return (event, desk) => {
     const name = event.key.toLowerCase();
@@ -88,7 +88,7 @@ function save(event: KeyboardEvent, desk: Desk): (() => void) | null {
 }
 
 function remove(event: KeyboardEvent, desk: Desk): (() => void) | null {
-  // A corner of a polygon is selected: it is the canvas that removes it.
+  // If a corner of a polygon is selected, the canvas removes that corner.
   if (document.querySelector(".a9s-handle-selected")) return null;
   return event.key === "Delete" && plain(event) && desk.canvas?.selected ? () => removeSelected(desk) : null;
 }
@@ -211,9 +211,9 @@ export const BINDINGS: Binding[] = [
 ];
 
 export function listen(desk: Desk): void {
-  // Before anybody else: the canvas takes some keys for its corners of polygons.
+  // Capture phase, because the canvas uses some keys for the corners of polygons.
   window.addEventListener("keydown", (event) => onKey(event, desk), true);
-  // A button that was clicked keeps the focus, and the space bar would press it instead of ignoring the image.
+  // A clicked button would keep the focus, and the space bar would press it instead of ignoring the image.
   window.addEventListener("click", (event) => {
     if (event.detail > 0 && !desk.dialogOpen) (event.target as Element).closest("button")?.blur();
   });
@@ -232,13 +232,13 @@ function onKey(event: KeyboardEvent, desk: Desk): void {
   }
 }
 
-/** Those of a text that scrolls (a log, the news) belong to it while it has the focus. */
+/** Whether the key scrolls the focused text (a log, the news). */
 function scrolls({ target, key }: KeyboardEvent): boolean {
   if (!(target instanceof HTMLElement) || target.closest(".stage") || !KEYS_OF_CONTROLS.test(key)) return false;
   return target !== document.body && /auto|scroll/.test(getComputedStyle(target).overflowY);
 }
 
-/** Keys that a slider or a check box uses itself; all others work on the image there, too. */
+/** Keys that sliders and check boxes use themselves; all other keys act on the image there too. */
 const KEYS_OF_CONTROLS = /^(Arrow.*|Home|End|PageUp|PageDown| )$/;
 
 function isTyping({ target, key }: KeyboardEvent): boolean {
@@ -247,7 +247,7 @@ function isTyping({ target, key }: KeyboardEvent): boolean {
   return target.isContentEditable || /^(input|textarea|select)$/i.test(target.tagName);
 }
 
-/** Space and Enter belong to a button that was reached with the keyboard. */
+/** Whether the key presses the focused button. Only buttons focused with the keyboard use Space and Enter. */
 function activates(event: KeyboardEvent): boolean {
   if (event.key !== " " && event.key !== "Enter") return false;
   return (

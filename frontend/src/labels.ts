@@ -1,14 +1,14 @@
-/** The labels of a dataset as a person works with them: ten keys, those used lately, and search. */
+/** The labels of a dataset in the page: ten with keys, the recently used ones, and a search. */
 
 import type { Label } from "./wire";
 
-/** In the order of the keyboard. */
+/** In keyboard order. */
 export const LABEL_KEYS = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"] as const;
 export type LabelKey = (typeof LABEL_KEYS)[number];
 
 const PREFIX = "odkeras:labels:";
 const RECENT_KEPT = 20;
-/** Labels without a key that stay in the bar after they were used. */
+/** Number of recently used labels without a key that stay in the bar. */
 const RECENT_IN_BAR = 4;
 
 interface Stored {
@@ -17,11 +17,11 @@ interface Stored {
 }
 
 export class LabelBook {
-  /** The names of the ten keys. */
+  /** The label names of the ten keys; null for a free key. */
   keys: (string | null)[];
-  /** Names, the one used last first. */
+  /** Label names, most recently used first. */
   recent: string[];
-  /** Those of the recent ones without a key. Each stays in its place for as long as it is among them. */
+  /** Recent labels without a key. Each keeps its position as long as it is among them. */
   beside: string[] = [];
 
   private readonly places = new Map<string, number>();
@@ -41,7 +41,7 @@ export class LabelBook {
     this.placeBeside();
   }
 
-  /** So few that all of them fit into the bar. */
+  /** Whether all labels fit into the bar. */
   get areFew(): boolean {
     return this.labels.length <= LABEL_KEYS.length;
   }
@@ -58,7 +58,7 @@ export class LabelBook {
     return LABEL_KEYS[this.keys.indexOf(name)] ?? null;
   }
 
-  /** Gives a label a key. One that had another key swaps with the label that had this one. */
+  /** Assigns a key to a label. If the label already has a key, the two labels swap keys. */
   assign(name: string, key: LabelKey): void {
     const to = LABEL_KEYS.indexOf(key);
     const from = this.keys.indexOf(name);
@@ -74,7 +74,7 @@ export class LabelBook {
     this.write();
   }
 
-  /** Notes that a label was chosen. */
+  /** Records that a label was chosen. */
   use(name: string): void {
     if (!this.places.has(name) || this.recent[0] === name) return;
     this.recent = [name, ...this.recent.filter((other) => other !== name)].slice(0, RECENT_KEPT);
@@ -82,7 +82,7 @@ export class LabelBook {
     this.write();
   }
 
-  /** Labels whose names have all words of the text, the best first; all for none, those used lately first. */
+  /** Labels whose names contain all words of the text, best match first. Without text: all, recently used first. */
   search(text: string): Label[] {
     const words = fold(text).split(/\s+/).filter(Boolean);
     const recent = new Map(this.recent.map((name, index) => [name, index]));
@@ -94,7 +94,7 @@ export class LabelBook {
       .map(({ label }) => label);
   }
 
-  /** Known names at their keys; the free keys get the labels without one, in order. */
+  /** Keeps known labels at their keys and assigns the free keys to the remaining labels, in order. */
   private filled(keys: (string | null)[]): (string | null)[] {
     const known = LABEL_KEYS.map((_, index) => {
       const name = keys[index] ?? null;
@@ -116,7 +116,7 @@ export class LabelBook {
     try {
       localStorage.setItem(this.storageKey, JSON.stringify({ keys: this.keys, recent: this.recent } satisfies Stored));
     } catch {
-      // Without storage the next page begins with the first ten labels again.
+      // Without storage, the next page starts with the first ten labels again.
     }
   }
 }
@@ -132,7 +132,7 @@ function rank(name: string, words: string[]): number {
   return name.split(/[^\p{L}\p{N}]+/u).some((part) => part.startsWith(words[0]!)) ? 2 : 3;
 }
 
-/** Without regard to case and accents. */
+/** Removes case and accents. */
 const fold = (text: string) =>
   text
     .normalize("NFKD")

@@ -1,19 +1,19 @@
-/** The library's layer over the image, fitted into the page. */
+/** Adapts the library's SVG layer over the image. */
 
 import type { Contents } from "./canvas";
 
 export function dressLayer({ image, size, description }: Contents): void {
   const layer = image.parentElement?.querySelector("svg");
   if (!layer) return;
-  // The server's pixels count, also where the browser reads another size from the file.
+  // The server's image size applies, even if the browser derives a different one from the file.
   layer.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
   layer.setAttribute("aria-label", description);
-  // The library takes every quick press for a click that selects what is there, also when it was a short drag of a
-  // handle. Selecting is done in gestures.ts.
+  // The library treats every quick press as a click that selects, even if it was a short drag of a handle.
+  // gestures.ts does the selecting instead.
   layer.querySelector(":scope > g.drawing")?.addEventListener("pointerdown", (event) => event.stopPropagation());
 }
 
-/** The handles say that they are buttons, but no key works on them: arrows and alt+arrows do it here. */
+/** Removes the button role from the handles: no key works on them. Arrow keys and alt+arrows resize boxes instead. */
 export function undressHandles(frame: HTMLElement): void {
   for (const handle of frame.querySelectorAll('svg [role="button"]')) {
     handle.removeAttribute("role");

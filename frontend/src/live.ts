@@ -1,4 +1,4 @@
-/** The stream of events: the panel, the news, and the hint that tasks came. */
+/** The server-sent events: panel state, news, and the hint that tasks are available. */
 
 import { api, type Who } from "./api";
 import type { News, PanelState } from "./wire";
@@ -18,7 +18,7 @@ export interface Listener {
 export class Live {
   panel: PanelState | null = null;
   news: News[] = [];
-  /** For so long nothing came that one should say so. */
+  /** Whether the connection has been down long enough to tell the user. */
   lost = false;
   /** performance.now() when the served version was published. */
   published_at: number | null = null;
@@ -58,7 +58,7 @@ export class Live {
       this.lost = true;
       this.listener.changed();
     }, DISCONNECTED_AFTER_MS);
-    // After an HTTP error the browser gives up for good.
+    // After an HTTP error, EventSource does not reconnect by itself.
     if (source.readyState !== EventSource.CLOSED) return;
     clearTimeout(this.timer);
     this.timer = window.setTimeout(() => this.open(), this.pause_ms);
@@ -73,7 +73,7 @@ export class Live {
     if (panel.version !== null && panel.version !== before) this.listener.version(panel.version);
   }
 
-  /** A stream that was opened anew begins with old news. */
+  /** A reconnected stream may repeat old news, which are skipped. */
   private onNews(news: News): void {
     if (this.news.some(({ at, text }) => at === news.at && text === news.text)) return;
     this.news = [...this.news, news].sort((a, b) => a.at - b.at).slice(-NEWS_KEPT);

@@ -1,11 +1,11 @@
-/** What the page says in passing. */
+/** Short messages of the page. */
 
 const NOTICE_MS = 5_000;
 
 export class Notices {
-  /** In the line under the image, for a while, and to screen readers. */
+  /** Shown below the image for a while, and read by screen readers. */
   notice = "";
-  /** To screen readers only: what is on the desk now. */
+  /** Only for screen readers: the image that is shown now. */
   announcement = "";
 
   private timer = 0;

@@ -1,4 +1,4 @@
-/** Sets up the desk, and keeps it in step with the server. */
+/** Sets up the page's state and keeps it in sync with the server. */
 
 import { api, ApiError } from "./api";
 import { Canvas } from "./canvas";
@@ -70,7 +70,7 @@ function setUpStage(desk: Desk, project: Project, furniture: Furniture): void {
   takeLabels(desk, project);
 }
 
-/** Also of another run of the server, which may have another label map: it refuses labels that are gone. */
+/** Loads the labels. Also called after a restart of the server, whose label map may differ: it refuses old labels. */
 function takeLabels(desk: Desk, project: Project): void {
   const labels = new LabelBook(project.labels, project.dataset);
   const label = labels.label(desk.label) ? desk.label : (project.labels[0]?.name ?? "");
@@ -118,7 +118,7 @@ function onSent(desk: Desk, saved: Waiting[]): void {
   desk.changed();
 }
 
-/** The panel changes several times a second while the trainer trains; the history only with the answers. */
+/** The panel changes several times a second during training, but the history only with the answer counts. */
 function onPanel(desk: Desk): void {
   const { answers, not_handed_on } = desk.live?.panel ?? {};
   const counted = JSON.stringify([answers, not_handed_on]);
@@ -130,7 +130,7 @@ function onPanel(desk: Desk): void {
 function onTasks(desk: Desk): void {
   if (desk.queue?.trouble?.status === 401) desk.fatal = desk.queue.trouble.message;
   if (!desk.shown && desk.queue?.ahead.length) desk.next();
-  // A task may have been under way while a version came.
+  // A task may have been on its way when the new version was published.
   void renew(desk);
   desk.changed();
 }
@@ -150,7 +150,7 @@ async function renew(desk: Desk): Promise<void> {
   desk.changed();
 }
 
-/** The stream is there (again): maybe of another run of the server, which knows nothing of what is held. */
+/** Called when the stream is (re)connected, possibly to a restarted server, which does not know this tab's tasks. */
 async function onConnected(desk: Desk): Promise<void> {
   const { outbox, queue, shown } = desk;
   desk.changed();
@@ -167,7 +167,7 @@ async function onConnected(desk: Desk): Promise<void> {
     void renew(desk);
     desk.changed();
   } catch {
-    // The stream opens again, and then this is asked again.
+    // The request is repeated when the stream reconnects.
   }
 }
 
@@ -176,7 +176,7 @@ function watchWindow(outbox: Outbox, drafts: Drafts): void {
     drafts.write();
     outbox.flushOnLeave();
   });
-  // Phones end a page that is not seen without a word.
+  // Mobile browsers may kill a hidden page without any further event.
   document.addEventListener("visibilitychange", () => document.hidden && drafts.write());
   window.addEventListener("online", () => void outbox.flush());
   window.addEventListener("beforeunload", (event) => {

@@ -1,4 +1,4 @@
-/** Answers on their way to the server. One leaves only when the server says that it is saved, or refused. */
+/** Pending answers. An answer is removed only when the server confirms that it was saved or refused. */
 
 import { api, ApiError, type Who } from "./api";
 import type { AnswersReply, Decision, SentAnswer, Span } from "./wire";
@@ -9,7 +9,7 @@ export interface Waiting {
   file: string;
   answer: Decision;
   spans: Span[];
-  /** Of the model whose suggestions were shown. */
+  /** The model version whose suggestions were shown. */
   version?: number | null;
   answered_at_ms: number;
 }
@@ -22,15 +22,15 @@ const PREFIX = "odkeras:outbox";
 const AT_ONCE = 40;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8_000;
-/** What browsers let a page send while it is being closed. */
+/** Browsers limit the size of requests that outlive the page (keepalive). */
 const KEEPALIVE_BYTES = 60_000;
 
 export class Outbox {
   waiting: Waiting[] = [];
   refused: Refused[] = [];
-  /** Why the last sending failed; null: it did not. */
+  /** Why the last attempt failed; null if it succeeded. */
   trouble: ApiError | null = null;
-  /** false: the browser would not keep the answers over a reload. */
+  /** false if the browser could not store the answers, so that a reload would lose them. */
   persisted = true;
 
   private readonly prefix: string;
@@ -47,7 +47,7 @@ export class Outbox {
     this.adopt();
   }
 
-  /** A server that answers with an error of its own (a full disk) takes no further answers until it works again. */
+  /** Why no further answers are accepted: the server reports an error of its own (a full disk). "" if there is none. */
   get blocked(): string {
     return this.trouble && !this.trouble.unreachable ? this.trouble.message : "";
   }
@@ -67,21 +67,21 @@ export class Outbox {
     this.changed([]);
   }
 
-  /** Sends what waits; resolves when nothing waits or the sending failed. */
+  /** Sends the pending answers; resolves when none is left or an attempt failed. */
   flush(): Promise<void> {
     clearTimeout(this.timer);
     this.sending ??= this.sendAll().finally(() => (this.sending = null));
     return this.sending;
   }
 
-  /** The page is going away: requests that outlive it, for as much as browsers allow. */
+  /** Called when the page is closed: sends with keepalive requests as much as browsers allow. */
   flushOnLeave(): void {
     let bytes = 0;
     const batch = this.waiting.map(asSent).filter((answer) => {
       bytes += JSON.stringify(answer).length + 1;
       return bytes < KEEPALIVE_BYTES;
     });
-    // What the reply says is lost with the page; sent twice is stored once.
+    // The reply is lost with the page. Sending again is safe, because storing is idempotent.
     if (batch.length) void api.answers(this.who, batch, true).catch(() => {});
   }
 
@@ -116,7 +116,7 @@ export class Outbox {
     this.changed(settled.filter(({ answer_id }) => saved.has(answer_id)));
   }
 
-  /** Each tab has a key of its own, so that two tabs of a session do not overwrite each other. */
+  /** Each tab has its own storage key, so that two tabs of a session do not overwrite each other's answers. */
   private persist(): void {
     const key = this.prefix + this.who.tab;
     try {
@@ -128,7 +128,8 @@ export class Outbox {
     }
   }
 
-  /** What earlier pages of this session left; should one of them still be open, answers go twice and are stored once. */
+  /** Takes over the answers of earlier pages of this session. If such a page is still open, both send them, which is
+   * safe because storing is idempotent. */
   private adopt(): void {
     try {
       const keys = Object.keys(localStorage).filter((key) => key.startsWith(this.prefix));

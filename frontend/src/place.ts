@@ -1,9 +1,9 @@
-/** Where a button for a box fits on the screen: beside the box, and in view. Lengths are screen pixels. */
+/** Finds a position for a box's button on the screen: beside the box and in view. Lengths are in screen pixels. */
 
 import type { Rect } from "./boxes";
 import type { Point } from "./wire";
 
-/** The upper left corner of a square button; gap_px: the room for the box's handles. */
+/** The upper left corner of a square button; gap_px: space for the box's handles. */
 export function besideBox(box: Rect, view: Rect, side_px: number, gap_px: number): Point {
   const [right, bottom] = [box.x + box.width, box.y + box.height];
   const upper = clamp(box.y, view.y, view.y + view.height - side_px);
@@ -16,11 +16,11 @@ export function besideBox(box: Rect, view: Rect, side_px: number, gap_px: number
   ];
   const fits = ([x, y]: Point) =>
     x >= view.x && y >= view.y && x + side_px <= view.x + view.width && y + side_px <= view.y + view.height;
-  // A box that fills the view has the button inside, away from its corners.
+  // If the box fills the view, the button goes inside, away from the corners.
   return places.find(fits) ?? inside(box, view, side_px, gap_px);
 }
 
-/** Whether a part of a box is in view; beside another one a button would be for a box that nobody sees. */
+/** Whether a part of a box is in view. Otherwise its button is hidden, which would seem to belong to another box. */
 export function isSeen(box: Rect, view: Rect): boolean {
   return (
     box.x < view.x + view.width && box.x + box.width > view.x && box.y < view.y + view.height && box.y + box.height > view.y

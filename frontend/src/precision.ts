@@ -1,4 +1,4 @@
-/** Mean average precision, whatever a metric set calls it. */
+/** Mean average precision under the names of the different metric sets. */
 
 import type { Evaluation } from "./wire";
 
@@ -6,9 +6,9 @@ const MAP = /(^|\/)mAP$/i;
 const MAP50 = /(^|\/)mAP(50|@0?\.50?(IOU)?)$/i;
 
 export interface Precision {
-  /** Averaged over IoU 0.5 to 0.95, the strict one; undefined where the metric set has none. */
+  /** Averaged over IoU 0.5 to 0.95; undefined if the metric set does not have it. */
   map?: number;
-  /** At IoU 0.5. */
+  /** At IoU 0.5; undefined if the metric set does not have it. */
   map50?: number;
 }
 

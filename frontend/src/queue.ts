@@ -1,4 +1,4 @@
-/** Tasks that were fetched ahead, each with its decoded image, so that the next one is there at once. */
+/** Prefetched tasks with their decoded images, so that the next image appears at once. */
 
 import { api, ApiError, type Who } from "./api";
 import { withIds, type Origin } from "./boxes";
@@ -11,23 +11,23 @@ export class Held {
   image: HTMLImageElement | null = null;
   failed = "";
   loading: Promise<void> = Promise.resolve();
-  /** The boxes as they are now; task.spans: as they were handed out. */
+  /** The boxes as they are now; task.spans has them as they were received. */
   spans: Span[];
   touched = false;
-  /** What was answered before it was opened again. */
+  /** The earlier answer, if the image was reopened; else null. */
   reopened: Decision | null;
-  /** While the boxes are those of a draft: the task as it came. */
+  /** The task as received, while the boxes are those of a draft; else null. */
   beforeDraft: Task | null = null;
-  /** Newer suggestions than those that are shown: they come on the screen when the person asks for them. */
+  /** Newer suggestions than the shown ones. They are shown when the user asks for them. */
   offer: Task | null = null;
-  /** The version whose suggestions were asked for last, and how many times: the server may be loading it just then. */
+  /** The version requested last, and how many times: the server may still have been loading it. */
   private asked: { version: number; times: number } | null = null;
 
-  /** The task's boxes are those of an answer, of people as well as of a model. */
+  /** Whether the task's boxes are those of an answer, made by people as well as by a model. */
   private readonly fromAnswer: boolean;
   private address = "";
 
-  /** answer: what was answered about the image, if the task's boxes are those of that answer, not suggestions. */
+  /** answer: the earlier decision, if the task's boxes are those of an answer and not suggestions. */
   constructor(
     public task: Task,
     answer: Decision | null = null,
@@ -43,13 +43,13 @@ export class Held {
     return this.task.image_id;
   }
 
-  /** Of the task's boxes without a score; those with one were suggested, also those of an answer. */
+  /** Origin of the task's boxes without a score. Boxes with a score were suggested, even those of an answer. */
   get origin(): Origin {
     if (this.fromAnswer) return "drawn";
     return this.task.version === null ? "given" : "suggested";
   }
 
-  /** Takes newer suggestions for the same image. */
+  /** Replaces the task by one with newer suggestions for the same image. */
   renew(task: Task): void {
     this.task = { ...task, spans: withIds(task.spans) };
     this.spans = this.task.spans;
@@ -57,7 +57,7 @@ export class Held {
     this.beforeDraft = null;
   }
 
-  /** Takes the offer; the boxes on the screen are the canvas's. The new suggestions have ids of their own. */
+  /** Accepts the offer. The new suggestions get new ids; the canvas replaces the boxes on the screen. */
   takeOffer(): Task {
     const spans = (this.offer?.spans ?? []).map((span) => ({ ...span, id: uuid() }));
     this.task = { ...(this.offer ?? this.task), spans };
@@ -65,7 +65,7 @@ export class Held {
     return this.task;
   }
 
-  /** Takes the boxes that a person had drawn on this image before the page was left. */
+  /** Restores the boxes that a person had drawn before the page was left. */
   restore(draft: Draft): void {
     this.beforeDraft = this.task;
     this.task = taskOf(this.task, draft);
@@ -73,13 +73,13 @@ export class Held {
     this.touched = true;
   }
 
-  /** Whether a version may have newer suggestions than these. Not for long: it may have nothing to say. */
+  /** Whether to ask for the suggestions of a version. Limited to `MOST_ASKED` times, since it may have none. */
   mayBeRenewed(version: number): boolean {
     const times = this.asked?.version === version ? this.asked.times : 0;
     return this.task.version !== version && times < MOST_ASKED && !this.reopened;
   }
 
-  /** Counts a reply to a request for the suggestions of a version. */
+  /** Counts a reply to a request for a version's suggestions. */
   noteAsked(version: number): void {
     this.asked = { version, times: this.asked?.version === version ? this.asked.times + 1 : 1 };
   }
@@ -121,15 +121,15 @@ export class Held {
 }
 
 const ASK_AGAIN_MS = 3_000;
-/** Requests for the suggestions of one version for one image. */
+/** Maximum number of requests for one version's suggestions for one image. */
 const MOST_ASKED = 4;
 const RENEW_AGAIN_MS = 1_500;
 const RENEW_AFTER_FAILURE_MS = 5_000;
 
 export interface Surroundings {
-  /** Image ids that must not come again: shown, or answered and on their way. */
+  /** Ids of images that must not be fetched again: shown, or answered and pending. */
   others: () => string[];
-  /** Somebody waits for an image. */
+  /** Whether the user is waiting for an image. */
   idle: () => boolean;
   changed: () => void;
 }
@@ -138,7 +138,7 @@ export class Queue {
   ahead: Held[] = [];
   waiting = "";
   done = false;
-  /** Why nothing could be fetched; null: it could. */
+  /** Why the last fetch failed; null if it succeeded. */
   trouble: ApiError | null = null;
 
   private filling: Promise<void> | null = null;
@@ -163,7 +163,7 @@ export class Queue {
     return this.ahead.find(({ id }) => id === image_id) ?? null;
   }
 
-  /** Takes a task out of the queue. */
+  /** Removes a task from the queue and returns it. */
   pull(image_id: string): Held | null {
     const at = this.ahead.findIndex(({ id }) => id === image_id);
     return at < 0 ? null : (this.ahead.splice(at, 1)[0] ?? null);
@@ -180,7 +180,7 @@ export class Queue {
   }
 
   private async fetchTasks(wanted: number): Promise<void> {
-    // Each task may take a prediction: the first one should not have to wait for the others.
+    // Each task may need a prediction, so the first one is fetched alone if the user is waiting for it.
     const count = this.around.idle() && !this.ahead.length ? 1 : wanted - this.ahead.length;
     if (count <= 0) return;
     const have = () => [...this.around.others(), ...this.ahead.map(({ id }) => id)];
@@ -205,8 +205,8 @@ export class Queue {
   }
 }
 
-/** Newer suggestions for tasks that are held; those that somebody worked on stay as they are. The image on the screen
- * gets an offer. Returns after how long to try again, if some had none yet or there was no reply; null: not at all. */
+/** Gets newer suggestions for prefetched tasks that nobody has edited; the shown image gets them as an offer. Returns
+ * the delay in ms before a retry, if some had none yet or the request failed; null if no retry is needed. */
 export async function renewSuggestions(who: Who, version: number, ahead: Held[], shown: Held | null): Promise<number | null> {
   const held = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter((one) =>
     one.mayBeRenewed(version),

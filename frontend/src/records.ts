@@ -1,4 +1,4 @@
-/** The answers given lately: the server's list, and over it what this page has not been told to be saved yet. */
+/** The latest answers: the server's list, preceded by this page's answers that are pending or not in the list yet. */
 
 import { api, type Who } from "./api";
 import type { Waiting } from "./outbox";
@@ -28,13 +28,13 @@ export class Records {
       .slice(0, 20);
   }
 
-  /** Just saved: shown as that until the server's own list has it. */
+  /** Shows answers as saved until the server's list includes them. */
   saved(entries: Waiting[]): void {
     this.fresh = [...entries.map((entry) => record(entry, "saved")).reverse(), ...this.fresh];
     this.refresh();
   }
 
-  /** Soon; several calls become one request. */
+  /** Schedules a refresh; several calls within `REFRESH_MS` cause one request. */
   refresh(): void {
     this.timer ||= window.setTimeout(() => void this.fetch(), REFRESH_MS);
   }
@@ -49,7 +49,7 @@ export class Records {
       this.fresh = this.fresh.filter((entry) => !known.includes(entry));
       this.changed();
     } catch {
-      // The list is a convenience; the next change asks again.
+      // The list is a convenience, so errors are ignored; the next change retries.
     }
   }
 }

@@ -1,4 +1,4 @@
-/** The boxes after each change that a person made, to go back and forth between. */
+/** Undo history: the state of the boxes after each change. */
 
 const MERGED_MS = 1_000;
 
@@ -12,7 +12,7 @@ export class Steps<T> {
     this.states = [first];
   }
 
-  /** Changes of the same kind that follow each other closely are one step; those without a kind never are. */
+  /** Consecutive changes of the same kind within `MERGED_MS` are one step; changes without a kind are never merged. */
   add(state: T, kind = ""): void {
     const now = performance.now();
     const merged = kind !== "" && kind === this.kind && now < this.until;
@@ -26,7 +26,7 @@ export class Steps<T> {
     return this.states[this.at + step] !== undefined;
   }
 
-  /** The state one step before (-1) or after (1); null: there is none. */
+  /** The state one step back (-1) or forward (1); null if there is none. */
   go(step: -1 | 1): T | null {
     const state = this.states[this.at + step];
     if (state === undefined) return null;

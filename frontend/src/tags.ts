@@ -1,10 +1,10 @@
-/** Labels of the boxes, drawn over the image; the list of boxes says the same to those who cannot see them. */
+/** Labels drawn beside the boxes. Hidden from screen readers, which use the list of boxes instead. */
 
 import { cut, type Box, type Size } from "./boxes";
 import { inkOn, type Colours } from "./colours";
 
 const LINE_PX = 20;
-/** About how wide a letter is; to measure each tag would be slow while boxes are dragged. */
+/** Approximate width of a letter. Measuring each tag would be slow while boxes are dragged. */
 const LETTER_PX = 7.5;
 const PADDING_PX = 14;
 

@@ -1,4 +1,4 @@
-/** What a person asks of the trainer: train now, pause, go on, stop. */
+/** Controls of the trainer: train now, pause, resume, stop. */
 
 import { api } from "./api";
 import type { Desk } from "./desk";
@@ -20,7 +20,7 @@ export async function controlTraining(desk: Desk, action: TrainingAction): Promi
   }
 }
 
-/** What “Train now” has done. */
+/** The message after “Train now”. */
 export function trainedNow({ handed_on, resumed }: { handed_on: number; resumed: boolean }): string {
   const answers = many(handed_on, "answer");
   if (resumed) return handed_on ? `training is resumed, and starts with ${answers}` : DONE.running;

@@ -1,16 +1,16 @@
-/** How large the image is on the screen: zoom by layout inside a container that scrolls. */
+/** The size of the image on the screen. Zooming changes the layout inside a scroll container. */
 
 import type { Rect, Size } from "./boxes";
 import type { Point } from "./wire";
 
-/** As in stage.css. */
+/** The same value as in stage.css. */
 const MARGIN_PX = 14;
 const MOST_ENLARGED_AT_FIT = 8;
 const LEAST_ZOOM = 0.5;
 const MOST_ZOOM = 24;
 
 export class View {
-  /** 1: the whole image fits into the stage. */
+  /** 1: the whole image fits the stage. */
   zoom = 1;
   private size: Size = { width: 1, height: 1 };
   private fitScale = 1;
@@ -41,7 +41,7 @@ export class View {
     this.layOut();
   }
 
-  /** Towards a point of the window; without one, towards the middle of what is seen. */
+  /** Zooms towards a point in window coordinates, or towards the centre of the view. */
   zoomBy(factor: number, at?: Point): void {
     const seen = this.scroll.getBoundingClientRect();
     const [clientX, clientY] = at ?? [seen.left + seen.width / 2, seen.top + seen.height / 2];
@@ -63,13 +63,13 @@ export class View {
     return [((clientX - left) / (width || 1)) * this.size.width, ((clientY - top) / (height || 1)) * this.size.height];
   }
 
-  /** As toImage, but never outside of the image: a drag may begin or end beside it. */
+  /** As toImage, but clamped to the image, because a drag may start or end outside. */
   inside(at: Point): Point {
     const [x, y] = this.toImage(...at);
     return [Math.min(Math.max(x, 0), this.size.width), Math.min(Math.max(y, 0), this.size.height)];
   }
 
-  /** A part of the image in screen pixels, from the upper left corner of an element. */
+  /** Converts a rectangle of the image to screen pixels relative to an element's upper left corner. */
   toStage({ x, y, width, height }: Rect, element: DOMRect): Rect {
     const { left, top } = this.frame.getBoundingClientRect();
     const { scale } = this;
@@ -81,7 +81,7 @@ export class View {
     };
   }
 
-  /** The part of the image that is seen, in image pixels. */
+  /** The visible part of the image, in image pixels. */
   seen(): Rect {
     const { left, top, right, bottom } = this.scroll.getBoundingClientRect();
     const [x0, y0] = this.toImage(left, top);
@@ -92,7 +92,7 @@ export class View {
   }
 
   private layOut(): void {
-    // The border box: a scroll bar that comes and goes must not change what fits.
+    // The border box, so that a scroll bar that appears or disappears does not change the fit.
     const room = this.scroll.getBoundingClientRect();
     const across = Math.max(40, room.width - 2 * MARGIN_PX) / this.size.width;
     const down = Math.max(40, room.height - 2 * MARGIN_PX) / this.size.height;

@@ -1,4 +1,4 @@
-/** What travels between the page and its server (bodies are JSON; lengths are pixels of the original image). */
+/** Types of the server's JSON interface. Lengths are in pixels of the original image. */
 
 export type Decision = "accept" | "reject" | "ignore";
 export type Point = [number, number];
@@ -37,11 +37,11 @@ export interface Project {
   labels: Label[];
   source: string;
   prefetch: number;
-  /** After so many answers a round of training starts. */
+  /** Number of answers that start a training round. */
   batch_size: number;
-  /** Answers of this session so far. */
+  /** Number of answers of this session so far. */
   answered: number;
-  /** The model started from no checkpoint. */
+  /** Whether the model was not initialised from a checkpoint. */
   random_weights: boolean;
   threshold: number | string;
   tensorboard: boolean;
@@ -125,11 +125,11 @@ export type TrainingAction = "pause" | "resume" | "stop";
 
 export interface PanelState {
   trainer: Trainer | null;
-  /** Why the trainer or the server was given up, in a sentence, and which of them. */
+  /** Why the trainer or the server was given up, and which one; "" if neither. */
   failure: string;
   failed: "" | "trainer" | "server";
   version: number | null;
-  /** What versions are called. */
+  /** Display names by version. */
   names: Record<string, string>;
   published_s_ago: number | null;
   answers: Counts;
@@ -142,7 +142,7 @@ export interface PanelState {
   training: TrainingState;
   sessions: { name: string; answers: number; here: boolean }[];
   versions: VersionUse[];
-  /** Of the first round: what the newest loss is to be compared with. */
+  /** Loss of the first round, for comparison. */
   first_loss: number | null;
   rounds: Round[];
   evaluations: Evaluation[];
@@ -150,18 +150,18 @@ export interface PanelState {
 
 export interface NextStep {
   title: string;
-  /** To be pasted into a shell. */
+  /** A shell command to paste. */
   command: string;
   remark: string;
 }
 
 export interface SharedLink {
   url: string;
-  /** Also on other machines. */
+  /** Whether the link works on other machines. */
   works_elsewhere: boolean;
 }
 
-/** Which images the gallery lists; "" and null: whatever it is. */
+/** The gallery's filter; "" and null match everything. */
 export interface GalleryFilter {
   state: "all" | "answered" | "unanswered";
   label: string;
@@ -174,19 +174,19 @@ export interface GalleryFilter {
 
 export interface GalleryImage {
   key: string;
-  /** null: not read yet. */
+  /** null if the image has not been read yet. */
   image_id: string | null;
   file: string;
   thumbnail: string;
-  /** null: not answered. */
+  /** null if the image is unanswered. */
   decision: Decision | null;
   annotator: string | null;
   score: number | null;
-  /** An unanswered image that a tab has. */
+  /** Whether a tab holds the unanswered image. */
   held: "" | "here" | "elsewhere";
   /** The session of that tab. */
   holder: string | null;
-  /** Left, top, width and height as shares of the image's size. */
+  /** Left, top, width and height as fractions of the image size. */
   boxes: { label: string; rect: [number, number, number, number] }[];
 }
 
@@ -194,7 +194,7 @@ export interface GalleryPage {
   total: number;
   offset: number;
   images: GalleryImage[];
-  /** Why there may be more images; "": these are all. */
+  /** Why the list may be incomplete; "" if it is complete. */
   missing: string;
 }
 

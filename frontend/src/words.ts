@@ -1,4 +1,4 @@
-/** The trainer's states and other figures in plain words. */
+/** Texts for the trainer's states and for figures. */
 
 import type { Decision, PanelState, Trainer, TrainingState } from "./wire";
 
@@ -25,34 +25,34 @@ export function trainerWords(trainer: Trainer | null): string {
   return doing(trainer) + progress + which;
 }
 
-/** The reason says the state again ("training on 12 images") or adds to it ("no answers yet"). */
+/** The reason either repeats the state ("training on 12 images") or adds to it ("no answers yet"). */
 function doing({ state, reason }: Trainer): string {
   const words = DOING[state] ?? state;
   if (!reason) return words;
   return state === "stopped" || reason.startsWith(state) ? reason : `${words}: ${reason}`;
 }
 
-/** What the trainer does, and what it is going to do where it has not come to that yet. */
+/** The trainer's state, and the requested state if the trainer has not reached it yet. */
 export function trainingWords({ trainer, training }: PanelState): string {
   const does = trainerWords(trainer);
   if (training === "running" || trainer?.state === training) return does;
   return `training is ${training}; ${does}`;
 }
 
-/** How many answers the next round of training has, of how many that begin it. */
+/** The number of answers for the next round, out of the number that starts it. */
 export function untilTraining(answers: number, needed: number, training: TrainingState): string {
   if (training !== "running") return `training is ${training}`;
   return `${Math.min(answers, needed)} of ${needed} until training`;
 }
 
-/** What a version is called; the server says, so that it has one name everywhere. The number is for tooltips. */
+/** A version's display name. It comes from the server, so that it is the same everywhere; tooltips show the number. */
 export function versionName(panel: PanelState | null | undefined, version: number): string {
   return panel?.names[version] ?? `version ${version}`;
 }
 
 export const versionNumber = (version: number) => `version ${version}`;
 
-/** 0..1 while the trainer trains, else null. */
+/** Progress of the round, 0..1; null unless the trainer is training. */
 export function trainerProgress(trainer: Trainer | null): number | null {
   if (trainer?.state !== "training" || trainer.step == null || !trainer.steps) return null;
   return Math.min(1, trainer.step / trainer.steps);
@@ -76,10 +76,10 @@ export function clock(at_s: number): string {
 
 export const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
-/** A finger points, and there are no keys. */
+/** Whether the primary pointer is a finger, so that there is probably no keyboard. */
 export const isCoarse = () => matchMedia("(pointer: coarse)").matches;
 
-/** What takes the last change back: a key, or where there are no keys a button. */
+/** How to undo the last change: the key or, on touch screens, the button. */
 export const takesBack = (key: string) => (isCoarse() ? "the ↶ button" : key);
 
 export const many = (count: number, one: string, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;

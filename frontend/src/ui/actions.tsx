@@ -1,4 +1,4 @@
-/** The four answers, large enough for a thumb. */
+/** The buttons for the three answers and for undo, large enough for touch. */
 
 import type { Desk } from "../desk";
 import { AnswersExplained } from "./first_steps";

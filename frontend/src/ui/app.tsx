@@ -15,7 +15,7 @@ import { Caption, Stage } from "./stage";
 import { Tool, Tools } from "./toolbar";
 import { many, trainingWords, untilTraining } from "../words";
 
-/** As in page.css. */
+/** The same breakpoint as in styles/layout.css. */
 const narrow = window.matchMedia("(max-width: 999.98px)").matches;
 
 export function App({ desk }: { desk: Desk }) {

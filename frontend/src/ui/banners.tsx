@@ -1,4 +1,4 @@
-/** What stands in the way, and what it means for the answers. */
+/** Banners about problems, and their effect on the answers. */
 
 import type { Desk } from "../desk";
 import { Icon } from "./icons";
@@ -57,7 +57,7 @@ export function Banners({ desk }: { desk: Desk }) {
   return (
     <div class="banners" data-testid={lines.length ? "banner" : undefined}>
       <div aria-live="assertive">{lines}</div>
-      {/* Not in there: a log that is opened would be read out whole. */}
+      {/* Outside the live region, or screen readers would read a whole opened log. */}
       {live?.panel?.failed && <ShowLog process={live.panel.failed} />}
     </div>
   );

@@ -1,4 +1,4 @@
-/** On touch screens, beside the selected box: the button that removes it. There is no Delete key there. */
+/** On touch screens, a button beside the selected box that removes it, because there is no Delete key. */
 
 import { useEffect, useState } from "preact/hooks";
 import type { Desk } from "../desk";
@@ -6,7 +6,7 @@ import { removeSelected } from "../edits";
 import { besideBox, isSeen } from "../place";
 import { Icon } from "./icons";
 
-/** As in stage.css. */
+/** The same value as in stage.css. */
 const SIDE_PX = 44;
 const GAP_PX = 14;
 
@@ -33,7 +33,7 @@ export function BoxButton({ desk }: { desk: Desk }) {
   );
 }
 
-/** The button stays beside its box while the image moves under it. */
+/** Renders again while the image scrolls, so that the button stays beside its box. */
 function useScrolling({ furniture }: Desk): void {
   const [, render] = useState(0);
   useEffect(() => {

@@ -1,4 +1,4 @@
-/** Small charts, each with its figures as text. */
+/** Small charts with their values as text. */
 
 import { figure } from "../words";
 
@@ -14,7 +14,7 @@ export interface Value {
 interface LineProps {
   title: string;
   values: Value[];
-  /** What one value belongs to: "round", "version". */
+  /** The unit of the x axis: "round" or "version". */
   per: string;
   format?: (value: number) => string;
   top?: number;
@@ -60,7 +60,7 @@ export interface Part {
   value: number;
 }
 
-/** A bar of parts of a whole; the table beside it has the figures. */
+/** A stacked bar. Hidden from screen readers, because the table beside it has the figures. */
 export function Bar({ parts }: { parts: Part[] }) {
   const whole = parts.reduce((sum, { value }) => sum + value, 0);
   if (!whole) return <span class="quiet">–</span>;

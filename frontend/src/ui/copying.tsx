@@ -1,4 +1,4 @@
-/** A text that is to be pasted elsewhere, with a button that copies it. */
+/** A text to copy, with a copy button. */
 
 import { useEffect, useState } from "preact/hooks";
 import { copy } from "../clipboard";

@@ -1,4 +1,4 @@
-/** The settings of how things look, beside the image, so that one sees what they do. */
+/** The display settings. They are beside the image, so that their effect is visible. */
 
 import { useEffect, useRef } from "preact/hooks";
 import type { Desk } from "../desk";
@@ -64,7 +64,7 @@ export function DisplaySettings({ desk }: { desk: Desk }) {
 const THEME_WORDS: { [theme in Theme]: string } = { auto: "Auto", light: "Light", dark: "Dark" };
 const NAME_WORDS: { [names in Names]: string } = { all: "All", selected: "Selected", none: "None" };
 
-/** With the keyboard one gets in at once, and back to where one was. */
+/** For keyboard users: moves the focus into the panel when it opens and back when it closes. */
 function useFocusWhileOpen(panel: { current: HTMLElement | null }): void {
   useEffect(() => {
     const before = document.activeElement as HTMLElement | null;
@@ -75,7 +75,7 @@ function useFocusWhileOpen(panel: { current: HTMLElement | null }): void {
   }, []);
 }
 
-/** What was clicked keeps the focus, and keys would work on it instead of on the image. */
+/** Removes the focus after a click; otherwise keys would act on the clicked control instead of the image. */
 function blurWithin(panel: HTMLElement | null): void {
   const focused = document.activeElement;
   if (focused instanceof HTMLElement && panel?.contains(focused)) focused.blur();

@@ -1,4 +1,4 @@
-/** What takes the place of the image when all are answered: what can be done with the answers and the model. */
+/** Shown instead of the image when all are answered: what to do with the answers and the model. */
 
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api";
@@ -46,7 +46,7 @@ function Download({ format, words }: { format: string; words: string }) {
 function NextSteps() {
   const [steps, setSteps] = useState<NextStep[]>([]);
   useEffect(() => {
-    // Without the server there is nothing to do yet; the download buttons are there all the same.
+    // Without the server there are no next steps to show; the download buttons are shown anyway.
     void api.nextSteps().then((reply) => setSteps(reply.steps), () => {});
   }, []);
   if (!steps.length) return null;

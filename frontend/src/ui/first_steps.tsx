@@ -1,10 +1,10 @@
-/** Explanations where they matter: beside the answers, over the image, in the panel. */
+/** Explanations at the place where they matter: beside the answers, over the image, in the panel. */
 
 import { useEffect } from "preact/hooks";
 import type { Desk } from "../desk";
 import { many } from "../words";
 
-/** What the answers do to training; on the first images. */
+/** Explains the effect of the answers on training, during the first images. */
 export function AnswersExplained({ desk }: { desk: Desk }) {
   const { project, firstSteps } = desk;
   const nothingLeft = desk.queue?.done && !desk.shown;
@@ -37,7 +37,7 @@ export function AnswersExplained({ desk }: { desk: Desk }) {
   );
 }
 
-/** After the first image that was accepted without boxes, which may have been a slip. */
+/** Shown after the first image that was accepted without boxes, which may have been a mistake. */
 export function EmptyExplained({ desk }: { desk: Desk }) {
   const { firstSteps } = desk;
   const explains = firstSteps?.explainsEmpty ?? false;

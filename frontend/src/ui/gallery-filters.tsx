@@ -1,4 +1,4 @@
-/** What the gallery's images are narrowed down by. */
+/** The filters of the gallery. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Desk } from "../desk";
@@ -107,12 +107,12 @@ interface TypedProps {
   onChange: (value: string) => void;
 }
 
-/** Asks once the person pauses. */
+/** A text field that calls onChange when the user stops typing for a moment. */
 function Typed({ name, testid, value, number = false, onChange }: TypedProps) {
   const [text, setText] = useState(value);
   const timer = useRef(0);
   const input = useRef<HTMLInputElement>(null);
-  // Not while somebody types: the value has no space at its end, and no "7." of a "7.5" to come.
+  // Not while the user is typing: the trimmed value would remove a trailing space, or the "." of an unfinished "7.5".
   useEffect(() => {
     if (document.activeElement !== input.current) setText(value);
   }, [value]);
@@ -163,7 +163,7 @@ function Percent({ name, value, onChange }: PercentProps) {
   );
 }
 
-/** null: not a number. */
+/** Converts percent to a share of 0..1; null if it is not a number. */
 function shareOf(percent: string): number | null {
   const value = percent === "" ? NaN : Number(percent);
   return Number.isFinite(value) ? Math.max(0, Math.min(100, value)) / 100 : null;

@@ -1,4 +1,4 @@
-/** The dialog with all images: found by what they are, looked at, opened. Only the rows that are seen are rendered. */
+/** The dialog with all images: filter, browse, open. Only the visible rows are rendered. */
 
 import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
 import { FALLBACK } from "../colours";
@@ -12,7 +12,7 @@ import { Icon } from "./icons";
 
 const TILE_PX = 176;
 const TEXT_PX = 46;
-/** Rows above and below the screen. */
+/** Extra rows rendered above and below the visible ones. */
 const BESIDE = 1;
 
 export function Gallery({ desk }: { desk: Desk }) {
@@ -94,7 +94,7 @@ function useList(desk: Desk, filter: GalleryFilter): GalleryList {
 interface GridProps {
   desk: Desk;
   list: GalleryList;
-  /** The key of the image that was chosen and is on its way. */
+  /** The key of the image that is being opened; null if there is none. */
   opening: string | null;
   onOpen: (image: GalleryImage) => Promise<void>;
 }
@@ -240,7 +240,7 @@ function Tile({ desk, image, index, total, active, busy, place, onChoose }: Tile
   );
 }
 
-/** The boxes over the thumbnail, which may be of any shape. */
+/** A thumbnail with its boxes; thumbnails have different aspect ratios. */
 function Picture({ desk, image }: { desk: Desk; image: GalleryImage }) {
   const [size, setSize] = useState<[number, number] | null>(null);
   const [failed, setFailed] = useState(false);

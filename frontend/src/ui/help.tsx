@@ -1,4 +1,4 @@
-/** The dialog that lists all keys. */
+/** The help dialog with all keys. */
 
 import type { Desk } from "../desk";
 import { BINDINGS } from "../keys";

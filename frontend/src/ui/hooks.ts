@@ -1,15 +1,15 @@
-/** How components follow the desk and the clock. */
+/** Hooks for the page's state, the clock and dialogs. */
 
 import { useEffect, useLayoutEffect, useReducer, useRef } from "preact/hooks";
 import type { Desk } from "../desk";
 
 export function useDesk(desk: Desk): void {
   const [, render] = useReducer((count: number) => count + 1, 0);
-  // Before the effects of the components, which change the desk.
+  // A layout effect, so that it subscribes before the components' effects change the state.
   useLayoutEffect(() => desk.subscribe(() => render(undefined)), [desk]);
 }
 
-/** Renders again every so often, for "12 s ago". */
+/** Renders again at an interval, for texts such as "12 s ago". */
 export function useTicking(interval_ms: number): void {
   const [, render] = useReducer((count: number) => count + 1, 0);
   useEffect(() => {
@@ -18,10 +18,10 @@ export function useTicking(interval_ms: number): void {
   }, [interval_ms]);
 }
 
-/** A modal dialog: the attributes that make it open and close. A click beside it closes it. */
+/** The attributes of a modal dialog that opens and closes with `open`. A click outside closes it. */
 export function useDialog(open: boolean, close: () => void, onOpen: (dialog: HTMLDialogElement) => void = () => {}) {
   const ref = useRef<HTMLDialogElement>(null);
-  // At once: the next key must not go to a dialog that is about to close.
+  // A layout effect, so that the dialog is closed before the next key event.
   useLayoutEffect(() => {
     const dialog = ref.current!;
     if (open && !dialog.open) {
@@ -32,7 +32,7 @@ export function useDialog(open: boolean, close: () => void, onOpen: (dialog: HTM
   }, [open]);
   return {
     ref,
-    // The event comes later: the dialog may be open again.
+    // The close event is asynchronous: the dialog may be open again by then.
     onClose: () => !ref.current?.open && close(),
     onClick: (event: MouseEvent) => event.target === ref.current && isBeside(event, event.currentTarget as HTMLElement) && close(),
   };

@@ -1,4 +1,4 @@
-/** Icons as strokes on a 24 x 24 grid; the text beside them, or the button's label, says what they mean. */
+/** Icons as strokes on a 24 x 24 grid. Their meaning is in the text beside them or in the button's label. */
 
 const PATHS = {
   accept: "M5 12.5l4.5 4.5L19 7.5",

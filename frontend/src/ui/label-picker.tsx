@@ -1,4 +1,4 @@
-/** The dialog that finds a label by its name, and gives labels their keys. */
+/** The dialog for finding a label by name and for assigning keys to labels. */
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Desk } from "../desk";
@@ -9,7 +9,7 @@ import { many } from "../words";
 import { useDialog } from "./hooks";
 import { Icon } from "./icons";
 
-/** A screenful and more; scrolling down adds as many. */
+/** Number of labels rendered at first, more than a screenful; scrolling down adds as many. */
 const AT_ONCE = 100;
 
 export function LabelPicker({ desk }: { desk: Desk }) {
@@ -148,7 +148,7 @@ interface KeysProps {
   onChange: () => void;
 }
 
-/** While keys are assigned, choosing a label only says which one gets the key. */
+/** While keys are being assigned, choosing a label only selects the one that gets the key. */
 function Keys({ book, label, assigning, onToggle, onChange }: KeysProps) {
   const [said, setSaid] = useState("");
   const assign = (key: LabelKey) => {

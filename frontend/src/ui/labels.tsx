@@ -1,4 +1,4 @@
-/** The bar of labels: all of a few; of many the ten with keys, those used lately, and a search for the others. */
+/** The label bar: all labels if they are few, else those with keys, recently used ones, and a search button. */
 
 import { useEffect, useRef } from "preact/hooks";
 import { inkOn } from "../colours";
@@ -34,7 +34,7 @@ export function Labels({ desk }: { desk: Desk }) {
   );
 }
 
-/** On a phone the row scrolls. */
+/** Scrolls the chosen label into view; on phones the row is scrollable. */
 function bringIntoSight(row: HTMLElement | null): void {
   const chosen = row?.querySelector<HTMLElement>('[aria-pressed="true"]');
   if (!row || !chosen) return;
@@ -58,7 +58,7 @@ function SearchButton({ desk, count }: { desk: Desk; count: number }) {
   );
 }
 
-/** What the label keys act on: the box that the person selected, or the next one. Read to screen readers by the group. */
+/** What label keys act on: the box that the user selected, or the next one. Screen readers get it from the group. */
 function LabelTarget({ relabels }: { relabels: boolean }) {
   return (
     <span class={relabels ? "label-target relabels" : "label-target"} data-testid="label-target" aria-hidden="true">

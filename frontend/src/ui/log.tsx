@@ -1,4 +1,4 @@
-/** The end of a process's log, fetched when somebody wants to see it. */
+/** The end of a process's log, fetched on demand. */
 
 import { useState } from "preact/hooks";
 import { api } from "../api";
@@ -44,7 +44,7 @@ export function ShowLog({ process }: { process: "trainer" | "server" }) {
   );
 }
 
-/** What matters is in the last lines. */
+/** Scrolls to the last lines, which are the relevant ones. */
 function toEnd(element: HTMLElement | null): void {
   if (element) element.scrollTop = element.scrollHeight;
 }

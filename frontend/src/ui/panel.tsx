@@ -1,4 +1,4 @@
-/** The live panel: what the trainer does, what its versions were worth, who else is at work. */
+/** The live panel: the trainer's state, the quality of its versions, the other annotators. */
 
 import { useState } from "preact/hooks";
 import { api } from "../api";
@@ -198,7 +198,7 @@ function TensorBoard({ desk }: { desk: Desk }) {
     );
   }
   const open = async () => {
-    // At once: a window that is opened after waiting for the server is taken for a pop-up.
+    // Open the tab before the request: after an await, browsers would block it as a pop-up.
     const tab = window.open("", "_blank");
     if (tab) tab.opener = null;
     setBusy(true);

@@ -1,4 +1,4 @@
-/** Several people at one project: the link for a colleague, and the form that it leads to. */
+/** Several annotators in one project: the link for a colleague, and the form that it opens. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
@@ -9,7 +9,7 @@ import { CopyButton } from "./copying";
 import { Section } from "./side";
 import { messageOf } from "../words";
 
-/** Asks for a name before anything is shown. */
+/** Asks for a name before anything else is shown. */
 export function NameForm({ desk }: { desk: Desk }) {
   const asking = desk.asksName!;
   const field = useRef<HTMLInputElement>(null);
@@ -53,7 +53,7 @@ export function NameForm({ desk }: { desk: Desk }) {
   );
 }
 
-/** In the panel. */
+/** The panel's section with the link for a colleague. */
 export function Invite() {
   const [link, setLink] = useState<SharedLink | null>(null);
   const [problem, setProblem] = useState("");

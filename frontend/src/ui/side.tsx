@@ -1,4 +1,4 @@
-/** Beside the image: how far the work is, its boxes, the answers given lately. */
+/** The column beside the image: progress, boxes, latest answers. */
 
 import type { RefObject } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
@@ -118,12 +118,12 @@ export function Boxes({ desk }: { desk: Desk }) {
   );
 }
 
-/** When the box that has the focus is deleted with the keyboard, the one of this image that takes its place gets it.
- * Returns whether that is going on: the box is active then, but the person did not choose it for a label key. */
+/** When the focused box is deleted with the keyboard, moves the focus to the box of this image that takes its place.
+ * Returns a ref that is true meanwhile: this focus activates the box, but does not select it for label keys. */
 function useFocusKept(list: RefObject<HTMLUListElement | null>, image_id: string | undefined, count: number) {
   const keeping = useRef(false);
   const image = useRef(image_id);
-  // While this renders the item is still there.
+  // During this render, the deleted item is still in the document.
   const focused = [...(list.current?.children ?? [])].findIndex((item) => item.querySelector(":focus-visible"));
   useLayoutEffect(() => {
     const sameImage = image.current === image_id;

@@ -1,4 +1,4 @@
-/** Where the image is; its contents are the canvas's, only what is said over it comes from here. */
+/** The stage. The canvas controls the image inside it; this component renders only the messages over it. */
 
 import { useEffect, useRef } from "preact/hooks";
 import type { Desk } from "../desk";
@@ -49,7 +49,7 @@ export function Stage({ desk }: { desk: Desk }) {
   );
 }
 
-/** What takes the place of an image. */
+/** Shown instead of an image. */
 function Over({ desk }: { desk: Desk }) {
   const { fatal, starting, project, shown, queue } = desk;
   if (desk.ready) return null;
@@ -166,7 +166,7 @@ function offerText({ canvas, live }: Desk, { version }: Task): string {
   return `There are newer suggestions${name}.${canvas?.touched ? " Your own boxes stay." : ""}`;
 }
 
-/** What is shown, in a line under the stage. */
+/** A line below the stage that describes the shown image. */
 export function Caption({ desk }: { desk: Desk }) {
   const { shown, ready, canvas } = desk;
   if (!shown || !ready) return <p class="caption">&nbsp;</p>;

@@ -1,4 +1,4 @@
-/** The tools of the stage. */
+/** The toolbar of the stage. */
 
 import type { Desk } from "../desk";
 import { copyBoxes, removeSelected, removeSuggestions, takeBack, toggleSuggestions } from "../edits";

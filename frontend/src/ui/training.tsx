@@ -1,4 +1,4 @@
-/** The training section of the panel: what the trainer does, and how to pause, resume and stop it. */
+/** The panel's training section: the trainer's state, and buttons to pause, resume and stop. */
 
 import type { Desk } from "../desk";
 import { controlTraining } from "../training";
@@ -48,7 +48,7 @@ export function Training({ desk, panel }: { desk: Desk; panel: PanelState }) {
   );
 }
 
-/** The measure that people can read: of the newest evaluation that has one. */
+/** mAP of the newest evaluation that has one. */
 function Precision({ panel }: { panel: PanelState }) {
   const found = panel.evaluations
     .map((evaluation) => ({ round: evaluation.round, ...precisionOf(evaluation) }))
@@ -66,7 +66,7 @@ function Precision({ panel }: { panel: PanelState }) {
   );
 }
 
-/** A loss has no scale of its own: it says something beside an earlier one of the same project. */
+/** The loss, beside that of the project's first round: without a comparison, its value means nothing. */
 function Loss({ panel }: { panel: PanelState }) {
   const loss = panel.trainer?.loss;
   if (loss == null) return null;
