@@ -6,9 +6,9 @@ Call `prepare()` before the first `object_detection` import (and best before the
     compat.prepare()
     from object_detection.builders import model_builder
 
-Everything is patched in memory; no file is changed. Each shim restores one removed name, and its docstring says which
-release removed it. A shim does nothing where the name still exists. Works both for `tf-object-detection-api` from PyPI
-and for a checkout of the API's repository on the Python path.
+Everything is patched in memory; no file is changed. Each shim replaces one thing that is missing, and its docstring
+says why, usually with the release that removed it. A shim does nothing if the original is there. Works both for
+`tf-object-detection-api` from PyPI and for a checkout of the API's repository on the Python path.
 """
 
 from __future__ import annotations

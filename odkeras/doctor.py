@@ -42,7 +42,7 @@ class Check:
 
     Args:
         name: the package or resource that was checked.
-        ok: False if odkeras will not work, or will not use the hardware that the machine has.
+        ok: False if odkeras will not work, or not with all models or with the full speed of this machine.
         detail: the result, for example the installed version.
         fix: what to do about a failed check; "" if nothing is needed.
     """
@@ -61,7 +61,7 @@ class Probe:
         tensorflow: its version.
         keras: the package behind tf.keras: "tf_keras" (Keras 2, which odkeras needs) or "keras" (Keras 3).
         gpus: device name of each GPU.
-        error: the last line on standard error, or the timeout, if the import failed; "" if it succeeded.
+        error: why the import failed, for example the last line on standard error; "" if it succeeded.
     """
 
     tensorflow: str = ""

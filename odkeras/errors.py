@@ -48,7 +48,7 @@ class AnswerError(OdkerasError):
 
 
 class InboxError(OdkerasError):
-    """Answers could not be stored durably (disk full, no permission)."""
+    """The inbox of answers cannot be read or written (disk full, no permission)."""
 
 
 class DatabaseError(OdkerasError):

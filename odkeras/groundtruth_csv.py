@@ -37,7 +37,7 @@ def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[TruthIm
     """The images of a CSV file, in order of first appearance. The image files need not exist.
 
     The header is required. Columns may be in any order; unknown columns are ignored. `filename` is accepted for `path`
-    and `class` for `label`. A row with a path alone is an image without boxes.
+    and `class` for `label`. A row with only a path is an image without boxes.
 
     Args:
         images_dir: base directory of relative paths.

@@ -34,7 +34,7 @@ class ImageRef:
     Args:
         places: data URIs, URLs and paths, highest priority first.
         base_dir: tried first for relative paths; if the file is not there, they are relative to the working
-            directory. None tries the working directory alone.
+            directory. None: always relative to the working directory.
         name: for messages.
     """
 

@@ -5,8 +5,8 @@
         print(name, total.precision, total.seconds_saved(CostModel()))
 
 The suggested boxes are compared with the accepted ones (`metrics.count_edits`). On control images the suggestions are
-hidden and the annotator starts from an empty image. The hidden suggestions are still compared with the answer: they
-measure the model without anchoring bias.
+hidden and the annotator draws all boxes. The hidden suggestions are still compared with the answer: they measure the
+model without anchoring bias.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def list_checkpoints(model_dir: Path) -> list[str]:
 
 
 def choose_checkpoints(model_dir: Path, checkpoint: str | None = None) -> list[str]:
-    """All checkpoints of a directory, oldest first, or the given one alone.
+    """All checkpoints of a directory, oldest first, or only the given one.
 
     Args:
         checkpoint: path prefix; None for all in `model_dir`.

@@ -1,4 +1,4 @@
-"""Check a pipeline.config for settings that would fail later or have no effect, before TensorFlow starts."""
+"""Check a pipeline.config, before TensorFlow starts, for settings that would fail later or not do what they say."""
 
 from __future__ import annotations
 

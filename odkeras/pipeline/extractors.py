@@ -123,7 +123,7 @@ def is_registered(name: str) -> bool:
 
 
 def mask_parts(config: PipelineConfig) -> list[str]:
-    """The config fields that make the model learn masks; [] if it learns boxes alone."""
+    """The config fields that make the model learn masks; [] if it learns only boxes."""
     if model_type(config) == "center_net":
         fields = ("mask_estimation_task", "deepmac_mask_estimation")
         return [f"model.center_net.{field}" for field in fields if config.model.center_net.HasField(field)]
