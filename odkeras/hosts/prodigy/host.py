@@ -55,7 +55,7 @@ class Host:
         return next(stream)
 
     def on_load(self, ctrl: Any) -> None:
-        """Callback for Prodigy's start: load the answered images and open the stream, which starts the processes."""
+        """Callback for Prodigy's start: load the answered images and open the stream, which may start processes."""
         with exit_on_error(self.recipe):
             self._load_answered(ctrl)
             self._started()
