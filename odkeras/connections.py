@@ -101,7 +101,7 @@ def _proxy_of(address: Url) -> str:
     `no_proxy` is respected. Loopback addresses are always connected directly, since a proxy cannot reach them.
     """
     host = (address.host or "").strip("[]")
-    if _is_loopback(host) or proxy_bypass(host):
+    if is_loopback(host) or proxy_bypass(host):
         return ""
     proxies = getproxies()
     return proxies.get(address.scheme or "", "") or proxies.get("all", "")
@@ -115,13 +115,6 @@ def _open_pool(proxy: str) -> urllib3.PoolManager:
         raise LocationParseError(proxy)
     headers = make_headers(proxy_basic_auth=unquote(address.auth)) if address.auth else None
     return urllib3.ProxyManager(proxy, maxsize=_KEPT_OPEN, proxy_headers=headers)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def is_loopback(host: str) -> bool:
