@@ -1,1 +1,1 @@
-"""What a host runs: the stream of tasks, the trainer and server processes, and what ties them together."""
+"""The annotation loop that every host runs: the task stream, the trainer and server processes, and their connection."""

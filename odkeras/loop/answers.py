@@ -1,4 +1,4 @@
-"""Answers on their way into the inbox: durable when stored, kept while they cannot be stored, and the same one once."""
+"""Writes answers to the inbox: durably, with retries while the disk fails, and without duplicates."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from odkeras.inbox import STORED_IMAGE, put_batch
 
 
 class AnswerWriter:
-    """Writes batches of answers; may be used by several threads.
+    """Writes batches of answers. Thread-safe.
 
-    An answer whose image is in the store is written without it, so that a batch is a few kilobytes. An answer that
-    was sent before, by the same session and unchanged, is left out.
+    An answer whose image is in the image store is written without the image, so that a batch is a few kilobytes. An
+    answer that the same session sent before, unchanged, is dropped.
 
     Args:
-        inbox_dir: where batches go.
-        store: the images that were handed out.
-        warn: told when answers cannot be stored.
+        inbox_dir: directory of the batches.
+        store: stores the images of the tasks.
+        warn: callback with a message when answers cannot be stored.
     """
 
     def __init__(self, inbox_dir: Path, store: ImageStore, *, warn: Callable[[str], None]) -> None:
@@ -36,17 +36,17 @@ class AnswerWriter:
 
     @property
     def waiting(self) -> int:
-        """Answers that could not be stored yet."""
+        """Number of answers that could not be stored yet."""
         return len(self._unsaved)
 
     def write(self, answers: Sequence[Task]) -> Path | None:
-        """Store new answers, and those that could not be stored before, as one batch.
+        """Store new answers as one batch, together with those of earlier calls that failed.
 
         Returns:
             The batch's file; None if there was nothing new.
 
         Raises:
-            InboxError: they cannot be stored; they are kept, and tried again with the next ones.
+            InboxError: the batch cannot be written. Its answers are kept in memory and retried with the next call.
         """
         with self._lock:
             for answer in answers:
@@ -59,7 +59,7 @@ class AnswerWriter:
             return path
 
     def try_write(self, answers: Sequence[Task]) -> Path | None:
-        """`write`, but what goes wrong is only told: a host that lost its update callback would lose the answers."""
+        """`write`, but errors only go to `warn`: an exception in a host's update callback could lose the answers."""
         try:
             return self.write(answers)
         except Exception as error:
@@ -67,16 +67,16 @@ class AnswerWriter:
             return None
 
     def give_up(self) -> int:
-        """Try once more; returns how many answers are lost to training."""
+        """Retry a last time, and drop the answers that still cannot be stored. Returns their number."""
         self.try_write([])
         with self._lock:
             lost, self._unsaved = self._unsaved, []
-            for answer in lost:  # one that is sent again is welcome
+            for answer in lost:  # not stored, so an answer that is sent again must not count as a duplicate
                 self._sent.pop(_identity(answer) or "", None)
         return len(lost)
 
     def _is_json(self, answer: Task) -> bool:
-        """One answer that cannot be written must not keep the others from being."""
+        """Whether the answer can be serialized. If not, it is dropped, so that it does not block the other answers."""
         problem = _why_not_json(answer)
         if problem:
             self._warn(f"an answer cannot be stored and is left out: {problem}")
@@ -100,7 +100,10 @@ class AnswerWriter:
         return answer if name is None else {**_all_but_image(answer), STORED_IMAGE: name}
 
     def _store_file_of(self, answer: Task, image_id: str) -> str | None:
-        """The image of an answer that names its file only: the trainer may be on a machine that does not have it."""
+        """Store the image of an answer that has only a path, because the trainer's machine may not have the file.
+
+        None if the answer has the image itself, or the image cannot be found or stored.
+        """
         if is_data_uri(str(answer.get("image") or "")):
             return None
         image = ImageRef.of_record(answer).find(image_id)
@@ -111,20 +114,20 @@ class AnswerWriter:
 
 
 def _identity(answer: Task) -> str | None:
-    """Which image, answered by whom; None if the answer does not tell."""
+    """Key of an answer: its image and session; None if it names no image."""
     image = answer.get("image_id") or answer.get("_input_hash") or answer.get("path")
     return None if image is None else f"{image}|{answer.get('_session_id')}"
 
 
 def _digest(answer: Task) -> str:
-    """Of all that a person decides. What is sent again has the same `_timestamp`; what is answered again has not."""
+    """Hash of the annotator's decisions. A repeated request has the same `_timestamp`; a new answer has another one."""
     said = [answer.get(key) for key in ("answer", "spans", "width", "height", "_timestamp")]
-    plain = json.loads(json.dumps(said))  # all keys are texts then, and can be sorted
+    plain = json.loads(json.dumps(said))  # turns all keys into strings, which `sort_keys` can compare
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _why_not_json(answer: object) -> str:
-    """ "" if it can be written. The image, which is a large text, is not looked into."""
+    """Why the answer cannot be serialized; "" if it can. The image, a large string, is not serialized to find out."""
     if not isinstance(answer, dict):
         return f"it must be a JSON object; got {type(answer).__name__}"
     image = answer.get("image")

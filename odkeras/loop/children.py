@@ -1,4 +1,4 @@
-"""The processes of a loop: what is run, with which options."""
+"""The child processes of a loop: the command lines of the trainer and the model server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
 def trainer_child(options: LoopOptions, log_path: Path, serving_url: str) -> ChildSpec:
-    """The trainer, which asks the server at that URL which version must not be deleted."""
+    """The trainer process. It asks the server at `serving_url` which version is live and must not be deleted."""
     command = tuple(trainer_command(options, serving_url))
     return ChildSpec("trainer", command, log_path, env=_UNBUFFERED, error=TrainingError)
 
 
 def server_child(options: LoopOptions, log_path: Path, bound: socket.socket) -> ChildSpec:
-    """The model server on an open socket; TensorFlow Serving, which cannot inherit one, gets its port instead."""
+    """The model server process, which inherits a listening socket.
+
+    TensorFlow Serving cannot inherit a socket: `bound` is closed, and its port is passed instead.
+    """
     name, base_path = options.model_name, options.project.export_dir
     if options.tensorflow_serving:
         port = bound.getsockname()[1]
@@ -49,15 +52,16 @@ def server_child(options: LoopOptions, log_path: Path, bound: socket.socket) -> 
 
 
 def trainer_command(options: LoopOptions, serving_url: str) -> list[str]:
-    """Command line of the trainer process."""
+    """The command line of the trainer process."""
     arguments = _trainer_arguments(options, serving_url)
     return [sys.executable, "-m", "odkeras", *arguments, "--give-way", "--stop-on-stdin-eof"]
 
 
 def external_trainer_command(options: LoopOptions, serving_url: str) -> str:
-    """The command for a shell on the machine that trains. Its paths are absolute: both machines see the same ones.
+    """The shell command to start the trainer on another machine.
 
-    A server that listens on this machine alone cannot be asked from there which version it serves, so it is left out.
+    Its paths are absolute; both machines must share them. The server's URL is left out if it is a loopback address,
+    which the other machine cannot reach.
     """
     host = urlsplit(serving_url).hostname or ""
     url = "" if is_loopback(host) else serving_url
@@ -88,12 +92,12 @@ def _trainer_arguments(options: LoopOptions, serving_url: str) -> list[str]:
 
 
 def server_url(ip: str, port: int) -> str:
-    """Where to ask a server that listens there."""
+    """The base URL of a server that listens on this address and port."""
     return f"http://{_reachable(ip)}:{port}"
 
 
 def _reachable(ip: str) -> str:
-    """An address to connect to for one to listen on."""
+    """The address to connect to, given the address that a server listens on."""
     if ip in ("0.0.0.0", "::"):
         return "127.0.0.1"
     return f"[{ip}]" if ":" in ip else ip

@@ -1,10 +1,10 @@
-"""What a host runs: the processes, the stream, the place for answers, the state of affairs.
+"""The annotation loop as one object: child processes, task stream, answers and status.
 
     with Loop(LoopOptions(config=Path("project/pipeline.config")), say=print) as loop:
         for task in loop.stream("images"):      # suggestions of the newest model
             loop.update([answer_of(task)])      # durable when it returns; trained on in the background
 
-A host is an adapter between this and whoever annotates.
+A host is an adapter between `Loop` and an annotation front end.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ _log = logging.getLogger("odkeras.loop")
 
 @dataclass(frozen=True)
 class LoopStatus:
-    """The state of affairs, for a host to show.
+    """The status of the trainer and the server, for a host to display.
 
     Args:
-        trainer: the trainer's status.json; None before it has written one.
-        version: the version served now; None while the server is away or loading.
-        failure: why the trainer or the server was given up, or cannot be talked to; None while all is well.
-        failed: which of the two was given up, trainer or server; "" if neither.
+        trainer: content of the trainer's status.json; None before it has written one.
+        version: the version being served; None while the server is down or loading.
+        failure: why the trainer or the server was given up, or that something other than a model server responds at
+            the port; None without a failure.
+        failed: "trainer" or "server", whichever was given up; "" if neither.
     """
 
     trainer: dict[str, Any] | None
@@ -73,19 +74,18 @@ class LoopStatus:
 
 
 class Loop:
-    """Context manager: entering makes the directories and starts the processes, `close()` (twice is fine) ends them.
+    """Context manager: entering creates the directories and starts the processes; `close()` ends them, idempotently.
 
     Args:
         options: what to run.
-        say: told what a person should know; may be called from another thread. Goes to the log `odkeras.loop` when
-            None.
-        warn: told what does not work; `say` when None.
-        watch: told, from another thread, of each step that the trainer and the server take; nobody when None.
-        on_look: with `watch`, told what there is to see, a few times a second.
-        on_suggested: told of every task with its suggestions, and the seconds that its prediction took.
+        say: callback for messages to the user, called from any thread; None = the logger `odkeras.loop`.
+        warn: callback for problems; None = `say`, or the logger.
+        watch: callback for each event of the trainer and the server, called from another thread; None = no events.
+        on_look: with `watch`, callback for the polled status, a few times a second.
+        on_suggested: callback for every task with its suggestions, and the seconds that its prediction took.
 
     Raises:
-        ConfigError, LabelMapError, SetupError: on entering.
+        ConfigError, LabelMapError, CheckpointError, SetupError: on entering.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Loop:
         self.close()
 
     def close(self) -> None:
-        """Stops the trainer and the server, after a last attempt to store what could not be stored before."""
+        """Stop the trainer and the server, after a last attempt to store the answers of failed calls. Idempotent."""
         try:
             if lost := self._answers.give_up():
                 self._warn(f"{lost} answers could not be stored for training and are lost to it")
@@ -153,7 +153,16 @@ class Loop:
         prepare: Prepare | None = None,
         on_skip: OnSkip | None = None,
     ) -> TaskStream:
-        """Tasks with the newest model's suggestions; see `loop.stream.TaskStream`."""
+        """Tasks with the newest model's suggestions.
+
+        Args:
+            source: see `sources.open_source`.
+            classes: ids of the classes to suggest; None = all of the label map.
+            exclude, prepare, on_skip: see `loop.stream.TaskStream`; without `on_skip`, skipped images go to `say`.
+
+        Raises:
+            ConfigError: see `sources.open_source`.
+        """
         suggest = Suggester(
             self.client,
             self.label_map,
@@ -183,84 +192,96 @@ class Loop:
         )
 
     def update(self, answers: Sequence[Task]) -> float | None:
-        """Stores the answers for the trainer, returns the latest training loss if there is one. Never raises.
+        """Store the answers for the trainer. Never raises.
 
-        Answers that cannot be stored (disk full) are reported, kept, and tried again with the next ones; those that
-        were sent before, unchanged, are left out.
+        Answers that cannot be stored (disk full) are reported to `warn`, kept, and retried with the next call.
+        Duplicates are dropped.
+
+        Returns:
+            The latest training loss; None if there is none.
         """
         self.store(answers)
         return self.latest_loss()
 
     def store(self, answers: Sequence[Task]) -> Path | None:
-        """`update`, but returns the batch's file; None if nothing is new, or nothing could be stored. Works when the
-        loop is closed, too: the next one trains on it."""
+        """`update`, but returns the batch's file; None if nothing was new, or nothing could be stored.
+
+        Works after `close()`, too: the next run trains on the batch.
+        """
         self._threshold.note(answers)
         return self._answers.try_write(answers)
 
     def submit(self, answers: Sequence[Task]) -> Path | None:
-        """Stores the answers as one batch and returns its file, whose name is found again in `metrics.jsonl`; None if
-        all of them were sent before, unchanged.
+        """Store the answers as one batch and return its file; None if all of them are duplicates.
+
+        The round that trains on the batch has the file's name in its line in metrics.jsonl.
 
         Raises:
-            InboxError: they could not be stored; they are kept, and tried again with the next ones.
+            InboxError: the batch cannot be written. Its answers are kept and retried with the next call.
         """
         self._threshold.note(answers)
         return self._answers.write(answers)
 
     @property
     def unsaved(self) -> int:
-        """Answers that could not be stored for the trainer yet."""
+        """Number of answers that could not be stored yet."""
         return self._answers.waiting
 
     def latest_loss(self) -> float | None:
-        """The training loss that the trainer reported last."""
+        """The training loss that the trainer reported last; None if it has not reported any."""
         return _loss_of(self.trainer_status())
 
     def wait_until_served(self, batch: Path, *, stop: Callable[[], bool] = lambda: False) -> float | None:
-        """Until a version that was trained on a batch of `submit` is served; returns that round's loss.
+        """Block until a version trained on `batch` is being served, or until its round was held back.
 
-        None if there is nothing to train on in it, the round failed, nobody trains or serves, or `stop` said so.
+        Args:
+            batch: the file that `submit` returned.
+            stop: polled; True ends the wait.
+
+        Returns:
+            The round's loss. None if the batch has nothing to train on, the round failed, the trainer or the server
+            does not respond, or `stop` returned True.
         """
         row = BatchWait(self, batch, stop=stop, warn=self._warn).run()
         return _loss_of(row)
 
     def trainer_status(self) -> dict[str, Any] | None:
-        """What the trainer says that it is doing; None when it has not said anything yet."""
+        """Content of the trainer's status.json; None before this trainer has written it."""
         status = read_status(self.project.status_path)
         if status is None or self.options.external_trainer:
             return status
         return status if float(status.get("updated") or 0) >= self._entered_at else None  # else an earlier trainer's
 
     def available_version(self) -> int | None:
-        """The version served now; None while the server is away or loading. Answers within two seconds.
+        """The version being served; None while the server is down or loading. Returns within two seconds.
 
         Raises:
-            RequestError: something else than a model server answers there.
+            RequestError: something other than a model server responds at that port.
         """
         if not self.options.external_server and not self._supervisor.running("server"):
-            return None  # its socket is open all the same: a connection would wait
+            return None  # the socket is open even without a server process, so a request would time out
         return self._quick.available_version()
 
     def status(self) -> LoopStatus:
-        """Never raises: what is wrong is its `failure`."""
+        """The status of the trainer and the server. Never raises; problems are its `failure`."""
         version: int | None = None
         stranger: ServingError | None = None
         try:
             version = self.available_version()
-        except ServingError as error:  # something else than a model server answers at that port
+        except ServingError as error:  # something other than a model server responds at that port
             stranger = error
-        trainer, failure = self.trainer_status(), self.failure()  # what may take long came first
+        trainer, failure = self.trainer_status(), self.failure()  # last, because the request above may take 2 s
         failed = "" if failure is None else self._supervisor.failed() or "trainer"
         return LoopStatus(trainer, version, stranger or failure, "" if stranger else failed)
 
     def look(self) -> Look:
-        """`status`, for `Watch`."""
+        """`status` in the form that `Watch` polls. The failure is split into a sentence and the end of the log."""
         status = self.status()
         sentence, _, log = str(status.failure or "").partition("\n")
         return Look(status.trainer, status.version, sentence, log, status.failed)
 
     def failure(self) -> OdkerasError | None:
-        """Why the trainer or the server was given up; None while all is well."""
+        """Why the trainer or the server was given up, or why an external trainer failed; None if neither."""
         status = self.trainer_status() if self.options.external_trainer else None
         if status is not None and status.get("state") == "failed":
             return TrainingError(f"the trainer failed: {status.get('reason') or 'it gave no reason'}")
@@ -293,7 +314,7 @@ class Loop:
 
 
 def _unfailing(tell: Callable[[T], None]) -> Callable[[T], None]:
-    """A closed terminal, or a log that is full, must not end what is told of."""
+    """Wrap a callback so that its exceptions (closed terminal, full disk) do not end the caller."""
 
     def told(what: T) -> None:
         with suppress(Exception):
@@ -303,7 +324,7 @@ def _unfailing(tell: Callable[[T], None]) -> Callable[[T], None]:
 
 
 def load_label_map(options: LoopOptions) -> LabelMap:
-    """The label map of the options, else the one that the config names.
+    """Load the label map that the options name, else the one that the config names.
 
     Raises:
         ConfigError, LabelMapError: there is none, or it cannot be read.
@@ -312,10 +333,10 @@ def load_label_map(options: LoopOptions) -> LabelMap:
 
 
 def label_map_path(options: LoopOptions) -> Path:
-    """Where the label map of `load_label_map` is.
+    """Path of the label map that `load_label_map` loads.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: neither the options nor the config name one.
     """
     path = options.label_map or label_map_path_of(load_pipeline(options.config))
     if not path:
@@ -324,14 +345,14 @@ def label_map_path(options: LoopOptions) -> Path:
 
 
 def check_model_fits(options: LoopOptions, label_map: LabelMap) -> None:
-    """See that what was trained in the directories of the options has these classes, before anything is started.
+    """Check that the model trained so far has the classes of the label map. Runs before any process is started.
 
     Raises:
-        ConfigError, CheckpointError: it has not, or its checkpoints are missing; says what to do.
+        ConfigError, CheckpointError: it has other classes, or its checkpoints are missing; the message says what to do.
     """
     directories, config = options.project, load_pipeline(options.config)
     check_trained_classes(config, label_map, model_dir=directories.model_dir, export_dir=directories.export_dir)
-    if not options.external_trainer:  # the checkpoints of a trainer elsewhere may not be visible here
+    if not options.external_trainer:  # an external trainer's checkpoints may not be visible on this machine
         known = has_checkpoints(directories.model_dir)
         check_training_continues(directories.model_dir, directories.export_dir, has_checkpoint=known)
 

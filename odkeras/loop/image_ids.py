@@ -1,6 +1,6 @@
-"""Which id an image had when it was last read, so that one that is answered already need not be read again.
+"""A cache of image ids, so that images with an answer are skipped after a restart without reading them.
 
-A cache: losing it, or a line of it, costs time only.
+Losing the cache, or a line of it, only costs time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ _log = logging.getLogger(__name__)
 
 
 class ImageIds:
-    """Ids by fingerprint (`sources.Item.fingerprint`: path, size and time of a file), kept in a file of JSON lines.
-    May be used by several threads.
+    """Image ids by fingerprint (`sources.Item.fingerprint`: path, size and time of a file). Thread-safe.
 
     Args:
-        path: read when the first id is asked for; made when the first one is noted.
+        path: the JSON Lines file, read on first use and created by the first `note`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,17 +27,17 @@ class ImageIds:
         self._ids: dict[str, str] | None = None
         self._noted: list[tuple[str, str]] = []
         self._writable = True
-        self._lock = threading.Lock()  # the stream, the gallery and the look-up read images at the same time
+        self._lock = threading.Lock()  # the stream, the gallery and `TaskStream.look_up` run in different threads
 
     def id_of(self, fingerprint: str | None) -> str | None:
-        """The `image_id`, None if the image has not been read before, or has changed since."""
+        """The image's `image_id`; None if the image was not read before or has changed since."""
         if fingerprint is None:
             return None
         with self._lock:
             return self._known().get(fingerprint)
 
     def note(self, fingerprint: str | None, image_id: str) -> None:
-        """Remember; never raises."""
+        """Store an id. Never raises: if the file cannot be written, the id is kept in memory only."""
         if fingerprint is None:
             return
         with self._lock:
@@ -48,7 +47,7 @@ class ImageIds:
                 self._append(fingerprint, image_id)
 
     def noted_after(self, number: int) -> list[tuple[str, str]]:
-        """Fingerprints and ids that were noted since this object was made, without the first ones."""
+        """The (fingerprint, id) pairs noted by this object, without the first `number` of them."""
         with self._lock:
             return self._noted[number:]
 

@@ -1,7 +1,7 @@
-"""Runs a program that must not outlive us: `python -m odkeras.loop.leash PROGRAM [ARGUMENT ...]`.
+"""Runs a program that must exit with its parent: `python -m odkeras.loop.leash PROGRAM [ARGUMENT ...]`.
 
-For programs without a `--stop-on-stdin-eof` of their own, such as `tensorflow_model_server`. Ends the program on
-SIGTERM, on SIGINT and when stdin is closed, and ends with its exit status.
+It is for programs that lack `--stop-on-stdin-eof`, such as `tensorflow_model_server`. It ends the program on SIGTERM,
+on SIGINT and when stdin closes, and exits with the program's exit status.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ STOP_TIMEOUT_S = 2.5
 
 
 def leash_command(command: Sequence[str]) -> list[str]:
-    """The same program, on a leash."""
+    """The command that runs `command` under this module."""
     return [sys.executable, "-m", "odkeras.loop.leash", *command]
 
 
 def run_on_leash(command: Sequence[str], stdin_fd: int = 0) -> int:
-    """Exit status of the program; 128 + signal number when a signal ended it."""
+    """Run the program and return its exit status; 128 + the signal number if a signal ended it.
+
+    Args:
+        command: program and arguments.
+        stdin_fd: file descriptor whose end-of-file ends the program.
+    """
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(process))

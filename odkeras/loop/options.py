@@ -1,4 +1,4 @@
-"""What a host was asked to run, checked once at the door."""
+"""The options of a loop, validated at construction."""
 
 from __future__ import annotations
 
@@ -23,30 +23,38 @@ _STRATEGIES = ("none", "mirrored", "multi-worker")
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What a host was asked to run; wrong values are refused at construction.
+    """The options of a loop.
 
     Args:
-        config: pipeline.config.
-        data_dir, model_dir, export_dir: `data`, `model`, `export` beside the config when None.
-        label_map: the one named in the config when None.
+        config: path of the pipeline.config.
+        data_dir, model_dir, export_dir: None = `data`, `model` and `export` next to the config.
+        label_map: path of the label map; None = the one that the config names.
         model_name: name of the served model, part of the URL.
-        ip, port: where the model server listens; port 0 takes a free one.
-        steps_per_epoch: training steps per round; -1 for one pass over the round's examples; 0 for one pass,
-            but at least 100.
-        threshold: suggestions below this score are not shown; "auto" chooses it for each class on the answers so far.
-        control: share of the images that are shown without suggestions.
-        order, order_seed: in which order images come; see `order`.
-        temp_files_num: records and exported versions to keep; 0 keeps all.
+        ip, port: address of the model server; port 0 takes a free one.
+        steps_per_epoch: training steps per round. -1 and 0 = one pass over the training set, but at least 100 steps
+            (see `training.options`).
+        threshold: minimum score of a suggestion, 0 to 1; "auto" learns it per class from the answers.
+        control: share of control images, 0 <= share < 1, which are shown without suggestions.
+        order, order_seed: order of the images; see `loop.order`.
+        temp_files_num: records and versions to keep; 0 keeps all.
         max_checkpoints_num: checkpoints to keep; 0 keeps all.
-        run_eval, eval_steps: evaluate after every round, on so many images (None: all).
-        eval_split: share of the answers that is kept for evaluation, and never trained on; 0 keeps none.
-        publish_if_better, publish_tolerance: publish only what is not worse than the version served by more than that.
-        replay: "on" trains on the answers of earlier rounds too, "off" only on the new ones.
-        strategy: how the trainer spreads over GPUs.
-        external_trainer, external_server: somebody else runs it; do not start one.
+        run_eval: evaluate after every round.
+        eval_steps: evaluate on a sample of this many images; None = all.
+        eval_split: share of the images in the hold-out split, 0 <= share < 1, which are evaluated on and never trained
+            on.
+        publish_if_better, publish_tolerance: publish a round only if its primary metric is lower than that of the
+            served version by at most the tolerance, 0 to 1.
+        replay: "on" trains on all answers so far, "off" only on the new ones.
+        strategy: how the trainer distributes its steps: "none", "mirrored" or "multi-worker".
+        tf_logging_level: TensorFlow's log level in the child processes, 0 to 50.
+        use_display_name: show the label map's display names instead of its names.
+        external_trainer, external_server: the process is started elsewhere; the loop starts none.
         tensorflow_serving: start `tensorflow_model_server`, which must be installed, instead of the embedded server.
-        predict_batch_size: images per prediction request.
-        max_pixels: larger images are skipped.
+        predict_batch_size: images per predict request.
+        max_pixels: maximum pixels of an image; larger ones are skipped.
+
+    Raises:
+        ConfigError: a value or combination that is not allowed.
     """
 
     config: Path
@@ -92,6 +100,7 @@ class LoopOptions:
 
     @property
     def project(self) -> Project:
+        """The data, model and export directories, with the defaults filled in."""
         beside = self.config.parent
         return Project(
             self.data_dir or beside / "data", self.model_dir or beside / "model", self.export_dir or beside / "export"
@@ -99,7 +108,7 @@ class LoopOptions:
 
 
 def is_host(text: Any) -> bool:
-    """Whether it is a host name, an IPv4 or an IPv6 address."""
+    """Whether `text` is a host name, an IPv4 or an IPv6 address."""
     if not isinstance(text, str):
         return False
     if ":" in text:

@@ -1,13 +1,13 @@
-"""In which order images are asked about.
+"""The order in which images are annotated.
 
-sequential  as they lie in the source.
-random      shuffled, always in the same way, so that a restart goes on where it was.
-uncertain   of a window of shuffled images, first those that the newest model is least sure about: active learning by
-            margin sampling (Brust, Käding, Denzler, "Active Learning for Deep Object Detection", VISAPP 2019). A
-            detector of ours gives one score s for each box, so the margin between the two likeliest answers, an object
-            or none, is |2s - 1|; a box is worth (1 - margin) squared, an image as much as its least certain box (their
-            "maximum"; their "sum" prefers crowded images, which take longer to label). Every `RANDOM_EVERY`th image is
-            taken at random all the same: a model cannot be unsure about what it does not see.
+sequential  the order of the source.
+random      shuffled by a fixed seed, so that a restart continues in the same order.
+uncertain   margin sampling over a look-ahead window of shuffled images (active learning; Brust, Käding, Denzler,
+            "Active Learning for Deep Object Detection", VISAPP 2019). The detectors give one score s per box, so the
+            margin between the two most likely outcomes, object or background, is |2s - 1|. The uncertainty of a box is
+            (1 - margin) squared. That of an image is the maximum over its boxes; the paper's "sum" prefers crowded
+            images, which take longer to annotate. Every `RANDOM_EVERY`th image is a random one, because a model is
+            never uncertain about objects that it misses.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ class Order:
 
     Args:
         name: one of `ORDERS`.
-        seed: another one gives another shuffle.
+        seed: random seed of the shuffle.
     """
 
     name: str = "sequential"
     seed: int = 0
 
     def arrange(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items in the order in which they are read."""
+        """Yields the items in the order in which to read them."""
         return iter(items) if self.name == "sequential" else shuffled(items, self.seed)
 
     @property
     def look_ahead(self) -> int:
-        """How many tasks are predicted before one is chosen; 0 if none is chosen."""
+        """Number of tasks to predict before one is selected; 0 if the order does not depend on predictions."""
         return LOOK_AHEAD if self.name == "uncertain" else 0
 
     def chooser(self) -> Callable[[Sequence[Task]], int]:
-        """Which of the predicted tasks comes next."""
+        """A function that returns the index of the next task, given the predicted ones."""
         return _UncertainFirst() if self.name == "uncertain" else lambda tasks: 0
 
 
@@ -62,20 +62,26 @@ class _UncertainFirst:
     def __call__(self, tasks: Sequence[Task]) -> int:
         self._chosen += 1
         if self._chosen % RANDOM_EVERY == 0:
-            return 0  # they come in a random order
+            return 0  # a random one, because the tasks are shuffled
         worth = [float((task.get("_suggestions") or {}).get("uncertainty") or 0.0) for task in tasks]
         return int(np.argmax(worth))
 
 
 def uncertainty(found: Detections) -> float:
-    """How unsure a model is about an image, 0 to 1: that of its least certain box; 0 if it sees nothing."""
+    """Uncertainty of a model about an image, 0 to 1: the maximum over its boxes; 0 without boxes.
+
+    Boxes with a score below `_LEAST_SCORE` do not count.
+    """
     scores = found.scores[np.isfinite(found.scores) & (found.scores >= _LEAST_SCORE)].astype(np.float64)
     return float(np.max((1 - np.abs(2 * scores - 1)) ** 2, initial=0.0))
 
 
 def shuffled(items: Iterable[Item], seed: int) -> Iterator[Item]:
-    """All items in a random order. Of a very long source, and of one whose images lie in its records, a window of the
-    next ones is shuffled: not all of it has room in memory."""
+    """Yields all items in a random order, which depends on the seed alone.
+
+    Memory is bounded by a shuffle window of `_MOST_FILES` items, or of `_MOST_RECORDS` if items are records, which may
+    contain their images.
+    """
     chance = random.Random(seed)
     window: list[Item] = []
     for item in items:

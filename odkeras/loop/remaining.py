@@ -1,7 +1,7 @@
-"""How many images of a source are left to be answered, counted by what the images are.
+"""Counts the images of a source that have no answer yet, by image id.
 
-Subtracting the number of answers from the number of images is wrong as soon as an answer is about an image that is not
-in the source, or an image is unusable, or lies there twice, or is corrected.
+The number of images minus the number of answers would be wrong: an answer may be about an image that is not in the
+source, or correct an earlier answer; an image may be unusable, or occur more than once in the source.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import threading
 
 
 class Remaining:
-    """Counts the images that are neither answered nor unusable. May be used by several threads.
+    """Counts the images that are neither answered nor unusable. Thread-safe.
 
-    An item of the source of which nobody knows yet what it is counts as an image to be answered.
+    An item whose image id is not known yet counts as unanswered.
 
     Args:
-        total: items in the source; None where that cannot be told.
+        total: number of items in the source; None if unknown.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -28,7 +28,10 @@ class Remaining:
         self._lock = threading.Lock()
 
     def found(self, number: int, image_id: str | None) -> None:
-        """The item at that place of the source is this image; None: nobody is to answer it."""
+        """Set the image id of the item at position `number` of the source; None if it needs no answer.
+
+        Only the first call for a position counts.
+        """
         with self._lock:
             if number in self._found:
                 return
@@ -41,34 +44,36 @@ class Remaining:
                     self._open[session].add(image_id)
 
     def knows(self, number: int) -> bool:
-        """Whether `found` has been told of that place."""
+        """Whether `found` was called for this position."""
         with self._lock:
             return number in self._found
 
     def lost(self) -> None:
-        """A line of the source is no item at all."""
+        """Count a line of the source that is not an item."""
         with self._lock:
             self._unusable += 1
 
     def follow(self, session: str | None) -> None:
-        """Count what this session has left; None: all sessions together."""
+        """Start counting for a session; None counts for all sessions together. Idempotent."""
         with self._lock:
             self._answered.setdefault(session, set())
             self._open.setdefault(session, set(self._image_ids))
 
     def follows(self, session: str | None) -> bool:
+        """Whether `follow` was called for this session."""
         with self._lock:
             return session in self._answered
 
     def answered(self, session: str | None, image_id: str) -> None:
-        """A session that is followed has answered about an image, which need not be in the source."""
+        """Record an answer of a session. Ignored unless the session is followed. The image need not be in the
+        source."""
         with self._lock:
             if session in self._answered:
                 self._answered[session].add(image_id)
                 self._open[session].discard(image_id)
 
     def left(self, session: str | None) -> int | None:
-        """Images that are left for a session that is followed; None where the source has no length."""
+        """Number of images without an answer of a followed session; None if the source has no known length."""
         with self._lock:
             if self._total is None:
                 return None
