@@ -1,12 +1,11 @@
-"""Where images come from: directories, JSONL files, standard input, other tools' tasks. Nothing is read before it is
-asked for.
+"""Sources of images: directories, JSONL files, standard input, and iterables of paths or tasks. All are read lazily.
 
-    items = open_source("images/")                      # or tasks.jsonl, "-", an iterable
+    items, total = open_source("images/", on_skip=print)         # or tasks.jsonl, "-", an iterable
     for item in items:
-        task = load_task(item, fetch=WebImages().fetch) # the image, checked and in the one form
+        task, image = load_task(item, fetch=WebImages().fetch)   # reads and validates the image
 
-A record of a JSONL file has its image in `image` (data URI, http(s) URL or path) or `path`; whatever else it has
-stays in the task.
+A record of a JSONL file has its image in `image` (data URI, http(s) URL or path) or `path`. Its other keys are copied
+to the task.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _NOT_CARRIED = frozenset(
         *("_input_hash", "_task_hash", "_session_id", "_annotator_id", "_view_id", "_timestamp", STORED_IMAGE),
     }
 )
-"""What an earlier answer left in a record, and what is made anew."""
+"""Keys that are not copied from a record to its task: those of an earlier answer, and those that are set again."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,11 @@ class Item:
     """An image that has not been read yet.
 
     Args:
-        name: for messages.
-        path: the image file, if it is one.
-        record: the JSON object that tells of it, if it is not just a file.
-        base_dir: where relative paths of the record start.
-        number: its place in the source; not that of any other item.
+        name: its name in messages.
+        path: the image file; None for a record.
+        record: the JSON object that describes the image; None for a file.
+        base_dir: base directory of the record's relative paths; None = the working directory.
+        number: its position in the source, unique among the source's items.
     """
 
     name: str
@@ -72,7 +71,7 @@ class Item:
 
     @property
     def file(self) -> str:
-        """The name that its task is going to have, without reading the image."""
+        """The file name that its task will have in `meta`. Does not read the image."""
         if self.path is not None:
             return self.path.name
         record = self.record or {}
@@ -82,30 +81,33 @@ class Item:
 
     @property
     def file_path(self) -> Path | None:
-        """Where the image lies; None for one that lies in the record, or behind a URL."""
+        """Path of the image; None if the image is in the record, or at a URL."""
         place = self.path or self.reference.locate()
         return place if isinstance(place, Path) else None
 
     @property
     def url(self) -> str | None:
-        """Of an image behind a URL; None for any other."""
+        """The image's http(s) URL; None for any other image."""
         place = self.reference.locate()
         return place if isinstance(place, str) and is_url(place) else None
 
     @property
     def reference(self) -> ImageRef:
-        """Where its image is."""
+        """The reference to its image: path, URL or data URI."""
         if self.path is not None:
             return ImageRef((str(self.path),), name=self.name)
         return ImageRef.of_record(self.record or {}, self.base_dir, self.name)
 
     @property
     def fingerprint(self) -> str | None:
-        """What tells whether it is the same image as in an earlier run, without reading it; None if nothing does."""
+        """Identifies the image across runs without reading it; None if that is impossible.
+
+        It is the path, size and modification time of a file, or the hash of a URL or data URI.
+        """
         path = self.path
         if path is None:
             value = self.reference.locate()
-            if isinstance(value, str):  # a URL stands for one image: fetching them all again would take long
+            if isinstance(value, str):  # assumes that a URL keeps its image, because fetching all again takes too long
                 return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
             path = value
         try:
@@ -116,10 +118,10 @@ class Item:
 
 
 def resolve_source(source: Source) -> Source:
-    """A directory becomes the list of its images; what is no source is refused before anything starts.
+    """Validate a source, and expand a directory to the list of its images.
 
     Raises:
-        ConfigError: nothing is there, a directory without images, or a kind of file that cannot be a source.
+        ConfigError: the path does not exist, a directory without images, or an unsupported type of file.
     """
     if not isinstance(source, (str, Path)) or str(source) == STDIN:
         return source
@@ -131,16 +133,19 @@ def resolve_source(source: Source) -> Source:
 
 
 def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None) -> tuple[Iterator[Item], int | None]:
-    """The source's items and, where that can be told, their number.
+    """Open a source.
 
     Args:
         source: directory, image file, JSONL file, "-" for JSONL on standard input, or an iterable of paths and records.
-        on_skip: told place and reason of every line that is no record.
-        stdin: standard input when None.
+        on_skip: callback with place and reason of every line that is not a record.
+        stdin: the stream to read for "-"; None = standard input.
+
+    Returns:
+        An iterator over the items, and their number; None if it is unknown.
 
     Raises:
-        ConfigError: nothing is there, a directory without images, or a kind of file that cannot be a source. Said at
-            once, not at the first item.
+        ConfigError: the path does not exist, a directory without images, or an unsupported type of file. Raised by this
+            call, not by the first `next`.
     """
     source = resolve_source(source)
     if not isinstance(source, (str, Path)):
@@ -155,17 +160,22 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
 def load_task(
     item: Item, *, fetch: Fetch | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> tuple[Task, EncodedImage]:
-    """Read an item's image, and make the task that a host shows.
+    """Read an item's image and create its task.
 
-    A record's other keys are carried over, its spans too if they are for an image of this size: they are shown while no
-    model is served. An `image_id` of its own becomes `source_image_id`, a `path`
-    where another image lies `source_path`.
+    A record's other keys are copied to the task. Its spans are copied if the record has the image's size; they are
+    shown while no model is being served. If the record's `image_id` or `path` is not that of the image, it is kept as
+    `source_image_id` or `source_path`.
 
     Args:
-        fetch: gets the bytes of an http(s) URL; URLs are refused when None.
+        item: the item to read.
+        fetch: returns the bytes at an http(s) URL; None refuses URLs.
+        max_pixels: maximum number of pixels of the image.
+
+    Returns:
+        The task and the image.
 
     Raises:
-        ImageError: it cannot be read, with the reason.
+        ImageError: the image cannot be read, or the record cannot be written as JSON; the message has the reason.
     """
     if item.record is None:
         assert item.path is not None
@@ -176,13 +186,14 @@ def load_task(
 
 
 def read_item_bytes(item: Item, *, fetch: Fetch | None = None) -> bytes:
-    """The bytes of an item's image, as they are.
+    """The bytes of an item's image file, without decoding or validation.
 
     Args:
-        fetch: gets the bytes of an http(s) URL; URLs are refused when None.
+        item: the item to read.
+        fetch: returns the bytes at an http(s) URL; None refuses URLs.
 
     Raises:
-        ImageError: there is none, or it cannot be read.
+        ImageError: there is no image, or it cannot be read.
     """
     return item.reference.read_bytes(fetch)
 
@@ -214,7 +225,7 @@ def _image_files(path: Path) -> list[Path]:
 
 
 def _standard_input() -> IO[str]:
-    """UTF-8, whatever the locale says; a broken byte spoils its own line only."""
+    """Standard input as UTF-8, whatever the locale. Invalid bytes are replaced, so that they affect one line only."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
     return sys.stdin
@@ -229,7 +240,7 @@ def _lines_of(path: Path, on_skip: OnSkip) -> Iterator[Item]:
 
 
 def _number_of_lines(path: Path) -> int | None:
-    """None for a file that would take long to read: images are in it."""
+    """Number of non-blank lines; None for a file so large that counting takes long (it contains images)."""
     if path.stat().st_size > _COUNTED_BYTES:
         return None
     with path.open("rb") as file:
@@ -265,7 +276,7 @@ def _name_of(record: Mapping[str, Any]) -> str:
 
 
 def _read_record(item: Item, fetch: Fetch | None, max_pixels: int) -> tuple[EncodedImage, str | None]:
-    """The image and its place, None for one that is part of the record."""
+    """The image, and its path or URL; None for an image in the record whose `path` has no copy of it."""
     reference = item.reference
     place = reference.locate()
     image = reference.read(fetch=fetch, max_pixels=max_pixels)
@@ -275,7 +286,7 @@ def _read_record(item: Item, fetch: Fetch | None, max_pixels: int) -> tuple[Enco
 
 
 def _path_of_copy(item: Item, image: EncodedImage) -> str | None:
-    """The record's `path` if this very image lies there (it may be a part of that one, or a smaller copy)."""
+    """The record's `path` if that file is this very image, else None: the image may be a crop or a smaller copy."""
     path = (item.record or {}).get("path")
     if not isinstance(path, str) or not path or is_url(path) or is_data_uri(path):
         return None
@@ -286,7 +297,7 @@ def _path_of_copy(item: Item, image: EncodedImage) -> str | None:
 def _task_of_record(record: Mapping[str, Any], image: EncodedImage, path: str | None) -> Task:
     meta = record.get("meta")
     meta = dict(meta) if isinstance(meta, Mapping) else {}
-    if "_suggestions" in record:  # what `with_suggestions` put there
+    if "_suggestions" in record:  # then `with_suggestions` added these keys, for another model's suggestions
         meta = {key: value for key, value in meta.items() if key not in ("score", "model version")}
     file = meta.get("file")
     if not isinstance(file, str) or not file:
@@ -311,7 +322,7 @@ def _check_json(task: Task) -> None:
 
 
 def _usable_spans(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> list[Any]:
-    """Those that the page can draw: shapes with points, for an image of this size."""
+    """The record's spans that the page can draw: those with points, if the record is for an image of this size."""
     spans = record.get("spans")
     if not isinstance(spans, list) or not _is_of_size(record, image_size_hw):
         return []
@@ -323,7 +334,10 @@ def _has_corners(points: Any) -> bool:
 
 
 def _is_of_size(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> bool:
-    """Whether the record's spans, in pixels, are for the image as it is (upright, full size)."""
+    """Whether the record has the size of the decoded (upright, full-size) image, whose pixels the spans refer to.
+
+    A record without a size passes.
+    """
     height, width = record.get("height"), record.get("width")
     return (height is None or height == image_size_hw[0]) and (width is None or width == image_size_hw[1])
 

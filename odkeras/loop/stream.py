@@ -2,10 +2,9 @@
 
     source ──► items ──► (exclude) ──► read ──► (exclude, prepare) ──► Suggester, a few tasks at a time ──► host
 
-Nothing is read or predicted before the host asks for it, and an image that is known to be answered is not even read. A
-few tasks are predicted together, because a model is faster that way; one that was not fetched before a newer version
-came is predicted again when it is. While the server is away tasks go out without suggestions; a broken image is skipped
-and reported.
+Images are read and predicted only on `next`, and images that are known to have an answer are not read at all. Tasks are
+predicted in small batches, which is faster. If a newer version is served before the host fetches a task, the task is
+predicted again. While the server is down, tasks have no suggestions. Broken images are skipped and reported.
 """
 
 from __future__ import annotations
@@ -34,31 +33,31 @@ Prepare = Callable[[Task], Task | None]
 
 
 class TaskStream:
-    """Iterator of tasks; safe to call from several threads, one at a time, as Prodigy does.
+    """Iterator of tasks. Thread-safe, because Prodigy calls `next` from several threads; a lock serialises the calls.
 
     Args:
         source: see `sources.open_source`.
-        suggest: adds suggestions to a few tasks; gives as many tasks back, in the same order.
-        is_fresh: whether a task's suggestions are still the best there are; asked for every task.
-        exclude: `image_id`s of tasks to leave out, asked again for every task (a set that grows while streaming is
-            fine).
-        prepare: applied to every task before it has suggestions (Prodigy's `set_hashes` belongs here: hashes must not
-            change as the model learns); None leaves it out.
-        on_skip: told name and reason of every image that cannot be used.
-        fetch: gets the bytes of a URL; images behind URLs are skipped when None.
-        store: gets every image that is handed out.
-        ids: remembers the ids of the images.
-        together: how many tasks are predicted at once.
-        order: in which order the images come.
+        suggest: adds suggestions to a batch of tasks; returns as many tasks, in the same order.
+        is_fresh: whether a task's suggestions are those of the newest version; called for every task.
+        exclude: `image_id`s to leave out. Checked again for every task, so the collection may grow meanwhile.
+        prepare: called with every task before it has suggestions; returns the task, or None to leave it out. (Prodigy's
+            `set_hashes` belongs here, because hashes must not depend on the suggestions.)
+        on_skip: callback with name and reason of every image that cannot be used.
+        fetch: returns the bytes at a URL; None skips images at URLs.
+        store: stores every image whose task is returned; None stores none.
+        ids: the cache of image ids; None reads every image.
+        max_pixels: maximum pixels of an image; larger ones are skipped.
+        together: batch size of predictions.
+        order: order of the images; None = that of the source.
 
     Attributes:
-        total: images in the source; None where that cannot be told.
-        excluded: images left out so far.
-        skipped: images that could not be used so far.
-        remaining: which images are left to be answered.
+        total: number of items in the source; None if unknown.
+        excluded: number of images left out so far.
+        skipped: number of images so far that could not be used.
+        remaining: counts the images without an answer.
 
     Raises:
-        ConfigError: as `sources.open_source`.
+        ConfigError: see `sources.open_source`.
     """
 
     def __init__(
@@ -100,32 +99,33 @@ class TaskStream:
     def __next__(self) -> Task:
         with self._lock:
             for task in self._tasks:
-                if not self._is_excluded(task.get("image_id")):  # by now
+                if not self._is_excluded(task.get("image_id")):  # it may have been answered since it was read
                     return task
             raise StopIteration
 
     @property
     def is_large_file(self) -> bool:
-        """Whether the source is a file that takes long to read; then it has no `total`."""
+        """Whether the source is a JSONL file too large to count its lines, so that `total` is None."""
         is_file = isinstance(self._source, (str, Path)) and str(self._source) != STDIN
         return is_file and self.total is None
 
     def suggest_again(self, tasks: Sequence[Task]) -> list[Task]:
-        """Tasks that were handed out before, with what the newest model says; as they are while there is none.
+        """Tasks that were returned before, with suggestions of the newest model; unchanged while none is served.
 
         Args:
-            tasks: with their images.
+            tasks: tasks that contain their images.
         """
         with self._lock:
             return self._suggest(tasks) if tasks else []
 
     def items(self) -> Iterator[Item]:
-        """All items of the source, in its order; none where the source is a stream that can be read only once."""
+        """Yields all items of the source, in its order; none if `total` is None, as for a source that can be read only
+        once."""
         if self.total is not None:
             yield from open_source(self._source, on_skip=lambda name, reason: None)[0]
 
     def id_of(self, fingerprint: str | None) -> str | None:
-        """The id of the image with this fingerprint; None if it has not been read yet."""
+        """The id of the image with this fingerprint; None if the image has not been read yet."""
         return self._ids.id_of(fingerprint) if self._ids is not None else None
 
     def noted_after(self, number: int) -> list[tuple[str, str]]:
@@ -133,10 +133,10 @@ class TaskStream:
         return self._ids.noted_after(number) if self._ids is not None else []
 
     def read(self, item: Item) -> Task:
-        """The task of one image out of its turn, without suggestions, also if it is answered already.
+        """The task of one image, out of order and without suggestions. Images that have an answer are not left out.
 
         Raises:
-            ImageError: it cannot be read, or other datasets have it.
+            ImageError: the image cannot be read, or `prepare` left it out, because another dataset has an answer.
         """
         task, image = load_task(item, fetch=self._fetch, max_pixels=self._max_pixels)
         prepared = self._prepare(task)
@@ -147,7 +147,7 @@ class TaskStream:
         if prepared is None:
             raise ImageError("another dataset has an answer about this image", item.name)
         if self._store is not None:
-            with suppress(OSError):  # a full disk: the answer will bring the image along
+            with suppress(OSError):  # disk full: the answer will contain the image instead
                 self._store.put(image)
         return prepared
 
@@ -156,13 +156,13 @@ class TaskStream:
         return read_item_bytes(item, fetch=self._fetch)
 
     def look_up(self, files: Collection[str], *, stop: Callable[[], bool] = lambda: False) -> None:
-        """Tell `remaining` now, and not when their turn comes, of the images with these names: they may be answered.
+        """Update `remaining` for the images with these file names now, because they may have answers.
 
-        Only those are read that no earlier run has read; nothing is fetched. Where the source has no length nothing is
-        done.
+        Only images that no earlier run has read are read; URLs are not fetched. Does nothing if `total` is None.
 
         Args:
-            stop: asked before each image; True ends it.
+            files: file names, as in `Item.file`.
+            stop: polled before each image; True ends the call.
         """
         if self.total is None:
             return
@@ -178,7 +178,7 @@ class TaskStream:
         if image_id is None:
             try:
                 image_id = load_task(item, max_pixels=self._max_pixels)[1].image_id
-            except Exception:  # it is told of when its turn comes
+            except Exception:  # reported when the stream reaches the image
                 return
             if self._ids is not None:
                 self._ids.note(fingerprint, image_id)
@@ -207,7 +207,7 @@ class TaskStream:
         except ImageError as error:
             self._skip(error.source or item.name, error.reason)
             return None
-        except Exception as error:  # whatever it is, the other images are still there
+        except Exception as error:  # one bad image must not end the stream
             self._skip(item.name, f"{type(error).__name__}: {error}")
             return None
         if self._ids is not None:
@@ -217,7 +217,7 @@ class TaskStream:
         if prepared is None:
             self.excluded += 1
         elif self._store is not None:
-            with suppress(OSError):  # a full disk: the answer will bring the image along
+            with suppress(OSError):  # disk full: the answer will contain the image instead
                 self._store.put(image)
         return prepared
 
@@ -228,11 +228,16 @@ class TaskStream:
 
 
 class SuggestedTasks:
-    """Suggestions for up to `together` tasks at once; again for those that were not fetched while they were fresh.
+    """Iterator that adds suggestions to tasks in batches, and again if a newer version is served before they are used.
 
     Args:
-        look_ahead: read and predict so many before one is given out.
-        choose: the index of the one to give out, of those that are predicted.
+        tasks: tasks without suggestions.
+        suggest: adds suggestions to a batch of tasks.
+        is_fresh: whether a task's suggestions are those of the newest version.
+        together: batch size.
+        look_ahead: number of tasks to read and predict before one is returned.
+        choose: returns the index of the task to return, given the predicted tasks.
+        clock: monotonic clock, for tests.
     """
 
     def __init__(
@@ -255,7 +260,7 @@ class SuggestedTasks:
         self._together = together
         self._ended = False
         self._bare: deque[Task] = deque()
-        self._suggested: deque[Task] = deque()  # what was said about the first ones of `_bare`
+        self._suggested: deque[Task] = deque()  # the first ones of `_bare`, with suggestions
 
     def __iter__(self) -> Iterator[Task]:
         return self
@@ -274,17 +279,20 @@ class SuggestedTasks:
         return task
 
     def _wants_more(self) -> bool:
-        """Whether there is room for as many as are predicted together."""
+        """Whether the look-ahead window has room for another batch."""
         return not self._ended and len(self._bare) <= self._look_ahead - self._together
 
     def _ask(self) -> None:
-        """About all that nothing has been said about."""
+        """Add suggestions to all tasks of `_bare` that have none yet, in batches."""
         while len(self._suggested) < len(self._bare):
             start = len(self._suggested)
             self._suggested.extend(self._suggest(list(self._bare)[start : start + self._together]))
 
     def _read_ahead(self) -> None:
-        """As many as are predicted together, but of a slow source what is there: somebody waits."""
+        """Fill `_bare` up to a batch or the look-ahead window, for at most `READ_AHEAD_S`: the annotator is waiting.
+
+        At least one task is read, unless the source has ended.
+        """
         started = self._clock()
         most = max(self._together, self._look_ahead)
         while len(self._bare) < most and (not self._bare or self._clock() - started < READ_AHEAD_S):

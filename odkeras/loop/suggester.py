@@ -1,4 +1,4 @@
-"""What the newest served model says to tasks."""
+"""Adds the newest served model's suggestions to tasks."""
 
 from __future__ import annotations
 
@@ -28,24 +28,29 @@ class Predictor(Protocol):
 
 
 class Suggester:
-    """Adds what the newest served model says to tasks; never raises because of the server.
+    """Adds the newest served model's suggestions to tasks. Server errors are reported, never raised.
 
-    After a failed attempt the server is left alone for `ask_again_after_s`, so that an absent server slows nobody down.
+    If the server is unavailable, tasks get no suggestions for the next `ask_again_after_s` seconds, so that not every
+    task is delayed by a timeout.
 
     Args:
-        predictor: asks the server for detections.
+        predictor: the client of the model server.
         label_map: names of the classes.
-        threshold: suggestions below this score are left out; one that learns is told what else was found.
-        control: share of the images whose suggestions are not shown, chosen by their ids: what people do then is not
-            led by them.
-        use_display_name: show display names rather than names.
-        classes: ids of the classes to suggest; all of the label map when None.
-        has_learned: whether a version has anything to say; one that has not is not asked, and suggests nothing.
-        available_version: asked before every prediction, so it should answer soon; the predictor's when None.
-        on_problem: told once when suggestions stop, with the reason, and once ("") when they are back.
-        on_suggested: told of every task with its suggestions, and the seconds that its prediction took.
-        warn: told, once each, if the model finds what the label map does not have, which is left out, and if the
-            server refuses an image.
+        threshold: minimum score of a suggestion, 0 to 1. For a threshold that learns (`Threshold.learns`), tasks also
+            get all detections as candidates.
+        control: share of control images, 0 <= share < 1. Their suggestions are hidden, so that they do not influence
+            the annotator. The choice depends on the image id alone.
+        use_display_name: label suggestions with display names instead of names.
+        classes: ids of the classes to suggest; None = all of the label map.
+        has_learned: whether a version is trained. A version that is not is never called, and suggests nothing.
+        available_version: returns the version being served; called before every prediction, so it must be quick. None =
+            the predictor's method.
+        on_problem: callback when suggestions stop, with the reason, and when they are back, with "".
+        on_suggested: callback for every task with its suggestions, and the seconds that its prediction took.
+        warn: callback, once per problem, if the model detects a class that the label map lacks (it is not suggested),
+            or if the server refuses an image.
+        ask_again_after_s: seconds without requests after the server was unavailable.
+        clock: monotonic clock, for tests.
     """
 
     def __init__(
@@ -87,7 +92,7 @@ class Suggester:
             return list(tasks)
         try:
             suggested = self._suggest(tasks)
-        except RequestError as error:  # one of them is to blame: the others need not suffer
+        except RequestError as error:  # one bad image fails the whole batch: retry each task alone
             if len(tasks) > 1:
                 return [self([task])[0] for task in tasks]
             self._warn_once(
@@ -103,7 +108,10 @@ class Suggester:
         return suggested
 
     def is_fresh(self, task: Task) -> bool:
-        """Whether the version that made the task's suggestions is still the newest, or nobody can be asked for more."""
+        """Whether the task's suggestions are of the version being served, or no other version can be used now.
+
+        False for a task without suggestions.
+        """
         version = (task.get("_suggestions") or {}).get("version")
         try:
             return version is not None and self._available_version() in (version, None)
@@ -123,7 +131,7 @@ class Suggester:
     def _with_suggestions(self, task: Task, found: Detections, version: int) -> Task:
         wanted = self._wanted(found)
         thresholds = {int(each): self._threshold.of(int(each)) for each in set(wanted.classes.tolist())}
-        lowest = min(1.0, min(thresholds.values(), default=self._threshold.of(0)))  # above 1: that class is hidden
+        lowest = min(1.0, min(thresholds.values(), default=self._threshold.of(0)))  # above 1 means a hidden class
         keep = wanted.scores >= np.array([thresholds[int(each)] for each in wanted.classes], np.float32)
         shown = Detections(wanted.boxes[keep], wanted.scores[keep], wanted.classes[keep])
         suggested = with_suggestions(
@@ -148,8 +156,11 @@ class Suggester:
         return Detections(found.boxes[keep], found.scores[keep], found.classes[keep])
 
     def _predict(self, images: Sequence[bytes]) -> tuple[int, list[Detections]]:
-        """Ask for just the version that is served, so that suggestions carry the right number; a swap in between makes
-        it ask once more."""
+        """The version and the detections of each image.
+
+        The request names the version, so that suggestions are attributed to the right one. If the server swaps versions
+        in between, the request fails and is retried once.
+        """
         for attempt in (1, 2):
             version = self._served_version()
             if version is None:
@@ -166,7 +177,7 @@ class Suggester:
     def _served_version(self) -> int | None:
         try:
             return self._available_version()
-        except RequestError as error:  # something else than a model server: no image is to blame
+        except RequestError as error:  # something other than a model server responds; the images are not the cause
             raise ServerUnavailableError(str(error)) from error
 
     def _check_classes(self, detections: Sequence[Detections]) -> None:
@@ -191,8 +202,11 @@ class Suggester:
 
 
 def is_control(task: Task, share: float) -> bool:
-    """Whether a task belongs to the share that is shown without suggestions. Decided by other digits of the image's id
-    than whether it is kept for evaluation."""
+    """Whether a task is a control image, which is shown without suggestions.
+
+    It depends on other digits of the image id than the hold-out split (see `project.is_held_out`), so that the two are
+    independent.
+    """
     digits = str(task.get("image_id"))[8:16]
     try:
         return share > 0 and int(digits, 16) < share * 16**8
@@ -201,7 +215,7 @@ def is_control(task: Task, share: float) -> bool:
 
 
 def without_showing(suggested: Task, bare: Task) -> Task:
-    """The bare task; what would have been shown is kept in `_suggestions`."""
+    """The task without visible suggestions. The hidden spans are kept in `_suggestions`."""
     made = {**suggested["_suggestions"], "control": True, "hidden_spans": suggested["spans"], "spans": []}
     return {**bare, "spans": [], "_suggestions": made}
 

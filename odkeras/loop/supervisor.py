@@ -1,15 +1,13 @@
-"""Owns the trainer and the server processes: starts them, starts them again after a crash, stops them in order.
+"""Owns the trainer and server processes: starts them, restarts them after a crash, stops them in order.
 
     with Supervisor([ChildSpec("trainer", command, model_dir / "logs" / "trainer.log")], say=print) as supervisor:
         ...
         if problem := supervisor.failure():
             raise problem
 
-A child is in its own session, so that Ctrl-C in a terminal reaches the host alone, which then stops its children. A
-child's
-stdin is a pipe that only the host holds open: when the host dies, however it dies, the child reads end-of-file and
-    ends too
-(that is what `--stop-on-stdin-eof` is for; `odkeras.loop.leash` does it for programs that know no such flag).
+Each child runs in its own session, so that Ctrl-C in a terminal reaches only the host, which then stops its children. A
+child's stdin is a pipe that only the host holds open. If the host dies, even by SIGKILL, the child reads end-of-file
+and exits (`--stop-on-stdin-eof`; `odkeras.loop.leash` does it for programs without that flag).
 """
 
 from __future__ import annotations
@@ -45,12 +43,12 @@ class ChildSpec:
     """A process to keep running.
 
     Args:
-        name: what it is called in messages ("trainer").
-        command: argument list; never goes through a shell.
-        log_path: its stdout and stderr are appended here.
-        pass_fds: file descriptors that it inherits under the same numbers.
-        env: added to the environment.
-        error: what `failure()` returns when it is given up.
+        name: its name in messages ("trainer").
+        command: program and arguments; no shell is involved.
+        log_path: the file to which its stdout and stderr are appended.
+        pass_fds: file descriptors that it inherits, with the same numbers.
+        env: variables to add to the environment.
+        error: type of the exception that `failure()` returns once the process is given up.
     """
 
     name: str
@@ -63,11 +61,17 @@ class ChildSpec:
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """When to start a child again.
+    """When to restart a child.
 
-    Crashes in a row count; a run of `healthy_s` or more clears the count. (A fixed window would restart for ever a
-    trainer that needs a minute to fail.) An exit status in `final_statuses` is never worth another try: the
-    configuration or the installation is wrong.
+    It counts consecutive crashes; a run of at least `healthy_s` resets the count. (With a fixed time window, a trainer
+    that needs a minute to fail would be restarted forever.)
+
+    Args:
+        first_delay_s: delay of the first restart, in seconds; doubled for each further crash.
+        longest_delay_s: maximum delay in seconds.
+        max_crashes: consecutive crashes after which the child is given up.
+        healthy_s: seconds after which a run counts as healthy.
+        final_statuses: exit statuses that are never retried, because the configuration or the installation is wrong.
     """
 
     first_delay_s: float = 1.0
@@ -77,24 +81,24 @@ class RestartPolicy:
     final_statuses: frozenset[int] = frozenset({ConfigError.exit_code, SetupError.exit_code})
 
     def delay_s(self, crashes: int, exit_status: int) -> float | None:
-        """Seconds to wait before the next start after that many crashes in a row, None to give up."""
+        """Seconds to wait before the next start, after this many consecutive crashes; None to give up."""
         if crashes >= self.max_crashes or exit_status in self.final_statuses:
             return None
         return float(min(self.longest_delay_s, self.first_delay_s * 2 ** (crashes - 1)))
 
 
 class Supervisor:
-    """Context manager around child processes. `close()` may be called twice; afterwards no child is left.
+    """Context manager for child processes. After `close()`, which is idempotent, none is left.
 
     Args:
-        specs: started, and signalled at the end, in this order.
-        policy: when to start a child again.
-        say: told, from another thread, what a person should know.
-        warn: told of a child that ended by itself; `say` when None.
-        stop_timeout_s: what all children together have to end after SIGTERM; then they are killed.
+        specs: the processes, started, and sent SIGTERM at the end, in this order.
+        policy: when to restart a child; None = the defaults.
+        say: callback for messages to the user; None drops them.
+        warn: callback, from another thread, for a child that exited and will be restarted; None = `say`.
+        stop_timeout_s: seconds that all children together have to exit after SIGTERM, before SIGKILL.
 
     Raises:
-        SetupError: on entering, when a program cannot be started or its log cannot be written.
+        SetupError: on entering, if a program cannot be started or its log cannot be written.
     """
 
     def __init__(
@@ -138,24 +142,26 @@ class Supervisor:
         return {child.spec.name: child.pid for child in self._children}
 
     def running(self, name: str) -> bool:
-        """Whether that child is running now (it may still be starting up)."""
+        """Whether the child's process is running now (it may still be starting up)."""
         return self.pids()[name] is not None
 
     def alive(self) -> bool:
-        """Whether no child has been given up. A child that waits for its next start counts as alive."""
+        """Whether no child was given up. A child that waits for its restart counts as alive."""
         return self.failure() is None
 
     def failure(self) -> OdkerasError | None:
-        """Why the first given-up child was given up: a sentence, then lines with the end of its log; None while all is
-        well."""
+        """Why a child was given up (the first in the order of `specs`): one sentence, then the last lines of its log.
+
+        None if no child was given up.
+        """
         return next((child.failure for child in self._children if child.failure is not None), None)
 
     def failed(self) -> str:
-        """The name of that child; "" while all is well."""
+        """The name of the child that `failure` is about; "" if there is none."""
         return next((child.spec.name for child in self._children if child.failure is not None), "")
 
     def close(self) -> None:
-        """SIGTERM to all, `stop_timeout_s` to end, then SIGKILL."""
+        """Send SIGTERM to all children, wait up to `stop_timeout_s` seconds, then send SIGKILL. Idempotent."""
         self._stopping.set()
         try:
             if self._monitor.is_alive():
@@ -176,7 +182,7 @@ class Supervisor:
 
 
 class _Child:
-    """One process and its history. Used by one thread at a time: the monitor's, then the closer's."""
+    """One child process and its crashes. Not thread-safe: used by the monitor thread, and after its end by `close`."""
 
     def __init__(self, spec: ChildSpec, policy: RestartPolicy, warn: Say) -> None:
         self.spec = spec
@@ -212,7 +218,7 @@ class _Child:
             )
 
     def check(self, now: float) -> None:
-        """Notices the end of the process; starts the next one when its time has come."""
+        """Poll the process: handle its exit, or restart it when its delay is over."""
         if self._start_again_at is not None and now >= self._start_again_at:
             try:
                 self.start()
@@ -252,7 +258,7 @@ class _Child:
                 self._process.wait(timeout_s)
 
     def kill(self) -> None:
-        """Ends the process and all in its session; does nothing when it has ended."""
+        """Kill the process and its process group, if it is still running. Idempotent."""
         if self._process is None:
             return
         if self._process.poll() is None:
@@ -268,7 +274,7 @@ class _Child:
 
 
 def describe_status(status: int) -> str:
-    """What an exit status means: `ended with status 1`, `was ended by SIGKILL`."""
+    """An exit status in words: `ended with status 1`, `was ended by SIGKILL`."""
     if status >= 0:
         return f"ended with status {status}"
     try:
@@ -279,7 +285,7 @@ def describe_status(status: int) -> str:
 
 
 def _reason_in(tail: str) -> str:
-    """`: ` and the error that the last lines of a log end with; "" if they do not."""
+    """`: ` and the error in the last line of a log; "" if that line is not an error."""
     lines = tail.splitlines()
     found = _REASON.match(lines[-1].strip()) if lines else None
     if found is None:
@@ -289,7 +295,7 @@ def _reason_in(tail: str) -> str:
 
 
 def log_tail(path: Path, lines: int = LOG_TAIL_LINES, *, most_bytes: int = _LOG_TAIL_BYTES) -> str:
-    """The last lines of a log; empty when there is no log."""
+    """The last lines of a log, read from its last `most_bytes` bytes; "" if there is no log."""
     try:
         with path.open("rb") as log:
             log.seek(max(0, path.stat().st_size - most_bytes))
@@ -300,9 +306,13 @@ def log_tail(path: Path, lines: int = LOG_TAIL_LINES, *, most_bytes: int = _LOG_
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """An open listening socket (port 0: any free one) to hand to a server by number; it outlives the server's restarts.
+    """Open a listening socket for a server process to inherit. It stays open across restarts of the server.
 
-    Who connects while no server is running waits for the next one: clients need a timeout.
+    Connections made while no server is running wait in the backlog, so clients need a timeout.
+
+    Args:
+        host: address to bind to.
+        port: 0 takes a free port.
 
     Raises:
         SetupError: the port is taken, or the address is not one of this machine.

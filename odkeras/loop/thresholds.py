@@ -1,8 +1,8 @@
-"""The lowest score of a suggestion: one that was given, or one that is learnt from the answers for each class.
+"""The minimum score of suggestions: a fixed one, or one per class that is learned from the answers.
 
-A suggestion is worth showing when it is more often kept, or worth correcting, than deleted. Which scores are, differs
-from class to class and from version to version, and nobody knows it beforehand. So everything that a model finds is
-noted beside the suggestions that are shown (`candidates`), and judged by what the person then accepted.
+A suggestion is worth showing if keeping or adjusting it saves more time than looking at it and deleting it costs. The
+score at which that is so differs between classes and versions and is not known in advance. Therefore tasks contain all
+detections as `candidates`, shown or not, and the accepted answer tells which of them were right.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from odkeras.work import CostModel
 AUTO = "auto"
 FIRST_THRESHOLD = 0.5
 LEAST_JUDGED = 8
-"""Below so many judged candidates of a class its threshold stays what it was at the beginning."""
+"""Minimum judged candidates of a class; with fewer, its threshold stays at `FIRST_THRESHOLD`."""
 MOST_JUDGED = 80
-"""Of a class; what was judged longer ago was found by a model that is not there any more."""
+"""Number of newest judged candidates per class that count. Older ones are detections of models no longer in use."""
 HIDDEN = 1.01
+"""The threshold of a class that is not suggested: above any score."""
 _LEAST_SCORE = 0.05
 _MOST_CANDIDATES = 30
 _KEPT_IOU, _MATCH_IOU = 0.9, 0.5
@@ -43,7 +44,7 @@ Judged = tuple[float, str]
 
 
 def read_threshold(text: str | float) -> float | str:
-    """A score, or "auto", from a command line.
+    """Parse a threshold: a number, or "auto" in any case. The range is not checked.
 
     Raises:
         ValueError: neither.
@@ -57,7 +58,7 @@ def read_threshold(text: str | float) -> float | str:
 
 
 class Threshold(Protocol):
-    """What the suggester asks."""
+    """The threshold that the suggester uses. `learns`: whether `note` changes what `of` returns."""
 
     learns: bool
 
@@ -67,7 +68,7 @@ class Threshold(Protocol):
 
 
 class FixedThreshold:
-    """The same for every class."""
+    """The same threshold for every class."""
 
     learns = False
 
@@ -78,16 +79,16 @@ class FixedThreshold:
         return self._value
 
     def note(self, answers: Iterable[Task]) -> None:
-        """Nothing is learnt."""
+        """Does nothing."""
 
 
 class AutoThreshold:
-    """Chosen for each class on the answers so far; may be used by several threads.
+    """A threshold per class, learned from the answers so far. Thread-safe.
 
     Args:
         label_map: names of the classes.
-        path: where what was judged is kept, so that a restart goes on.
-        cost: what showing a suggestion costs and saves.
+        path: JSON file of the judged candidates, so that a restart continues with them.
+        cost: the seconds that suggestions cost and save; None = the defaults.
     """
 
     learns = True
@@ -102,12 +103,12 @@ class AutoThreshold:
         self._load()
 
     def of(self, class_id: int) -> float:
-        """The lowest score to show; above 1 while suggestions of this class cost more than they save."""
+        """The minimum score to show; `HIDDEN` while suggestions of this class cost more than they save."""
         with self._lock:
             return self._chosen.get(class_id, FIRST_THRESHOLD)
 
     def note(self, answers: Iterable[Task]) -> None:
-        """Judge what was found in accepted images. Never raises."""
+        """Learn from the candidates of accepted answers. Malformed answers are logged and skipped."""
         changed = False
         for answer in answers:
             try:
@@ -126,7 +127,7 @@ class AutoThreshold:
     def _save(self) -> None:
         with self._lock:
             kept = {str(class_id): list(judged) for class_id, judged in self._judged.items()}
-        with suppress(OSError):  # the next start begins at FIRST_THRESHOLD again
+        with suppress(OSError):  # disk full: only a restart loses what was learned
             write_atomically(self._path, json.dumps(kept))
 
     def _load(self) -> None:
@@ -141,11 +142,16 @@ class AutoThreshold:
 
 
 def choose_threshold(judged: Sequence[Judged], cost: CostModel) -> float:
-    """The score from which on showing saves most, by the cost model, while no more are deleted than not; `HIDDEN` if
-    it saves nothing whatever the score.
+    """The threshold that would have saved most time on the judged candidates of one class.
+
+    At most half of the candidates at or above it may have been deleted.
 
     Args:
-        judged: (score, "kept" | "adjusted" | "deleted") of candidates of one class.
+        judged: (score, "kept" | "adjusted" | "deleted") of each candidate.
+        cost: the seconds that each outcome costs and saves.
+
+    Returns:
+        `FIRST_THRESHOLD` with fewer than `LEAST_JUDGED` candidates; `HIDDEN` if no threshold saves time.
     """
     if len(judged) < LEAST_JUDGED:
         return FIRST_THRESHOLD
@@ -166,7 +172,14 @@ def choose_threshold(judged: Sequence[Judged], cost: CostModel) -> float:
 
 
 def judge(answer: Task, label_map: LabelMap) -> dict[int, list[Judged]]:
-    """What became of an accepted image's candidates, by class id: the best score gets the box it overlaps most."""
+    """Compare the candidates of an accepted answer with its boxes.
+
+    Greedy matching within each class: in order of descending score, each candidate takes the free box with the highest
+    IoU, if that is at least `_MATCH_IOU`.
+
+    Returns:
+        (score, outcome) of each candidate, by class id. {} for an answer that is not accepted or has no candidates.
+    """
     made = answer.get("_suggestions")
     if answer.get("answer") != "accept" or not isinstance(made, Mapping) or not made.get("candidates"):
         return {}
@@ -183,7 +196,7 @@ def judge(answer: Task, label_map: LabelMap) -> dict[int, list[Judged]]:
 
 
 def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
-    """What becomes of a box; the true one that it belongs to is not free any more."""
+    """The outcome of a candidate. The box that it matches is removed from `free`."""
     if not free:
         return "deleted"
     overlap = box_ops.iou(np.array(free, np.float32), np.array([box_xyxy_px], np.float32))[:, 0]
@@ -195,7 +208,10 @@ def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
 
 
 def candidates_of(found: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> list[list[Any]]:
-    """[label, score, [xmin, ymin, xmax, ymax] in pixels] of what a model found, the best first."""
+    """[label, score, [xmin, ymin, xmax, ymax] in pixels] of a model's detections, best first.
+
+    At most `_MOST_CANDIDATES`, of classes in the label map and with a score of at least `_LEAST_SCORE`.
+    """
     order = np.argsort(-found.scores, kind="stable")
     chosen = [
         index for index in order if found.scores[index] >= _LEAST_SCORE and int(found.classes[index]) in label_map.ids

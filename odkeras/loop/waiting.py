@@ -1,4 +1,4 @@
-"""Waiting until a model that was trained on a batch is served, for hosts that want it so."""
+"""Blocks until a model trained on a given batch is being served, for hosts that train synchronously."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from odkeras.errors import OdkerasError, ServingError
 from odkeras.project import JsonlTail, Project, find_round
 
 SILENT_S = 120.0
-"""A trainer that has said nothing for so long is not there, or hangs; building a large model takes a minute."""
+"""Timeout in seconds for a trainer that does not update status.json; building a large model takes up to a minute."""
 AWAY_S = 30.0
+"""Timeout in seconds for the server to serve the round's version."""
 LOST_AFTER_S = 2.0
+"""Seconds that the trainer must be idle, with the batch taken, before the batch counts as one without a round."""
 _POLL_S = 0.1
 
 
 class Waitable(Protocol):
-    """The part of `components.Loop` that is looked at."""
+    """The part of `components.Loop` that `BatchWait` uses."""
 
     project: Project
 
@@ -31,14 +33,14 @@ class Waitable(Protocol):
 
 
 class BatchWait:
-    """One wait for one batch.
+    """Waits for one batch.
 
     Args:
-        loop: where the batch went.
-        batch: its file.
-        stop: asked again and again; True ends the wait. So does the end of the main thread.
-        warn: told why it is given up.
-        clock, sleep: for tests.
+        loop: the loop that the batch was submitted to.
+        batch: the batch's file.
+        stop: polled; True ends the wait. So does the end of the main thread.
+        warn: callback with the reason if the wait times out.
+        clock, sleep: monotonic clock and sleep function, for tests.
     """
 
     def __init__(
@@ -59,8 +61,12 @@ class BatchWait:
         self._sleep = sleep
 
     def run(self) -> dict[str, Any] | None:
-        """The round's line in `metrics.jsonl` once its version is served, or at once if its version was held back; None
-        if there is nothing to train on in the batch, the round failed, or nobody trains or serves."""
+        """Block until the round's version is being served, or until the round was held back.
+
+        Returns:
+            The round's line in metrics.jsonl. None if the batch has nothing to train on, the round failed, the wait
+            timed out, or `stop` returned True.
+        """
         row = self._wait_for_round()
         if row is None or row.get("failed"):
             return None
@@ -83,7 +89,7 @@ class BatchWait:
             idle = status.get("state") == "waiting" and not self._batch.exists()
             idle_since = (idle_since or now) if idle else None
             if idle_since is not None and now - idle_since > LOST_AFTER_S:
-                return None  # all of it was rejected, ignored or unusable
+                return None  # no answer of the batch is to be trained on: rejected, ignored or unusable
             self._sleep(_POLL_S)
         return None
 

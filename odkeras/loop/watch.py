@@ -1,9 +1,9 @@
-"""What happens in the other processes, as lines for a person: one per step of the flow.
+"""Reports events of the trainer and the server as messages for the user.
 
     with Watch(loop.look, loop.project, tell=lambda item: print(item.text)): ...
 
-`news` decides what is worth a line; it compares two looks at the directories and the server. `Watch` looks a few times
-a second, from a thread of its own.
+`Watch` polls the status a few times a second, in its own thread. `news` compares two polled states and yields the
+events between them.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen at one moment.
+    """A snapshot of the status of the trainer and the server.
 
     Args:
-        trainer: contents of status.json; None before the trainer has said anything.
-        version: the version served; None while the server is away or loading.
-        failure: why the trainer or the server was given up, in a sentence; "" while all is well.
-        log: the end of its log.
-        failed: which of them, trainer or server; "" where that cannot be told.
+        trainer: content of status.json; None before the trainer has written it.
+        version: the version being served; None while the server is down or loading.
+        failure: why the trainer or the server was given up, in one sentence; "" without a failure.
+        log: the last lines of the failed process's log; "" without a failure.
+        failed: "trainer" or "server", whichever failed; "" if unknown or neither.
     """
 
     trainer: Row | None = None
@@ -50,8 +50,14 @@ class Look:
 
 @dataclass(frozen=True)
 class News:
-    """A line for a person. `urgent`: something does not work; `details` is for who wants to know more; `version`: the
-    one that it names."""
+    """An event, as a message for the user.
+
+    Args:
+        text: the message.
+        urgent: whether it reports a problem.
+        details: JSON-like data for a detailed view; None if there is none.
+        version: the version that the message is about; None if it is about none.
+    """
 
     text: str
     urgent: bool = False
@@ -60,13 +66,13 @@ class News:
 
     @property
     def line(self) -> str:
-        """The text, with the number by which commands know the version."""
+        """The text with the version's number, which commands take as their argument."""
         known = self.version is None or f"version {self.version}" in self.text
         return self.text if known else f"{self.text} (version {self.version})"
 
 
 def news(before: Look, now: Look, names: VersionNames) -> Iterator[News]:
-    """What changed between two looks."""
+    """Yields the events between two snapshots."""
     if now.failure and now.failure != before.failure:
         yield News(
             f"annotating goes on, but training or suggestions do not: {now.failure}",
@@ -84,7 +90,8 @@ def news(before: Look, now: Look, names: VersionNames) -> Iterator[News]:
 
 
 def _stage(trainer: Row) -> tuple[Any, ...]:
-    """Two rounds may follow each other with the same reason, and nothing seen in between."""
+    """What must change for a trainer event. It includes the round's number while training, because consecutive rounds
+    can have the same reason, with no poll between them."""
     state = trainer.get("state")
     return state, trainer.get("reason"), trainer.get("round") if state == "training" else None
 
@@ -94,14 +101,14 @@ def _news_of_the_trainer(trainer: Row) -> Iterator[News]:
     if state == "training":
         where = f"round {trainer.get('round')}, {trainer.get('round_steps')} steps"
         yield News(f"trainer: {where}: {reason}", details=dict(trainer))
-    elif state in (PAUSED, STOPPED) and state in str(reason):  # not to name it twice
+    elif state in (PAUSED, STOPPED) and state in str(reason):  # the reason names the state already
         yield News(f"trainer: {reason}", details=dict(trainer))
     elif state:
         yield News(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))
 
 
 def news_of_row(row: Row, names: VersionNames) -> Iterator[News]:
-    """What a line of `metrics.jsonl` says, which `names` has been told of."""
+    """Yields the events of a row of metrics.jsonl. The row must have been passed to `names.note` before."""
     kind = row.get("kind")
     if kind == "round":
         yield from _news_of_round(row, names)
@@ -137,19 +144,19 @@ def _news_of_round(row: Row, names: VersionNames) -> Iterator[News]:
 
 
 def gate_text(gate: Mapping[str, Any]) -> str:
-    """What a round's `gate` compared, for a person."""
+    """The comparison in a round's `gate` (see `training.gate.Comparison`), in words."""
     values = [gate.get(name) for name in ("value", "served_value", "tolerance")]
     value, served, tolerance = (f"{each:.3f}" if isinstance(each, (int, float)) else "not known" for each in values)
     return f"{gate.get('metric')} is {value}, and {served} in the version that is served (tolerance {tolerance})"
 
 
 def news_of_rejected(row: Row) -> News:
-    """What a line of `rejected.jsonl` says."""
+    """The event of a row of rejected.jsonl."""
     return News(f"an answer cannot be trained on, and is kept in rejected.jsonl: {row.get('reason')}", urgent=True)
 
 
 def _listed(metrics: Mapping[str, Any], most: int = 4) -> str:
-    """mAP and mAP50 first, by these names."""
+    """The first `most` metrics as text; mAP and mAP50 come first, under these short names."""
     values = {name: value for name, value in metrics.items() if isinstance(value, float) and value >= 0}
     short = {name: found for name in values if (found := short_metric_name(name))}
     first = sorted(short, key=lambda name: short[name])
@@ -159,7 +166,7 @@ def _listed(metrics: Mapping[str, Any], most: int = 4) -> str:
 
 
 def short_metric_name(name: str) -> str:
-    """mAP or mAP50 for the metric that each of the API's metric sets calls by a longer name; "" for others."""
+    """ "mAP" or "mAP50" if `name` is what one of the API's metric sets calls that metric; "" for any other."""
     last = name.rpartition("/")[2]
     if last == "mAP":
         return "mAP"
@@ -167,14 +174,15 @@ def short_metric_name(name: str) -> str:
 
 
 class Watch:
-    """Context manager that tells what happens, from a thread of its own, until it is closed (twice is fine).
+    """Context manager that polls the status in its own thread until `close()`, which is idempotent.
 
     Args:
-        look: says what is to be seen now; may raise. The trainer must be its last look: what its status says is in
-            `metrics.jsonl` by then, and told first.
-        project: the directories.
-        tell: gets the news.
-        on_look: gets every look, new or not, after its news.
+        look: returns the current snapshot; may raise. It must read the trainer's status last: metrics.jsonl then has
+            all rounds that the status implies, and their events are reported before those of the status.
+        project: the project's directories.
+        tell: callback for each event.
+        on_look: callback for each snapshot, changed or not, after its events.
+        poll_s: seconds between polls.
     """
 
     def __init__(
@@ -198,7 +206,7 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="odkeras-watch", daemon=True)
 
     def __enter__(self) -> Watch:
-        for row in self._metrics.read():  # of earlier runs
+        for row in self._metrics.read():  # rows of earlier runs: needed for names, not reported
             self._names.note(row)
         self._rejected.skip()
         self._thread.start()
@@ -208,6 +216,7 @@ class Watch:
         self.close()
 
     def close(self) -> None:
+        """Stop polling. Idempotent. Waits at most 5 s for a poll that is running."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
@@ -217,13 +226,13 @@ class Watch:
         while not self._stop.wait(self._poll_s):
             try:
                 self.look_once()
-            except Exception as error:  # whatever happens there, the annotator goes on
+            except Exception as error:  # a failed poll must not end the reports, nor the annotation
                 if repr(error) != problem:
                     _log.exception("cannot see what the trainer and the server do")
                 problem = repr(error)
 
     def look_once(self) -> None:
-        """Tell what is new since the last look."""
+        """Poll once, and report the events since the last poll."""
         before, now = self._seen, self._look()
         self._seen = now
         for row in self._metrics.read():

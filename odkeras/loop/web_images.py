@@ -1,4 +1,4 @@
-"""Images behind http(s) URLs."""
+"""Fetches images from http(s) URLs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from odkeras.errors import ImageError
 TIMEOUT_S = 15.0
 MAX_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**18
-# Redirections are followed; a refusal or a broken connection is told at once.
+# Redirects are followed. Error responses and failed connections are not retried, because the annotator is waiting.
 _RETRIES = urllib3.Retry(connect=0, read=0, other=0, status=0, redirect=20, respect_retry_after_header=False)
 
 
 class WebImages:
-    """Fetches images; may be used by several threads. `close()` may be called twice.
+    """Fetches images from URLs. Thread-safe. `close()` is idempotent.
 
     Args:
-        timeout_s: the longest to wait for an answer, or for all of the image; somebody waits for it.
-        max_bytes: larger files are refused.
+        timeout_s: timeout in seconds for the response, and for the complete image. Short, because the annotator waits.
+        max_bytes: maximum size of a file; larger ones are refused.
     """
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S, max_bytes: int = MAX_BYTES) -> None:
@@ -42,10 +42,10 @@ class WebImages:
         self._connections.close()
 
     def fetch(self, url: str) -> bytes:
-        """The bytes behind a URL; redirections are followed.
+        """The bytes at a URL. Redirects are followed.
 
         Raises:
-            ImageError: not there, not allowed, too slow, too large.
+            ImageError: not found, not allowed, timeout, or too large.
         """
         deadline = time.monotonic() + self._timeout_s
         try:
