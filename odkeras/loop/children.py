@@ -17,7 +17,7 @@ from odkeras.loop.supervisor import ChildSpec
 from odkeras.serving.launch import server_command
 
 _SERVER_POLL_S = 0.25
-_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # stdout is a log file: buffered output would be missing after a crash
 
 
 def trainer_child(options: LoopOptions, log_path: Path, serving_url: str) -> ChildSpec:

@@ -84,6 +84,9 @@ class Loop:
         on_look: with `watch`, callback for the polled status, a few times a second.
         on_suggested: callback for every task with its suggestions, and the seconds that its prediction took.
 
+    Attributes:
+        label_map, url, client: the label map, the server's base URL and its client; set on entering.
+
     Raises:
         ConfigError, LabelMapError, CheckpointError, SetupError: on entering.
     """
@@ -121,6 +124,8 @@ class Loop:
             self.client = stack.enter_context(
                 ServingClient(self.url, self.options.model_name, timeout_s=_PREDICT_TIMEOUT_S)
             )
+            # For the version alone, which is polled: with the other client's timeout and retries, a server that hangs
+            # would block the status and every task.
             self._quick = stack.enter_context(
                 ServingClient(self.url, self.options.model_name, timeout_s=VERSION_TIMEOUT_S, retries=0)
             )

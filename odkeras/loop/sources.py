@@ -59,7 +59,7 @@ class Item:
         name: its name in messages.
         path: the image file; None for a record.
         record: the JSON object that describes the image; None for a file.
-        base_dir: base directory of the record's relative paths; None = the working directory.
+        base_dir: where the record's relative paths are looked up before the working directory; None = only there.
         number: its position in the source, unique among the source's items.
     """
 

@@ -58,7 +58,11 @@ def read_threshold(text: str | float) -> float | str:
 
 
 class Threshold(Protocol):
-    """The threshold that the suggester uses. `learns`: whether `note` changes what `of` returns."""
+    """The threshold that the suggester uses.
+
+    `of` returns the minimum score of a class, given its id; above 1 hides the class. `note` learns from answers.
+    `learns` is False if `note` has no effect.
+    """
 
     learns: bool
 
@@ -76,6 +80,7 @@ class FixedThreshold:
         self._value = value
 
     def of(self, class_id: int) -> float:
+        """The threshold, whatever the class."""
         return self._value
 
     def note(self, answers: Iterable[Task]) -> None:

@@ -39,6 +39,7 @@ class WebImages:
         self.close()
 
     def close(self) -> None:
+        """Close the connections."""
         self._connections.close()
 
     def fetch(self, url: str) -> bytes:

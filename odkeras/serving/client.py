@@ -42,7 +42,7 @@ from odkeras.serving.protocol import NOT_LOADED
 _RETRY_WAIT_S = 0.05
 _POLL_S = 0.1
 _STATUS_TIMEOUT_S = 5.0
-_UNAVAILABLE = frozenset({429, 502, 503, 504})
+_UNAVAILABLE = frozenset({429, 502, 503, 504})  # statuses of an overloaded or starting server or proxy
 # The start of the 404 messages of TensorFlow Serving and of the embedded server that mean "not loaded (yet)".
 _NOT_LOADED = ("Servable not found", "Could not find any versions", "Could not find version", NOT_LOADED)
 _OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")

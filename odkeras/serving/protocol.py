@@ -70,6 +70,8 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
+    """A signature of a SavedModel: its tensors by name."""
+
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     method_name: str = "tensorflow/serving/predict"
@@ -166,6 +168,7 @@ def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
 
 
 def error_document(message: str) -> bytes:
+    """JSON of an error response."""
     return json.dumps({"error": message}).encode()
 
 

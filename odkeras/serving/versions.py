@@ -47,6 +47,8 @@ class Servable(Protocol):
 
 
 class Backend(Protocol):
+    """Loads versions. `load` raises any exception for a version that cannot be loaded."""
+
     def load(self, directory: Path) -> Servable: ...
 
 
@@ -247,6 +249,7 @@ class SharedLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
+        """Hold the lock together with other readers."""
         with self._changed:
             self._changed.wait_for(lambda: not self._writer)
             self._holders += 1
@@ -259,6 +262,7 @@ class SharedLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
+        """Hold the lock alone: blocks new readers, then waits for the current ones."""
         with self._changed:
             self._writer = True
             self._changed.wait_for(lambda: self._holders == 0)

@@ -14,8 +14,9 @@ THRESHOLDS = 101
 
 ALL_CLASSES = "all classes"
 MOST_CLASSES = 10
+"""Maximum number of single classes with a curve in TensorBoard."""
 
-_ALL_SIZES = 0
+_ALL_SIZES = 0  # index of COCO's area range "all"
 _Counts = npt.NDArray[np.float64]
 
 
@@ -35,6 +36,7 @@ class Curve:
 
     @property
     def false_negatives(self) -> _Counts:
+        """float64 (THRESHOLDS,): objects that no detection with at least that score matches."""
         return self.objects - self.true_positives
 
     @property

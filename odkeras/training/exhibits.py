@@ -58,6 +58,7 @@ class Gallery:
             kept.append(_example_of(eval_dict))
 
     def examples(self) -> tuple[ComparedExample, ...]:
+        """At most `MOST_EXAMPLES`, those with objects first."""
         return tuple([*self._with_objects, *self._without][:MOST_EXAMPLES])
 
 

@@ -130,6 +130,7 @@ def from_any_range(image: Any) -> Any:
 
 
 def as_jpeg(picture: Image.Image) -> bytes:
+    """Encode as JPEG, without chroma subsampling, which would blur the coloured lines of boxes."""
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=_QUALITY, subsampling=0)
     return data.getvalue()

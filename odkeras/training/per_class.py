@@ -15,7 +15,7 @@ from object_detection.metrics import coco_tools, lvis_tools
 ABSENT = -1.0
 """COCO's value of a metric without groundtruth. Means leave it out."""
 
-_ALL_SIZES, _MOST_DETECTIONS = 0, -1
+_ALL_SIZES, _MOST_DETECTIONS = 0, -1  # indices of COCO's area range "all" and of its largest `maxDets`
 
 _finished: dict[str, Any] = {}  # the evaluation that has just finished, under "COCO" or "LVIS"
 

@@ -142,6 +142,7 @@ class _Saver:
         self._saved_step = trainer.step
 
     def save_when_due(self) -> None:
+        """Save if the interval is over and all weights are finite. Called after every step."""
         if self._every_s is None:
             due = self._trainer.step - self._saved_step >= _CHECKPOINT_EVERY_STEPS
         else:
@@ -151,6 +152,7 @@ class _Saver:
             self._note_saved()
 
     def save_at_end(self) -> None:
+        """Save if steps were taken since the last checkpoint."""
         if self._trainer.step != self._saved_step:
             self._store.save()
             self._note_saved()

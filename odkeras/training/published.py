@@ -57,6 +57,7 @@ class PublishedModel:
         checkpoint = restore_for_prediction(self.inference.model, list_checkpoints(self._directories.model_dir))
         train = self._config.train_config
         if checkpoint is not None:
+            # The restore report of the first start is gone; only type "full" restores the box predictors, too.
             self._starts_as_detector = train.fine_tune_checkpoint != "" and train.fine_tune_checkpoint_type == "full"
             _log.info("going on from %s", checkpoint)
         elif train.fine_tune_checkpoint:

@@ -55,6 +55,7 @@ class StepReport:
 
     @property
     def loss(self) -> float:
+        """The total loss."""
         return self.losses[_TOTAL_LOSS]
 
 
