@@ -277,7 +277,7 @@ def _is_not_loaded(error: RequestError) -> bool:
 
 
 def _is_connection_error(error: HTTPError) -> bool:
-    """Whether the connection failed or was lost. Otherwise the peer does not speak HTTP."""
+    """Whether the connection failed or was lost. Otherwise the response is not valid HTTP."""
     if isinstance(error, ProtocolError):
         return isinstance(error.args[-1], (OSError, IncompleteRead))
     return isinstance(error, (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError))

@@ -209,8 +209,8 @@ def _decode_base64(text: str) -> bytes:
         ValueError: any other character, or an impossible length.
     """
     try:
-        # Strict mode takes 1.7 times as long: 0.3 ms more for a photograph. The default mode skips invalid characters,
-        # which the length check below detects.
+        # Strict mode takes 1.7 times as long, which costs 0.3 ms for a photograph. The default mode skips invalid
+        # characters, which the length check below detects.
         data = a2b_base64(text)
         if len(text) == 4 * ((len(data) + 2) // 3):
             return data

@@ -157,7 +157,7 @@ def _name_of(serialized: bytes) -> str:
     """The example's `image/source_id`; a hash of the example if it has none."""
     try:
         features = tf.train.Example.FromString(serialized).features.feature
-    except Exception:  # protobuf implementations differ in where DecodeError is; the input pipeline reports the problem
+    except Exception:  # a malformed example, which the input pipeline reports
         features = {}
     ids = features["image/source_id"].bytes_list.value if "image/source_id" in features else ()
     return ids[0].decode("utf-8", "replace") if ids and ids[0] else hashlib.sha256(serialized).hexdigest()
