@@ -165,7 +165,9 @@ def test_coco_has_the_ids_that_the_answers_were_given_with(start: Callable[..., 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_from_the_first_page_to_ctrl_c(start: Callable[..., Command], tmp_path: Path, number: int) -> None:
+def test_from_the_first_page_to_ctrl_c(
+    start: Callable[..., Command], tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = start()
     page = command.page()
     assert page.http.get("/").text == "<!doctype html>"
@@ -180,6 +182,7 @@ def test_from_the_first_page_to_ctrl_c(start: Callable[..., Command], tmp_path: 
     assert len(stored(tmp_path)) == 3
     assert answers_in(tmp_path / "data") == [], "fewer than begin a round: they wait in the database"
     database = tmp_path / "annotations.db"
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # the command's own: it says how its shell finds it
     said = f"stopped; all answers are in {database}. `{export_command('things', database)}` writes them\n"
     assert command.lines[-1] == said
     assert "Traceback" not in command.output
