@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from odkeras.labels import LabelMap
 from odkeras.numeric import is_number
 
 Task = dict[str, Any]
+T = TypeVar("T")
 DECIMALS = 2
 """Of a pixel, in what is written."""
 
@@ -244,17 +245,30 @@ def _image_of(answer: Task, max_pixels: int) -> EncodedImage:
 def _objects_of(
     answer: Task, image: EncodedImage, label_map: LabelMap, file: str
 ) -> tuple[list[_Object], tuple[str, ...]]:
+    size_hw = _frame_hw(answer, image.image_size_hw, file)
+    return convert_spans(answer, lambda span: _object_of(span, size_hw, label_map), where=f"{file}: ")
+
+
+def convert_spans(answer: Task, convert: Callable[[Span], T], *, where: str = "") -> tuple[list[T], tuple[str, ...]]:
+    """The converted spans of an accepted answer, and why each of the others was left out.
+
+    Args:
+        convert: raises AnswerError or LabelMapError for a span that cannot be used.
+        where: stands before each reason.
+
+    Raises:
+        AnswerError: `spans` is not a list, or it has spans and none is usable: the image's objects are not known.
+    """
     spans = answer.get("spans") or []
     if not isinstance(spans, list):
-        raise AnswerError(f"{file}: 'spans' must be a list; got {type(spans).__name__}")
-    size_hw = _frame_hw(answer, image.image_size_hw, file)
-    usable: list[_Object] = []
+        raise AnswerError(f"{where}'spans' must be a list; got {type(spans).__name__}")
+    usable: list[T] = []
     problems: list[str] = []
     for number, span in enumerate(spans, start=1):
         try:
-            usable.append(_object_of(read_span(span), size_hw, label_map))
+            usable.append(convert(read_span(span)))
         except (AnswerError, LabelMapError) as error:
-            problems.append(f"{file}: span {number}: {error}")
+            problems.append(f"{where}span {number}: {error}")
     if spans and not usable:
         raise AnswerError(f"accepted, but none of its {len(spans)} spans is usable: {'; '.join(problems)}")
     return usable, tuple(problems)

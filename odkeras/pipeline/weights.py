@@ -8,7 +8,8 @@ from odkeras.pipeline import extractors
 from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, fine_tune_checkpoint_of, model_of
 
 RANDOM_WEIGHTS = (
-    "The model starts from random weights: good suggestions take hundreds of images. From a checkpoint, some dozen do."
+    "The model starts from random weights: good suggestions take hundreds of images. With a checkpoint a few dozen "
+    "images are enough."
 )
 
 

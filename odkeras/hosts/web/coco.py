@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ import numpy as np
 
 from odkeras import boxes as box_ops
 from odkeras.annotation import Span
-from odkeras.errors import AnswerError, ImageError, LabelMapError
-from odkeras.formats.prodigy import DECIMALS, Task, read_span
+from odkeras.errors import AnswerError, ImageError
+from odkeras.formats.prodigy import DECIMALS, Task, convert_spans
 from odkeras.hosts.web.coco_files import ImagePlace, common_folder, file_names
 from odkeras.image_ref import ImageRef
 from odkeras.labels import LabelMap
@@ -90,7 +91,8 @@ def to_coco(
         place = ImagePlace.of(image_id, example)
         try:
             height, width = size_hw = _size_of(example)
-            objects, problems = _objects_of(example, size_hw, label_map)
+            outlined = partial(_labelled_outline, size_hw=size_hw, label_map=label_map)
+            objects, problems = convert_spans(example, outlined)
         except (AnswerError, ImageError) as error:
             export.skipped.append((place.where, str(error)))
             continue
@@ -123,24 +125,6 @@ def outline_of(span: Span, size_hw: SizeHw) -> Outline:
     x, y = xy_px.T
     area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2  # the shoelace formula
     return Outline(bbox, round(area, DECIMALS), xy_px.ravel().tolist())
-
-
-def _objects_of(
-    example: Task, size_hw: SizeHw, label_map: LabelMap | None
-) -> tuple[list[tuple[str, Outline]], list[str]]:
-    spans = example.get("spans") or []
-    if not isinstance(spans, list):
-        raise AnswerError(f"'spans' must be a list; got {type(spans).__name__}")
-    usable: list[tuple[str, Outline]] = []
-    problems: list[str] = []
-    for number, span in enumerate(spans, start=1):
-        try:
-            usable.append(_labelled_outline(read_span(span), size_hw, label_map))
-        except (AnswerError, LabelMapError) as error:
-            problems.append(f"span {number}: {error}")
-    if spans and not usable:
-        raise AnswerError(f"accepted, but none of its {len(spans)} spans is usable: {'; '.join(problems)}")
-    return usable, problems
 
 
 def _labelled_outline(span: Span, size_hw: SizeHw, label_map: LabelMap | None) -> tuple[str, Outline]:
