@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --no-input
 STAMP := $(VENV)/.installed
-PAGE := odkeras/hosts/web/static/index.html
+PAGE := odkeras/web/static/index.html
 PAGE_SOURCES := $(shell find frontend -type f -not -path '*/node_modules/*' -not -path '*/maps/*') scripts/build_page.py
 
 # Which lines of requirements-odapi.txt to leave out: the API itself, where it can be imported and did not come from there.

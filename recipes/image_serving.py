@@ -10,7 +10,13 @@ import sys
 from typing import Any, Dict, List, Optional
 
 try:
-    from odkeras.hosts.prodigy import ServingmodelArguments, require_prodigy, servingmodel, split_commas, split_list
+    from odkeras.integrations.prodigy import (
+        ServingmodelArguments,
+        require_prodigy,
+        servingmodel,
+        split_commas,
+        split_list,
+    )
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"{error}: odkeras, or a package that it needs, is not installed for {sys.executable}, where Prodigy runs; "

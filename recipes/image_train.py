@@ -11,7 +11,7 @@ import sys
 from typing import Any, Dict, List, Optional
 
 try:
-    from odkeras.hosts.prodigy import (
+    from odkeras.integrations.prodigy import (
         TrainmodelArguments,
         read_threshold,
         require_prodigy,

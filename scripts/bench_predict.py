@@ -50,13 +50,13 @@ from odkeras.formats.prodigy import make_task
 from odkeras.images import read_image
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
-from odkeras.loop.components import Loop
-from odkeras.loop.options import LoopOptions
-from odkeras.loop.supervisor import log_tail
 from odkeras.pipeline import load_pipeline
 from odkeras.project import list_versions
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import server_command
+from odkeras.session.components import Loop
+from odkeras.session.options import LoopOptions
+from odkeras.session.supervisor import log_tail
 
 MODEL_NAME = "odkeras"
 PHOTOGRAPHS = 21

@@ -45,11 +45,11 @@ from demo import make_project
 from measuring import DEFAULT_TEMPLATE, Row, environment, report, rounded, say
 from odkeras.errors import ServingError, TrainingError
 from odkeras.groundtruth_csv import read_truth_csv
-from odkeras.hosts.report import read_curve
-from odkeras.hosts.simulate import simulate
 from odkeras.init_project import init_project
 from odkeras.pipeline import load_pipeline, save_pipeline
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
+from odkeras.simulation.report import read_curve
+from odkeras.simulation.simulate import simulate
 from training_variants import VARIANTS
 
 DATA = ("raccoon", "shapes")

@@ -47,9 +47,9 @@ from measuring import (
     write_photographs,
 )
 from odkeras.init_project import init_project
-from odkeras.loop.components import Loop
-from odkeras.loop.options import LoopOptions
 from odkeras.project import list_versions, version_dir
+from odkeras.session.components import Loop
+from odkeras.session.options import LoopOptions
 
 RECIPE = ROOT / "recipes" / "image_train.py"
 DOUBLE = ROOT / "tests" / "prodigy_double"

@@ -27,14 +27,14 @@ from typing import Any
 
 from measuring import DEFAULT_TEMPLATE, Row, quiet_environment, report, say
 from odkeras.formats.prodigy import make_task
-from odkeras.hosts.truth import KnownImage, answer_task, read_known_images
 from odkeras.images import read_image
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
-from odkeras.loop.components import Loop, LoopOptions
 from odkeras.pipeline import Overrides, apply_overrides, load_pipeline, save_pipeline
 from odkeras.project import read_jsonl
+from odkeras.session.components import Loop, LoopOptions
 from odkeras.shapes import CLASSES, generate_shapes
+from odkeras.simulation.truth import KnownImage, answer_task, read_known_images
 
 BATCH_SIZE = 4
 IMAGES_PER_ROUND = 10

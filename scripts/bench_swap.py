@@ -36,11 +36,11 @@ from measuring import DEFAULT_TEMPLATE, Row, memory_mb, percentile, report, say,
 from odkeras.errors import OdkerasError
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
-from odkeras.loop.components import Loop
-from odkeras.loop.options import LoopOptions
 from odkeras.pipeline import Overrides, apply_overrides, load_pipeline, save_pipeline
 from odkeras.project import find_round, read_jsonl
 from odkeras.serving.client import ServingClient
+from odkeras.session.components import Loop
+from odkeras.session.options import LoopOptions
 from odkeras.shapes import generate_shapes
 
 CLIENTS = 3

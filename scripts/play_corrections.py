@@ -36,9 +36,9 @@ from measuring import wait_until
 from odkeras import boxes as box_ops
 from odkeras.boxes import FloatArray
 from odkeras.groundtruth_csv import TruthImage, check_some_exist, read_truth_csv
-from odkeras.hosts.web.database import AnswerDatabase
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
+from odkeras.web.database import AnswerDatabase
 
 RUN_PAGE = Path(__file__).parents[1] / "tests" / "browser" / "run_page.py"
 DATASET = "corrections"

@@ -20,8 +20,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from bench_web import CHROMIUM, CHROMIUM_FLAGS
 from demo import make_project, write_evaluation_record
-from odkeras.hosts.simulate import simulate
-from odkeras.hosts.web.tensorboard import FIRST_DASHBOARD, TensorBoard
+from odkeras.simulation.simulate import simulate
+from odkeras.web.tensorboard import FIRST_DASHBOARD, TensorBoard
 
 WHOLE = {FIRST_DASHBOARD: 3.3, "images": 1.5, "pr_curves": 1.5, "text": 1.6}
 """Dashboards with their height in screens."""

@@ -36,19 +36,19 @@ sys.path.insert(0, str(Path(__file__).parent / "unit"))
 
 import fake_processes
 
-from odkeras.hosts.prodigy import TrainmodelArguments
-from odkeras.hosts.web import app as web_app
-from odkeras.hosts.web import web_host
-from odkeras.hosts.web.app import PageFile, create_app
-from odkeras.hosts.web.handover import Handover
-from odkeras.hosts.web.page_host import Journal
-from odkeras.hosts.web.security import Policy
-from odkeras.hosts.web.web_host import WebHost, WebOptions
 from odkeras.inbox import list_batches, read_batch
+from odkeras.integrations.prodigy import TrainmodelArguments
 from odkeras.labels import Label, LabelMap
-from odkeras.loop.watch import News
 from odkeras.project import read_jsonl
 from odkeras.serving.listening import HttpServer, open_listener
+from odkeras.session.watch import News
+from odkeras.web import app as web_app
+from odkeras.web import web_host
+from odkeras.web.app import PageFile, create_app
+from odkeras.web.handover import Handover
+from odkeras.web.page_host import Journal
+from odkeras.web.security import Policy
+from odkeras.web.web_host import WebHost, WebOptions
 
 Task = dict[str, Any]
 IMAGES = 12

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from odkeras import __version__
-from odkeras.cli import control, db, hosts, project, records, serving, stats, training
+from odkeras.cli import annotate, control, db, project, records, serving, stats, training
 from odkeras.errors import OdkerasError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def _options(
 
 project.add_commands(app)
 records.add_commands(app)
-hosts.add_commands(app)
+annotate.add_commands(app)
 stats.add_commands(app)
 db.add_commands(app)
 training.add_commands(app)

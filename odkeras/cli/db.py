@@ -12,12 +12,12 @@ import typer
 
 from odkeras.cli.progress import progress_bar
 from odkeras.errors import ConfigError
-from odkeras.hosts.web.location import DATABASE_NAME
+from odkeras.web.location import DATABASE_NAME
 
 if TYPE_CHECKING:
-    from odkeras.hosts.web.database import AnswerDatabase
-    from odkeras.hosts.web.location import DatabasePlace
-    from odkeras.hosts.web.stats import DatasetStats
+    from odkeras.web.database import AnswerDatabase
+    from odkeras.web.location import DatabasePlace
+    from odkeras.web.stats import DatasetStats
 
 _FORMATS = ("jsonl", "coco", "tfrecord")
 Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
@@ -71,8 +71,8 @@ def out(
     jsonl has the last answer of each session about each image. coco and tfrecord have the images whose last answer,
     whoever gave it, is accept.
     """
-    from odkeras.hosts.web.database import AnswerDatabase
-    from odkeras.hosts.web.exports import check_dataset, silence_standard_output
+    from odkeras.web.database import AnswerDatabase
+    from odkeras.web.exports import check_dataset, silence_standard_output
 
     path = None if out == "-" else Path(out)
     _check_format(format, path, images_dir, {"--answer": answer, "--all": all, "--images": images}, masks)
@@ -106,8 +106,8 @@ def read_in(
 
     Relative paths of images start beside the file.
     """
-    from odkeras.hosts.web.database import AnswerDatabase
-    from odkeras.hosts.web.imports import STDIN, count_lines, import_answers, open_lines
+    from odkeras.web.database import AnswerDatabase
+    from odkeras.web.imports import STDIN, count_lines, import_answers, open_lines
 
     _check_decision(answer)
     total = count_lines(jsonl)
@@ -134,9 +134,9 @@ def stats(
 
     Shares: kept, moved and deleted of the suggestions; added of the objects.
     """
-    from odkeras.hosts.web.database import AnswerDatabase
-    from odkeras.hosts.web.exports import check_dataset
-    from odkeras.hosts.web.stats import DatasetStats
+    from odkeras.web.database import AnswerDatabase
+    from odkeras.web.exports import check_dataset
+    from odkeras.web.stats import DatasetStats
 
     place = _database(_given(context, db, project), project, dataset)
     with AnswerDatabase.open(place, create=False) as database:
@@ -206,8 +206,8 @@ def _database_to_add_to(given: Path | None, project: Path | None, dataset: str) 
 
 
 def _of_project(project: Path, dataset: str | None) -> DatabasePlace:
-    from odkeras.hosts.web.location import find_database
     from odkeras.project import config_path
+    from odkeras.web.location import find_database
 
     folder = config_path(project).parent
     place = find_database(None, folder, dataset, data_dir=folder / "data")
@@ -247,7 +247,7 @@ def _check_decision(answer: str) -> None:
 def _write_jsonl(
     database: AnswerDatabase, dataset: str, out: Path | None, answer: str | None, all: bool, images: bool
 ) -> str:
-    from odkeras.hosts.web.exports import with_image, write_jsonl
+    from odkeras.web.exports import with_image, write_jsonl
 
     gone = 0
 
@@ -271,7 +271,7 @@ def _write_jsonl(
 def _write_coco(
     database: AnswerDatabase, dataset: str, out: Path | None, label_map: Path | None, images_dir: Path | None
 ) -> str:
-    from odkeras.hosts.web.exports import coco_of_dataset, write_coco
+    from odkeras.web.exports import coco_of_dataset, write_coco
 
     with progress_bar("images") as progress:
         export = coco_of_dataset(database, dataset, label_map=label_map, images_dir=images_dir, progress=progress)
@@ -284,8 +284,8 @@ def _write_coco(
 
 
 def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map: Path | None, masks: bool) -> str:
-    from odkeras.hosts.web.dataset_labels import labels_of_dataset
     from odkeras.logs import configure_logging, quiet_import
+    from odkeras.web.dataset_labels import labels_of_dataset
 
     configure_logging(verbose=False)
     labels = labels_of_dataset(database, dataset, label_map)
@@ -318,7 +318,7 @@ def _show(found: DatasetStats) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from odkeras.hosts.web.stats import VERSION_COLUMNS
+    from odkeras.web.stats import VERSION_COLUMNS
 
     console = Console()
     if not console.is_terminal:
@@ -338,7 +338,7 @@ def _show(found: DatasetStats) -> None:
 
 
 def _print_plainly(found: DatasetStats) -> None:
-    from odkeras.hosts.web.stats import VERSION_COLUMNS
+    from odkeras.web.stats import VERSION_COLUMNS
 
     print(found.dataset)
     for name, text in found.lines():

@@ -196,8 +196,8 @@ def _predict(
     if out is None or format is None:
         with nullcontext() if sys.stdout.isatty() else progress_bar("images", len(files)) as advance:
             return _print(predictions if advance is None else _counted(predictions, advance))
-    from odkeras.hosts.web.exports import opened_output
     from odkeras.serving.prediction_files import write_predictions
+    from odkeras.web.exports import opened_output
 
     with progress_bar("images", len(files)) as advance, opened_output(out) as file:
         report = write_predictions(_counted(predictions, advance), file, format, names=names)
@@ -209,7 +209,7 @@ def _predict(
 
 
 def _print(predictions: Iterable[FilePrediction]) -> int:
-    from odkeras.hosts.web.exports import silence_standard_output
+    from odkeras.web.exports import silence_standard_output
 
     skipped = 0
     for prediction in predictions:

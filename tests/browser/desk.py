@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from zygote import Forked, zygote
 
-from odkeras.hosts.web.database import AnswerDatabase
+from odkeras.web.database import AnswerDatabase
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
 DATASET = "things"

@@ -51,7 +51,7 @@ def serve_forks(connection: socket.socket) -> None:
 
 def _import_everything() -> None:
     """A command line that is refused imports what every command needs."""
-    import odkeras.hosts.web.server  # noqa: F401
+    import odkeras.web.server  # noqa: F401
 
     sys.argv = ["odkeras", "annotate", "things", "/nowhere", "/nowhere", "--no-open"]
     out = io.StringIO()

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.formats.prodigy import make_task
-from odkeras.hosts.truth import KnownImage, answer_task, read_known_images
 from odkeras.images import read_image
 from odkeras.inbox import put_batch
 from odkeras.labels import LabelMap
 from odkeras.project import Project, read_status
 from odkeras.shapes import ShapesDataset
+from odkeras.simulation.truth import KnownImage, answer_task, read_known_images
 
 
 @dataclass

@@ -21,9 +21,9 @@ from prodigy_annotator import Annotator, ui_answer
 from running import ShapesProject, kill_all, processes_about, wait_for
 
 from odkeras.boxes import to_xyxy_px
-from odkeras.hosts.truth import read_known_images
 from odkeras.labels import LabelMap
 from odkeras.project import list_versions, read_jsonl
+from odkeras.simulation.truth import read_known_images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

@@ -24,7 +24,7 @@ from odkeras.pipeline import list_templates
 
 ROOT = Path(__file__).parents[2]
 README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
-STATIC = Path("odkeras", "hosts", "web", "static")
+STATIC = Path("odkeras", "web", "static")
 QUICKSTART_S = 600
 
 

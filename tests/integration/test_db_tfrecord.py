@@ -16,10 +16,10 @@ from odkeras.cli import app
 from odkeras.data.records import MASK_FEATURE, annotation_from_example, read_records
 from odkeras.errors import RecordError
 from odkeras.formats.prodigy import make_task
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.stored import StoredAnswer
 
 pytestmark = pytest.mark.integration
 

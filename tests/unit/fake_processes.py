@@ -29,7 +29,7 @@ from odkeras.project import append_jsonl, list_versions, next_version, read_json
 
 def use_fakes(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     """Have loops start these processes, and read their label map from beside the config."""
-    from odkeras.loop import children, components
+    from odkeras.session import children, components
 
     real_trainer, real_server = children.trainer_command, children.server_command
     fake = [sys.executable, str(Path(__file__))]

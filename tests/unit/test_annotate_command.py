@@ -20,20 +20,20 @@ import pytest
 from fixtures_web import DATASET, SPAN, Page, answers_in, save_project, wait_until
 
 from odkeras.errors import ConfigError
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.next_steps import export_command
-from odkeras.hosts.web.server import PageOptions, _url
-from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
 from odkeras.pipeline import parse_pipeline, read_template, save_pipeline
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.next_steps import export_command
+from odkeras.web.server import PageOptions, _url
+from odkeras.web.stored import StoredAnswer
 
 ROOT = Path(__file__).parents[2]
 COMMAND = """
 import sys
 sys.path.insert(0, {tests!r})
 import fake_processes
-from odkeras.hosts.web import server
-from odkeras.hosts.web.app import PageFile
+from odkeras.web import server
+from odkeras.web.app import PageFile
 fake_processes.use_fakes()
 server.page_files = lambda: {{"/": PageFile(b"<!doctype html>", "text/html; charset=utf-8")}}
 {more}
@@ -328,7 +328,7 @@ def test_ctrl_c_while_a_source_says_nothing(start: Callable[..., Command]) -> No
 def test_ctrl_c_while_a_prediction_takes_long(start: Callable[..., Command]) -> None:
     slow = """
 import time
-from odkeras.loop.suggester import Suggester
+from odkeras.session.suggester import Suggester
 Suggester.__call__ = lambda self, tasks: time.sleep(60)
 """
     command = start(more=slow)
@@ -371,7 +371,7 @@ class TestErrorsBeforeAnythingIsStarted:
 
     def test_a_page_that_is_not_built(self, start: Callable[..., Command], tmp_path: Path) -> None:
         unbuilt = "server.page_files = lambda: page_files(Path('no such folder'))"
-        more = f"from pathlib import Path\nfrom odkeras.hosts.web.app import page_files\n{unbuilt}"
+        more = f"from pathlib import Path\nfrom odkeras.web.app import page_files\n{unbuilt}"
         line = self.fails(start(more=more), 3)
         assert line.startswith("error: the page has not been built; in a source checkout run `make install`")
 

@@ -15,8 +15,8 @@ import pytest
 
 from odkeras.annotation import EditCounts
 from odkeras.errors import DatabaseError
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.stored import StoredAnswer, input_hash_of
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.stored import StoredAnswer, input_hash_of
 
 A, B, C = (f"{letter * 32}" for letter in "abc")
 

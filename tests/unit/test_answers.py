@@ -13,7 +13,7 @@ from odkeras.formats.prodigy import Task, make_task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage, encode_image
 from odkeras.inbox import list_batches, read_batch
-from odkeras.loop.answers import AnswerWriter
+from odkeras.session.answers import AnswerWriter
 
 
 class Place:

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from odkeras import __version__
 from odkeras.cli import app
-from odkeras.cli.hosts import _directory, annotate
+from odkeras.cli.annotate import _directory, annotate
 from odkeras.errors import ConfigError, ImageError, OdkerasError, SetupError
-from odkeras.hosts.prodigy import TrainmodelArguments
+from odkeras.integrations.prodigy import TrainmodelArguments
 
 COMMANDS = ("init", "doctor", "annotate", "simulate", "stats", "trainer", "train", "eval", "export", "serve", "predict")
 

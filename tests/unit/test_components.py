@@ -29,13 +29,13 @@ from odkeras.errors import (
 )
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
-from odkeras.loop import components, waiting
-from odkeras.loop.children import external_trainer_command, server_child, server_url, trainer_command
-from odkeras.loop.components import Loop, LoopOptions, load_label_map
-from odkeras.loop.suggester import image_bytes
-from odkeras.loop.supervisor import bind_socket
-from odkeras.loop.watch import News
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
+from odkeras.session import components, waiting
+from odkeras.session.children import external_trainer_command, server_child, server_url, trainer_command
+from odkeras.session.components import Loop, LoopOptions, load_label_map
+from odkeras.session.suggester import image_bytes
+from odkeras.session.supervisor import bind_socket
+from odkeras.session.watch import News
 from odkeras.version_names import VersionNames
 
 
@@ -180,7 +180,7 @@ class TestCommands:
             child = server_child(LoopOptions(config=tmp_path / "c", tensorflow_serving=True), tmp_path / "log", bound)
             assert bound.fileno() == -1
         assert child.pass_fds == ()
-        assert child.command[1:4] == ("-m", "odkeras.loop.leash", str(program))
+        assert child.command[1:4] == ("-m", "odkeras.session.leash", str(program))
         assert f"--rest_api_port={port}" in child.command
         assert child.env == {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -470,7 +470,7 @@ class TestExternal:
         def refuse(*_: object, **__: object) -> None:
             raise AssertionError("read")
 
-        monkeypatch.setattr("odkeras.loop.sources.read_image", refuse)
+        monkeypatch.setattr("odkeras.session.sources.read_image", refuse)
         stream = loop.stream(project / "images", exclude=answered)
         assert list(stream) == []
         assert stream.excluded == 3
@@ -530,5 +530,5 @@ class TestExternal:
 
 
 def test_no_tensorflow() -> None:
-    code = "import sys, odkeras.hosts.simulate, odkeras.shapes; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, odkeras.simulation.simulate, odkeras.shapes; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

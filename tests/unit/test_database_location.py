@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from odkeras.errors import DatabaseError
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.location import DatabasePlace, count_answers, find_database, remember_database
-from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.pipeline import load_pipeline, save_pipeline
 from odkeras.pipeline.templates import read_template
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.location import DatabasePlace, count_answers, find_database, remember_database
+from odkeras.web.stored import StoredAnswer
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,12 +21,12 @@ from odkeras.annotation import EditCounts
 from odkeras.cli import app
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, RecordError
 from odkeras.formats.prodigy import make_task, read_span
-from odkeras.hosts.web.coco import outline_of
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.dataset_labels import keep_label_map
-from odkeras.hosts.web.stored import StoredAnswer
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
+from odkeras.web.coco import outline_of
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.dataset_labels import keep_label_map
+from odkeras.web.stored import StoredAnswer
 
 ROOT = Path(__file__).parents[2]
 A, B, C = (f"{letter * 32}" for letter in "abc")

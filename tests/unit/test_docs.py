@@ -111,7 +111,7 @@ def test_messages_that_are_explained_exist() -> None:
 def test_files_that_are_named_exist(page: Path) -> None:
     names = re.findall(r"`((?:odkeras|frontend|scripts|tests|configs)/[\w./-]*)`", page.read_text(encoding="utf-8"))
     missing = [name for name in names if not (ROOT / name).exists()]
-    assert [name for name in missing if not name.startswith("odkeras/hosts/web/static")] == []  # built
+    assert [name for name in missing if not name.startswith("odkeras/web/static")] == []  # built
 
 
 def test_the_walks_name_what_the_code_has() -> None:

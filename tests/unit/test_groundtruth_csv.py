@@ -9,8 +9,8 @@ from PIL import Image
 
 from odkeras.errors import RecordError
 from odkeras.groundtruth_csv import check_some_exist, read_truth_csv
-from odkeras.hosts.truth import read_known_images
 from odkeras.labels import LabelMap
+from odkeras.simulation.truth import read_known_images
 
 HEADER = "path,xmin,ymin,xmax,ymax,label"
 IMAGES = Path("/images")

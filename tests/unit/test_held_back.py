@@ -11,12 +11,12 @@ import pytest
 
 from odkeras.cli.eval_table import metric_lines
 from odkeras.errors import ConfigError
-from odkeras.hosts import simulate
-from odkeras.hosts.truth import KnownImages
-from odkeras.loop.children import trainer_command
-from odkeras.loop.options import LoopOptions
-from odkeras.loop.watch import news_of_row
 from odkeras.project import append_jsonl, is_held_out
+from odkeras.session.children import trainer_command
+from odkeras.session.options import LoopOptions
+from odkeras.session.watch import news_of_row
+from odkeras.simulation import simulate
+from odkeras.simulation.truth import KnownImages
 from odkeras.version_names import VersionNames
 from tests.unit import test_simulate
 from tests.unit.test_waiting import ROUND, FakeLoop

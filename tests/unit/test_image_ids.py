@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from odkeras.loop import image_ids as module
-from odkeras.loop.image_ids import ImageIds
-from odkeras.loop.sources import Item
+from odkeras.session import image_ids as module
+from odkeras.session.image_ids import ImageIds
+from odkeras.session.sources import Item
 
 
 @pytest.fixture

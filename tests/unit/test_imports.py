@@ -25,8 +25,8 @@ LAYERS = {
     "export": "export",
     "training": "training",
     "serving": "serving",
-    "loop": "loop",
-    "hosts": "hosts shapes",
+    "session": "session",
+    "front ends": "web integrations simulation shapes",
     "cli": "cli doctor __main__",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names.split()}

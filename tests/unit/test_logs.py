@@ -61,7 +61,7 @@ def test_lines_appear_once_however_often_logging_is_configured(capsys: pytest.Ca
 
 def test_lines_do_not_reach_the_host_s_own_log_too(caplog: pytest.LogCaptureFixture) -> None:
     configure_logging()
-    logging.getLogger("odkeras.loop").warning("the model server is away")
+    logging.getLogger("odkeras.session").warning("the model server is away")
     assert caplog.records == []
 
 

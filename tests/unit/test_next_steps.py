@@ -17,8 +17,8 @@ import typer.main
 from fixtures_web import Annotating, Page, save_images
 
 from odkeras.cli import app
-from odkeras.hosts.web import next_steps as module
 from odkeras.init_project import init_project
+from odkeras.web import next_steps as module
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]
@@ -159,6 +159,6 @@ class TestTheProgram:
 
 
 def test_the_token_is_needed(annotate: Start) -> None:
-    from odkeras.hosts.web.security import Policy
+    from odkeras.web.security import Policy
 
     assert annotate(policy=Policy(token="correct horse")).page().get("/api/next-steps").status_code == 401

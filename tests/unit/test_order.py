@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from odkeras.boxes import Detections
-from odkeras.loop import order
-from odkeras.loop.order import LOOK_AHEAD, RANDOM_EVERY, Order, shuffled, uncertainty
-from odkeras.loop.sources import Item
-from odkeras.loop.stream import SuggestedTasks
+from odkeras.session import order
+from odkeras.session.order import LOOK_AHEAD, RANDOM_EVERY, Order, shuffled, uncertainty
+from odkeras.session.sources import Item
+from odkeras.session.stream import SuggestedTasks
 
 
 def files(count: int) -> list[Item]:

@@ -661,7 +661,7 @@ class TestArguments:
         assert f"--model_base_path={project / 'export_dir'} " in line
 
     def test_directories_are_beside_the_config_or_with_a_server_those_of_2019(self, project: Path) -> None:
-        from odkeras.hosts.prodigy.recipes import TrainmodelArguments, options_of
+        from odkeras.integrations.prodigy.recipes import TrainmodelArguments, options_of
 
         here = options_of(TrainmodelArguments("d", "images", "pipeline.config"))
         assert [path.name for path in vars(here.project).values()] == ["data", "model", "export"]
@@ -670,7 +670,7 @@ class TestArguments:
         assert (there.external_server, there.ip, there.port, there.model_name) == (True, "10.0.0.1", 8501, "odkeras")
 
     def test_a_tensorflow_serving_on_the_path_is_used(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from odkeras.hosts.prodigy.recipes import TrainmodelArguments, options_of
+        from odkeras.integrations.prodigy.recipes import TrainmodelArguments, options_of
 
         program = project / "bin" / "tensorflow_model_server"
         program.parent.mkdir()
@@ -697,7 +697,7 @@ class TestCommandLine:
     @pytest.fixture
     def parsed(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         """What the recipes are called with."""
-        import odkeras.hosts.prodigy as package
+        import odkeras.integrations.prodigy as package
 
         found: list[Any] = []
         for name in ("trainmodel", "servingmodel"):
@@ -725,7 +725,7 @@ class TestCommandLine:
 
     @all_eras
     def test_three_arguments_are_enough(self, project: Path, prodigy_double: ModuleType, parsed: list[Any]) -> None:
-        from odkeras.hosts.prodigy import TrainmodelArguments
+        from odkeras.integrations.prodigy import TrainmodelArguments
 
         run_line("image.trainmodel", "cars", "images", "p.config", "-F", str(RECIPES / "image_train.py"))
         assert parsed == [TrainmodelArguments("cars", "images", "p.config")]
@@ -895,5 +895,5 @@ def test_without_odkeras_it_says_so(file: str, tmp_path: Path) -> None:
 
 
 def test_no_tensorflow_in_the_host() -> None:
-    code = "import sys, odkeras.hosts.prodigy; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, odkeras.integrations.prodigy; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=RECIPES.parent).returncode == 0

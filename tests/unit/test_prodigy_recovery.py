@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from odkeras.hosts.prodigy.recovery import AnsweredLedger, find_missing, hand_on, hashes_of
+from odkeras.integrations.prodigy.recovery import AnsweredLedger, find_missing, hand_on, hashes_of
 
 Task = dict[str, Any]
 

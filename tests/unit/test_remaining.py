@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from odkeras.loop.remaining import Remaining
+from odkeras.session.remaining import Remaining
 
 
 @pytest.fixture

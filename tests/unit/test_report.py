@@ -11,7 +11,7 @@ from rich.console import Console
 
 from odkeras.annotation import EditCounts
 from odkeras.errors import RecordError
-from odkeras.hosts.report import (
+from odkeras.simulation.report import (
     TABLE_HEADER,
     ConsoleDisplay,
     CurvePoint,

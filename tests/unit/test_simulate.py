@@ -20,15 +20,15 @@ from odkeras.annotation import EditCounts
 from odkeras.control import Control
 from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingError
 from odkeras.formats.prodigy import make_task, read_answer, with_suggestions
-from odkeras.hosts import ledger as ledger_module
-from odkeras.hosts import simulate as module
-from odkeras.hosts.ledger import AnsweredBatch, Ledger
-from odkeras.hosts.report import CurvePoint, draw_curve, read_curve
-from odkeras.hosts.simulate import SimulationResult, simulate
-from odkeras.hosts.truth import answer_task, read_known_images, split_held_out, suggestions_of
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.project import find_round, read_jsonl
+from odkeras.simulation import ledger as ledger_module
+from odkeras.simulation import simulate as module
+from odkeras.simulation.ledger import AnsweredBatch, Ledger
+from odkeras.simulation.report import CurvePoint, draw_curve, read_curve
+from odkeras.simulation.simulate import SimulationResult, simulate
+from odkeras.simulation.truth import answer_task, read_known_images, split_held_out, suggestions_of
 
 IMAGES = 30
 LABELS = LabelMap.from_names(["thing"])
@@ -368,7 +368,7 @@ class TestTrouble:
 
     def test_a_trainer_that_always_crashes(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "crash-always")
-        monkeypatch.setattr("odkeras.loop.supervisor.RestartPolicy.delay_s", lambda *_: None)
+        monkeypatch.setattr("odkeras.session.supervisor.RestartPolicy.delay_s", lambda *_: None)
         with pytest.raises(TrainingError, match="Segmentation fault"):
             run(project)
 
@@ -455,7 +455,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import fake_processes
-from odkeras.hosts.simulate import simulate
+from odkeras.simulation.simulate import simulate
 fake_processes.use_fakes()
 project = Path.cwd()
 try:

@@ -16,8 +16,8 @@ from pictures import draw_pixels, encode
 from odkeras.errors import ConfigError, ImageError
 from odkeras.formats.prodigy import Task
 from odkeras.images import EncodedImage, bytes_from_data_uri
-from odkeras.loop.sources import Item, Source, load_task, open_source, resolve_source
-from odkeras.loop.web_images import WebImages
+from odkeras.session.sources import Item, Source, load_task, open_source, resolve_source
+from odkeras.session.web_images import WebImages
 
 
 def png(seed: int = 0) -> bytes:
@@ -86,7 +86,7 @@ class TestOpenSource:
     def test_the_lines_of_a_file_that_takes_long_to_read_are_not_counted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("odkeras.loop.sources._COUNTED_BYTES", 10)
+        monkeypatch.setattr("odkeras.session.sources._COUNTED_BYTES", 10)
         path = write_lines(tmp_path / "tasks.jsonl", {"image": "a.png"})
         assert open_source(path, on_skip=refuse_to_skip)[1] is None
 

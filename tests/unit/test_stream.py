@@ -15,10 +15,10 @@ from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage, read_image
 from odkeras.labels import LabelMap
-from odkeras.loop.image_ids import ImageIds
-from odkeras.loop.sources import load_task, open_source
-from odkeras.loop.stream import SuggestedTasks, TaskStream
-from odkeras.loop.suggester import Suggester, image_bytes, is_control
+from odkeras.session.image_ids import ImageIds
+from odkeras.session.sources import load_task, open_source
+from odkeras.session.stream import SuggestedTasks, TaskStream
+from odkeras.session.suggester import Suggester, image_bytes, is_control
 
 LABELS = LabelMap.from_names(["car", "person"])
 

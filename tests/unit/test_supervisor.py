@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from odkeras.errors import ConfigError, ServingError, SetupError, TrainingError
-from odkeras.loop.leash import leash_command
-from odkeras.loop.supervisor import (
+from odkeras.session.leash import leash_command
+from odkeras.session.supervisor import (
     ChildSpec,
     RestartPolicy,
     Supervisor,
@@ -236,8 +236,8 @@ class TestTheHostDies:
     HOST = """
         import sys, time
         from pathlib import Path
-        from odkeras.loop.leash import leash_command
-        from odkeras.loop.supervisor import ChildSpec, Supervisor
+        from odkeras.session.leash import leash_command
+        from odkeras.session.supervisor import ChildSpec, Supervisor
         specs = [ChildSpec("trainer", (sys.executable, "child.py"), Path("trainer.log")),
                  ChildSpec("server", tuple(leash_command([sys.executable, "deaf.py"])), Path("server.log"))]
         with Supervisor(specs, say=print) as supervisor:

@@ -10,7 +10,7 @@ import pytest
 
 from odkeras.boxes import Detections
 from odkeras.labels import LabelMap
-from odkeras.loop.thresholds import (
+from odkeras.session.thresholds import (
     FIRST_THRESHOLD,
     HIDDEN,
     LEAST_JUDGED,

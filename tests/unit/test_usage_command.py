@@ -12,7 +12,7 @@ import pytest
 from pictures import draw_pixels, encode
 from typer.testing import CliRunner
 
-from odkeras.cli import app, hosts, options, stats, training
+from odkeras.cli import annotate, app, options, stats, training
 from odkeras.cli.usage import missing_arguments
 from odkeras.errors import ConfigError, RecordError
 from odkeras.project import config_path
@@ -56,7 +56,7 @@ class TestProjectFolder:
             assert "no image with suggestions" in result.stdout
 
     def test_every_command_with_a_config_understands_one(self) -> None:
-        commands = [hosts.annotate, hosts.simulate, training.trainer, training.train, training.evaluate]
+        commands = [annotate.annotate, annotate.simulate, training.trainer, training.train, training.evaluate]
         for command in [*commands, training.export, stats.stats]:
             parameter = signature(command, eval_str=True).parameters["config"]
             assert parameter.annotation == options.Config, command
@@ -64,8 +64,8 @@ class TestProjectFolder:
         assert argument.callback is config_path
 
     def test_the_recipe_does_too(self, folder: Path) -> None:
-        from odkeras.hosts.prodigy import TrainmodelArguments
-        from odkeras.hosts.prodigy.recipes import options_of
+        from odkeras.integrations.prodigy import TrainmodelArguments
+        from odkeras.integrations.prodigy.recipes import options_of
 
         arguments = TrainmodelArguments(dataset="cars", source="photos", config_path=str(folder / "cars"))
         assert options_of(arguments).config == folder / "cars" / "pipeline.config"
@@ -100,7 +100,7 @@ class TestPatterns:
 
     @pytest.mark.parametrize("pattern", ["photos/*.png", "photos/?.gif", "photos/[ab].jpg"])
     def test_the_shell_left_a_pattern_as_it_is(self, folder: Path, pattern: str) -> None:
-        from odkeras.loop.sources import resolve_source
+        from odkeras.session.sources import resolve_source
 
         with pytest.raises(ConfigError, match=r"no file has this name\. Give the folder instead of a pattern"):
             resolve_source(folder / pattern)

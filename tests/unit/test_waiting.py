@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from odkeras.errors import RequestError, TrainingError
-from odkeras.loop.waiting import AWAY_S, LOST_AFTER_S, SILENT_S, BatchWait
 from odkeras.project import Project, append_jsonl
+from odkeras.session.waiting import AWAY_S, LOST_AFTER_S, SILENT_S, BatchWait
 
 ROUND = {"kind": "round", "batches": ["a.jsonl"], "version": 17, "loss": 0.5}
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from odkeras.loop.watch import Look, News, Watch, news, news_of_rejected, news_of_row, short_metric_name
 from odkeras.project import Project, append_jsonl, write_atomically
+from odkeras.session.watch import Look, News, Watch, news, news_of_rejected, news_of_row, short_metric_name
 from odkeras.version_names import VersionNames
 
 

@@ -24,14 +24,14 @@ from hypothesis import strategies as st
 
 from odkeras import __version__
 from odkeras.errors import SetupError
-from odkeras.hosts.web import app as web_app
-from odkeras.hosts.web import tensorboard
-from odkeras.hosts.web.app import MOST_ANSWERS, MOST_TASKS, SHOWN_EVERY_S, page_files
-from odkeras.hosts.web.security import CONTENT_SECURITY_POLICY, Policy
-from odkeras.hosts.web.web_host import LOG_BYTES, LOG_LINES
 from odkeras.images import read_image
-from odkeras.loop.watch import News
 from odkeras.serving.listening import open_listener
+from odkeras.session.watch import News
+from odkeras.web import app as web_app
+from odkeras.web import tensorboard
+from odkeras.web.app import MOST_ANSWERS, MOST_TASKS, SHOWN_EVERY_S, page_files
+from odkeras.web.security import CONTENT_SECURITY_POLICY, Policy
+from odkeras.web.web_host import LOG_BYTES, LOG_LINES
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]
@@ -129,7 +129,7 @@ class TestProject:
 
     def test_a_second_run_on_the_same_data_is_refused(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every image would be handed out twice, and two trainers would be started."""
-        monkeypatch.setattr("odkeras.hosts.web.web_host._LOCK_WAIT_S", 0.1)
+        monkeypatch.setattr("odkeras.web.web_host._LOCK_WAIT_S", 0.1)
         annotate()
         with pytest.raises(SetupError, match=r"another `odkeras annotate` is using .*\?session=NAME"):
             annotate(dataset="more")
@@ -697,7 +697,7 @@ def test_no_tensorflow(web_project: Path) -> None:
     """The page and its server run without it."""
     import subprocess
 
-    code = "import sys, odkeras.hosts.web.server, odkeras.hosts.web.app; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, odkeras.web.server, odkeras.web.app; sys.exit('tensorflow' in sys.modules)"
     root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": root}, check=False)
     assert done.returncode == 0

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from odkeras.hosts.web.board import GONE_AFTER_S, Handout, Tab, TaskBoard
+from odkeras.web.board import GONE_AFTER_S, Handout, Tab, TaskBoard
 
 Task = dict[str, Any]
 ANNA, ANNA2, BEN = Tab("anna", "1"), Tab("anna", "2"), Tab("ben", "1")

@@ -11,12 +11,12 @@ import fixtures_web
 import pytest
 from fixtures_web import DATASET, SPAN, Annotating, Page
 
-from odkeras.hosts.web import downloads
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.downloads import open_download
-from odkeras.hosts.web.exports import coco_of_dataset
-from odkeras.hosts.web.security import Policy
 from odkeras.labels import Label, LabelMap
+from odkeras.web import downloads
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.downloads import open_download
+from odkeras.web.exports import coco_of_dataset
+from odkeras.web.security import Policy
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]

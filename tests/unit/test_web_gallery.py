@@ -23,13 +23,13 @@ from image_server import image_server
 from PIL import Image
 
 from odkeras.errors import ImageError
-from odkeras.hosts.web import app as web_app
-from odkeras.hosts.web import gallery as gallery_module
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.stored import StoredAnswer
-from odkeras.hosts.web.thumbnails import RETRY_AFTER_S, RemoteImages, Thumbnails
 from odkeras.images import make_thumbnail
 from odkeras.natural_order import natural_key
+from odkeras.web import app as web_app
+from odkeras.web import gallery as gallery_module
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.stored import StoredAnswer
+from odkeras.web.thumbnails import RETRY_AFTER_S, RemoteImages, Thumbnails
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Annotate = Callable[..., Annotating]
@@ -168,7 +168,7 @@ class TestListing:
     def test_a_large_file_is_no_stream(
         self, web_project: Path, annotate: Annotate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("odkeras.loop.sources._COUNTED_BYTES", 0)
+        monkeypatch.setattr("odkeras.session.sources._COUNTED_BYTES", 0)
         (web_project / "tasks.jsonl").write_text(json.dumps({"path": "images/00.png"}))
         missing = images(annotate(source="tasks.jsonl").page())["missing"]
         assert missing == "The source is too large to be read at once: images are listed when their turn has come."
@@ -401,8 +401,8 @@ class TestRemoteThumbnails:
         self, web_project: Path, annotate: Annotate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its thumbnails held the threads of the gallery for 15 seconds each, again and again."""
-        monkeypatch.setattr("odkeras.hosts.web.thumbnails.SLOW_S", 60)
-        monkeypatch.setattr("odkeras.hosts.web.gallery_desk.FETCH_TIMEOUT_S", 60)
+        monkeypatch.setattr("odkeras.web.thumbnails.SLOW_S", 60)
+        monkeypatch.setattr("odkeras.web.gallery_desk.FETCH_TIMEOUT_S", 60)
         monkeypatch.setattr(web_app, "_FETCHING_THREADS", 1)
         monkeypatch.setattr(web_app, "_MOST_FETCHES_WAITING", 1)
         go = threading.Event()
@@ -505,7 +505,7 @@ class TestDatabase:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("odkeras.hosts.web.gallery_rows.fill", interrupt)
+            patch.setattr("odkeras.web.gallery_rows.fill", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 AnswerDatabase.open(path)
         with closing(sqlite3.connect(path)) as connection:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fixtures_web import wait_until
 
-from odkeras.hosts.web.handover import MOST_TOGETHER, Entry, Handover
+from odkeras.web.handover import MOST_TOGETHER, Entry, Handover
 
 
 def entry(number: int, session: str = "anna", answer: str = "accept", act: str = "") -> Entry:

@@ -17,11 +17,11 @@ from fixtures_web import DATASET, IMAGES, SPAN, Annotating, answer_to, answers_i
 
 from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError
-from odkeras.hosts.web import incoming
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.stored import StoredAnswer
-from odkeras.hosts.web.web_host import WebHost, WebOptions
 from odkeras.images import read_image
+from odkeras.web import incoming
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.stored import StoredAnswer
+from odkeras.web.web_host import WebHost, WebOptions
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]
@@ -745,7 +745,7 @@ class TestFullDisk:
     def test_an_inbox_that_cannot_be_written(
         self, annotate: Start, running: Annotating, web_project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from odkeras.loop import answers as loop_answers
+        from odkeras.session import answers as loop_answers
 
         real, full = loop_answers.put_batch, [True]
 

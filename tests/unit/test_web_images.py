@@ -9,7 +9,7 @@ import pytest
 from image_server import ImageServer, image_server
 
 from odkeras.errors import ImageError
-from odkeras.loop.web_images import WebImages
+from odkeras.session.web_images import WebImages
 
 
 @pytest.fixture

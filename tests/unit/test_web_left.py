@@ -14,10 +14,10 @@ import fixtures_web
 import pytest
 from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page, wait_until
 
-from odkeras.hosts.web.database import AnswerDatabase
-from odkeras.hosts.web.imports import import_answers
 from odkeras.images import read_image
-from odkeras.loop.stream import PREDICT_TOGETHER
+from odkeras.session.stream import PREDICT_TOGETHER
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.imports import import_answers
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]
@@ -225,7 +225,7 @@ def test_overlap_everybody_has_all_of_them(annotate: Start) -> None:
 
 
 def test_a_source_without_a_length(annotate: Start, web_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odkeras.loop.sources._COUNTED_BYTES", 0)
+    monkeypatch.setattr("odkeras.session.sources._COUNTED_BYTES", 0)
     (web_project / "tasks.jsonl").write_text(json.dumps({"path": path_of(0)}) + "\n")
     page = annotate(source="tasks.jsonl").page()
     answer_some(page, 1)

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from odkeras.hosts.web.memory import share_arenas
+from odkeras.web.memory import share_arenas
 
 _COUNT_ARENAS = """
 import re, sys, threading
 from ctypes import CDLL, c_void_p
-from odkeras.hosts.web.memory import share_arenas
+from odkeras.web.memory import share_arenas
 
 libc = CDLL(None)
 libc.fopen.restype = c_void_p

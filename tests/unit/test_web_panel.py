@@ -11,10 +11,10 @@ import pytest
 
 from odkeras.annotation import EditCounts
 from odkeras.errors import DatabaseError
-from odkeras.hosts.web.panel import MOST_METRICS, MOST_NEWS, MOST_ROUNDS, MOST_SKIPPED, Panel, one_line
-from odkeras.hosts.web.stored import VersionEdits
-from odkeras.loop.watch import Look, News
 from odkeras.project import Project, append_jsonl
+from odkeras.session.watch import Look, News
+from odkeras.web.panel import MOST_METRICS, MOST_NEWS, MOST_ROUNDS, MOST_SKIPPED, Panel, one_line
+from odkeras.web.stored import VersionEdits
 
 
 class Figures:

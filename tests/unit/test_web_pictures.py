@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pictures import draw_pixels, encode
 
-from odkeras.hosts.web.pictures import Pictures, media_type
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage, encode_image
+from odkeras.web.pictures import Pictures, media_type
 
 
 def picture(seed: int = 0, format: str = "PNG") -> EncodedImage:

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from odkeras.connections import is_loopback
-from odkeras.hosts.web.security import (
+from odkeras.web.security import (
     CONTENT_SECURITY_POLICY,
     Guard,
     Policy,

@@ -9,8 +9,8 @@ import fixtures_web
 import pytest
 from fixtures_web import Annotating
 
-from odkeras.hosts.web.security import Policy
-from odkeras.hosts.web.sharing import Sharing
+from odkeras.web.security import Policy
+from odkeras.web.sharing import Sharing
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 HERE, THERE = "http://127.0.0.1:8080", "http://192.168.1.7:8080"

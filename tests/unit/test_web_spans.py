@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from odkeras.annotation import EditCounts
-from odkeras.hosts.web.spans import MAX_SPANS, read_spans
+from odkeras.web.spans import MAX_SPANS, read_spans
 from odkeras.work import shown_edits
 
 LABELS = ["car", "person"]

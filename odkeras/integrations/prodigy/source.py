@@ -1,0 +1,115 @@
+"""The recipe's SOURCE argument, and which of its images were already answered."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from odkeras.annotation import DECISIONS
+from odkeras.errors import ConfigError
+from odkeras.formats.prodigy import Task
+from odkeras.integrations.prodigy.api import ProdigyApi, read_dataset, read_input_hashes
+from odkeras.session.sources import STDIN, Source, resolve_source
+
+DATASET_SOURCE = "dataset:"
+
+
+def split_list(text: str | None) -> list[str] | None:
+    """Split a comma-separated list, or the lines of the text file with that name; None if empty."""
+    if not text:
+        return None
+    path = Path(text)
+    with suppress(OSError, ValueError):  # too long for a file name, or a file that is not UTF-8 text
+        text = ",".join(path.read_text(encoding="utf-8-sig").splitlines()) if path.is_file() else text
+    return split_commas(text)
+
+
+def split_commas(text: str | None) -> list[str] | None:
+    """Split a comma-separated list; None if empty."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()] or None
+
+
+def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Source:
+    """Turn the recipe's SOURCE into one that the stream can read. SOURCE is a directory, an image, a JSONL file, "-" or
+    None for standard input, `dataset:NAME` or `dataset:NAME:accept`, an iterable, or (with `api`) the argument of one
+    of Prodigy's API loaders.
+
+    Raises:
+        ConfigError: the source does not exist, is empty or has an unsupported type.
+    """
+    if api:
+        return prodigy.open_api(source, api)
+    if source is None or source == STDIN:
+        return STDIN
+    if isinstance(source, str) and source.startswith(DATASET_SOURCE):
+        return _tasks_of_dataset(source.removeprefix(DATASET_SOURCE), prodigy)
+    return resolve_source(source)
+
+
+def _tasks_of_dataset(name: str, prodigy: ProdigyApi) -> list[Task]:
+    name, _, decision = name.partition(":")
+    if decision and decision not in DECISIONS:
+        raise ConfigError(f"source dataset:{name}:{decision}: the answer must be one of {', '.join(DECISIONS)}")
+    examples = read_dataset(prodigy.connect(), name)
+    chosen = [example for example in examples if not decision or example.get("answer") == decision]
+    if not chosen:
+        raise ConfigError(f"source dataset:{name}:{decision}: none of its {len(examples)} examples has that answer")
+    return chosen
+
+
+class AnsweredImages(Collection[str]):
+    """Already answered images, queried by `image_id`. Empty until `load` is called."""
+
+    def __init__(self, prodigy: ProdigyApi) -> None:
+        self._prodigy = prodigy
+        self._hashes: set[int] = set()
+
+    def load(self, db: Any, names: Collection[str]) -> None:
+        """Add the answered images of the datasets."""
+        self._hashes |= read_input_hashes(db, list(names))
+
+    def __contains__(self, image_id: object) -> bool:
+        return bool(self._hashes) and self._prodigy.input_hash_of(str(image_id)) in self._hashes
+
+    def __iter__(self) -> Iterator[str]:  # only hashes are known, so the ids cannot be listed
+        return iter(())
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def has_elsewhere(self, task: Task) -> bool:
+        """Whether the task was answered in another recipe, which hashes it differently: image.manual and the 2019
+        recipe hash the data URI (newer versions perhaps the path) and the file name, with or without its suffix."""
+        if not self._hashes:
+            return False
+        file = str(task["meta"]["file"])
+        images = [task[key] for key in ("image", "path") if key in task]
+        if "://" not in str(task.get("path") or "://"):  # our paths are absolute; other recipes keep relative ones
+            images.append(os.path.relpath(task["path"]))
+        texts: list[Task] = [{}, {"text": file}, {"text": Path(file).stem}]
+        candidates = ({"image": image, **text} for image in images for text in texts)
+        return any(self._prodigy.input_hash(candidate) in self._hashes for candidate in candidates)
+
+
+class Progress:
+    """Share of the source that is answered. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._answered: set[str] = set()
+        self._lock = threading.Lock()
+
+    def add(self, answers: Collection[Task]) -> None:
+        with self._lock:
+            ids = (answer.get("image_id") for answer in answers if isinstance(answer, dict))
+            self._answered.update(image_id for image_id in ids if isinstance(image_id, str))
+
+    def share(self, total: int | None, done_before: int, skipped: int) -> float | None:
+        """Progress from 0 to 1; None if the length of the source is unknown, which Prodigy shows as infinite."""
+        if not total:
+            return None
+        with self._lock:
+            return min(1.0, (len(self._answered) + done_before + skipped) / total)

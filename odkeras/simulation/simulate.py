@@ -1,0 +1,304 @@
+"""Simulates an annotator from ground truth, to measure how fast a model learns.
+
+It uses the same stream, inbox and processes as the other front ends. Each round fetches a batch of tasks, counts the
+edits that an annotator would have made to their suggestions, submits the true boxes as answers, waits until the version
+trained on them is served, and measures that version on the held-out images.
+
+`report_dir` gets `curve.json` and `curve.png`, both rewritten after every round, and `answered.jsonl` and
+`simulation.json`, from which the next run with the same directories resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from odkeras.annotation import EditCounts
+from odkeras.boxes import Detections
+from odkeras.control import Control
+from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
+from odkeras.images import read_image
+from odkeras.metrics import coco_map, count_edits
+from odkeras.project import JsonlTail, find_round, is_held_out
+from odkeras.session.components import Loop, LoopOptions, load_label_map
+from odkeras.session.stream import TaskStream
+from odkeras.session.watch import gate_text
+from odkeras.simulation.ledger import AnsweredBatch, Ledger
+from odkeras.simulation.report import ConsoleDisplay, CurvePoint, Display, status_text
+from odkeras.simulation.truth import (
+    KnownImage,
+    KnownImages,
+    answer_task,
+    read_known_images,
+    split_held_out,
+    suggestions_of,
+)
+
+PREDICT_TOGETHER = 8
+MOST_ATTEMPTS = 5
+_POLL_S = 0.2
+_LOST_AFTER_S = 10.0
+
+Task = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """The learning curve and the paths of its files."""
+
+    points: tuple[CurvePoint, ...]
+    curve_json: Path
+    curve_png: Path
+
+
+def simulate(
+    truth_csv: Path,
+    config: Path,
+    images_dir: Path | None = None,
+    *,
+    annotations: int = 40,
+    batch_size: int = 10,
+    report_dir: Path | None = None,
+    test_csv: Path | None = None,
+    threshold: float | str = 0.5,
+    display: Display | None = None,
+    **loop_options: Any,
+) -> SimulationResult:
+    """Answer `annotations` images in batches and measure the model after each; resumes where an earlier run stopped.
+
+    Args:
+        truth_csv: true boxes; columns path,xmin,ymin,xmax,ymax,label.
+        config: pipeline.config.
+        images_dir: base directory of the paths in the CSV files; the directory of `truth_csv` when None.
+        annotations: total number of images to answer, including those of earlier runs.
+        batch_size: images per round.
+        report_dir: `report` in the directory of the config when None.
+        test_csv: images to measure on; when None, a fifth of `truth_csv`, chosen by image content.
+        threshold: suggestions below this score are not shown (mAP counts all detections).
+        display: progress callbacks; the terminal when None.
+        loop_options: see `loop.components.LoopOptions`.
+
+    Raises:
+        ConfigError, LabelMapError, RecordError, SetupError: before anything is started.
+        TrainingError, ServingError: the trainer or the server failed permanently; with the end of its log.
+        KeyboardInterrupt: Ctrl-C, raised after all processes were stopped and the stored results were reported.
+    """
+    for name, value in (("annotations", annotations), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1")
+    options = LoopOptions(config=config, threshold=threshold, **loop_options)
+    Control(options.project.control_path).check_running(config.parent, "simulate would wait for it without end")
+    with ExitStack() as stack:
+        show = display or stack.enter_context(ConsoleDisplay())
+        known = read_known_images(
+            truth_csv,
+            images_dir or truth_csv.parent,
+            load_label_map(options),
+            test_csv=test_csv,
+            on_skip=lambda file, reason: show.say(f"skipped {file}: {reason}"),
+            max_pixels=options.max_pixels,
+        )
+        if options.eval_split:
+            known = _apart_from_eval_split(known, own_test=test_csv is not None)
+        ledger = Ledger(report_dir or config.parent / "report")
+        ledger.open(known, options)
+        return _run(options, known, ledger, show, annotations, batch_size)
+
+
+def _apart_from_eval_split(known: KnownImages, *, own_test: bool) -> KnownImages:
+    """Choose order and held-out images so that they do not coincide with the trainer's hold-out split, which takes the
+    images with the lowest ids (see `project.is_held_out`). In id order, the first batches would consist of held-out
+    images alone. Without a test file, the lowest ids would also be the measured images, so the highest are used."""
+    images, held_out = known.annotate, known.held_out
+    if not own_test:
+        images = tuple(sorted([*images, *held_out], key=lambda image: image.image_id))
+        count = len(split_held_out(images))
+        images, held_out = images[:-count], images[-count:]
+    return KnownImages(tuple(sorted(images, key=lambda image: image.image_id[::-1])), held_out)
+
+
+def _run(
+    options: LoopOptions, known: KnownImages, ledger: Ledger, show: Display, annotations: int, batch_size: int
+) -> SimulationResult:
+    show.say(f"{len(known.annotate)} images to annotate, {len(known.held_out)} held out to measure on")
+    if annotations > len(known.annotate):
+        show.say(f"only {len(known.annotate)} images can be annotated, not {annotations}")
+    try:
+        with Loop(options, say=show.say) as loop:
+            simulation = _Simulation(loop, known, ledger, show)
+            simulation.start()
+            for tasks in simulation.batches(annotations, batch_size):
+                simulation.play_round(tasks)
+            show.progress("stopping")
+    except KeyboardInterrupt:
+        show.say(ledger.what_is_kept())
+        raise
+    return SimulationResult(tuple(ledger.points), ledger.curve_json, ledger.curve_png)
+
+
+class _Simulation:
+    """Plays rounds against a running loop."""
+
+    def __init__(self, loop: Loop, known: KnownImages, ledger: Ledger, show: Display) -> None:
+        self._loop = loop
+        self._known = known
+        self._by_id = {image.image_id: image for image in known.annotate}
+        self._ledger = ledger
+        self._show = show
+
+    def start(self) -> None:
+        """Wait for the first version, then measure it, or finish the round that an earlier run left unmeasured."""
+        version = self._wait_for_version(1, "before the first annotation")
+        if not self._ledger.points and not self._ledger.answered:
+            scores = self._measure("before the first annotation")
+            self._add(CurvePoint(0, scores["mAP"], scores["mAP50"], version=version))
+        if pending := self._ledger.pending():
+            self._show.say(f"going on with the last {len(pending.image_ids)} of {self._ledger.annotations} annotations")
+            self._finish_round(pending, put_at=None)
+        elif self._ledger.answered:
+            self._show.say(f"going on after {self._ledger.annotations} annotations")
+
+    def batches(self, annotations: int, batch_size: int) -> Iterator[list[Task]]:
+        """The tasks of each round, fetched lazily."""
+        images = self._known.annotate
+        if self._loop.options.order == "sequential":  # ordered by content: the same images in every run
+            for batch in self._ledger.batches_left(images[:annotations], batch_size):
+                yield self._fetch(batch)
+            return
+        stream = self._loop.stream([image.path for image in images], exclude=self._ledger.image_ids)
+        while (left := annotations - self._ledger.annotations) > 0:
+            if not (tasks := self._fetch_next(stream, min(left, batch_size))):
+                return
+            yield tasks
+
+    def _fetch_next(self, stream: TaskStream, count: int) -> list[Task]:
+        self._show.progress(f"{self._after()}: fetching {count} tasks")
+        self._wait_for_version(1, self._after())
+        tasks = [task for task in islice(stream, count) if task["image_id"] in self._by_id]
+        for _ in range(MOST_ATTEMPTS):
+            if all("_suggestions" in task for task in tasks):
+                break
+            time.sleep(1.0)
+            self._wait_for_version(1, self._after())
+            tasks = stream.suggest_again(tasks)
+        return tasks
+
+    def play_round(self, tasks: Sequence[Task]) -> None:
+        label_map = self._loop.label_map
+        work = sum(
+            (count_edits(self._by_id[task["image_id"]].groundtruth, suggestions_of(task, label_map)) for task in tasks),
+            EditCounts(),
+        )
+        answers = [answer_task(task, self._by_id[task["image_id"]], label_map) for task in tasks]
+        put_at = time.monotonic()
+        path = self._loop.submit(answers)
+        assert path is not None, "each image is answered once"
+        answered = AnsweredBatch(path.name, tuple(task["image_id"] for task in tasks), work)
+        self._ledger.add_answered(answered)
+        self._finish_round(answered, put_at)
+
+    def _fetch(self, batch: Sequence[KnownImage]) -> list[Task]:
+        """The batch's tasks with suggestions. Retries: without suggestions, a server that is down for a moment would be
+        counted as a useless model."""
+        for _ in range(MOST_ATTEMPTS):
+            self._show.progress(f"{self._after()}: fetching {len(batch)} tasks")
+            tasks = list(self._loop.stream([image.path for image in batch]))
+            if all("_suggestions" in task for task in tasks):
+                break
+            time.sleep(1.0)
+            self._wait_for_version(1, self._after())
+        tasks = [task for task in tasks if task["image_id"] in self._by_id]
+        if not tasks:
+            raise ImageError("none of the round's images can be read any more", str(batch[0].path))
+        return tasks
+
+    def _finish_round(self, answered: AnsweredBatch, put_at: float | None) -> None:
+        row = self._wait_for_round(answered.batch, answered.image_ids)
+        if row.get("failed"):
+            self._show.say(f"the round after {self._after()} failed: {row['failed']}")
+        if row.get("outcome") == "held back":
+            self._show.say(f"the round after {self._after()} was held back: {gate_text(row.get('gate') or {})}")
+            version = self._wait_for_version(1, self._after())  # any version
+        else:
+            version = self._wait_for_version(int(row.get("version") or 1), self._after())
+        served_at = time.monotonic()
+        train_s = float(row.get("train_s") or 0.0)
+        if put_at is None:  # submitted by an earlier run: use the trainer's own measurements
+            publish_s = sum(float(row.get(name) or 0.0) for name in ("records_s", "checkpoint_s", "publish_s"))
+        else:
+            publish_s = max(0.0, served_at - put_at - train_s)
+        scores = self._measure(self._after())
+        point = CurvePoint(
+            annotations=self._ledger.annotations,
+            mAP=scores["mAP"],
+            mAP50=scores["mAP50"],
+            edits=answered.edits,
+            train_s=train_s,
+            publish_s=publish_s,
+            version=version,
+        )
+        self._add(point)
+
+    def _wait_for_round(self, batch: str, image_ids: Sequence[str]) -> dict[str, Any]:
+        """Block until the trainer has trained on the batch; returns its row of `metrics.jsonl`, or an empty dict if all
+        of the batch's images are in the hold-out split.
+
+        Raises:
+            TrainingError: the trainer has consumed the batch and is idle, without a round for it.
+        """
+        path = self._loop.project.inbox_dir / batch
+        metrics = JsonlTail(self._loop.project.metrics_path)
+        idle_since: float | None = None
+        while (row := find_round(metrics.read(), batch)) is None:
+            status = self._tick(self._after())
+            idle = status is not None and status.get("state") == "waiting" and not path.exists()
+            idle_since = (idle_since or time.monotonic()) if idle else None
+            if idle_since is not None and time.monotonic() - idle_since > _LOST_AFTER_S:
+                if all(is_held_out(name, self._loop.options.eval_split) for name in image_ids):
+                    return {}
+                raise TrainingError(
+                    f"the trainer took batch {batch} but did not train on it: {(status or {}).get('reason')}"
+                )
+        return row
+
+    def _wait_for_version(self, at_least: int, when: str) -> int:
+        while (version := self._loop.available_version()) is None or version < at_least:
+            self._tick(when, waiting_for="waiting for the model server")
+        return version
+
+    def _tick(self, when: str, waiting_for: str = "") -> dict[str, Any] | None:
+        """One poll: show the trainer's status, raise if trainer or server failed permanently, sleep."""
+        if failure := self._loop.failure():
+            raise failure
+        status = self._loop.trainer_status()
+        idle = status is not None and status.get("state") == "waiting"
+        self._show.progress(f"{when}: {waiting_for if idle and waiting_for else status_text(status)}")
+        time.sleep(_POLL_S)
+        return status
+
+    def _measure(self, when: str) -> dict[str, float]:
+        """mAP of the served version on the held-out images, without a score threshold."""
+        held_out = self._known.held_out
+        found: list[Detections] = []
+        while len(found) < len(held_out):
+            self._show.progress(f"{when}: measuring, image {len(found)}/{len(held_out)}")
+            chunk = held_out[len(found) : len(found) + PREDICT_TOGETHER]
+            data = [read_image(known.path, max_pixels=self._loop.options.max_pixels).data for known in chunk]
+            try:
+                found += self._loop.client.predict(data)
+            except ServerUnavailableError:
+                self._tick(when, waiting_for="waiting for the model server")
+        sizes_hw = [known.image_size_hw for known in held_out]
+        return coco_map([known.groundtruth for known in held_out], found, sizes_hw)
+
+    def _after(self) -> str:
+        return f"{self._ledger.annotations} annotations"
+
+    def _add(self, point: CurvePoint) -> None:
+        self._ledger.add_point(point)
+        self._show.point(point)

@@ -1,0 +1,428 @@
+"""The page's web application: each handler validates a request, calls one method of the host and returns JSON.
+
+    app = create_app(host, page_files(), Policy())
+
+Blocking calls (predictions, disk) run in thread pools. Storing answers has its own pool, so that it never waits for
+predictions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from odkeras.connections import is_loopback
+from odkeras.control import ACTIONS
+from odkeras.errors import ConfigError, DatabaseError, OdkerasError, SetupError
+from odkeras.formats.prodigy import Task
+from odkeras.numeric import is_whole
+from odkeras.web.board import Tab
+from odkeras.web.gallery import MAX_PAGE
+from odkeras.web.gallery_desk import NotAvailableError
+from odkeras.web.parameters import (
+    IMAGE_ID,
+    MOST_ANSWERS,
+    BadRequestError,
+    read_body,
+    read_filter,
+    read_ids,
+    read_name,
+    read_tab,
+    read_whole_number,
+)
+from odkeras.web.pictures import media_type
+from odkeras.web.security import App, Guard, Policy
+from odkeras.web.sharing import Sharing
+from odkeras.web.web_host import WebHost
+
+MOST_TASKS = 20
+PROCESSES = ("trainer", "server")
+SHOWN_EVERY_S = 0.25
+ALIVE_EVERY_S = 10.0
+_THREADS = 16
+_STORING_THREADS = 4  # they share a processor and a disk, so more threads would only slow each other down
+_BROWSING_THREADS = 3
+_FETCHING_THREADS = 4
+_MOST_FETCHES_WAITING = 16
+_SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """A file of the built page, kept in memory."""
+
+    data: bytes
+    media_type: str
+
+
+def page_files(directory: Path | None = None) -> dict[str, PageFile]:
+    """The files of the built page, keyed by URL path.
+
+    Raises:
+        SetupError: the page has not been built.
+    """
+    directory = directory or Path(__file__).with_name("static")
+    found = {
+        f"/{path.name}": PageFile(path.read_bytes(), _MEDIA_TYPES[path.suffix])
+        for path in (sorted(directory.iterdir()) if directory.is_dir() else ())
+        if path.suffix in _MEDIA_TYPES
+    }
+    if "/index.html" not in found:
+        raise SetupError(
+            "the page has not been built; in a source checkout run `make install` or `python scripts/build_page.py` "
+            "(which needs Node.js 18 or later)"
+        )
+    return {**found, "/": found["/index.html"]}
+
+
+def create_app(
+    host: WebHost,
+    files: Mapping[str, PageFile],
+    policy: Policy,
+    *,
+    closing: Callable[[], bool] = lambda: False,
+    elsewhere: str = "",
+) -> App:
+    """Build the application. The caller owns the host: it must be running before and be closed afterwards.
+
+    Args:
+        files: static files by URL path.
+        closing: polled by the event streams, which end when it returns True and never otherwise.
+        elsewhere: see `Sharing`.
+    """
+    return Guard(_Handlers(host, files, closing, Sharing(policy.token, elsewhere)).starlette(), policy)
+
+
+class _Handlers:
+    def __init__(
+        self, host: WebHost, files: Mapping[str, PageFile], closing: Callable[[], bool], sharing: Sharing
+    ) -> None:
+        self._host = host
+        self._files = files
+        self._closing = closing
+        self._sharing = sharing
+        self._predicting: anyio.CapacityLimiter | None = None
+        self._storing: anyio.CapacityLimiter | None = None
+        self._browsing: anyio.CapacityLimiter | None = None
+        self._fetching: anyio.CapacityLimiter | None = None
+
+    def starlette(self) -> Starlette:
+        api: dict[str, Callable[[Request], Any]] = {
+            "/api/tasks": self.tasks,
+            "/api/answers": self.answers,
+            "/api/reopen": self.reopen,
+            "/api/open": self.open,
+            "/api/save": self.save,
+            "/api/training": self.training,
+            "/api/suggestions": self.suggestions,
+            "/api/tensorboard": self.tensorboard,
+            "/api/link": self.link,
+        }
+        routes = [Route(path, self._guarded(handler), methods=["POST"]) for path, handler in api.items()]
+        reads = {
+            "/api/log": self.log_end,
+            "/api/project": self.project,
+            "/api/history": self.history,
+            "/api/next-steps": self.next_steps,
+            "/api/export/{format}": self.export,
+            "/images/{image_id}": self.image,
+            "/api/images": self.images,
+            "/api/boxes": self.boxes,
+            "/thumbnails/{key}": self.thumbnail,
+        }
+        routes += [Route(path, self._guarded(handler), methods=["GET"]) for path, handler in reads.items()]
+        routes.append(Route("/api/events", self._guarded(self.events), methods=["GET"]))
+        routes += [Route(path, self.file, methods=["GET"]) for path in self._files]
+        return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
+
+    def _guarded(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        """Wrap a handler so that exceptions become JSON errors."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except BadRequestError as error:
+                return _error(error.status, str(error))
+            except DatabaseError as error:
+                log.error("%s", error)
+                return _error(507, f"{error}. Make room, or mend what is wrong: nothing is lost, the page tries again")
+            except ClientDisconnect:
+                return _error(413, "the request is too large, or was cut off")
+            except OdkerasError as error:
+                return _error(500, str(error))
+            except asyncio.CancelledError:
+                if not self._closing():
+                    raise
+                return _error(503, "stopping; the page tries again when `odkeras annotate` is back")
+            except Exception as error:
+                log.exception("%s %s failed", request.method, request.url.path)
+                return _error(500, f"{type(error).__name__}: {error}")
+
+        return handle
+
+    async def file(self, request: Request) -> Response:
+        found = self._files[request.url.path]
+        return Response(found.data, headers={"content-type": found.media_type, "cache-control": "no-cache"})
+
+    async def project(self, request: Request) -> Response:
+        near = request.client is not None and is_loopback(request.client.host)
+        return _json(self._host.about(read_name(request.query_params.get("session"), "session"), tensorboard=near))
+
+    async def log_end(self, request: Request) -> Response:
+        process = request.query_params.get("process")
+        if process not in PROCESSES:
+            raise BadRequestError(400, f"process must be one of {', '.join(PROCESSES)}; got {str(process)[:80]!r}")
+        found = await self._store(self._host.log_end, process)
+        if found is None:
+            raise BadRequestError(404, f"the {process} has no log here; it may run on another machine")
+        return _json(found)
+
+    async def history(self, request: Request) -> Response:
+        session = read_name(request.query_params.get("session"), "session")
+        return _json({"answers": await self._store(self._host.history, session)})
+
+    async def tasks(self, request: Request) -> Response:
+        body = await read_body(request)
+        count = body.get("count", 1)
+        if not is_whole(count, 1, MOST_TASKS):
+            raise BadRequestError(400, f"count must be 1 to {MOST_TASKS}; got {count!r}")
+        found = await self._predict(self._host.next_tasks, read_tab(body), count, read_ids(body, "have"))
+        tasks = [task_document(task) for task in found.tasks]
+        return _json({"tasks": tasks, "done": found.done, "waiting": found.waiting})
+
+    async def suggestions(self, request: Request) -> Response:
+        body = await read_body(request)
+        found = await self._predict(self._host.suggest_again, read_tab(body), read_ids(body, "image_ids"))
+        return _json({"tasks": [task_document(task) for task in found]})
+
+    async def answers(self, request: Request) -> Response:
+        body = await read_body(request)
+        answers = body.get("answers")
+        if not isinstance(answers, list) or not 0 < len(answers) <= MOST_ANSWERS:
+            raise BadRequestError(400, f"answers must be a list of 1 to {MOST_ANSWERS} answers")
+        saved, refused = await self._store(self._host.answer, read_tab(body), answers)
+        reasons = [{"answer_id": answer_id, "reason": reason} for answer_id, reason in refused]
+        return _json({"saved": saved, "refused": reasons})
+
+    async def reopen(self, request: Request) -> Response:
+        body = await read_body(request)
+        image_id = read_ids({"image_ids": [body.get("image_id")]}, "image_ids")[0]
+        task = await self._store(self._host.reopen, read_tab(body), image_id)
+        if task is None:
+            raise BadRequestError(404, f"image {image_id} has no answer by this session")
+        return _json({"task": task_document(task), "answer": task.get("answer")})
+
+    async def images(self, request: Request) -> Response:
+        query = request.query_params
+        tab = read_tab(query)
+        offset, limit = read_whole_number(query, "offset", 0, 10**9), read_whole_number(query, "limit", 100, MAX_PAGE)
+        return _json(await self._browse(self._host.gallery.page, tab, read_filter(query), offset, limit))
+
+    async def thumbnail(self, request: Request) -> Response:
+        key = str(request.path_params["key"])
+        if not IMAGE_ID.fullmatch(key):
+            raise BadRequestError(404, "no such image")
+        gallery = self._host.gallery
+        is_remote = await self._browse(gallery.must_be_fetched, key)
+        found = await (self._fetch if is_remote else self._browse)(gallery.thumbnail, key)
+        if found is None:
+            raise BadRequestError(404, "no such image, or its file is gone")
+        headers = {"cache-control": "private, max-age=31536000, immutable"}
+        return Response(found, media_type="image/jpeg", headers=headers)
+
+    async def open(self, request: Request) -> Response:
+        body = await read_body(request)
+        key = read_ids({"keys": [body.get("key")]}, "keys")[0]
+        try:
+            opened = await self._predict(self._host.gallery.open, read_tab(body), key)
+        except NotAvailableError as error:
+            raise BadRequestError(409, str(error)) from error
+        answer = opened.task.get("answer") if opened.answered else None
+        return _json({"task": task_document(opened.task), "answer": answer})
+
+    async def boxes(self, request: Request) -> Response:
+        query = request.query_params
+        image_id = read_ids({"image_id": [query.get("image_id")]}, "image_id")[0]
+        found = await self._browse(self._host.gallery.boxes, read_name(query.get("session"), "session"), image_id)
+        if found is None:
+            raise BadRequestError(404, f"image {image_id} has no answer")
+        return _json({"file": found["file"], "spans": [_span_document(span) for span in found["spans"]]})
+
+    async def save(self, request: Request) -> Response:
+        read_tab(await read_body(request))
+        handed_on, resumed = await self._store(self._host.train_now)
+        return _json({"handed_on": handed_on, "resumed": resumed})
+
+    async def training(self, request: Request) -> Response:
+        body = await read_body(request)
+        read_tab(body)
+        action = body.get("action")
+        if not isinstance(action, str) or action not in ACTIONS:
+            raise BadRequestError(400, f"action must be one of {', '.join(ACTIONS)}; got {str(action)[:80]!r}")
+        return _json({"training": await self._store(self._host.control_training, action)})
+
+    async def tensorboard(self, request: Request) -> Response:
+        await read_body(request)
+        if request.client is None or not is_loopback(request.client.host):
+            raise BadRequestError(409, f"from another machine, run there: {self._host.tensorboard_command}")
+        try:
+            return _json({"url": await to_thread.run_sync(self._host.tensorboard_url)})
+        except OdkerasError as error:
+            raise BadRequestError(409, f"{error}; or run: {self._host.tensorboard_command}") from error
+
+    async def link(self, request: Request) -> Response:
+        await read_body(request)
+        origin = request.headers.get("origin") or f"http://{request.headers.get('host', '')}"
+        url, works_elsewhere = self._sharing.link(origin)
+        return _json({"url": url, "works_elsewhere": works_elsewhere})
+
+    async def next_steps(self, request: Request) -> Response:
+        steps = await self._store(self._host.next_steps)
+        return _json({"steps": [asdict(step) for step in steps]})
+
+    async def export(self, request: Request) -> Response:
+        """The labels as a download. Cross-site requests are refused, so that other web pages cannot start one."""
+        if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            raise BadRequestError(403, "requests from other web pages are refused")
+        format = str(request.path_params["format"])
+        try:
+            download = await self._store(self._host.download, format)
+        except ConfigError as error:
+            raise BadRequestError(404, "there are no answers yet") from error
+        if download is None:
+            raise BadRequestError(404, f"no such format: {format[:80]!r}; jsonl and coco can be downloaded")
+        headers = {"content-disposition": f'attachment; filename="{download.file}"', "cache-control": "no-store"}
+        return StreamingResponse(download.chunks(), media_type=download.media_type, headers=headers)
+
+    async def image(self, request: Request) -> Response:
+        image_id = request.path_params["image_id"]
+        if not IMAGE_ID.fullmatch(image_id):
+            raise BadRequestError(404, "no such image")
+        found = await self._store(self._host.picture, image_id)
+        if found is None:
+            raise BadRequestError(404, "no such image, or its file is gone")
+        headers = {"cache-control": "private, max-age=31536000, immutable"}
+        return Response(found.data, media_type=media_type(found), headers=headers)
+
+    async def events(self, request: Request) -> Response:
+        query = request.query_params
+        tab = read_tab(query)
+        last = request.headers.get("last-event-id", "0")
+        seen = int(last) if last.isdecimal() and len(last) < 12 else 0
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._events(tab, seen), media_type="text/event-stream", headers=headers)
+
+    async def _events(self, tab: Tab, seen: int) -> AsyncIterator[bytes]:
+        """Server-sent events. News events have ids, so that a reconnecting browser gets each once. A browser that
+        reconnects after a server restart gets the full history."""
+        host = self._host
+        revision, free, silent_s = -1, host.free_count, 0.0
+        host.board.connect(tab)
+        try:
+            yield b"retry: 1000\n\n"
+            while not self._closing():
+                parts = []
+                if host.panel.revision != revision:
+                    revision = host.panel.revision
+                    parts.append(_event("state", host.panel.document(tab.session)))
+                for line in host.panel.news_after(seen if seen <= host.panel.last_news else 0):
+                    seen = line.number
+                    parts.append(_event("news", line.document(), seen))
+                if host.free_count != free:
+                    free = host.free_count
+                    parts.append(_event("tasks", {}))
+                silent_s = 0.0 if parts else silent_s + SHOWN_EVERY_S
+                if silent_s >= ALIVE_EVERY_S:
+                    silent_s = 0.0
+                    parts.append(b": here\n\n")
+                if parts:
+                    yield b"".join(parts)
+                await asyncio.sleep(SHOWN_EVERY_S)
+        finally:
+            host.board.disconnect(tab)
+
+    async def _predict(self, call: Callable[..., T], *arguments: Any) -> T:
+        self._predicting = self._predicting or anyio.CapacityLimiter(_THREADS)
+        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._predicting)
+
+    async def _browse(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run in the gallery's own pool, so that scrolling through thousands of images does not delay answers."""
+        self._browsing = self._browsing or anyio.CapacityLimiter(_BROWSING_THREADS)
+        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._browsing)
+
+    async def _fetch(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run in the pool for remote images, so that an unresponsive server does not block the gallery. Requests beyond
+        a short queue fail at once with 503."""
+        self._fetching = self._fetching or anyio.CapacityLimiter(_FETCHING_THREADS)
+        if self._fetching.statistics().tasks_waiting >= _MOST_FETCHES_WAITING:
+            raise BadRequestError(503, "many images are being fetched from other servers; ask again later")
+        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._fetching)
+
+    async def _store(self, call: Callable[..., T], *arguments: Any) -> T:
+        self._storing = self._storing or anyio.CapacityLimiter(_STORING_THREADS)
+        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._storing)
+
+
+def task_document(task: Task) -> dict[str, Any]:
+    """The parts of a task that the page gets; file system paths are left out."""
+    meta = task.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    made = task.get("_suggestions") or {}
+    return {
+        "image_id": task["image_id"],
+        "image": f"/images/{task['image_id']}",
+        "width": task["width"],
+        "height": task["height"],
+        "file": str(meta.get("file") or task["image_id"]),
+        "spans": [_span_document(span) for span in task.get("spans") or () if isinstance(span, Mapping)],
+        "version": made.get("version"),
+        "threshold": made.get("threshold"),
+        "meta": {key: value for key, value in meta.items() if isinstance(value, (str, int, float)) and key != "path"},
+    }
+
+
+def _span_document(span: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: span[key] for key in _SPAN_KEYS if key in span}
+    return {"type": "rect", **found}
+
+
+def _event(name: str, document: Any, number: int | None = None) -> bytes:
+    identity = f"id: {number}\n" if number is not None else ""
+    return f"{identity}event: {name}\ndata: {json.dumps(document)}\n\n".encode()
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    """ASCII only: strings from clients may contain surrogates, which UTF-8 cannot encode."""
+    body = json.dumps(document, allow_nan=False)
+    return Response(body, status, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _error(status: int, message: str) -> Response:
+    return _json({"error": message}, status)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return _error(getattr(error, "status_code", 404), f"nothing is at {request.url.path[:100]}")

@@ -1,0 +1,167 @@
+"""Converts accepted answers to COCO's detection JSON (cocodataset.org, "Data format").
+
+    export = to_coco(database.iter_latest("shapes", decision="accept"))
+    json.dumps(export.to_json())
+
+Boxes are clipped to the image. Unusable images and boxes are skipped and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from odkeras import boxes as box_ops
+from odkeras.annotation import Span
+from odkeras.errors import AnswerError, ImageError
+from odkeras.formats.prodigy import DECIMALS, Task, convert_spans
+from odkeras.image_ref import ImageRef
+from odkeras.labels import LabelMap
+from odkeras.numeric import is_number
+from odkeras.web.coco_files import ImagePlace, common_folder, file_names
+
+SizeHw = tuple[int, int]
+
+
+@dataclass
+class CocoExport:
+    """COCO's detection JSON, and a list of what was skipped.
+
+    Args:
+        skipped: (file, reason) for each image or box.
+        images_dir: base directory of the images' file names; None if no image has a file.
+    """
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    categories: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    images_dir: Path | None = None
+
+    @property
+    def negatives(self) -> int:
+        """Number of images without boxes."""
+        return len(self.images) - len({annotation["image_id"] for annotation in self.annotations})
+
+    def to_json(self, description: str = "") -> dict[str, Any]:
+        return {
+            "info": {"description": description},
+            "licenses": [],
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": self.categories,
+        }
+
+
+class Outline(NamedTuple):
+    """The geometry of a COCO annotation, in pixels.
+
+    Args:
+        bbox: [x, y, width, height].
+        area: area of the polygon if there is one, else of the box.
+        polygon: [x, y, x, y, ...]; None for a rectangle.
+    """
+
+    bbox: list[float]
+    area: float
+    polygon: list[float] | None
+
+
+def to_coco(
+    answers: Iterable[tuple[str, Task]], label_map: LabelMap | None = None, images_dir: Path | None = None
+) -> CocoExport:
+    """Convert accepted answers, one per image, to COCO images, annotations and categories; ids count from 1.
+
+    An answer without spans becomes an image without annotations. An answer whose spans are all unusable is skipped,
+    because its objects are unknown.
+
+    Args:
+        answers: pairs (image_id, example).
+        label_map: defines categories and ids; when None, the categories are the labels in the answers, sorted, from 1.
+        images_dir: base directory of the file names; when None, the deepest directory that contains all image files.
+    """
+    export = CocoExport()
+    places: list[ImagePlace] = []
+    for image_id, example in answers:
+        place = ImagePlace.of(image_id, example)
+        try:
+            height, width = size_hw = _size_of(example)
+            outlined = partial(_labelled_outline, size_hw=size_hw, label_map=label_map)
+            objects, problems = convert_spans(example, outlined)
+        except (AnswerError, ImageError) as error:
+            export.skipped.append((place.where, str(error)))
+            continue
+        export.skipped += [(place.where, problem) for problem in problems]
+        export.images.append({"id": len(export.images) + 1, "file_name": "", "width": width, "height": height})
+        places.append(place)
+        for label, outline in objects:
+            export.annotations.append(_annotation(len(export.annotations) + 1, len(export.images), label, outline))
+    _number_categories(export, label_map)
+    export.images_dir = common_folder(places) if images_dir is None else images_dir.absolute()
+    for image, place, name in zip(export.images, places, file_names(places, export.images_dir), strict=True):
+        image |= {"file_name": name} if place.url is None else {"file_name": name, "coco_url": place.url}
+    return export
+
+
+def outline_of(span: Span, size_hw: SizeHw) -> Outline:
+    """A span's box or polygon, clipped to the image.
+
+    Raises:
+        AnswerError: it has no area inside the image.
+    """
+    box, polygon = span.outline(size_hw)
+    left, top, right, bottom = np.round(box_ops.to_xyxy_px(box[None], size_hw)[0].astype(np.float64), DECIMALS).tolist()
+    bbox = [left, top, round(right - left, DECIMALS), round(bottom - top, DECIMALS)]
+    if bbox[2] <= 0 or bbox[3] <= 0:
+        raise AnswerError("no area inside the image")
+    if polygon is None:
+        return Outline(bbox, round(bbox[2] * bbox[3], DECIMALS), None)
+    xy_px = np.round(polygon[:, ::-1].astype(np.float64) * size_hw[::-1], DECIMALS)
+    x, y = xy_px.T
+    area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2  # the shoelace formula
+    return Outline(bbox, round(area, DECIMALS), xy_px.ravel().tolist())
+
+
+def _labelled_outline(span: Span, size_hw: SizeHw, label_map: LabelMap | None) -> tuple[str, Outline]:
+    label = span.label if label_map is None else label_map.name_of(label_map.id_of(span.label))
+    return label, outline_of(span, size_hw)
+
+
+def _annotation(id: int, image_id: int, label: str, outline: Outline) -> dict[str, Any]:
+    shape = {} if outline.polygon is None else {"segmentation": [outline.polygon]}
+    return {
+        "id": id,
+        "image_id": image_id,
+        "category_id": label,  # replaced by the id in `_number_categories`
+        "bbox": outline.bbox,
+        "area": outline.area,
+        "iscrowd": 0,
+        **shape,
+    }
+
+
+def _number_categories(export: CocoExport, label_map: LabelMap | None) -> None:
+    if label_map is None:
+        names = sorted({str(annotation["category_id"]) for annotation in export.annotations})
+        ids = {name: id for id, name in enumerate(names, start=1)}
+    else:
+        ids = {label.name: label.id for label in label_map.labels}
+    export.categories = [{"id": id, "name": name, "supercategory": ""} for name, id in ids.items()]
+    for annotation in export.annotations:
+        annotation["category_id"] = ids[annotation["category_id"]]
+
+
+def _size_of(example: Task) -> SizeHw:
+    """(height, width) in pixels that the spans refer to: the example's own, else read from the image."""
+    height, width = example.get("height"), example.get("width")
+    if is_number(height) and is_number(width) and height >= 1 and width >= 1:
+        return int(height), int(width)
+    try:
+        return ImageRef.of_record(example, name="data URI").read().image_size_hw
+    except ImageError as error:
+        raise ImageError(f"its width and height are not known, and its image cannot be used: {error.reason}") from error

@@ -1,0 +1,398 @@
+"""Answers in SQLite, as Prodigy-format JSON. Once `add` returns, the answers survive a power cut.
+
+    with AnswerDatabase.open("annotations.db") as database:
+        database.add("shapes", [StoredAnswer(example, image_id, "anna")])
+        database.examples("shapes")                    # the last answer of each session about each image
+
+Answers are never deleted: one that a later answer of the same session replaces is kept, with `replaced` set. The object
+also has the parts of Prodigy's database interface that the recipe's components use (`in`, `get_dataset_examples`,
+`get_input_hashes`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from odkeras.annotation import DECISIONS, EditCounts
+from odkeras.errors import DatabaseError
+from odkeras.formats.prodigy import Task
+from odkeras.integrations.prodigy.api import INPUT_HASH
+from odkeras.web import gallery_rows
+from odkeras.web.schema import BUSY_S, prepare
+from odkeras.web.stored import (
+    COLUMNS,
+    HistoryEntry,
+    StoredAnswer,
+    VersionEdits,
+    row_of,
+    to_json,
+    with_places_below,
+)
+
+_INSERT = f"INSERT INTO answers ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+
+class AnswerDatabase:
+    """One SQLite file. Thread-safe; several processes may use the same file.
+
+    Create it with `open`, and use it as a context manager or call `close`, which is idempotent.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._folder = path.absolute().parent
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: Path | str, *, create: bool = True) -> AnswerDatabase:
+        """Open the database file; create it if it does not exist.
+
+        Raises:
+            DatabaseError: the file is not an odkeras database, is not accessible or (with `create=False`) is missing.
+        """
+        path = Path(path)
+        if not create and not path.is_file():
+            raise DatabaseError(f"{path}: no such database; `odkeras annotate` makes one, --db names another")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise DatabaseError(f"{path}: the database cannot be opened: {error}") from error
+        try:
+            prepare(connection, path)
+        except sqlite3.Error as error:
+            connection.close()
+            raise DatabaseError(f"{path}: the database cannot be used: {error}") from error
+        except DatabaseError:
+            connection.close()
+            raise
+        return cls(path, connection)
+
+    def __enter__(self) -> AnswerDatabase:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def add(
+        self, dataset: str, answers: Sequence[StoredAnswer], *, closed: Iterable[str] = (), shared: bool = False
+    ) -> list[StoredAnswer]:
+        """Store answers durably in one transaction. Returns the new ones that are their session's latest answer for the
+        image. Idempotent: an answer whose `answer_id` is already stored is skipped.
+
+        Args:
+            closed: ids of images whose open tasks are deleted; the answer has all that is needed from now on.
+            shared: return only answers that are the latest of all sessions. The others are marked as handed on, so that
+                the trainer never gets them.
+
+        Raises:
+            DatabaseError: the disk is full or the database cannot be written; nothing was stored.
+            ValueError: an example is not JSON, or a decision is unknown.
+        """
+        rows = [(answer, to_json(answer)) for answer in answers]
+        with self._transaction(f"cannot store {len(answers)} answers"):
+            last_words = [answer for answer, text in rows if self._insert(dataset, answer, text, shared)]
+            self._connection.executemany(
+                "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, each) for each in closed]
+            )
+            return last_words
+
+    def _insert(self, dataset: str, answer: StoredAnswer, text: str, shared: bool = False) -> bool:
+        """Returns whether the answer is new and the latest one, as `add` returns it."""
+        execute = self._connection.execute
+        key = (dataset, answer.image_id, answer.session)
+        known = "SELECT 1 FROM answers WHERE dataset = ? AND answer_id = ?"
+        if execute(known, (dataset, answer.answer_id)).fetchone():
+            return False
+        of_image = "dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
+        newer = execute(f"SELECT 1 FROM answers WHERE {of_image} AND answered_at > ?", (*key, answer.answered_at))
+        replaced = newer.fetchone() is not None
+        if not replaced:
+            execute(f"UPDATE answers SET replaced = 1 WHERE {of_image}", key)
+        row_id = execute(_INSERT, row_of(dataset, answer, text, replaced)).lastrowid
+        if not replaced:
+            gallery_rows.insert_row(
+                execute,
+                row_id,
+                answer.example,
+                dataset=dataset,
+                image_id=answer.image_id,
+                session=answer.session,
+                decision=answer.decision,
+                answered_at=answer.answered_at,
+            )
+        return not replaced and (not shared or self._is_latest(row_id))
+
+    def _is_latest(self, row_id: int | None) -> bool:
+        """Whether no other session has a later answer for the image; if one has, this one is marked as handed on."""
+        execute = self._connection.execute
+        if execute("SELECT 1 FROM gallery WHERE answer = ? AND latest = 1", (row_id,)).fetchone():
+            return True
+        execute("UPDATE answers SET handed_on = 1 WHERE id = ?", (row_id,))
+        return False
+
+    def keep_open(self, dataset: str, tasks: Sequence[Task]) -> None:
+        """Store leased tasks, because their answers may arrive after a restart.
+
+        Raises:
+            DatabaseError: the database cannot be written.
+        """
+        rows = [(dataset, task["image_id"], json.dumps(task)) for task in tasks]
+        with self._transaction("cannot note what is handed out"):
+            self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
+
+    def mark_handed_on(self, dataset: str, answer_ids: Iterable[str], *, shared: bool = False) -> None:
+        """Record that the trainer has these answers.
+
+        Args:
+            shared: also mark older answers of other sessions about the same images, which these supersede.
+
+        Raises:
+            DatabaseError: the database cannot be written.
+        """
+        given = list(answer_ids)
+        self._set_handed_on(1, dataset, "answer_id", given)
+        if shared:
+            this = "FROM answers WHERE dataset = ? AND answer_id = ?"
+            older = (
+                f"UPDATE answers SET handed_on = 1 WHERE dataset = ? AND image_id = (SELECT image_id {this}) "
+                f"AND (answered_at, id) < (SELECT answered_at, id {this})"
+            )
+            with self._transaction("cannot note what was handed on"):
+                self._connection.executemany(older, [(dataset, *(dataset, each) * 2) for each in given])
+
+    def mark_missing(self, dataset: str, input_hashes: Iterable[int]) -> None:
+        """Record that the trainer lacks the answers about these images, because its data directory has changed.
+
+        Raises:
+            DatabaseError: the database cannot be written.
+        """
+        self._set_handed_on(0, dataset, "input_hash", input_hashes)
+
+    def _set_handed_on(self, value: int, dataset: str, column: str, keys: Iterable[str | int]) -> None:
+        with self._transaction("cannot note what was handed on"):
+            self._connection.executemany(
+                f"UPDATE answers SET handed_on = {value} WHERE dataset = ? AND {column} = ?",
+                [(dataset, key) for key in keys],
+            )
+
+    def keep_label_map(self, dataset: str, path: Path, pbtxt: str) -> None:
+        """Store the label map that a dataset is annotated with.
+
+        Raises:
+            DatabaseError: the database cannot be written.
+        """
+        with self._transaction("cannot note the label map"):
+            row = (dataset, str(path.absolute()), pbtxt)
+            self._connection.execute("INSERT OR REPLACE INTO label_maps VALUES (?, ?, ?)", row)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets that have answers."""
+        return [name for (name,) in self._read("SELECT DISTINCT dataset FROM answers ORDER BY dataset")]
+
+    def __contains__(self, dataset: object) -> bool:
+        return bool(self._read("SELECT 1 FROM answers WHERE dataset = ? LIMIT 1", dataset))
+
+    def iter_examples(
+        self, dataset: str, *, decision: str | None = None, replaced: bool = False
+    ) -> Iterator[tuple[str, Task]]:
+        """(image_id, example) of each session's latest answer for each image, in the order in which they were given.
+
+        Args:
+            decision: accept, reject or ignore; all when None.
+            replaced: include answers that were replaced by later ones.
+        """
+        wanted = ["dataset = ?", *([] if replaced else ["replaced = 0"]), *(["decision = ?"] if decision else [])]
+        query = f"SELECT id FROM answers WHERE {' AND '.join(wanted)} ORDER BY answered_at, id"
+        yield from self._read_each(query, dataset, *([decision] if decision else []))
+
+    def iter_latest(self, dataset: str, *, decision: str | None = None) -> Iterator[tuple[str, Task]]:
+        """(image_id, example) of the latest answer for each image over all sessions, in the order in which they were
+        given.
+
+        Args:
+            decision: only images whose latest answer is this one; all when None.
+        """
+        later = (
+            "SELECT 1 FROM answers AS later WHERE later.dataset = answers.dataset "
+            "AND later.image_id = answers.image_id AND later.replaced = 0 "
+            "AND (later.answered_at, later.id) > (answers.answered_at, answers.id)"
+        )
+        wanted = f"dataset = ? AND replaced = 0{' AND decision = ?' if decision else ''} AND NOT EXISTS ({later})"
+        query = f"SELECT id FROM answers WHERE {wanted} ORDER BY answered_at, id"
+        yield from self._read_each(query, dataset, *([decision] if decision else []))
+
+    def examples(self, dataset: str, *, decision: str | None = None, replaced: bool = False) -> list[Task]:
+        """The examples of `iter_examples`, as a list."""
+        return [example for _, example in self.iter_examples(dataset, decision=decision, replaced=replaced)]
+
+    def example(self, dataset: str, session: str, image_id: str) -> Task | None:
+        """A session's latest answer for an image; None if there is none."""
+        query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
+        rows = self._read(query, dataset, session, image_id)
+        return {**self._loaded(rows[0][0]), "image_id": image_id} if rows else None
+
+    def answered_at(self, dataset: str, session: str, image_id: str) -> float | None:
+        """Time of a session's latest answer for an image, in seconds since the epoch; None if there is none."""
+        query = "SELECT answered_at FROM answers WHERE dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
+        rows = self._read(query, dataset, image_id, session)
+        return float(rows[0][0]) if rows else None
+
+    def label_map(self, dataset: str) -> tuple[Path, str] | None:
+        """Path and text (pbtxt) of the label map last used for a dataset; None if none is stored."""
+        rows = self._read("SELECT path, pbtxt FROM label_maps WHERE dataset = ?", dataset)
+        return (Path(rows[0][0]), rows[0][1]) if rows else None
+
+    def open_task(self, dataset: str, image_id: str) -> Task | None:
+        """A stored open task, possibly of an earlier run; None if there is none."""
+        rows = self._read("SELECT task FROM open_tasks WHERE dataset = ? AND image_id = ?", dataset, image_id)
+        return self._loaded(rows[0][0]) if rows else None
+
+    def any_example(self, dataset: str, image_id: str) -> Task | None:
+        """The latest answer for an image over all sessions; None if there is none."""
+        query = (
+            "SELECT example FROM answers WHERE dataset = ? AND image_id = ? AND replaced = 0 "
+            "ORDER BY answered_at DESC, id DESC LIMIT 1"
+        )
+        rows = self._read(query, dataset, image_id)
+        return {**self._loaded(rows[0][0]), "image_id": image_id} if rows else None
+
+    def answered(self, dataset: str, *, session: str | None = None) -> set[str]:
+        """Ids of the images answered by one session, or by any session when None."""
+        query = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0"
+        if session is None:
+            return {image_id for (image_id,) in self._read(query, dataset)}
+        return {image_id for (image_id,) in self._read(f"{query} AND session = ?", dataset, session)}
+
+    def files(self, dataset: str) -> set[str]:
+        """Names and paths of the answered files."""
+        names: set[str] = set()
+        rows = self._read("SELECT answer, file, sort_key FROM gallery WHERE dataset = ?", dataset)
+        for row_id, file, sort_key in rows:
+            names.add(file)
+            if not sort_key.endswith(f"/{file}"):  # else the name is the path's; parsing all answers takes seconds
+                found = self._read("SELECT json_extract(example, '$.path') FROM answers WHERE id = ?", row_id)
+                names.update(path for (path,) in found if isinstance(path, str))
+        return {*names, *(re.split(r"[/\\]", name)[-1] for name in names)}
+
+    def not_handed_on(self, dataset: str, *, latest: bool = False) -> list[StoredAnswer]:
+        """Answers that the trainer does not have yet, oldest first.
+
+        Args:
+            latest: leave out answers that are older than another session's answer for the same image.
+        """
+        last = "AND id IN (SELECT answer FROM gallery WHERE latest = 1) " if latest else ""
+        query = (
+            "SELECT example, image_id, session, answered_at, answer_id FROM answers "
+            f"WHERE dataset = ? AND handed_on = 0 AND replaced = 0 {last}ORDER BY answered_at, id"
+        )
+        return [StoredAnswer(self._loaded(text), *rest) for text, *rest in self._read(query, dataset)]
+
+    def counts(self, dataset: str) -> dict[str, dict[str, int]]:
+        """Number of images that each session accepted, rejected and ignored: {session: {decision: number}}."""
+        query = (
+            "SELECT session, decision, COUNT(*) FROM answers WHERE dataset = ? AND replaced = 0 "
+            "GROUP BY session, decision ORDER BY session"
+        )
+        found: dict[str, dict[str, int]] = {}
+        for session, decision, number in self._read(query, dataset):
+            found.setdefault(session, dict.fromkeys(DECISIONS, 0))[decision] = number
+        return found
+
+    def period(self, dataset: str) -> tuple[float, float] | None:
+        """Times of the first and the last answer, in seconds since the epoch; None without answers."""
+        first, last = self._read("SELECT MIN(answered_at), MAX(answered_at) FROM answers WHERE dataset = ?", dataset)[0]
+        return None if first is None else (first, last)
+
+    def waiting(self, dataset: str) -> int:
+        """Number of answers that `not_handed_on` would return."""
+        query = "SELECT COUNT(*) FROM answers WHERE dataset = ? AND handed_on = 0 AND replaced = 0"
+        return int(self._read(query, dataset)[0][0])
+
+    def history(self, dataset: str, session: str, limit: int = 20) -> list[HistoryEntry]:
+        """A session's latest answers, newest first."""
+        query = (
+            "SELECT image_id, json_extract(example, '$.meta.file'), decision, boxes, answered_at, handed_on "
+            "FROM answers WHERE dataset = ? AND session = ? AND replaced = 0 ORDER BY answered_at DESC, id DESC LIMIT ?"
+        )
+        rows = self._read(query, dataset, session, limit)
+        return [
+            HistoryEntry(image_id, str(file or image_id), decision, boxes, answered_at, bool(handed_on))
+            for image_id, file, decision, boxes, answered_at, handed_on in rows
+        ]
+
+    def version_edits(self, dataset: str) -> list[VersionEdits]:
+        """Edit counts of the suggestions of each model version, oldest version first."""
+        query = (
+            "SELECT version, COUNT(*), SUM(kept), SUM(moved), SUM(relabelled), SUM(deleted), SUM(added) FROM answers "
+            "WHERE dataset = ? AND replaced = 0 AND version IS NOT NULL AND kept IS NOT NULL "
+            "GROUP BY version ORDER BY version"
+        )
+        return [
+            VersionEdits(version, images, EditCounts(kept, 0, adjusted, relabelled, deleted, added))
+            for version, images, kept, adjusted, relabelled, deleted, added in self._read(query, dataset)
+        ]
+
+    def get_dataset_examples(self, name: str) -> list[Task]:
+        """All examples in the order of their answers, each with the hash that `get_input_hashes` returns for it."""
+        query = "SELECT input_hash, example FROM answers WHERE dataset = ? AND replaced = 0 ORDER BY answered_at, id"
+        return [{**self._loaded(text), INPUT_HASH: value} for value, text in self._read(query, name)]
+
+    def get_input_hashes(self, *names: str) -> set[int]:
+        """Input hashes (see `stored.input_hash_of`) of the datasets' images."""
+        marks = ",".join("?" * len(names))
+        rows = self._read(f"SELECT DISTINCT input_hash FROM answers WHERE dataset IN ({marks})", *names)
+        return {value for (value,) in rows}
+
+    def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Task]]:
+        """(image_id, example) of the rows whose ids `query` selects. Loads one row at a time, because examples may
+        contain images."""
+        for (row_id,) in self._read(query, *values):
+            for image_id, text in self._read("SELECT image_id, example FROM answers WHERE id = ?", row_id):
+                yield image_id, self._loaded(text)
+
+    def _loaded(self, text: str) -> Task:
+        example: Task = json.loads(text)
+        return with_places_below(self._folder, example)
+
+    def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise DatabaseError(f"{self.path}: cannot be read: {error}") from error
+
+    @contextmanager
+    def _transaction(self, failed: str) -> Iterator[None]:
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise DatabaseError(f"{self.path}: {failed}: {error}") from error
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # on a full disk, SQLite may have rolled back already
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")

@@ -1,0 +1,328 @@
+"""All images in natural order, page by page: answered ones from the database, unanswered ones from the source.
+
+The database has a small row for each answer (`gallery_rows`). The source is listed once, when the gallery is first
+opened, into a temporary SQLite table: names only, no images. Each page is one query over both tables.
+
+The gallery has its own database connection, so that it never blocks the storing of answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odkeras.errors import DatabaseError
+from odkeras.formats.prodigy import Task
+from odkeras.session.sources import Item
+from odkeras.session.stream import TaskStream
+from odkeras.web.gallery_rows import (
+    file_of,
+    joined_labels,
+    label_pattern,
+    lowest_score_of,
+    place_key,
+    sort_key_of,
+    storable,
+)
+from odkeras.web.schema import BUSY_S
+
+MAX_PAGE = 200
+MAX_BOXES = 60
+_MAX_RECORD_CHARACTERS = 64 * 1024
+"""Larger records contain an image. They are not kept in memory and appear once the stream has reached them."""
+
+_SOURCE_TABLE = """
+CREATE TEMP TABLE source (
+    key TEXT PRIMARY KEY, image_id TEXT, file TEXT NOT NULL, sort_key TEXT NOT NULL,
+    labels TEXT NOT NULL DEFAULT '', lowest_score REAL
+) WITHOUT ROWID;
+CREATE INDEX temp.source_in_order ON source (sort_key);
+CREATE INDEX temp.source_of_image ON source (image_id);
+"""
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GalleryFilter:
+    """Filter for the gallery; the default matches all images.
+
+    Args:
+        state: "all", "answered" or "unanswered".
+        label: at least one box has this label; "" matches all.
+        decision: the answer is accept, reject or ignore; "" matches all.
+        annotator: this session has answered; "" matches all.
+        min_score, max_score: bounds for the lowest score of the suggested boxes, 0..1; None for no bound.
+        name: substring of the file name, not case-sensitive (ASCII letters); "" matches all.
+    """
+
+    state: str = "all"
+    label: str = ""
+    decision: str = ""
+    annotator: str = ""
+    min_score: float | None = None
+    max_score: float | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class GalleryEntry:
+    """A row of a page.
+
+    Args:
+        key: the gallery's key of the image: its image id, or a digest of its location if it has not been read yet.
+        answer: row id of the answer in the database; None for an unanswered image.
+    """
+
+    key: str
+    image_id: str | None
+    file: str
+    decision: str | None
+    session: str | None
+    answer: int | None
+    lowest_score: float | None
+
+
+class Gallery:
+    """The list of all images. Thread-safe. Call `close` at the end.
+
+    Args:
+        path: the answer database; must exist.
+        stream: returns the task stream, whose source is listed.
+        overlap: every session annotates every image, and its gallery shows only its own answers.
+        exclude: other datasets; images answered in one of them are listed only if they are answered here too.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dataset: str,
+        stream: Callable[[], TaskStream],
+        *,
+        overlap: bool = False,
+        exclude: Collection[str] = (),
+    ) -> None:
+        self._path = path
+        self._dataset = dataset
+        self._stream = stream
+        self._overlap = overlap
+        self._exclude = sorted({*exclude} - {dataset})
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._items: dict[str, Item] = {}
+        self._keys: dict[str, str] = {}  # fingerprint -> key
+        self._noted = 0
+        self._unlisted = 0
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    @property
+    def missing(self) -> str:
+        """Why images may be missing from the list; "" if it is complete."""
+        stream = self._stream()
+        if stream.is_large_file:
+            return "The source is too large to be read at once: images are listed when their turn has come."
+        if stream.total is None:
+            return "The source is a stream: images that have not come out of it yet are not listed."
+        if self._unlisted == 1:
+            return "1 image lies in the source's records: it is listed when its turn has come."
+        if self._unlisted:
+            return f"{self._unlisted} images lie in the source's records: they are listed when their turn has come."
+        return ""
+
+    def page(
+        self, wanted: GalleryFilter, session: str, open_tasks: Sequence[Task], offset: int, limit: int
+    ) -> tuple[int, list[GalleryEntry]]:
+        """The total number of matching images, and up to `limit` of them from `offset` on.
+
+        Args:
+            session: the session that asks; decides which answers are shown if there is overlap.
+            open_tasks: leased tasks: their suggestions are known and, if the source is a stream, their names.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+        query, values = _query_of(wanted, self._dataset, session, overlap=self._overlap, exclude=self._exclude)
+        with self._lock:
+            try:
+                connection = self._opened()
+                self._note_ids(connection)
+                self._note_tasks(connection, open_tasks)
+                (total,) = connection.execute(f"SELECT COUNT(*) FROM ({query})", values).fetchone()
+                rows = connection.execute(
+                    f"{query} ORDER BY sort_key, answer LIMIT ? OFFSET ?", (*values, limit, offset)
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+        return total, [GalleryEntry(*row[1:]) for row in rows]
+
+    def examples(self, entries: Sequence[GalleryEntry]) -> dict[int, Task]:
+        """The answers of the given entries, keyed by their row id in the database."""
+        ids = [entry.answer for entry in entries if entry.answer is not None]
+        query = "SELECT example FROM answers WHERE id = ?"
+        with self._lock:
+            try:
+                connection = self._opened()
+                rows = {row_id: connection.execute(query, (row_id,)).fetchone() for row_id in ids}
+            except sqlite3.Error as error:
+                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+        return {row_id: json.loads(row[0]) for row_id, row in rows.items() if row is not None}
+
+    def item(self, key: str) -> Item | None:
+        """The source item behind an entry's key; None if the source has no such item."""
+        with self._lock:
+            self._opened()
+            return self._items.get(key)
+
+    def excluded_by(self, image_id: str) -> str | None:
+        """Name of an excluded dataset that has an answer for the image; None if there is none."""
+        query = f"SELECT dataset FROM gallery WHERE dataset IN ({_marks(self._exclude)}) AND image_id = ? LIMIT 1"
+        with self._lock:
+            try:
+                row = self._opened().execute(query, (*self._exclude, image_id)).fetchone()
+            except sqlite3.Error as error:
+                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+        return None if row is None else str(row[0])
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(self._path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+            try:
+                connection.text_factory = lambda data: data.decode("utf-8", "replace")
+                connection.executescript(f"PRAGMA temp_store = MEMORY; {_SOURCE_TABLE}")
+                self._read_source(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _read_source(self, connection: sqlite3.Connection) -> None:
+        stream = self._stream()
+        self._noted = len(stream.noted_after(0))
+        self._items, self._keys, self._unlisted, rows = {}, {}, 0, []
+        for item in stream.items():
+            if _is_large(item):
+                self._unlisted += 1
+                continue
+            fingerprint = item.fingerprint
+            if fingerprint is None:
+                continue  # the file does not exist
+            key = _key_of(fingerprint)
+            self._items[key] = item
+            self._keys[fingerprint] = key
+            rows.append((key, stream.id_of(fingerprint), storable(item.file), _sort_key_of(item, fingerprint)))
+        connection.execute("BEGIN")
+        insert = "INSERT OR IGNORE INTO source (key, image_id, file, sort_key) VALUES (?, ?, ?, ?)"
+        connection.executemany(insert, rows)
+        connection.execute("COMMIT")
+
+    def _note_ids(self, connection: sqlite3.Connection) -> None:
+        """Store the ids of images that were read since the last call."""
+        noted = self._stream().noted_after(self._noted)
+        self._noted += len(noted)
+        known = [(image_id, self._keys[fingerprint]) for fingerprint, image_id in noted if fingerprint in self._keys]
+        if known:
+            connection.executemany("UPDATE source SET image_id = ? WHERE key = ?", known)
+
+    def _note_tasks(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            image_id, spans = task["image_id"], task.get("spans")
+            facts = (joined_labels(spans), lowest_score_of(task))
+            update = "UPDATE source SET labels = ?, lowest_score = ? WHERE image_id = ?"
+            if not connection.execute(update, (*facts, image_id)).rowcount:
+                file = file_of(task, image_id)
+                row = (image_id, image_id, file, sort_key_of(task, file), *facts)
+                connection.execute("INSERT OR IGNORE INTO source VALUES (?, ?, ?, ?, ?, ?)", row)
+
+
+def _is_large(item: Item) -> bool:
+    image = (item.record or {}).get("image")
+    return isinstance(image, str) and len(image) > _MAX_RECORD_CHARACTERS
+
+
+def _key_of(fingerprint: str) -> str:
+    """A digest in the form of an image id. It changes when the file changes."""
+    return hashlib.sha256(fingerprint.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def _sort_key_of(item: Item, fingerprint: str) -> str:
+    place = item.file_path or item.url or fingerprint
+    return place_key(storable(item.file), str(place))
+
+
+def _query_of(
+    wanted: GalleryFilter, dataset: str, session: str, *, overlap: bool, exclude: Sequence[str]
+) -> tuple[str, list[Any]]:
+    """Build the query for the gallery's rows (sort_key and the fields of GalleryEntry), and its parameters."""
+    parts: list[str] = []
+    values: list[Any] = []
+    facts, fact_values = _facts(wanted)
+    own = wanted.annotator or (session if overlap else "")
+    if wanted.state != "unanswered":
+        conditions = ["dataset = ?", *(["session = ?"] if own else ["latest = 1"])]
+        conditions += [*(["decision = ?"] if wanted.decision else []), *facts]
+        columns = "sort_key, image_id AS key, image_id, file, decision, session, answer, lowest_score"
+        parts.append(f"SELECT {columns} FROM gallery WHERE {' AND '.join(conditions)}")
+        values += [dataset, *([own] if own else []), *([wanted.decision] if wanted.decision else []), *fact_values]
+    if wanted.state != "answered" and not wanted.decision and not wanted.annotator:
+        unanswered, here = _unanswered(dataset, session if overlap else None, exclude)
+        columns = "sort_key, key, image_id, file, NULL AS decision, NULL AS session, NULL AS answer, lowest_score"
+        parts.append(f"SELECT {columns} FROM source WHERE {' AND '.join([*unanswered, *facts])}")
+        values += [*here, *fact_values]
+    empty = "SELECT NULL AS sort_key, NULL, NULL, NULL, NULL, NULL, NULL AS answer, NULL WHERE 0"
+    return " UNION ALL ".join(parts) or empty, values
+
+
+def _unanswered(dataset: str, session: str | None, exclude: Sequence[str]) -> tuple[list[str], list[Any]]:
+    """SQL conditions for unanswered source images, and their parameters. An image is unanswered if no session (or, if
+    given, not this session) has answered it and no excluded dataset has an answer."""
+    excluded = f"gallery.dataset IN ({_marks(exclude)})"
+    of_image = "gallery.dataset = ?" + (" AND gallery.session = ?" if session is not None else "")
+    at_place = of_image + (" AND gallery.latest = 1" if session is None else "")
+    same_image, same_place = "gallery.image_id = source.image_id", "gallery.sort_key = source.sort_key"
+    conditions = [
+        f"NOT EXISTS (SELECT 1 FROM gallery WHERE {of_image} AND {same_image})",
+        f"NOT EXISTS (SELECT 1 FROM gallery WHERE {excluded} AND {same_image})",
+        # If the image has never been read, its id is unknown; an answer for the same location counts instead.
+        f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {at_place} AND {same_place}))",
+        f"(image_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM gallery WHERE {excluded} AND gallery.latest = 1 "
+        f"AND {same_place}))",
+    ]
+    here = [dataset, *([session] if session is not None else [])]
+    return conditions, [*here, *exclude, *here, *exclude]
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _facts(wanted: GalleryFilter) -> tuple[list[str], list[Any]]:
+    """SQL conditions on the columns that both tables have, and their parameters."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    if wanted.label:
+        conditions.append("instr(labels, ?) > 0")
+        values.append(label_pattern(wanted.label))
+    if wanted.name:
+        conditions.append("file LIKE ? ESCAPE '\\'")
+        values.append(f"%{_escaped(storable(wanted.name))}%")
+    for operator, bound in ((">=", wanted.min_score), ("<=", wanted.max_score)):
+        if bound is not None:
+            conditions.append(f"lowest_score {operator} ?")
+            values.append(bound)
+    return conditions, values
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

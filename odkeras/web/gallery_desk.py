@@ -1,0 +1,201 @@
+"""The operations of the page's gallery: list images, make thumbnails, open an image, copy an image's boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from odkeras.errors import ImageError, OdkerasError
+from odkeras.formats.prodigy import Task
+from odkeras.images import EncodedImage
+from odkeras.numeric import is_number
+from odkeras.session.sources import Item
+from odkeras.session.web_images import WebImages
+from odkeras.web.board import Tab, TaskBoard
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.gallery import MAX_BOXES, Document, Gallery, GalleryEntry, GalleryFilter
+from odkeras.web.page_host import PageHost
+from odkeras.web.thumbnails import FETCH_TIMEOUT_S, RemoteImages, Thumbnails
+
+
+class NotAvailableError(OdkerasError):
+    """The image cannot be opened now; the message says why."""
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """An image opened from the gallery, as a task.
+
+    Args:
+        task: the task; contains the answer if there is one.
+        answered: whether the image has an answer.
+    """
+
+    task: Task
+    answered: bool
+
+
+class GalleryDesk:
+    """Serves the page's gallery. Thread-safe. Call `close` at the end.
+
+    Args:
+        find_picture: returns the image with a given id, if it was ever leased or answered.
+        reopen: returns an answer for correction; None if its image is missing and its size unknown.
+        keep_open: stores a leased task, so that its answer is accepted after a restart.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        database: AnswerDatabase,
+        dataset: str,
+        board: TaskBoard,
+        host: PageHost,
+        *,
+        find_picture: Callable[[str], EncodedImage | None],
+        reopen: Callable[[Tab, str, Task | None], Task | None],
+        keep_open: Callable[[Task], Task],
+        overlap: bool = False,
+    ) -> None:
+        self._gallery = gallery
+        self._database = database
+        self._dataset = dataset
+        self._board = board
+        self._host = host
+        self._find_picture = find_picture
+        self._reopen = reopen
+        self._keep_open = keep_open
+        self._overlap = overlap
+        self._thumbnails = Thumbnails()
+        self._web = WebImages(timeout_s=FETCH_TIMEOUT_S)
+        self._remote = RemoteImages(self._web.fetch)
+
+    def close(self) -> None:
+        self._web.close()
+
+    def page(self, tab: Tab, wanted: GalleryFilter, offset: int, limit: int) -> Document:
+        """The images from `offset` on, as JSON for the page."""
+        open_tasks = {task["image_id"]: task for task in self._board.open_tasks(tab.session)}
+        total, entries = self._gallery.page(wanted, tab.session, list(open_tasks.values()), offset, limit)
+        examples = self._gallery.examples(entries)
+        images = [
+            self._document(tab, entry, examples.get(entry.answer or -1) or open_tasks.get(entry.image_id or ""))
+            for entry in entries
+        ]
+        return {"total": total, "offset": offset, "images": images, "missing": self._gallery.missing}
+
+    def must_be_fetched(self, key: str) -> bool:
+        """Whether `thumbnail` would have to download the image."""
+        item = self._gallery.item(key)
+        return item is not None and item.url is not None and key not in self._thumbnails
+
+    def thumbnail(self, key: str) -> bytes | None:
+        """The JPEG thumbnail for an entry's key; None if there is no such image or it cannot be read."""
+        try:
+            return self._thumbnails.get(key, lambda: self._bytes_of(key))
+        except ImageError:
+            return None
+
+    def open(self, tab: Tab, key: str) -> OpenedImage:
+        """Open the image of an entry in this tab, for its first answer or for a correction.
+
+        Raises:
+            NotAvailableError: another tab holds the image, an excluded dataset contains it, or it cannot be read.
+        """
+        item = self._gallery.item(key)
+        read = self._read(item) if item is not None else None
+        image_id = read["image_id"] if read is not None else key
+        task = self._answer_about(tab, image_id)
+        if task is not None:
+            return OpenedImage(task, answered=True)
+        if (excluded := self._gallery.excluded_by(image_id)) is not None:
+            raise NotAvailableError(f"this image is left out: it is in the excluded dataset {excluded}")
+        task = self._board.take(tab, image_id, lambda: self._suggested(image_id, read))
+        if task is not None:
+            return OpenedImage(self._keep_open(task), answered=False)
+        holder = self._board.holder(tab.session, image_id)
+        if holder is None:
+            raise NotAvailableError("this image has just been answered; list the images again")
+        who = "in another tab of yours" if holder.session == tab.session else f"with annotator {holder.session}"
+        raise NotAvailableError(
+            f"this image is {who} at the moment; it can be opened when it is answered or given back"
+        )
+
+    def boxes(self, session: str, image_id: str) -> Document | None:
+        """The boxes of an answer, to be copied to another image; None if the image has no answer."""
+        task = self._example(session, image_id) or self._database.any_example(self._dataset, image_id)
+        if task is None:
+            return None
+        spans = [span for span in task.get("spans") or () if isinstance(span, dict)]
+        return {"file": str((task.get("meta") or {}).get("file") or image_id), "spans": spans}
+
+    def _answer_about(self, tab: Tab, image_id: str) -> Task | None:
+        example = self._example(tab.session, image_id)
+        if example is None:
+            return None
+        task = self._reopen(tab, image_id, example)
+        if task is None:
+            raise NotAvailableError("the image of this answer is gone, and its size is not known")
+        return task
+
+    def _example(self, session: str, image_id: str) -> Task | None:
+        """The effective answer, which the gallery lists: the session's own with `overlap`, else the latest of all
+        sessions."""
+        if self._overlap:
+            return self._database.example(self._dataset, session, image_id)
+        return self._database.any_example(self._dataset, image_id)
+
+    def _read(self, item: Item) -> Task:
+        try:
+            return self._host.read_task(item)
+        except ImageError as error:
+            raise NotAvailableError(f"this image cannot be used: {error.reason}") from error
+
+    def _suggested(self, image_id: str, read: Task | None) -> Task:
+        task = read or self._database.open_task(self._dataset, image_id)
+        if task is None:
+            raise NotAvailableError("this image is gone; list the images again")
+        return task  # the board adds suggestions
+
+    def _bytes_of(self, key: str) -> bytes:
+        item = self._gallery.item(key)
+        if item is not None:
+            return self._remote.get(item.url) if item.url is not None else self._host.stream.read_bytes(item)
+        image = self._find_picture(key)
+        if image is None:
+            raise ImageError("no such image", key)
+        return image.data
+
+    def _document(self, tab: Tab, entry: GalleryEntry, task: Task | None) -> Document:
+        holder = self._board.holder(tab.session, entry.image_id) if entry.image_id and entry.answer is None else None
+        return {
+            "key": entry.key,
+            "image_id": entry.image_id,
+            "file": entry.file,
+            "thumbnail": f"/thumbnails/{entry.key}",
+            "decision": entry.decision,
+            "annotator": entry.session,
+            "score": entry.lowest_score,
+            "held": "" if holder is None else ("here" if holder == tab else "elsewhere"),
+            "holder": None if holder is None else holder.session,
+            "boxes": _boxes_of(task) if task is not None else [],
+        }
+
+
+def _boxes_of(task: Mapping[str, Any]) -> list[Document]:
+    """The first `MAX_BOXES` boxes as fractions of the image's size; empty if the size is unknown."""
+    width, height = task.get("width"), task.get("height")
+    if not _is_positive(width) or not _is_positive(height):
+        return []
+    found: list[Document] = []
+    for span in (task.get("spans") or ())[:MAX_BOXES]:
+        x, y, w, h = (span.get(name) if isinstance(span, dict) else None for name in ("x", "y", "width", "height"))
+        if is_number(x) and is_number(y) and is_number(w) and is_number(h):
+            rect = [round(value, 4) for value in (x / width, y / height, w / width, h / height)]
+            found.append({"label": str(span.get("label")), "rect": rect})
+    return found
+
+
+def _is_positive(value: Any) -> TypeGuard[float]:
+    return is_number(value) and value > 0

@@ -1,0 +1,147 @@
+"""The gallery's index: a small row for each answer. Reading the answers would be slow, as they may contain images."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from odkeras.formats.prodigy import Task
+from odkeras.natural_order import natural_key
+from odkeras.numeric import is_number
+from odkeras.web.stored import with_places_below
+
+TABLE = """
+CREATE TABLE IF NOT EXISTS gallery (
+    answer INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    session TEXT NOT NULL,
+    sort_key TEXT NOT NULL,
+    file TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    answered_at REAL NOT NULL,
+    labels TEXT NOT NULL,
+    lowest_score REAL,
+    latest INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS gallery_in_order ON gallery (dataset, sort_key, answer) WHERE latest = 1;
+CREATE INDEX IF NOT EXISTS gallery_of_session ON gallery (dataset, session, sort_key, answer);
+CREATE INDEX IF NOT EXISTS gallery_of_image ON gallery (dataset, image_id, session);
+"""
+"""One row for each answer that was not replaced by a later one of its session; `answer` is its id in `answers`.
+`latest` is 1 for the latest answer for an image over all sessions."""
+
+_INSERT = f"INSERT INTO gallery VALUES ({', '.join('?' * 10)}, 0)"
+_MARK_LATEST = (
+    "UPDATE gallery SET latest = (answer = (SELECT answer FROM gallery WHERE dataset = ? AND image_id = ? "
+    "ORDER BY answered_at DESC, answer DESC LIMIT 1)) WHERE dataset = ? AND image_id = ?"
+)
+_SEPARATOR = "\n"
+
+
+def insert_row(
+    execute: Callable[..., Any],
+    answer: int | None,
+    task: Task,
+    *,
+    dataset: str,
+    image_id: str,
+    session: str,
+    decision: str,
+    answered_at: float,
+) -> None:
+    """Add the row of an answer; replaces its session's earlier row for the image.
+
+    Args:
+        execute: the connection's `execute`.
+        answer: row id in `answers`.
+        task: the answered task, with its boxes.
+    """
+    execute(
+        "DELETE FROM gallery WHERE dataset = ? AND image_id = ? AND session = ?",
+        (dataset, image_id, session),
+    )
+    file = file_of(task, image_id)
+    labels = joined_labels(task.get("spans"))
+    found = (sort_key_of(task, file), file, decision, answered_at, labels, lowest_score_of(task))
+    execute(_INSERT, (answer, dataset, image_id, session, *found))
+    execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
+
+
+def fill(connection: sqlite3.Connection, folder: Path) -> None:
+    """Create the rows for all answers of a database that was made before the gallery existed.
+
+    Args:
+        folder: absolute directory of the database, the base of relative image paths.
+    """
+    ids = [row_id for (row_id,) in connection.execute("SELECT id FROM answers WHERE replaced = 0 ORDER BY id")]
+    query = "SELECT dataset, image_id, session, decision, answered_at, example FROM answers WHERE id = ?"
+    for row_id in ids:  # one at a time, because examples may contain images
+        *values, text = connection.execute(query, (row_id,)).fetchone()
+        given = dict(zip(("dataset", "image_id", "session", "decision", "answered_at"), values, strict=True))
+        insert_row(connection.execute, row_id, with_places_below(folder, json.loads(text)), **given)
+
+
+def file_of(task: Mapping[str, Any], image_id: str) -> str:
+    """The display name of the file, as valid Unicode for SQLite."""
+    meta = task.get("meta")
+    file = meta.get("file") if isinstance(meta, Mapping) else None
+    return storable(file if isinstance(file, str) and file else image_id)
+
+
+def sort_key_of(task: Mapping[str, Any], file: str) -> str:
+    """The sort key of a task's image; see `place_key`."""
+    path = task.get("path")
+    return place_key(file, path) if isinstance(path, str) and path else natural_key(file)
+
+
+def place_key(file: str, place: str) -> str:
+    """A sort key that keeps the images of a directory together and otherwise sorts by name. Images at different
+    locations have different keys, even with equal names.
+
+    Args:
+        file: display name of the image.
+        place: path or URL.
+    """
+    if "://" not in place:
+        path = Path(place).absolute()
+        if storable(path.name) == file:
+            return natural_key(path)
+        place = str(path)
+    return f"{natural_key(file)}{_SEPARATOR}{storable(place)}"
+
+
+def joined_labels(spans: Any) -> str:
+    """All labels of the boxes as one string, to be searched with `label_pattern`; "" without labels."""
+    labels = {span["label"] for span in _mappings(spans) if isinstance(span.get("label"), str)}
+    return storable("".join(f"{_SEPARATOR}{label}" for label in sorted(labels)) + _SEPARATOR) if labels else ""
+
+
+def label_pattern(label: str) -> str:
+    """The substring by which `joined_labels` contains exactly this label."""
+    return storable(f"{_SEPARATOR}{label}{_SEPARATOR}")
+
+
+def lowest_score_of(task: Mapping[str, Any]) -> float | None:
+    """The lowest score of all suggested boxes, including deleted ones; without suggestions, of the task's boxes. None
+    if no box has a score."""
+    made = task.get("_suggestions")
+    suggested = _scores(made.get("spans")) if isinstance(made, Mapping) else []
+    return min(suggested or _scores(task.get("spans")), default=None)
+
+
+def storable(text: str) -> str:
+    """Escape surrogates, which Python uses for bytes that are not UTF-8 and which SQLite cannot store."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _scores(spans: Any) -> list[float]:
+    scores = [span.get("score") for span in _mappings(spans)]
+    return [float(score) for score in scores if is_number(score)]
+
+
+def _mappings(spans: Any) -> Iterable[Mapping[str, Any]]:
+    return (span for span in spans if isinstance(span, Mapping)) if isinstance(spans, list) else ()

@@ -1,0 +1,99 @@
+"""Parses and validates the answers that the page posts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from odkeras.annotation import DECISIONS
+from odkeras.formats.prodigy import Task
+from odkeras.integrations.prodigy.api import INPUT_HASH, TASK_HASH
+from odkeras.numeric import is_number
+from odkeras.web.spans import read_spans
+from odkeras.web.stored import StoredAnswer
+from odkeras.work import shown_edits
+
+_MOST_AGE_S = 365 * 86400.0
+_FRESH_S = 10.0
+_MADE_HERE = (INPUT_HASH, TASK_HASH)
+
+
+def read_answer(
+    answer: Any,
+    *,
+    dataset: str,
+    session: str,
+    labels: Collection[str],
+    task_of: Callable[[str, Any], Task | None],
+    last_answered_at: Callable[[str], float | None],
+) -> StoredAnswer:
+    """Parse an answer of the page and combine it with its task.
+
+    Args:
+        labels: the allowed labels of boxes.
+        task_of: returns the task for (image id, version), with the suggestions of that version if they are known; None
+            for an image that was never leased.
+        last_answered_at: returns when the session last answered the image, in seconds since the epoch; None if never.
+
+    Raises:
+        ValueError: the answer is invalid; with the reason.
+    """
+    if not isinstance(answer, Mapping):
+        raise ValueError(f"an answer must be a JSON object; got {type(answer).__name__}")
+    answer_id, image_id, decision = (answer.get(name) for name in ("answer_id", "image_id", "answer"))
+    if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64 or not answer_id.isascii():
+        raise ValueError(f"answer_id must be a text of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
+    if decision not in DECISIONS:
+        raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {str(decision)[:80]!r}")
+    task = task_of(str(image_id), answer.get("version"))
+    if task is None:
+        raise ValueError(f"image {str(image_id)[:80]!r} was not handed out in dataset {dataset!r}")
+    spans = _read_spans(answer, labels, (int(task["height"]), int(task["width"])))
+    task = as_shown(task, answer)
+    answered_at = _answered_at(_age_s(answer.get("age_ms")), lambda: last_answered_at(str(image_id)))
+    name = f"{dataset}-{session}"
+    example = {key: value for key, value in task.items() if key not in _MADE_HERE}
+    example |= {"spans": spans, "answer": decision, "_view_id": "image_manual", "_timestamp": int(answered_at)}
+    example |= {"_session_id": name, "_annotator_id": name}
+    made = task.get("_suggestions") or {}
+    return StoredAnswer(
+        example,
+        image_id=str(image_id),
+        session=session,
+        answered_at=answered_at,
+        answer_id=answer_id,
+        version=made.get("version"),
+        edits=shown_edits(example) if decision == "accept" else None,
+    )
+
+
+def _read_spans(answer: Mapping[str, Any], labels: Collection[str], size_hw: tuple[int, int]) -> list[Any]:
+    """Every span of an accepted image must be usable. Rejected and ignored images drop spans that are not."""
+    spans = answer.get("spans")
+    try:
+        return read_spans([] if spans is None else spans, labels, size_hw)
+    except ValueError:
+        if answer["answer"] == "accept":
+            raise
+        return []
+
+
+def _answered_at(age_s: float, last: Callable[[], float | None]) -> float:
+    """Seconds since the epoch. A fresh answer is always later than the session's last one, even if the clock was set
+    back."""
+    at = time.time() - age_s
+    before = last() if age_s < _FRESH_S else None
+    return at if before is None else max(at, before + 0.001)
+
+
+def as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
+    """Drop the task's suggestions if the page showed those of another version, because these were not reviewed."""
+    made = task.get("_suggestions") or {}
+    if "version" not in answer or answer["version"] == made.get("version"):
+        return task
+    return {key: value for key, value in task.items() if key != "_suggestions"}
+
+
+def _age_s(age_ms: Any) -> float:
+    return age_ms / 1000 if is_number(age_ms, 1000 * _MOST_AGE_S) and age_ms >= 0 else 0.0

@@ -1,0 +1,126 @@
+"""The next steps once all images are answered, as shell commands for the machine where `odkeras annotate` runs.
+
+They contain absolute, quoted paths and every option that the project needs, so they work from any directory.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from odkeras.errors import OdkerasError
+from odkeras.pipeline import check_pipeline, load_pipeline
+from odkeras.session.components import load_label_map
+from odkeras.session.options import LoopOptions
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """One suggested command.
+
+    Args:
+        title: what the command achieves.
+        command: shell command to paste; "" if there is only a remark.
+        remark: additional information.
+    """
+
+    title: str
+    command: str
+    remark: str = ""
+
+
+def next_steps(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
+    """Commands to evaluate and export the model, if one has been trained, and to export the labels.
+
+    Args:
+        db: the answer database.
+    """
+    trained = [*_evaluation(options), _export(options)] if _is_trained(options) else []
+    return [*trained, *_labels(options, dataset, db)]
+
+
+def _is_trained(options: LoopOptions) -> bool:
+    """Whether there is a checkpoint. Without one, evaluation fails and an export would contain random weights."""
+    return any(options.project.model_dir.glob("ckpt-*.index"))
+
+
+def _evaluation(options: LoopOptions) -> list[NextStep]:
+    project = options.project
+    stats = _command("stats", options.config.absolute(), *_unless_usual(options, "data", project.data_dir))
+    useful = NextStep("See how good the suggestions were", stats)
+    if _has_examples_to_evaluate(options):
+        return [NextStep("Evaluate the model", _command("eval", *_of_model(options))), useful]
+    remark = (
+        "mAP needs images that the model was not trained on: annotate with --eval-split 0.2, which keeps a fifth of "
+        "the answers for that, or write records with odkeras records from-csv, and run odkeras eval."
+    )
+    return [NextStep(useful.title, useful.command, remark)]
+
+
+def _export(options: LoopOptions) -> NextStep:
+    target = options.config.absolute().parent / "final"
+    return NextStep(
+        "Export the model for TensorFlow Serving", _command("export", *_of_model(options), "--export-dir", target)
+    )
+
+
+def _labels(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
+    folder = options.config.absolute().parent
+
+    def out(file: str, *more: str) -> str:
+        return export_command(dataset, db, *more, out=folder / file)
+
+    return [
+        NextStep("Get the labels, as JSON lines", out("answers.jsonl")),
+        NextStep("Get the labels, as COCO", out("answers_coco.json", "--format", "coco")),
+    ]
+
+
+def export_command(dataset: str, db: Path, *options: str, out: Path | None = None) -> str:
+    """The shell command of `odkeras db out`.
+
+    Args:
+        out: the file to write; standard output when None.
+    """
+    names = ["--", dataset] if dataset.startswith("-") else [dataset]
+    return _command("db", "out", "--db", db.absolute(), *options, *names, *([] if out is None else [out]))
+
+
+def _of_model(options: LoopOptions) -> list[str | Path]:
+    given: list[str | Path] = [options.config.absolute(), *_unless_usual(options, "model", options.project.model_dir)]
+    if options.label_map is not None:
+        given += ["--label-map-path", options.label_map.absolute()]
+    return given
+
+
+def _unless_usual(options: LoopOptions, name: str, directory: Path) -> list[str | Path]:
+    """The option for a directory; empty if the directory is where commands look by default."""
+    if directory.absolute() == options.config.absolute().parent / name:
+        return []
+    return [f"--{name}-dir", directory.absolute()]
+
+
+def _has_examples_to_evaluate(options: LoopOptions) -> bool:
+    """Whether the config has what `odkeras eval` needs."""
+    try:
+        config = load_pipeline(options.config)
+        problems = check_pipeline(config, label_map=load_label_map(options), purpose="eval")
+    except OdkerasError:
+        return False
+    return not any(problem.severity == "error" for problem in problems)
+
+
+def _command(*words: str | Path) -> str:
+    return shlex.join([*_program(), *map(str, words)])
+
+
+def _program() -> list[str]:
+    """`odkeras` if a shell with our PATH finds this installation, else its absolute path."""
+    ours = Path(sys.executable).with_name("odkeras")
+    found = shutil.which("odkeras")
+    if found is not None and Path(found).absolute() == ours.absolute():
+        return ["odkeras"]
+    return [str(ours)] if ours.is_file() else [sys.executable, "-m", "odkeras"]

@@ -1,0 +1,255 @@
+"""The status that the page shows, updated by callbacks of the loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from odkeras.annotation import DECISIONS
+from odkeras.control import RUNNING
+from odkeras.numeric import is_number
+from odkeras.project import JsonlTail, Project
+from odkeras.session.watch import Look, News
+from odkeras.version_names import FIRST_TIME, VersionNames
+from odkeras.web.stored import VersionEdits
+
+MOST_NEWS = 50
+MOST_ROUNDS = 50
+MOST_SKIPPED = 20
+MOST_METRICS = 16
+
+_ROUND_FIGURES = ("round", "loss", "steps", "examples", "train_s", "version")
+_MOST_CHARACTERS = 300
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the page's log; by `number`, a page knows which lines it already has."""
+
+    number: int
+    text: str
+    urgent: bool
+    at: float
+    version: int | None = None
+
+    def document(self) -> Document:
+        return {"text": self.text, "urgent": self.urgent, "at": self.at, "version": self.version}
+
+
+class Panel:
+    """Collects the status in `document`; every change increases `revision`. Thread-safe.
+
+    Args:
+        project: the directories, for the trainer's metrics.
+        counts: returns answer counts as {session: {decision: number}}.
+        edits: returns the edit counts of each version's suggestions.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        counts: Callable[[], Mapping[str, Mapping[str, int]]],
+        edits: Callable[[], list[VersionEdits]],
+    ) -> None:
+        self._counts_now = counts
+        self._edits_now = edits
+        self._lock = threading.RLock()
+        self._metrics = JsonlTail(project.metrics_path)
+        self._names = VersionNames()
+        self._seen_versions: deque[int] = deque(maxlen=MOST_ROUNDS)
+        self._first_loss: float | None = None
+        self._look = Look()
+        self._news: deque[Line] = deque(maxlen=MOST_NEWS)
+        self._told = 0
+        self._skipped: deque[Document] = deque(maxlen=MOST_SKIPPED)
+        self._skipped_count = 0
+        self._rounds: deque[Document] = deque(maxlen=MOST_ROUNDS)
+        self._evaluations: deque[Document] = deque(maxlen=MOST_ROUNDS)
+        self._facts: Document = {}
+        self._is_counted = False
+        self._counts: Mapping[str, Mapping[str, int]] = {}
+        self._versions: list[Document] = []
+        self.revision = 0
+
+    @property
+    def version(self) -> int | None:
+        """The served version in the last status snapshot; None if there was none."""
+        return self._look.version
+
+    def looked(self, look: Look) -> None:
+        """Callback for a status snapshot. Also reads new rows of the trainer's metrics."""
+        rows = self._metrics.read()
+        with self._lock:
+            for row in rows:
+                self._add_row(row)
+            if rows or look != self._look:
+                self._look = look
+                self.revision += 1
+            if look.version is not None and look.version not in self._seen_versions:
+                self._seen_versions.append(look.version)
+
+    def told(self, news: News) -> None:
+        """Callback for an event: adds a line to the log."""
+        with self._lock:
+            self._told += 1
+            text = one_line(news.text)  # the full text is on the terminal and in the log file
+            self._news.append(Line(self._told, text, news.urgent, time.time(), news.version))
+
+    def skipped(self, file: str, reason: str) -> None:
+        """Callback for an image that cannot be used."""
+        with self._lock:
+            self._skipped.append({"file": file, "reason": reason})
+            self._skipped_count += 1
+            self.revision += 1
+
+    def answered(self) -> None:
+        """Mark the counts as stale after answers were stored; the next `count` updates them."""
+        self._is_counted = False
+
+    def count(self) -> None:
+        """Update the answer counts if they are stale. Called by the housekeeping thread, so that answers do not wait.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+        if self._is_counted:
+            return
+        self._is_counted = True  # set first: an answer that arrives while we count makes the counts stale again
+        try:
+            counts, edits = self._counts_now(), self._edits_now()
+        except BaseException:
+            self._is_counted = False
+            raise
+        with self._lock:
+            self._counts = counts
+            self._versions = [_version_document(each) for each in edits]
+            self.revision += 1
+
+    def update(self, **facts: Any) -> None:
+        """Set further fields of the document: total, left (by session; under None for all sessions together),
+        not_handed_on, training (running, paused or stopped), here (the sessions with an open page)."""
+        with self._lock:
+            if any(self._facts.get(name) != value for name, value in facts.items()):
+                self._facts.update(facts)
+                self.revision += 1
+
+    def answered_by(self, session: str) -> int:
+        """Number of a session's answers at the last `count`."""
+        with self._lock:
+            return sum((self._counts.get(session) or {}).values())
+
+    def news_after(self, number: int) -> list[Line]:
+        """Log lines newer than the given number, oldest first."""
+        with self._lock:
+            return [line for line in self._news if line.number > number]
+
+    @property
+    def last_news(self) -> int:
+        """Number of the newest log line; 0 if there is none."""
+        return self._told
+
+    def document(self, session: str) -> Document:
+        """The status as JSON, as the page of this session shows it."""
+        with self._lock:
+            version = self._look.version
+            here = self._facts.get("here") or ()
+            names = sorted({*self._counts, *here})
+            return {
+                "trainer": _trainer_document(self._look.trainer),
+                "failure": one_line(self._look.failure),
+                "failed": self._look.failed,
+                "version": version,
+                "names": self._names_of_versions(),
+                "published_s_ago": _age_s(version),
+                "answers": _added(self._counts.values()),
+                "mine": dict(self._counts.get(session) or dict.fromkeys(DECISIONS, 0)),
+                "total": self._facts.get("total"),
+                "left": _left_for(session, self._facts.get("left") or {}),
+                "not_handed_on": self._facts.get("not_handed_on", 0),
+                "training": self._facts.get("training", RUNNING),
+                "skipped": list(self._skipped),
+                "skipped_count": self._skipped_count,
+                "sessions": [
+                    {"name": name, "answers": sum((self._counts.get(name) or {}).values()), "here": name in here}
+                    for name in names
+                ],
+                "versions": self._versions[-MOST_ROUNDS:],
+                "first_loss": self._first_loss,
+                "rounds": list(self._rounds),
+                "evaluations": list(self._evaluations),
+            }
+
+    def _names_of_versions(self) -> dict[str, str]:
+        """Display names of all versions that the page may mention, by version."""
+        of_rounds = [each["version"] for each in self._rounds if isinstance(each["version"], int)]
+        of_answers = [each["version"] for each in self._versions[-MOST_ROUNDS:]]
+        return {str(each): self._names.of(each) for each in {*of_rounds, *of_answers, *self._seen_versions}}
+
+    def _add_row(self, row: Mapping[str, Any]) -> None:
+        self._names.note(row)
+        kind = row.get("kind")
+        if kind == "round":
+            figures = {name: row[name] if _is_figure(row.get(name)) else None for name in _ROUND_FIGURES}
+            self._rounds.append({**figures, "failed": one_line(str(row.get("failed") or ""))})
+            if self._first_loss is None:
+                self._first_loss = figures["loss"]
+        elif kind == "evaluation":
+            metrics = row.get("metrics")
+            metrics = metrics if isinstance(metrics, Mapping) else {}
+            found = [(name, value) for name, value in metrics.items() if _is_figure(value)]
+            figures = dict(found[:MOST_METRICS])  # per-class metrics could be thousands
+            self._evaluations.append(
+                {"round": row.get("round"), "metrics": figures, "failed": one_line(str(row.get("failed") or ""))}
+            )
+
+
+def one_line(text: str) -> str:
+    """The first non-empty line of a message, at most `_MOST_CHARACTERS` long. The rest is in the log files."""
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return first if len(first) <= _MOST_CHARACTERS else f"{first[:_MOST_CHARACTERS]}…"
+
+
+def _left_for(session: str, left: Mapping[str | None, int | None]) -> int | None:
+    return left.get(session, left.get(None))
+
+
+def _trainer_document(status: Mapping[str, Any] | None) -> Document | None:
+    if status is None:
+        return None
+    return {
+        "state": str(status.get("state") or ""),
+        "reason": one_line(str(status.get("reason") or "")),
+        "round": status.get("round"),
+        "step": status.get("round_step"),
+        "steps": status.get("round_steps"),
+        "loss": status.get("loss") if _is_figure(status.get("loss")) else None,
+    }
+
+
+def _age_s(version: int | None) -> float | None:
+    """Seconds since a version was published, because versions are named by Unix time; None for other versions."""
+    return None if version is None or version < FIRST_TIME else max(0.0, time.time() - version)
+
+
+def _version_document(row: VersionEdits) -> Document:
+    return {"version": row.version, "images": row.images, "suggested": row.edits.suggested, **row.counts}
+
+
+def _added(counts: Any) -> dict[str, int]:
+    total = dict.fromkeys(DECISIONS, 0)
+    for of_session in counts:
+        for decision, number in of_session.items():
+            total[decision] = total.get(decision, 0) + number
+    return total
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether JSON can hold the value: a browser cannot parse a document that contains NaN."""
+    return is_number(value, 1e30)

@@ -1,0 +1,150 @@
+"""`odkeras annotate`: runs the page's server until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from odkeras.connections import is_loopback
+from odkeras.errors import ConfigError
+from odkeras.integrations.prodigy.recipes import TrainmodelArguments
+from odkeras.serving.listening import HttpServer, open_listener, stop_signals
+from odkeras.web.app import create_app, page_files
+from odkeras.web.memory import share_arenas
+from odkeras.web.next_steps import export_command
+from odkeras.web.page_host import Journal
+from odkeras.web.security import Policy, host_name, names_of_this_machine
+from odkeras.web.web_host import WebHost, WebOptions
+
+_GRACE_S = 1
+_LAST_WAIT_S = 0.5
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # wildcard address -> the loopback address to open
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """Address and access options of the page.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 for any free one.
+        token: required if `host` is not the loopback interface; random when None.
+        allowed_hosts: additional host names under which the page may be opened; addresses and this machine's names are
+            always allowed.
+        open_browser: open the page in a browser once it is served.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    open_browser: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--web-port {self.port}: it must be 0 to 65535")
+        if self.token is not None and (len(self.token) < 8 or not self.token.isascii() or not self.token.isprintable()):
+            raise ConfigError("--token: it must be 8 or more printable ASCII characters")
+
+
+def run_annotate(
+    arguments: TrainmodelArguments,
+    web: WebOptions,
+    page: PageOptions,
+    *,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve the page until SIGTERM or SIGINT, then stop the trainer and the model server, and return. If a request
+    cannot be ended, exit with status 0 instead.
+
+    Args:
+        on_ready: callback with the page's URL.
+
+    Raises:
+        OdkerasError: an argument is invalid or the port is taken. Nothing was started.
+    """
+    share_arenas()
+    files, before = page_files(), set(threading.enumerate())
+    journal, stopping = Journal(), threading.Event()
+    with open_listener(page.host, page.port, option="--web-port") as listener, WebHost(arguments, web, journal) as host:
+        token = None if is_loopback(page.host) else (page.token or secrets.token_urlsafe(18))
+        policy = Policy(token=token, hosts=_hosts(page))
+        port = listener.getsockname()[1]
+        url = _url(page.host, port, token)
+        address = _outer_address(page.host) if page.host in _EVERYWHERE else ""
+        elsewhere = _url(address, port, None).rstrip("/") if address else ""
+
+        def ready() -> None:
+            journal.say(f"annotate at {url} (Ctrl-C stops; nothing is lost)")
+            if address:
+                journal.say(f"from other machines: {_url(address, port, token)}")
+            on_ready(url)
+            if page.open_browser and _has_a_screen():
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+        app = create_app(host, files, policy, closing=stopping.is_set, elsewhere=elsewhere)
+        server = HttpServer(app, ready, grace_s=_GRACE_S)
+
+        def stop() -> None:
+            stopping.set()
+            server.stop()
+
+        with stop_signals(stop):
+            server.run(sockets=[listener])
+            journal.say("stopping")
+            host.close()
+    database = host.database.path.absolute()
+    journal.say(f"stopped; all answers are in {database}. `{export_command(host.dataset, database)}` writes them")
+    _leave_threads_behind(before)
+
+
+def _has_a_screen() -> bool:
+    """Whether there is a graphical display. Without one, a text-mode browser would take over the terminal."""
+    elsewhere = sys.platform in ("darwin", "win32")
+    return elsewhere or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _outer_address(host: str) -> str:
+    """This machine's outbound address, at which other machines can usually reach it; "" if there is none. Connecting a
+    UDP socket only looks up the route and sends nothing."""
+    family, anywhere = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((anywhere, 9))
+        address = str(probe.getsockname()[0])
+        return "" if is_loopback(address) else address
+    return ""
+
+
+def _leave_threads_behind(before: Collection[threading.Thread]) -> None:
+    """Exit at once if a request thread still waits for a silent source or for the model server. Otherwise the
+    interpreter would wait for that thread at exit."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    deadline = time.monotonic() + _LAST_WAIT_S
+    ours = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    for thread in ours:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in ours):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _hosts(page: PageOptions) -> frozenset[str]:
+    given = {host_name(name) for name in page.allowed_hosts}
+    return frozenset({*given, page.host.lower(), *names_of_this_machine()}) - {""}
+
+
+def _url(host: str, port: int, token: str | None) -> str:
+    shown = _EVERYWHERE.get(host, host)
+    query = f"?{urlencode({'token': token})}" if token else ""
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/{query}"

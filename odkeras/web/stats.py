@@ -1,0 +1,121 @@
+"""Statistics of a dataset of answers, as JSON or as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from odkeras.annotation import DECISIONS
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.stored import VersionEdits
+
+VERSION_COLUMNS = ("version", "images", "kept", "adjusted", "relabelled", "deleted", "added")
+
+
+@dataclass(frozen=True)
+class DatasetStats:
+    """Statistics of a dataset.
+
+    Args:
+        images: number of images with an answer.
+        sessions: {session: {decision: images}}, by each session's latest answer for an image.
+        boxes: {label: boxes} of the images whose latest answer is accept, most frequent label first.
+        first_s, last_s: times of the first and last answer, seconds since the epoch.
+        waiting: number of answers that the trainer does not have.
+        versions: edit counts of the suggestions, oldest version first.
+    """
+
+    dataset: str
+    images: int
+    sessions: dict[str, dict[str, int]]
+    boxes: dict[str, int]
+    first_s: float
+    last_s: float
+    waiting: int
+    versions: list[VersionEdits]
+
+    @classmethod
+    def of(cls, database: AnswerDatabase, dataset: str) -> DatasetStats:
+        """The statistics of a dataset that has answers."""
+        first_s, last_s = database.period(dataset) or (0.0, 0.0)
+        boxes: Counter[str] = Counter()
+        for _, example in database.iter_latest(dataset, decision="accept"):
+            spans = example.get("spans")
+            labels = (span.get("label") for span in spans if isinstance(span, dict)) if isinstance(spans, list) else ()
+            boxes.update(label for label in labels if isinstance(label, str))
+        return cls(
+            dataset,
+            images=len(database.answered(dataset)),
+            sessions=database.counts(dataset),
+            boxes=dict(sorted(boxes.items(), key=lambda item: (-item[1], item[0]))),
+            first_s=first_s,
+            last_s=last_s,
+            waiting=database.waiting(dataset),
+            versions=database.version_edits(dataset),
+        )
+
+    @property
+    def decisions(self) -> dict[str, int]:
+        """{decision: images}, summed over all sessions."""
+        return {name: sum(counts[name] for counts in self.sessions.values()) for name in DECISIONS}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "images": self.images,
+            **self.decisions,
+            "boxes": self.boxes,
+            "sessions": self.sessions,
+            "first_answer": _utc(self.first_s),
+            "last_answer": _utc(self.last_s),
+            "not_handed_on": self.waiting,
+            "versions": [_version_json(each) for each in self.versions],
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The statistics as (name, text) pairs."""
+        labels = ", ".join(f"{label} {number}" for label, number in self.boxes.items())
+        sessions = ", ".join(f"{name} {sum(counts.values())}" for name, counts in self.sessions.items())
+        return [
+            ("images", str(self.images)),
+            ("answers", ", ".join(f"{name} {number}" for name, number in self.decisions.items())),
+            ("boxes", f"{sum(self.boxes.values())}{': ' if labels else ''}{labels}"),
+            ("sessions", sessions),
+            ("answered", f"{_local(self.first_s)} to {_local(self.last_s)}"),
+            ("not handed on", str(self.waiting)),
+        ]
+
+    def version_rows(self) -> list[tuple[str, ...]]:
+        """One row per version, with the columns `VERSION_COLUMNS`: counts with their share in percent."""
+        return [_version_row(each) for each in self.versions]
+
+
+def shares(row: VersionEdits) -> dict[str, float | None]:
+    """Fractions from 0 to 1: kept, adjusted, relabelled and deleted boxes of all suggestions; added boxes of all
+    objects. None where the total is 0."""
+    edits = row.edits
+    totals = {name: edits.objects if name == "added" else edits.suggested for name in row.counts}
+    return {name: round(row.counts[name] / total, 4) if total else None for name, total in totals.items()}
+
+
+def _version_json(row: VersionEdits) -> dict[str, Any]:
+    return {"version": row.version, "images": row.images, **row.counts, "shares": shares(row)}
+
+
+def _version_row(row: VersionEdits) -> tuple[str, ...]:
+    share = shares(row)
+    cells = [
+        f"{number} (-)" if share[name] is None else f"{number} ({share[name]:.0%})"
+        for name, number in row.counts.items()
+    ]
+    return (str(row.version), str(row.images), *cells)
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def _local(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
