@@ -57,12 +57,9 @@ class Annotator:
         """Sends what `decide` makes of the tasks in one batch, and returns it; None leaves a task unanswered.
 
         Raises:
-            ValueError: the recipe's `validate_answer` refuses an answer; nothing is sent.
             urllib.error.HTTPError: the server failed.
         """
         answers = [self._stamped(answer) for task in tasks if (answer := decide(copy.deepcopy(task))) is not None]
-        if not self._is_old:
-            self._validate(answers)
         body = {"answers": answers} | ({"session_id": self.session_id} if self.session_id else {})
         self.progress = self.call("/give_answers", body)["progress"]
         return answers
@@ -84,17 +81,6 @@ class Annotator:
                     raise
                 self._is_old = True
         return self.call("/get_questions")
-
-    def _validate(self, answers: list[Task]) -> None:
-        for answer in answers:
-            try:
-                problem = self.call("/validate_answer", {"answer": answer})["error"]
-            except urllib.error.HTTPError as error:
-                if error.code not in (404, 405):
-                    raise
-                return
-            if problem:
-                raise ValueError(problem)
 
     def _stamped(self, answer: Task) -> Task:
         if not self.session_id:
@@ -152,40 +138,6 @@ def draw_span(box_xyxy_px: Sequence[float], label: str, colour: str = COLOURS[0]
     return {"id": str(uuid.uuid4()), "label": label, "color": colour, **place, "type": "rect", "points": points}
 
 
-def box_xyxy_px_of(span: Span) -> list[float]:
-    xs, ys = zip(*span["points"], strict=True)
-    return [min(xs), min(ys), max(xs), max(ys)]
-
-
-def move_span(task: Task, index: int, right_px: float, down_px: float, *, era: str = "1.18") -> Task:
-    """Drags a box; old versions cannot."""
-    left, top, right, bottom = box_xyxy_px_of(task["spans"][index])
-    moved = [left + right_px, top + down_px, right + right_px, bottom + down_px]
-    return resize_span(task, index, moved, era=era)
-
-
-def resize_span(task: Task, index: int, box_xyxy_px: Sequence[float], *, era: str = "1.18") -> Task:
-    """Drags edges of a box; old versions cannot.
-
-    Raises:
-        ValueError: in an old version: there one deletes it and draws another.
-    """
-    if is_old(era):
-        raise ValueError(f"Prodigy {era} cannot move or resize a box; delete it and draw another")
-    span = task["spans"][index]
-    return _with_span(task, index, [draw_span(box_xyxy_px, span["label"], span.get("color", COLOURS[0]), era=era)])
-
-
-def relabel_span(task: Task, index: int, label: str, *, era: str = "1.18") -> Task:
-    span = task["spans"][index]
-    box = box_xyxy_px_of(span)
-    return _with_span(task, index, [draw_span(box, label, span.get("color", COLOURS[0]), era=era)])
-
-
-def delete_span(task: Task, index: int) -> Task:
-    return _with_span(task, index, [])
-
-
 def with_image_size(task: Task) -> Task:
     """The browser adds `width` and `height`, if it sees the image."""
     if ("width" in task and "height" in task) or not str(task.get("image", "")).startswith("data:"):
@@ -198,8 +150,3 @@ def with_image_size(task: Task) -> Task:
 def is_old(era: str) -> bool:
     """Before the image interface of 1.10."""
     return tuple(int(part) for part in era.split(".")[:2]) < (1, 10)
-
-
-def _with_span(task: Task, index: int, replacement: list[Span]) -> Task:
-    spans = copy.deepcopy(task["spans"])
-    return {**task, "spans": [*spans[:index], *replacement, *spans[index + 1 :]]}

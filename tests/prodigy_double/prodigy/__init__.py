@@ -1,7 +1,8 @@
 """A test double that stands in for Prodigy, the licensed annotation tool by Explosion. It is not Prodigy.
 
 It is written from Prodigy's documentation, public recipes and forum threads alone; no line of it comes from the
-product. PRODIGY_DOUBLE_VERSION (1.18 when unset) chooses which version it plays; `eras.py` lists what differs.
+product. It has what the recipes of odkeras use. PRODIGY_DOUBLE_VERSION (1.18 when unset) chooses the version that it
+plays; `eras.py` lists what differs.
 
 Attested, by the documentation or by public recipes: the names to import and where they are, the keys of the
 components, the three signatures of `progress`, the order update - progress - database in old versions, lazy batches,
@@ -14,11 +15,9 @@ or after_db changes it); that handlers run on ever changing threads; that a reci
 newer image loaders give paths; that names attested since a version are missing before it.
 """
 
-from prodigy.components.loaders import get_stream
-from prodigy.configuration import get_config
-from prodigy.core import get_recipe, recipe
+from prodigy.core import recipe
 from prodigy.eras import current_era
 from prodigy.util import log, set_hashes
 
 __version__ = current_era().version
-__all__ = ["__version__", "get_config", "get_recipe", "get_stream", "log", "recipe", "set_hashes"]
+__all__ = ["__version__", "log", "recipe", "set_hashes"]

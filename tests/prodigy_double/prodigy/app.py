@@ -1,8 +1,4 @@
-"""The web server: the REST routes that Prodigy's web app uses, on a thread per request.
-
-`POST /validate_answer` is inferred: the documentation says that an answer is checked when it is submitted in the app,
-not how.
-"""
+"""The web server: the REST routes that Prodigy's web app uses, on a thread per request."""
 
 from __future__ import annotations
 
@@ -11,16 +7,13 @@ import signal
 import socketserver
 import threading
 import traceback
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from prodigy.controller import Controller
-
-PAGE = """<!doctype html><title>Prodigy test double</title>
-<p>This is a test double of Prodigy: it has the REST routes, and no user interface.</p>
-"""
 
 
 class Server(ThreadingHTTPServer):
@@ -47,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 5  # or a connection that a browser opened in advance would hold up the end
 
     def do_GET(self) -> None:
-        routes = {"/": self.page, "/project": self.project}
+        routes = {"/project": self.project}
         if not self.server.controller.era.since("1.10"):
             routes["/get_questions"] = self.get_questions
         self._answer(routes)
@@ -55,11 +48,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         routes = {"/give_answers": self.give_answers}
         if self.server.controller.era.since("1.10"):
-            routes |= {"/get_session_questions": self.get_questions, "/validate_answer": self.validate_answer}
+            routes["/get_session_questions"] = self.get_questions
         self._answer(routes)
-
-    def page(self, body: dict[str, Any]) -> str:
-        return PAGE
 
     def project(self, body: dict[str, Any]) -> dict[str, Any]:
         controller = self.server.controller
@@ -78,14 +68,6 @@ class Handler(BaseHTTPRequestHandler):
         controller.receive_answers(body["answers"], session_id=self._session(body))
         return {"progress": controller.progress}
 
-    def validate_answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        """{"error": None}, or the message for the annotator."""
-        try:
-            self.server.controller.validate_answer(body["answer"])
-        except (ValueError, AssertionError) as error:
-            return {"error": str(error)}
-        return {"error": None}
-
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -93,26 +75,22 @@ class Handler(BaseHTTPRequestHandler):
         in_url = parse_qs(urlsplit(self.path).query).get("session", [None])[0]
         return body.get("session_id") or in_url
 
-    def _answer(self, routes: dict[str, Any]) -> None:
+    def _answer(self, routes: dict[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
-        route = routes.get(urlsplit(self.path).path.rstrip("/") or "/")
-        if route is None:
-            return self._send(404, {"detail": "Not Found"})
-        try:
-            content = route(body)
-        except Exception:
-            traceback.print_exc()
-            return self._send(500, {"detail": "Internal Server Error"})
-        return self._send(200, content)
-
-    def _send(self, status: int, content: str | dict[str, Any]) -> None:
-        body = (content if isinstance(content, str) else json.dumps(content)).encode()
+        status, content = 404, {"detail": "Not Found"}
+        if route := routes.get(urlsplit(self.path).path):
+            try:
+                status, content = 200, route(body)
+            except Exception:
+                traceback.print_exc()
+                status, content = 500, {"detail": "Internal Server Error"}
+        reply = json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if isinstance(content, str) else "application/json")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(reply)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(reply)
 
 
 def serve(controller: Controller) -> None:

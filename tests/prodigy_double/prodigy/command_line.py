@@ -1,7 +1,7 @@
 """Command lines of recipes, read by plac in old versions and by radicli in newer ones, both of them the real ones.
 
-What is known to break is refused with a TypeError. How newer versions turn tuples into radicli arguments is not
-public: here (help, kind, abbrev, type) becomes Arg(--name, -abbrev, help, type), the rest is up to the signature.
+How newer versions turn tuples into radicli arguments is not public: here (help, kind, abbrev, type) becomes
+Arg(--name, -abbrev, help, type), the rest is up to the signature. What is known to break is refused with a TypeError.
 """
 
 from __future__ import annotations
@@ -11,129 +11,75 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-KINDS = ("positional", "option", "flag")
-TAKEN_ABBREVS = ("F", "h")
-_EMPTY = inspect.Parameter.empty
-
-Annotations = Mapping[str, Any]
+Annotations = Mapping[str, tuple[Any, ...]]
 
 
 class CommandLine(Protocol):
     """A recipe that can be run with arguments as text."""
 
     name: str
-    function: Callable[..., Any]
 
     def run(self, args: Sequence[str]) -> Any: ...
 
 
 class PlacLine:
-    """4-, 5- and 6-tuples: the fifth element is the choices, the sixth the metavar. Built when it is run."""
-
     def __init__(self, name: str, function: Callable[..., Any], annotations: Annotations) -> None:
         self.name = name
-        self.function = function
+        self._function = function
         self._annotations = dict(annotations)
-        for parameter, annotation in _matched(function, annotations):
-            check_tuple(parameter, annotation, (4, 5, 6))
-            _check_type(parameter, annotation)
+        check_annotations(function, annotations)
 
     def run(self, args: Sequence[str]) -> Any:
-        """Raises TypeError for a flag with another default than False (plac does)."""
+        """plac reads its own annotations where Python has type hints, so it gets a copy of the function."""
         import plac
 
-        parser = plac.parser_from(self._annotated(), prog=f"prodigy {self.name}")
-        return parser.consume(list(args))[1]
-
-    def _annotated(self) -> Callable[..., Any]:
-        """A copy of the function: plac reads its own annotations where Python has type hints."""
-        function = self.function
-        if not isinstance(function, types.FunctionType):
-            raise TypeError(f"recipe {self.name} must be a function; got {type(function).__name__}")
-        copied = types.FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-        )
-        copied.__doc__, copied.__kwdefaults__ = function.__doc__, function.__kwdefaults__
-        copied.__annotations__ = self._annotations
-        return copied
+        given = self._function
+        function = types.FunctionType(given.__code__, given.__globals__, given.__name__, given.__defaults__)
+        function.__doc__, function.__annotations__ = given.__doc__, self._annotations
+        return plac.parser_from(function, prog=f"prodigy {self.name}").consume(list(args))[1]
 
 
 class RadicliLine:
-    """4-tuples and `Arg`s, with type hints. Built when the recipe is registered."""
-
     def __init__(self, name: str, function: Callable[..., Any], annotations: Annotations) -> None:
         from radicli import Radicli
         from radicli.cli import Command
 
         self.name = name
-        self.function = function
+        self._function = function
         self._radicli = Radicli(prog="prodigy")
-        args = {parameter.name: to_arg(parameter, given) for parameter, given in _matched(function, annotations)}
-        has_extra = "_extra" in inspect.signature(function).parameters
-        self._command = Command.from_function(
-            name, args, function, allow_extra=has_extra, converters=self._radicli.converters
-        )
-        _check_no_catch_all(function)
+        check_annotations(function, annotations)
+        parameters = inspect.signature(function).parameters
+        args = {name: to_arg(parameters[name], annotation) for name, annotation in annotations.items()}
+        self._command = Command.from_function(name, args, function, converters=self._radicli.converters)
 
     def run(self, args: Sequence[str]) -> Any:
-        return self.function(**self._radicli.parse(list(args), self._command))
+        return self._function(**self._radicli.parse(list(args), self._command))
 
 
-def to_arg(parameter: inspect.Parameter, annotation: Any) -> Any:
-    """The radicli argument for a 4-tuple; an `Arg` stays."""
+def to_arg(parameter: inspect.Parameter, annotation: tuple[Any, ...]) -> Any:
+    """The radicli argument for a 4-tuple."""
     from radicli import Arg
 
-    if isinstance(annotation, Arg):
-        return annotation
-    check_tuple(parameter, annotation, (4,))
     help, kind, abbrev, converter = annotation
+    option = "--" + parameter.name.replace("_", "-")
     if kind == "positional":
         return Arg(help=help, converter=converter)
-    option, short = "--" + parameter.name.replace("_", "-"), f"-{abbrev}"
     if kind == "option":
-        return Arg(option, short, help=help, converter=converter)
-    if parameter.annotation is not bool:
+        return Arg(option, f"-{abbrev}", help=help, converter=converter)
+    if parameter.annotation is not bool:  # a postponed hint is the text "bool"
         raise TypeError(f"the flag {parameter.name} needs the type hint bool; it has {parameter.annotation!r}")
-    return Arg(option, short, help=help)
+    return Arg(option, f"-{abbrev}", help=help)
 
 
-def check_tuple(parameter: inspect.Parameter, annotation: Any, lengths: tuple[int, ...]) -> None:
-    """Raises TypeError where it is known, or to be feared, that the annotation does not work."""
-    name = parameter.name
-    if not isinstance(annotation, tuple):
-        raise TypeError(f"the annotation of {name} must be a tuple; got {annotation!r}")
-    if len(annotation) not in lengths:
-        raise TypeError(f"the annotation of {name} must have {lengths} elements; got {len(annotation)}")
-    _, kind, abbrev, converter = annotation[:4]
-    if kind not in KINDS:
-        raise TypeError(f"{name} must be of kind {', '.join(KINDS)}; got {kind!r}")
-    if converter is not None and not callable(converter):
-        raise TypeError(f"the type of {name} must be callable; got {converter!r}")
-    if kind == "positional" and abbrev is not None:
-        raise TypeError(f"the positional argument {name} cannot have an abbreviation; got {abbrev!r}")
-    if kind != "positional" and (not isinstance(abbrev, str) or not abbrev or abbrev.startswith("-")):
-        raise TypeError(f"the {kind} {name} needs an abbreviation without dash; got {abbrev!r}")
-    if abbrev in TAKEN_ABBREVS:
-        raise TypeError(f"the abbreviation of {name}, -{abbrev}, is Prodigy's own")
-
-
-def _check_type(parameter: inspect.Parameter, annotation: tuple[Any, ...]) -> None:
-    """Old plac leaves the text as it is when no type is given, newer plac guesses one from the default."""
-    _, kind, _, converter = annotation[:4]
-    default = parameter.default
-    if kind != "flag" and converter is None and default not in (None, _EMPTY) and not isinstance(default, str):
-        raise TypeError(f"{parameter.name} needs a type: what its default {default!r} means depends on plac")
-
-
-def _matched(function: Callable[..., Any], annotations: Annotations) -> list[tuple[inspect.Parameter, Any]]:
-    """The annotations with their parameters, in the order of the signature: that is the order on the command line."""
+def check_annotations(function: Callable[..., Any], annotations: Annotations) -> None:
+    """Raises TypeError for what works in some versions only."""
     parameters = inspect.signature(function).parameters
-    if unknown := [name for name in annotations if name not in parameters]:
-        raise TypeError(f"annotations of arguments that the function does not have: {', '.join(unknown)}")
-    return [(parameter, annotations[name]) for name, parameter in parameters.items() if name in annotations]
-
-
-def _check_no_catch_all(function: Callable[..., Any]) -> None:
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise TypeError(f"*{parameter.name} does not work with radicli; use _extra")
+    if list(annotations) != [name for name in parameters if name in annotations]:
+        raise TypeError("the annotations must be of arguments of the function, in their order")
+    for name, (_, kind, abbrev, converter) in annotations.items():
+        if kind == "positional" and abbrev is not None:
+            raise TypeError(f"the positional argument {name} cannot have an abbreviation; got {abbrev!r}")
+        if kind != "positional" and (not abbrev or abbrev in ("F", "h")):  # those are Prodigy's own
+            raise TypeError(f"the {kind} {name} needs an abbreviation of its own; got {abbrev!r}")
+        if not callable(converter):  # versions of plac differ in what they guess
+            raise TypeError(f"{name} needs a type; got {converter!r}")

@@ -7,14 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prodigy.eras import Era, current_era
+from prodigy.eras import Era
 
 Config = dict[str, Any]
-
-
-def get_config() -> Config:
-    """What applies without a recipe."""
-    return resolve_config({}, current_era())
 
 
 def resolve_config(recipe_config: Config, era: Era) -> Config:
@@ -33,9 +28,9 @@ def prodigy_home() -> Path:
 
 def default_config(era: Era) -> Config:
     """`feed_overlap` was on in old versions; that it is off in newer ones is recalled."""
-    config: Config = {"host": "localhost", "port": 8080, "batch_size": 10, "auto_exclude_current": True}
-    config |= {"feed_overlap": not era.since("1.10"), "force_stream_order": False, "instant_submit": False}
-    return config | ({"exclude_by": "task", "auto_count_stream": False} if era.since("1.10") else {})
+    config: Config = {"host": "localhost", "port": 8080, "batch_size": 10}
+    config |= {"feed_overlap": not era.since("1.10"), "force_stream_order": False}
+    return config | ({"exclude_by": "task"} if era.since("1.10") else {})
 
 
 def _read(path: Path) -> Config:

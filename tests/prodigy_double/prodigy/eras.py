@@ -23,23 +23,14 @@ class Era:
         return self.since("1.14")
 
     @property
-    def has_callbacks_of_1_10(self) -> bool:
-        """`before_db` and `validate_answer`, and `util.msg`, `util.get_labels`, `fetch_media`, `dataset:NAME`."""
-        return self.since("1.10")
-
-    @property
     def has_stream_class(self) -> bool:
-        """`components.stream`; image loaders give paths; `get_dataset_examples`; `progress` with four arguments."""
+        """`components.stream`; image loaders give paths; `get_dataset_examples`."""
         return self.since("1.12")
 
     @property
     def has_config_overrides(self) -> bool:
         """PRODIGY_CONFIG_OVERRIDES (recalled)."""
         return self.since("1.11")
-
-    @property
-    def progress_generation(self) -> int:
-        return 3 if self.since("1.12") else 2 if self.since("1.10") else 1
 
     @property
     def updates_before_db(self) -> bool:
