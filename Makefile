@@ -60,8 +60,9 @@ demo: $(STAMP) $(PAGE) ## draw pictures of shapes, and open the page in which yo
 demo-simulate: $(STAMP) ## let known boxes play the annotator, and draw how fast a model learns (one to two minutes)
 	$(PY) scripts/demo.py demo/simulated --simulate
 
-test: $(STAMP) $(PAGE) browser ## run all tests
-	$(PY) -m pytest $(PYTEST_ARGS)
+# A file's tests stay in one process: the models of tests/integration are built once per process.
+test: $(STAMP) $(PAGE) browser ## run all tests, in two processes
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Where there is no apt, install Chromium or Chrome yourself; the browser tests are skipped without one.
 browser: ## install the Chromium that the browser tests drive (Debian and Ubuntu)

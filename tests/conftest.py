@@ -25,6 +25,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: pytest-xdist hands them out in this order, and no worker is left with one."""
+    order = ("e2e", "integration", "browser", "unit")
+    items.sort(key=lambda item: order.index(item.path.parent.name))
+
+
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """A command that is run in this process sets up the log of the whole process."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,12 +86,3 @@ class FakeBackend:
 
 def _value(directory: Path) -> float:
     return float((directory / "value.txt").read_text())
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
-    """What `condition` gives, as soon as it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-    return result

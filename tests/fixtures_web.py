@@ -19,7 +19,6 @@ import json
 import socket
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,15 +57,6 @@ FILES = {
     "/": PageFile(b"<!doctype html>", "text/html; charset=utf-8"),
     "/page.js": PageFile(b"", "text/javascript; charset=utf-8"),
 }
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
-    """What `condition` gives, as soon as it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return value
 
 
 def save_images(folder: Path, count: int = IMAGES) -> None:

@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+from waiting import wait_until
 from zygote import Forked, zygote
 
 from odkeras.web.database import AnswerDatabase
@@ -183,10 +183,3 @@ def draw_picture(number: int) -> Image.Image:
 
 def box_of(span: dict[str, Any]) -> Box:
     return span["x"], span["y"], span["x"] + span["width"], span["y"] + span["height"]
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from desk import IMAGES, Box, Desk, Server, box_of, wait_until
+from desk import IMAGES, Box, Desk, Server, box_of
 from playwright.sync_api import Locator, expect
+from waiting import wait_until
 
 Suggested = tuple[str, Box]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}

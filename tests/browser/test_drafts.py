@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from desk import Box, Desk, Server, box_of, wait_until
+from desk import Box, Desk, Server, box_of
 from playwright.sync_api import BrowserContext, Page, Route, expect
+from waiting import wait_until
 
 MINE: Box = (10, 8, 50, 36)
 SUGGESTED: Box = (60, 40, 90, 60)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from desk import Desk, Server, wait_until
+from desk import Desk, Server
 from playwright.sync_api import BrowserContext, expect
 from test_accessibility import findings
+from waiting import wait_until
 
 RANDOM = "model { ssd {} }"
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from desk import IMAGES, Desk, Server, box_of, draw_picture, wait_until
+from desk import IMAGES, Desk, Server, box_of, draw_picture
 from playwright.sync_api import BrowserContext, Route, expect
+from waiting import wait_until
 
 NewDesk = Callable[..., Desk]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 import pytest
-from desk import Desk, Server, wait_until
+from desk import Desk, Server
 from playwright.sync_api import BrowserContext, expect
+from waiting import wait_until
 
 from odkeras.labels import LabelMap
 

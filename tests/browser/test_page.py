@@ -7,8 +7,9 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from desk import IMAGES, Desk, Server, box_of, wait_until
+from desk import IMAGES, Desk, Server, box_of
 from playwright.sync_api import BrowserContext, expect
+from waiting import wait_until
 
 
 def stored(server: Server, image_id: str) -> dict[str, object]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from desk import IMAGES, Desk, Server, wait_until
+from desk import IMAGES, Desk, Server
 from playwright.sync_api import Route, expect
+from waiting import wait_until
 
 from odkeras.control import Control
 from odkeras.project import append_jsonl

@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from odkeras.formats.prodigy import make_task
 from odkeras.images import read_image
@@ -47,15 +44,6 @@ class ShapesProject:
 
     def state(self) -> str:
         return str((read_status(self.directories.status_path) or {}).get("state"))
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError("the condition did not come true")
-        time.sleep(0.02)
-    return value
 
 
 def processes_about(folder: Path) -> list[int]:

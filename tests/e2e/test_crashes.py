@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from running import ShapesProject, kill_all, processes_about, wait_for
+from running import ShapesProject, kill_all, processes_about
+from waiting import wait_until
 
 from odkeras.inbox import list_batches
 from odkeras.project import TEMPORARY_PREFIX, list_versions, read_jsonl
@@ -55,7 +56,7 @@ def run_until_killed(project: ShapesProject, state: str, after_s: float, log_pat
         trainer = subprocess.Popen(project.trainer_command(), stdout=log, stderr=log)
     try:
         if state != "starting":
-            wait_for(lambda: project.state() == state or trainer.poll() is not None, timeout_s=60)
+            wait_until(lambda: project.state() == state or trainer.poll() is not None, timeout_s=60)
         time.sleep(after_s)
         assert trainer.poll() is None, log_path.read_text()[-4000:]
     finally:
@@ -116,7 +117,7 @@ def test_the_whole_tree_is_killed(shapes_project: ShapesProject, tmp_path: Path)
         time.sleep(kill_after_s)
         kill_all(processes_about(folder))
         host.wait()
-        wait_for(lambda: processes_about(folder) == [])
+        wait_until(lambda: processes_about(folder) == [])
     with log_path.open("ab") as log:
         done = subprocess.run(command, stdout=log, stderr=log, timeout=240, check=False)
     assert done.returncode == 0, log_path.read_text()[-4000:]
@@ -132,7 +133,7 @@ def test_children_end_when_their_host_is_killed(shapes_project: ShapesProject, t
     command = [sys.executable, "-m", "odkeras", "simulate", str(pictures.train_csv), str(shapes_project.config)]
     with (tmp_path / "simulate.log").open("ab") as log:
         host = subprocess.Popen([*command, "--images", str(pictures.images_dir)], stdout=log, stderr=log)
-    wait_for(lambda: len(processes_about(folder)) >= 3)
+    wait_until(lambda: len(processes_about(folder)) >= 3)
     os.kill(host.pid, signal.SIGKILL)
     host.wait()
-    wait_for(lambda: processes_about(folder) == [], timeout_s=30)
+    wait_until(lambda: processes_about(folder) == [], timeout_s=30)

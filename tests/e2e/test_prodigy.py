@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from fixtures_prodigy import prodigy_environment, running_prodigy
 from prodigy_annotator import Annotator, ui_answer
-from running import ShapesProject, kill_all, processes_about, wait_for
+from running import ShapesProject, kill_all, processes_about
+from waiting import wait_until
 
 from odkeras.boxes import to_xyxy_px
 from odkeras.labels import LabelMap
@@ -88,17 +89,17 @@ def test_answers_bring_suggestions_of_the_next_version(
     with annotating(shapes_project, tmp_path, "-spe", "8", "-t", "0.01", version=version) as (process, annotator, log):
         tasks = annotator.questions()  # at once, no model is there yet
         assert len(tasks) == 5
-        first = wait_for(lambda: list_versions(export_dir))[0]
-        wait_for(lambda: f"is served (version {first})" in log.read_text())
+        first = wait_until(lambda: list_versions(export_dir))[0]
+        wait_until(lambda: f"is served (version {first})" in log.read_text())
         truth.answer(annotator, tasks, version)
-        wait_for(lambda: len(list_versions(export_dir)) > 1, timeout_s=90)
+        wait_until(lambda: len(list_versions(export_dir)) > 1, timeout_s=90)
         second = list_versions(export_dir)[1]
-        wait_for(lambda: f"is served (version {second})" in log.read_text())
+        wait_until(lambda: f"is served (version {second})" in log.read_text())
         tasks = annotator.questions()
         assert {task["_suggestions"]["version"] for task in tasks} == {second}
         assert any(task["spans"] for task in tasks)
         truth.answer(annotator, tasks, version)
-        wait_for(lambda: len(list_versions(export_dir)) > 2)
+        wait_until(lambda: len(list_versions(export_dir)) > 2)
     assert process.returncode == 0
     assert processes_about(folder) == []
     text = log.read_text()
@@ -123,7 +124,7 @@ def test_a_killed_prodigy_leaves_no_orphan_and_the_next_one_goes_on(
         answered = truth.answer(annotator, annotator.questions())
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_for(lambda: processes_about(folder) == [], timeout_s=30)
+        wait_until(lambda: processes_about(folder) == [], timeout_s=30)
     with annotating(shapes_project, tmp_path, "-spe", "8", "--sync", "-t", "0.01") as (_, annotator, _log):
         tasks = annotator.questions()
         assert {task["image_id"] for task in tasks}.isdisjoint(task["image_id"] for task in answered)
@@ -149,13 +150,16 @@ def test_with_a_server_and_a_trainer_of_somebody_else(
         with (tmp_path / "serve.log").open("wb") as log:
             children.append(subprocess.Popen(serve, stdout=log, stderr=log))
             children.append(subprocess.Popen([*train, "--export-dir", "export_dir"], stdout=log, stderr=log))
-        port = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)/", (tmp_path / "serve.log").read_text()))[1]
+        port = wait_until(lambda: re.search(r"http://127\.0\.0\.1:(\d+)/", (tmp_path / "serve.log").read_text()))[1]
         more = ("127.0.0.1", port, "shapes", "--external-trainer", "--remove-base64", "-t", "0.01")
         with annotating(shapes_project, tmp_path, *more) as (_, annotator, log_path):
             truth.answer(annotator, annotator.questions())
-            wait_for(lambda: "version" in (rows := read_jsonl(tmp_path / "model_dir" / "metrics.jsonl")) or rows, 90)
-            served = wait_for(lambda: list_versions(tmp_path / "export_dir")[1:])[-1]
-            wait_for(lambda: f"is served (version {served})" in log_path.read_text())
+            wait_until(
+                lambda: "version" in (rows := read_jsonl(tmp_path / "model_dir" / "metrics.jsonl")) or rows,
+                timeout_s=90,
+            )
+            served = wait_until(lambda: list_versions(tmp_path / "export_dir")[1:])[-1]
+            wait_until(lambda: f"is served (version {served})" in log_path.read_text())
             assert {task["_suggestions"]["version"] for task in annotator.questions()} == {served}
     finally:
         kill_all([child.pid for child in children])
@@ -178,7 +182,7 @@ def test_tensorflow_serving_is_started_where_it_is_installed(shapes_project: Sha
     program.chmod(0o755)
     path = os.pathsep.join([str(program.parent), prodigy_environment(tmp_path)["PATH"]])
     with annotating(shapes_project, tmp_path, PATH=path) as (_, annotator, log):
-        wait_for(lambda: " is served" in log.read_text())
+        wait_until(lambda: " is served" in log.read_text())
         assert all("_suggestions" in task for task in annotator.questions())
         assert processes_about(program)
     assert processes_about(shapes_project.config.parent) == []
@@ -194,12 +198,12 @@ def test_the_walk_through_of_the_readme_runs_as_written(tmp_path: Path) -> None:
     env = {**prodigy_environment(tmp_path), **paths}
     run(prepare, tmp_path, env)
     with background(annotate, tmp_path, env) as (process, log):
-        url = wait_for(lambda: re.search(r"web server at (http://\S+) ", log.read_text()))[1]
+        url = wait_until(lambda: re.search(r"web server at (http://\S+) ", log.read_text()))[1]
         annotator, truth = Annotator(url), raccoon_truth()
         tasks = annotator.questions()
         annotator.answer(tasks, lambda task: ui_answer(task, truth[task["meta"]["file"]]))
         # 100 steps of the default model at batch size 8: 25 s on fast cores, 230 s on slow ones
-        wait_for(lambda: re.search(r"evaluation after round 1: .*mAP", log.read_text()), timeout_s=600)
+        wait_until(lambda: re.search(r"evaluation after round 1: .*mAP", log.read_text()), timeout_s=600)
         tasks = annotator.questions()
         assert {task["_suggestions"]["version"] for task in tasks} == {list_versions(tmp_path / "raccoons/export")[-1]}
         annotator.answer(tasks, lambda task: ui_answer(task, truth[task["meta"]["file"]]))

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ShapesProject, processes_about, wait_for
+from running import ShapesProject, processes_about
+from waiting import wait_until
 
 from odkeras.project import list_versions, read_jsonl
 
@@ -26,7 +27,7 @@ def test_ctrl_c_and_on(shapes_project: ShapesProject, tmp_path: Path) -> None:
     with log_path.open("wb") as log:
         host = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        wait_for(lambda: curve_path.exists() and len(json.loads(curve_path.read_text())) >= 2, timeout_s=120)
+        wait_until(lambda: curve_path.exists() and len(json.loads(curve_path.read_text())) >= 2, timeout_s=120)
         host.send_signal(signal.SIGINT)
         assert host.wait(30) == 130, log_path.read_text()[-3000:]
     finally:

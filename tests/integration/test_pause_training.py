@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from odkeras.annotation import Annotation
 from odkeras.control import Control
@@ -195,10 +196,3 @@ def test_the_trainer_s_own_process(project: TinyProject, shapes: list[Annotation
         finally:
             trainer.kill()
     assert project.status()["state"] == "ended"
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 120.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)

@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from odkeras.errors import RequestError, ServerUnavailableError
 from odkeras.serving.client import ServingClient
-from tests.fixtures_serving import wait_until
 
 pytest.importorskip("tensorflow")
 

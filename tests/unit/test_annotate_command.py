@@ -17,7 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fixtures_web import DATASET, SPAN, Page, answers_in, save_project, wait_until
+from fixtures_web import DATASET, SPAN, Page, answers_in, save_project
+from waiting import wait_until
 
 from odkeras.errors import ConfigError
 from odkeras.images import read_image

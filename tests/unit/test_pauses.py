@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from odkeras.control import Control
 from odkeras.training import pauses
@@ -37,13 +38,6 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     made = Trainer(tmp_path)
     made.status.update(state="training", reason="training on 8 images", round=7, round_step=40, round_steps=100)
     return made
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def test_nothing_is_held_while_training_runs(trainer: Trainer) -> None:

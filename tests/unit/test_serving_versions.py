@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from odkeras.errors import RequestError
 from odkeras.serving.protocol import ApiRequest, VersionStatus
 from odkeras.serving.versions import ServedModel, SharedLock, choose_version, fingerprint
-from tests.fixtures_serving import FakeBackend, FakeServable, wait_until, write_version
+from tests.fixtures_serving import FakeBackend, FakeServable, write_version
 
 ANY = ApiRequest("predict", "raccoon")
 

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from odkeras.errors import ConfigError, ServingError, SetupError, TrainingError
 from odkeras.session.leash import leash_command
@@ -28,13 +28,6 @@ from odkeras.session.supervisor import (
 QUICK = RestartPolicy(first_delay_s=0.02, longest_delay_s=0.05)
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def has_line(path: Path, line: str, times: int) -> bool:

@@ -18,9 +18,10 @@ import fake_processes
 import fixtures_web
 import httpx
 import pytest
-from fixtures_web import IMAGES, SPAN, Annotating, Page, annotating, answer_to, wait_until
+from fixtures_web import IMAGES, SPAN, Annotating, Page, annotating, answer_to
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from odkeras import __version__
 from odkeras.errors import SetupError

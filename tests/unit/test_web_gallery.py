@@ -18,9 +18,10 @@ from typing import Any
 import fixtures_web
 import numpy as np
 import pytest
-from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page, read, wait_until
+from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page, read
 from image_server import image_server
 from PIL import Image
+from waiting import wait_until
 
 from odkeras.errors import ImageError
 from odkeras.images import make_thumbnail

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from fixtures_web import wait_until
+from waiting import wait_until
 
 from odkeras.web.handover import MOST_TOGETHER, Entry, Handover
 

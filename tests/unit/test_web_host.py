@@ -13,7 +13,8 @@ from typing import Any
 
 import fixtures_web
 import pytest
-from fixtures_web import DATASET, IMAGES, SPAN, Annotating, answer_to, answers_in, wait_until
+from fixtures_web import DATASET, IMAGES, SPAN, Annotating, answer_to, answers_in
+from waiting import wait_until
 
 from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError

@@ -12,7 +12,8 @@ from typing import Any
 
 import fixtures_web
 import pytest
-from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page, wait_until
+from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page
+from waiting import wait_until
 
 from odkeras.images import read_image
 from odkeras.session.stream import PREDICT_TOGETHER
