@@ -1,7 +1,7 @@
 """A content-addressed image directory: one immutable file per image id, written atomically.
 
-A host stores an image when it sends out the task, off the critical path, so that storing the answer later writes only
-the boxes. The trainer reads the image from here, possibly on another machine.
+A session stores an image when it sends out the task, off the critical path, so that storing the answer later writes
+the boxes only. The trainer reads the image from here, possibly on another machine.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ImageStore:
         return self.directory / name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
     def remove_unclaimed(self, older_than_s: float = KEEP_S) -> list[Path]:
-        """Delete images that were not put or claimed recently, and partial files of a killed host.
+        """Delete images that were not put or claimed recently, and partial files of a killed process.
 
         Call it only while no batch waits in the inbox: a waiting batch may refer to an image whose claim has expired.
         Ages are measured with the file system's clock, since the machines that share it may disagree about the time.

@@ -1,7 +1,7 @@
 """The queue of answers for the trainer: one .jsonl file per batch, written atomically, processed oldest first.
 
-The image of an answer is embedded in the answer, or stored next to the batches, where the host put it when it sent out
-the task.
+The image of an answer is embedded in the answer, or stored next to the batches, where the session put it when it sent
+out the task.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ _naming = threading.Lock()
 _last_stamp_ns = 0
 
 
-def put_batch(inbox_dir: Path | str, answers: Sequence[dict[str, Any]]) -> Path:
+def put_batch(inbox_dir: Path | str, answers: Sequence[dict[str, Any]], *, name: str | None = None) -> Path:
     """Store a batch durably (synced to disk when this returns), and return its path.
+
+    Args:
+        name: file name from `new_batch_name`; a new one when None. An existing batch of that name is replaced.
 
     Raises:
         InboxError: disk full, no permission, or an answer that cannot be written as JSON. No partial batch remains, so
@@ -42,11 +45,22 @@ def put_batch(inbox_dir: Path | str, answers: Sequence[dict[str, Any]]) -> Path:
     data = b"".join(_encode(answer, number) for number, answer in enumerate(answers, start=1))
     try:
         inbox_dir.mkdir(parents=True, exist_ok=True)
-        path = inbox_dir / f"{_next_stamp_ns(inbox_dir):020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        path = inbox_dir / (name or new_batch_name(inbox_dir))
         write_atomically(path, data)
     except OSError as error:
         raise InboxError(f"cannot store {len(answers)} answers in {inbox_dir}: {error.strerror or error}") from error
     return path
+
+
+def new_batch_name(inbox_dir: Path | str) -> str:
+    """A file name for a batch; it sorts after those of all earlier batches.
+
+    Raises:
+        OSError: the directory cannot be created.
+    """
+    inbox_dir = Path(inbox_dir)
+    inbox_dir.mkdir(parents=True, exist_ok=True)
+    return f"{_next_stamp_ns(inbox_dir):020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
 
 
 def images_dir(inbox_dir: Path | str) -> Path:
@@ -109,7 +123,7 @@ def _next_stamp_ns(inbox_dir: Path) -> int:
     """A timestamp in ns that is larger than that of every earlier batch, waiting or processed.
 
     Usually the current time. Strictly increasing, because the latest answer about an image wins: that must hold even
-    if the clock was set back, or if another host's clock is ahead.
+    if the clock was set back, or if another machine's clock is ahead.
     """
     global _last_stamp_ns
     last_path = inbox_dir / _LAST_STAMP

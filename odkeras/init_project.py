@@ -142,7 +142,7 @@ def _next_steps(directory: Path, from_random_weights: bool) -> str:
         f"  odkeras simulate TRUTH.csv {config} --images IMAGES_FOLDER",
         "Or annotate in Prodigy:",
         f"  prodigy image.trainmodel DATASET IMAGES_FOLDER {config}",
-        "Or start the trainer alone, for the answers that another host writes into the data directory:",
+        "Or start the trainer alone, for answers that another machine writes into the data directory:",
         f"  odkeras trainer {config}",
     ]
     if from_random_weights:

@@ -70,8 +70,14 @@ class Project:
 
     @property
     def answered_path(self) -> Path:
-        """Which answers of a host's database were already submitted to the trainer."""
+        """Which answers of Prodigy's datasets were delivered to the trainer; up to odkeras 0.1, also those of the
+        page."""
         return self.data_dir / "answered.jsonl"
+
+    @property
+    def data_id_path(self) -> Path:
+        """Identifies the data directory, for the database that the page delivers answers from."""
+        return self.data_dir / "data_id.json"
 
     @property
     def databases_path(self) -> Path:

@@ -54,8 +54,10 @@ from odkeras.pipeline import load_pipeline
 from odkeras.project import list_versions
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import server_command
-from odkeras.session.components import Loop
+from odkeras.session.events import Listener
 from odkeras.session.options import LoopOptions
+from odkeras.session.session import AnnotationSession
+from odkeras.session.setup import SessionSetup
 from odkeras.session.supervisor import log_tail
 
 MODEL_NAME = "odkeras"
@@ -260,12 +262,12 @@ def measure_while_training(
         model_name=MODEL_NAME,
         steps_per_epoch=100_000,
     )
-    with Loop(options, say=lambda line: None) as loop:
-        loop.submit(answers_about(sorted((project / "images").iterdir())))
-        wait_until(lambda: steps_done(loop) > 1)
-        before = steps_done(loop)
+    with AnnotationSession.start(SessionSetup.of(options), Listener()) as session:
+        session.submit(answers_about(sorted((project / "images").iterdir())))
+        wait_until(lambda: steps_done(session) > 1)
+        before = steps_done(session)
         times = [timed(client.predict, images) for images in cycled(single(photographs), args.requests)]
-        after = steps_done(loop)
+        after = steps_done(session)
     assert after, "the training ended before the measurement did"
     return summary_of(times, "training") | {"training_steps_meanwhile": after - before}
 
@@ -276,11 +278,11 @@ def answers_about(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return [{**task, "spans": [SPAN], "answer": "accept"} for task in tasks]
 
 
-def steps_done(loop: Loop) -> int:
+def steps_done(session: AnnotationSession) -> int:
     """Number of steps done in the current training round; 0 if none is running."""
-    if (failure := loop.failure()) is not None:
+    if (failure := session.failure()) is not None:
         raise failure
-    status = loop.trainer_status() or {}
+    status = session.trainer_status() or {}
     return int(status.get("round_step") or 0) if status.get("state") == "training" else 0
 
 

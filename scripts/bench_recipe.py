@@ -48,8 +48,9 @@ from measuring import (
 )
 from odkeras.init_project import init_project
 from odkeras.project import list_versions, version_dir
-from odkeras.session.components import Loop
 from odkeras.session.options import LoopOptions
+from odkeras.session.session import AnnotationSession
+from odkeras.session.setup import SessionSetup
 
 RECIPE = ROOT / "recipes" / "image_train.py"
 DOUBLE = ROOT / "tests" / "prodigy_double"
@@ -121,15 +122,15 @@ def measure_update(project: Path, args: argparse.Namespace) -> dict[str, Any]:
     components = recipe_components(project)
     try:
         tasks = [next(components["stream"]) for _ in range(IMAGES)]
-        loop = components["on_exit"].__self__._loop
+        session = components["on_exit"].__self__._session
         components["update"]([answer_of(task, 0) for task in tasks])
-        wait_until(lambda: (loop.trainer_status() or {}).get("state") == "training")
+        wait_until(lambda: (session.trainer_status() or {}).get("state") == "training")
         batches = [
             [answer_of(tasks[(start + k) % IMAGES], start + k + 1) for k in range(TOGETHER)]
             for start in range(args.updates)
         ]
         light = [milliseconds(lambda batch=batch: components["update"](batch)) for batch in paced(batches)]  # type: ignore[misc]
-        training = (loop.trainer_status() or {}).get("state") == "training"
+        training = (session.trainer_status() or {}).get("state") == "training"
         heavy = [milliseconds(lambda batch=batch: put_with_images(project, batch)) for batch in paced(batches[:60])]  # type: ignore[misc]
     finally:
         components["on_exit"](None)
@@ -184,10 +185,10 @@ def paced(batches: Sequence[list[Task]]) -> Iterator[list[Task]]:
 
 def measure_predictions(project: Path, args: argparse.Namespace) -> dict[str, Any]:
     images = [path.read_bytes() for path in sorted((project / "images").iterdir())[:TOGETHER]]
-    with served(project) as loop:
+    with served(project) as session:
         in_process = load_in_process(project / "export")
         call = lambda: in_process(images)  # noqa: E731
-        request = lambda: loop.client.predict(images, batch_size=TOGETHER)  # noqa: E731
+        request = lambda: session.client.predict(images, batch_size=TOGETHER)  # noqa: E731
         for _ in range(2):
             call()
             request()
@@ -201,11 +202,13 @@ def measure_predictions(project: Path, args: argparse.Namespace) -> dict[str, An
 
 
 @contextmanager
-def served(project: Path) -> Iterator[Loop]:
+def served(project: Path) -> Iterator[AnnotationSession]:
     """Serve the newest version with the embedded server, without a trainer."""
-    with Loop(LoopOptions(config=project / "pipeline.config", external_trainer=True)) as loop:
-        wait_until(loop.available_version)
-        yield loop
+    with AnnotationSession.start(
+        SessionSetup.of(LoopOptions(config=project / "pipeline.config", external_trainer=True))
+    ) as session:
+        wait_until(session.available_version)
+        yield session
 
 
 def load_in_process(export_dir: Path) -> Callable[[list[bytes]], dict[str, np.ndarray]]:

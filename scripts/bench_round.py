@@ -32,7 +32,10 @@ from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
 from odkeras.pipeline import Overrides, apply_overrides, load_pipeline, save_pipeline
 from odkeras.project import read_jsonl
-from odkeras.session.components import Loop, LoopOptions
+from odkeras.session.events import Listener
+from odkeras.session.options import LoopOptions
+from odkeras.session.session import AnnotationSession
+from odkeras.session.setup import SessionSetup
 from odkeras.shapes import CLASSES, generate_shapes
 from odkeras.simulation.truth import KnownImage, answer_task, read_known_images
 
@@ -106,11 +109,11 @@ def bench_round(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
     options = LoopOptions(config=directory / "pipeline.config", steps_per_epoch=args.steps)
     known, label_map = known_images(directory, args)
     started = time.perf_counter()
-    with Loop(options, say=lambda line: None) as loop:
-        wait_for_version(loop, 1)
+    with AnnotationSession.start(SessionSetup.of(options), Listener()) as session:
+        wait_for_version(session, 1)
         cold_start_s = time.perf_counter() - started
-        wait_until_ready(loop)
-        rounds = [play_round(loop, pick(known, number), label_map) for number in range(args.rounds + 1)]
+        wait_until_ready(session)
+        rounds = [play_round(session, pick(known, number), label_map) for number in range(args.rounds + 1)]
     later = rounds[1:]
     median = {name: statistics.median(row[name] for row in later) for name in later[0]}
     return {"cold_start_s": cold_start_s, "first_round_s": rounds[0]["round_s"], **median}
@@ -125,13 +128,13 @@ def bench_evaluation(directory: Path, args: argparse.Namespace) -> dict[str, Any
     options = LoopOptions(
         config=directory / "evaluated.config", steps_per_epoch=args.steps, run_eval=True, eval_steps=EVALUATED
     )
-    with Loop(options, say=lambda line: None) as loop:
-        wait_until_ready(loop)
+    with AnnotationSession.start(SessionSetup.of(options), Listener()) as session:
+        wait_until_ready(session)
         seconds = []
         for number in range(2):
-            play_round(loop, pick(known, args.rounds + 1 + number), label_map)
+            play_round(session, pick(known, args.rounds + 1 + number), label_map)
             started = time.perf_counter()
-            wait_until_ready(loop)
+            wait_until_ready(session)
             seconds.append(time.perf_counter() - started)
     return {"evaluate_s": seconds[-1]}
 
@@ -147,18 +150,18 @@ def pick(known: tuple[KnownImage, ...], number: int) -> list[KnownImage]:
     return [known[index % len(known)] for index in range(start, start + IMAGES_PER_ROUND)]
 
 
-def play_round(loop: Loop, images: list[KnownImage], label_map: LabelMap) -> dict[str, float]:
+def play_round(session: AnnotationSession, images: list[KnownImage], label_map: LabelMap) -> dict[str, float]:
     """Submit answers and wait until the version trained on them is served; returns seconds by stage."""
     answers = []
     for known in images:
         task = make_task(read_image(known.path), file=known.path.name)
         answers.append(answer_task(task, known, label_map))
     started = time.perf_counter()
-    batch = loop.submit(answers)
+    batch = session.submit(answers)
     assert batch is not None, "each image is answered once"
-    row = wait_for_round(loop, batch.name)
+    row = wait_for_round(session, batch.name)
     reported = time.perf_counter()
-    wait_for_version(loop, int(row["version"]))
+    wait_for_version(session, int(row["version"]))
     round_s = time.perf_counter() - started
     steps_s = float(row["train_s"]) - float(row["input_s"])
     stages = {name: float(row[name]) for name in ("records_s", "input_s", "checkpoint_s", "publish_s")}
@@ -168,31 +171,31 @@ def play_round(loop: Loop, images: list[KnownImage], label_map: LabelMap) -> dic
     return {**stages, "rest_s": rest_s, "steps_s": steps_s, "round_s": round_s, "overhead_s": overhead_s}
 
 
-def wait_for_version(loop: Loop, at_least: int) -> None:
-    while (loop.available_version() or 0) < at_least:
-        raise_failure(loop)
+def wait_for_version(session: AnnotationSession, at_least: int) -> None:
+    while (session.available_version() or 0) < at_least:
+        raise_failure(session)
         time.sleep(POLL_S)
 
 
-def wait_until_ready(loop: Loop) -> None:
+def wait_until_ready(session: AnnotationSession) -> None:
     """Wait until the trainer has built its training step, which in practice happens while the first images are
     annotated."""
-    while (loop.trainer_status() or {}).get("state") != "waiting":
-        raise_failure(loop)
+    while (session.trainer_status() or {}).get("state") != "waiting":
+        raise_failure(session)
         time.sleep(POLL_S)
 
 
-def wait_for_round(loop: Loop, batch: str) -> dict[str, Any]:
+def wait_for_round(session: AnnotationSession, batch: str) -> dict[str, Any]:
     while True:
-        for row in read_jsonl(loop.project.metrics_path):
+        for row in read_jsonl(session.project.metrics_path):
             if batch in row.get("batches", ()):
                 return row
-        raise_failure(loop)
+        raise_failure(session)
         time.sleep(POLL_S)
 
 
-def raise_failure(loop: Loop) -> None:
-    failure = loop.failure()
+def raise_failure(session: AnnotationSession) -> None:
+    failure = session.failure()
     if failure is not None:
         raise failure
 

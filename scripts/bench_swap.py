@@ -39,8 +39,10 @@ from odkeras.labels import LabelMap
 from odkeras.pipeline import Overrides, apply_overrides, load_pipeline, save_pipeline
 from odkeras.project import find_round, read_jsonl
 from odkeras.serving.client import ServingClient
-from odkeras.session.components import Loop
+from odkeras.session.events import Listener
 from odkeras.session.options import LoopOptions
+from odkeras.session.session import AnnotationSession
+from odkeras.session.setup import SessionSetup
 from odkeras.shapes import generate_shapes
 
 CLIENTS = 3
@@ -195,46 +197,46 @@ def swap_again_and_again(
 def measure_rounds(project: Path, paths: Sequence[Path], args: argparse.Namespace) -> dict[str, Any]:
     say("rounds")
     options = LoopOptions(config=project / "pipeline.config", steps_per_epoch=args.steps)
-    with Loop(options, say=lambda line: None) as loop:
-        wait_until(lambda: state_of(loop) == "waiting" and loop.available_version())
-        pid = trainer_pid(loop)
-        played = [play_round(loop, path) for path in paths]
-        assert trainer_pid(loop) == pid, "the trainer was started again meanwhile"
+    with AnnotationSession.start(SessionSetup.of(options), Listener()) as session:
+        wait_until(lambda: state_of(session) == "waiting" and session.available_version())
+        pid = trainer_pid(session)
+        played = [play_round(session, path) for path in paths]
+        assert trainer_pid(session) == pid, "the trainer was started again meanwhile"
     found = {f"round_{name}": statistics.median(each[name] for each in played) for name in ("s", *STAGES)}
     return found | growth_of([each["memory_mb"] for each in played], "trainer")
 
 
-def play_round(loop: Loop, path: Path) -> dict[str, float]:
+def play_round(session: AnnotationSession, path: Path) -> dict[str, float]:
     """Submit one answer for a new image and wait until the version trained on it is served. Returns seconds by stage,
     and the trainer's memory once it is idle again."""
     answers = answers_about([path])
     started = time.perf_counter()
-    batch = loop.submit(answers)
+    batch = session.submit(answers)
     assert batch is not None, "each image is answered once"
-    wait_until(lambda: round_of(loop, batch), poll_s=LOOK_S)
-    row = round_of(loop, batch)
+    wait_until(lambda: round_of(session, batch), poll_s=LOOK_S)
+    row = round_of(session, batch)
     assert row is not None
-    wait_until(lambda: (loop.available_version() or 0) >= row["version"], poll_s=LOOK_S)
+    wait_until(lambda: (session.available_version() or 0) >= row["version"], poll_s=LOOK_S)
     seconds = time.perf_counter() - started
-    wait_until(lambda: state_of(loop) == "waiting", poll_s=LOOK_S)
-    return {"s": seconds, "memory_mb": memory_mb(trainer_pid(loop)), **{name: float(row[name]) for name in STAGES}}
+    wait_until(lambda: state_of(session) == "waiting", poll_s=LOOK_S)
+    return {"s": seconds, "memory_mb": memory_mb(trainer_pid(session)), **{name: float(row[name]) for name in STAGES}}
 
 
-def round_of(loop: Loop, batch: Path) -> dict[str, Any] | None:
-    if (failure := loop.failure()) is not None:
+def round_of(session: AnnotationSession, batch: Path) -> dict[str, Any] | None:
+    if (failure := session.failure()) is not None:
         raise failure
-    row = find_round(read_jsonl(loop.project.metrics_path), batch.name)
+    row = find_round(read_jsonl(session.project.metrics_path), batch.name)
     if row is not None and row.get("failed"):
         raise RuntimeError(f"the round failed: {row['failed']}")
     return row
 
 
-def state_of(loop: Loop) -> str:
-    return str((loop.trainer_status() or {}).get("state"))
+def state_of(session: AnnotationSession) -> str:
+    return str((session.trainer_status() or {}).get("state"))
 
 
-def trainer_pid(loop: Loop) -> int:
-    return int((loop.trainer_status() or {})["pid"])
+def trainer_pid(session: AnnotationSession) -> int:
+    return int((session.trainer_status() or {})["pid"])
 
 
 def growth_of(readings_mb: Sequence[float], name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,17 @@ sys.path.insert(0, str(Path(__file__).parent / "unit"))
 import fake_processes
 
 from odkeras.inbox import list_batches, read_batch
-from odkeras.integrations.prodigy import TrainmodelArguments
 from odkeras.labels import Label, LabelMap
 from odkeras.project import read_jsonl
 from odkeras.serving.listening import HttpServer, open_listener
-from odkeras.session.watch import News
+from odkeras.session.arguments import TrainmodelArguments
+from odkeras.session.events import Event
 from odkeras.web import app as web_app
-from odkeras.web import web_host
 from odkeras.web.app import PageFile, create_app
-from odkeras.web.handover import Handover
-from odkeras.web.page_host import Journal
+from odkeras.web.journal import Journal
+from odkeras.web.outbox import DeliveryRules
 from odkeras.web.security import Policy
-from odkeras.web.web_host import WebHost, WebOptions
+from odkeras.web.service import PageService, WebOptions
 
 Task = dict[str, Any]
 IMAGES = 12
@@ -89,18 +89,18 @@ def web_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class ListedJournal(Journal):
-    """Keeps what it is told."""
+    """Keeps the events."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.news: list[News] = []
+        self.events: list[Event] = []
 
-    def tell(self, news: News) -> None:
-        self.news.append(news)
-        super().tell(news)
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+        super().event(event)
 
     def has(self, text: str) -> bool:
-        return any(text in news.text for news in self.news)
+        return any(text in event.text for event in self.events)
 
 
 class Page:
@@ -179,15 +179,15 @@ def answer_to(task: Task, decision: str = "accept", **changes: Any) -> dict[str,
 class Annotating:
     """The running application."""
 
-    def __init__(self, host: WebHost, url: str, stack: ExitStack) -> None:
-        self.host, self.url = host, url
+    def __init__(self, service: PageService, url: str, stack: ExitStack) -> None:
+        self.service, self.url = service, url
         self._stack = stack
         self._pages: list[Page] = []
 
     @property
     def journal(self) -> ListedJournal:
-        assert isinstance(self.host.journal, ListedJournal)
-        return self.host.journal
+        assert isinstance(self.service.journal, ListedJournal)
+        return self.service.journal
 
     def page(self, session: str = "default", tab: str = "tab") -> Page:
         self._pages.append(Page(self.url, session, tab))
@@ -204,8 +204,8 @@ class Annotating:
         self._pages = []
 
     def crash(self) -> None:
-        """As far as that goes in one process: what waits in memory is lost."""
-        self.host.handover._entries.clear()
+        """As far as that is possible in one process: nothing more is delivered."""
+        self.service.outbox._deliver_due = lambda: False  # type: ignore[method-assign]
         self.close()
 
 
@@ -238,14 +238,14 @@ def annotating() -> Iterator[Callable[..., Annotating]]:
         names = [field.name for field in fields(WebOptions)]
         options = WebOptions(**{name: changes.pop(name) for name in names if name in changes})
         started.append(
-            _start(WebHost(arguments_of(changes, model=model), options, ListedJournal()), policy or Policy())
+            _start(PageService.open(arguments_of(changes, model=model), options, ListedJournal()), policy or Policy())
         )
         return started[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(Handover.__init__.__kwdefaults__ or {}, "poll_s", 0.05)
+        patch.setattr("odkeras.web.service.DeliveryRules", partial(DeliveryRules, poll_s=0.05))
         patch.setattr(web_app, "SHOWN_EVERY_S", 0.04)
-        patch.setattr(web_host, "_HOUSEKEEPING_S", 0.04)
+        patch.setattr("odkeras.web.housekeeping.HOUSEKEEPING_S", 0.04)
         yield start
         for each in started:
             each.hang_up()
@@ -260,12 +260,12 @@ class QuickServer(HttpServer):
             await asyncio.sleep(0.01)
 
 
-def _start(host: WebHost, policy: Policy) -> Annotating:
+def _start(service: PageService, policy: Policy) -> Annotating:
     closing, ready = threading.Event(), threading.Event()
     with ExitStack() as stack:
-        stack.enter_context(host)
+        stack.enter_context(service)
         listener = stack.enter_context(open_listener("127.0.0.1", 0))
-        server = QuickServer(create_app(host, FILES, policy, closing=closing.is_set), ready.set, grace_s=1)
+        server = QuickServer(create_app(service, FILES, policy, closing=closing.is_set), ready.set, grace_s=1)
         thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
         stack.callback(thread.join, 10)
         stack.callback(server.stop)
@@ -273,7 +273,7 @@ def _start(host: WebHost, policy: Policy) -> Annotating:
         thread.start()
         assert ready.wait(10)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        return Annotating(host, url, stack.pop_all())
+        return Annotating(service, url, stack.pop_all())
 
 
 def answers_in(data_dir: Path) -> list[Task]:

@@ -1,4 +1,4 @@
-"""`odkeras annotate` and `odkeras simulate`: hosts of the loop."""
+"""`odkeras annotate` and `odkeras simulate`."""
 
 from __future__ import annotations
 
@@ -158,10 +158,10 @@ def annotate(
     from dataclasses import fields
 
     from odkeras.images import absolute_path
-    from odkeras.integrations.prodigy import TrainmodelArguments, split_commas, split_list
     from odkeras.logs import configure_logging
+    from odkeras.session.arguments import TrainmodelArguments, split_commas, split_list
     from odkeras.web.server import PageOptions, run_annotate
-    from odkeras.web.web_host import WebOptions
+    from odkeras.web.service import WebOptions
 
     configure_logging(verbose=False)
     changed = {

@@ -87,7 +87,7 @@ class ServingClient:
         connect_timeout_s: float = 2.0,
         retries: int = 2,
     ) -> None:
-        self.model_name = model_name
+        self.base_url, self.model_name = base_url, model_name
         address = _checked_address(base_url)
         self._server = address._replace(auth=None).url.rstrip("/")
         self._path = f"/v1/models/{quote(model_name, safe='')}"

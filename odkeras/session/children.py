@@ -1,4 +1,4 @@
-"""The child processes of a loop: the command lines of the trainer and the model server."""
+"""The child processes of a session: the command lines of the trainer and the model server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of a loop, validated at construction."""
+"""The options of a session, validated at construction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STRATEGIES = ("none", "mirrored", "multi-worker")
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """The options of a loop.
+    """The options of a session.
 
     Args:
         config: path of the pipeline.config.
@@ -35,7 +35,7 @@ class LoopOptions:
             (see `training.options`).
         threshold: minimum score of a suggestion, 0 to 1; "auto" learns it per class from the answers.
         control: share of control images, 0 <= share < 1, which are shown without suggestions.
-        order, order_seed: order of the images; see `loop.order`.
+        order, order_seed: order of the images; see `session.order`.
         temp_files_num: records and versions to keep; 0 keeps all.
         max_checkpoints_num: checkpoints to keep; 0 keeps all.
         run_eval: evaluate after every round.
@@ -48,7 +48,7 @@ class LoopOptions:
         strategy: how the trainer distributes its steps: "none", "mirrored" or "multi-worker".
         tf_logging_level: TensorFlow's log level in the child processes, 0 to 50.
         use_display_name: show the label map's display names instead of its names.
-        external_trainer, external_server: the process is started elsewhere; the loop starts none.
+        external_trainer, external_server: the process is started elsewhere; the session starts none.
         tensorflow_serving: start `tensorflow_model_server`, which must be installed, instead of the embedded server.
         predict_batch_size: images per predict request.
         max_pixels: maximum pixels of an image; larger ones are skipped.

@@ -3,8 +3,8 @@
     source ──► items ──► (exclude) ──► read ──► (exclude, prepare) ──► Suggester, a few tasks at a time ──► host
 
 Images are read and predicted only on `next`, and images that are known to have an answer are not read at all. Tasks are
-predicted in small batches, which is faster. If a newer version is served before the host fetches a task, the task is
-predicted again. While the server is down, tasks have no suggestions. Broken images are skipped and reported.
+predicted in small batches, which is faster. If a newer version is served before a task is fetched, it is predicted
+again. While the server is down, tasks have no suggestions. Broken images are skipped and reported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Blocks until a model trained on a given batch is being served, for hosts that train synchronously."""
+"""Blocks until a model trained on a given batch is being served, for front ends that train synchronously."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POLL_S = 0.1
 
 
 class Waitable(Protocol):
-    """The part of `components.Loop` that `BatchWait` uses."""
+    """The part of `AnnotationSession` that `BatchWait` uses."""
 
     project: Project
 
@@ -36,7 +36,7 @@ class BatchWait:
     """Waits for one batch.
 
     Args:
-        loop: the loop that the batch was submitted to.
+        session: the session that the batch was submitted to.
         batch: the batch's file.
         stop: polled; True ends the wait. So does the end of the main thread.
         warn: callback with the reason if the wait times out.
@@ -45,7 +45,7 @@ class BatchWait:
 
     def __init__(
         self,
-        loop: Waitable,
+        session: Waitable,
         batch: Path,
         *,
         stop: Callable[[], bool],
@@ -53,7 +53,7 @@ class BatchWait:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._loop = loop
+        self._session = session
         self._batch = batch
         self._stop = stop
         self._warn = warn
@@ -76,15 +76,15 @@ class BatchWait:
 
     def _wait_for_round(self) -> dict[str, Any] | None:
         said, said_at, idle_since = object(), self._clock(), None
-        metrics = JsonlTail(self._loop.project.metrics_path)
+        metrics = JsonlTail(self._session.project.metrics_path)
         while not self._ended():
             if row := find_round(metrics.read(), self._batch.name):
                 return row
-            status, now = self._loop.trainer_status() or {}, self._clock()
+            status, now = self._session.trainer_status() or {}, self._clock()
             if status.get("updated") != said:
                 said, said_at = status.get("updated"), now
             if now - said_at > SILENT_S:
-                self._warn(f"not waiting any longer: no trainer has said anything for {SILENT_S:g} s")
+                self._warn(f"not waiting any longer: no trainer has reported its status for {SILENT_S:g} s")
                 return None
             idle = status.get("state") == "waiting" and not self._batch.exists()
             idle_since = (idle_since or now) if idle else None
@@ -107,9 +107,9 @@ class BatchWait:
 
     def _served(self) -> int | None:
         try:
-            return self._loop.available_version()
+            return self._session.available_version()
         except ServingError:
             return None
 
     def _ended(self) -> bool:
-        return self._stop() or self._loop.failure() is not None or not threading.main_thread().is_alive()
+        return self._stop() or self._session.failure() is not None or not threading.main_thread().is_alive()

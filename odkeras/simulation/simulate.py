@@ -25,9 +25,11 @@ from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, Trai
 from odkeras.images import read_image
 from odkeras.metrics import coco_map, count_edits
 from odkeras.project import JsonlTail, find_round, is_held_out
-from odkeras.session.components import Loop, LoopOptions, load_label_map
+from odkeras.session.events import Event, Listener, gate_text
+from odkeras.session.options import LoopOptions
+from odkeras.session.session import AnnotationSession
+from odkeras.session.setup import SessionSetup
 from odkeras.session.stream import TaskStream
-from odkeras.session.watch import gate_text
 from odkeras.simulation.ledger import AnsweredBatch, Ledger
 from odkeras.simulation.report import ConsoleDisplay, CurvePoint, Display, status_text
 from odkeras.simulation.truth import (
@@ -67,7 +69,7 @@ def simulate(
     test_csv: Path | None = None,
     threshold: float | str = 0.5,
     display: Display | None = None,
-    **loop_options: Any,
+    **session_options: Any,
 ) -> SimulationResult:
     """Answer `annotations` images in batches and measure the model after each; resumes where an earlier run stopped.
 
@@ -81,7 +83,7 @@ def simulate(
         test_csv: images to measure on; when None, a fifth of `truth_csv`, chosen by image content.
         threshold: suggestions below this score are not shown (mAP counts all detections).
         display: progress callbacks; the terminal when None.
-        loop_options: see `loop.components.LoopOptions`.
+        session_options: see `session.options.LoopOptions`.
 
     Raises:
         ConfigError, LabelMapError, RecordError, SetupError: before anything is started.
@@ -91,14 +93,15 @@ def simulate(
     for name, value in (("annotations", annotations), ("batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
-    options = LoopOptions(config=config, threshold=threshold, **loop_options)
+    options = LoopOptions(config=config, threshold=threshold, **session_options)
     Control(options.project.control_path).check_running(config.parent, "simulate would wait for it without end")
+    setup = SessionSetup.of(options)
     with ExitStack() as stack:
         show = display or stack.enter_context(ConsoleDisplay())
         known = read_known_images(
             truth_csv,
             images_dir or truth_csv.parent,
-            load_label_map(options),
+            setup.label_map,
             test_csv=test_csv,
             on_skip=lambda file, reason: show.say(f"skipped {file}: {reason}"),
             max_pixels=options.max_pixels,
@@ -107,7 +110,7 @@ def simulate(
             known = _apart_from_eval_split(known, own_test=test_csv is not None)
         ledger = Ledger(report_dir or config.parent / "report")
         ledger.open(known, options)
-        return _run(options, known, ledger, show, annotations, batch_size)
+        return _run(setup, known, ledger, show, annotations, batch_size)
 
 
 def _apart_from_eval_split(known: KnownImages, *, own_test: bool) -> KnownImages:
@@ -123,14 +126,14 @@ def _apart_from_eval_split(known: KnownImages, *, own_test: bool) -> KnownImages
 
 
 def _run(
-    options: LoopOptions, known: KnownImages, ledger: Ledger, show: Display, annotations: int, batch_size: int
+    setup: SessionSetup, known: KnownImages, ledger: Ledger, show: Display, annotations: int, batch_size: int
 ) -> SimulationResult:
     show.say(f"{len(known.annotate)} images to annotate, {len(known.held_out)} held out to measure on")
     if annotations > len(known.annotate):
         show.say(f"only {len(known.annotate)} images can be annotated, not {annotations}")
     try:
-        with Loop(options, say=show.say) as loop:
-            simulation = _Simulation(loop, known, ledger, show)
+        with AnnotationSession.start(setup, _Messages(show), report_events=False) as session:
+            simulation = _Simulation(session, known, ledger, show)
             simulation.start()
             for tasks in simulation.batches(annotations, batch_size):
                 simulation.play_round(tasks)
@@ -141,11 +144,24 @@ def _run(
     return SimulationResult(tuple(ledger.points), ledger.curve_json, ledger.curve_png)
 
 
-class _Simulation:
-    """Plays rounds against a running loop."""
+class _Messages(Listener):
+    """Shows what the session says."""
 
-    def __init__(self, loop: Loop, known: KnownImages, ledger: Ledger, show: Display) -> None:
-        self._loop = loop
+    def __init__(self, show: Display) -> None:
+        self._show = show
+
+    def event(self, event: Event) -> None:
+        self._show.say(f"{event.line}\n{event.details}" if isinstance(event.details, str) else event.line)
+
+    def skipped(self, name: str, reason: str) -> None:
+        self._show.say(f"skipped {name}: {reason}")
+
+
+class _Simulation:
+    """Plays rounds in a running session."""
+
+    def __init__(self, session: AnnotationSession, known: KnownImages, ledger: Ledger, show: Display) -> None:
+        self._session = session
         self._known = known
         self._by_id = {image.image_id: image for image in known.annotate}
         self._ledger = ledger
@@ -158,19 +174,21 @@ class _Simulation:
             scores = self._measure("before the first annotation")
             self._add(CurvePoint(0, scores["mAP"], scores["mAP50"], version=version))
         if pending := self._ledger.pending():
-            self._show.say(f"going on with the last {len(pending.image_ids)} of {self._ledger.annotations} annotations")
+            self._show.say(
+                f"continuing with the last {len(pending.image_ids)} of {self._ledger.annotations} annotations"
+            )
             self._finish_round(pending, put_at=None)
         elif self._ledger.answered:
-            self._show.say(f"going on after {self._ledger.annotations} annotations")
+            self._show.say(f"continuing after {self._ledger.annotations} annotations")
 
     def batches(self, annotations: int, batch_size: int) -> Iterator[list[Task]]:
         """The tasks of each round, fetched lazily."""
         images = self._known.annotate
-        if self._loop.options.order == "sequential":  # ordered by content: the same images in every run
+        if self._session.options.order == "sequential":  # ordered by content: the same images in every run
             for batch in self._ledger.batches_left(images[:annotations], batch_size):
                 yield self._fetch(batch)
             return
-        stream = self._loop.stream([image.path for image in images], exclude=self._ledger.image_ids)
+        stream = self._session.stream([image.path for image in images], exclude=self._ledger.image_ids)
         while (left := annotations - self._ledger.annotations) > 0:
             if not (tasks := self._fetch_next(stream, min(left, batch_size))):
                 return
@@ -189,14 +207,14 @@ class _Simulation:
         return tasks
 
     def play_round(self, tasks: Sequence[Task]) -> None:
-        label_map = self._loop.label_map
+        label_map = self._session.label_map
         work = sum(
             (count_edits(self._by_id[task["image_id"]].groundtruth, suggestions_of(task, label_map)) for task in tasks),
             EditCounts(),
         )
         answers = [answer_task(task, self._by_id[task["image_id"]], label_map) for task in tasks]
         put_at = time.monotonic()
-        path = self._loop.submit(answers)
+        path = self._session.submit(answers)
         assert path is not None, "each image is answered once"
         answered = AnsweredBatch(path.name, tuple(task["image_id"] for task in tasks), work)
         self._ledger.add_answered(answered)
@@ -207,7 +225,7 @@ class _Simulation:
         counted as a useless model."""
         for _ in range(MOST_ATTEMPTS):
             self._show.progress(f"{self._after()}: fetching {len(batch)} tasks")
-            tasks = list(self._loop.stream([image.path for image in batch]))
+            tasks = list(self._session.stream([image.path for image in batch]))
             if all("_suggestions" in task for task in tasks):
                 break
             time.sleep(1.0)
@@ -251,15 +269,15 @@ class _Simulation:
         Raises:
             TrainingError: the trainer has consumed the batch and is idle, without a round for it.
         """
-        path = self._loop.project.inbox_dir / batch
-        metrics = JsonlTail(self._loop.project.metrics_path)
+        path = self._session.project.inbox_dir / batch
+        metrics = JsonlTail(self._session.project.metrics_path)
         idle_since: float | None = None
         while (row := find_round(metrics.read(), batch)) is None:
             status = self._tick(self._after())
             idle = status is not None and status.get("state") == "waiting" and not path.exists()
             idle_since = (idle_since or time.monotonic()) if idle else None
             if idle_since is not None and time.monotonic() - idle_since > _LOST_AFTER_S:
-                if all(is_held_out(name, self._loop.options.eval_split) for name in image_ids):
+                if all(is_held_out(name, self._session.options.eval_split) for name in image_ids):
                     return {}
                 raise TrainingError(
                     f"the trainer took batch {batch} but did not train on it: {(status or {}).get('reason')}"
@@ -267,15 +285,15 @@ class _Simulation:
         return row
 
     def _wait_for_version(self, at_least: int, when: str) -> int:
-        while (version := self._loop.available_version()) is None or version < at_least:
+        while (version := self._session.available_version()) is None or version < at_least:
             self._tick(when, waiting_for="waiting for the model server")
         return version
 
     def _tick(self, when: str, waiting_for: str = "") -> dict[str, Any] | None:
         """One poll: show the trainer's status, raise if trainer or server failed permanently, sleep."""
-        if failure := self._loop.failure():
+        if failure := self._session.failure():
             raise failure
-        status = self._loop.trainer_status()
+        status = self._session.trainer_status()
         idle = status is not None and status.get("state") == "waiting"
         self._show.progress(f"{when}: {waiting_for if idle and waiting_for else status_text(status)}")
         time.sleep(_POLL_S)
@@ -288,9 +306,9 @@ class _Simulation:
         while len(found) < len(held_out):
             self._show.progress(f"{when}: measuring, image {len(found)}/{len(held_out)}")
             chunk = held_out[len(found) : len(found) + PREDICT_TOGETHER]
-            data = [read_image(known.path, max_pixels=self._loop.options.max_pixels).data for known in chunk]
+            data = [read_image(known.path, max_pixels=self._session.options.max_pixels).data for known in chunk]
             try:
-                found += self._loop.client.predict(data)
+                found += self._session.client.predict(data)
             except ServerUnavailableError:
                 self._tick(when, waiting_for="waiting for the model server")
         sizes_hw = [known.image_size_hw for known in held_out]

@@ -1,6 +1,6 @@
-"""The page's web application: each handler validates a request, calls one method of the host and returns JSON.
+"""The page's web application: each handler validates a request, calls one method of the service and returns JSON.
 
-    app = create_app(host, page_files(), Policy())
+    app = create_app(service, page_files(), Policy())
 
 Blocking calls (predictions, disk) run in thread pools. Storing answers has its own pool, so that it never waits for
 predictions.
@@ -28,7 +28,6 @@ from odkeras.control import ACTIONS
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, SetupError
 from odkeras.formats.prodigy import Task
 from odkeras.numeric import is_whole
-from odkeras.web.board import Tab
 from odkeras.web.gallery import MAX_PAGE
 from odkeras.web.gallery_desk import NotAvailableError
 from odkeras.web.parameters import (
@@ -43,9 +42,10 @@ from odkeras.web.parameters import (
     read_whole_number,
 )
 from odkeras.web.pictures import media_type
+from odkeras.web.queue import Tab
 from odkeras.web.security import App, Guard, Policy
+from odkeras.web.service import PageService
 from odkeras.web.sharing import Sharing
-from odkeras.web.web_host import WebHost
 
 MOST_TASKS = 20
 PROCESSES = ("trainer", "server")
@@ -99,28 +99,28 @@ def page_files(directory: Path | None = None) -> dict[str, PageFile]:
 
 
 def create_app(
-    host: WebHost,
+    service: PageService,
     files: Mapping[str, PageFile],
     policy: Policy,
     *,
     closing: Callable[[], bool] = lambda: False,
     elsewhere: str = "",
 ) -> App:
-    """Build the application. The caller owns the host: it must be running before and be closed afterwards.
+    """Build the application. The caller owns the service: it must be running before and be closed afterwards.
 
     Args:
         files: static files by URL path.
         closing: polled by the event streams, which end when it returns True and never otherwise.
         elsewhere: see `Sharing`.
     """
-    return Guard(_Handlers(host, files, closing, Sharing(policy.token, elsewhere)).starlette(), policy)
+    return Guard(_Handlers(service, files, closing, Sharing(policy.token, elsewhere)).starlette(), policy)
 
 
 class _Handlers:
     def __init__(
-        self, host: WebHost, files: Mapping[str, PageFile], closing: Callable[[], bool], sharing: Sharing
+        self, service: PageService, files: Mapping[str, PageFile], closing: Callable[[], bool], sharing: Sharing
     ) -> None:
-        self._host = host
+        self._service = service
         self._files = files
         self._closing = closing
         self._sharing = sharing
@@ -168,7 +168,7 @@ class _Handlers:
                 return _error(error.status, str(error))
             except DatabaseError as error:
                 log.error("%s", error)
-                return _error(507, f"{error}. Make room, or mend what is wrong: nothing is lost, the page tries again")
+                return _error(507, f"{error}. Make room or correct the problem: nothing is lost, the page tries again")
             except ClientDisconnect:
                 return _error(413, "the request is too large, or was cut off")
             except OdkerasError as error:
@@ -189,33 +189,33 @@ class _Handlers:
 
     async def project(self, request: Request) -> Response:
         near = request.client is not None and is_loopback(request.client.host)
-        return _json(self._host.about(read_name(request.query_params.get("session"), "session"), tensorboard=near))
+        return _json(self._service.about(read_name(request.query_params.get("session"), "session"), tensorboard=near))
 
     async def log_end(self, request: Request) -> Response:
         process = request.query_params.get("process")
         if process not in PROCESSES:
             raise BadRequestError(400, f"process must be one of {', '.join(PROCESSES)}; got {str(process)[:80]!r}")
-        found = await self._store(self._host.log_end, process)
+        found = await self._store(self._service.log_end, process)
         if found is None:
             raise BadRequestError(404, f"the {process} has no log here; it may run on another machine")
         return _json(found)
 
     async def history(self, request: Request) -> Response:
         session = read_name(request.query_params.get("session"), "session")
-        return _json({"answers": await self._store(self._host.history, session)})
+        return _json({"answers": await self._store(self._service.history, session)})
 
     async def tasks(self, request: Request) -> Response:
         body = await read_body(request)
         count = body.get("count", 1)
         if not is_whole(count, 1, MOST_TASKS):
             raise BadRequestError(400, f"count must be 1 to {MOST_TASKS}; got {count!r}")
-        found = await self._predict(self._host.next_tasks, read_tab(body), count, read_ids(body, "have"))
+        found = await self._predict(self._service.next_tasks, read_tab(body), count, read_ids(body, "have"))
         tasks = [task_document(task) for task in found.tasks]
         return _json({"tasks": tasks, "done": found.done, "waiting": found.waiting})
 
     async def suggestions(self, request: Request) -> Response:
         body = await read_body(request)
-        found = await self._predict(self._host.suggest_again, read_tab(body), read_ids(body, "image_ids"))
+        found = await self._predict(self._service.suggest_again, read_tab(body), read_ids(body, "image_ids"))
         return _json({"tasks": [task_document(task) for task in found]})
 
     async def answers(self, request: Request) -> Response:
@@ -223,14 +223,14 @@ class _Handlers:
         answers = body.get("answers")
         if not isinstance(answers, list) or not 0 < len(answers) <= MOST_ANSWERS:
             raise BadRequestError(400, f"answers must be a list of 1 to {MOST_ANSWERS} answers")
-        saved, refused = await self._store(self._host.answer, read_tab(body), answers)
+        saved, refused = await self._store(self._service.answer, read_tab(body), answers)
         reasons = [{"answer_id": answer_id, "reason": reason} for answer_id, reason in refused]
         return _json({"saved": saved, "refused": reasons})
 
     async def reopen(self, request: Request) -> Response:
         body = await read_body(request)
         image_id = read_ids({"image_ids": [body.get("image_id")]}, "image_ids")[0]
-        task = await self._store(self._host.reopen, read_tab(body), image_id)
+        task = await self._store(self._service.reopen, read_tab(body), image_id)
         if task is None:
             raise BadRequestError(404, f"image {image_id} has no answer by this session")
         return _json({"task": task_document(task), "answer": task.get("answer")})
@@ -239,13 +239,13 @@ class _Handlers:
         query = request.query_params
         tab = read_tab(query)
         offset, limit = read_whole_number(query, "offset", 0, 10**9), read_whole_number(query, "limit", 100, MAX_PAGE)
-        return _json(await self._browse(self._host.gallery.page, tab, read_filter(query), offset, limit))
+        return _json(await self._browse(self._service.gallery.page, tab, read_filter(query), offset, limit))
 
     async def thumbnail(self, request: Request) -> Response:
         key = str(request.path_params["key"])
         if not IMAGE_ID.fullmatch(key):
             raise BadRequestError(404, "no such image")
-        gallery = self._host.gallery
+        gallery = self._service.gallery
         is_remote = await self._browse(gallery.must_be_fetched, key)
         found = await (self._fetch if is_remote else self._browse)(gallery.thumbnail, key)
         if found is None:
@@ -257,7 +257,7 @@ class _Handlers:
         body = await read_body(request)
         key = read_ids({"keys": [body.get("key")]}, "keys")[0]
         try:
-            opened = await self._predict(self._host.gallery.open, read_tab(body), key)
+            opened = await self._predict(self._service.gallery.open, read_tab(body), key)
         except NotAvailableError as error:
             raise BadRequestError(409, str(error)) from error
         answer = opened.task.get("answer") if opened.answered else None
@@ -266,14 +266,14 @@ class _Handlers:
     async def boxes(self, request: Request) -> Response:
         query = request.query_params
         image_id = read_ids({"image_id": [query.get("image_id")]}, "image_id")[0]
-        found = await self._browse(self._host.gallery.boxes, read_name(query.get("session"), "session"), image_id)
+        found = await self._browse(self._service.gallery.boxes, read_name(query.get("session"), "session"), image_id)
         if found is None:
             raise BadRequestError(404, f"image {image_id} has no answer")
         return _json({"file": found["file"], "spans": [_span_document(span) for span in found["spans"]]})
 
     async def save(self, request: Request) -> Response:
         read_tab(await read_body(request))
-        handed_on, resumed = await self._store(self._host.train_now)
+        handed_on, resumed = await self._store(self._service.train_now)
         return _json({"handed_on": handed_on, "resumed": resumed})
 
     async def training(self, request: Request) -> Response:
@@ -282,16 +282,16 @@ class _Handlers:
         action = body.get("action")
         if not isinstance(action, str) or action not in ACTIONS:
             raise BadRequestError(400, f"action must be one of {', '.join(ACTIONS)}; got {str(action)[:80]!r}")
-        return _json({"training": await self._store(self._host.control_training, action)})
+        return _json({"training": await self._store(self._service.control_training, action)})
 
     async def tensorboard(self, request: Request) -> Response:
         await read_body(request)
         if request.client is None or not is_loopback(request.client.host):
-            raise BadRequestError(409, f"from another machine, run there: {self._host.tensorboard_command}")
+            raise BadRequestError(409, f"from another machine, run there: {self._service.tensorboard_command}")
         try:
-            return _json({"url": await to_thread.run_sync(self._host.tensorboard_url)})
+            return _json({"url": await to_thread.run_sync(self._service.tensorboard_url)})
         except OdkerasError as error:
-            raise BadRequestError(409, f"{error}; or run: {self._host.tensorboard_command}") from error
+            raise BadRequestError(409, f"{error}; or run: {self._service.tensorboard_command}") from error
 
     async def link(self, request: Request) -> Response:
         await read_body(request)
@@ -300,7 +300,7 @@ class _Handlers:
         return _json({"url": url, "works_elsewhere": works_elsewhere})
 
     async def next_steps(self, request: Request) -> Response:
-        steps = await self._store(self._host.next_steps)
+        steps = await self._store(self._service.next_steps)
         return _json({"steps": [asdict(step) for step in steps]})
 
     async def export(self, request: Request) -> Response:
@@ -309,7 +309,7 @@ class _Handlers:
             raise BadRequestError(403, "requests from other web pages are refused")
         format = str(request.path_params["format"])
         try:
-            download = await self._store(self._host.download, format)
+            download = await self._store(self._service.download, format)
         except ConfigError as error:
             raise BadRequestError(404, "there are no answers yet") from error
         if download is None:
@@ -321,7 +321,7 @@ class _Handlers:
         image_id = request.path_params["image_id"]
         if not IMAGE_ID.fullmatch(image_id):
             raise BadRequestError(404, "no such image")
-        found = await self._store(self._host.picture, image_id)
+        found = await self._store(self._service.picture, image_id)
         if found is None:
             raise BadRequestError(404, "no such image, or its file is gone")
         headers = {"cache-control": "private, max-age=31536000, immutable"}
@@ -336,23 +336,23 @@ class _Handlers:
         return StreamingResponse(self._events(tab, seen), media_type="text/event-stream", headers=headers)
 
     async def _events(self, tab: Tab, seen: int) -> AsyncIterator[bytes]:
-        """Server-sent events. News events have ids, so that a reconnecting browser gets each once. A browser that
+        """Server-sent events. Event events have ids, so that a reconnecting browser gets each once. A browser that
         reconnects after a server restart gets the full history."""
-        host = self._host
-        revision, free, silent_s = -1, host.free_count, 0.0
-        host.board.connect(tab)
+        service = self._service
+        revision, free, silent_s = -1, service.free_count, 0.0
+        service.queue.connect(tab)
         try:
             yield b"retry: 1000\n\n"
             while not self._closing():
                 parts = []
-                if host.panel.revision != revision:
-                    revision = host.panel.revision
-                    parts.append(_event("state", host.panel.document(tab.session)))
-                for line in host.panel.news_after(seen if seen <= host.panel.last_news else 0):
+                if service.panel.revision != revision:
+                    revision = service.panel.revision
+                    parts.append(_event("state", service.panel.document(tab.session)))
+                for line in service.panel.lines_after(seen if seen <= service.panel.last_line else 0):
                     seen = line.number
                     parts.append(_event("news", line.document(), seen))
-                if host.free_count != free:
-                    free = host.free_count
+                if service.free_count != free:
+                    free = service.free_count
                     parts.append(_event("tasks", {}))
                 silent_s = 0.0 if parts else silent_s + SHOWN_EVERY_S
                 if silent_s >= ALIVE_EVERY_S:
@@ -362,7 +362,7 @@ class _Handlers:
                     yield b"".join(parts)
                 await asyncio.sleep(SHOWN_EVERY_S)
         finally:
-            host.board.disconnect(tab)
+            service.queue.disconnect(tab)
 
     async def _predict(self, call: Callable[..., T], *arguments: Any) -> T:
         self._predicting = self._predicting or anyio.CapacityLimiter(_THREADS)

@@ -4,9 +4,10 @@
         database.add("shapes", [StoredAnswer(example, image_id, "anna")])
         database.examples("shapes")                    # the last answer of each session about each image
 
-Answers are never deleted: one that a later answer of the same session replaces is kept, with `replaced` set. The object
-also has the parts of Prodigy's database interface that the recipe's components use (`in`, `get_dataset_examples`,
-`get_input_hashes`).
+Answers are never deleted: one that a later answer of the same session replaces is kept, with `replaced` set.
+
+The rows are also the outbox for the trainer: `pending` returns the answers that it does not have yet, `mark_delivered`
+records that it has them. `batch`, the name of the delivery, makes it idempotent.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +25,12 @@ from typing import Any
 from odkeras.annotation import DECISIONS, EditCounts
 from odkeras.errors import DatabaseError
 from odkeras.formats.prodigy import Task
-from odkeras.integrations.prodigy.api import INPUT_HASH
 from odkeras.web import gallery_rows
 from odkeras.web.schema import BUSY_S, prepare
 from odkeras.web.stored import (
     COLUMNS,
     HistoryEntry,
+    PendingAnswer,
     StoredAnswer,
     VersionEdits,
     row_of,
@@ -97,7 +98,7 @@ class AnswerDatabase:
 
         Args:
             closed: ids of images whose open tasks are deleted; the answer has all that is needed from now on.
-            shared: return only answers that are the latest of all sessions. The others are marked as handed on, so that
+            shared: return only answers that are the latest of all sessions. The others are marked as delivered, so that
                 the trainer never gets them.
 
         Raises:
@@ -139,7 +140,7 @@ class AnswerDatabase:
         return not replaced and (not shared or self._is_latest(row_id))
 
     def _is_latest(self, row_id: int | None) -> bool:
-        """Whether no other session has a later answer for the image; if one has, this one is marked as handed on."""
+        """Whether no other session has a later answer for the image; if one has, this one is marked as delivered."""
         execute = self._connection.execute
         if execute("SELECT 1 FROM gallery WHERE answer = ? AND latest = 1", (row_id,)).fetchone():
             return True
@@ -156,7 +157,20 @@ class AnswerDatabase:
         with self._transaction("cannot note what is handed out"):
             self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
 
-    def mark_handed_on(self, dataset: str, answer_ids: Iterable[str], *, shared: bool = False) -> None:
+    def assign_batch(self, dataset: str, answer_ids: Iterable[str], batch: str) -> None:
+        """Record in which batch these answers are delivered, before the batch is written. If the process is killed in
+        between, the next start writes the same batch again, which is idempotent.
+
+        Raises:
+            DatabaseError: the database cannot be written.
+        """
+        with self._transaction("cannot note what is delivered"):
+            self._connection.executemany(
+                "UPDATE answers SET batch = ? WHERE dataset = ? AND answer_id = ?",
+                [(batch, dataset, each) for each in answer_ids],
+            )
+
+    def mark_delivered(self, dataset: str, answer_ids: Iterable[str], *, shared: bool = False) -> None:
         """Record that the trainer has these answers.
 
         Args:
@@ -165,31 +179,43 @@ class AnswerDatabase:
         Raises:
             DatabaseError: the database cannot be written.
         """
-        given = list(answer_ids)
-        self._set_handed_on(1, dataset, "answer_id", given)
-        if shared:
-            this = "FROM answers WHERE dataset = ? AND answer_id = ?"
-            older = (
-                f"UPDATE answers SET handed_on = 1 WHERE dataset = ? AND image_id = (SELECT image_id {this}) "
-                f"AND (answered_at, id) < (SELECT answered_at, id {this})"
+        ids = list(answer_ids)
+        this = "FROM answers WHERE dataset = ? AND answer_id = ?"
+        older = (
+            f"UPDATE answers SET handed_on = 1 WHERE dataset = ? AND image_id = (SELECT image_id {this}) "
+            f"AND (answered_at, id) < (SELECT answered_at, id {this})"
+        )
+        with self._transaction("cannot note what was delivered"):
+            self._connection.executemany(
+                "UPDATE answers SET handed_on = 1 WHERE dataset = ? AND answer_id = ?",
+                [(dataset, each) for each in ids],
             )
-            with self._transaction("cannot note what was handed on"):
-                self._connection.executemany(older, [(dataset, *(dataset, each) * 2) for each in given])
+            if shared:
+                self._connection.executemany(older, [(dataset, *(dataset, each) * 2) for each in ids])
 
-    def mark_missing(self, dataset: str, input_hashes: Iterable[int]) -> None:
-        """Record that the trainer lacks the answers about these images, because its data directory has changed.
+    def use_data_directory(self, dataset: str, data_id: str, known_hashes: Collection[int] = ()) -> None:
+        """Set which data directory the deliveries refer to. If it is another one than before, the answers count as not
+        delivered, except those about the images with `known_hashes`.
+
+        Args:
+            known_hashes: input hashes (`stored.input_hash_of`) of the images whose answers the directory has.
 
         Raises:
             DatabaseError: the database cannot be written.
         """
-        self._set_handed_on(0, dataset, "input_hash", input_hashes)
-
-    def _set_handed_on(self, value: int, dataset: str, column: str, keys: Iterable[str | int]) -> None:
-        with self._transaction("cannot note what was handed on"):
+        with self._transaction("cannot note the data directory"):
+            execute = self._connection.execute
+            row = execute("SELECT data_id FROM deliveries WHERE dataset = ?", (dataset,)).fetchone()
+            if row is not None and row[0] == data_id:
+                return
+            hashes = {
+                each for (each,) in execute("SELECT DISTINCT input_hash FROM answers WHERE dataset = ?", (dataset,))
+            }
             self._connection.executemany(
-                f"UPDATE answers SET handed_on = {value} WHERE dataset = ? AND {column} = ?",
-                [(dataset, key) for key in keys],
+                "UPDATE answers SET handed_on = 0, batch = NULL WHERE dataset = ? AND input_hash = ?",
+                [(dataset, each) for each in hashes.difference(known_hashes)],
             )
+            execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?)", (dataset, data_id))
 
     def keep_label_map(self, dataset: str, path: Path, pbtxt: str) -> None:
         """Store the label map that a dataset is annotated with.
@@ -291,18 +317,37 @@ class AnswerDatabase:
                 names.update(path for (path,) in found if isinstance(path, str))
         return {*names, *(re.split(r"[/\\]", name)[-1] for name in names)}
 
-    def not_handed_on(self, dataset: str, *, latest: bool = False) -> list[StoredAnswer]:
-        """Answers that the trainer does not have yet, oldest first.
+    def pending(self, dataset: str, limit: int, *, latest: bool = False) -> list[PendingAnswer]:
+        """The first answers that the trainer does not have yet: first those whose delivery was interrupted, then the
+        oldest.
 
         Args:
             latest: leave out answers that are older than another session's answer for the same image.
         """
-        last = "AND id IN (SELECT answer FROM gallery WHERE latest = 1) " if latest else ""
         query = (
-            "SELECT example, image_id, session, answered_at, answer_id FROM answers "
-            f"WHERE dataset = ? AND handed_on = 0 AND replaced = 0 {last}ORDER BY answered_at, id"
+            f"SELECT answer_id, session, image_id, batch FROM answers WHERE {_pending(latest)} "
+            "ORDER BY batch IS NULL, batch, answered_at, id LIMIT ?"
         )
-        return [StoredAnswer(self._loaded(text), *rest) for text, *rest in self._read(query, dataset)]
+        return [PendingAnswer(*row) for row in self._read(query, dataset, limit)]
+
+    def count_pending(self, dataset: str, *, latest: bool = False, in_no_batch: bool = False) -> int:
+        """Number of answers that the trainer does not have yet.
+
+        Args:
+            latest: as in `pending`.
+            in_no_batch: count only those that are in no batch.
+        """
+        unassigned = " AND batch IS NULL" if in_no_batch else ""
+        return int(self._read(f"SELECT COUNT(*) FROM answers WHERE {_pending(latest)}{unassigned}", dataset)[0][0])
+
+    def examples_of(self, dataset: str, answer_ids: Iterable[str]) -> list[Task]:
+        """The examples of these answers, in their order, each with its `image_id`."""
+        query = "SELECT image_id, example FROM answers WHERE dataset = ? AND answer_id = ?"
+        return [
+            {**self._loaded(text), "image_id": image_id}
+            for each in answer_ids
+            for image_id, text in self._read(query, dataset, each)
+        ]
 
     def counts(self, dataset: str) -> dict[str, dict[str, int]]:
         """Number of images that each session accepted, rejected and ignored: {session: {decision: number}}."""
@@ -319,11 +364,6 @@ class AnswerDatabase:
         """Times of the first and the last answer, in seconds since the epoch; None without answers."""
         first, last = self._read("SELECT MIN(answered_at), MAX(answered_at) FROM answers WHERE dataset = ?", dataset)[0]
         return None if first is None else (first, last)
-
-    def waiting(self, dataset: str) -> int:
-        """Number of answers that `not_handed_on` would return."""
-        query = "SELECT COUNT(*) FROM answers WHERE dataset = ? AND handed_on = 0 AND replaced = 0"
-        return int(self._read(query, dataset)[0][0])
 
     def history(self, dataset: str, session: str, limit: int = 20) -> list[HistoryEntry]:
         """A session's latest answers, newest first."""
@@ -348,17 +388,6 @@ class AnswerDatabase:
             VersionEdits(version, images, EditCounts(kept, 0, adjusted, relabelled, deleted, added))
             for version, images, kept, adjusted, relabelled, deleted, added in self._read(query, dataset)
         ]
-
-    def get_dataset_examples(self, name: str) -> list[Task]:
-        """All examples in the order of their answers, each with the hash that `get_input_hashes` returns for it."""
-        query = "SELECT input_hash, example FROM answers WHERE dataset = ? AND replaced = 0 ORDER BY answered_at, id"
-        return [{**self._loaded(text), INPUT_HASH: value} for value, text in self._read(query, name)]
-
-    def get_input_hashes(self, *names: str) -> set[int]:
-        """Input hashes (see `stored.input_hash_of`) of the datasets' images."""
-        marks = ",".join("?" * len(names))
-        rows = self._read(f"SELECT DISTINCT input_hash FROM answers WHERE dataset IN ({marks})", *names)
-        return {value for (value,) in rows}
 
     def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Task]]:
         """(image_id, example) of the rows whose ids `query` selects. Loads one row at a time, because examples may
@@ -396,3 +425,9 @@ class AnswerDatabase:
         with suppress(sqlite3.Error):  # on a full disk, SQLite may have rolled back already
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+def _pending(latest: bool) -> str:
+    """The SQL condition for answers of one dataset that the trainer does not have yet."""
+    last = " AND EXISTS (SELECT 1 FROM gallery WHERE answer = answers.id AND latest = 1)" if latest else ""
+    return f"dataset = ? AND handed_on = 0 AND replaced = 0{last}"

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class Gallery:
 
     Args:
         path: the answer database; must exist.
-        stream: returns the task stream, whose source is listed.
+        stream: the task stream, whose source is listed.
         overlap: every session annotates every image, and its gallery shows only its own answers.
         exclude: other datasets; images answered in one of them are listed only if they are answered here too.
     """
@@ -103,15 +103,15 @@ class Gallery:
         self,
         path: Path,
         dataset: str,
-        stream: Callable[[], TaskStream],
+        stream: TaskStream,
         *,
         overlap: bool = False,
         exclude: Collection[str] = (),
     ) -> None:
         self._path = path
         self._dataset = dataset
-        self._stream = stream
-        self._overlap = overlap
+        self.stream = stream
+        self.overlap = overlap
         self._exclude = sorted({*exclude} - {dataset})
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -129,7 +129,7 @@ class Gallery:
     @property
     def missing(self) -> str:
         """Why images may be missing from the list; "" if it is complete."""
-        stream = self._stream()
+        stream = self.stream
         if stream.is_large_file:
             return "The source is too large to be read at once: images are listed when their turn has come."
         if stream.total is None:
@@ -152,7 +152,7 @@ class Gallery:
         Raises:
             DatabaseError: the database cannot be read.
         """
-        query, values = _query_of(wanted, self._dataset, session, overlap=self._overlap, exclude=self._exclude)
+        query, values = _query_of(wanted, self._dataset, session, overlap=self.overlap, exclude=self._exclude)
         with self._lock:
             try:
                 connection = self._opened()
@@ -208,7 +208,7 @@ class Gallery:
         return self._connection
 
     def _read_source(self, connection: sqlite3.Connection) -> None:
-        stream = self._stream()
+        stream = self.stream
         self._noted = len(stream.noted_after(0))
         self._items, self._keys, self._unlisted, rows = {}, {}, 0, []
         for item in stream.items():
@@ -229,7 +229,7 @@ class Gallery:
 
     def _note_ids(self, connection: sqlite3.Connection) -> None:
         """Store the ids of images that were read since the last call."""
-        noted = self._stream().noted_after(self._noted)
+        noted = self.stream.noted_after(self._noted)
         self._noted += len(noted)
         known = [(image_id, self._keys[fingerprint]) for fingerprint, image_id in noted if fingerprint in self._keys]
         if known:

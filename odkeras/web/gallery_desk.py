@@ -12,10 +12,9 @@ from odkeras.images import EncodedImage
 from odkeras.numeric import is_number
 from odkeras.session.sources import Item
 from odkeras.session.web_images import WebImages
-from odkeras.web.board import Tab, TaskBoard
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.gallery import MAX_BOXES, Document, Gallery, GalleryEntry, GalleryFilter
-from odkeras.web.page_host import PageHost
+from odkeras.web.queue import Tab, TaskQueue
 from odkeras.web.thumbnails import FETCH_TIMEOUT_S, RemoteImages, Thumbnails
 
 
@@ -40,6 +39,9 @@ class GalleryDesk:
     """Serves the page's gallery. Thread-safe. Call `close` at the end.
 
     Args:
+        gallery: the list of all images.
+        queue: the tasks.
+        read: reads one image of the source out of order, as a task without image data; raises `ImageError`.
         find_picture: returns the image with a given id, if it was ever leased or answered.
         reopen: returns an answer for correction; None if its image is missing and its size unknown.
         keep_open: stores a leased task, so that its answer is accepted after a restart.
@@ -50,23 +52,21 @@ class GalleryDesk:
         gallery: Gallery,
         database: AnswerDatabase,
         dataset: str,
-        board: TaskBoard,
-        host: PageHost,
+        queue: TaskQueue,
+        read: Callable[[Item], Task],
         *,
         find_picture: Callable[[str], EncodedImage | None],
         reopen: Callable[[Tab, str, Task | None], Task | None],
         keep_open: Callable[[Task], Task],
-        overlap: bool = False,
     ) -> None:
         self._gallery = gallery
         self._database = database
         self._dataset = dataset
-        self._board = board
-        self._host = host
+        self._queue = queue
+        self._read_item = read
         self._find_picture = find_picture
         self._reopen = reopen
         self._keep_open = keep_open
-        self._overlap = overlap
         self._thumbnails = Thumbnails()
         self._web = WebImages(timeout_s=FETCH_TIMEOUT_S)
         self._remote = RemoteImages(self._web.fetch)
@@ -76,7 +76,7 @@ class GalleryDesk:
 
     def page(self, tab: Tab, wanted: GalleryFilter, offset: int, limit: int) -> Document:
         """The images from `offset` on, as JSON for the page."""
-        open_tasks = {task["image_id"]: task for task in self._board.open_tasks(tab.session)}
+        open_tasks = {task["image_id"]: task for task in self._queue.open_tasks(tab.session)}
         total, entries = self._gallery.page(wanted, tab.session, list(open_tasks.values()), offset, limit)
         examples = self._gallery.examples(entries)
         images = [
@@ -111,10 +111,10 @@ class GalleryDesk:
             return OpenedImage(task, answered=True)
         if (excluded := self._gallery.excluded_by(image_id)) is not None:
             raise NotAvailableError(f"this image is left out: it is in the excluded dataset {excluded}")
-        task = self._board.take(tab, image_id, lambda: self._suggested(image_id, read))
+        task = self._queue.take(tab, image_id, lambda: self._suggested(image_id, read))
         if task is not None:
             return OpenedImage(self._keep_open(task), answered=False)
-        holder = self._board.holder(tab.session, image_id)
+        holder = self._queue.holder(tab.session, image_id)
         if holder is None:
             raise NotAvailableError("this image has just been answered; list the images again")
         who = "in another tab of yours" if holder.session == tab.session else f"with annotator {holder.session}"
@@ -142,13 +142,13 @@ class GalleryDesk:
     def _example(self, session: str, image_id: str) -> Task | None:
         """The effective answer, which the gallery lists: the session's own with `overlap`, else the latest of all
         sessions."""
-        if self._overlap:
+        if self._gallery.overlap:
             return self._database.example(self._dataset, session, image_id)
         return self._database.any_example(self._dataset, image_id)
 
     def _read(self, item: Item) -> Task:
         try:
-            return self._host.read_task(item)
+            return self._read_item(item)
         except ImageError as error:
             raise NotAvailableError(f"this image cannot be used: {error.reason}") from error
 
@@ -156,19 +156,19 @@ class GalleryDesk:
         task = read or self._database.open_task(self._dataset, image_id)
         if task is None:
             raise NotAvailableError("this image is gone; list the images again")
-        return task  # the board adds suggestions
+        return task  # the queue adds suggestions
 
     def _bytes_of(self, key: str) -> bytes:
         item = self._gallery.item(key)
         if item is not None:
-            return self._remote.get(item.url) if item.url is not None else self._host.stream.read_bytes(item)
+            return self._remote.get(item.url) if item.url is not None else self._gallery.stream.read_bytes(item)
         image = self._find_picture(key)
         if image is None:
             raise ImageError("no such image", key)
         return image.data
 
     def _document(self, tab: Tab, entry: GalleryEntry, task: Task | None) -> Document:
-        holder = self._board.holder(tab.session, entry.image_id) if entry.image_id and entry.answer is None else None
+        holder = self._queue.holder(tab.session, entry.image_id) if entry.image_id and entry.answer is None else None
         return {
             "key": entry.key,
             "image_id": entry.image_id,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from odkeras.errors import OdkerasError
 from odkeras.pipeline import check_pipeline, load_pipeline
-from odkeras.session.components import load_label_map
 from odkeras.session.options import LoopOptions
+from odkeras.session.setup import load_label_map
 
 
 @dataclass(frozen=True)

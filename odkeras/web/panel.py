@@ -1,4 +1,4 @@
-"""The status that the page shows, updated by callbacks of the loop."""
+"""The status that the page shows, updated by callbacks of the session."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from odkeras.annotation import DECISIONS
 from odkeras.control import RUNNING
 from odkeras.numeric import is_number
 from odkeras.project import JsonlTail, Project
-from odkeras.session.watch import Look, News
+from odkeras.session.events import Event, SessionStatus
 from odkeras.version_names import FIRST_TIME, VersionNames
 from odkeras.web.stored import VersionEdits
 
-MOST_NEWS = 50
-MOST_ROUNDS = 50
-MOST_SKIPPED = 20
-MOST_METRICS = 16
+MAX_LINES = 50
+MAX_ROUNDS = 50
+MAX_SKIPPED = 20
+MAX_METRICS = 16
 
 _ROUND_FIGURES = ("round", "loss", "steps", "examples", "train_s", "version")
-_MOST_CHARACTERS = 300
+_MAX_CHARACTERS = 300
 
 Document = dict[str, Any]
 
@@ -63,15 +63,15 @@ class Panel:
         self._lock = threading.RLock()
         self._metrics = JsonlTail(project.metrics_path)
         self._names = VersionNames()
-        self._seen_versions: deque[int] = deque(maxlen=MOST_ROUNDS)
+        self._seen_versions: deque[int] = deque(maxlen=MAX_ROUNDS)
         self._first_loss: float | None = None
-        self._look = Look()
-        self._news: deque[Line] = deque(maxlen=MOST_NEWS)
-        self._told = 0
-        self._skipped: deque[Document] = deque(maxlen=MOST_SKIPPED)
+        self._status = SessionStatus()
+        self._lines: deque[Line] = deque(maxlen=MAX_LINES)
+        self._last_line = 0
+        self._skipped: deque[Document] = deque(maxlen=MAX_SKIPPED)
         self._skipped_count = 0
-        self._rounds: deque[Document] = deque(maxlen=MOST_ROUNDS)
-        self._evaluations: deque[Document] = deque(maxlen=MOST_ROUNDS)
+        self._rounds: deque[Document] = deque(maxlen=MAX_ROUNDS)
+        self._evaluations: deque[Document] = deque(maxlen=MAX_ROUNDS)
         self._facts: Document = {}
         self._is_counted = False
         self._counts: Mapping[str, Mapping[str, int]] = {}
@@ -81,26 +81,26 @@ class Panel:
     @property
     def version(self) -> int | None:
         """The served version in the last status snapshot; None if there was none."""
-        return self._look.version
+        return self._status.version
 
-    def looked(self, look: Look) -> None:
-        """Callback for a status snapshot. Also reads new rows of the trainer's metrics."""
+    def set_status(self, status: SessionStatus) -> None:
+        """Show a snapshot of the trainer and the server. Also reads new rows of the trainer's metrics."""
         rows = self._metrics.read()
         with self._lock:
             for row in rows:
                 self._add_row(row)
-            if rows or look != self._look:
-                self._look = look
+            if rows or status != self._status:
+                self._status = status
                 self.revision += 1
-            if look.version is not None and look.version not in self._seen_versions:
-                self._seen_versions.append(look.version)
+            if status.version is not None and status.version not in self._seen_versions:
+                self._seen_versions.append(status.version)
 
-    def told(self, news: News) -> None:
-        """Callback for an event: adds a line to the log."""
+    def log(self, event: Event) -> None:
+        """Add a line to the log."""
         with self._lock:
-            self._told += 1
-            text = one_line(news.text)  # the full text is on the terminal and in the log file
-            self._news.append(Line(self._told, text, news.urgent, time.time(), news.version))
+            self._last_line += 1
+            text = one_line(event.text)  # the full text is on the terminal and in the log file
+            self._lines.append(Line(self._last_line, text, event.urgent, time.time(), event.version))
 
     def skipped(self, file: str, reason: str) -> None:
         """Callback for an image that cannot be used."""
@@ -145,26 +145,26 @@ class Panel:
         with self._lock:
             return sum((self._counts.get(session) or {}).values())
 
-    def news_after(self, number: int) -> list[Line]:
+    def lines_after(self, number: int) -> list[Line]:
         """Log lines newer than the given number, oldest first."""
         with self._lock:
-            return [line for line in self._news if line.number > number]
+            return [line for line in self._lines if line.number > number]
 
     @property
-    def last_news(self) -> int:
+    def last_line(self) -> int:
         """Number of the newest log line; 0 if there is none."""
-        return self._told
+        return self._last_line
 
     def document(self, session: str) -> Document:
         """The status as JSON, as the page of this session shows it."""
         with self._lock:
-            version = self._look.version
+            version = self._status.version
             here = self._facts.get("here") or ()
             names = sorted({*self._counts, *here})
             return {
-                "trainer": _trainer_document(self._look.trainer),
-                "failure": one_line(self._look.failure),
-                "failed": self._look.failed,
+                "trainer": _trainer_document(self._status.trainer),
+                "failure": one_line(self._status.failure),
+                "failed": self._status.failed,
                 "version": version,
                 "names": self._names_of_versions(),
                 "published_s_ago": _age_s(version),
@@ -180,7 +180,7 @@ class Panel:
                     {"name": name, "answers": sum((self._counts.get(name) or {}).values()), "here": name in here}
                     for name in names
                 ],
-                "versions": self._versions[-MOST_ROUNDS:],
+                "versions": self._versions[-MAX_ROUNDS:],
                 "first_loss": self._first_loss,
                 "rounds": list(self._rounds),
                 "evaluations": list(self._evaluations),
@@ -189,7 +189,7 @@ class Panel:
     def _names_of_versions(self) -> dict[str, str]:
         """Display names of all versions that the page may mention, by version."""
         of_rounds = [each["version"] for each in self._rounds if isinstance(each["version"], int)]
-        of_answers = [each["version"] for each in self._versions[-MOST_ROUNDS:]]
+        of_answers = [each["version"] for each in self._versions[-MAX_ROUNDS:]]
         return {str(each): self._names.of(each) for each in {*of_rounds, *of_answers, *self._seen_versions}}
 
     def _add_row(self, row: Mapping[str, Any]) -> None:
@@ -204,16 +204,16 @@ class Panel:
             metrics = row.get("metrics")
             metrics = metrics if isinstance(metrics, Mapping) else {}
             found = [(name, value) for name, value in metrics.items() if _is_figure(value)]
-            figures = dict(found[:MOST_METRICS])  # per-class metrics could be thousands
+            figures = dict(found[:MAX_METRICS])  # per-class metrics could be thousands
             self._evaluations.append(
                 {"round": row.get("round"), "metrics": figures, "failed": one_line(str(row.get("failed") or ""))}
             )
 
 
 def one_line(text: str) -> str:
-    """The first non-empty line of a message, at most `_MOST_CHARACTERS` long. The rest is in the log files."""
+    """The first non-empty line of a message, at most `_MAX_CHARACTERS` long. The rest is in the log files."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return first if len(first) <= _MOST_CHARACTERS else f"{first[:_MOST_CHARACTERS]}…"
+    return first if len(first) <= _MAX_CHARACTERS else f"{first[:_MAX_CHARACTERS]}…"
 
 
 def _left_for(session: str, left: Mapping[str | None, int | None]) -> int | None:

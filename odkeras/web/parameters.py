@@ -13,8 +13,8 @@ from typing import Any
 from starlette.requests import Request
 
 from odkeras.annotation import DECISIONS
-from odkeras.web.board import Tab
 from odkeras.web.gallery import GalleryFilter
+from odkeras.web.queue import Tab
 
 MOST_ANSWERS = 500
 IMAGE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)

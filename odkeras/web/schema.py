@@ -12,7 +12,7 @@ from odkeras.web import gallery_rows
 BUSY_S = 10.0
 """Timeout in seconds while another process holds the write lock."""
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _WITH_GALLERY = 3
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS answers (
@@ -25,11 +25,12 @@ CREATE TABLE IF NOT EXISTS answers (
     decision TEXT NOT NULL,
     answered_at REAL NOT NULL,
     replaced INTEGER NOT NULL,
-    handed_on INTEGER NOT NULL,
+    handed_on INTEGER NOT NULL, -- 1: delivered to the trainer
     boxes INTEGER NOT NULL,
     version INTEGER,
     kept INTEGER, moved INTEGER, relabelled INTEGER, deleted INTEGER, added INTEGER,
     example TEXT NOT NULL,
+    batch TEXT, -- the batch of its delivery, from just before the batch is written
     UNIQUE (dataset, answer_id)
 );
 CREATE TABLE IF NOT EXISTS open_tasks (
@@ -37,6 +38,10 @@ CREATE TABLE IF NOT EXISTS open_tasks (
     image_id TEXT NOT NULL,
     task TEXT NOT NULL,
     PRIMARY KEY (dataset, image_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS deliveries (
+    dataset TEXT PRIMARY KEY,
+    data_id TEXT NOT NULL -- the data directory that handed_on refers to
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS label_maps (
     dataset TEXT PRIMARY KEY,
@@ -72,6 +77,9 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
         version = _known_version(connection, path)  # another process may have migrated in the meantime
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(answers)")]
+        if "batch" not in columns:  # made before schema 4
+            connection.execute("ALTER TABLE answers ADD COLUMN batch TEXT")
         if 0 < version < _WITH_GALLERY:
             gallery_rows.fill(connection, path.absolute().parent)
         connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")

@@ -16,14 +16,14 @@ from urllib.parse import urlencode
 
 from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError
-from odkeras.integrations.prodigy.recipes import TrainmodelArguments
 from odkeras.serving.listening import HttpServer, open_listener, stop_signals
+from odkeras.session.arguments import TrainmodelArguments
 from odkeras.web.app import create_app, page_files
+from odkeras.web.journal import Journal
 from odkeras.web.memory import share_arenas
 from odkeras.web.next_steps import export_command
-from odkeras.web.page_host import Journal
 from odkeras.web.security import Policy, host_name, names_of_this_machine
-from odkeras.web.web_host import WebHost, WebOptions
+from odkeras.web.service import PageService, WebOptions
 
 _GRACE_S = 1
 _LAST_WAIT_S = 0.5
@@ -75,7 +75,10 @@ def run_annotate(
     share_arenas()
     files, before = page_files(), set(threading.enumerate())
     journal, stopping = Journal(), threading.Event()
-    with open_listener(page.host, page.port, option="--web-port") as listener, WebHost(arguments, web, journal) as host:
+    with (
+        open_listener(page.host, page.port, option="--web-port") as listener,
+        PageService.open(arguments, web, journal) as service,
+    ):
         token = None if is_loopback(page.host) else (page.token or secrets.token_urlsafe(18))
         policy = Policy(token=token, hosts=_hosts(page))
         port = listener.getsockname()[1]
@@ -91,7 +94,7 @@ def run_annotate(
             if page.open_browser and _has_a_screen():
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-        app = create_app(host, files, policy, closing=stopping.is_set, elsewhere=elsewhere)
+        app = create_app(service, files, policy, closing=stopping.is_set, elsewhere=elsewhere)
         server = HttpServer(app, ready, grace_s=_GRACE_S)
 
         def stop() -> None:
@@ -101,9 +104,9 @@ def run_annotate(
         with stop_signals(stop):
             server.run(sockets=[listener])
             journal.say("stopping")
-            host.close()
-    database = host.database.path.absolute()
-    journal.say(f"stopped; all answers are in {database}. `{export_command(host.dataset, database)}` writes them")
+            service.close()
+    database = service.database.path.absolute()
+    journal.say(f"stopped; all answers are in {database}. `{export_command(service.dataset, database)}` writes them")
     _leave_threads_behind(before)
 
 

@@ -52,7 +52,7 @@ class DatasetStats:
             boxes=dict(sorted(boxes.items(), key=lambda item: (-item[1], item[0]))),
             first_s=first_s,
             last_s=last_s,
-            waiting=database.waiting(dataset),
+            waiting=database.count_pending(dataset),
             versions=database.version_edits(dataset),
         )
 

@@ -25,7 +25,7 @@ class StoredAnswer:
         answer_id: identifies the act of answering; storing the same id again has no effect.
         version: the model version that made the suggestions; None without suggestions.
         edits: edit counts of the suggestions; None if unknown.
-        handed_on: whether the trainer already has the answer.
+        delivered: whether the trainer already has the answer.
     """
 
     example: Task
@@ -35,11 +35,25 @@ class StoredAnswer:
     answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     version: int | None = None
     edits: EditCounts | None = None
-    handed_on: bool = False
+    delivered: bool = False
 
     @property
     def decision(self) -> str:
         return str(self.example.get("answer"))
+
+
+@dataclass(frozen=True)
+class PendingAnswer:
+    """An answer that the trainer does not have yet.
+
+    Args:
+        batch: name of the batch in which it was to be delivered when the process was killed; None if it was in none.
+    """
+
+    answer_id: str
+    session: str
+    image_id: str
+    batch: str | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class HistoryEntry:
     decision: str
     boxes: int
     answered_at: float
-    handed_on: bool
+    delivered: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,7 @@ def row_of(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tup
         answer.decision,
         answer.answered_at,
         int(replaced),
-        int(answer.handed_on),
+        int(answer.delivered),
         len(spans) if isinstance(spans, list) else 0,
         answer.version,
         *counts,

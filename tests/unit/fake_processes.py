@@ -28,15 +28,17 @@ from odkeras.project import append_jsonl, list_versions, next_version, read_json
 
 
 def use_fakes(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Have loops start these processes, and read their label map from beside the config."""
-    from odkeras.session import children, components
+    """Have sessions start these processes, and read their label map from beside the config."""
+    from odkeras.session import children, setup
 
     real_trainer, real_server = children.trainer_command, children.server_command
     fake = [sys.executable, str(Path(__file__))]
     set_attribute(children, "trainer_command", lambda *args: fake + real_trainer(*args)[3:])
     set_attribute(children, "server_command", lambda *args, **options: fake + real_server(*args, **options)[3:])
-    set_attribute(components, "load_pipeline", lambda path: path)
-    set_attribute(components, "label_map_path_of", lambda path: str(path.parent / "label_map.pbtxt"))
+    load, is_random = setup.load_pipeline, setup.starts_from_random_weights
+    set_attribute(setup, "load_pipeline", lambda path: path)
+    set_attribute(setup, "starts_from_random_weights", lambda path: is_random(load(path)))
+    set_attribute(setup, "label_map_path_of", lambda path: str(path.parent / "label_map.pbtxt"))
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ from waiting import wait_until
 from odkeras.errors import ConfigError
 from odkeras.images import read_image
 from odkeras.pipeline import parse_pipeline, read_template, save_pipeline
+from odkeras.project import Project
+from odkeras.web.data_directory import was_delivered_to
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.next_steps import export_command
 from odkeras.web.server import PageOptions, _url
@@ -267,17 +269,17 @@ class TestTheSameWorkFromAnywhere:
         try:
             page = first.page()
             page.answer(page.tasks(1)["tasks"][0])
-            wait_until(lambda: (project / "data" / "answered.jsonl").exists())
+            wait_until(
+                lambda: was_delivered_to(Project(project / "data", project / "model", project / "export"), "things")
+            )
             first.end()
         finally:
             first.close()
         (tmp_path / "mine.db").rename(tmp_path / "gone.db")
         second = self.command(tmp_path, "project/images", "project")
         assert self.answered(second) == ["00.png"]
-        told = (
-            f"answers about 1 images of dataset things were handed to the trainer in {project}/data, and this database"
-        )
-        assert any(line.startswith(told) for line in second.lines[:7])
+        warning = f"answers of dataset things were delivered to the trainer in {project}/data, and this database"
+        assert any(line.startswith(warning) for line in second.lines[:7])
 
 
 def test_kill_9_leaves_no_process_and_the_next_start_goes_on(start: Callable[..., Command], tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_an_older_answer_that_arrives_late_does_not_win(database: AnswerDatabase
     assert decisions(database) == ["reject"]
     assert decisions(database, replaced=True) == ["accept", "reject"]
     assert database.example("d", "anna", A) == newer.example
-    assert [each.answer_id for each in database.not_handed_on("d")] == [newer.answer_id]
+    assert [each.answer_id for each in database.pending("d", 99)] == [newer.answer_id]
 
 
 def test_of_two_at_the_same_instant_the_one_stored_last_counts(database: AnswerDatabase) -> None:
@@ -145,17 +145,17 @@ def test_numbers(database: AnswerDatabase) -> None:
         "ben": {"accept": 0, "reject": 0, "ignore": 1},
     }
     assert database.period("d") == (1.0, 4.0)
-    assert database.waiting("d") == len(database.not_handed_on("d")) == 3
+    assert database.count_pending("d") == len(database.pending("d", 99)) == 3
     assert database.counts("unknown") == {}
     assert "unknown" not in database
 
 
-def test_what_was_handed_on_is_noted(database: AnswerDatabase) -> None:
-    database.add("d", [answer_of(A, answer_id="a"), answer_of(B, at=2, answer_id="b", handed_on=True)])
-    assert [each.answer_id for each in database.not_handed_on("d")] == ["a"]
-    database.mark_handed_on("d", ["a", "unknown"])
-    assert database.waiting("d") == 0
-    assert all(entry.handed_on for entry in database.history("d", "anna"))
+def test_delivered_answers_are_not_pending(database: AnswerDatabase) -> None:
+    database.add("d", [answer_of(A, answer_id="a"), answer_of(B, at=2, answer_id="b", delivered=True)])
+    assert [each.answer_id for each in database.pending("d", 99)] == ["a"]
+    database.mark_delivered("d", ["a", "unknown"])
+    assert database.count_pending("d") == 0
+    assert all(entry.delivered for entry in database.history("d", "anna"))
 
 
 def test_history_is_newest_first(database: AnswerDatabase) -> None:
@@ -183,18 +183,26 @@ def test_efforts_by_version(database: AnswerDatabase) -> None:
     ]
 
 
-# --- as Prodigy's database
+def test_an_interrupted_delivery_comes_first_and_keeps_its_batch(database: AnswerDatabase) -> None:
+    database.add("d", [answer_of(A, answer_id="a", at=1), answer_of(B, answer_id="b", at=2)])
+    database.assign_batch("d", ["b"], "17.jsonl")
+    assert [(each.answer_id, each.batch) for each in database.pending("d", 9)] == [("b", "17.jsonl"), ("a", None)]
+    assert [each.answer_id for each in database.pending("d", 1)] == ["b"]
+    assert [example["image_id"] for example in database.examples_of("d", ["b", "a", "x"])] == [B, A]
+    database.mark_delivered("d", ["b"])
+    assert [each.answer_id for each in database.pending("d", 9)] == ["a"]
 
 
-def test_hashes_and_examples_agree(database: AnswerDatabase) -> None:
-    database.add("d", [answer_of(A), answer_of(A, at=2, decision="reject"), answer_of("not hexadecimal", at=3)])
-    database.add("other", [answer_of(B)])
-    examples = database.get_dataset_examples("d")
-    assert {example["_input_hash"] for example in examples} == database.get_input_hashes("d")
-    assert [example["_input_hash"] for example in examples] == [input_hash_of(A), input_hash_of("not hexadecimal")]
-    assert database.get_input_hashes("d", "other") == database.get_input_hashes("d") | {input_hash_of(B)}
-    assert database.get_input_hashes() == set()
-    assert "d" in database and "nothing" not in database
+def test_answers_delivered_to_another_data_directory_are_pending_again(database: AnswerDatabase) -> None:
+    database.use_data_directory("d", "one")
+    database.add("d", [answer_of(A, answer_id="a", at=1), answer_of(B, answer_id="b", at=2)])
+    database.add("other", [answer_of(A, answer_id="c", delivered=True)])
+    database.mark_delivered("d", ["a", "b"])
+    database.use_data_directory("d", "one")
+    assert database.count_pending("d") == 0
+    database.use_data_directory("d", "two", known_hashes={input_hash_of(B)})
+    assert [each.answer_id for each in database.pending("d", 9)] == ["a"]
+    assert database.count_pending("other") == 0
 
 
 def test_input_hashes_are_whole_numbers_that_sqlite_can_hold() -> None:

@@ -447,7 +447,7 @@ def test_out_in_out_is_the_same(database: AnswerDatabase, folder: Path) -> None:
         assert run("out", "shapes", *options, "--db", "two.db").stdout == out
     with AnswerDatabase.open("two.db") as two:
         assert two.counts("shapes") == database.counts("shapes")
-        assert two.waiting("shapes") == 3  # the trainer has none of them
+        assert two.count_pending("shapes") == 3  # the trainer has none of them
         (row,) = two.version_edits("shapes")
         assert (row.version, row.edits) == (5, EditCounts(kept=1, deleted=1))
 
@@ -461,10 +461,10 @@ def test_the_same_file_twice_adds_nothing(database: AnswerDatabase, folder: Path
 
 def test_what_annotate_has_stored_is_known(database: AnswerDatabase, folder: Path) -> None:
     """An export that was read back into its own dataset replaced every answer by a copy, and trained on it again."""
-    add(database, example_of(A), handed_on=True)
+    add(database, example_of(A), delivered=True)
     run("out", "shapes", "a.jsonl")
     assert "0 added, 1 known already" in run("in", "shapes", "a.jsonl").stdout
-    assert database.waiting("shapes") == 0
+    assert database.count_pending("shapes") == 0
 
 
 def test_who_and_when(database: AnswerDatabase, folder: Path) -> None:
@@ -621,7 +621,7 @@ def test_many_are_stored_in_several_portions(database: AnswerDatabase, folder: P
 def filled(database: AnswerDatabase) -> None:
     did = EditCounts(kept=3, adjusted=1, deleted=0, added=4)
     add(database, example_of(A, rect(1, 2, 3, 4), rect(1, 2, 3, 4, "dog"), rect(5, 5, 5, 5)), version=5, edits=did)
-    add(database, example_of(B, at=1100, session="ben", answer="reject"), handed_on=True)
+    add(database, example_of(B, at=1100, session="ben", answer="reject"), delivered=True)
     add(database, example_of(C, at=1200), version=6, edits=EditCounts(added=0))
 
 

@@ -13,8 +13,8 @@ from odkeras.cli.eval_table import metric_lines
 from odkeras.errors import ConfigError
 from odkeras.project import append_jsonl, is_held_out
 from odkeras.session.children import trainer_command
+from odkeras.session.events import events_of_row
 from odkeras.session.options import LoopOptions
-from odkeras.session.watch import news_of_row
 from odkeras.simulation import simulate
 from odkeras.simulation.truth import KnownImages
 from odkeras.version_names import VersionNames
@@ -37,20 +37,20 @@ class TestWaiting:
 
 class TestNews:
     def test_a_round_that_was_held_back(self) -> None:
-        texts = [item.text for item in news_of_row(HELD_BACK, VersionNames())]
+        texts = [item.text for item in events_of_row(HELD_BACK, VersionNames())]
         assert texts == ["round 2: trained 5 steps on 7 images, loss 0.5", f"round 2 held back: {TEXT}"]
 
     @pytest.mark.parametrize("outcome", [{"outcome": "published"}, {}], ids=["published", "of an older trainer"])
     def test_one_that_was_published(self, outcome: dict[str, Any]) -> None:
-        texts = [item.text for item in news_of_row({**ROUND, **outcome, "round": 2}, VersionNames())]
+        texts = [item.text for item in events_of_row({**ROUND, **outcome, "round": 2}, VersionNames())]
         assert texts[-1] == "model of version 17 published"
 
     def test_one_that_failed(self) -> None:
-        (item,) = news_of_row({**ROUND, "round": 2, "outcome": "failed", "failed": "no examples"}, VersionNames())
+        (item,) = events_of_row({**ROUND, "round": 2, "outcome": "failed", "failed": "no examples"}, VersionNames())
         assert (item.text, item.urgent) == ("round 2 failed: no examples", True)
 
     def test_a_class_without_groundtruth(self) -> None:
-        (item,) = news_of_row(
+        (item,) = events_of_row(
             {"kind": "evaluation", "round": 1, "metrics": {"mAP": 0.5, "AP/car": None}}, VersionNames()
         )
         assert item.text == "evaluation after round 1: mAP 0.500"

@@ -115,7 +115,7 @@ def host_of(ctrl: Any) -> Any:
 
 
 def served_version(ctrl: Any) -> int | None:
-    return host_of(ctrl)._loop.available_version()
+    return host_of(ctrl)._session.available_version()
 
 
 def answers_in(project: Path, data_dir: str = "data") -> list[Task]:
@@ -164,7 +164,7 @@ class TestTheLoop:
     def test_a_killed_server_does_not_end_the_stream(self, run: Callable[..., Any]) -> None:
         ctrl = run()
         wait_until(lambda: served_version(ctrl))
-        os.kill(host_of(ctrl)._loop._supervisor.pids()["server"], signal.SIGKILL)
+        os.kill(host_of(ctrl)._session._processes.pids()["server"], signal.SIGKILL)
         assert sum(len(ctrl.get_questions()) for _ in range(4)) == 12
 
     def test_a_restart_goes_on_without_asking_or_reading_again(
@@ -257,7 +257,7 @@ class TestTheLoop:
 
     def test_on_exit_leaves_no_process(self, run: Callable[..., Any]) -> None:
         ctrl = run()
-        pids = [pid for pid in host_of(ctrl)._loop._supervisor.pids().values() if pid is not None]
+        pids = [pid for pid in host_of(ctrl)._session._processes.pids().values() if pid is not None]
         assert len(pids) == 2
         ctrl.save()
         for pid in pids:
@@ -345,7 +345,7 @@ class TestUpdate:
         wait_until(lambda: served_version(ctrl))
         broken = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
         monkeypatch.setattr("sys.stderr", broken)
-        os.kill(host_of(ctrl)._loop._supervisor.pids()["server"], signal.SIGKILL)
+        os.kill(host_of(ctrl)._session._processes.pids()["server"], signal.SIGKILL)
         tasks = [task for _ in range(3) for task in ctrl.get_questions()]
         assert len(tasks) == 11
         ctrl._components["update"]([ui_answer(task, TRUTH) for task in tasks] + [{"image": b"x"}])
@@ -661,7 +661,7 @@ class TestArguments:
         assert f"--model_base_path={project / 'export_dir'} " in line
 
     def test_directories_are_beside_the_config_or_with_a_server_those_of_2019(self, project: Path) -> None:
-        from odkeras.integrations.prodigy.recipes import TrainmodelArguments, options_of
+        from odkeras.session.arguments import TrainmodelArguments, options_of
 
         here = options_of(TrainmodelArguments("d", "images", "pipeline.config"))
         assert [path.name for path in vars(here.project).values()] == ["data", "model", "export"]
@@ -670,7 +670,7 @@ class TestArguments:
         assert (there.external_server, there.ip, there.port, there.model_name) == (True, "10.0.0.1", 8501, "odkeras")
 
     def test_a_tensorflow_serving_on_the_path_is_used(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from odkeras.integrations.prodigy.recipes import TrainmodelArguments, options_of
+        from odkeras.session.arguments import TrainmodelArguments, options_of
 
         program = project / "bin" / "tensorflow_model_server"
         program.parent.mkdir()
@@ -791,7 +791,7 @@ class TestLogging:
             "RECIPE: round ",
             ", loss 0.2",
             "published",
-            "RECIPE: stopped; the same command goes on from here",
+            "RECIPE: stopped; the same command continues from here",
         ):
             assert any(wanted in text for text in texts), f"{wanted!r} not in {texts}"
         assert all(text.startswith("RECIPE: ") and "\n" not in text for text in texts)
@@ -805,7 +805,7 @@ class TestLogging:
         said: list[str] = []
         run()
         wait_until(lambda: said.append(capsys.readouterr().err) or "train_config.batch_size is 0" in "".join(said))
-        assert "annotating goes on" in "".join(said)
+        assert "annotation continues" in "".join(said)
 
 
 class TestServingmodel:

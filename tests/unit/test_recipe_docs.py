@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from odkeras.integrations.prodigy.recipes import ServingmodelArguments, TrainmodelArguments
+from odkeras.integrations.prodigy import ServingmodelArguments, TrainmodelArguments
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "recipes" / "README.md"

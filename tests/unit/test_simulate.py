@@ -308,7 +308,7 @@ class TestSimulate:
         result = run(project, display)
         assert [point.annotations for point in display.points] == [4, 8, 12]
         assert [point.annotations for point in result.points] == [0, 4, 8, 12]
-        assert any("going on with the last 4 of 4" in text for text in display.said)
+        assert any("continuing with the last 4 of 4" in text for text in display.said)
         assert len(read_jsonl(project / "data" / "trained.jsonl")) == 12
 
     def test_fewer_images_than_asked_for(self, project: Path) -> None:

@@ -65,7 +65,7 @@ class TestProjectFolder:
 
     def test_the_recipe_does_too(self, folder: Path) -> None:
         from odkeras.integrations.prodigy import TrainmodelArguments
-        from odkeras.integrations.prodigy.recipes import options_of
+        from odkeras.session.arguments import options_of
 
         arguments = TrainmodelArguments(dataset="cars", source="photos", config_path=str(folder / "cars"))
         assert options_of(arguments).config == folder / "cars" / "pipeline.config"

@@ -78,7 +78,7 @@ def test_not_for_a_trainer_that_is_not_there(loop: FakeLoop) -> None:
     loop.status = None
     assert loop.wait() is None
     assert loop.now - 1000 == pytest.approx(SILENT_S, abs=1)
-    assert loop.warned == ["not waiting any longer: no trainer has said anything for 120 s"]
+    assert loop.warned == ["not waiting any longer: no trainer has reported its status for 120 s"]
 
 
 @pytest.mark.parametrize("error", [None, RequestError(404, "somebody else")])

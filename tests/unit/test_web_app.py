@@ -27,12 +27,12 @@ from odkeras import __version__
 from odkeras.errors import SetupError
 from odkeras.images import read_image
 from odkeras.serving.listening import open_listener
-from odkeras.session.watch import News
+from odkeras.session.events import Event
 from odkeras.web import app as web_app
 from odkeras.web import tensorboard
 from odkeras.web.app import MOST_ANSWERS, MOST_TASKS, SHOWN_EVERY_S, page_files
 from odkeras.web.security import CONTENT_SECURITY_POLICY, Policy
-from odkeras.web.web_host import LOG_BYTES, LOG_LINES
+from odkeras.web.service import LOG_BYTES, LOG_LINES
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]
@@ -130,7 +130,7 @@ class TestProject:
 
     def test_a_second_run_on_the_same_data_is_refused(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every image would be handed out twice, and two trainers would be started."""
-        monkeypatch.setattr("odkeras.web.web_host._LOCK_WAIT_S", 0.1)
+        monkeypatch.setattr("odkeras.web.service._LOCK_WAIT_S", 0.1)
         annotate()
         with pytest.raises(SetupError, match=r"another `odkeras annotate` is using .*\?session=NAME"):
             annotate(dataset="more")
@@ -481,12 +481,12 @@ class TestEvents:
             assert next(each for each in here if len(each) == 2) == both
 
     def test_no_news_twice(self, running: Annotating, page: Page) -> None:
-        running.journal.tell(News("first"))
+        running.journal.event(Event("first"))
         with page.events() as events:
             seen = wait_for_news(events, "first")
         numbers = [int(number) for _, number in seen]
         assert numbers == sorted(set(numbers))
-        running.journal.tell(News("second", urgent=True))
+        running.journal.event(Event("second", urgent=True))
         with page.events(**{"last-event-id": seen[-1][1]}) as events:
             again = wait_for_news(events, "second")
         assert [text for text, _ in again] == ["second"]
@@ -494,8 +494,8 @@ class TestEvents:
     @pytest.mark.parametrize("last", ["", "abc", "-1", "99999999999", "9" * 50, "1.5", "\xb2"])
     def test_of_another_run_or_none(self, shared: Annotating, guest: Page, last: str) -> None:
         text = f"news for {last!r}"
-        shared.journal.tell(News("more"))
-        shared.journal.tell(News(text))
+        shared.journal.event(Event("more"))
+        shared.journal.event(Event(text))
         with guest.http.stream(
             "GET",
             "/api/events",
@@ -508,7 +508,9 @@ class TestEvents:
         page.tasks()
         with running.page("ben").events() as events:
             next(events)
-            threading.Timer(0.1, lambda: setattr(running.host.board, "_clock", lambda: time.monotonic() + 99)).start()
+            threading.Timer(
+                0.1, lambda: setattr(running.service.queue, "_clock", lambda: time.monotonic() + 99)
+            ).start()
             assert next(data for event, data, _ in events if event == "tasks") == {}
         assert running.page("ben").tasks()["tasks"][0]["file"] == "00.png"
 
@@ -519,7 +521,7 @@ class TestEvents:
 
     def test_a_tab_that_listens_is_there(self, running: Annotating, page: Page) -> None:
         page.tasks()
-        board: Any = running.host.board
+        board: Any = running.service.queue
         with page.events() as events:
             next(events)
             board._clock = lambda: time.monotonic() + 99
@@ -543,7 +545,7 @@ class TestEvents:
             number = 0
             while not stop.wait(0.01):
                 number += 1
-                running.host.panel.update(number=number)
+                running.service.panel.update(number=number)
 
         changing = threading.Thread(target=change)
         changing.start()
@@ -620,7 +622,7 @@ class TestTensorBoard:
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
-        board: Any = running.host._tensorboard
+        board: Any = running.service._tensorboard
         wait_until(lambda: board._supervisor is not None)
         started = time.monotonic()
         board.close()
@@ -651,7 +653,7 @@ def test_other_web_pages(page: Page, running: Annotating) -> None:
 def test_what_went_wrong_here_is_told_without_a_path_of_ours(
     page: Page, running: Annotating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running.host.handover, "hand_on", lambda: {}["missing"])
+    monkeypatch.setattr(running.service.outbox, "deliver_now", lambda: {}["missing"])
     assert error_of(page.post("/api/save"), 500) == "KeyError: 'missing'"
 
 

@@ -88,7 +88,7 @@ class TestCoco:
         running = annotate()
         found = running.page().get("/api/export/coco").json()
         assert len(found["annotations"]) == 5
-        (told,) = [news for news in running.journal.news if "COCO download" in news.text]
+        (told,) = [news for news in running.journal.events if "COCO download" in news.text]
         assert told.urgent and "00.png" in told.text and "'other'" in told.text and "and 2 more" in told.text
         assert "left out" in found["info"]["description"]
 

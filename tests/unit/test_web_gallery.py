@@ -145,7 +145,7 @@ class TestListing:
     def test_images_from_elsewhere_are_listed_too(self, annotate: Annotate) -> None:
         started = annotate()
         example = {"answer": "accept", "spans": [], "meta": {"file": "from elsewhere.jpg"}}
-        started.host.database.add(DATASET, [StoredAnswer(example, "f" * 32, "carl")])
+        started.service.database.add(DATASET, [StoredAnswer(example, "f" * 32, "carl")])
         assert "from elsewhere.jpg" in files(started.page())
 
     def test_a_file_that_another_run_answered_is_not_listed_twice(self, web_project: Path, annotate: Annotate) -> None:
@@ -303,7 +303,7 @@ class TestOpening:
         """It was said to have just been answered, however often the images were listed again."""
         started = annotate()
         example = {"answer": "accept", "spans": [], "meta": {"file": "gone.jpg"}}
-        started.host.database.add(DATASET, [StoredAnswer(example, "f" * 32, "carl")])
+        started.service.database.add(DATASET, [StoredAnswer(example, "f" * 32, "carl")])
         refused = started.page().post("/api/open", key="f" * 32)
         assert (refused.status_code, "the image of this answer is gone" in refused.json()["error"]) == (409, True)
 

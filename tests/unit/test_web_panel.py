@@ -12,8 +12,8 @@ import pytest
 from odkeras.annotation import EditCounts
 from odkeras.errors import DatabaseError
 from odkeras.project import Project, append_jsonl
-from odkeras.session.watch import Look, News
-from odkeras.web.panel import MOST_METRICS, MOST_NEWS, MOST_ROUNDS, MOST_SKIPPED, Panel, one_line
+from odkeras.session.events import Event, SessionStatus
+from odkeras.web.panel import MAX_LINES, MAX_METRICS, MAX_ROUNDS, MAX_SKIPPED, Panel, one_line
 from odkeras.web.stored import VersionEdits
 
 
@@ -84,7 +84,7 @@ class TestLooked:
     def test_trainer_and_version(self, panel: Panel) -> None:
         version = int(time.time()) - 12
         status = {"state": "training", "reason": "new answers", "round": 3, "round_step": 40, "round_steps": 120}
-        panel.looked(Look({**status, "loss": 0.31, "pid": 5, "updated": 1.0}, version, "the server ended"))
+        panel.set_status(SessionStatus({**status, "loss": 0.31, "pid": 5, "updated": 1.0}, version, "the server ended"))
         found = document(panel)
         assert found["trainer"] == {
             "state": "training",
@@ -99,22 +99,22 @@ class TestLooked:
         assert panel.version == version
 
     def test_a_version_that_is_no_time(self, panel: Panel) -> None:
-        panel.looked(Look(version=7))
+        panel.set_status(SessionStatus(version=7))
         assert document(panel)["published_s_ago"] is None
 
     @pytest.mark.parametrize("loss", [math.nan, math.inf, None, "0.3", True, 10**400])
     def test_a_loss_that_is_no_figure(self, panel: Panel, loss: Any) -> None:
-        panel.looked(Look({"state": "training", "loss": loss}))
+        panel.set_status(SessionStatus({"state": "training", "loss": loss}))
         assert document(panel)["trainer"]["loss"] is None
 
     def test_the_revision_grows_only_if_something_changed(self, panel: Panel, project: Project) -> None:
-        look = Look({"state": "waiting"}, 3)
-        panel.looked(look)
+        look = SessionStatus({"state": "waiting"}, 3)
+        panel.set_status(look)
         before = panel.revision
-        panel.looked(Look({"state": "waiting"}, 3))
+        panel.set_status(SessionStatus({"state": "waiting"}, 3))
         assert panel.revision == before
         append_jsonl(project.metrics_path, [{"kind": "round", "round": 1}])
-        panel.looked(look)
+        panel.set_status(look)
         assert panel.revision == before + 1
 
 
@@ -122,10 +122,10 @@ class TestMetrics:
     def test_rounds_of_earlier_runs_and_new_ones(self, panel: Panel, project: Project) -> None:
         first = {"kind": "round", "round": 1, "loss": 1.2, "steps": 100, "examples": 10, "train_s": 12.1, "version": 17}
         append_jsonl(project.metrics_path, [{**first, "batches": ["a"], "checkpoint": "ckpt-1"}])
-        panel.looked(Look())
+        panel.set_status(SessionStatus())
         append_jsonl(project.metrics_path, [{"kind": "round", "round": 2, "loss": math.nan, "failed": "not finite"}])
         append_jsonl(project.metrics_path, [{"kind": "garbage", "versions": [1]}, {"kind": "?"}, {}])
-        panel.looked(Look())
+        panel.set_status(SessionStatus())
         nothing = dict.fromkeys(("loss", "steps", "examples", "train_s", "version"))
         assert document(panel)["rounds"] == [
             {**{name: first[name] for name in first if name != "kind"}, "failed": ""},
@@ -143,18 +143,18 @@ class TestMetrics:
                 {"kind": "round", "round": 3},
             ],
         )
-        panel.looked(Look())
+        panel.set_status(SessionStatus())
         first, second = document(panel)["evaluations"][:2]
         assert first["metrics"]["mAP"] == 0.3
-        assert len(first["metrics"]) == MOST_METRICS
+        assert len(first["metrics"]) == MAX_METRICS
         assert not {"bad", "text"} & set(first["metrics"])
         assert second == {"round": 2, "metrics": {}, "failed": "out of memory"}
         assert document(panel)["rounds"], "a line that makes no sense does not hide those after it"
 
     def test_the_last_ones_are_kept(self, panel: Panel, project: Project) -> None:
-        append_jsonl(project.metrics_path, [{"kind": "round", "round": number} for number in range(MOST_ROUNDS + 10)])
-        panel.looked(Look())
-        assert [row["round"] for row in document(panel)["rounds"]] == list(range(10, MOST_ROUNDS + 10))
+        append_jsonl(project.metrics_path, [{"kind": "round", "round": number} for number in range(MAX_ROUNDS + 10)])
+        panel.set_status(SessionStatus())
+        assert [row["round"] for row in document(panel)["rounds"]] == list(range(10, MAX_ROUNDS + 10))
 
 
 class TestNames:
@@ -164,8 +164,8 @@ class TestNames:
         append_jsonl(project.metrics_path, [{"kind": "round", "round": 4, "version": now, "outcome": "published"}])
         figures.edits = [VersionEdits(17, 10, EditCounts())]
         panel.count()
-        panel.looked(Look(version=12))
-        panel.looked(Look(version=now))
+        panel.set_status(SessionStatus(version=12))
+        panel.set_status(SessionStatus(version=now))
         assert document(panel)["names"] == {"12": "version 12", "17": "version 17", str(now): f"round 4, {clock}"}
 
     def test_of_a_round_that_was_held_back_or_failed(self, panel: Panel, project: Project) -> None:
@@ -173,7 +173,7 @@ class TestNames:
         rows = [{"round": 1, "version": 17}, {"round": 2, "version": 17, "outcome": "held back"}]
         rows += [{"round": 3, "version": 17, "failed": "not finite"}]
         append_jsonl(project.metrics_path, [{"kind": "round", **row} for row in rows])
-        panel.looked(Look())
+        panel.set_status(SessionStatus())
         assert document(panel)["names"] == {"17": "round 1, version 17"}
 
 
@@ -185,15 +185,17 @@ class TestFailures:
     def test_a_sentence(self, panel: Panel, project: Project) -> None:
         append_jsonl(project.metrics_path, [{"kind": "round", "round": 1, "failed": self.LONG}])
         append_jsonl(project.metrics_path, [{"kind": "evaluation", "round": 1, "failed": self.LONG}])
-        panel.looked(
-            Look({"state": "failed", "reason": self.LONG}, failure=self.LONG, log="Traceback", failed="trainer")
+        panel.set_status(
+            SessionStatus(
+                {"state": "failed", "reason": self.LONG}, failure=self.LONG, log="Traceback", failed="trainer"
+            )
         )
-        panel.told(News(self.LONG, urgent=True))
+        panel.log(Event(self.LONG, urgent=True))
         found = document(panel)
         sentence = "the trainer failed: no memory"
         assert [row["failed"] for row in (*found["rounds"], *found["evaluations"])] == [sentence, sentence]
         assert (found["failure"], found["failed"], found["trainer"]["reason"]) == (sentence, "trainer", sentence)
-        assert panel.news_after(0)[0].text == sentence
+        assert panel.lines_after(0)[0].text == sentence
         assert "Traceback" not in json.dumps(found)
 
     def test_not_too_long(self) -> None:
@@ -203,20 +205,20 @@ class TestFailures:
 
 def test_the_first_loss_is_kept(panel: Panel, project: Project) -> None:
     """What the newest is to be compared with."""
-    rows = [{"kind": "round", "round": number, "loss": 2.5 - number / 100} for number in range(MOST_ROUNDS + 5)]
+    rows = [{"kind": "round", "round": number, "loss": 2.5 - number / 100} for number in range(MAX_ROUNDS + 5)]
     append_jsonl(project.metrics_path, [{"kind": "round", "round": 0, "failed": "not finite"}, *rows])
-    panel.looked(Look())
+    panel.set_status(SessionStatus())
     assert document(panel)["first_loss"] == 2.5
 
 
 class TestNews:
     def test_numbers_grow_and_old_lines_go(self, panel: Panel) -> None:
-        for number in range(MOST_NEWS + 5):
-            panel.told(News(f"line {number}", urgent=number % 2 == 1, details={"not": "shown"}))
-        lines = panel.news_after(0)
-        assert [line.number for line in lines] == list(range(6, MOST_NEWS + 6))
-        assert panel.last_news == MOST_NEWS + 5
-        assert [line.text for line in panel.news_after(MOST_NEWS + 3)] == ["line 53", "line 54"]
+        for number in range(MAX_LINES + 5):
+            panel.log(Event(f"line {number}", urgent=number % 2 == 1, details={"not": "shown"}))
+        lines = panel.lines_after(0)
+        assert [line.number for line in lines] == list(range(6, MAX_LINES + 6))
+        assert panel.last_line == MAX_LINES + 5
+        assert [line.text for line in panel.lines_after(MAX_LINES + 3)] == ["line 53", "line 54"]
         shown = lines[0].document()
         assert (shown["text"], shown["urgent"]) == ("line 5", True)
         assert shown["at"] == pytest.approx(time.time(), abs=5)
@@ -224,13 +226,13 @@ class TestNews:
 
 
 def test_skipped(panel: Panel) -> None:
-    for number in range(MOST_SKIPPED + 3):
+    for number in range(MAX_SKIPPED + 3):
         panel.skipped(f"{number}.png", "truncated")
     found = document(panel)
-    assert found["skipped_count"] == MOST_SKIPPED + 3
+    assert found["skipped_count"] == MAX_SKIPPED + 3
     assert found["skipped"][0] == {"file": "3.png", "reason": "truncated"}
-    assert len(found["skipped"]) == MOST_SKIPPED
-    assert panel.revision == MOST_SKIPPED + 3
+    assert len(found["skipped"]) == MAX_SKIPPED
+    assert panel.revision == MAX_SKIPPED + 3
 
 
 class TestCounts:
@@ -258,12 +260,12 @@ class TestCounts:
 
     def test_versions(self, panel: Panel, figures: Figures) -> None:
         did = EditCounts(kept=15, kept_70=17, adjusted=6, deleted=3, added=4)
-        figures.edits = [VersionEdits(number, 10, did) for number in range(MOST_ROUNDS + 2)]
+        figures.edits = [VersionEdits(number, 10, did) for number in range(MAX_ROUNDS + 2)]
         panel.count()
         versions = document(panel)["versions"]
-        assert len(versions) == MOST_ROUNDS
+        assert len(versions) == MAX_ROUNDS
         assert versions[-1] == {
-            "version": MOST_ROUNDS + 1,
+            "version": MAX_ROUNDS + 1,
             "images": 10,
             "suggested": 24,
             "kept": 15,
@@ -314,14 +316,14 @@ def test_many_threads(panel: Panel, project: Project, figures: Figures) -> None:
     def busy(number: int) -> None:
         try:
             for turn in range(100):
-                panel.looked(Look({"state": "training", "round": turn}, turn))
-                panel.told(News(f"{number} {turn}"))
+                panel.set_status(SessionStatus({"state": "training", "round": turn}, turn))
+                panel.log(Event(f"{number} {turn}"))
                 panel.skipped("a", "b")
                 panel.update(here=[str(turn)])
                 panel.answered()
                 panel.count()
                 json.dumps(panel.document("anna"), allow_nan=False)
-                panel.news_after(turn)
+                panel.lines_after(turn)
         except BaseException as error:
             problems.append(error)
 
@@ -331,5 +333,5 @@ def test_many_threads(panel: Panel, project: Project, figures: Figures) -> None:
     for thread in threads:
         thread.join(20)
     assert not problems
-    assert panel.last_news == 400
+    assert panel.last_line == 400
     assert document(panel)["skipped_count"] == 400

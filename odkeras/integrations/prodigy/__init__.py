@@ -7,8 +7,9 @@ Supports Prodigy 1.8 and later; `api` hides the differences between versions.
 """
 
 from odkeras.integrations.prodigy.api import exit_on_error, require_prodigy
-from odkeras.integrations.prodigy.recipes import ServingmodelArguments, TrainmodelArguments, servingmodel, trainmodel
-from odkeras.integrations.prodigy.source import split_commas, split_list
+from odkeras.integrations.prodigy.recipes import servingmodel, trainmodel
+from odkeras.integrations.prodigy.serving import ServingmodelArguments
+from odkeras.session.arguments import TrainmodelArguments, split_commas, split_list
 from odkeras.session.thresholds import read_threshold
 
 __all__ = [

@@ -104,18 +104,10 @@ class ProdigyApi:
 
 
 def read_dataset(db: Any, name: str) -> list[Task]:
-    """The examples of a dataset.
-
-    Raises:
-        ConfigError: the dataset does not exist or is empty.
-    """
-    examples = None
-    if name in db:
-        examples = db.get_dataset_examples(name) if hasattr(db, "get_dataset_examples") else db.get_dataset(name)
-    if not examples:
-        known = ", ".join(map(str, getattr(db, "datasets", None) or ())) or "none"
-        raise ConfigError(f"source dataset:{name}: there is no dataset {name!r} with examples (known: {known})")
-    return list(examples)
+    """The examples of a dataset; empty if there is no such dataset."""
+    if name not in db:
+        return []
+    return list((db.get_dataset_examples(name) if hasattr(db, "get_dataset_examples") else db.get_dataset(name)) or ())
 
 
 def read_input_hashes(db: Any, names: Sequence[str]) -> set[int]:

@@ -5,32 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from odkeras.annotation import DECISIONS
-from odkeras.errors import ConfigError
 from odkeras.formats.prodigy import Task
 from odkeras.integrations.prodigy.api import ProdigyApi, read_dataset, read_input_hashes
+from odkeras.session.arguments import choose_examples, split_dataset
 from odkeras.session.sources import STDIN, Source, resolve_source
-
-DATASET_SOURCE = "dataset:"
-
-
-def split_list(text: str | None) -> list[str] | None:
-    """Split a comma-separated list, or the lines of the text file with that name; None if empty."""
-    if not text:
-        return None
-    path = Path(text)
-    with suppress(OSError, ValueError):  # too long for a file name, or a file that is not UTF-8 text
-        text = ",".join(path.read_text(encoding="utf-8-sig").splitlines()) if path.is_file() else text
-    return split_commas(text)
-
-
-def split_commas(text: str | None) -> list[str] | None:
-    """Split a comma-separated list; None if empty."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()] or None
 
 
 def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Source:
@@ -45,20 +26,11 @@ def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Sou
         return prodigy.open_api(source, api)
     if source is None or source == STDIN:
         return STDIN
-    if isinstance(source, str) and source.startswith(DATASET_SOURCE):
-        return _tasks_of_dataset(source.removeprefix(DATASET_SOURCE), prodigy)
+    if (chosen := split_dataset(source)) is not None:
+        db = prodigy.connect()
+        known = [str(name) for name in getattr(db, "datasets", None) or ()]
+        return choose_examples(chosen, read_dataset(db, chosen[0]), known=known)
     return resolve_source(source)
-
-
-def _tasks_of_dataset(name: str, prodigy: ProdigyApi) -> list[Task]:
-    name, _, decision = name.partition(":")
-    if decision and decision not in DECISIONS:
-        raise ConfigError(f"source dataset:{name}:{decision}: the answer must be one of {', '.join(DECISIONS)}")
-    examples = read_dataset(prodigy.connect(), name)
-    chosen = [example for example in examples if not decision or example.get("answer") == decision]
-    if not chosen:
-        raise ConfigError(f"source dataset:{name}:{decision}: none of its {len(examples)} examples has that answer")
-    return chosen
 
 
 class AnsweredImages(Collection[str]):

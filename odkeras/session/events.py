@@ -1,9 +1,8 @@
-"""Reports events of the trainer and the server as messages for the user.
+"""What a session reports to its front end: a `Listener` gets an `Event` for each message and a `SessionStatus` for each
+poll.
 
-    with Watch(loop.look, loop.project, tell=lambda item: print(item.text)): ...
-
-`Watch` polls the status a few times a second, in its own thread. `news` compares two polled states and yields the
-events between them.
+`StatusWatcher` polls the trainer and the server a few times a second, in its own thread. `events_between` compares two
+polled states and yields the events between them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from odkeras.control import PAUSED, STOPPED
+from odkeras.formats.prodigy import Task
 from odkeras.project import JsonlTail, Project
 from odkeras.version_names import VersionNames
 
@@ -30,8 +30,8 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Look:
-    """A snapshot of the status of the trainer and the server.
+class SessionStatus:
+    """A snapshot of the trainer and the server.
 
     Args:
         trainer: content of status.json; None before the trainer has written it.
@@ -49,13 +49,13 @@ class Look:
 
 
 @dataclass(frozen=True)
-class News:
+class Event:
     """An event, as a message for the user.
 
     Args:
         text: the message.
         urgent: whether it reports a problem.
-        details: JSON-like data for a detailed view; None if there is none.
+        details: JSON-like data, or the end of a log, for a detailed view; None if there is none.
         version: the version that the message is about; None if it is about none.
     """
 
@@ -64,6 +64,12 @@ class News:
     details: Any = None
     version: int | None = None
 
+    @classmethod
+    def problem(cls, text: str) -> Event:
+        """The event for a message whose first line says what is wrong; the other lines are its details."""
+        first, _, rest = text.partition("\n")
+        return cls(first, urgent=True, details=rest or None)
+
     @property
     def line(self) -> str:
         """The text with the version's number, which commands take as their argument."""
@@ -71,22 +77,41 @@ class News:
         return self.text if known else f"{self.text} (version {self.version})"
 
 
-def news(before: Look, now: Look, names: VersionNames) -> Iterator[News]:
+class Listener:
+    """Receives what a session reports; the methods of this class do nothing. A front end overrides those it needs.
+
+    The calls come from several threads. Exceptions (a closed terminal, a full disk) are suppressed by the session.
+    """
+
+    def event(self, event: Event) -> None:
+        """A message for the user."""
+
+    def status(self, status: SessionStatus) -> None:
+        """The state after each poll, a few times a second, whether it changed or not."""
+
+    def suggested(self, task: Task, seconds: float) -> None:
+        """A task got its suggestions; the prediction took `seconds`."""
+
+    def skipped(self, name: str, reason: str) -> None:
+        """An image of the source cannot be used."""
+
+
+def events_between(before: SessionStatus, now: SessionStatus, names: VersionNames) -> Iterator[Event]:
     """Yields the events between two snapshots."""
     if now.failure and now.failure != before.failure:
-        yield News(
-            f"annotating goes on, but training or suggestions do not: {now.failure}",
+        yield Event(
+            f"annotation continues, but training or suggestions do not: {now.failure}",
             urgent=True,
             details=now.log or None,
         )
     if now.version != before.version:
         if now.version is not None:
-            yield News(f"model of {names.of(now.version)} is served", version=now.version)
+            yield Event(f"model of {names.of(now.version)} is served", version=now.version)
         elif before.version is not None:
-            yield News(f"model of {names.of(before.version)} is no longer served", version=before.version)
+            yield Event(f"model of {names.of(before.version)} is no longer served", version=before.version)
     trainer, earlier = now.trainer or {}, before.trainer or {}
     if _stage(trainer) != _stage(earlier):
-        yield from _news_of_the_trainer(trainer)
+        yield from _events_of_trainer(trainer)
 
 
 def _stage(trainer: Row) -> tuple[Any, ...]:
@@ -96,51 +121,51 @@ def _stage(trainer: Row) -> tuple[Any, ...]:
     return state, trainer.get("reason"), trainer.get("round") if state == "training" else None
 
 
-def _news_of_the_trainer(trainer: Row) -> Iterator[News]:
+def _events_of_trainer(trainer: Row) -> Iterator[Event]:
     state, reason = trainer.get("state"), trainer.get("reason")
     if state == "training":
         where = f"round {trainer.get('round')}, {trainer.get('round_steps')} steps"
-        yield News(f"trainer: {where}: {reason}", details=dict(trainer))
+        yield Event(f"trainer: {where}: {reason}", details=dict(trainer))
     elif state in (PAUSED, STOPPED) and state in str(reason):  # the reason names the state already
-        yield News(f"trainer: {reason}", details=dict(trainer))
+        yield Event(f"trainer: {reason}", details=dict(trainer))
     elif state:
-        yield News(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))
+        yield Event(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))
 
 
-def news_of_row(row: Row, names: VersionNames) -> Iterator[News]:
+def events_of_row(row: Row, names: VersionNames) -> Iterator[Event]:
     """Yields the events of a row of metrics.jsonl. The row must have been passed to `names.note` before."""
     kind = row.get("kind")
     if kind == "round":
-        yield from _news_of_round(row, names)
+        yield from _events_of_round(row, names)
     elif kind == "evaluation":
         failed = row.get("failed")
-        said = f"failed: {failed}" if failed else _listed(row.get("metrics") or {})
-        text = f"evaluation after round {row.get('round')}: {said}"
-        yield News(text, urgent=bool(failed), details=row.get("metrics"))
+        outcome = f"failed: {failed}" if failed else _listed(row.get("metrics") or {})
+        text = f"evaluation after round {row.get('round')}: {outcome}"
+        yield Event(text, urgent=bool(failed), details=row.get("metrics"))
     elif kind == "garbage":
         counts = [f"{len(row[name])} {name}" for name in ("versions", "records") if row.get(name)]
         if counts:
-            yield News(f"deleted what is no longer kept: {', '.join(counts)}", details=dict(row))
+            yield Event(f"deleted what is no longer kept: {', '.join(counts)}", details=dict(row))
 
 
-def _news_of_round(row: Row, names: VersionNames) -> Iterator[News]:
+def _events_of_round(row: Row, names: VersionNames) -> Iterator[Event]:
     number = row.get("round")
     for problem in row.get("problems") or ():
-        yield News(f"a box is left out of training: {problem}", urgent=True)
+        yield Event(f"a box is left out of training: {problem}", urgent=True)
     if row.get("failed"):
-        yield News(f"round {number} failed: {row['failed']}", urgent=True, details=dict(row))
+        yield Event(f"round {number} failed: {row['failed']}", urgent=True, details=dict(row))
         return
     loss = row.get("loss")
-    told = "" if loss is None else f", loss {loss:.4g}"
+    loss_text = "" if loss is None else f", loss {loss:.4g}"
     took = f" in {row['train_s']:.1f} s" if row.get("train_s") else ""
-    text = f"round {number}: trained {row.get('steps')} steps on {row.get('examples')} images{took}{told}"
-    yield News(text, details=dict(row))
+    text = f"round {number}: trained {row.get('steps')} steps on {row.get('examples')} images{took}{loss_text}"
+    yield Event(text, details=dict(row))
     if row.get("checkpoint"):
-        yield News(f"checkpoint {row['checkpoint']} saved")
+        yield Event(f"checkpoint {row['checkpoint']} saved")
     if row.get("outcome") == "held back":
-        yield News(f"round {number} held back: {gate_text(row.get('gate') or {})}", details=row.get("gate"))
+        yield Event(f"round {number} held back: {gate_text(row.get('gate') or {})}", details=row.get("gate"))
     elif row.get("version"):
-        yield News(f"model of {names.of(row['version'])} published", version=row["version"])
+        yield Event(f"model of {names.of(row['version'])} published", version=row["version"])
 
 
 def gate_text(gate: Mapping[str, Any]) -> str:
@@ -150,9 +175,9 @@ def gate_text(gate: Mapping[str, Any]) -> str:
     return f"{gate.get('metric')} is {value}, and {served} in the version that is served (tolerance {tolerance})"
 
 
-def news_of_rejected(row: Row) -> News:
+def event_of_rejected(row: Row) -> Event:
     """The event of a row of rejected.jsonl."""
-    return News(f"an answer cannot be trained on, and is kept in rejected.jsonl: {row.get('reason')}", urgent=True)
+    return Event(f"an answer cannot be trained on, and is kept in rejected.jsonl: {row.get('reason')}", urgent=True)
 
 
 def _listed(metrics: Mapping[str, Any], most: int = 4) -> str:
@@ -173,39 +198,31 @@ def short_metric_name(name: str) -> str:
     return "mAP50" if _MAP50.fullmatch(last) else ""
 
 
-class Watch:
+class StatusWatcher:
     """Context manager that polls the status in its own thread until `close()`, which is idempotent.
 
     Args:
-        look: returns the current snapshot; may raise. It must read the trainer's status last: metrics.jsonl then has
+        poll: returns the current snapshot; may raise. It must read the trainer's status last: metrics.jsonl then has
             all rounds that the status implies, and their events are reported before those of the status.
         project: the project's directories.
-        tell: callback for each event.
-        on_look: callback for each snapshot, changed or not, after its events.
+        listener: receives each event, and after these the snapshot.
         poll_s: seconds between polls.
     """
 
     def __init__(
-        self,
-        look: Callable[[], Look],
-        project: Project,
-        tell: Callable[[News], None],
-        *,
-        on_look: Callable[[Look], None] | None = None,
-        poll_s: float = POLL_S,
+        self, poll: Callable[[], SessionStatus], project: Project, listener: Listener, *, poll_s: float = POLL_S
     ) -> None:
-        self._look = look
-        self._tell = tell
-        self._on_look = on_look or (lambda look: None)
+        self._poll = poll
+        self._listener = listener
         self._poll_s = poll_s
         self._metrics = JsonlTail(project.metrics_path)
         self._rejected = JsonlTail(project.rejected_path)
         self._names = VersionNames()
-        self._seen = Look()
+        self._last = SessionStatus()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="odkeras-watch", daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> StatusWatcher:
         for row in self._metrics.read():  # rows of earlier runs: needed for names, not reported
             self._names.note(row)
         self._rejected.skip()
@@ -225,22 +242,22 @@ class Watch:
         problem = ""
         while not self._stop.wait(self._poll_s):
             try:
-                self.look_once()
+                self.poll_once()
             except Exception as error:  # a failed poll must not end the reports, nor the annotation
                 if repr(error) != problem:
-                    _log.exception("cannot see what the trainer and the server do")
+                    _log.exception("the status of the trainer and the server cannot be read")
                 problem = repr(error)
 
-    def look_once(self) -> None:
+    def poll_once(self) -> None:
         """Poll once, and report the events since the last poll."""
-        before, now = self._seen, self._look()
-        self._seen = now
+        before, now = self._last, self._poll()
+        self._last = now
         for row in self._metrics.read():
             self._names.note(row)
-            for item in news_of_row(row, self._names):
-                self._tell(item)
+            for event in events_of_row(row, self._names):
+                self._listener.event(event)
         for row in self._rejected.read():
-            self._tell(news_of_rejected(row))
-        for item in news(before, now, self._names):
-            self._tell(item)
-        self._on_look(now)
+            self._listener.event(event_of_rejected(row))
+        for event in events_between(before, now, self._names):
+            self._listener.event(event)
+        self._listener.status(now)

@@ -1,18 +1,19 @@
-"""Base class of both recipes' hosts: the stream and the callbacks that Prodigy calls, `on_load` and `on_exit`."""
+"""What both recipes have in common: the stream, the callbacks `on_load` and `on_exit`, and logging."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from odkeras.formats.prodigy import Task
 from odkeras.integrations.prodigy.api import ProdigyApi, exit_on_error
 from odkeras.integrations.prodigy.source import AnsweredImages
-from odkeras.session.sources import Source
+from odkeras.session.events import Event, Listener
 from odkeras.session.stream import TaskStream
 
 PRODIGY_BATCH_SIZE = 5
@@ -21,51 +22,88 @@ PRODIGY_BATCH_SIZE = 5
 Components = dict[str, Any]
 
 
-class Host:
-    """Base class of both recipes' hosts: the stream without already answered images, and logging."""
+class Recipe(ABC, Listener):
+    """A recipe's callbacks, as Prodigy calls them; iterating gives the tasks.
 
-    recipe = ""
+    Prodigy versions differ in whether they read the stream before they call `on_load`, so the first of both calls opens
+    the stream, which may start processes.
+
+    Args:
+        prodigy: the installed Prodigy.
+        labels: labels that the annotator can choose from.
+        dataset: dataset in which Prodigy stores the answers.
+        exclude: datasets whose images are skipped.
+    """
+
+    name = ""
 
     def __init__(
-        self,
-        prodigy: ProdigyApi,
-        source: Source,
-        *,
-        labels: Sequence[str],
-        dataset: str,
-        exclude: Sequence[str],
-        classes: Collection[int] | None,
+        self, prodigy: ProdigyApi, *, labels: Sequence[str], dataset: str, exclude: Sequence[str] = ()
     ) -> None:
         self._prodigy = prodigy
-        self._source = source
         self._labels = list(labels)
         self._dataset = dataset
         self._exclude = list(exclude)
-        self._classes = classes
         self._answered = AnsweredImages(prodigy)
         self._stream: TaskStream | None = None
         self._lock = threading.Lock()
+
+    @abstractmethod
+    def _open(self) -> TaskStream:
+        """Start what the recipe needs, and open the stream. Called once."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release resources. Idempotent."""
+
+    def components(self) -> Components:
+        """The components that the recipe returns to Prodigy."""
+        return {
+            "dataset": self._dataset,
+            "view_id": "image_manual",
+            "stream": self,
+            "exclude": self._exclude or None,
+            "on_load": self.on_load,
+            "on_exit": self.on_exit,
+            "config": {
+                "label": ", ".join(self._labels),
+                "labels": self._labels,
+                "batch_size": PRODIGY_BATCH_SIZE,
+                "exclude_by": "input",
+                "feed_overlap": False,
+                "auto_count_stream": False,  # counting would run predictions for the whole stream
+            },
+        }
 
     def __iter__(self) -> Iterator[Task]:
         return self
 
     def __next__(self) -> Task:
-        with exit_on_error(self.recipe):
-            stream = self._started()
-        return next(stream)
+        return next(self._opened())
 
     def on_load(self, ctrl: Any) -> None:
-        """Callback for Prodigy's start: load the answered images and open the stream, which may start processes."""
-        with exit_on_error(self.recipe):
+        """Callback for Prodigy's start: load the answered images and open the stream."""
+        with exit_on_error(self.name):
             self._load_answered(ctrl)
-            self._started()
+        self._opened()
 
     def on_exit(self, ctrl: Any = None) -> None:
         """Callback for Prodigy's exit."""
         self.close()
 
-    def close(self) -> None:
-        """Release resources. Idempotent."""
+    def event(self, event: Event) -> None:
+        if event.urgent:
+            self.warn(f"{event.line}\n{event.details}" if isinstance(event.details, str) else event.line)
+        else:
+            self.log(event.line, event.details)
+
+    def skipped(self, name: str, reason: str) -> None:
+        self.warn(f"skipped {name}: {reason}")
+
+    def suggested(self, task: Task, seconds: float) -> None:
+        suggestions = task["_suggestions"]
+        text = f"{len(suggestions['spans'])} suggestions of version {suggestions['version']} for {task['meta']['file']}"
+        self.log(f"{text} (threshold {suggestions['threshold']:g}, {1000 * seconds:.0f} ms)", suggestions)
 
     def log(self, text: str, details: Any = None) -> None:
         """Log one step for PRODIGY_LOGGING=basic; `details` are shown with verbose. Never raises."""
@@ -80,30 +118,15 @@ class Host:
         first, _, rest = text.partition("\n")
         self.log(first, rest or None)
 
-    def _open(self) -> TaskStream:
-        raise AssertionError("a host opens its stream")
-
-    def _started(self) -> TaskStream:
-        """The stream, opened by the first call from anywhere: Prodigy versions differ in whether they read the stream
-        before they call `on_load`."""
+    def _opened(self) -> TaskStream:
         with self._lock:
             if self._stream is None:
-                self._stream = self._open()
+                with exit_on_error(self.name):
+                    self._stream = self._open()
             return self._stream
 
     def _prepare(self, task: Task) -> Task | None:
         return None if self._answered.has_elsewhere(task) else self._prodigy.with_hashes(task)
-
-    def _skipped(self, name: str, reason: str) -> None:
-        self.warn(f"skipped {name}: {reason}")
-
-    def _suggested(self, task: Task, seconds: float) -> None:
-        made = task["_suggestions"]
-        text = f"{len(made['spans'])} suggestions of version {made['version']} for {task['meta']['file']}"
-        self.log(f"{text} (threshold {made['threshold']:g}, {1000 * seconds:.0f} ms)", made)
-
-    def _problem(self, problem: str) -> None:
-        self.log(f"no suggestions for now: {problem}" if problem else "suggestions are back")
 
     def _load_answered(self, ctrl: Any) -> None:
         """Load the answered images. Prodigy skips them too, but only after they were predicted. Never raises."""
@@ -120,13 +143,3 @@ class Host:
                 self.log(f"{len(self._answered)} images of {', '.join(names)} are answered and left out")
         except Exception as error:  # no database, or one with a different interface
             self.log(f"Prodigy leaves out what is answered: {type(error).__name__}: {error}")
-
-    def _config(self) -> dict[str, Any]:
-        return {
-            "label": ", ".join(self._labels),
-            "labels": self._labels,
-            "batch_size": PRODIGY_BATCH_SIZE,
-            "exclude_by": "input",
-            "feed_overlap": False,
-            "auto_count_stream": False,  # counting would run predictions for the whole stream
-        }

@@ -19,10 +19,12 @@ from waiting import wait_until
 from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError
 from odkeras.images import read_image
+from odkeras.inbox import list_batches
+from odkeras.session.session import AnnotationSession
 from odkeras.web import incoming
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.service import PageService, WebOptions
 from odkeras.web.stored import StoredAnswer
-from odkeras.web.web_host import WebHost, WebOptions
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]
@@ -31,6 +33,10 @@ Task = dict[str, Any]
 
 def files(tasks: Sequence[Task]) -> list[str]:
     return [task["file"] for task in tasks]
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise OSError("killed")
 
 
 def stored(db: Path, dataset: str = DATASET, **options: Any) -> list[Task]:
@@ -46,12 +52,12 @@ class TestTheLoop:
     def test_answers_become_a_version_and_its_suggestions(self, annotate: Start, web_project: Path) -> None:
         running = annotate(model=True)
         page = running.page()
-        first = wait_until(lambda: running.host.panel.version)
+        first = wait_until(lambda: running.service.panel.version)
         tasks = page.tasks(9)["tasks"]
         assert [(task["spans"], task["version"], task["threshold"]) for task in tasks] == [([], first, 0.5)] * 9
         for task in tasks[:5]:
             page.answer(task)
-        second = wait_until(lambda: (found := running.host.panel.version) != first and found)
+        second = wait_until(lambda: (found := running.service.panel.version) != first and found)
         prefetched = [task["image_id"] for task in tasks[5:]]
         again = page.post("/api/suggestions", image_ids=[*prefetched, tasks[0]["image_id"]]).json()["tasks"]
         assert [task["image_id"] for task in again] == prefetched
@@ -86,7 +92,7 @@ class TestTheLoop:
     def test_sync(self, annotate: Start) -> None:
         running = annotate(model=True, sync=True)
         page = running.page()
-        first = wait_until(lambda: running.host.panel.version)
+        first = wait_until(lambda: running.service.panel.version)
         tasks = page.tasks(9)["tasks"]
         assert len(tasks) == 5, "no more than are trained on together"
         assert page.tasks(3, have=tasks)["waiting"].startswith("the next images come when")
@@ -107,14 +113,14 @@ class TestTheLoop:
         page.answer(first)
         page.post("/api/reopen", image_id=first["image_id"])
         page.answer(second)
-        assert running.host.handover.waiting == 2
+        assert running.service.outbox.pending == 2
         assert len(page.tasks(2)["tasks"]) == 1
 
     def test_sync_while_training_is_paused(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         running = annotate(sync=True)
         page = running.page()
         page.post("/api/training", action="pause")
-        monkeypatch.setattr(running.host.handover, "_updating", True)
+        monkeypatch.setattr(running.service.outbox, "_delivering", 5)
         assert wait_until(lambda: page.tasks()["waiting"]).startswith("training is paused: the next images come when")
         page.post("/api/training", action="resume")
         assert page.tasks()["waiting"] == "training on your answers"
@@ -142,11 +148,11 @@ class TestTheLoop:
 
     def test_no_process_is_left(self, annotate: Start) -> None:
         running = annotate(model=True)
-        loop: Any = running.host._host._loop
-        pids = [pid for pid in loop._supervisor.pids().values() if pid]
+        session: Any = running.service.session
+        pids = [pid for pid in session._processes.pids().values() if pid]
         assert len(pids) == 2
-        running.host.close()
-        running.host.close()
+        running.service.close()
+        running.service.close()
         for pid in pids:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
@@ -285,7 +291,7 @@ class TestAnswers:
         running.close()
         again = annotate(answers_per_round=1)
         time.sleep(0.3)
-        assert (again.host.handover.waiting, len(in_inbox(web_project))) == (0, 1), "anna's older answer stays behind"
+        assert (again.service.outbox.pending, len(in_inbox(web_project))) == (0, 1), "anna's older answer stays behind"
 
     def test_an_answer_that_comes_late(self, annotate: Start, web_project: Path) -> None:
         """One that was given before a colleague's, and came after it, took its place at the trainer."""
@@ -296,7 +302,7 @@ class TestAnswers:
         wait_until(lambda: len(in_inbox(web_project)) == 1)
         anna.answer(task, age_ms=60_000)
         assert anna.save() == 0
-        assert running.host.database.waiting(DATASET) == 0
+        assert running.service.database.count_pending(DATASET) == 0
         assert [answer["answer"] for answer in in_inbox(web_project)] == ["reject"]
 
     def test_by_somebody_else_it_is_not_to_be_reopened(self, annotate: Start) -> None:
@@ -311,9 +317,9 @@ class TestAnswers:
         running = annotate()
         anna, ben = running.page("anna"), running.page("ben")
         (task,) = anna.tasks()["tasks"]
-        running.host.board._clock = lambda: time.monotonic() + 100
-        wait_until(lambda: not running.host.board.sessions_here())
-        running.host.board.release_gone()
+        running.service.queue._clock = lambda: time.monotonic() + 100
+        wait_until(lambda: not running.service.queue.sessions_here())
+        running.service.queue.release_gone()
         assert ben.tasks()["tasks"] == [task]
         ben.answer(task, "reject")
         anna.answer(task)
@@ -354,7 +360,7 @@ class TestAnswers:
 
         together([lambda who=who: annotate_all(*who) for who in [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1")]])
         assert len({example["image_id"] for example in stored(web_project / "annotations.db")}) == 40
-        wait_until(lambda: running.host.handover.waiting == 0)
+        wait_until(lambda: running.service.outbox.pending == 0)
         running.close()
         assert len({answer["image_id"] for answer in in_inbox(web_project)}) == 40
         assert len(in_inbox(web_project)) == len(stored(web_project / "annotations.db"))
@@ -552,7 +558,7 @@ class TestDatasetAsSource:
     def test_what_is_not_there(self, web_project: Path, source: str, message: str) -> None:
         arguments = fixtures_web.arguments_of({"source": source})
         with pytest.raises(ConfigError, match=message):
-            WebHost(arguments, WebOptions()).__enter__()
+            PageService.open(arguments, WebOptions())
 
     def test_excluded_datasets(self, annotate: Start) -> None:
         running = annotate(dataset="first")
@@ -586,7 +592,7 @@ class TestRestart:
         page.answer(page.post("/api/reopen", image_id=task["image_id"]).json()["task"], "reject")
         page.tasks(20)
         wait_until(lambda: page.panel()["left"] is not None)
-        running.host.look_after()
+        running.service.housekeeping.look_after()
         assert page.panel()["left"] == IMAGES - 1
 
     def test_the_page_answers_what_it_got_before(self, annotate: Start, web_project: Path) -> None:
@@ -629,16 +635,36 @@ class TestRestart:
             page.answer(task)
         wait_until(lambda: len(in_inbox(web_project)) == 5)
 
-    def test_killed_between_the_trainer_and_the_note(self, annotate: Start, web_project: Path) -> None:
-        running = annotate(answers_per_round=1)
-        running.host._handed_on = lambda ids: None  # type: ignore[method-assign]
-        running.host.handover._done = lambda ids: None
-        page = running.page()
-        page.answer(page.tasks()["tasks"][0])
-        wait_until(lambda: in_inbox(web_project))
-        running.crash()
-        annotate(answers_per_round=1)
-        wait_until(lambda: len(in_inbox(web_project)) == 2)  # once too often, which does no harm
+    def test_killed_between_the_batch_and_the_note_that_it_was_delivered(
+        self, annotate: Start, web_project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same batch is written again under its name, so the trainer does not get the answer twice."""
+        with monkeypatch.context() as patch:
+            patch.setattr(AnswerDatabase, "mark_delivered", refuse)
+            running = annotate(answers_per_round=1)
+            page = running.page()
+            page.answer(page.tasks()["tasks"][0])
+            wait_until(lambda: in_inbox(web_project))
+            running.crash()
+        (batch,) = list_batches(web_project / "data" / "inbox")
+        batch.unlink()  # the trainer has taken it
+        running = annotate(answers_per_round=9)
+        wait_until(lambda: running.service.outbox.pending == 0)
+        assert list_batches(web_project / "data" / "inbox") == [batch]
+
+    def test_killed_between_the_note_of_the_batch_and_the_batch(
+        self, annotate: Start, web_project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(AnnotationSession, "submit", refuse)
+            running = annotate(answers_per_round=1)
+            page = running.page()
+            page.answer(page.tasks()["tasks"][0])
+            wait_until(lambda: running.journal.has("stored answers wait to be delivered"))
+            running.crash()
+        assert in_inbox(web_project) == []
+        annotate(answers_per_round=9)
+        wait_until(lambda: len(in_inbox(web_project)) == 1)
 
     def test_with_a_new_data_directory(self, annotate: Start, web_project: Path) -> None:
         running = annotate(answers_per_round=1)
@@ -704,8 +730,8 @@ class TestFullDisk:
     @pytest.fixture
     def running(self, annotate: Start) -> Iterator[Annotating]:
         running = annotate(answers_per_round=1)
-        self.disk = FullDisk(running.host.database._connection, "")
-        running.host.database._connection = self.disk  # type: ignore[assignment]
+        self.disk = FullDisk(running.service.database._connection, "")
+        running.service.database._connection = self.disk  # type: ignore[assignment]
         yield running
         self.disk.stops = ""
 
@@ -739,7 +765,7 @@ class TestFullDisk:
         (task,) = page.tasks()["tasks"]
         self.disk.stops = "UPDATE answers SET handed_on"
         page.answer(task)
-        wait_until(lambda: running.journal.has("cannot note what was handed on"))
+        wait_until(lambda: running.journal.has("cannot note what was delivered"))
         assert len(in_inbox(web_project)) == 1
         assert page.history()[0]["state"] == "saved"
 
@@ -750,10 +776,10 @@ class TestFullDisk:
 
         real, full = loop_answers.put_batch, [True]
 
-        def put_batch(*arguments: Any) -> Path:
+        def put_batch(*arguments: Any, **options: Any) -> Path:
             if full[0]:
                 raise OSError("No space left on device")
-            return real(*arguments)
+            return real(*arguments, **options)
 
         monkeypatch.setattr(loop_answers, "put_batch", put_batch)
         page = running.page()
@@ -792,18 +818,18 @@ class TestStarting:
     def test_arguments_that_cannot_work(self, web_project: Path, changes: dict[str, Any], message: str) -> None:
         before = set(threading.enumerate())
         with pytest.raises(OdkerasError, match=message):
-            WebHost(fixtures_web.arguments_of(changes), WebOptions()).__enter__()
+            PageService.open(fixtures_web.arguments_of(changes), WebOptions())
         assert set(threading.enumerate()) == before
 
     def test_a_database_of_something_else(self, web_project: Path) -> None:
         Path("other.db").write_bytes(b"not a database at all, but long enough to be looked at" * 20)
         with pytest.raises(OdkerasError, match=r"other\.db"):
-            WebHost(fixtures_web.arguments_of({}), WebOptions(db=Path("other.db"))).__enter__()
+            PageService.open(fixtures_web.arguments_of({}), WebOptions(db=Path("other.db")))
 
     def test_a_source_that_fails_now_and_then(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         """The first exception ended the stream: "all done", although most images had not been seen."""
         running = annotate()
-        stream: Any = running.host._host._stream
+        stream: Any = running.service.stream
         real, calls = stream._tasks._suggest, []
 
         def suggest(tasks: Sequence[Task]) -> list[Task]:

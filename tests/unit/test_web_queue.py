@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from odkeras.web.board import GONE_AFTER_S, Handout, Tab, TaskBoard
+from odkeras.web.queue import GONE_AFTER_S, Assignment, Tab, TaskQueue
 
 Task = dict[str, Any]
 ANNA, ANNA2, BEN = Tab("anna", "1"), Tab("anna", "2"), Tab("ben", "1")
@@ -26,8 +26,8 @@ def task_of(number: int, version: int | None = None) -> Task:
     return task if version is None else {**task, "_suggestions": {"version": version}}
 
 
-def numbers(found: Handout | Sequence[Task]) -> list[int]:
-    tasks = found.tasks if isinstance(found, Handout) else found
+def numbers(found: Assignment | Sequence[Task]) -> list[int]:
+    tasks = found.tasks if isinstance(found, Assignment) else found
     return [int(task["image_id"], 16) for task in tasks]
 
 
@@ -39,9 +39,9 @@ class Clock:
         return self.now
 
 
-def board_of(count: int = 6, *, before: dict[str | None, set[str]] | None = None, **options: Any) -> TaskBoard:
+def board_of(count: int = 6, *, before: dict[str | None, set[str]] | None = None, **options: Any) -> TaskQueue:
     stream = options.pop("stream", None) or (task_of(number) for number in range(count))
-    return TaskBoard(stream, answered=lambda session: set((before or {}).get(session, ())), **options)
+    return TaskQueue(stream, answered=lambda session: set((before or {}).get(session, ())), **options)
 
 
 class TestMemory:
@@ -163,7 +163,7 @@ class TestHandingOut:
         board = board_of(2, before={None: {image_id(0)}})
         assert numbers(board.next_tasks(ANNA, 5)) == [1]
         board.note_answered("anna", image_id(1))
-        assert board.next_tasks(ANNA, 5) == Handout(done=True)
+        assert board.next_tasks(ANNA, 5) == Assignment(done=True)
         assert board.task(image_id(1)) is None
 
     def test_an_answer_of_somebody_else_counts_as_well(self) -> None:
@@ -195,13 +195,13 @@ class TestNothingToGive:
     def test_done(self) -> None:
         board = board_of(0)
         assert not board.all_answered()
-        assert board.next_tasks(ANNA, 1) == Handout(done=True)
+        assert board.next_tasks(ANNA, 1) == Assignment(done=True)
         assert board.all_answered()
 
     def test_its_own_last_tasks_are_all_there_is(self) -> None:
         board = board_of(1)
         board.next_tasks(ANNA, 1)
-        assert board.next_tasks(ANNA, 1, have=[image_id(0)]) == Handout(done=True)
+        assert board.next_tasks(ANNA, 1, have=[image_id(0)]) == Assignment(done=True)
 
     @pytest.mark.parametrize(("count", "text"), [(1, "1 image is with other"), (2, "2 images are with other")])
     def test_others_have_the_rest(self, count: int, text: str) -> None:
@@ -389,7 +389,7 @@ class TestOverlap:
 
     def test_the_database_is_asked_once_for_each_session(self) -> None:
         asked: list[str | None] = []
-        board = TaskBoard(iter([task_of(0)]), answered=lambda name: asked.append(name) or set(), overlap=True)
+        board = TaskQueue(iter([task_of(0)]), answered=lambda name: asked.append(name) or set(), overlap=True)
         for _ in range(3):
             board.next_tasks(ANNA, 1)
             board.next_tasks(BEN, 1)
@@ -427,15 +427,15 @@ class TestNewerSuggestions:
         return Model()
 
     @pytest.fixture
-    def board(self, model: Model) -> TaskBoard:
+    def board(self, model: Model) -> TaskQueue:
         return board_of(stream=model.stream(4), refresh=model.refresh, is_fresh=model.is_fresh, clock=Clock())
 
-    def test_nothing_new(self, board: TaskBoard, model: Model) -> None:
+    def test_nothing_new(self, board: TaskQueue, model: Model) -> None:
         board.next_tasks(ANNA, 2)
         assert board.suggest_again(ANNA, [image_id(0), image_id(1)]) == []
         assert model.asked == []
 
-    def test_for_what_the_tab_has(self, board: TaskBoard, model: Model) -> None:
+    def test_for_what_the_tab_has(self, board: TaskQueue, model: Model) -> None:
         board.next_tasks(ANNA, 2)
         board.next_tasks(BEN, 1)
         model.version, model.gone = 2, {1}
@@ -445,7 +445,7 @@ class TestNewerSuggestions:
         assert board.task(image_id(0)) == task_of(0, 2), "an answer is compared with what was shown"
         assert board.task(image_id(1)) == task_of(1, 1)
 
-    def test_what_came_back_goes_out_with_the_newest(self, board: TaskBoard, model: Model) -> None:
+    def test_what_came_back_goes_out_with_the_newest(self, board: TaskQueue, model: Model) -> None:
         board.next_tasks(ANNA, 2)
         clock: Any = board._clock
         clock.now += GONE_AFTER_S + 1
@@ -460,7 +460,7 @@ class TestNewerSuggestions:
         model.version = 2
         assert versions(board.next_tasks(BEN, 2).tasks) == {0: 2, 1: 2}
 
-    def test_an_answer_while_the_model_thinks(self, board: TaskBoard, model: Model) -> None:
+    def test_an_answer_while_the_model_thinks(self, board: TaskQueue, model: Model) -> None:
         board.next_tasks(ANNA, 2)
         model.version = 2
         refresh = model.refresh
@@ -616,7 +616,7 @@ class BoardMachine(RuleBasedStateMachine):
             for task in self.board.next_tasks(last, 100).tasks:
                 self.answered.add((self.audience(last), task["image_id"]))
                 self.board.note_answered(name, task["image_id"])
-            assert self.board.next_tasks(last, 1) == Handout(done=True)
+            assert self.board.next_tasks(last, 1) == Assignment(done=True)
             done = {each for audience, each in self.answered if audience == self.audience(last)}
             assert done == {image_id(number) for number in range(self.COUNT)}
 

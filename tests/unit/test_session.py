@@ -20,6 +20,7 @@ from PIL import Image
 
 from odkeras.errors import (
     ConfigError,
+    InboxError,
     LabelMapError,
     OdkerasError,
     RequestError,
@@ -30,12 +31,14 @@ from odkeras.errors import (
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
-from odkeras.session import components, waiting
+from odkeras.session import setup, waiting
 from odkeras.session.children import external_trainer_command, server_child, server_url, trainer_command
-from odkeras.session.components import Loop, LoopOptions, load_label_map
+from odkeras.session.events import Event, Listener
+from odkeras.session.options import LoopOptions
+from odkeras.session.session import AnnotationSession
+from odkeras.session.setup import SessionSetup, load_label_map
 from odkeras.session.suggester import image_bytes
 from odkeras.session.supervisor import bind_socket
-from odkeras.session.watch import News
 from odkeras.version_names import VersionNames
 
 
@@ -60,8 +63,37 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def submit(loop: Loop, project: Path) -> Path:
-    batch = loop.submit([{**task, "answer": "accept"} for task in loop.stream(project / "images")])
+class Recorder(Listener):
+    """Keeps the events and the names of the images with suggestions."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.suggested_files: list[str] = []
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def suggested(self, task: dict[str, Any], seconds: float) -> None:
+        self.suggested_files.append(task["meta"]["file"])
+
+    def skipped(self, name: str, reason: str) -> None:
+        self.events.append(Event(f"skipped {name}: {reason}"))
+
+    @property
+    def texts(self) -> list[str]:
+        return [event.text for event in self.events]
+
+    @property
+    def urgent(self) -> list[str]:
+        return [event.text for event in self.events if event.urgent]
+
+
+def start(options: LoopOptions, listener: Listener | None = None) -> AnnotationSession:
+    return AnnotationSession.start(SessionSetup.of(options), listener)
+
+
+def submit(session: AnnotationSession, project: Path) -> Path:
+    batch = session.submit([{**task, "answer": "accept"} for task in session.stream(project / "images")])
     assert batch is not None
     return batch
 
@@ -70,7 +102,7 @@ def options(project: Path, **changes: object) -> LoopOptions:
     return LoopOptions(**{"config": project / "pipeline.config", "steps_per_epoch": 5, **changes})  # type: ignore[arg-type]
 
 
-class TestLoopOptions:
+class TestOptions:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
@@ -191,37 +223,37 @@ class TestLabelMap:
         assert load_label_map(options(tmp_path, label_map=tmp_path / "l.pbtxt")).names == ("a",)
 
     def test_named_by_nobody(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(components, "label_map_path_of", lambda config: None)
+        monkeypatch.setattr(setup, "label_map_path_of", lambda config: None)
         with pytest.raises(ConfigError, match="names no label map"):
             load_label_map(options(project))
 
     def test_not_there(self, project: Path) -> None:
         (project / "label_map.pbtxt").unlink()
-        with pytest.raises(LabelMapError), Loop(options(project)):
+        with pytest.raises(LabelMapError), start(options(project)):
             pass
 
 
-class TestLoop:
+class TestSession:
     @pytest.fixture
-    def loop(self, project: Path) -> Iterator[Loop]:
-        with Loop(options(project)) as loop:
-            wait_until(loop.available_version)
-            yield loop
+    def session(self, project: Path) -> Iterator[AnnotationSession]:
+        with start(options(project)) as session:
+            wait_until(session.available_version)
+            yield session
 
-    def test_learns_from_answers(self, loop: Loop, project: Path) -> None:
-        first = list(loop.stream(project / "images"))
+    def test_learns_from_answers(self, session: AnnotationSession, project: Path) -> None:
+        first = list(session.stream(project / "images"))
         assert [task["spans"] for task in first] == [[], [], []]
         assert all("_suggestions" in task for task in first)
-        version = loop.available_version()
+        version = session.available_version()
         assert version is not None
-        loop.update([{**task, "answer": "accept"} for task in first])
-        wait_until(lambda: (loop.available_version() or 0) > version)
-        (span,) = next(loop.stream(project / "images"))["spans"]
+        session.submit([{**task, "answer": "accept"} for task in first])
+        wait_until(lambda: (session.available_version() or 0) > version)
+        (span,) = next(session.stream(project / "images"))["spans"]
         assert span["label"] == "thing"
-        status = loop.status()
-        assert status.failure is None
+        status = session.status()
+        assert status.failure == ""
         assert status.trainer is not None
-        assert status.version == loop.available_version()
+        assert status.version == session.available_version()
 
     @pytest.mark.parametrize(
         ("reported", "age_s", "loss"),
@@ -231,23 +263,23 @@ class TestLoop:
             (0.25, 3600.0, None),  # an earlier trainer's
         ],
     )
-    def test_update_returns_the_latest_loss(
-        self, loop: Loop, reported: float | None, age_s: float, loss: float | None
+    def test_the_latest_loss_is_of_this_session_s_trainer(
+        self, session: AnnotationSession, reported: float | None, age_s: float, loss: float | None
     ) -> None:
         status = {"loss": reported, "updated": time.time() - age_s}
-        write_atomically(loop.project.status_path, json.dumps(status))
-        assert loop.update([]) == loop.latest_loss() == loss
+        write_atomically(session.project.status_path, json.dumps(status))
+        assert session.latest_loss() == loss
 
-    def test_waits_until_what_was_trained_on_a_batch_is_served(self, loop: Loop, project: Path) -> None:
-        batch = submit(loop, project)
-        assert loop.wait_until_served(batch) == 1 / 5  # the fake trainer's loss after 5 steps
-        (row,) = read_jsonl(loop.project.metrics_path)
+    def test_waits_until_what_was_trained_on_a_batch_is_served(self, session: AnnotationSession, project: Path) -> None:
+        batch = submit(session, project)
+        assert session.wait_until_served(batch) == 1 / 5  # the fake trainer's loss after 5 steps
+        (row,) = read_jsonl(session.project.metrics_path)
         assert row["batches"] == [batch.name]
-        assert loop.available_version() == row["version"]
+        assert session.available_version() == row["version"]
 
-    def test_waits_no_longer_than_it_is_wanted(self, loop: Loop, project: Path) -> None:
+    def test_waits_no_longer_than_it_is_wanted(self, session: AnnotationSession, project: Path) -> None:
         asked = iter([False, False, True])
-        assert loop.wait_until_served(loop.project.inbox_dir / "none.jsonl", stop=lambda: next(asked)) is None
+        assert session.wait_until_served(session.project.inbox_dir / "none.jsonl", stop=lambda: next(asked)) is None
 
     @pytest.mark.parametrize("mode", ["lose-batch", "fail-round", "wrong-config"])
     def test_waits_for_nothing_that_cannot_come(
@@ -256,46 +288,48 @@ class TestLoop:
         """lose-batch: all of it was rejected; fail-round: the loss was not finite."""
         monkeypatch.setenv("FAKE_TRAINER", mode)
         monkeypatch.setattr(waiting, "LOST_AFTER_S", 0.2)
-        with Loop(options(project)) as loop:
-            assert loop.wait_until_served(submit(loop, project)) is None
-            assert (loop.failure() is not None) == (mode == "wrong-config")
+        with start(options(project)) as session:
+            assert session.wait_until_served(submit(session, project)) is None
+            assert (session.failure() is not None) == (mode == "wrong-config")
 
     def test_so_many_images_as_wanted_are_predicted_in_one_request(
         self, project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """More than eight went to the server by eights, whatever was asked for."""
-        with Loop(options(project, predict_batch_size=9)) as loop:
-            wait_until(loop.available_version)
+        with start(options(project, predict_batch_size=9)) as session:
+            wait_until(session.available_version)
             sizes: list[int] = []
-            ask = loop.client._predict_batch
+            ask = session.client._predict_batch
 
             def noting(images: list[bytes], version: int | None) -> Any:
                 sizes.append(len(images))
                 return ask(images, version)
 
-            monkeypatch.setattr(loop.client, "_predict_batch", noting)
-            next(loop.stream([project / "images" / "0.png"] * 20))
+            monkeypatch.setattr(session.client, "_predict_batch", noting)
+            next(session.stream([project / "images" / "0.png"] * 20))
         assert sizes == [9]
 
-    def test_each_task_with_suggestions_is_told_of(self, project: Path) -> None:
-        told: list[str] = []
-        with Loop(options(project), on_suggested=lambda task, _: told.append(task["meta"]["file"])) as loop:
-            wait_until(loop.available_version)
-            list(loop.stream(project / "images"))
-        assert told == ["0.png", "1.png", "2.png"]
+    def test_the_listener_gets_each_task_with_suggestions(self, project: Path) -> None:
+        recorder = Recorder()
+        with start(options(project), recorder) as session:
+            wait_until(session.available_version)
+            list(session.stream(project / "images"))
+        assert recorder.suggested_files == ["0.png", "1.png", "2.png"]
 
-    def test_the_watch_tells_of_each_step(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_listener_gets_an_event_for_each_step(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "step_s=0.1")  # long enough to be seen
-        news: list[News] = []
-        with Loop(options(project), watch=news.append) as loop:
-            wait_until(loop.available_version)
-            batch = submit(loop, project)
-            loop.wait_until_served(batch)
-            (row,) = read_jsonl(loop.project.metrics_path)
+        recorder = Recorder()
+        with start(options(project), recorder) as session:
+            wait_until(session.available_version)
+            batch = submit(session, project)
+            session.wait_until_served(batch)
+            (row,) = read_jsonl(session.project.metrics_path)
             wait_until(
-                lambda: any(item.text.endswith(" is served") and item.version == row["version"] for item in news)
+                lambda: any(
+                    item.text.endswith(" is served") and item.version == row["version"] for item in recorder.events
+                )
             )
-        texts = [item.text for item in news]
+        texts = recorder.texts
         name = VersionNames([row]).of(row["version"])
         steps = [
             "trainer: round 1, 5 steps: training on 1 batches",
@@ -304,56 +338,54 @@ class TestLoop:
             f"model of {name} is served",
         ]
         assert [text for text in texts if text in steps] == steps
-        assert not any(item.urgent for item in news)
+        assert not any(item.urgent for item in recorder.events)
 
-    def test_the_watch_tells_of_a_failure(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failure_is_an_urgent_event(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "wrong-config")
-        news: list[News] = []
-        with Loop(options(project), watch=news.append):
-            wait_until(lambda: any(item.urgent for item in news))
-        text = next(item.text for item in news if item.urgent)
-        assert text.startswith("annotating goes on, but training or suggestions do not: the trainer ended with status")
+        recorder = Recorder()
+        with start(options(project), recorder):
+            wait_until(lambda: recorder.urgent)
+        expected = "annotation continues, but training or suggestions do not: the trainer ended with status"
+        assert recorder.urgent[0].startswith(expected)
 
     def test_a_crash_is_a_warning(self, project: Path) -> None:
-        said: list[str] = []
-        warned: list[str] = []
-        with Loop(options(project), say=said.append, warn=warned.append) as loop:
-            wait_until(loop.available_version)
-            server = loop._supervisor.pids()["server"]
+        recorder = Recorder()
+        with start(options(project), recorder) as session:
+            wait_until(session.available_version)
+            server = session._processes.pids()["server"]
             assert server is not None
             os.kill(server, signal.SIGKILL)
-            wait_until(lambda: warned)
-        assert warned[0].startswith("server was ended by SIGKILL; starting it again in 1 s")
-        assert not any("SIGKILL" in text for text in said)
+            wait_until(lambda: recorder.urgent)
+        assert recorder.urgent[0].startswith("server was ended by SIGKILL; starting it again in 1 s")
 
     def test_suggestions_stop_and_come_back(self, project: Path) -> None:
-        said: list[str] = []
-        with Loop(options(project), say=said.append) as loop:
-            wait_until(loop.available_version)
-            stream = loop.stream([project / "images" / "0.png"] * 1000)
+        recorder = Recorder()
+        with start(options(project), recorder) as session:
+            wait_until(session.available_version)
+            stream = session.stream([project / "images" / "0.png"] * 1000)
             assert "_suggestions" in next(stream)
-            server = loop._supervisor.pids()["server"]
+            server = session._processes.pids()["server"]
             assert server is not None
             os.kill(server, signal.SIGKILL)
-            wait_until(lambda: not loop._supervisor.running("server"))
+            wait_until(lambda: not session._processes.running("server"))
             wait_until(lambda: "_suggestions" not in next(stream))
             wait_until(lambda: "_suggestions" in next(stream))
-        assert any(text.startswith("no suggestions for now: ") for text in said)
-        assert "suggestions are back" in said
+        assert any(text.startswith("no suggestions for now: ") for text in recorder.texts)
+        assert "suggestions are back" in recorder.texts
 
     def test_skipped_images_are_said(self, project: Path) -> None:
         (project / "images" / "1.png").write_bytes(b"broken")
-        said: list[str] = []
-        with Loop(options(project), say=said.append) as loop:
-            assert len(list(loop.stream(project / "images"))) == 2
-        assert any("skipped" in text and "1.png" in text for text in said)
+        recorder = Recorder()
+        with start(options(project), recorder) as session:
+            assert len(list(session.stream(project / "images"))) == 2
+        assert any("skipped" in text and "1.png" in text for text in recorder.texts)
 
     def test_close_twice_and_nothing_is_left(self, project: Path) -> None:
-        loop = Loop(options(project))
-        with loop:
-            pids = [pid for pid in loop._supervisor.pids().values() if pid is not None]
-            loop.close()
-        loop.close()
+        session = start(options(project))
+        with session:
+            pids = [pid for pid in session._processes.pids().values() if pid is not None]
+            session.close()
+        session.close()
         assert len(pids) == 2
         for pid in pids:
             with pytest.raises(ProcessLookupError):
@@ -366,35 +398,35 @@ class TestLoop:
         extra.mkdir(parents=True)
         (extra / "odkeras.json").write_text(json.dumps({"step": 30, "graph": "", "labels": labels}))
         message = "no checkpoint in" if labels == [[1, "thing"]] else "was trained with another label map"
-        with pytest.raises(OdkerasError, match=message), Loop(options(project)):
+        with pytest.raises(OdkerasError, match=message), start(options(project)):
             pass
         assert not (project / "model").exists() and not (project / "data").exists()
 
     def test_a_wrong_config_is_a_failure_with_the_log(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "wrong-config")
-        with Loop(options(project)) as loop:
-            wait_until(loop.failure)
-            assert isinstance(loop.failure(), ConfigError)
-            assert "train_config.batch_size is 0" in str(loop.failure())
+        with start(options(project)) as session:
+            wait_until(session.failure)
+            assert isinstance(session.failure(), ConfigError)
+            assert "train_config.batch_size is 0" in str(session.failure())
 
     def test_a_taken_port(self, project: Path) -> None:
         with (
             bind_socket("127.0.0.1", 0) as other,
             pytest.raises(SetupError, match="another program"),
-            Loop(options(project, port=other.getsockname()[1])),
+            start(options(project, port=other.getsockname()[1])),
         ):
             pass
 
     def test_the_given_port_is_used(self, project: Path) -> None:
         with bind_socket("127.0.0.1", 0) as other:
             port = other.getsockname()[1]
-        with Loop(options(project, port=port, ip="0.0.0.0")) as loop:
-            assert loop.url == f"http://127.0.0.1:{port}"
-            wait_until(loop.available_version)
+        with start(options(project, port=port, ip="0.0.0.0")) as session:
+            assert session.url == f"http://127.0.0.1:{port}"
+            wait_until(session.available_version)
 
     def test_a_file_in_the_way(self, project: Path) -> None:
         (project / "data").write_text("")
-        with pytest.raises(ConfigError), Loop(options(project)):
+        with pytest.raises(ConfigError), start(options(project)):
             pass
 
 
@@ -402,45 +434,49 @@ class TestExternal:
     """Nobody is started: somebody else trains and serves."""
 
     @pytest.fixture
-    def loop(self, project: Path) -> Iterator[Loop]:
+    def session(self, project: Path) -> Iterator[AnnotationSession]:
         with bind_socket("127.0.0.1", 0) as nobody:
             port = nobody.getsockname()[1]
-        with Loop(options(project, external_trainer=True, external_server=True, port=port)) as loop:
-            yield loop
+        with start(options(project, external_trainer=True, external_server=True, port=port)) as session:
+            yield session
 
-    def test_no_processes(self, loop: Loop, project: Path) -> None:
-        assert loop._supervisor.pids() == {}
+    def test_no_processes(self, session: AnnotationSession, project: Path) -> None:
+        assert session._processes.pids() == {}
         assert not (project / "model" / "logs").exists()
-        assert loop.available_version() is None
-        assert [task["spans"] for task in loop.stream(project / "images")] == [[], [], []]
+        assert session.available_version() is None
+        assert [task["spans"] for task in session.stream(project / "images")] == [[], [], []]
 
-    def test_the_trainers_failure_is_in_its_status(self, loop: Loop) -> None:
-        assert loop.failure() is None
-        write_atomically(loop.project.status_path, json.dumps({"state": "failed", "reason": "no GPU", "updated": 1.0}))
-        assert isinstance(loop.failure(), TrainingError)
-        assert "no GPU" in str(loop.failure())
+    def test_the_trainers_failure_is_in_its_status(self, session: AnnotationSession) -> None:
+        assert session.failure() is None
+        write_atomically(
+            session.project.status_path, json.dumps({"state": "failed", "reason": "no GPU", "updated": 1.0})
+        )
+        assert isinstance(session.failure(), TrainingError)
+        assert "no GPU" in str(session.failure())
 
     def test_another_program_at_the_servers_port(self, project: Path) -> None:
         with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
             threading.Thread(target=other.serve_forever, daemon=True).start()
-            with Loop(options(project, external_trainer=True, external_server=True, port=other.server_port)) as loop:
+            with start(
+                options(project, external_trainer=True, external_server=True, port=other.server_port)
+            ) as session:
                 with pytest.raises(RequestError, match="not TensorFlow Serving"):
-                    loop.available_version()
-                assert isinstance(loop.status().failure, RequestError)
-                assert [task["spans"] for task in loop.stream(project / "images")] == [[], [], []]
+                    session.available_version()
+                assert "not TensorFlow Serving" in session.status().failure
+                assert [task["spans"] for task in session.stream(project / "images")] == [[], [], []]
             other.shutdown()
 
-    def test_answers_are_durable_when_update_returns(self, loop: Loop) -> None:
+    def test_answers_are_durable_when_submit_returns(self, session: AnnotationSession) -> None:
         answer = {"image_id": "a", "answer": "reject"}
-        assert loop.update([answer]) is None
-        (batch,) = list_batches(loop.project.inbox_dir)
+        session.submit([answer])
+        (batch,) = list_batches(session.project.inbox_dir)
         assert list(read_batch(batch)) == [(answer, None)]
 
-    def test_batches_have_no_images(self, loop: Loop, project: Path) -> None:
+    def test_batches_have_no_images(self, session: AnnotationSession, project: Path) -> None:
         """They lie beside them, so that an update takes no longer than writing the boxes."""
-        tasks = list(loop.stream(project / "images"))
-        loop.update([{**task, "answer": "accept"} for task in tasks])
-        (batch,) = list_batches(loop.project.inbox_dir)
+        tasks = list(session.stream(project / "images"))
+        session.submit([{**task, "answer": "accept"} for task in tasks])
+        (batch,) = list_batches(session.project.inbox_dir)
         answers = [answer for answer, _ in read_batch(batch) if answer]
         assert len(answers) == 3
         for task, answer in zip(tasks, answers, strict=True):
@@ -448,85 +484,58 @@ class TestExternal:
             assert (images_dir(batch.parent) / answer["stored_image"]).read_bytes() == image_bytes(task)
             assert answer["image_id"] == task["image_id"]
 
-    def test_answers_that_are_sent_again_are_stored_once(self, loop: Loop) -> None:
-        answers = [{"image_id": "a", "answer": "reject"}]
-        batch = loop.submit(answers)
-        assert list_batches(loop.project.inbox_dir) == [batch]
-        assert loop.submit(answers) is None
-        assert loop.store(answers) is None
-        loop.update(answers)
-        assert list_batches(loop.project.inbox_dir) == [batch]
+    def test_a_batch_that_is_submitted_again_under_its_name_is_one_batch(self, session: AnnotationSession) -> None:
+        answers, name = [{"image_id": "a", "answer": "reject"}], session.new_batch_name()
+        assert session.submit(answers, batch=name) == session.submit(answers, batch=name)
+        assert [batch.name for batch in list_batches(session.project.inbox_dir)] == [name]
 
-    def test_answers_that_come_when_all_is_stopped_are_for_the_next_time(self, loop: Loop) -> None:
-        loop.close()
-        path = loop.store([{"image_id": "a", "answer": "reject"}])
-        assert list_batches(loop.project.inbox_dir) == [path]
+    def test_answers_that_come_when_all_is_stopped_are_for_the_next_time(self, session: AnnotationSession) -> None:
+        session.close()
+        path = session.submit([{"image_id": "a", "answer": "reject"}])
+        assert list_batches(session.project.inbox_dir) == [path]
 
     def test_an_image_that_is_answered_is_not_read_in_the_next_session(
-        self, loop: Loop, project: Path, monkeypatch: pytest.MonkeyPatch
+        self, session: AnnotationSession, project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        answered = {task["image_id"] for task in loop.stream(project / "images")}
+        answered = {task["image_id"] for task in session.stream(project / "images")}
 
         def refuse(*_: object, **__: object) -> None:
             raise AssertionError("read")
 
         monkeypatch.setattr("odkeras.session.sources.read_image", refuse)
-        stream = loop.stream(project / "images", exclude=answered)
+        stream = session.stream(project / "images", exclude=answered)
         assert list(stream) == []
         assert stream.excluded == 3
 
-    def test_the_trainer_is_looked_at_last(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_trainer_is_looked_at_last(self, session: AnnotationSession, monkeypatch: pytest.MonkeyPatch) -> None:
         """A round whose line was written while the server was asked was told of before its start."""
 
         def slow_server() -> int:
-            write_atomically(loop.project.status_path, json.dumps({"state": "training", "updated": 1.0}))
+            write_atomically(session.project.status_path, json.dumps({"state": "training", "updated": 1.0}))
             return 3
 
-        write_atomically(loop.project.status_path, json.dumps({"state": "waiting", "updated": 1.0}))
-        monkeypatch.setattr(loop, "available_version", slow_server)
-        look = loop.look()
+        write_atomically(session.project.status_path, json.dumps({"state": "waiting", "updated": 1.0}))
+        monkeypatch.setattr(session, "available_version", slow_server)
+        look = session.status()
         assert (look.trainer, look.version, look.failure) == ({"state": "training", "updated": 1.0}, 3, "")
 
-    def test_waits_for_a_round_on_another_machine(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-        batch = loop.submit([{"image_id": "a", "answer": "accept"}])
+    def test_waits_for_a_round_on_another_machine(
+        self, session: AnnotationSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batch = session.submit([{"image_id": "a", "answer": "accept"}])
         assert batch is not None
         served = iter([None, 16, 17])
-        monkeypatch.setattr(loop, "available_version", lambda: next(served))
+        monkeypatch.setattr(session, "available_version", lambda: next(served))
         row = {"kind": "round", "batches": [batch.name], "version": 17, "loss": 0.5}
-        append_jsonl(loop.project.metrics_path, [row])
-        assert loop.wait_until_served(batch) == 0.5
+        append_jsonl(session.project.metrics_path, [row])
+        assert session.wait_until_served(batch) == 0.5
         assert list(served) == []
 
-    def test_update_never_raises_and_loses_nothing(self, project: Path) -> None:
-        warned: list[str] = []
-        with Loop(options(project, external_trainer=True), warn=warned.append) as loop:
-            inbox = loop.project.inbox_dir
-            inbox.rmdir()
-            inbox.write_text("a file in the way")
-            loop.update([{"image_id": "a"}])
-            loop.update([{"image_id": "b"}])
-            assert warned[1].startswith("2 answers wait to be stored")
-            inbox.unlink()
-            loop.update([{"image_id": "c"}])
-            (batch,) = list_batches(inbox)
-            assert [answer["image_id"] for answer, _ in read_batch(batch) if answer] == ["a", "b", "c"]
-
-    def test_what_could_not_be_stored_is_tried_again_at_the_end(self, project: Path) -> None:
-        with Loop(options(project, external_trainer=True)) as loop:
-            inbox = loop.project.inbox_dir
-            inbox.rmdir()
-            inbox.write_text("a file in the way")
-            loop.update([{"image_id": "a"}])
-            inbox.unlink()
-        assert len(list_batches(inbox)) == 1
-
-    def test_what_is_lost_is_said(self, project: Path) -> None:
-        said: list[str] = []
-        with Loop(options(project, external_trainer=True), say=said.append) as loop:
-            loop.project.inbox_dir.rmdir()
-            loop.project.inbox_dir.write_text("a file in the way")
-            loop.update([{"image_id": "a"}])
-        assert "1 answers could not be stored" in said[-1]
+    def test_a_batch_that_cannot_be_written_is_an_error(self, session: AnnotationSession) -> None:
+        session.project.inbox_dir.rmdir()
+        session.project.inbox_dir.write_text("a file in the way")
+        with pytest.raises(InboxError, match="cannot store 1 answers"):
+            session.submit([{"image_id": "a"}])
 
 
 def test_no_tensorflow() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from odkeras.integrations.prodigy.recovery import AnsweredLedger, find_missing, hand_on, hashes_of
+from odkeras.integrations.prodigy.ledger import DeliveryLedger, find_missing, hashes_of, redeliver
 
 Task = dict[str, Any]
 
@@ -35,33 +35,33 @@ def example(number: int, answer: str = "accept", **more: Any) -> Task:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> AnsweredLedger:
-    return AnsweredLedger(tmp_path / "answered.jsonl", "cars")
+def ledger(tmp_path: Path) -> DeliveryLedger:
+    return DeliveryLedger(tmp_path / "answered.jsonl", "cars")
 
 
-def recover(database: FakeDatabase, ledger: AnsweredLedger, write: Any, **options: Any) -> int:
-    return hand_on(find_missing(database, "cars", ledger), ledger, write, alone=threading.Lock(), **options)
+def recover(database: FakeDatabase, ledger: DeliveryLedger, write: Any, **options: Any) -> int:
+    return redeliver(find_missing(database, "cars", ledger), ledger, write, lock=threading.Lock(), **options)
 
 
-def test_what_is_not_known_is_handed_on_once_in_the_order_it_came(ledger: AnsweredLedger, tmp_path: Path) -> None:
+def test_what_is_not_known_is_handed_on_once_in_the_order_it_came(ledger: DeliveryLedger, tmp_path: Path) -> None:
     database = FakeDatabase([example(number) for number in range(25, 0, -1)])
     ledger.add([3, 4])
     written: list[list[int]] = []
     assert recover(database, ledger, lambda some: written.append(hashes_of(some))) == 23
     assert [len(some) for some in written] == [10, 10, 3]
     assert [value for some in written for value in some] == [25 - at for at in range(25) if 25 - at not in (3, 4)]
-    again = AnsweredLedger(tmp_path / "answered.jsonl", "cars")  # the next start
+    again = DeliveryLedger(tmp_path / "answered.jsonl", "cars")  # the next start
     assert find_missing(database, "cars", again) == []
     assert database.read == 1  # hashes alone the second time
 
 
-def test_the_latest_answer_about_an_image_counts(ledger: AnsweredLedger) -> None:
+def test_the_latest_answer_about_an_image_counts(ledger: DeliveryLedger) -> None:
     database = FakeDatabase([example(1), example(2), example(1, "reject")])
     found = find_missing(database, "cars", ledger)
     assert [(each["_input_hash"], each["answer"]) for each in found] == [(2, "accept"), (1, "reject")]
 
 
-def test_an_answer_that_came_meanwhile_is_newer(ledger: AnsweredLedger) -> None:
+def test_an_answer_that_came_meanwhile_is_newer(ledger: DeliveryLedger) -> None:
     """A correction, made while the earlier answers were handed on, was overruled by them."""
     written: list[int] = []
 
@@ -82,30 +82,30 @@ def test_an_answer_that_came_meanwhile_is_newer(ledger: AnsweredLedger) -> None:
         {"image": "data:,", "answer": "accept", "accept": ["sharp"], "_view_id": "choice"},
     ],
 )
-def test_what_is_no_answer_about_boxes_is_left(ledger: AnsweredLedger, row: Task) -> None:
+def test_what_is_no_answer_about_boxes_is_left(ledger: DeliveryLedger, row: Task) -> None:
     drawn = {"image": "data:,", "answer": "accept", "_view_id": "image_manual", "_input_hash": 3}  # nothing was there
     database = FakeDatabase([{**row, "_input_hash": 1}, drawn])
     assert hashes_of(find_missing(database, "cars", ledger)) == [3]
     assert ledger.missing([1, 3]) == {3}  # and the other one is not looked at again
 
 
-def test_no_such_dataset_yet(ledger: AnsweredLedger) -> None:
+def test_no_such_dataset_yet(ledger: DeliveryLedger) -> None:
     assert find_missing(FakeDatabase([example(1)]), "bikes", ledger) == []
 
 
-def test_another_dataset_of_the_same_data_directory(ledger: AnsweredLedger, tmp_path: Path) -> None:
+def test_another_dataset_of_the_same_data_directory(ledger: DeliveryLedger, tmp_path: Path) -> None:
     ledger.add([1, 2])
-    assert AnsweredLedger(tmp_path / "answered.jsonl", "bikes").missing([1, 2]) == {1, 2}
+    assert DeliveryLedger(tmp_path / "answered.jsonl", "bikes").missing([1, 2]) == {1, 2}
 
 
-def test_one_that_is_stopped_goes_on_where_it_was(ledger: AnsweredLedger) -> None:
+def test_one_that_is_stopped_goes_on_where_it_was(ledger: DeliveryLedger) -> None:
     stops = iter([False, True])
     database = FakeDatabase([example(number) for number in range(25)])
     assert recover(database, ledger, lambda some: None, stop=lambda: next(stops)) == 10
     assert ledger.missing(range(25)) == set(range(10, 25))
 
 
-def test_what_cannot_be_stored_is_handed_on_next_time(ledger: AnsweredLedger) -> None:
+def test_what_cannot_be_stored_is_handed_on_next_time(ledger: DeliveryLedger) -> None:
     def full(answers: object) -> None:
         raise OSError("no space left on device")
 
@@ -117,13 +117,13 @@ def test_what_cannot_be_stored_is_handed_on_next_time(ledger: AnsweredLedger) ->
 def test_a_ledger_survives_what_it_should_not_hold(tmp_path: Path) -> None:
     path = tmp_path / "answered.jsonl"
     path.write_text(json.dumps({"dataset": "cars", "input_hash": -7}) + '\n{"dataset": "cars"}\nnonsense\n{"inp')
-    ledger = AnsweredLedger(path, "cars")
+    ledger = DeliveryLedger(path, "cars")
     assert ledger.missing([-7, 8]) == {8}
     ledger.add([8, None, "x"])
-    assert AnsweredLedger(path, "cars").missing([-7, 8]) == set()  # the torn line has not swallowed it
+    assert DeliveryLedger(path, "cars").missing([-7, 8]) == set()  # the torn line has not swallowed it
 
 
 def test_a_ledger_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
-    ledger = AnsweredLedger(tmp_path / "nowhere" / "answered.jsonl", "cars")
+    ledger = DeliveryLedger(tmp_path / "nowhere" / "answered.jsonl", "cars")
     ledger.add([8])
     assert ledger.missing([8, 9]) == {9}

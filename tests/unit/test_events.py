@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from odkeras.project import Project, append_jsonl, write_atomically
-from odkeras.session.watch import Look, News, Watch, news, news_of_rejected, news_of_row, short_metric_name
+from odkeras.session.events import (
+    Event,
+    Listener,
+    SessionStatus,
+    StatusWatcher,
+    event_of_rejected,
+    events_between,
+    events_of_row,
+    short_metric_name,
+)
 from odkeras.version_names import VersionNames
 
 
@@ -30,81 +39,93 @@ WAITING = {"state": "waiting", "reason": "no new answers", "round": 1}
 URGENT = "! "
 
 
-def told(items: list[News]) -> list[str]:
+def told(items: list[Event]) -> list[str]:
     return [(URGENT if item.urgent else "") + item.text for item in items]
 
 
 @pytest.mark.parametrize(
     ("before", "now", "expected"),
     [
-        (Look(), Look(), []),
-        (Look(WAITING, 3), Look(WAITING, 3), []),
+        (SessionStatus(), SessionStatus(), []),
+        (SessionStatus(WAITING, 3), SessionStatus(WAITING, 3), []),
         # the server
-        (Look(version=None), Look(version=3), ["model of version 3 is served"]),
-        (Look(version=3), Look(version=4), ["model of version 4 is served"]),
-        (Look(version=3), Look(version=None), ["model of version 3 is no longer served"]),
+        (SessionStatus(version=None), SessionStatus(version=3), ["model of version 3 is served"]),
+        (SessionStatus(version=3), SessionStatus(version=4), ["model of version 4 is served"]),
+        (SessionStatus(version=3), SessionStatus(version=None), ["model of version 3 is no longer served"]),
         # the trainer
         (
-            Look(),
-            Look({"state": "building", "reason": "building the model"}),
+            SessionStatus(),
+            SessionStatus({"state": "building", "reason": "building the model"}),
             ["trainer: building: building the model"],
         ),
-        (Look(), Look({"state": "starting", "reason": ""}), ["trainer: starting"]),
-        (Look(), Look({}), []),  # somebody else's status.json
-        (Look(WAITING), Look(None), []),  # another trainer has not said anything yet
-        (Look(WAITING), Look(training()), ["trainer: round 1, 50 steps: training on 8 images"]),
-        (Look(training(round_step=1)), Look(training(round_step=9, loss=0.5)), []),  # progress is no news
+        (SessionStatus(), SessionStatus({"state": "starting", "reason": ""}), ["trainer: starting"]),
+        (SessionStatus(), SessionStatus({}), []),  # somebody else's status.json
+        (SessionStatus(WAITING), SessionStatus(None), []),  # another trainer has not said anything yet
+        (SessionStatus(WAITING), SessionStatus(training()), ["trainer: round 1, 50 steps: training on 8 images"]),
+        (
+            SessionStatus(training(round_step=1)),
+            SessionStatus(training(round_step=9, loss=0.5)),
+            [],
+        ),  # progress is no news
         # The next round was not told of if it followed within a quarter of a second and with as many images.
-        (Look(training(1)), Look(training(2)), ["trainer: round 2, 50 steps: training on 8 images"]),
-        (Look({**WAITING, "round": 1}), Look({**WAITING, "round": 2}), []),
-        (Look(WAITING), Look({**WAITING, "reason": "no answers yet"}), ["trainer: waiting: no answers yet"]),
-        (Look(WAITING), Look({"state": "failed", "reason": "no GPU"}), ["trainer: failed: no GPU"]),
+        (SessionStatus(training(1)), SessionStatus(training(2)), ["trainer: round 2, 50 steps: training on 8 images"]),
+        (SessionStatus({**WAITING, "round": 1}), SessionStatus({**WAITING, "round": 2}), []),
+        (
+            SessionStatus(WAITING),
+            SessionStatus({**WAITING, "reason": "no answers yet"}),
+            ["trainer: waiting: no answers yet"],
+        ),
+        (SessionStatus(WAITING), SessionStatus({"state": "failed", "reason": "no GPU"}), ["trainer: failed: no GPU"]),
         # a state that its reason names was named twice
         (
-            Look(training()),
-            Look({"state": "paused", "reason": "paused in round 2, at step 1 of 5"}),
+            SessionStatus(training()),
+            SessionStatus({"state": "paused", "reason": "paused in round 2, at step 1 of 5"}),
             ["trainer: paused in round 2, at step 1 of 5"],
         ),
         (
-            Look(training()),
-            Look({"state": "stopped", "reason": "training is stopped; new answers wait until it is resumed"}),
+            SessionStatus(training()),
+            SessionStatus({"state": "stopped", "reason": "training is stopped; new answers wait until it is resumed"}),
             ["trainer: training is stopped; new answers wait until it is resumed"],
         ),
-        (Look(training()), Look({"state": "stopped", "reason": ""}), ["trainer: stopped"]),
-        (Look(), Look({"state": "paused", "reason": "new answers wait"}), ["trainer: paused: new answers wait"]),
+        (SessionStatus(training()), SessionStatus({"state": "stopped", "reason": ""}), ["trainer: stopped"]),
+        (
+            SessionStatus(),
+            SessionStatus({"state": "paused", "reason": "new answers wait"}),
+            ["trainer: paused: new answers wait"],
+        ),
         # what was given up
         (
-            Look(),
-            Look(failure="the trainer ended with status 1"),
-            ["! annotating goes on, but training or suggestions do not: the trainer ended with status 1"],
+            SessionStatus(),
+            SessionStatus(failure="the trainer ended with status 1"),
+            ["! annotation continues, but training or suggestions do not: the trainer ended with status 1"],
         ),
-        (Look(failure="the trainer ended"), Look(failure="the trainer ended"), []),
-        (Look(failure="the trainer ended"), Look(), []),
+        (SessionStatus(failure="the trainer ended"), SessionStatus(failure="the trainer ended"), []),
+        (SessionStatus(failure="the trainer ended"), SessionStatus(), []),
         (
-            Look(WAITING, 3),
-            Look(training(), None, "gone"),
+            SessionStatus(WAITING, 3),
+            SessionStatus(training(), None, "gone"),
             [
-                "! annotating goes on, but training or suggestions do not: gone",
+                "! annotation continues, but training or suggestions do not: gone",
                 "model of version 3 is no longer served",
                 "trainer: round 1, 50 steps: training on 8 images",
             ],
         ),
     ],
 )
-def test_what_changed_between_two_looks(before: Look, now: Look, expected: list[str]) -> None:
-    assert told(list(news(before, now, VersionNames()))) == expected
+def test_what_changed_between_two_looks(before: SessionStatus, now: SessionStatus, expected: list[str]) -> None:
+    assert told(list(events_between(before, now, VersionNames()))) == expected
 
 
 def test_the_log_of_what_was_given_up_is_beside_the_sentence() -> None:
     """Fifteen lines of a log stood in the news, and over the image."""
-    look = Look(
+    look = SessionStatus(
         failure="the trainer ended with status 2: out of memory",
         log="the end of trainer.log:\nTraceback",
         failed="trainer",
     )
-    (item,) = news(Look(), look, VersionNames())
+    (item,) = events_between(SessionStatus(), look, VersionNames())
     assert item.text == (
-        "annotating goes on, but training or suggestions do not: the trainer ended with status 2: out of memory"
+        "annotation continues, but training or suggestions do not: the trainer ended with status 2: out of memory"
     )
     assert item.details == "the end of trainer.log:\nTraceback"
 
@@ -112,7 +133,7 @@ def test_the_log_of_what_was_given_up_is_beside_the_sentence() -> None:
 def test_a_version_is_called_by_its_round_and_time() -> None:
     version = int(time.time())
     names = VersionNames([{**ROUND, "version": version}])
-    (item,) = news(Look(), Look(version=version), names)
+    (item,) = events_between(SessionStatus(), SessionStatus(version=version), names)
     assert item.text == f"model of round 2, {time.strftime('%H:%M', time.localtime(version))} is served"
     assert item.version == version
 
@@ -135,7 +156,7 @@ def test_short_names_of_metrics(name: str, short: str) -> None:
 
 def test_mean_average_precision_comes_first_in_the_news() -> None:
     metrics = {f"DetectionBoxes_Precision/{name}": 0.25 for name in ("mAP (large)", "mAP@.50IOU", "mAP", "mAP@.75IOU")}
-    (item,) = news_of_row({"kind": "evaluation", "round": 2, "metrics": metrics}, VersionNames())
+    (item,) = events_of_row({"kind": "evaluation", "round": 2, "metrics": metrics}, VersionNames())
     assert item.text.startswith("evaluation after round 2: mAP 0.250, mAP50 0.250, Det")
 
 
@@ -201,12 +222,12 @@ ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.1234
     ],
 )
 def test_what_a_line_of_metrics_says(row: dict[str, Any], expected: list[str]) -> None:
-    assert told(list(news_of_row(row, VersionNames([row])))) == expected
+    assert told(list(events_of_row(row, VersionNames([row])))) == expected
 
 
 def test_details_are_for_who_wants_to_know_more() -> None:
-    assert next(news_of_row(ROUND, VersionNames())).details == ROUND
-    assert next(news(Look(), Look(training()), VersionNames())).details == training()
+    assert next(events_of_row(ROUND, VersionNames())).details == ROUND
+    assert next(events_between(SessionStatus(), SessionStatus(training()), VersionNames())).details == training()
 
 
 @pytest.mark.parametrize(
@@ -218,17 +239,25 @@ def test_details_are_for_who_wants_to_know_more() -> None:
     ],
 )
 def test_on_a_terminal_the_number_is_told_too(version: int | None, text: str, line: str) -> None:
-    assert News(text, version=version).line == line
+    assert Event(text, version=version).line == line
 
 
 def test_what_a_line_of_rejected_says() -> None:
-    item = news_of_rejected({"batch": "1.jsonl", "number": 1, "reason": "a.png: label 'cat' is not in the label map"})
+    item = event_of_rejected({"batch": "1.jsonl", "number": 1, "reason": "a.png: label 'cat' is not in the label map"})
     assert told([item]) == [
         "! an answer cannot be trained on, and is kept in rejected.jsonl: a.png: label 'cat' is not in the label map"
     ]
 
 
-class TestWatch:
+class Said(Listener):
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def event(self, event: Event) -> None:
+        self._said.extend(told([event]))
+
+
+class TestStatusWatcher:
     @pytest.fixture
     def project(self, tmp_path: Path) -> Project:
         project = Project(tmp_path / "data", tmp_path / "model", tmp_path / "export")
@@ -239,11 +268,10 @@ class TestWatch:
     def said(self) -> list[str]:
         return []
 
-    def watch(self, project: Project, said: list[str], look: Callable[[], Look] = Look, **options: Any) -> Watch:
-        def tell(item: News) -> None:
-            said.extend(told([item]))
-
-        return Watch(look, project, tell, **options)
+    def watch(
+        self, project: Project, said: list[str], look: Callable[[], SessionStatus] = SessionStatus, **options: Any
+    ) -> StatusWatcher:
+        return StatusWatcher(look, project, Said(said), **options)
 
     def test_tells_from_a_thread_of_its_own(self, project: Project, said: list[str]) -> None:
         append_jsonl(project.metrics_path, [{**ROUND, "round": 1, "version": 16}])  # of an earlier session
@@ -263,11 +291,11 @@ class TestWatch:
 
     def test_in_the_order_of_the_flow(self, project: Project, said: list[str]) -> None:
         """What the trainer wrote before it changed its status is told before that."""
-        looks = iter([Look(training(1), 3), Look(WAITING, 17)])
+        looks = iter([SessionStatus(training(1), 3), SessionStatus(WAITING, 17)])
         watch = self.watch(project, said, lambda: next(looks))
-        watch.look_once()
+        watch.poll_once()
         append_jsonl(project.metrics_path, [ROUND])
-        watch.look_once()
+        watch.poll_once()
         assert said == [
             "model of version 3 is served",
             "trainer: round 1, 50 steps: training on 8 images",
@@ -281,26 +309,26 @@ class TestWatch:
         line = json.dumps({"reason": "no label"}).encode() + b"\n"
         project.rejected_path.write_bytes(line[:10])
         with self.watch(project, said, poll_s=60) as watch:
-            watch.look_once()
+            watch.poll_once()
             assert said == []
             with project.rejected_path.open("ab") as file:
                 file.write(line[10:])
-            watch.look_once()
-            watch.look_once()
+            watch.poll_once()
+            watch.poll_once()
             assert said == ["! an answer cannot be trained on, and is kept in rejected.jsonl: no label"]
 
     def test_a_file_that_is_replaced_is_told_of_from_its_start(self, project: Project, said: list[str]) -> None:
         append_jsonl(project.rejected_path, [{"reason": "old"}] * 5)
         with self.watch(project, said, poll_s=60) as watch:
             write_atomically(project.rejected_path, '{"reason": "new"}\n')
-            watch.look_once()
+            watch.poll_once()
         assert said == ["! an answer cannot be trained on, and is kept in rejected.jsonl: new"]
 
     def test_another_version_is_told_of_at_once(self, project: Project, said: list[str]) -> None:
-        looks = iter([Look(version=version) for version in (None, 3, 3, None, 4)])
+        looks = iter([SessionStatus(version=version) for version in (None, 3, 3, None, 4)])
         watch = self.watch(project, said, lambda: next(looks))
         for _ in range(5):
-            watch.look_once()
+            watch.poll_once()
         assert said == [
             "model of version 3 is served",
             "model of version 3 is no longer served",
@@ -313,16 +341,16 @@ class TestWatch:
         """It was logged with a trace four times a second."""
         looked: list[int] = []
 
-        def look() -> Look:
+        def look() -> SessionStatus:
             looked.append(1)
             if len(looked) < 20:
                 raise ValueError("strange")
-            return Look(version=3)
+            return SessionStatus(version=3)
 
         with caplog.at_level(logging.ERROR), self.watch(project, said, look, poll_s=0.001):
             wait_until(lambda: said)
         assert said == ["model of version 3 is served"]
-        assert caplog.messages == ["cannot see what the trainer and the server do"]
+        assert caplog.messages == ["the status of the trainer and the server cannot be read"]
 
     def test_close_twice_and_without_entering(self, project: Project, said: list[str]) -> None:
         self.watch(project, said).close()

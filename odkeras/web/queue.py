@@ -32,7 +32,7 @@ class Tab:
 
 
 @dataclass(frozen=True)
-class Handout:
+class Assignment:
     """The reply to a request for tasks.
 
     Args:
@@ -63,7 +63,7 @@ class _Queue:
     position: int = 0  # index of the next task in `_order`, the tasks in stream order
 
 
-class TaskBoard:
+class TaskQueue:
     """The task queue. Thread-safe.
 
     Args:
@@ -104,7 +104,7 @@ class TaskBoard:
         self._queues: dict[str | None, _Queue] = {}
         self._tabs: dict[Tab, _Presence] = {}
 
-    def next_tasks(self, tab: Tab, count: int, have: Collection[str] = ()) -> Handout:
+    def next_tasks(self, tab: Tab, count: int, have: Collection[str] = ()) -> Assignment:
         """Lease up to `count` tasks that the tab does not have yet: first its own open ones (after a reload), then
         freed ones, then new ones. May take as long as a prediction."""
         self.touch(tab)
@@ -118,7 +118,7 @@ class TaskBoard:
             if task is None:
                 break
             found.append(task)
-        return Handout(tuple(found)) if found else self._nothing(queue, tab)
+        return Assignment(tuple(found)) if found else self._nothing(queue, tab)
 
     def take(self, tab: Tab, image_id: str, load: Callable[[], Task]) -> Task | None:
         """Lease a given image out of order; None if another tab holds it or it is answered. May take as long as a
@@ -340,13 +340,13 @@ class TaskBoard:
                     self._tasks[task["image_id"]] = task
         return fresh
 
-    def _nothing(self, queue: _Queue, tab: Tab) -> Handout:
+    def _nothing(self, queue: _Queue, tab: Tab) -> Assignment:
         with self._lock:
             others = sum(holder != tab for holder in queue.held.values())
         if others:
             images = "1 image is" if others == 1 else f"{others} images are"
-            return Handout(waiting=f"{images} with other annotators; you get what they leave")
-        return Handout(done=self._exhausted, waiting="" if self._exhausted else "no images yet")
+            return Assignment(waiting=f"{images} with other annotators; you get what they leave")
+        return Assignment(done=self._exhausted, waiting="" if self._exhausted else "no images yet")
 
 
 def _version_of(task: Task) -> int | None:

@@ -1,8 +1,8 @@
-"""Finds answers that are in Prodigy's database but not in the data directory, and resubmits them.
+"""Which answers of Prodigy's dataset were delivered to the trainer, and the delivery of the others.
 
 Prodigy stores answers first and then calls `update`. If Prodigy is killed in between or the disk is full, Prodigy does
 not show these images again, and without this module the model would never be trained on them. Answers that are older
-than the data directory are resubmitted too.
+than the data directory are delivered too.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+from odkeras.annotation import DECISIONS
 from odkeras.formats.prodigy import Task
 from odkeras.integrations.prodigy.api import INPUT_HASH, read_dataset, read_input_hashes
 from odkeras.project import append_jsonl, read_jsonl
 
-TOGETHER = 10
+CHUNK = 10
 _VIEW = "image_manual"
 
 
-class AnsweredLedger:
-    """The answers of a dataset that were submitted to the trainer, by Prodigy's input hash; stored as JSON lines.
+class DeliveryLedger:
+    """The answers of a dataset that were delivered to the trainer, by Prodigy's input hash; stored as JSON lines.
 
     If a line is lost, the model is trained on that answer once more. Thread-safe.
 
@@ -51,7 +52,7 @@ class AnsweredLedger:
             return len(self._known())
 
     def missing(self, hashes: Iterable[int]) -> set[int]:
-        """The subset of `hashes` that was not submitted to the trainer."""
+        """The subset of `hashes` that was not delivered to the trainer."""
         with self._lock:
             return set(hashes) - self._known()
 
@@ -70,8 +71,8 @@ def hashes_of(answers: Iterable[Any]) -> list[Any]:
     return [answer.get(INPUT_HASH) for answer in answers if isinstance(answer, dict)]
 
 
-def find_missing(db: Any, dataset: str, ledger: AnsweredLedger) -> list[Task]:
-    """The latest answer for each image that was not submitted to the trainer, oldest first.
+def find_missing(db: Any, dataset: str, ledger: DeliveryLedger) -> list[Task]:
+    """The latest answer for each image that was not delivered to the trainer, oldest first.
 
     Full examples are read only if a hash is missing. Examples that are not answers about an image (other recipes may
     share the dataset) are added to the ledger, so that they are not read again.
@@ -90,18 +91,18 @@ def find_missing(db: Any, dataset: str, ledger: AnsweredLedger) -> list[Task]:
     return answers
 
 
-def hand_on(
+def redeliver(
     answers: Sequence[Task],
-    ledger: AnsweredLedger,
+    ledger: DeliveryLedger,
     write: Callable[[Sequence[Task]], object],
     *,
-    alone: AbstractContextManager[Any],
+    lock: AbstractContextManager[Any],
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Pass answers to `write` in chunks of `TOGETHER` and record them in the ledger.
+    """Pass answers to `write` in chunks of `CHUNK` and record them in the ledger.
 
     Args:
-        alone: lock shared with all writers, held across each check of the ledger and the write: an answer that arrives
+        lock: shared with all writers, held across each check of the ledger and the write: an answer that arrives
             in between is newer and must not be overwritten.
         stop: polled before each chunk; True ends the loop.
 
@@ -109,24 +110,24 @@ def hand_on(
         The number of answers passed to `write`.
 
     Raises:
-        Anything that `write` raises. The remaining answers are resubmitted at the next start.
+        Anything that `write` raises. The remaining answers are delivered at the next start.
     """
     done = 0
-    for start in range(0, len(answers), TOGETHER):
+    for start in range(0, len(answers), CHUNK):
         if stop():
             break
-        chunk = answers[start : start + TOGETHER]
-        with alone:
+        chunk = answers[start : start + CHUNK]
+        with lock:
             missing = ledger.missing(example[INPUT_HASH] for example in chunk)
-            still = [example for example in chunk if example[INPUT_HASH] in missing]
-            if still:
-                write(still)
+            undelivered = [example for example in chunk if example[INPUT_HASH] in missing]
+            if undelivered:
+                write(undelivered)
                 ledger.add(missing)
-        done += len(still)
+        done += len(undelivered)
     return done
 
 
 def _is_about_boxes(example: Task) -> bool:
     has_image = any(isinstance(example.get(key), str) for key in ("image", "path"))
     has_boxes = example.get("_view_id") == _VIEW or isinstance(example.get("spans"), list)
-    return has_image and has_boxes and example.get("answer") in ("accept", "reject", "ignore")
+    return has_image and has_boxes and example.get("answer") in DECISIONS

@@ -1,0 +1,529 @@
+"""Everything behind the page: the session, the answer database, the task queue, the outbox and the status panel.
+
+    with PageService.open(arguments, WebOptions()) as service:
+        service.next_tasks(tab, 3)
+        service.answer(tab, [{"answer_id": ..., "image_id": ..., "answer": "accept", "spans": [...]}])
+
+`app` calls the methods from its thread pools.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from odkeras.colours import colour_of
+from odkeras.control import RUNNING, Control
+from odkeras.errors import ConfigError
+from odkeras.formats.prodigy import Task
+from odkeras.image_store import ImageStore
+from odkeras.images import EncodedImage
+from odkeras.inbox import images_dir
+from odkeras.locks import locked
+from odkeras.numeric import is_whole
+from odkeras.pipeline import RANDOM_WEIGHTS
+from odkeras.project import Project
+from odkeras.session.arguments import TrainmodelArguments, check_dataset, choose_examples, options_of, split_dataset
+from odkeras.session.children import server_url
+from odkeras.session.session import AnnotationSession
+from odkeras.session.setup import SessionSetup, check_server, how_to_serve
+from odkeras.session.sources import STDIN, Source, resolve_source
+from odkeras.session.supervisor import log_tail
+from odkeras.web.data_directory import attach_data_directory, note_delivery, was_delivered_to
+from odkeras.web.database import AnswerDatabase
+from odkeras.web.dataset_labels import keep_label_map
+from odkeras.web.downloads import Download, open_download
+from odkeras.web.gallery import Gallery
+from odkeras.web.gallery_desk import GalleryDesk
+from odkeras.web.housekeeping import Housekeeping, ImagesLeft
+from odkeras.web.incoming import read_answer
+from odkeras.web.journal import Journal
+from odkeras.web.location import DatabasePlace, answers_text, count_answers, find_database, remember_database
+from odkeras.web.next_steps import NextStep, next_steps
+from odkeras.web.outbox import DeliveryRules, Outbox
+from odkeras.web.panel import Document, Panel
+from odkeras.web.pictures import Pictures
+from odkeras.web.queue import Assignment, Tab, TaskQueue
+from odkeras.web.stored import StoredAnswer
+from odkeras.web.tensorboard import TensorBoard
+
+PREFETCH = 4
+ANSWERS_PER_ROUND = 5
+"""Smaller batches give fresher suggestions; with larger ones, the overhead of a round weighs less."""
+_LOCK_WAIT_S = 5.0
+LOG_LINES, LOG_BYTES = 200, 65_536
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """Options of `odkeras annotate` beyond those of the recipe.
+
+    Args:
+        db: the answer database, created if missing; found by `find_database` when None.
+        overlap: every session annotates every image.
+        tensorboard: whether the page may start TensorBoard.
+        answers_per_round: number of answers that start a training round.
+
+    Raises:
+        ConfigError: `answers_per_round` is less than 1.
+    """
+
+    db: Path | None = None
+    overlap: bool = False
+    tensorboard: bool = True
+    answers_per_round: int = ANSWERS_PER_ROUND
+
+    def __post_init__(self) -> None:
+        if self.answers_per_round < 1:
+            raise ConfigError(f"--answers-per-round {self.answers_per_round}: it must be 1 or more")
+
+
+class PageService:
+    """The operations of the page. Create it with `open`; use it as a context manager or call `close`, which is
+    idempotent and stops everything. Thread-safe.
+
+    Args:
+        arguments: the arguments of the annotation command.
+        options: the page's own options.
+        journal: the event log.
+        database: the answer database.
+        session: the session; the caller closes it.
+        source: the images to annotate.
+        panel: the status that the page shows; gets the events from `journal`.
+
+    Attributes:
+        dataset, journal, database, session, panel: as given.
+        stream, queue, outbox, gallery: the parts that the application uses.
+        instance: a random name of this run, by which a page notices a restart.
+        free_count: number of times that tasks were taken back from tabs that are gone.
+    """
+
+    def __init__(
+        self,
+        arguments: TrainmodelArguments,
+        options: WebOptions,
+        journal: Journal,
+        database: AnswerDatabase,
+        session: AnnotationSession,
+        source: Source,
+        panel: Panel,
+    ) -> None:
+        self._arguments = arguments
+        self._options = options
+        self.journal = journal
+        self.dataset = arguments.dataset
+        self.database = database
+        self.session = session
+        self.instance = uuid.uuid4().hex
+        self.free_count = 0
+        self._batch_size = options.answers_per_round
+        self._stack = ExitStack()
+        project, shared = session.project, not options.overlap
+        self.panel = panel
+        self._random_weights = session.setup.starts_from_random_weights
+        self._pictures = Pictures(ImageStore(images_dir(project.inbox_dir)), ImageStore(project.kept_images_dir))
+        self._control = Control(project.control_path)
+        self._tensorboard = TensorBoard(project.model_dir, project.logs_dir / "tensorboard.log")
+        self.stream = session.stream(source, exclude=self._answered_before())
+        self.queue = TaskQueue(
+            map(session.with_image_path, self.stream),  # not a generator, which would end at the first exception
+            answered=lambda session: database.answered(self.dataset, session=session),
+            overlap=options.overlap,
+            refresh=self._refresh,
+            is_fresh=self._is_fresh,
+            on_free=self._note_free,
+        )
+        self._left = ImagesLeft(self.stream, database, self.dataset, overlap=options.overlap)
+        self.outbox = Outbox(
+            database,
+            self.dataset,
+            session,
+            DeliveryRules(self._batch_size, shared=shared, sync=arguments.sync),
+            no_more=self.queue.all_answered,
+            delivered=partial(note_delivery, project, self.dataset),
+            warn=journal.warn,
+        )
+        self._images = Gallery(
+            database.path,
+            self.dataset,
+            self.stream,
+            overlap=options.overlap,
+            exclude=arguments.exclude or (),
+        )
+        self.gallery = GalleryDesk(
+            self._images,
+            database,
+            self.dataset,
+            self.queue,
+            lambda item: session.with_image_path(self.stream.read(item)),
+            find_picture=self.picture,
+            reopen=self.reopen,
+            keep_open=lambda task: self._kept(Assignment((task,))).tasks[0],
+        )
+        self.housekeeping = Housekeeping(
+            self.queue,
+            self.panel,
+            self._left,
+            journal,
+            figures=self._figures,
+            datasets={self.dataset, *(arguments.exclude or ())},
+        )
+
+    @classmethod
+    def open(cls, arguments: TrainmodelArguments, options: WebOptions, journal: Journal | None = None) -> PageService:
+        """Open the database, start the session and the background threads.
+
+        Raises:
+            OdkerasError: an argument is invalid. Nothing was started.
+        """
+        journal = journal or Journal()
+        check_dataset(arguments.dataset)
+        session_options = options_of(arguments)
+        with ExitStack() as stack:
+            place = _find_database(arguments, options)
+            database = stack.enter_context(AnswerDatabase.open(place.path))
+            source = _open_source(arguments, database)
+            setup = SessionSetup.of(session_options, arguments.label)
+            if session_options.external_server:
+                url = server_url(session_options.ip, session_options.port)
+                check_server(url, session_options.model_name, journal.warn, how_to_serve(session_options))
+            setup.project.create()
+            stack.enter_context(_only_one(setup.project))
+            keep_label_map(database, arguments.dataset, setup.label_map_path)
+            remember_database(setup.project.data_dir, arguments.dataset, place.path, session_options.config.parent)
+            attach_data_directory(database, arguments.dataset, setup.project)
+            _say_what_is_used(journal, setup, arguments.dataset, place)
+            panel = Panel(
+                setup.project,
+                counts=partial(database.counts, arguments.dataset),
+                edits=partial(database.version_edits, arguments.dataset),
+            )
+            journal.show_in(panel)
+            panel.count()
+            if setup.starts_from_random_weights:
+                journal.say(f"{RANDOM_WEIGHTS} `odkeras init --help` says how to give one: --fine-tune-checkpoint")
+            session = AnnotationSession.start(setup, journal)
+            stack.callback(session.close)
+            service = cls(arguments, options, journal, database, session, source, panel)
+            service._start(stack)
+        return service
+
+    def __enter__(self) -> PageService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _start(self, stack: ExitStack) -> None:
+        """Start the threads. From here on, `close` closes `stack`, too, after the parts of the service."""
+        count = self.outbox.pending
+        if count >= self._batch_size:
+            self.journal.say(f"{count} stored answers had not reached the trainer, and do now")
+        elif count:
+            self.journal.say(f"{count} of {self._batch_size} answers for the next round of training are there")
+        for part in (self._tensorboard, self._images, self.gallery, self.outbox, self.housekeeping):
+            stack.callback(part.close)
+        self.outbox.start()
+        self.housekeeping.start()
+        self._stack = stack.pop_all()
+
+    def about(self, session: str, *, tensorboard: bool) -> Document:
+        """The values that do not change while the page is open.
+
+        Args:
+            tensorboard: whether TensorBoard can be offered to this client.
+        """
+        from odkeras import __version__
+
+        labels = self.session.setup.labels
+        colors = [colour_of(number) for number in range(len(labels))]
+        return {
+            "dataset": self.dataset,
+            "session": session,
+            "labels": [{"name": name, "color": color} for name, color in zip(labels, colors, strict=True)],
+            "source": str(self._arguments.source),
+            "prefetch": PREFETCH,
+            "batch_size": self._batch_size,
+            "answered": self.panel.answered_by(session),
+            "random_weights": self._random_weights,
+            "threshold": self._arguments.threshold,
+            "tensorboard": tensorboard and self._options.tensorboard,
+            "logdir": str(self._tensorboard.logdir),
+            "odkeras": __version__,
+            "instance": self.instance,
+        }
+
+    def next_tasks(self, tab: Tab, count: int, have: Collection[str]) -> Assignment:
+        """Lease tasks to a tab; see `TaskQueue.next_tasks`. With `sync`, one batch until it was trained on."""
+        if self._arguments.sync:
+            ready = self.outbox.ready
+            if self.outbox.delivering or ready >= self._batch_size:
+                state = self._control.state
+                held = f"training is {state}: the next images come when it is resumed and has trained on your answers"
+                return Assignment(waiting="training on your answers" if state == RUNNING else held)
+            count = min(count, self._batch_size - ready - len(have))
+            if count < 1:
+                return Assignment(waiting="the next images come when these are answered and trained on")
+        return self._kept(self.queue.next_tasks(tab, count, have))
+
+    def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
+        """Newer suggestions for tasks that the tab holds; see `TaskQueue.suggest_again`."""
+        return list(self._kept(Assignment(tuple(self.queue.suggest_again(tab, image_ids)))).tasks)
+
+    def answer(self, tab: Tab, answers: Sequence[Any]) -> tuple[list[str], list[tuple[str, str]]]:
+        """Store answers; they are durable when this returns.
+
+        Returns:
+            Ids of the stored answers, and (id, reason) of the rejected ones.
+
+        Raises:
+            DatabaseError: the database cannot be written, for example on a full disk; nothing was stored.
+        """
+        self.queue.touch(tab)
+        accepted: list[StoredAnswer] = []
+        refused: list[tuple[str, str]] = []
+        for answer in answers:
+            try:
+                accepted.append(self._read_answer(tab.session, answer))
+            except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+                answer_id = answer.get("answer_id") if isinstance(answer, dict) else None
+                refused.append((answer_id if isinstance(answer_id, str) else "", str(error)))
+        if accepted:
+            self._store(accepted)
+        return [each.answer_id for each in accepted], refused
+
+    def reopen(self, tab: Tab, image_id: str, example: Task | None = None) -> Task | None:
+        """The answer for an image, to be corrected: with overlap the session's own, else the latest of all sessions.
+        None if the session has not answered the image, or if the image is missing and its size unknown.
+
+        Args:
+            example: an answer of any session, to be corrected instead.
+        """
+        own = example or self.database.example(self.dataset, tab.session, image_id)
+        if example is None and own is not None and not self._options.overlap:  # else a later correction would be lost
+            example = self.database.any_example(self.dataset, image_id)
+        example = self._sized(example or own)
+        if example is not None:
+            self.outbox.hold_back(tab.session, image_id)
+            self.queue.reopen(tab, image_id, example)
+        return example
+
+    def train_now(self) -> tuple[int, bool]:
+        """Deliver all pending answers to the trainer, and resume training if it is paused or stopped.
+
+        Returns:
+            The number of answers, and whether training was resumed.
+
+        Raises:
+            SetupError: training cannot be resumed.
+        """
+        resumed = self._control.state != RUNNING
+        if resumed:
+            self.control_training("resume")
+        return self.outbox.deliver_now(), resumed
+
+    def control_training(self, action: str) -> str:
+        """`pause`, `resume` or `stop` training; returns the new state.
+
+        Raises:
+            SetupError: the model directory cannot be written.
+        """
+        state = self._control.set(action)
+        self.panel.update(training=state)
+        return state
+
+    def log_end(self, process: str) -> Document | None:
+        """The last lines of the trainer's or the server's log; None if it does not exist on this machine."""
+        path = self.session.project.logs_dir / f"{process}.log"
+        text = log_tail(path, LOG_LINES, most_bytes=LOG_BYTES)
+        return {"process": process, "path": str(path), "text": text} if text else None
+
+    def history(self, session: str) -> list[Document]:
+        """The session's latest answers, newest first, as JSON for the page."""
+        now = time.time()
+        return [
+            {
+                "image_id": entry.image_id,
+                "file": entry.file,
+                "answer": entry.decision,
+                "boxes": entry.boxes,
+                "answered_s_ago": max(0.0, now - entry.answered_at),
+                "state": "handed on" if entry.delivered else "saved",
+            }
+            for entry in self.database.history(self.dataset, session)
+        ]
+
+    def next_steps(self) -> list[NextStep]:
+        """The commands to suggest once all images are answered."""
+        return next_steps(self.session.options, self.dataset, self.database.path)
+
+    def download(self, format: str) -> Download | None:
+        """The labels as a download; see `open_download`."""
+        return open_download(self.database, self.dataset, format, warn=self.journal.warn)
+
+    def picture(self, image_id: str) -> EncodedImage | None:
+        """An image that was leased or answered; None for any other image."""
+        task = (
+            self.queue.task(image_id)
+            or self.database.open_task(self.dataset, image_id)
+            or self.database.any_example(self.dataset, image_id)
+        )
+        return None if task is None else self._pictures.find(image_id, task)
+
+    def tensorboard_url(self) -> str:
+        """URL of TensorBoard, which is started if necessary.
+
+        Raises:
+            SetupError: it cannot be started.
+        """
+        return self._tensorboard.url()
+
+    @property
+    def tensorboard_command(self) -> str:
+        return self._tensorboard.command
+
+    def _read_answer(self, session: str, answer: Any) -> StoredAnswer:
+        return read_answer(
+            answer,
+            dataset=self.dataset,
+            session=session,
+            labels=self.session.setup.labels,
+            task_of=partial(self._task_of, session),
+            last_answered_at=partial(self.database.answered_at, self.dataset, session),
+        )
+
+    def _task_of(self, session: str, image_id: str, version: Any) -> Task | None:
+        """The task of an image: from the queue, else as leased by an earlier run, else from a stored answer (the image
+        may have been reassigned and answered by another session). None if it was never leased.
+
+        Args:
+            version: version of the suggestions that the page showed, as the page reports it.
+        """
+        task = self.queue.task(image_id, version) or self.database.open_task(self.dataset, image_id)
+        task = task or self.database.example(self.dataset, session, image_id)
+        return self._sized(task or self.database.any_example(self.dataset, image_id))
+
+    def _kept(self, handout: Assignment) -> Assignment:
+        """Store leased tasks before the page gets them, because their answers may arrive after a restart."""
+        if handout.tasks:
+            self.database.keep_open(self.dataset, handout.tasks)
+        return handout
+
+    def _sized(self, task: Task | None) -> Task | None:
+        """The task with its image's size, which imported examples may lack; None if the image is missing."""
+        if task is None or (is_whole(task.get("height"), 1) and is_whole(task.get("width"), 1)):
+            return task
+        image = self._pictures.find(str(task["image_id"]), task)
+        if image is None:
+            return None
+        height, width = image.image_size_hw
+        return {**task, "height": height, "width": width}
+
+    def _store(self, accepted: Sequence[StoredAnswer]) -> None:
+        shared = not self._options.overlap
+        closed = [each.image_id for each in accepted] if shared else []  # with overlap, other sessions still need them
+        self.database.add(self.dataset, accepted, closed=closed, shared=shared)
+        self.outbox.notify([(each.session, each.image_id) for each in accepted])
+        for each in accepted:
+            self.queue.note_answered(each.session, each.image_id)
+            self._left.answered(each.session, each.image_id)
+        self.panel.answered()
+
+    def _is_fresh(self, task: Task) -> bool:
+        version = self.panel.version
+        return version is None or (task.get("_suggestions") or {}).get("version") == version
+
+    def _refresh(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks that have newer suggestions, with these; the others are left out."""
+        bare = [found for task in tasks if (found := self._pictures.with_image(task)) is not None]
+        by_id = {task["image_id"]: task for task in tasks}
+        again = self.stream.suggest_again(bare)
+        return [
+            {**new, "image": by_id[new["image_id"]]["image"]}
+            for old, new in zip(bare, again, strict=True)
+            if new is not old
+        ]
+
+    def _figures(self) -> dict[str, object]:
+        """The figures that the housekeeping keeps current in the panel."""
+        return {
+            "total": self.stream.total,
+            "not_handed_on": self.outbox.pending,
+            "training": self._control.state,
+        }
+
+    def _note_free(self) -> None:
+        self.free_count += 1
+
+    def _answered_before(self) -> set[str]:
+        """Ids of the images to leave out: those of the excluded datasets, and without overlap those of this one."""
+        excluded = list(self._arguments.exclude or ())
+        if unknown := [name for name in excluded if name not in self.database]:
+            self.journal.warn(f"--exclude: there is no dataset {', '.join(unknown)}")
+        datasets = excluded if self._options.overlap else [*excluded, self.dataset]
+        answered = {image_id for name in datasets for image_id in self.database.answered(name)}
+        if answered:
+            self.journal.say(f"{len(answered)} images of {', '.join(datasets)} are answered and left out")
+        return answered
+
+
+def _find_database(arguments: TrainmodelArguments, options: WebOptions) -> DatabasePlace:
+    session = options_of(arguments)
+    also = list(arguments.exclude or ())
+    if (chosen := split_dataset(arguments.source)) is not None:
+        also.append(chosen[0])
+    return find_database(
+        options.db, session.config.parent, arguments.dataset, data_dir=session.project.data_dir, also=also
+    )
+
+
+def _open_source(arguments: TrainmodelArguments, database: AnswerDatabase) -> Source:
+    """Turn the SOURCE argument into one that the stream can read.
+
+    Raises:
+        ConfigError: the source does not exist, is empty or has an unsupported type.
+    """
+    if arguments.api:
+        raise ConfigError(f"--api {arguments.api}: API loaders are Prodigy's own; give a directory or a .jsonl file")
+    if arguments.source is None or arguments.source == STDIN:
+        return STDIN
+    if (chosen := split_dataset(arguments.source)) is not None:
+        return choose_examples(chosen, database.examples(chosen[0]), known=database.datasets)
+    return resolve_source(arguments.source)
+
+
+def _only_one(project: Project) -> AbstractContextManager[None]:
+    """Lock the data directory: a second instance would lease every image again and start a second trainer."""
+    taken = (
+        f"another `odkeras annotate` is using {project.data_dir}; open its page (for another annotator with "
+        "?session=NAME), stop it, or name another --data-dir"
+    )
+    return locked(project.data_dir / "annotate.lock", taken=taken, wait_s=_LOCK_WAIT_S)
+
+
+def _say_what_is_used(journal: Journal, setup: SessionSetup, dataset: str, place: DatabasePlace) -> None:
+    project, answers = setup.project, count_answers(place.path, [dataset])
+    journal.say(f"database   {place.path.absolute()} ({answers_text(answers)} in dataset {dataset})")
+    for remark in place.remarks:
+        journal.say(f"           {remark}")
+    journal.say(f"data       {project.data_dir.absolute()}")
+    journal.say(f"model      {project.model_dir.absolute()}")
+    journal.say(f"export     {project.export_dir.absolute()}")
+    journal.say(f"label map  {setup.label_map_path.absolute()}")
+    if not answers and was_delivered_to(project, dataset):
+        journal.warn(
+            f"answers of dataset {dataset} were delivered to the trainer in {project.data_dir.absolute()}, and this "
+            "database has none of them: they are in another one. Stop, and name it with --db"
+        )
