@@ -22,8 +22,8 @@ from odkeras.integrations.prodigy import TrainmodelArguments
 from odkeras.project import write_atomically
 from odkeras.shapes import CLASSES, ShapesDataset, generate_shapes
 from odkeras.simulation.simulate import simulate
+from odkeras.web.options import WebOptions
 from odkeras.web.server import PageOptions, run_annotate
-from odkeras.web.service import WebOptions
 
 MADE_HERE = ("shapes", "data", "model", "export", "report", "pipeline.config", "label_map.pbtxt")
 MADE_BY_THE_PAGE = ("annotations.db", "annotations.db-wal", "annotations.db-shm")

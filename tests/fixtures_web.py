@@ -43,11 +43,14 @@ from odkeras.serving.listening import HttpServer, open_listener
 from odkeras.session.arguments import TrainmodelArguments
 from odkeras.session.events import Event
 from odkeras.web import app as web_app
-from odkeras.web.app import PageFile, create_app
+from odkeras.web.app import create_app
+from odkeras.web.files import PageFile
 from odkeras.web.journal import Journal
+from odkeras.web.opening import open_page
+from odkeras.web.options import WebOptions
 from odkeras.web.outbox import DeliveryRules
 from odkeras.web.security import Policy
-from odkeras.web.service import PageService, WebOptions
+from odkeras.web.service import PageService
 
 Task = dict[str, Any]
 IMAGES = 12
@@ -238,7 +241,7 @@ def annotating() -> Iterator[Callable[..., Annotating]]:
         names = [field.name for field in fields(WebOptions)]
         options = WebOptions(**{name: changes.pop(name) for name in names if name in changes})
         started.append(
-            _start(PageService.open(arguments_of(changes, model=model), options, ListedJournal()), policy or Policy())
+            _start(open_page(arguments_of(changes, model=model), options, ListedJournal()), policy or Policy())
         )
         return started[-1]
 

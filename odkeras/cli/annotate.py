@@ -160,8 +160,8 @@ def annotate(
     from odkeras.images import absolute_path
     from odkeras.logs import configure_logging
     from odkeras.session.arguments import TrainmodelArguments, split_commas, split_list
+    from odkeras.web.options import WebOptions
     from odkeras.web.server import PageOptions, run_annotate
-    from odkeras.web.service import WebOptions
 
     configure_logging(verbose=False)
     changed = {

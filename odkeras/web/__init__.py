@@ -1,5 +1,5 @@
 """The web page as the front end: `odkeras annotate`, without a Prodigy licence.
 
-It uses the recipe's components in place of Prodigy: `page_host` builds them, `board` is the task queue, `database`
-stores the answers, `panel` reports training status, `web_host` connects these, and `app` is the HTTP interface.
+`service` has the operations of the page: it connects the session, the answer database, the task `queue`, the `outbox`
+for the trainer and the `panel` with the training status. `app` is the HTTP interface, `server` runs it.
 """

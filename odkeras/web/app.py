@@ -12,8 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import anyio
@@ -25,9 +24,10 @@ from starlette.routing import Route
 
 from odkeras.connections import is_loopback
 from odkeras.control import ACTIONS
-from odkeras.errors import ConfigError, DatabaseError, OdkerasError, SetupError
+from odkeras.errors import ConfigError, DatabaseError, OdkerasError
 from odkeras.formats.prodigy import Task
 from odkeras.numeric import is_whole
+from odkeras.web.files import PageFile
 from odkeras.web.gallery import MAX_PAGE
 from odkeras.web.gallery_desk import NotAvailableError
 from odkeras.web.parameters import (
@@ -57,45 +57,9 @@ _BROWSING_THREADS = 3
 _FETCHING_THREADS = 4
 _MOST_FETCHES_WAITING = 16
 _SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
-_MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
-}
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PageFile:
-    """A file of the built page, kept in memory."""
-
-    data: bytes
-    media_type: str
-
-
-def page_files(directory: Path | None = None) -> dict[str, PageFile]:
-    """The files of the built page, keyed by URL path.
-
-    Raises:
-        SetupError: the page has not been built.
-    """
-    directory = directory or Path(__file__).with_name("static")
-    found = {
-        f"/{path.name}": PageFile(path.read_bytes(), _MEDIA_TYPES[path.suffix])
-        for path in (sorted(directory.iterdir()) if directory.is_dir() else ())
-        if path.suffix in _MEDIA_TYPES
-    }
-    if "/index.html" not in found:
-        raise SetupError(
-            "the page has not been built; in a source checkout run `make install` or `python scripts/build_page.py` "
-            "(which needs Node.js 18 or later)"
-        )
-    return {**found, "/": found["/index.html"]}
 
 
 def create_app(

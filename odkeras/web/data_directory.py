@@ -12,11 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 from odkeras.project import Project, read_jsonl, write_atomically
-from odkeras.web.database import AnswerDatabase
+from odkeras.web.deliveries import Deliveries
 
 
-def attach_data_directory(database: AnswerDatabase, dataset: str, project: Project) -> None:
-    """Make `database` count the answers of `dataset` as delivered only if they were delivered to this data directory.
+def attach_data_directory(deliveries: Deliveries, dataset: str, project: Project) -> None:
+    """Make answers of `dataset` count as delivered only if they were delivered to this data directory.
 
     Raises:
         DatabaseError: the database cannot be written.
@@ -26,7 +26,7 @@ def attach_data_directory(database: AnswerDatabase, dataset: str, project: Proje
     if not note["id"]:
         note["id"] = uuid.uuid4().hex
         write_atomically(project.data_id_path, json.dumps(note))
-    database.use_data_directory(dataset, note["id"], _answered_in_0_1(project, dataset))
+    deliveries.use_data_directory(note["id"], _answered_in_0_1(project, dataset))
 
 
 def note_delivery(project: Project, dataset: str) -> None:

@@ -6,8 +6,7 @@
 
 Answers are never deleted: one that a later answer of the same session replaces is kept, with `replaced` set.
 
-The rows are also the outbox for the trainer: `pending` returns the answers that it does not have yet, `mark_delivered`
-records that it has them. `batch`, the name of the delivery, makes it idempotent.
+The rows are also the outbox for the trainer; see `odkeras.web.deliveries`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +29,6 @@ from odkeras.web.schema import BUSY_S, prepare
 from odkeras.web.stored import (
     COLUMNS,
     HistoryEntry,
-    PendingAnswer,
     StoredAnswer,
     VersionEdits,
     row_of,
@@ -106,7 +104,7 @@ class AnswerDatabase:
             ValueError: an example is not JSON, or a decision is unknown.
         """
         rows = [(answer, to_json(answer)) for answer in answers]
-        with self._transaction(f"cannot store {len(answers)} answers"):
+        with self.transaction(f"cannot store {len(answers)} answers"):
             last_words = [answer for answer, text in rows if self._insert(dataset, answer, text, shared)]
             self._connection.executemany(
                 "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, each) for each in closed]
@@ -154,68 +152,8 @@ class AnswerDatabase:
             DatabaseError: the database cannot be written.
         """
         rows = [(dataset, task["image_id"], json.dumps(task)) for task in tasks]
-        with self._transaction("cannot note what is handed out"):
+        with self.transaction("cannot note what is handed out"):
             self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
-
-    def assign_batch(self, dataset: str, answer_ids: Iterable[str], batch: str) -> None:
-        """Record in which batch these answers are delivered, before the batch is written. If the process is killed in
-        between, the next start writes the same batch again, which is idempotent.
-
-        Raises:
-            DatabaseError: the database cannot be written.
-        """
-        with self._transaction("cannot note what is delivered"):
-            self._connection.executemany(
-                "UPDATE answers SET batch = ? WHERE dataset = ? AND answer_id = ?",
-                [(batch, dataset, each) for each in answer_ids],
-            )
-
-    def mark_delivered(self, dataset: str, answer_ids: Iterable[str], *, shared: bool = False) -> None:
-        """Record that the trainer has these answers.
-
-        Args:
-            shared: also mark older answers of other sessions about the same images, which these supersede.
-
-        Raises:
-            DatabaseError: the database cannot be written.
-        """
-        ids = list(answer_ids)
-        this = "FROM answers WHERE dataset = ? AND answer_id = ?"
-        older = (
-            f"UPDATE answers SET handed_on = 1 WHERE dataset = ? AND image_id = (SELECT image_id {this}) "
-            f"AND (answered_at, id) < (SELECT answered_at, id {this})"
-        )
-        with self._transaction("cannot note what was delivered"):
-            self._connection.executemany(
-                "UPDATE answers SET handed_on = 1 WHERE dataset = ? AND answer_id = ?",
-                [(dataset, each) for each in ids],
-            )
-            if shared:
-                self._connection.executemany(older, [(dataset, *(dataset, each) * 2) for each in ids])
-
-    def use_data_directory(self, dataset: str, data_id: str, known_hashes: Collection[int] = ()) -> None:
-        """Set which data directory the deliveries refer to. If it is another one than before, the answers count as not
-        delivered, except those about the images with `known_hashes`.
-
-        Args:
-            known_hashes: input hashes (`stored.input_hash_of`) of the images whose answers the directory has.
-
-        Raises:
-            DatabaseError: the database cannot be written.
-        """
-        with self._transaction("cannot note the data directory"):
-            execute = self._connection.execute
-            row = execute("SELECT data_id FROM deliveries WHERE dataset = ?", (dataset,)).fetchone()
-            if row is not None and row[0] == data_id:
-                return
-            hashes = {
-                each for (each,) in execute("SELECT DISTINCT input_hash FROM answers WHERE dataset = ?", (dataset,))
-            }
-            self._connection.executemany(
-                "UPDATE answers SET handed_on = 0, batch = NULL WHERE dataset = ? AND input_hash = ?",
-                [(dataset, each) for each in hashes.difference(known_hashes)],
-            )
-            execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?)", (dataset, data_id))
 
     def keep_label_map(self, dataset: str, path: Path, pbtxt: str) -> None:
         """Store the label map that a dataset is annotated with.
@@ -223,17 +161,17 @@ class AnswerDatabase:
         Raises:
             DatabaseError: the database cannot be written.
         """
-        with self._transaction("cannot note the label map"):
+        with self.transaction("cannot note the label map"):
             row = (dataset, str(path.absolute()), pbtxt)
             self._connection.execute("INSERT OR REPLACE INTO label_maps VALUES (?, ?, ?)", row)
 
     @property
     def datasets(self) -> list[str]:
         """Names of the datasets that have answers."""
-        return [name for (name,) in self._read("SELECT DISTINCT dataset FROM answers ORDER BY dataset")]
+        return [name for (name,) in self.read("SELECT DISTINCT dataset FROM answers ORDER BY dataset")]
 
     def __contains__(self, dataset: object) -> bool:
-        return bool(self._read("SELECT 1 FROM answers WHERE dataset = ? LIMIT 1", dataset))
+        return bool(self.read("SELECT 1 FROM answers WHERE dataset = ? LIMIT 1", dataset))
 
     def iter_examples(
         self, dataset: str, *, decision: str | None = None, replaced: bool = False
@@ -271,24 +209,24 @@ class AnswerDatabase:
     def example(self, dataset: str, session: str, image_id: str) -> Task | None:
         """A session's latest answer for an image; None if there is none."""
         query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
-        rows = self._read(query, dataset, session, image_id)
-        return {**self._loaded(rows[0][0]), "image_id": image_id} if rows else None
+        rows = self.read(query, dataset, session, image_id)
+        return {**self.load(rows[0][0]), "image_id": image_id} if rows else None
 
     def answered_at(self, dataset: str, session: str, image_id: str) -> float | None:
         """Time of a session's latest answer for an image, in seconds since the epoch; None if there is none."""
         query = "SELECT answered_at FROM answers WHERE dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
-        rows = self._read(query, dataset, image_id, session)
+        rows = self.read(query, dataset, image_id, session)
         return float(rows[0][0]) if rows else None
 
     def label_map(self, dataset: str) -> tuple[Path, str] | None:
         """Path and text (pbtxt) of the label map last used for a dataset; None if none is stored."""
-        rows = self._read("SELECT path, pbtxt FROM label_maps WHERE dataset = ?", dataset)
+        rows = self.read("SELECT path, pbtxt FROM label_maps WHERE dataset = ?", dataset)
         return (Path(rows[0][0]), rows[0][1]) if rows else None
 
     def open_task(self, dataset: str, image_id: str) -> Task | None:
         """A stored open task, possibly of an earlier run; None if there is none."""
-        rows = self._read("SELECT task FROM open_tasks WHERE dataset = ? AND image_id = ?", dataset, image_id)
-        return self._loaded(rows[0][0]) if rows else None
+        rows = self.read("SELECT task FROM open_tasks WHERE dataset = ? AND image_id = ?", dataset, image_id)
+        return self.load(rows[0][0]) if rows else None
 
     def any_example(self, dataset: str, image_id: str) -> Task | None:
         """The latest answer for an image over all sessions; None if there is none."""
@@ -296,58 +234,26 @@ class AnswerDatabase:
             "SELECT example FROM answers WHERE dataset = ? AND image_id = ? AND replaced = 0 "
             "ORDER BY answered_at DESC, id DESC LIMIT 1"
         )
-        rows = self._read(query, dataset, image_id)
-        return {**self._loaded(rows[0][0]), "image_id": image_id} if rows else None
+        rows = self.read(query, dataset, image_id)
+        return {**self.load(rows[0][0]), "image_id": image_id} if rows else None
 
     def answered(self, dataset: str, *, session: str | None = None) -> set[str]:
         """Ids of the images answered by one session, or by any session when None."""
         query = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0"
         if session is None:
-            return {image_id for (image_id,) in self._read(query, dataset)}
-        return {image_id for (image_id,) in self._read(f"{query} AND session = ?", dataset, session)}
+            return {image_id for (image_id,) in self.read(query, dataset)}
+        return {image_id for (image_id,) in self.read(f"{query} AND session = ?", dataset, session)}
 
     def files(self, dataset: str) -> set[str]:
         """Names and paths of the answered files."""
         names: set[str] = set()
-        rows = self._read("SELECT answer, file, sort_key FROM gallery WHERE dataset = ?", dataset)
+        rows = self.read("SELECT answer, file, sort_key FROM gallery WHERE dataset = ?", dataset)
         for row_id, file, sort_key in rows:
             names.add(file)
             if not sort_key.endswith(f"/{file}"):  # else the name is the path's; parsing all answers takes seconds
-                found = self._read("SELECT json_extract(example, '$.path') FROM answers WHERE id = ?", row_id)
+                found = self.read("SELECT json_extract(example, '$.path') FROM answers WHERE id = ?", row_id)
                 names.update(path for (path,) in found if isinstance(path, str))
         return {*names, *(re.split(r"[/\\]", name)[-1] for name in names)}
-
-    def pending(self, dataset: str, limit: int, *, latest: bool = False) -> list[PendingAnswer]:
-        """The first answers that the trainer does not have yet: first those whose delivery was interrupted, then the
-        oldest.
-
-        Args:
-            latest: leave out answers that are older than another session's answer for the same image.
-        """
-        query = (
-            f"SELECT answer_id, session, image_id, batch FROM answers WHERE {_pending(latest)} "
-            "ORDER BY batch IS NULL, batch, answered_at, id LIMIT ?"
-        )
-        return [PendingAnswer(*row) for row in self._read(query, dataset, limit)]
-
-    def count_pending(self, dataset: str, *, latest: bool = False, in_no_batch: bool = False) -> int:
-        """Number of answers that the trainer does not have yet.
-
-        Args:
-            latest: as in `pending`.
-            in_no_batch: count only those that are in no batch.
-        """
-        unassigned = " AND batch IS NULL" if in_no_batch else ""
-        return int(self._read(f"SELECT COUNT(*) FROM answers WHERE {_pending(latest)}{unassigned}", dataset)[0][0])
-
-    def examples_of(self, dataset: str, answer_ids: Iterable[str]) -> list[Task]:
-        """The examples of these answers, in their order, each with its `image_id`."""
-        query = "SELECT image_id, example FROM answers WHERE dataset = ? AND answer_id = ?"
-        return [
-            {**self._loaded(text), "image_id": image_id}
-            for each in answer_ids
-            for image_id, text in self._read(query, dataset, each)
-        ]
 
     def counts(self, dataset: str) -> dict[str, dict[str, int]]:
         """Number of images that each session accepted, rejected and ignored: {session: {decision: number}}."""
@@ -356,13 +262,13 @@ class AnswerDatabase:
             "GROUP BY session, decision ORDER BY session"
         )
         found: dict[str, dict[str, int]] = {}
-        for session, decision, number in self._read(query, dataset):
+        for session, decision, number in self.read(query, dataset):
             found.setdefault(session, dict.fromkeys(DECISIONS, 0))[decision] = number
         return found
 
     def period(self, dataset: str) -> tuple[float, float] | None:
         """Times of the first and the last answer, in seconds since the epoch; None without answers."""
-        first, last = self._read("SELECT MIN(answered_at), MAX(answered_at) FROM answers WHERE dataset = ?", dataset)[0]
+        first, last = self.read("SELECT MIN(answered_at), MAX(answered_at) FROM answers WHERE dataset = ?", dataset)[0]
         return None if first is None else (first, last)
 
     def history(self, dataset: str, session: str, limit: int = 20) -> list[HistoryEntry]:
@@ -371,7 +277,7 @@ class AnswerDatabase:
             "SELECT image_id, json_extract(example, '$.meta.file'), decision, boxes, answered_at, handed_on "
             "FROM answers WHERE dataset = ? AND session = ? AND replaced = 0 ORDER BY answered_at DESC, id DESC LIMIT ?"
         )
-        rows = self._read(query, dataset, session, limit)
+        rows = self.read(query, dataset, session, limit)
         return [
             HistoryEntry(image_id, str(file or image_id), decision, boxes, answered_at, bool(handed_on))
             for image_id, file, decision, boxes, answered_at, handed_on in rows
@@ -386,21 +292,27 @@ class AnswerDatabase:
         )
         return [
             VersionEdits(version, images, EditCounts(kept, 0, adjusted, relabelled, deleted, added))
-            for version, images, kept, adjusted, relabelled, deleted, added in self._read(query, dataset)
+            for version, images, kept, adjusted, relabelled, deleted, added in self.read(query, dataset)
         ]
 
     def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Task]]:
         """(image_id, example) of the rows whose ids `query` selects. Loads one row at a time, because examples may
         contain images."""
-        for (row_id,) in self._read(query, *values):
-            for image_id, text in self._read("SELECT image_id, example FROM answers WHERE id = ?", row_id):
-                yield image_id, self._loaded(text)
+        for (row_id,) in self.read(query, *values):
+            for image_id, text in self.read("SELECT image_id, example FROM answers WHERE id = ?", row_id):
+                yield image_id, self.load(text)
 
-    def _loaded(self, text: str) -> Task:
+    def load(self, text: str) -> Task:
+        """The example of a row; see `with_places_below`."""
         example: Task = json.loads(text)
         return with_places_below(self._folder, example)
 
-    def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows that a query returns.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
         with self._lock:
             try:
                 return self._connection.execute(query, values).fetchall()
@@ -408,11 +320,19 @@ class AnswerDatabase:
                 raise DatabaseError(f"{self.path}: cannot be read: {error}") from error
 
     @contextmanager
-    def _transaction(self, failed: str) -> Iterator[None]:
+    def transaction(self, failed: str) -> Iterator[sqlite3.Connection]:
+        """A transaction as a `with` block, committed at its end and rolled back after an exception.
+
+        Args:
+            failed: start of the error message: what could not be done.
+
+        Raises:
+            DatabaseError: the database cannot be written.
+        """
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                yield
+                yield self._connection
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._roll_back()
@@ -425,9 +345,3 @@ class AnswerDatabase:
         with suppress(sqlite3.Error):  # on a full disk, SQLite may have rolled back already
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-def _pending(latest: bool) -> str:
-    """The SQL condition for answers of one dataset that the trainer does not have yet."""
-    last = " AND EXISTS (SELECT 1 FROM gallery WHERE answer = answers.id AND latest = 1)" if latest else ""
-    return f"dataset = ? AND handed_on = 0 AND replaced = 0{last}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from odkeras.formats.prodigy import Task
-from odkeras.web.database import AnswerDatabase
+from odkeras.web.deliveries import Deliveries
 from odkeras.web.stored import PendingAnswer
 
 MAX_TOGETHER = 50
@@ -67,8 +67,7 @@ class Outbox:
 
     def __init__(
         self,
-        database: AnswerDatabase,
-        dataset: str,
+        deliveries: Deliveries,
         trainer: Trainer,
         rules: DeliveryRules,
         *,
@@ -76,8 +75,7 @@ class Outbox:
         delivered: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = _log.warning,
     ) -> None:
-        self._database = database
-        self._dataset = dataset
+        self._deliveries = deliveries
         self._trainer = trainer
         self._rules = rules
         self._no_more = no_more
@@ -128,7 +126,7 @@ class Outbox:
     @property
     def pending(self) -> int:
         """Number of answers that the trainer does not have yet, without those that are on their way."""
-        return self._database.count_pending(self._dataset, latest=self._rules.shared, in_no_batch=self._delivering > 0)
+        return self._deliveries.count_pending(in_no_batch=self._delivering > 0)
 
     @property
     def ready(self) -> int:
@@ -197,7 +195,7 @@ class Outbox:
             oldest = time.monotonic() - self._rules.correction_s
             self._corrected = {key: since for key, since in self._corrected.items() if since > oldest}
             corrected = set(self._corrected)
-        pending = self._database.pending(self._dataset, limit + len(corrected), latest=self._rules.shared)
+        pending = self._deliveries.pending(limit + len(corrected))
         if pending and pending[0].batch is not None and not self._delivering:
             return [each for each in pending if each.batch == pending[0].batch]
         ready = [each for each in pending if each.batch is None]
@@ -208,9 +206,9 @@ class Outbox:
         name = batch[0].batch
         if name is None:
             name = self._trainer.new_batch_name()
-            self._database.assign_batch(self._dataset, ids, name)
-        path = self._trainer.submit(self._database.examples_of(self._dataset, ids), batch=name)
-        self._database.mark_delivered(self._dataset, ids, shared=self._rules.shared)
+            self._deliveries.assign_batch(ids, name)
+        path = self._trainer.submit(self._deliveries.examples_of(ids), batch=name)
+        self._deliveries.mark_delivered(ids)
         self._delivered()
         if path is not None and self._rules.sync:
             self._trainer.wait_until_served(path, stop=lambda: self._closing)

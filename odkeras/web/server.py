@@ -18,12 +18,14 @@ from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError
 from odkeras.serving.listening import HttpServer, open_listener, stop_signals
 from odkeras.session.arguments import TrainmodelArguments
-from odkeras.web.app import create_app, page_files
+from odkeras.web.app import create_app
+from odkeras.web.files import page_files
 from odkeras.web.journal import Journal
 from odkeras.web.memory import share_arenas
 from odkeras.web.next_steps import export_command
+from odkeras.web.opening import open_page
+from odkeras.web.options import WebOptions
 from odkeras.web.security import Policy, host_name, names_of_this_machine
-from odkeras.web.service import PageService, WebOptions
 
 _GRACE_S = 1
 _LAST_WAIT_S = 0.5
@@ -77,7 +79,7 @@ def run_annotate(
     journal, stopping = Journal(), threading.Event()
     with (
         open_listener(page.host, page.port, option="--web-port") as listener,
-        PageService.open(arguments, web, journal) as service,
+        open_page(arguments, web, journal) as service,
     ):
         token = None if is_loopback(page.host) else (page.token or secrets.token_urlsafe(18))
         policy = Policy(token=token, hosts=_hosts(page))

@@ -1,6 +1,6 @@
 """Everything behind the page: the session, the answer database, the task queue, the outbox and the status panel.
 
-    with PageService.open(arguments, WebOptions()) as service:
+    with open_page(arguments, WebOptions()) as service:
         service.next_tasks(tab, 3)
         service.answer(tab, [{"answer_id": ..., "image_id": ..., "answer": "accept", "spans": [...]}])
 
@@ -12,41 +12,33 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from odkeras.colours import colour_of
 from odkeras.control import RUNNING, Control
-from odkeras.errors import ConfigError
 from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
 from odkeras.inbox import images_dir
-from odkeras.locks import locked
 from odkeras.numeric import is_whole
-from odkeras.pipeline import RANDOM_WEIGHTS
-from odkeras.project import Project
-from odkeras.session.arguments import TrainmodelArguments, check_dataset, choose_examples, options_of, split_dataset
-from odkeras.session.children import server_url
+from odkeras.session.arguments import TrainmodelArguments
 from odkeras.session.session import AnnotationSession
-from odkeras.session.setup import SessionSetup, check_server, how_to_serve
-from odkeras.session.sources import STDIN, Source, resolve_source
+from odkeras.session.sources import Source
 from odkeras.session.supervisor import log_tail
-from odkeras.web.data_directory import attach_data_directory, note_delivery, was_delivered_to
+from odkeras.web.data_directory import note_delivery
 from odkeras.web.database import AnswerDatabase
-from odkeras.web.dataset_labels import keep_label_map
+from odkeras.web.deliveries import Deliveries
 from odkeras.web.downloads import Download, open_download
 from odkeras.web.gallery import Gallery
 from odkeras.web.gallery_desk import GalleryDesk
 from odkeras.web.housekeeping import Housekeeping, ImagesLeft
 from odkeras.web.incoming import read_answer
 from odkeras.web.journal import Journal
-from odkeras.web.location import DatabasePlace, answers_text, count_answers, find_database, remember_database
 from odkeras.web.next_steps import NextStep, next_steps
+from odkeras.web.options import WebOptions
 from odkeras.web.outbox import DeliveryRules, Outbox
 from odkeras.web.panel import Document, Panel
 from odkeras.web.pictures import Pictures
@@ -55,39 +47,12 @@ from odkeras.web.stored import StoredAnswer
 from odkeras.web.tensorboard import TensorBoard
 
 PREFETCH = 4
-ANSWERS_PER_ROUND = 5
-"""Smaller batches give fresher suggestions; with larger ones, the overhead of a round weighs less."""
-_LOCK_WAIT_S = 5.0
 LOG_LINES, LOG_BYTES = 200, 65_536
 
 
-@dataclass(frozen=True)
-class WebOptions:
-    """Options of `odkeras annotate` beyond those of the recipe.
-
-    Args:
-        db: the answer database, created if missing; found by `find_database` when None.
-        overlap: every session annotates every image.
-        tensorboard: whether the page may start TensorBoard.
-        answers_per_round: number of answers that start a training round.
-
-    Raises:
-        ConfigError: `answers_per_round` is less than 1.
-    """
-
-    db: Path | None = None
-    overlap: bool = False
-    tensorboard: bool = True
-    answers_per_round: int = ANSWERS_PER_ROUND
-
-    def __post_init__(self) -> None:
-        if self.answers_per_round < 1:
-            raise ConfigError(f"--answers-per-round {self.answers_per_round}: it must be 1 or more")
-
-
 class PageService:
-    """The operations of the page. Create it with `open`; use it as a context manager or call `close`, which is
-    idempotent and stops everything. Thread-safe.
+    """The operations of the page. Thread-safe. Create it with `opening.open_page`; use it as a context manager, or call
+    `close`, which is idempotent and stops everything.
 
     Args:
         arguments: the arguments of the annotation command.
@@ -142,8 +107,7 @@ class PageService:
         )
         self._left = ImagesLeft(self.stream, database, self.dataset, overlap=options.overlap)
         self.outbox = Outbox(
-            database,
-            self.dataset,
+            Deliveries(database, self.dataset, shared=shared),
             session,
             DeliveryRules(self._batch_size, shared=shared, sync=arguments.sync),
             no_more=self.queue.all_answered,
@@ -176,45 +140,6 @@ class PageService:
             datasets={self.dataset, *(arguments.exclude or ())},
         )
 
-    @classmethod
-    def open(cls, arguments: TrainmodelArguments, options: WebOptions, journal: Journal | None = None) -> PageService:
-        """Open the database, start the session and the background threads.
-
-        Raises:
-            OdkerasError: an argument is invalid. Nothing was started.
-        """
-        journal = journal or Journal()
-        check_dataset(arguments.dataset)
-        session_options = options_of(arguments)
-        with ExitStack() as stack:
-            place = _find_database(arguments, options)
-            database = stack.enter_context(AnswerDatabase.open(place.path))
-            source = _open_source(arguments, database)
-            setup = SessionSetup.of(session_options, arguments.label)
-            if session_options.external_server:
-                url = server_url(session_options.ip, session_options.port)
-                check_server(url, session_options.model_name, journal.warn, how_to_serve(session_options))
-            setup.project.create()
-            stack.enter_context(_only_one(setup.project))
-            keep_label_map(database, arguments.dataset, setup.label_map_path)
-            remember_database(setup.project.data_dir, arguments.dataset, place.path, session_options.config.parent)
-            attach_data_directory(database, arguments.dataset, setup.project)
-            _say_what_is_used(journal, setup, arguments.dataset, place)
-            panel = Panel(
-                setup.project,
-                counts=partial(database.counts, arguments.dataset),
-                edits=partial(database.version_edits, arguments.dataset),
-            )
-            journal.show_in(panel)
-            panel.count()
-            if setup.starts_from_random_weights:
-                journal.say(f"{RANDOM_WEIGHTS} `odkeras init --help` says how to give one: --fine-tune-checkpoint")
-            session = AnnotationSession.start(setup, journal)
-            stack.callback(session.close)
-            service = cls(arguments, options, journal, database, session, source, panel)
-            service._start(stack)
-        return service
-
     def __enter__(self) -> PageService:
         return self
 
@@ -226,7 +151,7 @@ class PageService:
     def close(self) -> None:
         self._stack.close()
 
-    def _start(self, stack: ExitStack) -> None:
+    def start(self, stack: ExitStack) -> None:
         """Start the threads. From here on, `close` closes `stack`, too, after the parts of the service."""
         count = self.outbox.pending
         if count >= self._batch_size:
@@ -458,11 +383,7 @@ class PageService:
 
     def _figures(self) -> dict[str, object]:
         """The figures that the housekeeping keeps current in the panel."""
-        return {
-            "total": self.stream.total,
-            "not_handed_on": self.outbox.pending,
-            "training": self._control.state,
-        }
+        return {"total": self.stream.total, "not_handed_on": self.outbox.pending, "training": self._control.state}
 
     def _note_free(self) -> None:
         self.free_count += 1
@@ -477,53 +398,3 @@ class PageService:
         if answered:
             self.journal.say(f"{len(answered)} images of {', '.join(datasets)} are answered and left out")
         return answered
-
-
-def _find_database(arguments: TrainmodelArguments, options: WebOptions) -> DatabasePlace:
-    session = options_of(arguments)
-    also = list(arguments.exclude or ())
-    if (chosen := split_dataset(arguments.source)) is not None:
-        also.append(chosen[0])
-    return find_database(
-        options.db, session.config.parent, arguments.dataset, data_dir=session.project.data_dir, also=also
-    )
-
-
-def _open_source(arguments: TrainmodelArguments, database: AnswerDatabase) -> Source:
-    """Turn the SOURCE argument into one that the stream can read.
-
-    Raises:
-        ConfigError: the source does not exist, is empty or has an unsupported type.
-    """
-    if arguments.api:
-        raise ConfigError(f"--api {arguments.api}: API loaders are Prodigy's own; give a directory or a .jsonl file")
-    if arguments.source is None or arguments.source == STDIN:
-        return STDIN
-    if (chosen := split_dataset(arguments.source)) is not None:
-        return choose_examples(chosen, database.examples(chosen[0]), known=database.datasets)
-    return resolve_source(arguments.source)
-
-
-def _only_one(project: Project) -> AbstractContextManager[None]:
-    """Lock the data directory: a second instance would lease every image again and start a second trainer."""
-    taken = (
-        f"another `odkeras annotate` is using {project.data_dir}; open its page (for another annotator with "
-        "?session=NAME), stop it, or name another --data-dir"
-    )
-    return locked(project.data_dir / "annotate.lock", taken=taken, wait_s=_LOCK_WAIT_S)
-
-
-def _say_what_is_used(journal: Journal, setup: SessionSetup, dataset: str, place: DatabasePlace) -> None:
-    project, answers = setup.project, count_answers(place.path, [dataset])
-    journal.say(f"database   {place.path.absolute()} ({answers_text(answers)} in dataset {dataset})")
-    for remark in place.remarks:
-        journal.say(f"           {remark}")
-    journal.say(f"data       {project.data_dir.absolute()}")
-    journal.say(f"model      {project.model_dir.absolute()}")
-    journal.say(f"export     {project.export_dir.absolute()}")
-    journal.say(f"label map  {setup.label_map_path.absolute()}")
-    if not answers and was_delivered_to(project, dataset):
-        journal.warn(
-            f"answers of dataset {dataset} were delivered to the trainer in {project.data_dir.absolute()}, and this "
-            "database has none of them: they are in another one. Stop, and name it with --db"
-        )

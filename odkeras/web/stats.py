@@ -9,6 +9,7 @@ from typing import Any
 
 from odkeras.annotation import DECISIONS
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.deliveries import Deliveries
 from odkeras.web.stored import VersionEdits
 
 VERSION_COLUMNS = ("version", "images", "kept", "adjusted", "relabelled", "deleted", "added")
@@ -52,7 +53,7 @@ class DatasetStats:
             boxes=dict(sorted(boxes.items(), key=lambda item: (-item[1], item[0]))),
             first_s=first_s,
             last_s=last_s,
-            waiting=database.count_pending(dataset),
+            waiting=Deliveries(database, dataset).count_pending(),
             versions=database.version_edits(dataset),
         )
 

@@ -36,7 +36,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import fake_processes
 from odkeras.web import server
-from odkeras.web.app import PageFile
+from odkeras.web.files import PageFile
 fake_processes.use_fakes()
 server.page_files = lambda: {{"/": PageFile(b"<!doctype html>", "text/html; charset=utf-8")}}
 {more}

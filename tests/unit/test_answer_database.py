@@ -16,6 +16,7 @@ import pytest
 from odkeras.annotation import EditCounts
 from odkeras.errors import DatabaseError
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.deliveries import Deliveries
 from odkeras.web.stored import StoredAnswer, input_hash_of
 
 A, B, C = (f"{letter * 32}" for letter in "abc")
@@ -104,7 +105,7 @@ def test_an_older_answer_that_arrives_late_does_not_win(database: AnswerDatabase
     assert decisions(database) == ["reject"]
     assert decisions(database, replaced=True) == ["accept", "reject"]
     assert database.example("d", "anna", A) == newer.example
-    assert [each.answer_id for each in database.pending("d", 99)] == [newer.answer_id]
+    assert [each.answer_id for each in Deliveries(database, "d").pending(99)] == [newer.answer_id]
 
 
 def test_of_two_at_the_same_instant_the_one_stored_last_counts(database: AnswerDatabase) -> None:
@@ -145,16 +146,16 @@ def test_numbers(database: AnswerDatabase) -> None:
         "ben": {"accept": 0, "reject": 0, "ignore": 1},
     }
     assert database.period("d") == (1.0, 4.0)
-    assert database.count_pending("d") == len(database.pending("d", 99)) == 3
+    assert Deliveries(database, "d").count_pending() == len(Deliveries(database, "d").pending(99)) == 3
     assert database.counts("unknown") == {}
     assert "unknown" not in database
 
 
 def test_delivered_answers_are_not_pending(database: AnswerDatabase) -> None:
     database.add("d", [answer_of(A, answer_id="a"), answer_of(B, at=2, answer_id="b", delivered=True)])
-    assert [each.answer_id for each in database.pending("d", 99)] == ["a"]
-    database.mark_delivered("d", ["a", "unknown"])
-    assert database.count_pending("d") == 0
+    assert [each.answer_id for each in Deliveries(database, "d").pending(99)] == ["a"]
+    Deliveries(database, "d").mark_delivered(["a", "unknown"])
+    assert Deliveries(database, "d").count_pending() == 0
     assert all(entry.delivered for entry in database.history("d", "anna"))
 
 
@@ -185,24 +186,27 @@ def test_efforts_by_version(database: AnswerDatabase) -> None:
 
 def test_an_interrupted_delivery_comes_first_and_keeps_its_batch(database: AnswerDatabase) -> None:
     database.add("d", [answer_of(A, answer_id="a", at=1), answer_of(B, answer_id="b", at=2)])
-    database.assign_batch("d", ["b"], "17.jsonl")
-    assert [(each.answer_id, each.batch) for each in database.pending("d", 9)] == [("b", "17.jsonl"), ("a", None)]
-    assert [each.answer_id for each in database.pending("d", 1)] == ["b"]
-    assert [example["image_id"] for example in database.examples_of("d", ["b", "a", "x"])] == [B, A]
-    database.mark_delivered("d", ["b"])
-    assert [each.answer_id for each in database.pending("d", 9)] == ["a"]
+    Deliveries(database, "d").assign_batch(["b"], "17.jsonl")
+    assert [(each.answer_id, each.batch) for each in Deliveries(database, "d").pending(9)] == [
+        ("b", "17.jsonl"),
+        ("a", None),
+    ]
+    assert [each.answer_id for each in Deliveries(database, "d").pending(1)] == ["b"]
+    assert [example["image_id"] for example in Deliveries(database, "d").examples_of(["b", "a", "x"])] == [B, A]
+    Deliveries(database, "d").mark_delivered(["b"])
+    assert [each.answer_id for each in Deliveries(database, "d").pending(9)] == ["a"]
 
 
 def test_answers_delivered_to_another_data_directory_are_pending_again(database: AnswerDatabase) -> None:
-    database.use_data_directory("d", "one")
+    Deliveries(database, "d").use_data_directory("one")
     database.add("d", [answer_of(A, answer_id="a", at=1), answer_of(B, answer_id="b", at=2)])
     database.add("other", [answer_of(A, answer_id="c", delivered=True)])
-    database.mark_delivered("d", ["a", "b"])
-    database.use_data_directory("d", "one")
-    assert database.count_pending("d") == 0
-    database.use_data_directory("d", "two", known_hashes={input_hash_of(B)})
-    assert [each.answer_id for each in database.pending("d", 9)] == ["a"]
-    assert database.count_pending("other") == 0
+    Deliveries(database, "d").mark_delivered(["a", "b"])
+    Deliveries(database, "d").use_data_directory("one")
+    assert Deliveries(database, "d").count_pending() == 0
+    Deliveries(database, "d").use_data_directory("two", known_hashes={input_hash_of(B)})
+    assert [each.answer_id for each in Deliveries(database, "d").pending(9)] == ["a"]
+    assert Deliveries(database, "other").count_pending() == 0
 
 
 def test_input_hashes_are_whole_numbers_that_sqlite_can_hold() -> None:
@@ -336,7 +340,7 @@ def test_a_full_disk_stores_nothing_by_halves_and_is_got_over(database: AnswerDa
 
 def test_a_reader_sees_all_of_a_batch_or_nothing(database: AnswerDatabase) -> None:
     with AnswerDatabase.open(database.path) as other:
-        with database._transaction("never mind"):
+        with database.transaction("never mind"):
             for image_id in (A, B):
                 answer = answer_of(image_id)
                 database._insert("d", answer, json.dumps(answer.example))

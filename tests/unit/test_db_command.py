@@ -26,6 +26,7 @@ from odkeras.labels import LabelMap
 from odkeras.web.coco import outline_of
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import keep_label_map
+from odkeras.web.deliveries import Deliveries
 from odkeras.web.stored import StoredAnswer
 
 ROOT = Path(__file__).parents[2]
@@ -447,7 +448,7 @@ def test_out_in_out_is_the_same(database: AnswerDatabase, folder: Path) -> None:
         assert run("out", "shapes", *options, "--db", "two.db").stdout == out
     with AnswerDatabase.open("two.db") as two:
         assert two.counts("shapes") == database.counts("shapes")
-        assert two.count_pending("shapes") == 3  # the trainer has none of them
+        assert Deliveries(two, "shapes").count_pending() == 3  # the trainer has none of them
         (row,) = two.version_edits("shapes")
         assert (row.version, row.edits) == (5, EditCounts(kept=1, deleted=1))
 
@@ -464,7 +465,7 @@ def test_what_annotate_has_stored_is_known(database: AnswerDatabase, folder: Pat
     add(database, example_of(A), delivered=True)
     run("out", "shapes", "a.jsonl")
     assert "0 added, 1 known already" in run("in", "shapes", "a.jsonl").stdout
-    assert database.count_pending("shapes") == 0
+    assert Deliveries(database, "shapes").count_pending() == 0
 
 
 def test_who_and_when(database: AnswerDatabase, folder: Path) -> None:

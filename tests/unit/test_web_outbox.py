@@ -10,6 +10,7 @@ import pytest
 from fixtures_web import wait_until
 
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.deliveries import Deliveries
 from odkeras.web.outbox import MAX_TOGETHER, DeliveryRules, Outbox
 from odkeras.web.stored import StoredAnswer
 
@@ -56,6 +57,7 @@ class Desk:
 
     def __init__(self, database: AnswerDatabase, trainer: Trainer) -> None:
         self.database, self.trainer = database, trainer
+        self.deliveries = Deliveries(database, DATASET)
         self.warned: list[str] = []
         self.done = False
         self.outboxes: list[Outbox] = []
@@ -63,8 +65,7 @@ class Desk:
 
     def start(self, batch_size: int = 3, **rules: Any) -> Outbox:
         outbox = Outbox(
-            self.database,
-            DATASET,
+            Deliveries(self.database, DATASET, shared=rules.get("shared", True)),
             self.trainer,
             DeliveryRules(batch_size, poll_s=0.02, **rules),
             no_more=lambda: self.done,
@@ -198,8 +199,8 @@ class TestFailure:
 
     def test_the_next_start_repeats_an_interrupted_delivery_alone(self, desk: Desk, trainer: Trainer) -> None:
         desk.answer("a", "b")
-        ids = [each.answer_id for each in desk.database.pending(DATASET, 1)]
-        desk.database.assign_batch(DATASET, ids, "000")  # and the process was killed
+        ids = [each.answer_id for each in desk.deliveries.pending(1)]
+        desk.deliveries.assign_batch(ids, "000")  # and the process was killed
         outbox = desk.start()
         wait_until(lambda: trainer.batches == {"000": ["accept a"]})
         time.sleep(0.1)
@@ -236,7 +237,7 @@ class TestClose:
         wait_until(lambda: trainer.waited)
         assert outbox.delivering
         outbox.close()
-        assert desk.database.count_pending(DATASET) == 0
+        assert desk.deliveries.count_pending() == 0
 
 
 def test_many_threads(desk: Desk, trainer: Trainer) -> None:
@@ -255,5 +256,5 @@ def test_many_threads(desk: Desk, trainer: Trainer) -> None:
     for thread in threads:
         thread.join()
     outbox.deliver_now()
-    wait_until(lambda: outbox.pending == 0)
+    wait_until(lambda: outbox.pending == 0 and not outbox.delivering)
     assert sorted(trainer.answers) == sorted(f"accept {who}-{number}" for who in range(4) for number in range(20))

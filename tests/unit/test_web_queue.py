@@ -39,7 +39,7 @@ class Clock:
         return self.now
 
 
-def board_of(count: int = 6, *, before: dict[str | None, set[str]] | None = None, **options: Any) -> TaskQueue:
+def make_queue(count: int = 6, *, before: dict[str | None, set[str]] | None = None, **options: Any) -> TaskQueue:
     stream = options.pop("stream", None) or (task_of(number) for number in range(count))
     return TaskQueue(stream, answered=lambda session: set((before or {}).get(session, ())), **options)
 
@@ -47,58 +47,58 @@ def board_of(count: int = 6, *, before: dict[str | None, set[str]] | None = None
 class TestMemory:
     def test_what_was_handed_out_is_not_kept(self) -> None:
         """The order in which images came grew by an entry for each image, for as long as the page ran."""
-        board = board_of(500)
+        queue = make_queue(500)
         for number in range(500):
-            assert numbers(board.next_tasks(ANNA, 1)) == [number]
-            board.note_answered("anna", image_id(number))
-        assert len(board._order) <= 2
-        assert not board._tasks
-        assert board.next_tasks(ANNA, 1).done and board.all_answered()
+            assert numbers(queue.next_tasks(ANNA, 1)) == [number]
+            queue.note_answered("anna", image_id(number))
+        assert len(queue._order) <= 2
+        assert not queue._tasks
+        assert queue.next_tasks(ANNA, 1).done and queue.all_answered()
 
 
 class TestAllAnswered:
     def test_only_when_somebody_has_seen_the_end(self) -> None:
-        board = board_of(3)
-        for number in numbers(board.next_tasks(ANNA, 3)):
-            assert not board.all_answered()
-            board.note_answered("anna", image_id(number))
-        assert not board.all_answered(), "there may be more"
-        assert board.next_tasks(ANNA, 1).done
-        assert board.all_answered()
+        queue = make_queue(3)
+        for number in numbers(queue.next_tasks(ANNA, 3)):
+            assert not queue.all_answered()
+            queue.note_answered("anna", image_id(number))
+        assert not queue.all_answered(), "there may be more"
+        assert queue.next_tasks(ANNA, 1).done
+        assert queue.all_answered()
 
     def test_not_while_somebody_has_some(self) -> None:
         clock = Clock()
-        board = board_of(2, clock=clock)
-        board.next_tasks(BEN, 1)
-        board.next_tasks(ANNA, 5)
-        board.note_answered("anna", image_id(1))
-        assert not board.all_answered()
+        queue = make_queue(2, clock=clock)
+        queue.next_tasks(BEN, 1)
+        queue.next_tasks(ANNA, 5)
+        queue.note_answered("anna", image_id(1))
+        assert not queue.all_answered()
         clock.now += GONE_AFTER_S + 1
-        board.release_gone()
-        assert not board.all_answered(), "nobody has it, and nobody has answered it"
-        assert numbers(board.next_tasks(ANNA, 5)) == [0]
-        board.note_answered("anna", image_id(0))
-        assert board.all_answered()
+        queue.release_gone()
+        assert not queue.all_answered(), "nobody has it, and nobody has answered it"
+        assert numbers(queue.next_tasks(ANNA, 5)) == [0]
+        queue.note_answered("anna", image_id(0))
+        assert queue.all_answered()
 
     def test_with_overlap_when_everybody_is_through(self) -> None:
-        board = board_of(2, overlap=True)
+        queue = make_queue(2, overlap=True)
         for tab in (ANNA, BEN):
-            board.next_tasks(tab, 1)
+            queue.next_tasks(tab, 1)
         for number in (0, 1):
-            board.next_tasks(ANNA, 5)
-            board.note_answered("anna", image_id(number))
-        assert board.next_tasks(ANNA, 5).done
-        assert not board.all_answered()
+            queue.next_tasks(ANNA, 5)
+            queue.note_answered("anna", image_id(number))
+        assert queue.next_tasks(ANNA, 5).done
+        assert not queue.all_answered()
         for number in (0, 1):
-            board.next_tasks(BEN, 5)
-            board.note_answered("ben", image_id(number))
-        assert board.all_answered()
+            queue.next_tasks(BEN, 5)
+            queue.note_answered("ben", image_id(number))
+        assert queue.all_answered()
 
     def test_answered_before(self) -> None:
-        board = board_of(2, before={None: {image_id(0), image_id(1)}})
-        assert not board.all_answered()
-        assert board.next_tasks(ANNA, 1).done
-        assert board.all_answered()
+        queue = make_queue(2, before={None: {image_id(0), image_id(1)}})
+        assert not queue.all_answered()
+        assert queue.next_tasks(ANNA, 1).done
+        assert queue.all_answered()
 
 
 class TestEarlierSuggestions:
@@ -106,108 +106,108 @@ class TestEarlierSuggestions:
 
     def test_those_that_were_shown_are_known_until_the_answer(self) -> None:
         version = [1]
-        board = board_of(
+        queue = make_queue(
             stream=(task_of(number, 1) for number in range(2)),
             refresh=lambda tasks: [{**task, "_suggestions": {"version": version[0]}} for task in tasks],
             is_fresh=lambda task: task["_suggestions"]["version"] == version[0],
         )
-        board.next_tasks(ANNA, 1)
+        queue.next_tasks(ANNA, 1)
         for newer in (2, 3):
             version[0] = newer
-            (task,) = board.suggest_again(ANNA, [image_id(0)])
+            (task,) = queue.suggest_again(ANNA, [image_id(0)])
             assert task["_suggestions"]["version"] == newer
         for asked, found in ((1, 1), (2, 2), (3, 3), (None, 3), (9, 3), ("x", 3)):
-            found_task = board.task(image_id(0), asked)
+            found_task = queue.task(image_id(0), asked)
             assert found_task is not None and found_task["_suggestions"]["version"] == found
-        board.note_answered("anna", image_id(0))
-        assert board.task(image_id(0), 1) is None
-        assert board._earlier == {}
+        queue.note_answered("anna", image_id(0))
+        assert queue.task(image_id(0), 1) is None
+        assert queue._earlier == {}
 
 
 class TestHandingOut:
     def test_in_the_order_of_the_source(self) -> None:
-        board = board_of()
-        assert numbers(board.next_tasks(ANNA, 2)) == [0, 1]
-        assert len(board.open_tasks("anna")) == 2
+        queue = make_queue()
+        assert numbers(queue.next_tasks(ANNA, 2)) == [0, 1]
+        assert len(queue.open_tasks("anna")) == 2
 
     def test_what_a_tab_has_is_not_given_again(self) -> None:
-        board = board_of()
-        board.next_tasks(ANNA, 2)
-        assert numbers(board.next_tasks(ANNA, 2, have=[image_id(0), image_id(1)])) == [2, 3]
+        queue = make_queue()
+        queue.next_tasks(ANNA, 2)
+        assert numbers(queue.next_tasks(ANNA, 2, have=[image_id(0), image_id(1)])) == [2, 3]
 
     def test_a_page_that_was_loaded_again_gets_the_same_ones_first(self) -> None:
-        board = board_of()
-        board.next_tasks(ANNA, 3)
-        board.note_answered("anna", image_id(1))
-        assert numbers(board.next_tasks(ANNA, 4)) == [0, 2, 3, 4]
+        queue = make_queue()
+        queue.next_tasks(ANNA, 3)
+        queue.note_answered("anna", image_id(1))
+        assert numbers(queue.next_tasks(ANNA, 4)) == [0, 2, 3, 4]
 
     def test_a_tab_that_remembers_some_gets_the_others(self) -> None:
-        board = board_of()
-        board.next_tasks(ANNA, 3)
-        assert numbers(board.next_tasks(ANNA, 2, have=[image_id(1)])) == [0, 2]
+        queue = make_queue()
+        queue.next_tasks(ANNA, 3)
+        assert numbers(queue.next_tasks(ANNA, 2, have=[image_id(1)])) == [0, 2]
 
     def test_two_tabs_of_one_session_get_different_ones(self) -> None:
-        board = board_of()
-        assert numbers(board.next_tasks(ANNA, 2)) == [0, 1]
-        assert numbers(board.next_tasks(ANNA2, 2)) == [2, 3]
-        assert numbers(board.next_tasks(BEN, 2)) == [4, 5]
-        assert len(board.open_tasks("anna")) == 6, "they share them"
+        queue = make_queue()
+        assert numbers(queue.next_tasks(ANNA, 2)) == [0, 1]
+        assert numbers(queue.next_tasks(ANNA2, 2)) == [2, 3]
+        assert numbers(queue.next_tasks(BEN, 2)) == [4, 5]
+        assert len(queue.open_tasks("anna")) == 6, "they share them"
 
     def test_nothing_is_read_before_it_is_asked_for(self) -> None:
         read: list[int] = []
-        board = board_of(stream=(read.append(number) or task_of(number) for number in range(9)))
-        board.next_tasks(ANNA, 2)
+        queue = make_queue(stream=(read.append(number) or task_of(number) for number in range(9)))
+        queue.next_tasks(ANNA, 2)
         assert read == [0, 1]
 
     def test_answered_ones_never_again(self) -> None:
-        board = board_of(2, before={None: {image_id(0)}})
-        assert numbers(board.next_tasks(ANNA, 5)) == [1]
-        board.note_answered("anna", image_id(1))
-        assert board.next_tasks(ANNA, 5) == Assignment(done=True)
-        assert board.task(image_id(1)) is None
+        queue = make_queue(2, before={None: {image_id(0)}})
+        assert numbers(queue.next_tasks(ANNA, 5)) == [1]
+        queue.note_answered("anna", image_id(1))
+        assert queue.next_tasks(ANNA, 5) == Assignment(done=True)
+        assert queue.task(image_id(1)) is None
 
     def test_an_answer_of_somebody_else_counts_as_well(self) -> None:
-        board = board_of(2)
-        board.next_tasks(ANNA, 1)
-        board.note_answered("ben", image_id(0))
-        assert numbers(board.next_tasks(ANNA, 5)) == [1]
+        queue = make_queue(2)
+        queue.next_tasks(ANNA, 1)
+        queue.note_answered("ben", image_id(0))
+        assert numbers(queue.next_tasks(ANNA, 5)) == [1]
 
     def test_an_image_that_was_answered_before_it_came_out_of_the_stream(self) -> None:
-        board = board_of(3)
-        board.note_answered("anna", image_id(1))
-        assert numbers(board.next_tasks(ANNA, 5)) == [0, 2]
+        queue = make_queue(3)
+        queue.note_answered("anna", image_id(1))
+        assert numbers(queue.next_tasks(ANNA, 5)) == [0, 2]
 
     @pytest.mark.parametrize("overlap", [False, True])
     def test_the_same_picture_twice_in_the_source(self, overlap: bool) -> None:
         twice = [0, 1, 0, 2, 1, 2, 2]
-        board = board_of(stream=iter([task_of(number) for number in twice]), overlap=overlap)
-        assert numbers(board.next_tasks(ANNA, 9)) == [0, 1, 2]
+        queue = make_queue(stream=iter([task_of(number) for number in twice]), overlap=overlap)
+        assert numbers(queue.next_tasks(ANNA, 9)) == [0, 1, 2]
 
     def test_the_same_picture_again_after_it_was_answered(self) -> None:
-        board = board_of(stream=iter([task_of(0), task_of(0), task_of(1)]))
-        board.next_tasks(ANNA, 1)
-        board.note_answered("anna", image_id(0))
-        assert numbers(board.next_tasks(ANNA, 2)) == [1]
-        assert board.task(image_id(0)) is None, "nobody will ask for it any more"
+        queue = make_queue(stream=iter([task_of(0), task_of(0), task_of(1)]))
+        queue.next_tasks(ANNA, 1)
+        queue.note_answered("anna", image_id(0))
+        assert numbers(queue.next_tasks(ANNA, 2)) == [1]
+        assert queue.task(image_id(0)) is None, "nobody will ask for it any more"
 
 
 class TestNothingToGive:
     def test_done(self) -> None:
-        board = board_of(0)
-        assert not board.all_answered()
-        assert board.next_tasks(ANNA, 1) == Assignment(done=True)
-        assert board.all_answered()
+        queue = make_queue(0)
+        assert not queue.all_answered()
+        assert queue.next_tasks(ANNA, 1) == Assignment(done=True)
+        assert queue.all_answered()
 
     def test_its_own_last_tasks_are_all_there_is(self) -> None:
-        board = board_of(1)
-        board.next_tasks(ANNA, 1)
-        assert board.next_tasks(ANNA, 1, have=[image_id(0)]) == Assignment(done=True)
+        queue = make_queue(1)
+        queue.next_tasks(ANNA, 1)
+        assert queue.next_tasks(ANNA, 1, have=[image_id(0)]) == Assignment(done=True)
 
     @pytest.mark.parametrize(("count", "text"), [(1, "1 image is with other"), (2, "2 images are with other")])
     def test_others_have_the_rest(self, count: int, text: str) -> None:
-        board = board_of(count)
-        board.next_tasks(BEN, count)
-        found = board.next_tasks(ANNA, 1)
+        queue = make_queue(count)
+        queue.next_tasks(BEN, count)
+        found = queue.next_tasks(ANNA, 1)
         assert (found.tasks, found.done) == ((), False)
         assert found.waiting.startswith(text)
 
@@ -224,10 +224,10 @@ class TestNothingToGive:
                     raise RuntimeError("the model server answered nonsense")
                 return task_of(self.asked)
 
-        board = board_of(stream=Failing())
+        queue = make_queue(stream=Failing())
         with pytest.raises(RuntimeError):
-            board.next_tasks(ANNA, 3)
-        assert numbers(board.next_tasks(ANNA, 3)) == [1, 3, 4]
+            queue.next_tasks(ANNA, 3)
+        assert numbers(queue.next_tasks(ANNA, 3)) == [1, 3, 4]
 
 
 class TestGone:
@@ -237,163 +237,163 @@ class TestGone:
 
     def test_tasks_of_a_tab_that_is_gone_go_to_others(self, clock: Clock) -> None:
         told: list[int] = []
-        board = board_of(3, clock=clock, on_free=lambda: told.append(1))
-        board.next_tasks(ANNA, 2)
-        board.next_tasks(BEN, 1)
+        queue = make_queue(3, clock=clock, on_free=lambda: told.append(1))
+        queue.next_tasks(ANNA, 2)
+        queue.next_tasks(BEN, 1)
         clock.now += GONE_AFTER_S + 1
-        board.touch(BEN)
-        assert board.sessions_here() == {"ben"}
-        assert board.release_gone() == 2
+        queue.touch(BEN)
+        assert queue.sessions_here() == {"ben"}
+        assert queue.release_gone() == 2
         assert told == [1]
-        assert board.release_gone() == 0
+        assert queue.release_gone() == 0
         assert told == [1]
-        assert numbers(board.next_tasks(BEN, 5, have=[image_id(2)])) == [0, 1]
+        assert numbers(queue.next_tasks(BEN, 5, have=[image_id(2)])) == [0, 1]
 
     def test_those_that_came_back_come_before_new_ones(self, clock: Clock) -> None:
-        board = board_of(6, clock=clock)
-        board.next_tasks(ANNA, 2)
+        queue = make_queue(6, clock=clock)
+        queue.next_tasks(ANNA, 2)
         clock.now += GONE_AFTER_S + 1
-        board.release_gone()
-        assert numbers(board.next_tasks(BEN, 3)) == [0, 1, 2]
+        queue.release_gone()
+        assert numbers(queue.next_tasks(BEN, 3)) == [0, 1, 2]
 
     def test_a_connected_tab_is_there(self, clock: Clock) -> None:
-        board = board_of(3, clock=clock)
-        board.next_tasks(ANNA, 2)
-        board.connect(ANNA)
-        board.connect(ANNA)  # the browser connects again before the old connection is known to be lost
+        queue = make_queue(3, clock=clock)
+        queue.next_tasks(ANNA, 2)
+        queue.connect(ANNA)
+        queue.connect(ANNA)  # the browser connects again before the old connection is known to be lost
         clock.now += 10 * GONE_AFTER_S
-        board.disconnect(ANNA)
+        queue.disconnect(ANNA)
         clock.now += 10 * GONE_AFTER_S
-        assert board.release_gone() == 0
-        assert board.sessions_here() == {"anna"}
-        board.disconnect(ANNA)
-        assert board.release_gone() == 0, "a reload takes a moment"
+        assert queue.release_gone() == 0
+        assert queue.sessions_here() == {"anna"}
+        queue.disconnect(ANNA)
+        assert queue.release_gone() == 0, "a reload takes a moment"
         clock.now += GONE_AFTER_S + 1
-        assert board.release_gone() == 2
-        assert board.sessions_here() == set()
+        assert queue.release_gone() == 2
+        assert queue.sessions_here() == set()
 
     def test_a_tab_that_was_away_keeps_what_nobody_took(self, clock: Clock) -> None:
-        board = board_of(6, clock=clock)
-        board.next_tasks(ANNA, 3)
+        queue = make_queue(6, clock=clock)
+        queue.next_tasks(ANNA, 3)
         clock.now += GONE_AFTER_S + 1
-        board.release_gone()
-        assert numbers(board.next_tasks(BEN, 1)) == [0]
-        assert numbers(board.next_tasks(ANNA, 1, have=[image_id(0), image_id(1), image_id(2)])) == [3]
-        assert numbers(board.next_tasks(BEN, 9, have=[image_id(0)])) == [4, 5]
+        queue.release_gone()
+        assert numbers(queue.next_tasks(BEN, 1)) == [0]
+        assert numbers(queue.next_tasks(ANNA, 1, have=[image_id(0), image_id(1), image_id(2)])) == [3]
+        assert numbers(queue.next_tasks(BEN, 9, have=[image_id(0)])) == [4, 5]
 
     def test_an_answer_that_comes_while_it_waits_for_somebody(self, clock: Clock) -> None:
-        board = board_of(2, clock=clock)
-        board.next_tasks(ANNA, 2)
+        queue = make_queue(2, clock=clock)
+        queue.next_tasks(ANNA, 2)
         clock.now += GONE_AFTER_S + 1
-        board.release_gone()
-        board.note_answered("anna", image_id(0))
-        assert numbers(board.next_tasks(BEN, 9)) == [1]
+        queue.release_gone()
+        queue.note_answered("anna", image_id(0))
+        assert numbers(queue.next_tasks(BEN, 9)) == [1]
 
     def test_an_answer_after_it_went_to_somebody_else(self, clock: Clock) -> None:
-        board = board_of(2, clock=clock)
-        board.next_tasks(ANNA, 1)
+        queue = make_queue(2, clock=clock)
+        queue.next_tasks(ANNA, 1)
         clock.now += GONE_AFTER_S + 1
-        board.release_gone()
-        board.next_tasks(BEN, 1)
-        board.note_answered("anna", image_id(0))
-        assert numbers(board.next_tasks(BEN, 9)) == [1]
-        board.note_answered("ben", image_id(0))
+        queue.release_gone()
+        queue.next_tasks(BEN, 1)
+        queue.note_answered("anna", image_id(0))
+        assert numbers(queue.next_tasks(BEN, 9)) == [1]
+        queue.note_answered("ben", image_id(0))
 
 
 class TestAfterARestart:
     def test_a_page_keeps_what_it_shows(self) -> None:
-        board = board_of(4)
-        assert numbers(board.next_tasks(ANNA, 1, have=[image_id(0), image_id(2)])) == [1]
-        assert numbers(board.next_tasks(BEN, 9)) == [3]
+        queue = make_queue(4)
+        assert numbers(queue.next_tasks(ANNA, 1, have=[image_id(0), image_id(2)])) == [1]
+        assert numbers(queue.next_tasks(BEN, 9)) == [3]
 
     def test_claims_are_for_what_is_not_answered(self) -> None:
-        board = board_of(2, before={None: {image_id(0)}})
-        assert numbers(board.next_tasks(ANNA, 5, have=[image_id(0)])) == [1]
-        assert numbers(board.next_tasks(BEN, 5)) == []
-        assert len(board.open_tasks("anna")) == 1
+        queue = make_queue(2, before={None: {image_id(0)}})
+        assert numbers(queue.next_tasks(ANNA, 5, have=[image_id(0)])) == [1]
+        assert numbers(queue.next_tasks(BEN, 5)) == []
+        assert len(queue.open_tasks("anna")) == 1
 
     def test_what_is_claimed_by_a_tab_that_goes_is_free_again(self) -> None:
         clock = Clock()
-        board = board_of(3, clock=clock)
-        board.next_tasks(ANNA, 1, have=[image_id(1), image_id(2)])
+        queue = make_queue(3, clock=clock)
+        queue.next_tasks(ANNA, 1, have=[image_id(1), image_id(2)])
         clock.now += GONE_AFTER_S + 1
-        board.release_gone()
-        assert numbers(board.next_tasks(BEN, 5)) == [0, 1, 2]
+        queue.release_gone()
+        assert numbers(queue.next_tasks(BEN, 5)) == [0, 1, 2]
 
     def test_with_overlap_also_when_another_session_has_got_it_already(self) -> None:
         """Another session had pulled the image out of the stream: a second tab of the session was given it, too."""
-        board = board_of(3, overlap=True)
-        board.next_tasks(BEN, 3)
-        assert numbers(board.next_tasks(ANNA, 1, have=[image_id(1)])) == [0]
-        assert numbers(board.next_tasks(ANNA2, 9)) == [2]
+        queue = make_queue(3, overlap=True)
+        queue.next_tasks(BEN, 3)
+        assert numbers(queue.next_tasks(ANNA, 1, have=[image_id(1)])) == [0]
+        assert numbers(queue.next_tasks(ANNA2, 9)) == [2]
 
     def test_claims_of_images_that_are_none_do_no_harm(self) -> None:
-        board = board_of(1)
-        assert numbers(board.next_tasks(ANNA, 2, have=[image_id(99)])) == [0]
-        assert board.next_tasks(ANNA, 2, have=[image_id(99), image_id(0)]).done
+        queue = make_queue(1)
+        assert numbers(queue.next_tasks(ANNA, 2, have=[image_id(99)])) == [0]
+        assert queue.next_tasks(ANNA, 2, have=[image_id(99), image_id(0)]).done
 
 
 class TestReopen:
     def test_it_is_known_again_but_not_handed_out(self) -> None:
-        board = board_of(2)
-        board.next_tasks(ANNA, 1)
-        board.note_answered("anna", image_id(0))
+        queue = make_queue(2)
+        queue.next_tasks(ANNA, 1)
+        queue.note_answered("anna", image_id(0))
         example = {**task_of(0), "answer": "accept"}
-        board.reopen(ANNA, image_id(0), example)
-        assert board.task(image_id(0)) == example
-        assert numbers(board.next_tasks(BEN, 5)) == [1]
-        board.note_answered("anna", image_id(0))
-        assert board.task(image_id(0)) is None
+        queue.reopen(ANNA, image_id(0), example)
+        assert queue.task(image_id(0)) == example
+        assert numbers(queue.next_tasks(BEN, 5)) == [1]
+        queue.note_answered("anna", image_id(0))
+        assert queue.task(image_id(0)) is None
 
     def test_one_that_somebody_has_is_left_as_it_is(self) -> None:
-        board = board_of(2)
-        board.next_tasks(ANNA, 1)
-        board.reopen(BEN, image_id(0), {**task_of(0), "answer": "accept"})
-        assert board.task(image_id(0)) == task_of(0)
+        queue = make_queue(2)
+        queue.next_tasks(ANNA, 1)
+        queue.reopen(BEN, image_id(0), {**task_of(0), "answer": "accept"})
+        assert queue.task(image_id(0)) == task_of(0)
 
 
 class TestOverlap:
     def test_an_answer_that_is_reopened_is_shown_to_nobody_else(self) -> None:
         """It took the place of the task, and the next annotator got it with the boxes of the first."""
-        board = board_of(2, overlap=True)
-        assert numbers(board.next_tasks(ANNA, 2)) == [0, 1]
-        board.note_answered("anna", image_id(0))
-        board.reopen(ANNA, image_id(0), {**task_of(0), "answer": "accept"})
-        board.reopen(ANNA, image_id(7), {**task_of(7), "answer": "accept"})
-        assert board.next_tasks(BEN, 1).tasks == (task_of(0),)
-        assert board.take(BEN, image_id(7), lambda: task_of(7)) == task_of(7)
+        queue = make_queue(2, overlap=True)
+        assert numbers(queue.next_tasks(ANNA, 2)) == [0, 1]
+        queue.note_answered("anna", image_id(0))
+        queue.reopen(ANNA, image_id(0), {**task_of(0), "answer": "accept"})
+        queue.reopen(ANNA, image_id(7), {**task_of(7), "answer": "accept"})
+        assert queue.next_tasks(BEN, 1).tasks == (task_of(0),)
+        assert queue.take(BEN, image_id(7), lambda: task_of(7)) == task_of(7)
 
     def test_every_session_gets_every_image_once(self) -> None:
-        board = board_of(4, overlap=True)
-        assert numbers(board.next_tasks(ANNA, 3)) == [0, 1, 2]
-        assert numbers(board.next_tasks(BEN, 1)) == [0]
-        assert numbers(board.next_tasks(ANNA2, 9)) == [3]
-        board.note_answered("anna", image_id(0))
-        assert numbers(board.next_tasks(BEN, 9, have=[image_id(0)])) == [1, 2, 3]
-        assert numbers(board.next_tasks(ANNA, 9)) == [1, 2]
+        queue = make_queue(4, overlap=True)
+        assert numbers(queue.next_tasks(ANNA, 3)) == [0, 1, 2]
+        assert numbers(queue.next_tasks(BEN, 1)) == [0]
+        assert numbers(queue.next_tasks(ANNA2, 9)) == [3]
+        queue.note_answered("anna", image_id(0))
+        assert numbers(queue.next_tasks(BEN, 9, have=[image_id(0)])) == [1, 2, 3]
+        assert numbers(queue.next_tasks(ANNA, 9)) == [1, 2]
 
     def test_what_a_session_has_answered_before(self) -> None:
-        board = board_of(3, overlap=True, before={"anna": {image_id(0)}, "ben": {image_id(2)}})
-        assert numbers(board.next_tasks(ANNA, 9)) == [1, 2]
-        assert numbers(board.next_tasks(BEN, 9)) == [0, 1]
+        queue = make_queue(3, overlap=True, before={"anna": {image_id(0)}, "ben": {image_id(2)}})
+        assert numbers(queue.next_tasks(ANNA, 9)) == [1, 2]
+        assert numbers(queue.next_tasks(BEN, 9)) == [0, 1]
 
     def test_tasks_that_come_back_stay_with_the_session(self) -> None:
         clock = Clock()
-        board = board_of(2, overlap=True, clock=clock)
-        board.next_tasks(ANNA, 2)
+        queue = make_queue(2, overlap=True, clock=clock)
+        queue.next_tasks(ANNA, 2)
         clock.now += GONE_AFTER_S + 1
-        assert board.release_gone() == 2
-        assert numbers(board.next_tasks(BEN, 9)) == [0, 1]
-        assert board.next_tasks(BEN, 9, have=[image_id(0), image_id(1)]).done
-        assert numbers(board.next_tasks(ANNA2, 9)) == [0, 1]
+        assert queue.release_gone() == 2
+        assert numbers(queue.next_tasks(BEN, 9)) == [0, 1]
+        assert queue.next_tasks(BEN, 9, have=[image_id(0), image_id(1)]).done
+        assert numbers(queue.next_tasks(ANNA2, 9)) == [0, 1]
 
     def test_the_database_is_asked_once_for_each_session(self) -> None:
         asked: list[str | None] = []
-        board = TaskQueue(iter([task_of(0)]), answered=lambda name: asked.append(name) or set(), overlap=True)
+        queue = TaskQueue(iter([task_of(0)]), answered=lambda name: asked.append(name) or set(), overlap=True)
         for _ in range(3):
-            board.next_tasks(ANNA, 1)
-            board.next_tasks(BEN, 1)
-            board.note_answered("anna", image_id(0))
+            queue.next_tasks(ANNA, 1)
+            queue.next_tasks(BEN, 1)
+            queue.note_answered("anna", image_id(0))
         assert asked == ["anna", "ben"]
 
 
@@ -427,52 +427,52 @@ class TestNewerSuggestions:
         return Model()
 
     @pytest.fixture
-    def board(self, model: Model) -> TaskQueue:
-        return board_of(stream=model.stream(4), refresh=model.refresh, is_fresh=model.is_fresh, clock=Clock())
+    def queue(self, model: Model) -> TaskQueue:
+        return make_queue(stream=model.stream(4), refresh=model.refresh, is_fresh=model.is_fresh, clock=Clock())
 
-    def test_nothing_new(self, board: TaskQueue, model: Model) -> None:
-        board.next_tasks(ANNA, 2)
-        assert board.suggest_again(ANNA, [image_id(0), image_id(1)]) == []
+    def test_nothing_new(self, queue: TaskQueue, model: Model) -> None:
+        queue.next_tasks(ANNA, 2)
+        assert queue.suggest_again(ANNA, [image_id(0), image_id(1)]) == []
         assert model.asked == []
 
-    def test_for_what_the_tab_has(self, board: TaskQueue, model: Model) -> None:
-        board.next_tasks(ANNA, 2)
-        board.next_tasks(BEN, 1)
+    def test_for_what_the_tab_has(self, queue: TaskQueue, model: Model) -> None:
+        queue.next_tasks(ANNA, 2)
+        queue.next_tasks(BEN, 1)
         model.version, model.gone = 2, {1}
-        found = board.suggest_again(ANNA, [image_id(number) for number in (0, 1, 2, 3, 99)])
+        found = queue.suggest_again(ANNA, [image_id(number) for number in (0, 1, 2, 3, 99)])
         assert versions(found) == {0: 2}
         assert model.asked == [[0, 1]], "those of others, and those that nobody has, are not asked about"
-        assert board.task(image_id(0)) == task_of(0, 2), "an answer is compared with what was shown"
-        assert board.task(image_id(1)) == task_of(1, 1)
+        assert queue.task(image_id(0)) == task_of(0, 2), "an answer is compared with what was shown"
+        assert queue.task(image_id(1)) == task_of(1, 1)
 
-    def test_what_came_back_goes_out_with_the_newest(self, board: TaskQueue, model: Model) -> None:
-        board.next_tasks(ANNA, 2)
-        clock: Any = board._clock
+    def test_what_came_back_goes_out_with_the_newest(self, queue: TaskQueue, model: Model) -> None:
+        queue.next_tasks(ANNA, 2)
+        clock: Any = queue._clock
         clock.now += GONE_AFTER_S + 1
-        board.release_gone()
+        queue.release_gone()
         model.version = 2
-        assert versions(board.next_tasks(BEN, 2).tasks) == {0: 2, 1: 2}
+        assert versions(queue.next_tasks(BEN, 2).tasks) == {0: 2, 1: 2}
         assert model.asked == [[0, 1]], "asked for together"
 
     def test_with_overlap_the_second_session_gets_the_newest(self, model: Model) -> None:
-        board = board_of(stream=model.stream(2), refresh=model.refresh, is_fresh=model.is_fresh, overlap=True)
-        board.next_tasks(ANNA, 2)
+        queue = make_queue(stream=model.stream(2), refresh=model.refresh, is_fresh=model.is_fresh, overlap=True)
+        queue.next_tasks(ANNA, 2)
         model.version = 2
-        assert versions(board.next_tasks(BEN, 2).tasks) == {0: 2, 1: 2}
+        assert versions(queue.next_tasks(BEN, 2).tasks) == {0: 2, 1: 2}
 
-    def test_an_answer_while_the_model_thinks(self, board: TaskQueue, model: Model) -> None:
-        board.next_tasks(ANNA, 2)
+    def test_an_answer_while_the_model_thinks(self, queue: TaskQueue, model: Model) -> None:
+        queue.next_tasks(ANNA, 2)
         model.version = 2
         refresh = model.refresh
 
         def slowly(tasks: Sequence[Task]) -> list[Task]:
-            board.note_answered("anna", image_id(0))
+            queue.note_answered("anna", image_id(0))
             return refresh(tasks)
 
-        board._refresh = slowly
-        board.suggest_again(ANNA, [image_id(0), image_id(1)])
-        assert board.task(image_id(0)) is None
-        assert len(board.open_tasks("anna")) == 1
+        queue._refresh = slowly
+        queue.suggest_again(ANNA, [image_id(0), image_id(1)])
+        assert queue.task(image_id(0)) is None
+        assert len(queue.open_tasks("anna")) == 1
 
 
 def run_together(*jobs: Callable[[], None]) -> None:
@@ -485,29 +485,29 @@ class TestManyAtOnce:
     @pytest.mark.parametrize("overlap", [False, True])
     def test_nothing_is_given_twice_and_nothing_is_lost(self, overlap: bool) -> None:
         count, given, lock = 300, [], threading.Lock()
-        board = board_of(count, overlap=overlap)
+        queue = make_queue(count, overlap=overlap)
         tabs = [Tab(name, str(number)) for name in ("anna", "ben", "cleo") for number in range(3)]
 
         def annotate(tab: Tab) -> Callable[[], None]:
             chance = random.Random(tab.session + tab.name)
 
             def run() -> None:
-                while found := board.next_tasks(tab, chance.randint(1, 4)).tasks:
+                while found := queue.next_tasks(tab, chance.randint(1, 4)).tasks:
                     with lock:
                         given.extend((tab, each["image_id"]) for each in found)
                     for each in found:
-                        board.note_answered(tab.session, each["image_id"])
+                        queue.note_answered(tab.session, each["image_id"])
 
             return run
 
         run_together(*map(annotate, tabs))
         audience = [(tab.session if overlap else None, each) for tab, each in given]
         assert len(audience) == len(set(audience)) == count * (3 if overlap else 1)
-        assert not any(board.open_tasks(name) for name in ("anna", "ben", "cleo"))
+        assert not any(queue.open_tasks(name) for name in ("anna", "ben", "cleo"))
 
     def test_while_tabs_come_and_go(self) -> None:
         count, clock, answered, lock = 200, Clock(), set(), threading.Lock()
-        board = board_of(count, clock=clock)
+        queue = make_queue(count, clock=clock)
 
         def annotate(number: int) -> Callable[[], None]:
             chance = random.Random(number)
@@ -516,17 +516,17 @@ class TestManyAtOnce:
                 for life in range(1000):
                     tab = Tab(f"s{number}", str(life))
                     have: list[str] = []
-                    while found := board.next_tasks(tab, 3, have).tasks:
+                    while found := queue.next_tasks(tab, 3, have).tasks:
                         have = [each["image_id"] for each in found]
                         for each in have[: chance.randint(1, 3)]:
                             with lock:
                                 answered.add(each)
-                            board.note_answered(tab.session, each)
+                            queue.note_answered(tab.session, each)
                         if chance.random() < 0.2:
                             break  # the tab is closed with tasks
                     with lock:
                         clock.now += GONE_AFTER_S / 2
-                    board.release_gone()
+                    queue.release_gone()
                     if len(answered) == count:
                         return
 
@@ -547,7 +547,7 @@ class BoardMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         source = [task_of(number % self.COUNT) for number in range(self.COUNT + 4)]  # some twice
-        self.board = board_of(stream=iter(source), overlap=self.overlap, clock=self.clock)
+        self.tasks = make_queue(stream=iter(source), overlap=self.overlap, clock=self.clock)
         self.shown: dict[Tab, set[str]] = {tab: set() for tab in self.TABS}
         self.answered: set[tuple[str | None, str]] = set()
         self.seen_at: dict[Tab, float] = {}
@@ -560,7 +560,7 @@ class BoardMachine(RuleBasedStateMachine):
         if not remembers:
             self.shown[tab] = set()
         have = sorted(self.shown[tab])
-        found = self.board.next_tasks(tab, count, have)
+        found = self.tasks.next_tasks(tab, count, have)
         self.seen_at[tab] = self.clock.now
         ids = [task["image_id"] for task in found.tasks]
         assert len(ids) == len(set(ids)) <= count
@@ -579,12 +579,12 @@ class BoardMachine(RuleBasedStateMachine):
         each = data.draw(st.sampled_from(sorted(self.shown[tab])))
         self.shown[tab].discard(each)
         self.answered.add((self.audience(tab), each))
-        self.board.note_answered(tab.session, each)
+        self.tasks.note_answered(tab.session, each)
 
     @rule(seconds=st.sampled_from([1.0, GONE_AFTER_S / 2, GONE_AFTER_S + 1]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.board.release_gone()
+        self.tasks.release_gone()
 
     def is_gone(self, tab: Tab) -> bool:
         """A tab that slept may show images that have gone to others."""
@@ -592,7 +592,7 @@ class BoardMachine(RuleBasedStateMachine):
 
     @property
     def slept(self) -> set[Tab]:
-        held = {(who, each): holder for who, queue in self.board._queues.items() for each, holder in queue.held.items()}
+        held = {(who, each): holder for who, queue in self.tasks._queues.items() for each, holder in queue.held.items()}
         return {
             tab
             for tab, shown in self.shown.items()
@@ -601,22 +601,22 @@ class BoardMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_has_what_is_answered(self) -> None:
-        for audience, queue in self.board._queues.items():
+        for audience, queue in self.tasks._queues.items():
             assert not set(queue.held) & set(queue.free)
             assert len(queue.free) == len(set(queue.free))
             assert not {each for who, each in self.answered if who == audience} & {*queue.held, *queue.free}
-            assert {*queue.held, *queue.free} <= set(self.board._tasks)
+            assert {*queue.held, *queue.free} <= set(self.tasks._tasks)
 
     def teardown(self) -> None:
         """In the end everything is answered, whoever went."""
         self.clock.now += GONE_AFTER_S + 1
-        self.board.release_gone()
+        self.tasks.release_gone()
         for name in ("anna", "ben", "cleo") if self.overlap else ("dora",):
             last = Tab(name, "last")
-            for task in self.board.next_tasks(last, 100).tasks:
+            for task in self.tasks.next_tasks(last, 100).tasks:
                 self.answered.add((self.audience(last), task["image_id"]))
-                self.board.note_answered(name, task["image_id"])
-            assert self.board.next_tasks(last, 1) == Assignment(done=True)
+                self.tasks.note_answered(name, task["image_id"])
+            assert self.tasks.next_tasks(last, 1) == Assignment(done=True)
             done = {each for audience, each in self.answered if audience == self.audience(last)}
             assert done == {image_id(number) for number in range(self.COUNT)}
 

@@ -23,7 +23,9 @@ from odkeras.inbox import list_batches
 from odkeras.session.session import AnnotationSession
 from odkeras.web import incoming
 from odkeras.web.database import AnswerDatabase
-from odkeras.web.service import PageService, WebOptions
+from odkeras.web.deliveries import Deliveries
+from odkeras.web.opening import open_page
+from odkeras.web.options import WebOptions
 from odkeras.web.stored import StoredAnswer
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
@@ -302,7 +304,7 @@ class TestAnswers:
         wait_until(lambda: len(in_inbox(web_project)) == 1)
         anna.answer(task, age_ms=60_000)
         assert anna.save() == 0
-        assert running.service.database.count_pending(DATASET) == 0
+        assert running.service.outbox.pending == 0
         assert [answer["answer"] for answer in in_inbox(web_project)] == ["reject"]
 
     def test_by_somebody_else_it_is_not_to_be_reopened(self, annotate: Start) -> None:
@@ -558,7 +560,7 @@ class TestDatasetAsSource:
     def test_what_is_not_there(self, web_project: Path, source: str, message: str) -> None:
         arguments = fixtures_web.arguments_of({"source": source})
         with pytest.raises(ConfigError, match=message):
-            PageService.open(arguments, WebOptions())
+            open_page(arguments, WebOptions())
 
     def test_excluded_datasets(self, annotate: Start) -> None:
         running = annotate(dataset="first")
@@ -640,7 +642,7 @@ class TestRestart:
     ) -> None:
         """The same batch is written again under its name, so the trainer does not get the answer twice."""
         with monkeypatch.context() as patch:
-            patch.setattr(AnswerDatabase, "mark_delivered", refuse)
+            patch.setattr(Deliveries, "mark_delivered", refuse)
             running = annotate(answers_per_round=1)
             page = running.page()
             page.answer(page.tasks()["tasks"][0])
@@ -818,13 +820,13 @@ class TestStarting:
     def test_arguments_that_cannot_work(self, web_project: Path, changes: dict[str, Any], message: str) -> None:
         before = set(threading.enumerate())
         with pytest.raises(OdkerasError, match=message):
-            PageService.open(fixtures_web.arguments_of(changes), WebOptions())
+            open_page(fixtures_web.arguments_of(changes), WebOptions())
         assert set(threading.enumerate()) == before
 
     def test_a_database_of_something_else(self, web_project: Path) -> None:
         Path("other.db").write_bytes(b"not a database at all, but long enough to be looked at" * 20)
         with pytest.raises(OdkerasError, match=r"other\.db"):
-            PageService.open(fixtures_web.arguments_of({}), WebOptions(db=Path("other.db")))
+            open_page(fixtures_web.arguments_of({}), WebOptions(db=Path("other.db")))
 
     def test_a_source_that_fails_now_and_then(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         """The first exception ended the stream: "all done", although most images had not been seen."""
