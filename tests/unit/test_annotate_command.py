@@ -374,7 +374,7 @@ class TestErrorsBeforeAnythingIsStarted:
 
     def test_a_page_that_is_not_built(self, start: Callable[..., Command], tmp_path: Path) -> None:
         unbuilt = "server.page_files = lambda: page_files(Path('no such folder'))"
-        more = f"from pathlib import Path\nfrom odkeras.web.app import page_files\n{unbuilt}"
+        more = f"from pathlib import Path\nfrom odkeras.web.files import page_files\n{unbuilt}"
         line = self.fails(start(more=more), 3)
         assert line.startswith("error: the page has not been built; in a source checkout run `make install`")
 

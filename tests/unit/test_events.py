@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from odkeras.project import Project, append_jsonl, write_atomically
 from odkeras.session.events import (
@@ -22,13 +23,6 @@ from odkeras.session.events import (
     short_metric_name,
 )
 from odkeras.version_names import VersionNames
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def training(round: int = 1, **changes: Any) -> dict[str, Any]:

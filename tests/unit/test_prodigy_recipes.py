@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,6 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from prodigy_annotator import ui_answer
+from waiting import wait_until
 
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import Label, LabelMap
@@ -36,14 +36,6 @@ Task = dict[str, Any]
 ERAS = ("1.8", "1.11", "1.18")
 all_eras = pytest.mark.parametrize("prodigy_double", ERAS, indirect=True)
 TRUTH = [([20, 10, 50, 30], "thing")]
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return value
 
 
 def save_images(folder: Path, count: int = 12) -> None:

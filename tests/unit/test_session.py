@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import fake_processes
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from odkeras.errors import (
     ConfigError,
@@ -40,13 +41,6 @@ from odkeras.session.setup import SessionSetup, load_label_map
 from odkeras.session.suggester import image_bytes
 from odkeras.session.supervisor import bind_socket
 from odkeras.version_names import VersionNames
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

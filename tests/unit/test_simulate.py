@@ -15,6 +15,7 @@ import fake_processes
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from odkeras.annotation import EditCounts
 from odkeras.control import Control
@@ -538,13 +539,6 @@ def read_status(project: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return status
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_ctrl_c_while_the_curve_is_drawn_counts_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

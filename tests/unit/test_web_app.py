@@ -30,7 +30,8 @@ from odkeras.serving.listening import open_listener
 from odkeras.session.events import Event
 from odkeras.web import app as web_app
 from odkeras.web import tensorboard
-from odkeras.web.app import MOST_ANSWERS, MOST_TASKS, SHOWN_EVERY_S, page_files
+from odkeras.web.app import MOST_ANSWERS, MOST_TASKS, SHOWN_EVERY_S
+from odkeras.web.files import page_files
 from odkeras.web.security import CONTENT_SECURITY_POLICY, Policy
 from odkeras.web.service import LOG_BYTES, LOG_LINES
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_web import wait_until
+from waiting import wait_until
 
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.deliveries import Deliveries
