@@ -124,7 +124,7 @@ def test_a_killed_prodigy_leaves_no_orphan_and_the_next_one_goes_on(
         answered = truth.answer(annotator, annotator.questions())
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_until(lambda: processes_about(folder) == [], timeout_s=30)
+        wait_until(lambda: processes_about(folder) == [])
     with annotating(shapes_project, tmp_path, "-spe", "8", "--sync", "-t", "0.01") as (_, annotator, _log):
         tasks = annotator.questions()
         assert {task["image_id"] for task in tasks}.isdisjoint(task["image_id"] for task in answered)
