@@ -651,8 +651,8 @@ class TestRestart:
         (batch,) = list_batches(web_project / "data" / "inbox")
         batch.unlink()  # the trainer has taken it
         running = annotate(answers_per_round=9)
+        wait_until(lambda: list_batches(web_project / "data" / "inbox") == [batch])
         wait_until(lambda: running.service.outbox.pending == 0)
-        assert list_batches(web_project / "data" / "inbox") == [batch]
 
     def test_killed_between_the_note_of_the_batch_and_the_batch(
         self, annotate: Start, web_project: Path, monkeypatch: pytest.MonkeyPatch
