@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,13 +140,6 @@ def test_arguments_are_passed_on_to_one(root: Path, capfd: pytest.CaptureFixture
     assert "choose it with --only" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--only", "nothing"], ["--only", "web", "--skip", "web"], ["--all", "--check"]])
-def test_arguments_that_make_no_sense_are_refused(root: Path, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        benchmark.main(arguments, root)
-    assert ended.value.code == 2
-
-
 def test_check_changes_nothing(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = put_results(root, {"web": entry(row("page", 1.0))})
     assert benchmark.main(["--check"], root) == 1
@@ -159,49 +148,6 @@ def test_check_changes_nothing(root: Path, capfd: pytest.CaptureFixture[str]) ->
     assert benchmark.main(["--write"], root) == 0
     assert benchmark.main(["--check"], root) == 0
     assert (root / "benchmarks.json").read_text(encoding="utf-8") == before
-
-
-def test_nothing_measured_is_said(root: Path) -> None:
-    assert benchmark.main(["--write"], root) == 0
-    assert "Nothing has been measured yet" in (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert benchmark.main(["--check"], root) == 0
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "# Title\n",
-        f"{benchmark.START}\n",
-        f"{benchmark.END}\n{benchmark.START}\n",
-        f"{PAGE}{PAGE}",
-        f"in a line: {benchmark.START}\n{benchmark.END}\n",
-    ],
-)
-def test_missing_markers_are_named_before_anything_is_measured(
-    root: Path, capfd: pytest.CaptureFixture[str], text: str
-) -> None:
-    (root / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
-    put_benchmark(root, "start", entry(row("page", 1.0)))
-    for arguments in (["--only", "start"], ["--write"], ["--check"]):
-        assert benchmark.main(arguments, root) == 1
-        error = capfd.readouterr().err
-        assert benchmark.START in error and benchmark.END in error
-    assert (root / "docs" / "benchmarks.md").read_text(encoding="utf-8") == text
-    assert not (root / "benchmarks.json").exists()
-
-
-def test_a_missing_page_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert benchmark.main(["--write"], tmp_path) == 1
-    assert str(tmp_path / "docs" / "benchmarks.md") in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"web": 1}'])
-def test_results_that_are_not_ours_are_left_alone(root: Path, capfd: pytest.CaptureFixture[str], text: str) -> None:
-    (root / "benchmarks.json").write_text(text, encoding="utf-8")
-    put_benchmark(root, "start", entry(row("page", 1.0)))
-    assert benchmark.main(["--only", "start"], root) == 1
-    assert "benchmarks.json" in capfd.readouterr().err
-    assert (root / "benchmarks.json").read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize(
@@ -216,61 +162,6 @@ def test_results_that_are_not_ours_are_left_alone(root: Path, capfd: pytest.Capt
 )
 def test_a_row_in_the_table(values: dict[str, Any], line: str) -> None:
     assert list(benchmark.shown_rows(entry({**row("w", 0), **values}))) == [line]
-
-
-def test_a_part_says_of_what_and_hidden_rows_are_left_out() -> None:
-    rows = [
-        row("accept to next image: median", 1.0, shown=False),
-        row("  95th percentile", 2.0),
-        row("round of 10 steps", 3.0),
-        row("  overhead", 4.0, shown=False),
-        row("    records", 5.0),
-        row("  swap", 6.0),
-        {"text": "never", "key": "n", "unit": "s", "value": 7.0},
-    ]
-    assert [line.split(" | ")[0] for line in benchmark.shown_rows(entry(*rows))] == [
-        "| accept to next image: 95th percentile",
-        "| round of 10 steps",
-        "| overhead: records",
-        "| round of 10 steps: swap",
-    ]
-
-
-def test_each_machine_and_commit_is_said() -> None:
-    gpu = {**MACHINE, "gpu": "ACME G1"}
-    entries = {
-        "start": entry(row("a", 1.0)),
-        "round": entry(row("b", 1.0), commit="def"),
-        "throughput": entry(row("c", 1.0), machine=gpu, versions={}, commit=None),
-        "inputs": entry(row("d", 1.0, shown=False), commit="not shown"),
-    }
-    assert list(benchmark.about_of({name: entries[name] for name in ("start", "round", "throughput")})) == [
-        "Measured (start, round) on 2 cores of ACME 9, 16 GB of memory, Python 3.11.7, TensorFlow 2.21.0; "
-        "commits `abc`, `def`.  ",
-        "Measured (throughput) on 2 cores of ACME 9, ACME G1, 16 GB of memory; commit `unknown`.",
-    ]
-    assert not any("not shown" in line for line in benchmark.tables_of(entries))
-
-
-def test_ctrl_c_keeps_what_was_finished(root: Path) -> None:
-    put_benchmark(root, "start", entry(row("page", 1.0)))
-    put_script(root, "round", "import pathlib, time\npathlib.Path(__file__).with_name('up').touch()\ntime.sleep(60)\n")
-    call = f"benchmark.main(['--only', 'start', 'round'], pathlib.Path({str(root)!r}))"
-    code = f"import sys, pathlib, benchmark\nsys.exit({call})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=SCRIPTS, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 30
-        while not (root / "scripts" / "up").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(30) == 130
-    finally:
-        process.kill()
-        process.wait()
-    assert list(results(root)) == ["start"]
-    assert "| page | 1.00 s |" in (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_every_benchmark_is_known() -> None:

@@ -13,7 +13,7 @@ from odkeras.errors import DatabaseError
 from odkeras.pipeline import load_pipeline, save_pipeline
 from odkeras.pipeline.templates import read_template
 from odkeras.web.database import AnswerDatabase
-from odkeras.web.location import DatabasePlace, count_answers, find_database, remember_database
+from odkeras.web.location import DatabasePlace, find_database, remember_database
 from odkeras.web.stored import StoredAnswer
 
 ROOT = Path(__file__).parents[2]
@@ -77,11 +77,6 @@ class TestFinding:
         assert found.path == project / "annotations.db"
         assert found.remarks == (f"{old} has 3 answers of dataset cars, too; --db uses that one",)
 
-    def test_one_answer(self, project: Path) -> None:
-        fill(project / "annotations.db", "cars", 2)
-        fill(project.parent / "annotations.db", "cars", 1)
-        assert " has 1 answer of dataset cars" in find(project).remarks[0]
-
     def test_another_dataset_that_is_to_be_read_decides(self, project: Path) -> None:
         """`--exclude boats`, or SOURCE `dataset:boats`, in a dataset that is new."""
         old = fill(project.parent / "annotations.db", "boats")
@@ -119,10 +114,6 @@ class TestFinding:
         assert list(json.loads(note.read_text())) == ["boats"]
         note.write_text("no JSON")
         assert find(project).path == project / "annotations.db"
-
-    def test_a_file_of_something_else_has_no_answers(self, project: Path) -> None:
-        (project / "annotations.db").write_text("something else " * 100)
-        assert count_answers(project / "annotations.db", None) == 0
 
     def test_one_that_cannot_be_read_is_not_passed_over(self, project: Path) -> None:
         """It counted as one without answers, and another database was used without a word."""
@@ -197,17 +188,6 @@ class TestDbCommands:
         result = self.run(folder, "out", "cars", *arguments, **environment)
         assert result.returncode == 0, result.stderr
         return [json.loads(line)["image"] for line in result.stdout.splitlines()]
-
-    def test_that_of_the_project_from_anywhere(self, project: Path) -> None:
-        fill(project / "annotations.db", "cars", image="https://a.org/project.png")
-        fill(project.parent / "here" / "annotations.db", "cars", image="https://a.org/here.png")
-        here = project.parent / "here"
-        assert self.images(here) == ["https://a.org/here.png"]
-        for name in ("../cars", "../cars/pipeline.config", str(project)):
-            assert self.images(here, "--project", name) == ["https://a.org/project.png"]
-        assert self.images(here, "--db", "../cars/annotations.db") == ["https://a.org/project.png"]
-        assert self.images(here, ODKERAS_DB="../cars/annotations.db") == ["https://a.org/project.png"]
-        assert self.images(project) == ["https://a.org/project.png"]
 
     @pytest.mark.parametrize("arguments", [("out", "cars"), ("stats",)])
     def test_nowhere(self, project: Path, arguments: tuple[str, ...]) -> None:

@@ -16,12 +16,11 @@ from odkeras.annotation import Annotation
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import AnswerError
 from odkeras.formats.prodigy import Task, make_task, read_answer, with_suggestions
-from odkeras.images import EncodedImage, encode_image
+from odkeras.images import encode_image
 from odkeras.labels import Label, LabelMap
 
 LABEL_MAP = LabelMap((Label(1, "car"), Label(4, "n01", "person")))
 IMAGE = encode_image(encode(draw_pixels(), "JPEG"), source="fixture")
-SIZE_HW = (48, 64)
 
 
 def rect(x: Any, y: Any, width: Any, height: Any, label: Any = "car") -> Task:
@@ -143,12 +142,6 @@ def test_an_accepted_answer_becomes_an_annotation() -> None:
     assert annotation.file == "a.jpg"
 
 
-def test_the_batch_is_remembered() -> None:
-    read = read_answer(accepted(), LABEL_MAP, batch="17.jsonl")
-    assert read.annotation is not None
-    assert read.annotation.batch == "17.jsonl"
-
-
 POLYGON: Task = {"label": "car", "type": "polygon", "points": [[32, 14], [40, 12], [48, 20], [36, 24]]}
 
 
@@ -216,11 +209,6 @@ def test_a_rectangle_is_no_polygon(span: Task) -> None:
     assert annotation.polygons == ()
 
 
-def test_no_polygons_no_entries() -> None:
-    assert annotation_of(accepted(rect(1, 2, 3, 4), rect(5, 6, 7, 8))).polygons == ()
-    assert annotation_of(accepted()).polygons == ()
-
-
 @pytest.mark.parametrize(
     "points",
     [
@@ -243,11 +231,6 @@ def test_a_polygon_across_the_edge_is_cut_there() -> None:
     assert corners is not None and sorted(corners) == [[0, 16], [0, 32], [64, 8], [64, 40]]
 
 
-def test_a_polygon_on_a_scaled_copy_is_scaled_back() -> None:
-    span = {**POLYGON, "points": [[x * 10, y * 10] for x, y in POLYGON["points"]]}
-    assert polygons_px(annotation_of(accepted(span, width=640, height=480))) == [POLYGON["points"]]
-
-
 def test_an_unusable_span_does_not_shift_the_polygons() -> None:
     read = read_answer(accepted(rect(1, 2, 3, 4), {**POLYGON, "label": "zebra"}, POLYGON), LABEL_MAP)
     assert read.annotation is not None and len(read.problems) == 1
@@ -260,20 +243,6 @@ TRIANGLE = np.array([[0, 0], [1, 0], [0, 1]])
 
 def annotated(*polygons: Any) -> Annotation:
     return Annotation(IMAGE, TRUTH, "id", "a.jpg", polygons=polygons)
-
-
-@pytest.mark.parametrize(
-    ("polygons", "message"),
-    [
-        ((TRIANGLE,), "polygons must have 2 entries, one per box; got 1"),
-        ((None, None, None), "one per box; got 3"),
-        ((None, TRIANGLE[:2]), r"a polygon must have shape \(K, 2\) with K >= 3; got \(2, 2\)"),
-        ((None, TRIANGLE * math.nan), "a polygon must be finite"),
-    ],
-)
-def test_polygons_that_do_not_fit_the_boxes(polygons: tuple[Any, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        annotated(*polygons)
 
 
 def test_annotations_are_equal_by_their_values() -> None:
@@ -344,18 +313,6 @@ def test_an_unusable_box_is_left_out_and_reported(span: Any, problem: str) -> No
     assert problem in read.problems[0]
 
 
-@pytest.mark.parametrize(("span", "problem"), UNUSABLE)
-def test_an_answer_whose_boxes_are_all_unusable_is_not_an_image_without_objects(span: Any, problem: str) -> None:
-    with pytest.raises(AnswerError) as raised:
-        read_answer(accepted(span, span), LABEL_MAP)
-    assert "accepted, but none of its 2 spans is usable: a.jpg: span 1: " in str(raised.value)
-    assert problem in str(raised.value)
-
-
-def test_display_names_are_understood() -> None:
-    assert annotation_of(accepted(rect(1, 1, 5, 5, "person"))).groundtruth.classes.tolist() == [4]
-
-
 box = st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.05, 0.1), st.floats(0.05, 0.1))
 
 
@@ -382,11 +339,6 @@ def test_a_rejected_image_is_withdrawn(decision: str) -> None:
 
 def test_a_rejected_image_without_an_id_is_withdrawn_by_its_bytes() -> None:
     assert read_answer({"image": IMAGE.data_uri, "answer": "reject"}, LABEL_MAP).withdrawn_image_id == IMAGE.image_id
-
-
-def test_a_rejected_image_with_an_id_is_not_looked_at() -> None:
-    read = read_answer({"image": "gone.jpg", "image_id": "17", "answer": "reject"}, LABEL_MAP)
-    assert read.withdrawn_image_id == "17"
 
 
 def test_a_rejected_image_that_cannot_be_told_apart() -> None:
@@ -529,20 +481,3 @@ def test_spans_on_an_image_of_another_shape_are_refused() -> None:
 def test_a_size_that_says_nothing_is_ignored(width: Any, height: Any) -> None:
     annotation = annotation_of(accepted(rect(32, 12, 16, 12), width=width, height=height))
     np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
-
-
-def test_rounding_of_a_thumbnail_is_no_other_shape() -> None:
-    image = encode_image(encode(draw_pixels((100, 333)), "JPEG"), source="x")
-    answer = {
-        **make_task(image, file="a"),
-        "spans": [rect(0, 0, 16.5, 10)],
-        "answer": "accept",
-        "width": 33,
-        "height": 10,
-    }
-    np.testing.assert_allclose(annotation_of(answer).groundtruth.boxes, [[0, 0, 1, 0.5]], atol=1e-6)
-
-
-def test_a_task_survives_json(image: EncodedImage) -> None:
-    task = make_task(image, file="a")
-    assert json.loads(json.dumps(task)) == task

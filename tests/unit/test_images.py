@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import io
@@ -87,14 +86,11 @@ def stored_as(upright: Pixels, orientation: int) -> Pixels:
     ("pixels", "options"),
     [
         (PIXELS, {}),
-        (PIXELS, {"subsampling": 0}),
-        (PIXELS, {"subsampling": 2}),
         (PIXELS, {"progressive": True}),
         (PIXELS, {"optimize": True, "quality": 30}),
         (PIXELS, {"keep_rgb": True}),  # an RGB JPEG, with Adobe's marker
         (PIXELS, {"exif": exif(1)}),
-        (PIXELS, {"exif": exif(0)}),  # not a valid orientation: nothing to do
-        (PIXELS, {"exif": exif(9)}),
+        (PIXELS, {"exif": exif(9)}),  # not a valid orientation: nothing to do
         (PIXELS, {"icc_profile": b"not a real profile" * 9}),
         (PIXELS, {"comment": b"\xff\xd9 an end marker in a comment"}),
         (PIXELS, {"restart_marker_blocks": 2}),
@@ -152,12 +148,6 @@ def test_orientation_is_applied(orientation: int, format: str, kind: str) -> Non
     assert Image.open(io.BytesIO(image.data)).getexif().get(0x0112, 1) == 1
 
 
-def test_orientation_of_a_photo_of_several_pictures() -> None:
-    pictures = [Image.fromarray(stored_as(PIXELS, 6)), Image.new("RGB", (32, 24))]
-    data = encode(pictures[0], "MPO", save_all=True, append_images=pictures[1:], exif=exif(6))
-    assert_close(check(data), PIXELS)
-
-
 # --- colours
 
 
@@ -176,10 +166,6 @@ def test_cmyk_is_taken_for_inverted_without_adobes_marker_too() -> None:
     assert_close(check(data[:start] + data[start + 2 + length :]), PIXELS, levels=4)
 
 
-def test_cmyk_tiff() -> None:
-    assert_close(check(encode(Image.fromarray(PIXELS).convert("CMYK"), "TIFF")), PIXELS, levels=1)
-
-
 @pytest.mark.parametrize("format", ["PNG", "BMP", "GIF", "TIFF"])
 def test_grey_becomes_three_equal_channels(format: str) -> None:
     grey = PIXELS[:, :, 0]
@@ -193,13 +179,6 @@ def test_palette(format: str) -> None:
     palette = Image.fromarray(PIXELS).quantize(64)
     image = check(encode(palette, format))
     np.testing.assert_array_equal(decode_rgb(image), np.asarray(palette.convert("RGB")))
-
-
-@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
-def test_black_and_white(format: str) -> None:
-    bits = Image.fromarray(PIXELS[:, :, 0] > 120)
-    image = check(encode(bits, format))
-    np.testing.assert_array_equal(decode_rgb(image)[:, :, 1] == 255, np.asarray(bits))
 
 
 def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:
@@ -218,13 +197,6 @@ def test_rgba_is_composited_on_white(format: str, options: dict[str, Any], level
     assert_close(image, _over_white(PIXELS, _ALPHA), levels)
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_grey_with_alpha_is_composited_on_white(format: str) -> None:
-    grey_alpha = Image.merge("LA", [Image.fromarray(PIXELS[:, :, 0]), Image.fromarray(_ALPHA)])
-    expected = _over_white(PIXELS[:, :, :1].repeat(3, axis=2), _ALPHA)
-    assert_close(check(encode(grey_alpha, format)), expected, levels=1)
-
-
 def test_an_opaque_rgba_keeps_its_colours() -> None:
     image = check(encode(np.dstack([PIXELS, np.full((HEIGHT, WIDTH), 255, np.uint8)]), "PNG"))
     np.testing.assert_array_equal(decode_rgb(image), PIXELS)
@@ -237,14 +209,6 @@ def test_a_palette_with_a_transparent_colour() -> None:
     expected[np.asarray(palette) == index] = 255
     for format in ("PNG", "GIF"):
         np.testing.assert_array_equal(decode_rgb(check(encode(palette, format, transparency=index))), expected)
-
-
-def test_a_palette_with_graded_transparency() -> None:
-    palette = Image.fromarray(PIXELS).quantize(4)
-    opacity = bytes([0, 85, 170, 255])
-    alpha = np.frombuffer(opacity, np.uint8)[np.asarray(palette)]
-    expected = _over_white(np.asarray(palette.convert("RGB")), alpha)
-    assert_close(check(encode(palette, "PNG", transparency=opacity)), expected, levels=1)
 
 
 @pytest.mark.parametrize("colour", ["grey", "rgb"])
@@ -271,19 +235,6 @@ def test_16_bit_grey_is_scaled_not_clipped(format: str) -> None:
     assert decode_rgb(image).max() == 251
 
 
-def test_16_bit_grey_in_a_big_endian_tiff() -> None:
-    data = encode(Image.frombytes("I;16B", (WIDTH, HEIGHT), _SIXTEEN.astype(">u2").tobytes()), "TIFF")
-    assert_close(check(data), _EIGHT, levels=1)
-
-
-def test_16_bit_grey_with_a_transparent_value() -> None:
-    rows = [row.astype(">u2").tobytes() for row in _SIXTEEN]
-    data = png(rows, depth=16, colour=0, extra=chunk(b"tRNS", struct.pack(">H", int(_SIXTEEN[20, 30]))))
-    pixels = decode_rgb(check(data))
-    assert pixels[20, 30].tolist() == [255, 255, 255]
-    assert pixels[20, 31].tolist() != [255, 255, 255]
-
-
 @pytest.mark.parametrize(("colour", "channels"), [(2, 3), (6, 4), (4, 2)])
 def test_16_bit_png_with_several_channels(colour: int, channels: int) -> None:
     planes = [_SIXTEEN, _SIXTEEN[::-1], _SIXTEEN[:, ::-1]][: 3 if channels > 2 else 1]
@@ -307,10 +258,6 @@ def test_grey_png_with_few_bits(depth: int) -> None:
 def test_32_bit_pixels_are_refused(dtype: Any) -> None:
     with pytest.raises(ImageError, match="32-bit pixels have no fixed range"):
         check(encode(Image.fromarray((_SIXTEEN.astype(dtype) - 9) * 99), "TIFF"))
-
-
-def test_16_bits_in_a_32_bit_tiff() -> None:
-    assert_close(check(encode(Image.fromarray(_SIXTEEN.astype(np.int32)), "TIFF")), _EIGHT, levels=1)
 
 
 # --- formats
@@ -409,8 +356,8 @@ def test_what_is_no_image(data: bytes, reason: str) -> None:
 
 
 def places(length: int) -> list[int]:
-    """Bytes of a file: each of its header and of its end, and some of its pixels."""
-    return sorted({*range(min(40, length)), *range(0, length, max(1, length // 40)), *range(length - 16, length)})
+    """Bytes of a file: of its header, of its pixels, of its end."""
+    return [2, 20, length // 3, length // 2, length - 12, length - 2, length - 1]
 
 
 @pytest.mark.parametrize(
@@ -433,17 +380,6 @@ def test_truncated(format: str, options: dict[str, Any]) -> None:
     for length in places(len(data)):
         with pytest.raises(ImageError):
             encode_image(data[:length], source=f"the first {length} bytes")
-
-
-def test_a_gif_may_lack_only_what_follows_the_pixels() -> None:
-    data = encode(PIXELS, "GIF")
-    whole = decode_rgb(check(data))
-    for length in places(len(data)):
-        try:
-            np.testing.assert_array_equal(decode_rgb(check(data[:length])), whole)
-        except ImageError:
-            continue
-        assert length >= len(data) - 2
 
 
 def test_truncation_is_noticed_even_if_the_host_program_told_pillow_not_to(
@@ -518,21 +454,6 @@ def test_the_data_uri_holds_the_bytes(format: str) -> None:
     assert bytes_from_data_uri(image.data_uri) == image.data
 
 
-def test_other_formats_have_no_value() -> None:
-    with pytest.raises(ValueError, match="format must be 'jpeg' or 'png'; got 'gif'"):
-        EncodedImage(b"", (1, 1), "gif")  # type: ignore[arg-type]
-
-
-def test_decoding_damaged_bytes_is_an_image_error() -> None:
-    with pytest.raises(ImageError, match="empty file"):
-        decode_rgb(EncodedImage(b"", (1, 1), "png"))
-
-
-def test_the_decoded_pixels_are_ours_to_change(image: EncodedImage) -> None:
-    decode_rgb(image)[:] = 0
-    assert decode_rgb(image).any()
-
-
 def test_recalling_reads_only_the_header(monkeypatch: pytest.MonkeyPatch, image: EncodedImage) -> None:
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     assert recall_image(image.data, image.image_id, source="x") == image
@@ -553,11 +474,6 @@ def test_recalling_what_no_task_can_have_held() -> None:
 
 
 # --- data URIs and files
-
-
-@given(st.binary(max_size=100))
-def test_any_bytes_survive_a_data_uri(data: bytes) -> None:
-    assert bytes_from_data_uri("data:image/png;base64," + base64.b64encode(data).decode()) == data
 
 
 @pytest.mark.parametrize(
@@ -621,12 +537,6 @@ def test_listing_follows_links_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "shown/linked").symlink_to(tmp_path / "real")
     (tmp_path / "real/back").symlink_to(tmp_path / "shown")
     assert list_image_files(tmp_path / "shown") == [tmp_path / "shown/linked/a.jpg"]
-
-
-def test_listing_below_a_hidden_directory_that_was_asked_for(tmp_path: Path) -> None:
-    (tmp_path / ".data").mkdir()
-    (tmp_path / ".data/a.jpg").touch()
-    assert list_image_files(tmp_path / ".data") == [tmp_path / ".data/a.jpg"]
 
 
 def test_listing_what_is_no_directory(tmp_path: Path) -> None:

@@ -17,11 +17,9 @@ from odkeras.pipeline import (
     Problem,
     apply_overrides,
     checkpoint_prefix,
-    feature_extractor_type,
     fine_tune_checkpoint_of,
     fine_tune_type_of,
     is_placeholder,
-    label_map_path_of,
     list_templates,
     load_pipeline,
     loads_masks,
@@ -95,11 +93,6 @@ def test_paths_below_a_folder_with_brackets(tmp_path: Path) -> None:
     pattern, missing = reader.tf_record_input_reader.input_path
     assert glob.glob(pattern) == [str(folder / "train-1.record")]  # noqa: PTH207
     assert missing == "none.record"
-
-
-def test_save_without_header_begins_with_the_first_field(tmp_path: Path, config: PipelineConfig) -> None:
-    save_pipeline(config, tmp_path / "pipeline.config")
-    assert (tmp_path / "pipeline.config").read_text().startswith("model {")
 
 
 def test_a_byte_order_mark_does_no_harm(tmp_path: Path, config: PipelineConfig) -> None:
@@ -192,13 +185,6 @@ def test_the_requirements_in_messages_are_those_of_the_file() -> None:
 # parts
 
 
-def test_parts_of_an_ssd(config: PipelineConfig) -> None:
-    assert model_type(config) == "ssd"
-    assert feature_extractor_type(config) == "ssd_mobilenet_v2_keras"
-    assert num_classes(config) == 3
-    assert label_map_path_of(config) == "train.pbtxt"
-
-
 @pytest.mark.parametrize("kind", ["ssd", "faster_rcnn", "center_net"])
 def test_the_number_of_classes_is_that_of_the_model_which_is_set(kind: str) -> None:
     config = parse_pipeline(f"model {{ {kind} {{ num_classes: 7 }} }}", source="p")
@@ -214,14 +200,6 @@ def test_a_config_without_model_or_with_an_experimental_one_is_refused() -> None
     assert model_type(experimental) == "experimental_model"
     with pytest.raises(ConfigError, match="experimental_model is not supported"):
         num_classes(experimental)
-
-
-def test_the_label_map_of_the_evaluation_reader_stands_in() -> None:
-    assert (
-        label_map_path_of(parse_pipeline("eval_input_reader {} eval_input_reader { label_map_path: 'e' }", source="p"))
-        == "e"
-    )
-    assert label_map_path_of(parse_pipeline("", source="p")) is None
 
 
 @pytest.mark.parametrize(
@@ -270,16 +248,7 @@ def test_random_weights(model: str, train_config: str, random: bool) -> None:
     assert starts_from_random_weights(config) is random
 
 
-def test_random_weights_of_no_model() -> None:
-    with pytest.raises(ConfigError, match="has no model"):
-        starts_from_random_weights(parse_pipeline("", source="p"))
-
-
 # overrides
-
-
-def test_without_overrides_nothing_changes(config: PipelineConfig) -> None:
-    assert apply_overrides(config, Overrides()) == config
 
 
 def test_all_overrides_together_on_a_copy(config: PipelineConfig) -> None:
@@ -310,16 +279,6 @@ def test_evaluation_records_bring_a_reader_where_there_is_none() -> None:
     (reader,) = changed.eval_input_reader
     assert (reader.label_map_path, reader.shuffle, reader.num_epochs) == ("m", False, 1)
     assert list(reader.tf_record_input_reader.input_path) == ["e"]
-
-
-def test_an_empty_checkpoint_means_random_weights() -> None:
-    config = parse_pipeline("train_config { fine_tune_checkpoint: 'PATH_TO_BE_CONFIGURED/x' }", source="p")
-    assert apply_overrides(config, Overrides(fine_tune_checkpoint="")).train_config.fine_tune_checkpoint == ""
-
-
-def test_the_config_s_own_checkpoint_loses_its_ending_too() -> None:
-    config = parse_pipeline("train_config { fine_tune_checkpoint: 'a/ckpt-0.index' }", source="p")
-    assert apply_overrides(config, Overrides()).train_config.fine_tune_checkpoint == "a/ckpt-0"
 
 
 def test_bfloat16_goes_off() -> None:

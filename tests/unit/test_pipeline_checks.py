@@ -121,23 +121,6 @@ def test_feature_extractors_that_cannot_be_built(name: str, reason: str, fix: st
     assert reason in problem.reason and fix in problem.fix
 
 
-def test_a_feature_extractor_that_a_fork_registers_is_left_to_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    builders = tmp_path / "object_detection" / "builders"
-    builders.mkdir(parents=True)
-    (builders / "model_builder.py").write_text("MAP = {'ssd_mine_keras': Mine}")
-    (builders / "__init__.py").touch()
-
-    class Spec:
-        submodule_search_locations = (str(builders),)
-
-    monkeypatch.setattr(extractors.importlib.util, "find_spec", lambda name: Spec())
-    assert extractors.is_registered("ssd_mine_keras")
-    assert not extractors.is_registered("ssd_yours_keras")
-    assert not extractors.is_registered("")
-
-
 def test_our_list_of_feature_extractors_is_the_api_s() -> None:
     """Every name of the list is in the installed model_builder.py; TF1 names are there too."""
     import object_detection
@@ -159,13 +142,6 @@ def test_efficientdet_and_moving_averages_need_the_model_garden(monkeypatch: pyt
     assert (
         problem.field == "train_config.optimizer.use_moving_average" and "set use_moving_average: false" in problem.fix
     )
-
-
-def test_the_model_garden_is_found_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks._has_official("modeling/optimization/ema_optimizer.py")
-    assert not checks._has_official("modeling/none.py")
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
-    assert not checks._has_official("modeling/optimization/ema_optimizer.py")
 
 
 def test_centernet_mobilenet_fetches_weights() -> None:
@@ -244,11 +220,6 @@ def test_more_labels_than_classes_would_be_trained_as_background() -> None:
 def test_more_classes_than_labels_are_only_a_waste() -> None:
     problem = only(check(replaced(("num_classes: 1", "num_classes: 90"))))
     assert problem.severity == "warning" and "89 outputs are never used" in problem.reason
-
-
-def test_ids_with_gaps_count_by_the_highest() -> None:
-    config = replaced(("num_classes: 1", "num_classes: 90"))
-    assert check_pipeline(config, label_map=MIXED, purpose="loop") == []
 
 
 @pytest.mark.parametrize(
@@ -360,12 +331,6 @@ def test_schedules_without_length_or_sense(schedule: str, field: str) -> None:
     assert check(config, "export") == []
     with pytest.raises(ValueError, match=problem.field):
         learning_rate_at(config, 0)
-
-
-def test_no_optimizer() -> None:
-    config = replaced()
-    config.train_config.optimizer.ClearField("adam_optimizer")
-    assert only(check(config)).field == "train_config.optimizer"
 
 
 COSINE = (
@@ -488,14 +453,6 @@ def test_checkpoints_that_are_not_there(tmp_path: Path) -> None:
         assert problem.fix == f"did you mean {zoo / 'checkpoint' / 'ckpt-0'}?"
     problem = only(check(from_checkpoint(str(tmp_path / "none" / "ckpt-0"))))
     assert "without its ending" in problem.fix
-
-
-def test_a_checkpoint_named_by_one_of_its_files(tmp_path: Path) -> None:
-    """apply_overrides cuts the ending off; a config that went around it is told to."""
-    prefix = write_checkpoint(tmp_path / "ckpt-1", "feature_extractor/x")
-    config = from_checkpoint(prefix)
-    config.train_config.fine_tune_checkpoint += ".index"
-    assert only(check(config)).fix == f"write {prefix}"
 
 
 def test_a_checkpoint_without_data_and_one_of_tensorflow_1(tmp_path: Path) -> None:

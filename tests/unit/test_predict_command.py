@@ -28,7 +28,6 @@ from odkeras.formats.prodigy import read_answer
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.labels import LabelMap
 from odkeras.serving.predict import predict_files
-from odkeras.serving.prediction_files import format_of
 
 ROOT = Path(__file__).parents[2]
 PREDICTION = {
@@ -228,11 +227,6 @@ class TestPredictions:
         assert picture.getpixel((16, 36)) == ImageColor.getrgb(colour_of(0))  # car, the first of the label map
         assert picture.getpixel((0, 24)) == ImageColor.getrgb(colour_of(6))  # class id 7, which it does not have
 
-    def test_names_and_threshold(self, folder: Path, server: Server) -> None:
-        status, out, _ = self.predict(folder, server, "--label-map", "map.pbtxt", "-t", "0.7")
-        assert status == 0
-        assert [box["label"] for line in out.splitlines() for box in json.loads(line)["boxes"]] == ["car"] * 3
-
     def test_csv_is_read_by_records(self, folder: Path, server: Server) -> None:
         status, out, err = self.predict(folder, server, "--label-map", "map.pbtxt", "--out", "new/boxes.csv")
         assert (status, out, err) == (0, "", "new/boxes.csv: 3 images, 6 boxes\n")
@@ -243,10 +237,6 @@ class TestPredictions:
         assert truths[0].labels == ("car", "7")
         assert truths[0].boxes_xyxy_px.tolist() == [[16, 12, 48, 36], [0, 0, 64, 24]]
         assert (folder / "new" / "boxes.csv").read_text().splitlines()[1].endswith(",car,0.9")
-
-    def test_an_image_without_boxes_stays_in_the_csv(self, folder: Path, server: Server) -> None:
-        self.predict(folder, server, "--out", "boxes.csv", "-t", "0.95")
-        assert [len(truth.labels) for truth in read_truth_csv(folder / "boxes.csv", "/")] == [0, 0, 0]
 
     def test_jsonl_is_a_source_and_answers(self, folder: Path, server: Server) -> None:
         status, _, err = self.predict(folder, server, "--label-map", "map.pbtxt", "--out", "tasks.jsonl", "-t", "0.7")
@@ -307,12 +297,3 @@ def test_a_folder_that_cannot_be_drawn_into_is_named(folder: Path) -> None:
     found = Detections(np.array(PREDICTION["detection_boxes"]), np.full(3, 0.9), np.ones(3))
     with pytest.raises(ConfigError, match=r"cannot write the drawn image .*drawn/2\.png: .*; see --draw"):
         list(predict_files([folder / "photos" / "2.jpg"], lambda _: found, threshold=0.5, draw_dir=folder / "drawn"))
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "expected"),
-    [("a.jsonl", None, "jsonl"), ("a.CSV", None, "csv"), ("a.json", None, "coco"), ("a.json", "jsonl", "jsonl"),
-     ("a", "coco", "coco")],
-)  # fmt: skip
-def test_formats(name: str, given: str | None, expected: str) -> None:
-    assert format_of(Path(name), given) == expected

@@ -84,14 +84,6 @@ def test_status(service: Service, path: str) -> None:
     }
 
 
-def test_status_of_a_broken_version(service: Service) -> None:
-    service.add(4, "")
-    newest, other = service.ask("GET", "/v1/models/raccoon").json()["model_version_status"]
-    assert (newest["version"], newest["state"], newest["status"]["error_code"]) == ("4", "END", "NOT_FOUND")
-    assert "value.txt" in newest["status"]["error_message"]
-    assert (other["version"], other["state"]) == ("3", "AVAILABLE")
-
-
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
@@ -200,10 +192,6 @@ def test_other_paths_say_what_this_is(service: Service) -> None:
     status, message = error_of(service.ask("GET", "/"))
     assert status == 404
     assert message == ("nothing is at /; this is an odkeras model server, which answers at /v1/models/raccoon")
-
-
-def test_a_query_is_left_alone(service: Service) -> None:
-    assert service.ask("POST", f"{PREDICT}?timeout=1", {"instances": [1]}).json() == {"predictions": [4.0]}
 
 
 def test_status_answers_while_predictions_are_running(service: Service) -> None:

@@ -123,25 +123,12 @@ def test_images_go_in_batches_and_come_back_in_order() -> None:
     np.testing.assert_array_equal(found[0].classes, np.array([1, 2], np.int32))
 
 
-def test_no_images_need_no_request() -> None:
-    with serving(predict) as server, ServingClient(server.url, "raccoon") as client:
-        assert client.predict([]) == []
-    assert server.requests == []
-
-
 def test_no_detections_are_empty() -> None:
     empty = {"detection_boxes": [], "detection_scores": [], "detection_classes": [], "num_detections": 0.0}
     answer = reply({"predictions": [empty]})
     with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
         (found,) = client.predict([b"x"])
     assert found.boxes.shape == (0, 4)
-
-
-def test_a_model_name_is_quoted() -> None:
-    answer = status_of((3, "AVAILABLE", "OK", ""))
-    with serving(lambda *_: answer) as server, ServingClient(server.url + "/", "my model/1") as client:
-        assert client.available_version() == 3
-    assert [path for _, path, _ in server.requests] == ["/v1/models/my%20model%2F1"]
 
 
 def test_one_version_is_asked() -> None:
@@ -174,17 +161,6 @@ def test_versions_are_read_and_sorted() -> None:
             VersionState(20, "END", "no file"),
         ]
         assert client.available_version() == 3
-
-
-def test_a_row_without_defaults_is_read_too() -> None:
-    """A server may leave out fields that have their default value."""
-    with (
-        serving(
-            lambda *_: reply({"model_version_status": [{"version": "3", "state": "LOADING", "status": {}}]})
-        ) as server,
-        ServingClient(server.url, "raccoon") as client,
-    ):
-        assert client.versions() == [VersionState(3, "LOADING")]
 
 
 def test_a_server_that_is_away_is_unavailable(free_port: int) -> None:
@@ -267,14 +243,6 @@ def test_refusals_and_strangers_are_request_errors(answer: Answer, status: int, 
             client.predict([b"x"])
         assert len(server.requests) == 1  # a refusal is not asked for again
     assert refused.value.status == status
-
-
-@pytest.mark.parametrize("answer", [(200, "text/html", b"<html>hello</html>"), reply({"error": "secret"}, 403)])
-def test_strangers_are_told_of_when_waiting_too(answer: Answer) -> None:
-    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
-        for call in (client.versions, client.available_version, lambda: client.wait_for_version(1, 10)):
-            with pytest.raises(RequestError):
-                call()
 
 
 @contextmanager
@@ -361,11 +329,6 @@ def test_waiting_in_vain_says_what_was_seen() -> None:
             client.wait_for_version(4, timeout_s=0.05)
 
 
-def test_waiting_for_an_absent_server_says_so(absent: ServingClient) -> None:
-    with pytest.raises(ServerUnavailableError, match="no model server at"):
-        absent.wait_for_version(1, timeout_s=0.05)
-
-
 def test_waiting_can_be_stopped(absent: ServingClient) -> None:
     asked: list[int] = []
 
@@ -419,9 +382,3 @@ def test_a_login_is_sent_and_not_told() -> None:
         assert client.available_version() is None
     assert server.logins == ["Basic bWU6cEBzcw=="] * 2
     assert "p%40ss" not in str(refused.value) and "p@ss" not in str(refused.value)
-
-
-def test_a_closed_client_may_be_closed_again() -> None:
-    client = ServingClient("http://127.0.0.1:1", "raccoon")
-    client.close()
-    client.close()

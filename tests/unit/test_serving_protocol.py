@@ -8,14 +8,11 @@ import pytest
 
 from odkeras.errors import RequestError
 from odkeras.serving.protocol import (
-    NOT_LOADED,
     ApiRequest,
     Signature,
     TensorSpec,
     VersionStatus,
     canonical_error,
-    error_document,
-    find_signature,
     metadata_document,
     status_document,
 )
@@ -75,17 +72,6 @@ def test_other_requests_are_refused_with_400(method: str, path: str, message: st
     assert len(caught.value.message) < 400
 
 
-@pytest.mark.parametrize(
-    ("version", "message"),
-    [(None, "no loaded version of model 'foo'"), (50, "no loaded version 50 of model 'foo'")],
-)
-def test_a_version_that_is_not_loaded_is_a_404(version: int | None, message: str) -> None:
-    """The client recognises the beginning of the message, and waits."""
-    error = ApiRequest("predict", "foo", version).not_loaded()
-    assert (error.status, error.message) == (404, message)
-    assert message.startswith(NOT_LOADED)
-
-
 class _TensorFlowError(Exception):
     def __init__(self, error_code: int) -> None:
         super().__init__("words")
@@ -106,10 +92,6 @@ class _TensorFlowError(Exception):
 )
 def test_exceptions_have_canonical_codes(error: Exception, expected: tuple[str, str]) -> None:
     assert canonical_error(error) == expected
-
-
-def test_the_error_document_has_one_field() -> None:
-    assert json.loads(error_document('a "quoted"\nword')) == {"error": 'a "quoted"\nword'}
 
 
 def test_the_status_document_has_versions_as_strings() -> None:
@@ -143,16 +125,3 @@ def test_the_metadata_document_lists_signatures() -> None:
         "model_spec": {"name": "raccoon", "signature_name": "", "version": "123"},
         "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
     }
-
-
-@pytest.mark.parametrize("name", ["", "serving_default"])
-def test_the_default_signature_needs_no_name(name: str) -> None:
-    assert find_signature(SIGNATURES, name) is SIGNATURES["serving_default"]
-
-
-@pytest.mark.parametrize("name", ["foo", "__saved_model_init_op"])
-def test_a_signature_without_inputs_cannot_be_used(name: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        find_signature(SIGNATURES, name)
-    message = f"the model has no signature '{name}' with inputs; it has: serving_default"
-    assert (caught.value.status, caught.value.message) == (400, message)

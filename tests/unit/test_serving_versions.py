@@ -10,8 +10,8 @@ import pytest
 from waiting import wait_until
 
 from odkeras.errors import RequestError
-from odkeras.serving.protocol import ApiRequest, VersionStatus
-from odkeras.serving.versions import ServedModel, SharedLock, choose_version, fingerprint
+from odkeras.serving.protocol import ApiRequest
+from odkeras.serving.versions import ServedModel, SharedLock, choose_version
 from tests.fixtures_serving import FakeBackend, FakeServable, write_version
 
 ANY = ApiRequest("predict", "raccoon")
@@ -121,18 +121,6 @@ def test_another_graph_is_loaded_beside(bench: Bench) -> None:
     assert len(bench.backend.loaded) == 2
 
 
-def test_a_version_can_be_asked_for_by_number(bench: Bench) -> None:
-    bench.add(3, "3")
-    bench.look()
-    assert bench.answer(ApiRequest("predict", "raccoon", 3)) == (3, 3.0)
-    with pytest.raises(RequestError, match="no loaded version 4 of model 'raccoon'") as refused:
-        bench.answer(ApiRequest("predict", "raccoon", 4))
-    assert refused.value.status == 404
-    assert bench.model.statuses(ApiRequest("status", "raccoon", 3)) == [VersionStatus(3, "AVAILABLE")]
-    with pytest.raises(RequestError, match="no loaded version 4 of model 'raccoon'"):
-        bench.model.statuses(ApiRequest("status", "raccoon", 4))
-
-
 @pytest.mark.parametrize("graph", ["graph", "another"])
 def test_a_broken_version_is_told_of_and_tried_again_when_its_files_change(bench: Bench, graph: str) -> None:
     bench.add(3, "3")
@@ -214,16 +202,6 @@ def test_an_unloaded_version_finishes_its_requests(bench: Bench) -> None:
     assert bench.states() == {4: AVAILABLE, 3: ENDED}
 
 
-def test_the_thread_serves_whatever_appears(bench: Bench) -> None:
-    with bench.model:
-        wait_until(lambda: bench.model._backend)
-        bench.add(3, "3")
-        wait_until(lambda: bench.states() == {3: AVAILABLE})
-    bench.model.close()
-    bench.model.close()
-    assert not bench.model._thread.is_alive()
-
-
 def test_a_version_is_start_while_the_backend_is_opened(bench: Bench) -> None:
     go_on = threading.Event()
 
@@ -250,26 +228,6 @@ def test_a_backend_that_cannot_be_opened_is_told_of_once(bench: Bench, caplog: p
         wait_until(lambda: len(tries) > 3)
     texts = [record.getMessage() for record in caplog.records]
     assert texts == ["no version of raccoon can be served: libtensorflow is missing"]
-
-
-def test_the_status_does_not_grow_for_ever(bench: Bench) -> None:
-    for version in range(1, 40):
-        bench.add(version, str(version))
-        states = bench.look()
-    assert len(states) <= 10
-    assert states[39] == AVAILABLE
-
-
-def test_a_fingerprint_changes_with_any_file(tmp_path: Path) -> None:
-    file = tmp_path / "variables" / "part"
-    file.parent.mkdir()
-    fingerprints: list[Any] = [fingerprint(tmp_path)]
-    file.write_text("half")
-    fingerprints.append(fingerprint(tmp_path))
-    file.write_text("whole file")
-    fingerprints.append(fingerprint(tmp_path))
-    assert len(set(fingerprints)) == 3
-    assert fingerprint(tmp_path / "nowhere") == ()
 
 
 def test_a_waiting_writer_has_precedence_over_new_readers() -> None:

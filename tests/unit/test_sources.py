@@ -120,9 +120,6 @@ class TestOpenSource:
         assert list(items) == [Item("stdin:1", record={"image": "a.png"})]
         assert number is None
 
-    def test_a_path_of_a_dash_is_standard_input_too(self) -> None:
-        assert len(items_of(Path("-"), stdin=io.StringIO("{}\n{}\n"))) == 2
-
     def test_standard_input_is_utf8_and_a_broken_byte_spoils_its_line_only(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -142,11 +139,6 @@ class TestOpenSource:
         assert (first.path, second.path) == (images / "0.png", images / "1.png")
         assert (third.name, third.record, third.path) == ("shown.png", record, None)
         assert number == 3
-
-    def test_an_iterable_without_length(self, images: Path) -> None:
-        items, number = open_source((path for path in [images / "0.png"]), on_skip=refuse_to_skip)
-        assert number is None
-        assert len(list(items)) == 1
 
     def test_an_iterable_is_not_asked_before_it_has_to_be(self) -> None:
         asked: list[int] = []
@@ -302,9 +294,6 @@ class TestLoadTask:
         task = task_of({"image": data_uri(png()), "meta": meta, **left})
         assert task == {**task_of({"image": data_uri(png())}), "meta": {"camera": 3, "file": "image"}}
 
-    def test_a_score_of_somebody_elses_stays(self) -> None:
-        assert task_of({"image": data_uri(png()), "meta": {"score": 0.9}})["meta"] == {"score": 0.9, "file": "image"}
-
     def test_an_id_of_its_own_is_kept_beside_ours(self, image: EncodedImage) -> None:
         task = task_of({"image": image.data_uri, "image_id": 17})
         assert (task["image_id"], task["source_image_id"]) == (image.image_id, 17)
@@ -343,10 +332,6 @@ class TestLoadTask:
         with pytest.raises(ImageError, match=message):
             task_of(record)
 
-    def test_too_many_pixels(self, images: Path) -> None:
-        with pytest.raises(ImageError, match="too large: 64 x 48, more than 3071 pixels"):
-            load_task(Item("0.png", images / "0.png"), max_pixels=64 * 48 - 1)
-
 
 class TestFingerprint:
     def test_of_a_file_changes_with_it(self, images: Path) -> None:
@@ -359,10 +344,6 @@ class TestFingerprint:
         path.write_bytes(png() + b"\0")
         os.utime(path, (1.0, 1.0))
         assert len({first, touched, item.fingerprint, Item("1.png", images / "1.png").fingerprint}) == 4
-
-    def test_of_a_relative_path_is_that_of_the_file(self, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(images)
-        assert Item("0.png", Path("0.png")).fingerprint == Item("0.png", images / "0.png").fingerprint
 
     def test_of_a_record_that_names_a_file_is_the_files(self, images: Path) -> None:
         of_record = Item("tasks.jsonl:1", record={"image": "0.png"}, base_dir=images).fingerprint

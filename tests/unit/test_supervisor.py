@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
-from odkeras.errors import ConfigError, ServingError, SetupError, TrainingError
+from odkeras.errors import ConfigError, SetupError, TrainingError
 from odkeras.session.leash import leash_command
 from odkeras.session.supervisor import (
     ChildSpec,
@@ -55,10 +55,6 @@ class TestRestartPolicy:
         policy = RestartPolicy(max_crashes=9)
         assert [policy.delay_s(crashes, 1) for crashes in range(1, 10)] == [1, 2, 4, 8, 16, 30, 30, 30, None]
 
-    def test_gives_up_after_five_by_default(self) -> None:
-        assert RestartPolicy().delay_s(4, -9) == 8
-        assert RestartPolicy().delay_s(5, -9) is None
-
     @pytest.mark.parametrize("status", [ConfigError.exit_code, SetupError.exit_code])
     def test_a_wrong_configuration_is_not_tried_again(self, status: int) -> None:
         assert RestartPolicy().delay_s(1, status) is None
@@ -80,16 +76,6 @@ class TestSupervisor:
         assert len(said) == 2
         assert str(specs[0].log_path) in said[0]
 
-    def test_close_twice(self, tmp_path: Path) -> None:
-        supervisor = Supervisor([child(tmp_path, SLEEP)])
-        with supervisor:
-            supervisor.close()
-        supervisor.close()
-
-    def test_close_without_entering(self, tmp_path: Path) -> None:
-        Supervisor([child(tmp_path, SLEEP)]).close()
-        assert not (tmp_path / "logs").exists()
-
     def test_output_is_appended_to_the_log(self, tmp_path: Path) -> None:
         spec = child(tmp_path, "import sys; print('out'); print('err', file=sys.stderr); sys.stdin.read()")
         for _ in range(2):
@@ -104,16 +90,6 @@ class TestSupervisor:
         spec = child(tmp_path, "import os; print(os.environ['A'], os.getsid(0) == os.getpid())", env={"A": "b"})
         with Supervisor([spec], policy=QUICK):
             wait_until(lambda: "b True" in log_tail(spec.log_path))
-
-    def test_a_crash_is_followed_by_a_start(self, tmp_path: Path) -> None:
-        said: list[str] = []
-        with Supervisor([child(tmp_path, SLEEP)], policy=QUICK, say=said.append) as supervisor:
-            first = supervisor.pids()["trainer"]
-            assert first is not None
-            os.kill(first, signal.SIGKILL)
-            wait_until(lambda: supervisor.pids()["trainer"] not in (None, first))
-            assert supervisor.alive()
-        assert any("was ended by SIGKILL; starting it again in 0.02 s" in text for text in said)
 
     def test_a_crash_is_a_warning_where_those_are_wanted(self, tmp_path: Path) -> None:
         said: list[str] = []
@@ -164,15 +140,6 @@ class TestSupervisor:
         with pytest.raises(SetupError, match="cannot start the trainer"):
             supervisor.__enter__()
         assert supervisor.pids() == {"server": None, "trainer": None}
-
-    def test_a_program_that_goes_away_counts_as_crashing(self, tmp_path: Path) -> None:
-        program = tmp_path / "program"
-        program.write_text('#!/bin/sh\nrm -- "$0"\nexit 1\n')
-        program.chmod(0o755)
-        spec = ChildSpec("server", (str(program),), tmp_path / "server.log", error=ServingError)
-        with Supervisor([spec], policy=QUICK) as supervisor:
-            wait_until(lambda: not supervisor.alive())
-            assert "could not be started" in str(supervisor.failure())
 
     def test_one_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:
         spec = child(tmp_path, STUBBORN)
@@ -307,14 +274,6 @@ class TestBindSocket:
             first.listen()
             with pytest.raises(SetupError, match="another program has it"):
                 bind_socket("127.0.0.1", first.getsockname()[1])
-
-    def test_an_address_of_another_machine(self) -> None:
-        with pytest.raises(SetupError, match=r"192\.0\.2\.1"):
-            bind_socket("192.0.2.1", 0)
-
-    def test_it_listens(self) -> None:
-        with bind_socket("127.0.0.1", 0) as bound, socket.create_connection(bound.getsockname(), timeout=5):
-            assert bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
 
 
 def test_describe_status() -> None:
