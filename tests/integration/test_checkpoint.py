@@ -12,11 +12,9 @@ from object_detection import model_lib_v2
 from object_detection.builders import model_builder, optimizer_builder
 
 from odkeras.errors import CheckpointError
-from odkeras.model import checkpoint as module
 from odkeras.model.checkpoint import (
     checkpoint_step,
     choose_checkpoints,
-    free_number,
     list_checkpoints,
     newest_step,
     restore_for_prediction,
@@ -57,11 +55,6 @@ def damage(checkpoint: str, suffix: str = ".data-00000-of-00001") -> None:
 
 
 class TestOnDisk:
-    def test_none(self, tmp_path: Path) -> None:
-        assert list_checkpoints(tmp_path) == list_checkpoints(tmp_path / "away") == []
-        assert newest_step(tmp_path) is None
-        assert restore_newest(tf.Module(), []) is None
-
     def test_oldest_first_with_their_steps(self, tmp_path: Path) -> None:
         paths = [write_small(tmp_path, step) for step in (3, 20, 100)]
         assert list_checkpoints(tmp_path) == paths
@@ -72,9 +65,6 @@ class TestOnDisk:
         paths = [write_small(tmp_path, step) for step in (1, 2)]
         Path(f"{paths[1]}.index").unlink()
         assert list_checkpoints(tmp_path) == paths[:1]
-
-    def test_a_checkpoint_without_a_step(self, tmp_path: Path) -> None:
-        assert checkpoint_step(tf.train.Checkpoint(w=tf.Variable(1.0)).write(str(tmp_path / "ckpt"))) == 0
 
     def test_an_unreadable_one(self, tmp_path: Path) -> None:
         path = write_small(tmp_path, 5)
@@ -129,11 +119,6 @@ class TestOnDisk:
             "ckpt-1.index",
             "ckpt-best.index",
         ]
-
-    def test_a_number_that_no_checkpoint_has(self, tmp_path: Path) -> None:
-        write_small(tmp_path, 7)
-        (tmp_path / "ckpt-8.data-00000-of-00001").touch()
-        assert [free_number(tmp_path, wanted) for wanted in (6, 7, 8, 9)] == [6, 9, 9, 9]
 
 
 class TestRestoring:
@@ -217,12 +202,6 @@ class TestStore:
         assert names(list_checkpoints(tmp_path)) == left
         assert sorted(path.stem for path in tmp_path.glob("*.index")) == left
 
-    def test_a_restart_goes_on_counting_what_to_keep(self, trainer: Trainer, tmp_path: Path) -> None:
-        for step in range(4):
-            trainer.step_variable.assign(step)
-            CheckpointStore(trainer, tmp_path, 2).save()
-        assert names(list_checkpoints(tmp_path)) == ["ckpt-2", "ckpt-3"]
-
     def test_no_checkpoint_is_written_over(self, trainer: Trainer, tmp_path: Path) -> None:
         """Saved twice at one step, the files of the only checkpoint were replaced one after the other: killed between
         them, nothing was left that could be read."""
@@ -291,9 +270,6 @@ def averaging(session_config: PipelineConfig) -> Trainer:
 
 
 class TestMovingAverages:
-    def test_a_training_without_them(self, trainer: Trainer, tmp_path: Path) -> None:
-        assert saved_averages(CheckpointStore(trainer, tmp_path, 5).save()) == {}
-
     def test_they_are_what_predicts(
         self, averaging: Trainer, batches: Iterator[Any], inference: Any, tmp_path: Path
     ) -> None:
@@ -328,8 +304,3 @@ def assert_same(variables: dict[str, Any], expected: dict[str, Any]) -> None:
     assert set(variables) == set(expected)
     for name, value in variables.items():
         np.testing.assert_array_equal(np.asarray(value), expected[name], err_msg=name)
-
-
-def test_the_first_line_of_an_error() -> None:
-    assert module._first_line(ValueError("\none\ntwo")) == "one"
-    assert module._first_line(AssertionError()) == "AssertionError"

@@ -115,13 +115,6 @@ class TestImagesBesideTheInbox:
         assert [data.take().accepted for _ in range(3)] == [2, 2, 0]
         assert len(data.counting()) == 4
 
-    def test_one_that_is_gone_is_read_where_it_came_from(
-        self, data: Data, shapes: list[Annotation], tmp_path: Path
-    ) -> None:
-        (tmp_path / "original").write_bytes(shapes[0].image.data)
-        self.put(data, shapes[0], path=str(tmp_path / "original")).unlink()
-        assert data.take().accepted == 1
-
     @pytest.mark.parametrize("name", ["../../secret.png", 7, None, "a.jpeg"])
     def test_other_names_are_not_looked_at(self, data: Data, shapes: list[Annotation], name: Any) -> None:
         self.put(data, shapes[0], stored_image=name)
@@ -144,30 +137,12 @@ class TestOneRecord:
         assert data.inbox() == []
         assert rules.read_jsonl(data.directories.rejected_path) == []
 
-    def test_the_store_knows_it_at_once(self, data: Data, shapes: list[Annotation]) -> None:
-        store = data.store()
-        batch = data.put(answer(shapes[0]))
-        data.take(store)
-        assert [(each.image_id, each.batch) for each in store.examples()] == [(shapes[0].image_id, batch)]
-
-    def test_nothing_waits(self, data: Data) -> None:
-        assert data.take() == Intake()
-        assert data.directories.train_records() == []
-
     def test_the_latest_answer_about_an_image(self, data: Data, shapes: list[Annotation]) -> None:
         image_id = shapes[0].image_id
         data.put(answer(shapes[0]))
         last = data.put({**answer(shapes[0]), "spans": []})
         found = data.take()
         assert (found.accepted, data.on_disk()) == (1, [(image_id, last)])
-
-    def test_accepted_without_boxes_is_a_negative_example(self, data: Data, shapes: list[Annotation]) -> None:
-        data.put({**answer(shapes[0]), "spans": []})
-        found = data.take()
-        assert (found.accepted, found.unusable, found.problems) == (1, 0, ())
-        assert found.record is not None
-        (example,) = records.read_records(found.record)
-        assert len(records.annotation_from_example(example).groundtruth) == 0
 
     def test_numbers_increase_although_the_clock_goes_back(self, data: Data, shapes: list[Annotation]) -> None:
         numbers = []
@@ -183,11 +158,6 @@ class TestOneRecord:
         data.put(answer(shapes[0]))
         found = data.take(after_record=5000, clock=lambda: 1000.0)
         assert found.record is not None and record_number(found.record) == 5001
-
-    def test_a_project_deep_below(self, tmp_path: Path, shapes: list[Annotation]) -> None:
-        data = Data(tmp_path / "Straße mit Leerzeichen" / "2_train.record")
-        data.put(answer(shapes[0]))
-        assert data.take().accepted == 1
 
 
 class TestMasks:
@@ -237,14 +207,6 @@ class TestWithdrawals:
         assert list(data.counting()) == [shapes[1].image_id]
         assert data.inbox() == []
 
-    def test_a_later_accept_brings_an_image_back(self, data: Data, shapes: list[Annotation]) -> None:
-        data.put(answer(shapes[0]))
-        data.put(answer(shapes[0], "reject"))
-        assert data.take().accepted == 0
-        last = data.put(answer(shapes[0]))
-        assert data.take().accepted == 1
-        assert data.counting() == {shapes[0].image_id: last}
-
     @pytest.mark.parametrize("decisions", [("accept", "reject"), ("reject", "accept"), ("accept", "reject", "accept")])
     def test_the_last_answer_of_one_batch(
         self, data: Data, shapes: list[Annotation], decisions: tuple[str, ...]
@@ -280,11 +242,6 @@ class TestUnusableAnswers:
         (row,) = read_jsonl(data.directories.rejected_path)
         assert row["reason"].startswith(f"{path.name}:2: not JSON")
         assert (row["number"], row["answer"]) == (2, None)
-
-    def test_a_batch_of_them_leaves_no_record(self, data: Data, shapes: list[Annotation]) -> None:
-        batch = data.put({"answer": "accept"})
-        assert data.take() == Intake(batches=(batch,), unusable=1)
-        assert (data.inbox(), data.directories.train_records()) == ([], [])
 
     def test_none_is_noted_twice(self, data: Data) -> None:
         """After a crash the same batch is read again."""

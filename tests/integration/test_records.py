@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 import subprocess
@@ -15,13 +14,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import TRUTH_XYXY_PX, draw_pixels, encode
-from PIL import Image
 from typer.testing import CliRunner
 
 from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth, to_xyxy_px
 from odkeras.cli import app
-from odkeras.data import records
 from odkeras.data.conversion import RecordsReport, csv_to_records, prodigy_to_records
 from odkeras.data.records import (
     annotation_from_example,
@@ -71,26 +68,6 @@ def test_any_annotation_survives_an_example(rows: list[tuple], file: str, image_
     )
     annotation = Annotation(IMAGE, truth, image_id, file, batch)
     assert annotation_from_example(example_from_annotation(annotation, LABEL_MAP).SerializeToString()) == annotation
-
-
-def test_the_features_are_the_apis(annotations: dict[str, Annotation], label_map: LabelMap) -> None:
-    annotation = annotations["three"]
-    features = example_from_annotation(annotation, label_map).features.feature
-    assert features["image/encoded"].bytes_list.value[0] == annotation.image.data
-    assert features["image/format"].bytes_list.value == [b"jpeg"]
-    assert (features["image/height"].int64_list.value, features["image/width"].int64_list.value) == ([48], [64])
-    assert features["image/filename"].bytes_list.value == [b"three.jpg"]
-    assert features["image/source_id"].bytes_list.value == [annotation.image_id.encode()]
-    assert features["image/key/sha256"].bytes_list.value == [annotation.image.image_id.encode()]
-    assert features["image/object/class/text"].bytes_list.value == [b"car", b"person", b"person"]
-    assert features["image/object/class/label"].int64_list.value == [1, 2, 2]
-    assert features["image/object/is_crowd"].int64_list.value == [0, 0, 0]
-    assert features["image/object/difficult"].int64_list.value == [0, 0, 0]
-    assert features["odkeras/batch"].bytes_list.value == [b"batch.jsonl"]
-    sides = {side: features[f"image/object/bbox/{side}"].float_list.value for side in ("xmin", "ymin", "xmax", "ymax")}
-    np.testing.assert_allclose(
-        np.array([*sides.values()]).T * [64, 48, 64, 48], [row[0] for row in TRUTH_XYXY_PX["three"]], rtol=1e-6
-    )
 
 
 def test_the_api_reads_our_examples(annotations: dict[str, Annotation], label_map: LabelMap, tmp_path: Path) -> None:
@@ -146,11 +123,6 @@ def box_mask(left: int, top: int, right: int, bottom: int) -> np.ndarray:
     return mask
 
 
-def test_an_example_without_polygons_has_no_masks(annotations: dict[str, Annotation], label_map: LabelMap) -> None:
-    features = example_from_annotation(annotations["three"], label_map).features.feature
-    assert "image/object/mask" not in features
-
-
 def test_the_api_reads_our_masks(with_polygon: Annotation, label_map: LabelMap, decoder: Any) -> None:
     """A polygon as it is, the rectangles beside it filled."""
     example = example_from_annotation(with_polygon, label_map)
@@ -166,26 +138,6 @@ def test_the_api_reads_our_masks(with_polygon: Annotation, label_map: LabelMap, 
     assert len(decoded["groundtruth_boxes"]) == 3
 
 
-def test_the_masks_are_png_files_with_zeros_and_ones(with_polygon: Annotation, label_map: LabelMap) -> None:
-    features = example_from_annotation(with_polygon, label_map).features.feature
-    for data in features["image/object/mask"].bytes_list.value:
-        with Image.open(io.BytesIO(data)) as picture:
-            assert (picture.format, picture.mode, picture.size) == ("PNG", "1", (64, 48))
-            assert np.unique(np.asarray(picture, np.uint8)).tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("kind", TRUTH_XYXY_PX)
-def test_masks_for_all_who_ask(
-    annotations: dict[str, Annotation], label_map: LabelMap, decoder: Any, kind: str
-) -> None:
-    """Also for an image without objects."""
-    example = example_from_annotation(annotations[kind], label_map, masks=True).SerializeToString()
-    masks = decoded_masks(decoder, example)
-    assert masks.shape == (len(TRUTH_XYXY_PX[kind]), 48, 64)
-    for mask, (box, _) in zip(masks, TRUTH_XYXY_PX[kind], strict=True):
-        np.testing.assert_array_equal(mask, box_mask(*map(int, box)))
-
-
 @pytest.mark.parametrize("kind", TRUTH_XYXY_PX)
 def test_masks_for_an_example_that_was_stored_without(
     annotations: dict[str, Annotation], label_map: LabelMap, kind: str
@@ -196,27 +148,11 @@ def test_masks_for_an_example_that_was_stored_without(
     assert annotation_from_example(with_masks(bare)) == annotations[kind]
 
 
-def test_masks_that_are_there_stay(with_polygon: Annotation, label_map: LabelMap) -> None:
-    example = example_from_annotation(with_polygon, label_map).SerializeToString()
-    assert with_masks(example) is example
-
-
 def test_masks_for_an_example_of_another_tool() -> None:
     """Without size and format."""
     example = tf.train.Example.FromString(with_masks(foreign(**box_features())))
     (mask,) = example.features.feature["image/object/mask"].bytes_list.value
     np.testing.assert_array_equal(tf.io.decode_png(mask)[..., 0] > 0, box_mask(16, 0, 64, 24))
-
-
-def test_an_example_does_not_keep_the_polygons(with_polygon: Annotation, label_map: LabelMap) -> None:
-    read = annotation_from_example(example_from_annotation(with_polygon, label_map).SerializeToString())
-    assert read == dataclasses.replace(with_polygon, polygons=())
-
-
-def test_a_class_that_the_label_map_lacks() -> None:
-    annotation = Annotation(IMAGE, Groundtruth(np.array([[0, 0, 1, 1]]), np.array([3])), "id", "a.jpg")
-    with pytest.raises(LabelMapError, match="id 3 is not in the label map"):
-        example_from_annotation(annotation, LABEL_MAP)
 
 
 def foreign(**features: Any) -> bytes:
@@ -276,11 +212,6 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert write_records(path, iter([b"one", b"", b"three" * 1000])) == 3
     assert [*read_records(path)] == [b"one", b"", b"three" * 1000]
     assert [*tmp_path.iterdir()] == [path]
-
-
-def test_an_empty_record_is_a_record(tmp_path: Path) -> None:
-    assert write_records(tmp_path / "a.record", []) == 0
-    assert [*read_records(tmp_path / "a.record")] == []
 
 
 def test_a_failure_in_the_middle_leaves_the_old_record(tmp_path: Path) -> None:
@@ -364,25 +295,12 @@ def test_what_cannot_be_used_is_skipped_and_reported(truth_dir: Path, label_map:
     np.testing.assert_allclose(to_xyxy_px(one.groundtruth.boxes, (48, 64))[1], [0, 40, 9, 48], atol=1e-4)  # clipped
 
 
-def test_a_large_image_is_skipped(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"truth\.csv has no image to write; .*none\.jpg: too large: 64 x 48"):
-        csv_to_records(
-            truth_dir / "truth.csv", tmp_path / "out", label_map=label_map, images_dir=truth_dir, max_pixels=100
-        )
-    assert not (tmp_path / "out").exists()
-
-
 def test_an_unknown_label_stops_before_anything_is_written(truth_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelMapError, match=r"three\.jpg: label 'person' is not in the label map \(known: car\)"):
         csv_to_records(
             truth_dir / "truth.csv", tmp_path / "out", label_map=LabelMap.from_names(["car"]), images_dir=truth_dir
         )
     assert not (tmp_path / "out").exists()
-
-
-def test_no_csv_no_record(tmp_path: Path, label_map: LabelMap) -> None:
-    with pytest.raises(RecordError, match="cannot read"):
-        csv_to_records(tmp_path / "missing.csv", tmp_path / "out", label_map=label_map, images_dir=tmp_path)
 
 
 # --- from a Prodigy dataset
@@ -448,26 +366,11 @@ def test_answers_that_cannot_be_used_are_reported(tmp_path: Path, label_map: Lab
         assert expected in reason
 
 
-def test_images_in_files(tmp_path: Path, label_map: LabelMap) -> None:
-    (tmp_path / "a.jpg").write_bytes(IMAGE.data)
-    jsonl = write_jsonl(tmp_path / "answers.jsonl", {"image": str(tmp_path / "a.jpg"), "answer": "accept"})
-    prodigy_to_records(jsonl, tmp_path / "out", label_map=label_map)
-    assert annotations_in(tmp_path / "out")[0].image == IMAGE
-
-
 def test_a_dataset_without_accepted_answers(tmp_path: Path, label_map: LabelMap) -> None:
     jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(picture(0), "reject"), "junk")
     with pytest.raises(RecordError, match=r"answers\.jsonl has no image to write; .*answers\.jsonl:2: Expecting value"):
         prodigy_to_records(jsonl, tmp_path / "out", label_map=label_map)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_dataset_that_cannot_be_read_or_written(tmp_path: Path, label_map: LabelMap) -> None:
-    with pytest.raises(RecordError, match=r"cannot convert .*missing\.jsonl to .*: No such file"):
-        prodigy_to_records(tmp_path / "missing.jsonl", tmp_path / "out", label_map=label_map)
-    jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(IMAGE, "accept"))
-    with pytest.raises(RecordError, match=r"cannot write .*answers\.jsonl/out: (Not a directory|File exists)"):
-        prodigy_to_records(jsonl, jsonl / "out", label_map=label_map)
 
 
 def test_the_folder_of_the_record_is_made(truth_dir: Path, tmp_path: Path, label_map: LabelMap) -> None:
@@ -536,13 +439,3 @@ def test_the_script(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> Non
         == f"skipped {truth_dir}/one.jpg: cannot be read: No such file or directory"
     )
     assert len(annotations_in(tmp_path / "out.record")) == 2
-
-
-def test_the_script_fails_with_one_line(tmp_path: Path) -> None:
-    result = run_script(tmp_path / "truth.csv", tmp_path / "out", "--label-map", tmp_path / "missing.pbtxt")
-    assert result.returncode == LabelMapError.exit_code
-    assert result.stderr == f"error: cannot read the label map {tmp_path}/missing.pbtxt: No such file or directory\n"
-
-
-def test_the_batch_feature_has_the_name_that_others_look_for() -> None:
-    assert records.BATCH_FEATURE == "odkeras/batch"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from odkeras.data import records
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
 from odkeras.errors import RecordError
 from odkeras.labels import Label, LabelMap
-from odkeras.project import Project, append_jsonl, read_jsonl
+from odkeras.project import Project, read_jsonl
 
 pytestmark = pytest.mark.integration
 
@@ -65,10 +64,6 @@ def places(store: ReplayStore) -> list[Place]:
 
 
 class TestWhatCounts:
-    def test_nothing_yet(self, directories: Project) -> None:
-        store = loaded(directories)
-        assert (len(store), store.examples(), store.batches) == (0, [], set())
-
     def test_the_latest_answer_about_an_image(self, directories: Project) -> None:
         write(directories, 5, ("a", "b1"), ("b", "b1"), ("c", "b1"))
         write(directories, 10, ("b", "b2"), ("d", "b2"))  # after 5, although "10" sorts before "5"
@@ -95,10 +90,6 @@ class TestWhatCounts:
         assert [each.image_id for each in store.examples(only={first})] == ["a"]  # "b" counts in the second alone
         assert [each.image_id for each in store.examples(only={second})] == ["b"]
         assert store.examples(only=set()) == []
-
-    def test_names_in_any_script(self, directories: Project) -> None:
-        write(directories, 1, ("Straße \N{SNOWMAN}", "b1"))
-        assert places(loaded(directories)) == [("Straße \N{SNOWMAN}", "b1")]
 
 
 class TestClassesThatTheLabelMapDoesNotHave:
@@ -172,16 +163,6 @@ class TestWithdrawal:
             {"image_id": "b", "batch": "b1"},
         ]
 
-    def test_the_latest_note_holds_in_whatever_order_they_stand(self, directories: Project) -> None:
-        append_jsonl(directories.withdrawn_path, [{"image_id": "a", "batch": name} for name in ("b3", "b1")])
-        write(directories, 1, ("a", "b2"))
-        assert places(loaded(directories)) == []
-
-    def test_a_torn_last_line_is_left_out(self, directories: Project) -> None:
-        directories.withdrawn_path.write_text('{"image_id": "a", "batch": "b2"}\n{"image_id": "b", "ba')
-        write(directories, 1, ("a", "b1"), ("b", "b1"))
-        assert places(loaded(directories)) == [("b", "b1")]
-
 
 class TestCompaction:
     def test_what_counts_moves_and_nothing_else(self, directories: Project) -> None:
@@ -217,14 +198,6 @@ class TestCompaction:
         assert loaded(directories).compact(keep) == []
         assert len(directories.train_records()) == 2
         assert not directories.replay_record.exists()
-
-    def test_nothing_that_leaves_counts(self, directories: Project) -> None:
-        write(directories, 1, ("a", "b1"))
-        write(directories, 2, ("a", "b2"))
-        store = loaded(directories)
-        store.compact(1)
-        assert directories.replay_record.read_bytes() == b""
-        assert places(store) == places(loaded(directories)) == [("a", "b2")]
 
     def test_a_withdrawn_image_leaves_the_replay_record_too(self, directories: Project) -> None:
         write(directories, 1, ("a", "b1"), ("b", "b1"))
@@ -293,9 +266,6 @@ class TestPositions:
         records.write_records(path, written)
         assert [each.read() for each in index_record(path)] == written == list(records.read_records(path))
 
-    def test_no_file_has_no_examples(self, tmp_path: Path) -> None:
-        assert index_record(tmp_path / "missing.record") == []
-
     @pytest.mark.parametrize("missing", [1, 3, 4, 5, 50])  # in the last checksum, at its start, in the example
     def test_a_record_that_was_cut_off(self, directories: Project, missing: int) -> None:
         path = write(directories, 1, ("a", "b1"), ("b", "b1"))
@@ -303,13 +273,6 @@ class TestPositions:
         path.write_bytes(path.read_bytes()[:-missing])
         with pytest.raises(RecordError, match=rf"1_train\.record is damaged at byte {second}; move it away"):
             loaded(directories)
-
-    def test_a_record_that_was_cut_off_in_a_header(self, directories: Project) -> None:
-        path = write(directories, 1, ("a", "b1"), ("b", "b1"))
-        end = index_record(path)[1].offset - 12
-        path.write_bytes(path.read_bytes()[: end + 7])
-        with pytest.raises(RecordError, match=rf"is damaged at byte {end + 7}"):
-            index_record(path)
 
     @pytest.mark.parametrize("length", [1 << 39, 1 << 41, (1 << 64) - 1])
     def test_a_length_that_cannot_be(self, directories: Project, length: int) -> None:
@@ -385,12 +348,3 @@ class TestShuffling:
             return list(itertools.islice(shuffled_forever(stored, seed), 30))
 
         assert first(1) == first(1) != first(2)
-
-    def test_the_argument_stays_as_it_was(self, stored: list[StoredExample]) -> None:
-        before = list(stored)
-        next(shuffled_forever(stored, 1))
-        assert stored == before
-
-    def test_nothing_ends_at_once(self) -> None:
-        stream: Iterator[bytes] = shuffled_forever([])
-        assert list(stream) == []
