@@ -25,6 +25,7 @@ ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
 DATASET = "things"
 IMAGES = 14
 SIZE_WH = (96, 64)  # not square
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 Box = tuple[float, float, float, float]
 
 
@@ -79,6 +80,11 @@ class Server:
         """The last answer of each session about each image, as stored."""
         with AnswerDatabase.open(self.directory / "annotations.db") as database:
             return database.examples(DATASET)
+
+    def stored(self, image_id: str) -> dict[str, Any]:
+        """The answer about an image, as soon as it is in the database."""
+        wait_until(lambda: any(each["image_id"] == image_id for each in self.answers()), "the answer in the database")
+        return next(each for each in self.answers() if each["image_id"] == image_id)
 
     def trained_on(self) -> int:
         """Answers that the fake trainer has had."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from desk import Desk, Server
+from desk import PHONE, Desk, Server
 from PIL import Image
 from playwright.sync_api import BrowserContext, Locator, expect
 from test_accessibility import findings
@@ -184,7 +184,7 @@ def test_after_a_click_keys_work_on_the_image(open_settings: Desk) -> None:
 
 def test_on_a_phone(server: Server, new_desk: Callable[..., Desk]) -> None:
     server.start()
-    desk = new_desk(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True).open()
+    desk = new_desk(**PHONE).open()
     desk.by("display-button").tap()
     expect(desk.by("display")).to_be_in_viewport()
     desk.by("display").get_by_label("Fill").tap()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from desk import Box, Desk, Server, box_of
@@ -37,11 +36,6 @@ def draft_is_written(desk: Desk, count: int = 1) -> None:
     wait_until(lambda: len(drafts(desk)) == count, "the draft")
 
 
-def spans_of(server: Server, image_id: str) -> list[dict[str, Any]]:
-    wait_until(lambda: any(each["image_id"] == image_id for each in server.answers()), "the answer in the database")
-    return next(each["spans"] for each in server.answers() if each["image_id"] == image_id)
-
-
 def test_a_reload_at_once_keeps_what_was_drawn(desk: Desk, server: Server) -> None:
     image_id = desk.image_id
     desk.draw(MINE)
@@ -57,7 +51,7 @@ def test_a_reload_at_once_keeps_what_was_drawn(desk: Desk, server: Server) -> No
     desk.by("keep-draft").click()
     expect(desk.by("restored")).to_be_hidden()
     assert desk.answer("a") == image_id
-    assert [box_of(span) for span in spans_of(server, image_id)] == [
+    assert [box_of(span) for span in server.stored(image_id)["spans"]] == [
         pytest.approx(box, abs=0.6) for box in (MINE, SUGGESTED)
     ]
     assert drafts(desk) == []
@@ -69,7 +63,7 @@ def test_a_reload_at_once_keeps_what_was_drawn(desk: Desk, server: Server) -> No
 def test_a_reload_during_a_correction_keeps_its_image(desk: Desk, server: Server) -> None:
     """Another image came, and the correction was nowhere to be seen."""
     image_id = desk.answer("a")
-    spans_of(server, image_id)
+    server.stored(image_id)["spans"]
     desk.wait_ready()
     waiting = desk.image_id
     desk.press("Backspace")
@@ -81,7 +75,7 @@ def test_a_reload_during_a_correction_keeps_its_image(desk: Desk, server: Server
     assert desk.image_id == image_id
     expect(desk.by("box-item")).to_have_count(1)
     desk.answer("a")
-    wait_until(lambda: len(spans_of(server, image_id)) == 1, "the correction")
+    wait_until(lambda: len(server.stored(image_id)["spans"]) == 1, "the correction")
     expect(desk.stage).to_have_attribute("data-image-id", waiting)
     desk.page.reload()
     desk.wait_ready()
@@ -134,7 +128,7 @@ def test_the_persons_boxes_win_over_newer_suggestions(desk: Desk, server: Server
     assert desk.boxes == ["car drawn"]
     assert desk.stage.get_attribute("data-version") == version, "the boxes are not about the newer version's"
     assert desk.answer("a") == image_id
-    (span,) = spans_of(server, image_id)
+    (span,) = server.stored(image_id)["spans"]
     assert box_of(span) == pytest.approx(MINE, abs=0.6)
 
 
@@ -213,15 +207,3 @@ def test_only_so_many_drafts_are_kept(desk: Desk) -> None:
     kept = drafts(desk)
     assert f"odkeras:draft:things:default:{desk.image_id}" in kept
     assert "odkeras:draft:more:anna:59" in kept and "odkeras:draft:more:anna:20" not in kept
-
-
-def test_on_a_phone(server: Server, new_desk: Callable[..., Desk]) -> None:
-    server.start()
-    desk = new_desk(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True).open()
-    desk.press("b")
-    expect(desk.by("box-item")).to_have_count(1)
-    desk.page.reload()
-    desk.wait_ready()
-    expect(desk.by("box-item")).to_have_count(1)
-    desk.by("start-over").tap()
-    expect(desk.by("box-item")).to_have_count(0)

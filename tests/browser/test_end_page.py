@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from desk import DATASET, IMAGES, Desk, Server
+from desk import DATASET, IMAGES, PHONE, Desk, Server
 from playwright.sync_api import BrowserContext, expect
 from test_accessibility import findings
 
@@ -94,7 +94,7 @@ def test_it_says_how_to_evaluate_and_export(desk: Desk, server: Server) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
+        PHONE,
         {"viewport": {"width": 1280, "height": 720}, "color_scheme": "dark"},
     ],
     ids=["phone", "laptop"],

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from desk import Desk, Server
+from desk import PHONE, Desk, Server
 from playwright.sync_api import BrowserContext, expect
 from test_accessibility import findings
 from waiting import wait_until
 
 RANDOM = "model { ssd {} }"
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 def test_what_the_answers_do_is_told_until_it_is_understood(desk: Desk, server: Server) -> None:
@@ -99,11 +98,6 @@ def test_random_weights_are_named_as_long_as_the_model_began_with_them(
         desk.answer("a")
     expect(desk.by("version")).to_be_visible()
     expect(desk.by("random-weights")).to_be_visible()
-
-
-def test_a_model_from_a_checkpoint_is_not_said_to_be_random(desk: Desk) -> None:
-    expect(desk.by("panel")).to_be_visible()
-    expect(desk.by("random-weights")).to_be_hidden()
 
 
 def test_on_a_phone_nothing_covers_the_image_or_the_answers(server: Server, new_desk: Callable[..., Desk]) -> None:

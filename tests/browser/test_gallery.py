@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from desk import IMAGES, Desk, Server, box_of, draw_picture
+from desk import IMAGES, PHONE, Desk, Server, box_of, draw_picture
 from playwright.sync_api import BrowserContext, Route, expect
 from waiting import wait_until
 
 NewDesk = Callable[..., Desk]
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 NAMES = [f"{number:02}.png" for number in range(IMAGES)]
-
-
-def stored(server: Server, image_id: str) -> dict[str, object]:
-    wait_until(lambda: any(each["image_id"] == image_id for each in server.answers()), "the answer in the database")
-    return next(each for each in server.answers() if each["image_id"] == image_id)
 
 
 def shown(desk: Desk) -> list[str]:
@@ -43,7 +36,7 @@ class TestFinding:
         desk.draw((10, 8, 50, 36))
         accepted = desk.answer("a")
         desk.answer("x")
-        stored(server, accepted)
+        server.stored(accepted)
         wait_until(lambda: len(server.answers()) == 2, "both answers")
         open_gallery(desk)
         count_is(desk, f"{IMAGES} images")
@@ -104,18 +97,6 @@ class TestFinding:
         expect(desk.by("gallery-refused")).to_have_count(0)
         assert len(asked) == 3
 
-    def test_by_score(self, desk: Desk) -> None:
-        """What is typed stays while the page shows what the trainer does."""
-        for _ in range(5):
-            desk.answer("a")
-        desk.press("g")
-        desk.by("filter-score-from").press_sequentially("100")
-        count_is(desk, "0 images found")
-        expect(desk.by("filter-score-from")).to_have_value("100")
-        desk.by("filter-clear").click()
-        count_is(desk, f"{IMAGES} images")
-        expect(desk.by("filter-score-from")).to_have_value("")
-
     def test_what_is_typed_stays_and_filters_add_up(self, desk: Desk) -> None:
         """A space at the end was eaten, 7.5 became 8, and a filter took another one of a moment ago back."""
         desk.press("g")
@@ -174,7 +155,7 @@ class TestOpening:
     ) -> None:
         accepted = desk.answer("a")
         desk.wait_ready()
-        stored(server, accepted)
+        server.stored(accepted)
         waiting = desk.image_id
         desk.draw((5, 5, 25, 25))
         open_gallery(desk)
@@ -187,7 +168,7 @@ class TestOpening:
         expect(desk.stage).to_have_attribute("data-image-id", waiting)
         desk.wait_ready()
         assert len(desk.boxes) == 1, "what was drawn on it before is there"
-        wait_until(lambda: len(stored(server, accepted)["spans"]) == 1, "the correction")  # type: ignore[arg-type]
+        wait_until(lambda: len(server.stored(accepted)["spans"]) == 1, "the correction")
 
     def test_an_answer_that_another_tab_corrected(
         self, server: Server, new_desk: NewDesk, contexts: Callable[..., BrowserContext]
@@ -198,14 +179,14 @@ class TestOpening:
         desk, other = new_desk(context).open(), new_desk(context).open()
         desk.draw((5, 5, 25, 25))
         image_id = desk.answer("a")
-        stored(server, image_id)
+        server.stored(image_id)
         open_gallery(other)
         other.page.locator(tile(other, "00.png")).click()
         expect(other.stage).to_have_attribute("data-image-id", image_id)
         other.wait_ready()
         other.draw((40, 30, 70, 50))
         other.answer("a")
-        wait_until(lambda: len(stored(server, image_id)["spans"]) == 2, "the correction")  # type: ignore[arg-type]
+        wait_until(lambda: len(server.stored(image_id)["spans"]) == 2, "the correction")
         open_gallery(desk)
         desk.page.locator(tile(desk, "00.png")).click()
         expect(desk.stage).to_have_attribute("data-image-id", image_id)
@@ -262,7 +243,7 @@ class TestOpening:
         desk.wait_ready()
         desk.draw((10, 8, 50, 36))
         image_id = desk.answer("a")
-        (span,) = stored(server, image_id)["spans"]  # type: ignore[misc]
+        (span,) = server.stored(image_id)["spans"]
         assert box_of(span) == pytest.approx((10, 8, 50, 36), abs=0.6)
         for _ in range(IMAGES - 1):
             desk.answer("x", next_image=False)
@@ -292,7 +273,7 @@ class TestOpening:
         expect(desk.page.locator(".caption strong")).to_have_text("05.png")
         image_id = desk.image_id
         desk.by("accept").tap()
-        stored(server, image_id)
+        server.stored(image_id)
 
     def test_what_another_annotator_has_cannot_be_opened(
         self, server: Server, new_desk: NewDesk, contexts: Callable[..., BrowserContext]
@@ -325,10 +306,10 @@ class TestCopying:
         expect(desk.by("box-item")).to_have_count(0)
         desk.by("copy-boxes").click()
         expect(desk.by("box-item")).to_have_count(2)
-        spans = stored(server, desk.answer("a"))["spans"]
-        assert [span["label"] for span in spans] == ["car", "person"]  # type: ignore[attr-defined]
-        assert box_of(spans[0]) == pytest.approx((5, 5, 25, 25), abs=0.6)  # type: ignore[index]
-        assert len({span["id"] for span in spans}) == 2  # type: ignore[attr-defined]
+        spans = server.stored(desk.answer("a"))["spans"]
+        assert [span["label"] for span in spans] == ["car", "person"]
+        assert box_of(spans[0]) == pytest.approx((5, 5, 25, 25), abs=0.6)
+        assert len({span["id"] for span in spans}) == 2
 
     def test_no_strip_of_a_box_that_is_outside_of_a_smaller_image(self, server: Server, new_desk: NewDesk) -> None:
         """A box at the border of the larger image became one of a pixel or two, and was trained."""
@@ -342,31 +323,14 @@ class TestCopying:
         desk.wait_ready()
         desk.press("c")
         expect(desk.by("box-item")).to_have_count(1)
-        (span,) = stored(server, desk.answer("a"))["spans"]  # type: ignore[misc]
+        (span,) = server.stored(desk.answer("a"))["spans"]
         assert box_of(span) == pytest.approx((30, 35, 60, 60), abs=0.6)
 
     def test_after_a_reload_from_the_last_answer(self, desk: Desk, server: Server) -> None:
         desk.draw((5, 5, 25, 25))
-        stored(server, desk.answer("a"))
+        server.stored(desk.answer("a"))
         desk.page.reload()
         desk.wait_ready()
         expect(desk.by("history-item")).to_have_count(1)
         desk.press("c")
         expect(desk.by("box-item")).to_have_count(1)
-
-    def test_there_is_none_before_the_first(self, desk: Desk) -> None:
-        desk.press("c")
-        expect(desk.page.get_by_text("there is no image before").first).to_be_attached()
-
-
-def test_natural_order_of_files(server: Server, new_desk: NewDesk) -> None:
-    """`10.png` came before `2.png`, in the stream and so in the gallery."""
-    folder: Path = server.directory / "images"
-    for path in folder.iterdir():
-        path.unlink()
-    for number in (1, 2, 10):
-        draw_picture(number).save(folder / f"{number}.png")
-    server.start()
-    desk = new_desk().open()
-    open_gallery(desk)
-    assert shown(desk) == ["1.png", "2.png", "10.png"]

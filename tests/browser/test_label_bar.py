@@ -6,14 +6,12 @@ import re
 from collections.abc import Callable
 
 import pytest
-from desk import Desk, Server
+from desk import PHONE, Desk, Server
 from playwright.sync_api import BrowserContext, expect
-from waiting import wait_until
 
 from odkeras.labels import LabelMap
 
 NewDesk = Callable[..., Desk]
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 def name(number: int) -> str:
@@ -33,9 +31,7 @@ def start(server: Server) -> Callable[[int], Server]:
 
 
 def labels_of(server: Server, image_id: str) -> list[str]:
-    wait_until(lambda: any(each["image_id"] == image_id for each in server.answers()), "the answer in the database")
-    (answer,) = [each for each in server.answers() if each["image_id"] == image_id]
-    return [span["label"] for span in answer["spans"]]
+    return [span["label"] for span in server.stored(image_id)["spans"]]
 
 
 def bar(desk: Desk) -> list[str]:
@@ -69,9 +65,8 @@ def test_another_label_map_after_a_restart(start: Callable[[int], Server], new_d
     assert labels_of(server, desk.answer("a")) == ["tram"]
 
 
-@pytest.mark.parametrize("count", [28, 200, 1000])
-def test_any_label_is_found_by_typing(start: Callable[[int], Server], new_desk: NewDesk, count: int) -> None:
-    server = start(count)
+def test_any_label_is_found_by_typing(start: Callable[[int], Server], new_desk: NewDesk) -> None:
+    server = start(1000)
     desk = new_desk().open()
     search(desk, "zebra")
     expect(desk.by("label-option")).to_have_count(1)
@@ -168,24 +163,23 @@ def test_search_by_touch_on_a_phone(start: Callable[[int], Server], new_desk: Ne
 
 
 @pytest.mark.parametrize("count", [3, 28, 1000])
-@pytest.mark.parametrize("size", [(1440, 960), (1280, 720), (700, 900)])
-def test_no_row_of_labels_is_clipped(
-    start: Callable[[int], Server], new_desk: NewDesk, count: int, size: tuple[int, int]
-) -> None:
+def test_no_row_of_labels_is_clipped(start: Callable[[int], Server], new_desk: NewDesk, count: int) -> None:
     start(count)
-    desk = new_desk(viewport={"width": size[0], "height": size[1]}).open()
-    clipped = desk.page.evaluate(
-        """() => {
-          const bar = document.querySelector('.toolbar').getBoundingClientRect();
-          const inside = ({left, top, right, bottom}) =>
-            left >= bar.left && top >= bar.top && right <= bar.right && bottom <= bar.bottom;
-          return [...document.querySelectorAll('.toolbar button')]
-            .filter((button) => !inside(button.getBoundingClientRect())).map((button) => button.textContent);
-        }"""
-    )
-    assert clipped == []
-    box = desk.stage.bounding_box()
-    assert box is not None and box["height"] > 0.5 * size[1], "the bar leaves the image its room"
+    desk = new_desk().open()
+    for size in ((1440, 960), (1280, 720), (700, 900)):
+        desk.page.set_viewport_size({"width": size[0], "height": size[1]})
+        clipped = desk.page.evaluate(
+            """() => {
+              const bar = document.querySelector('.toolbar').getBoundingClientRect();
+              const inside = ({left, top, right, bottom}) =>
+                left >= bar.left && top >= bar.top && right <= bar.right && bottom <= bar.bottom;
+              return [...document.querySelectorAll('.toolbar button')]
+                .filter((button) => !inside(button.getBoundingClientRect())).map((button) => button.textContent);
+            }"""
+        )
+        assert clipped == []
+        box = desk.stage.bounding_box()
+        assert box is not None and box["height"] > 0.5 * size[1], "the bar leaves the image its room"
 
 
 def test_drawing_with_a_thousand_labels_is_quick(start: Callable[[int], Server], new_desk: NewDesk) -> None:

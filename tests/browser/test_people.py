@@ -6,12 +6,10 @@ import re
 from collections.abc import Callable
 
 import pytest
-from desk import Desk, Server
+from desk import PHONE, Desk, Server
 from playwright.sync_api import BrowserContext, Page, expect
 from test_accessibility import findings
 from waiting import wait_until
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture

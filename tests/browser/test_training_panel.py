@@ -5,22 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from desk import IMAGES, Desk, Server
+from desk import IMAGES, PHONE, Desk, Server
 from playwright.sync_api import Route, expect
 from waiting import wait_until
 
-from odkeras.control import Control
 from odkeras.project import append_jsonl
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-
-
-def stored(server: Server, image_id: str) -> dict[str, Any]:
-    wait_until(lambda: any(each["image_id"] == image_id for each in server.answers()), "the answer in the database")
-    return next(each for each in server.answers() if each["image_id"] == image_id)
 
 
 class TestWhenARoundStarts:
@@ -117,11 +108,6 @@ class TestPauseAndStop:
         expect(desk.by("trainer-state")).to_have_attribute("data-state", "training")
         expect(desk.by("training-pause")).to_be_visible()
 
-    def test_paused_by_a_command(self, desk: Desk, server: Server) -> None:
-        Control(server.directory / "model" / "control.json").set("pause")
-        expect(desk.by("until-training")).to_have_text("training is paused")
-        expect(desk.by("training-resume")).to_be_visible()
-
 
 def wait_for_version(desk: Desk, after: int = 0) -> int:
     """The number of the version that is served, once it is a newer one."""
@@ -171,7 +157,7 @@ class TestVersions:
         expect(desk.by("origin")).to_have_attribute("title", number)
         line = desk.by("news").get_by_role("listitem").filter(has_text=f"model of {name} is served")
         expect(line).to_have_attribute("title", number)
-        stored(server, desk.answer("a"))
+        server.stored(desk.answer("a"))
         row = desk.page.get_by_role("rowheader", name=name)
         expect(row).to_have_attribute("title", re.compile(number))
         assert str(version) not in desk.page.locator("body").inner_text()
@@ -187,7 +173,7 @@ class TestVersions:
         expect(desk.stage).to_have_attribute("data-version", str(newest))
         expect(desk.by("show-offer")).to_have_count(0)
         assert sorted(text.split()[-1] for text in desk.boxes) == ["%", "drawn"]
-        answer = stored(server, desk.answer("a"))
+        answer = server.stored(desk.answer("a"))
         assert answer["_suggestions"]["version"] == newest
         assert len(answer["spans"]) == 2
 
@@ -209,7 +195,7 @@ class TestVersions:
         """The answer came with the version that had been judged: all its boxes were dashed, and `d` removed them."""
         desk = suggesting
         desk.draw((70, 45, 92, 60))
-        answer = stored(server, desk.answer("a"))
+        answer = server.stored(desk.answer("a"))
         desk.page.reload()
         desk.wait_ready()
         desk.press("g")
@@ -221,18 +207,6 @@ class TestVersions:
         desk.draw((71, 46, 92, 60), across=True)  # a second box over it does not replace it
         desk.press("u", "d")
         assert desk.boxes == ["car drawn"]
-
-    def test_one_step_back(self, suggesting: Desk, server: Server) -> None:
-        desk = suggesting
-        shown, _ = self.newer(desk)
-        (before,) = desk.boxes
-        desk.press("n")
-        expect(desk.by("show-offer")).to_have_count(0)
-        desk.press("Control+z")
-        expect(desk.by("box-item")).to_have_count(1)
-        assert desk.boxes == [before]
-        answer = stored(server, desk.answer("a"))
-        assert answer["_suggestions"]["version"] == shown, "these are the ones that were judged"
 
     def test_a_step_back_over_an_offer_is_one_to_its_version(self, suggesting: Desk) -> None:
         """The caption still named the newer version, and after a reload the suggestions were drawn boxes."""
@@ -271,13 +245,6 @@ class TestVersions:
         expect(desk.by("show-offer")).to_be_visible(timeout=15_000)
         desk.problems.clear()  # the browser notes the failed requests
 
-    def test_an_offer_that_is_not_taken(self, suggesting: Desk, server: Server) -> None:
-        """What was on the screen is what counts as kept or not."""
-        desk = suggesting
-        shown, _ = self.newer(desk)
-        answer = stored(server, desk.answer("a"))
-        assert answer["_suggestions"]["version"] == shown
-
 
 class TestFailure:
     def test_a_sentence_and_the_log_on_demand(self, server: Server, new_desk: Callable[..., Desk]) -> None:
@@ -300,7 +267,7 @@ class TestFailure:
         desk.by("show-log").first.focus()
         desk.press("Enter")
         expect(desk.by("log")).to_have_count(0)
-        stored(server, desk.answer("a"))
+        server.stored(desk.answer("a"))
         wait_until(
             lambda: re.search(r"the end of \S*model/logs/trainer.log:", "".join(server.output)),
             "the lines on the terminal",

@@ -58,15 +58,15 @@ class Truth:
             for known in (*known.annotate, *known.held_out)
         }
 
-    def answer(self, annotator: Annotator, tasks: list[Task], era: str = "1.18") -> list[Task]:
+    def answer(self, annotator: Annotator, tasks: list[Task]) -> list[Task]:
         return annotator.answer(
-            tasks, lambda task: ui_answer(task, self._boxes[task["image_id"]], era=era, session_id=annotator.session_id)
+            tasks, lambda task: ui_answer(task, self._boxes[task["image_id"]], session_id=annotator.session_id)
         )
 
 
 @contextmanager
 def annotating(
-    project: ShapesProject, home: Path, *more: str, version: str = "1.18", **env: str
+    project: ShapesProject, home: Path, *more: str, **env: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Annotator, Path]]:
     """The recipe in the double, an annotator in front of it, and the log."""
     images = project.config.parent / "to annotate"
@@ -74,31 +74,28 @@ def annotating(
         images.symlink_to(project.pictures.images_dir)
     log_path = home / f"prodigy-{time.monotonic_ns()}.log"
     line = ["image.trainmodel", "shapes", str(images), str(project.config), *more, "-F", str(RECIPE)]
-    environment = {**prodigy_environment(home, version), "PRODIGY_LOGGING": "verbose", **env}
+    environment = {**prodigy_environment(home), "PRODIGY_LOGGING": "verbose", **env}
     with running_prodigy(line, environment, log_path) as (process, url):
         yield process, Annotator(url), log_path
 
 
-@pytest.mark.parametrize("version", ["1.8", "1.18"])
-def test_answers_bring_suggestions_of_the_next_version(
-    shapes_project: ShapesProject, tmp_path: Path, version: str
-) -> None:
+def test_answers_bring_suggestions_of_the_next_version(shapes_project: ShapesProject, tmp_path: Path) -> None:
     """And the whole flow is told, without image data, and nothing runs on at the end."""
     truth, folder = Truth(shapes_project), shapes_project.config.parent
     export_dir = shapes_project.directories.export_dir
-    with annotating(shapes_project, tmp_path, "-spe", "8", "-t", "0.01", version=version) as (process, annotator, log):
+    with annotating(shapes_project, tmp_path, "-spe", "8", "-t", "0.01") as (process, annotator, log):
         tasks = annotator.questions()  # at once, no model is there yet
         assert len(tasks) == 5
         first = wait_until(lambda: list_versions(export_dir))[0]
         wait_until(lambda: f"is served (version {first})" in log.read_text())
-        truth.answer(annotator, tasks, version)
+        truth.answer(annotator, tasks)
         wait_until(lambda: len(list_versions(export_dir)) > 1, timeout_s=90)
         second = list_versions(export_dir)[1]
         wait_until(lambda: f"is served (version {second})" in log.read_text())
         tasks = annotator.questions()
         assert {task["_suggestions"]["version"] for task in tasks} == {second}
         assert any(task["spans"] for task in tasks)
-        truth.answer(annotator, tasks, version)
+        truth.answer(annotator, tasks)
         wait_until(lambda: len(list_versions(export_dir)) > 2)
     assert process.returncode == 0
     assert processes_about(folder) == []
