@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 from pictures import IMAGE_SIZE_HW, TRUTH_XYXY_PX, draw_pixels, encode
 
 from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth, from_xyxy_px
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import LabelMap
+
+settings.register_profile("tests", deadline=None)  # the other process may have both cores
+settings.load_profile("tests")
 
 
 def pytest_configure() -> None:

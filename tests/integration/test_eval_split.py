@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from odkeras.annotation import Annotation
 from odkeras.data import records
-from odkeras.data.replay import ReplayStore
 from odkeras.errors import ConfigError
 from odkeras.project import is_held_out
 from odkeras.training.examples import examples_held_out
@@ -143,16 +141,6 @@ class TestRounds:
             assert ids(rounds._chosen) == {shape.image_id for shape in shapes} - expected
             assert ids(rounds._store.held_out()) == expected
 
-    def test_on_a_sample_of_them(
-        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
-    ) -> None:
-        rounds = begin(project, share, eval_steps=2)
-        project.put(shapes)
-        rounds.run_pending()
-        sample = evaluated_ids(rounds)
-        assert len(sample) == 2 and sample < kept
-        assert evaluated_ids(begin(project, share, eval_steps=2)) == sample
-
     def test_one_that_is_damaged_fails_the_evaluation_alone(
         self, project: TinyProject, shapes: list[Annotation], share: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -183,11 +171,6 @@ class TestMasks:
 
 
 class TestOptions:
-    @pytest.mark.parametrize("share", [1.0, -0.1, float("nan")])
-    def test_wrong_shares(self, share: float) -> None:
-        with pytest.raises(ConfigError, match=r"--eval-split .*: it must be a share"):
-            RoundOptions(eval_split=share)
-
     @pytest.mark.parametrize(("share", "runs"), [(0.2, True), (0.0, False)])
     def test_no_record_is_needed(self, project: TinyProject, share: float, runs: bool) -> None:
         options = TrainerOptions(
@@ -198,12 +181,3 @@ class TestOptions:
         else:
             with pytest.raises(ConfigError, match="with --run-eval: eval_input_reader"):
                 _prepare(options)
-
-    def test_a_store_without_a_share_trains_on_all(
-        self, project: TinyProject, shapes: list[Annotation], share: float, tmp_path: Path
-    ) -> None:
-        project.put(shapes)
-        begin(project, share).run_pending()
-        store = ReplayStore(project.directories)
-        store.load()
-        assert len(store.examples()) == 12 and store.held_out() == []

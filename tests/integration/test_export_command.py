@@ -13,7 +13,7 @@ from odkeras.cli import app
 from odkeras.errors import CheckpointError
 from odkeras.export import command
 from odkeras.export.command import ExportResult, export_version
-from odkeras.export.publish import read_export_info
+from odkeras.export.publish import Publisher, read_export_info
 from odkeras.model.setup import Setup
 from odkeras.pipeline import PipelineConfig
 from odkeras.project import list_versions
@@ -30,9 +30,10 @@ def setup(config: PipelineConfig) -> Setup:
 
 
 @pytest.fixture(autouse=True)
-def one_model(monkeypatch: pytest.MonkeyPatch, inference: Any) -> None:
-    """Every test but those of another configuration exports the session's model."""
+def one_model(monkeypatch: pytest.MonkeyPatch, inference: Any, saved_once: Path) -> None:
+    """All export the session's model, whose graph is saved already."""
     monkeypatch.setattr(command, "InferenceModel", lambda _: inference)
+    monkeypatch.setattr(Publisher, "_find_template", lambda publisher: saved_once)
 
 
 @pytest.fixture
@@ -77,14 +78,6 @@ def test_the_newest_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None
     assert info is not None and (info.step, info.labels[0]) == (100, (1, "circle"))
 
 
-def test_a_named_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
-    named = save("model/ckpt-9", 90, 0.25)
-    save("model/ckpt-10", 100, 0.5)
-    found = export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=named)
-    assert (found.source, found.step) == (f"checkpoint {named}", 90)
-    assert exported_values(found.directory) == {0.25}
-
-
 def test_a_checkpoint_that_lies_elsewhere_and_has_no_step(setup: Setup, save: Save, tmp_path: Path) -> None:
     named = save("zoo/ckpt-0", None, 0.75)
     found = export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=named)
@@ -99,15 +92,6 @@ def test_a_fine_tune_checkpoint(setup: Setup, inference: Any, save: Save, tmp_pa
     total = len(inference.variables)
     assert (found.source, found.step) == (f"{train.fine_tune_checkpoint} (restored {total} of {total} variables)", 0)
     assert exported_values(found.directory) == {0.75}
-    assert has_learned(found.directory)
-
-
-def test_a_checkpoint_goes_before_a_fine_tune_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None:
-    train = setup.config.train_config
-    train.fine_tune_checkpoint, train.fine_tune_checkpoint_type = save("zoo/ckpt-0", None, 0.75), "full"
-    save("model/ckpt-3", 30, 0.5)
-    found = export_version(setup, tmp_path / "model", tmp_path / "export")
-    assert (found.step, exported_values(found.directory)) == (30, {0.5})
     assert has_learned(found.directory)
 
 

@@ -33,23 +33,6 @@ def in_order(examples: list[bytes]) -> Iterator[bytes]:
 
 
 class TestTraining:
-    def test_pictures_and_their_boxes(
-        self, config: PipelineConfig, trainer: Any, examples: list[bytes], shapes: list[Annotation]
-    ) -> None:
-        dataset = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
-        features, labels = next(iter(dataset))
-        assert features["image"].shape.as_list() == [2, 96, 128, 3]
-        assert features["true_image_shape"].numpy().tolist() == [[96, 128, 3]] * 2
-        assert features["hash"].numpy().tolist() == [image_bucket(each.image_id) for each in shapes[:2]]
-        for row, annotation in enumerate(shapes[:2]):
-            truth = annotation.groundtruth
-            count = int(labels["num_groundtruth_boxes"][row])
-            assert count == len(truth)
-            np.testing.assert_allclose(labels["groundtruth_boxes"][row, :count], truth.boxes, atol=1e-5)
-            classes = labels["groundtruth_classes"][row, :count].numpy().argmax(axis=1) + 1
-            assert classes.tolist() == truth.classes.tolist()
-            assert labels["groundtruth_weights"][row].numpy().tolist() == [1.0] * count + [0.0] * (20 - count)
-
     def test_the_pixels_are_the_picture_s(
         self, config: PipelineConfig, trainer: Any, examples: list[bytes], shapes: list[Annotation]
     ) -> None:
@@ -92,15 +75,6 @@ class TestTraining:
         assert len(batches) == 10
         assert len({bucket for features, _ in batches for bucket in features["hash"].numpy()}) == 12
 
-    def test_augmentation(self, config: PipelineConfig, trainer: Any, examples: list[bytes]) -> None:
-        config.train_config.data_augmentation_options.add().random_horizontal_flip.probability = 1.0
-        flipped = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
-        del config.train_config.data_augmentation_options[:]
-        plain = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
-        there, here = next(iter(flipped))[1], next(iter(plain))[1]
-        ymin, xmin, ymax, xmax = (here["groundtruth_boxes"][0, 0].numpy()).tolist()
-        np.testing.assert_allclose(there["groundtruth_boxes"][0, 0], [ymin, 1 - xmax, ymax, 1 - xmin], atol=1e-5)
-
     def test_the_api_s_own_reader_is_back_afterwards(
         self, config: PipelineConfig, trainer: Any, examples: list[bytes]
     ) -> None:
@@ -110,11 +84,6 @@ class TestTraining:
         with pytest.raises(ConfigError):
             training_dataset(config, trainer.model)
         assert odapi_inputs.INPUT_BUILDER_UTIL_MAP["dataset_build"] is before
-
-    def test_no_records(self, config: PipelineConfig, trainer: Any) -> None:
-        config.train_input_reader.tf_record_input_reader.input_path[:] = ["/nowhere/*.record"]
-        with pytest.raises(ConfigError, match="train_input_reader: the input pipeline cannot be built: "):
-            training_dataset(config, trainer.model)
 
     @pytest.mark.parametrize(("workers", "files", "enough"), [(2, 1, False), (2, 2, True), (1, 1, True)])
     def test_a_file_for_every_worker(

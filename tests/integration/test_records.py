@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pictures import TRUTH_XYXY_PX, draw_pixels, encode
 from typer.testing import CliRunner
@@ -55,7 +55,6 @@ def test_an_annotation_survives_an_example(annotations: dict[str, Annotation], l
 unit = st.floats(0, 1, width=32)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(unit, unit, unit, unit, st.integers(1, 2)), max_size=4),
     st.text(max_size=9),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 from waiting import wait_until
 
-from odkeras.errors import RequestError, ServerUnavailableError
+from odkeras.errors import ServerUnavailableError
 from odkeras.serving.client import ServingClient
 
 pytest.importorskip("tensorflow")
@@ -124,16 +123,6 @@ def test_predictions_come_back_as_detections(server: Running, publisher: Publish
     np.testing.assert_array_equal(dark.classes, np.array([8, 8], np.int32))
 
 
-def test_a_directory_with_leading_zeros_is_served(server: Running, publisher: Publisher) -> None:
-    version = next_version(publisher)
-    publisher.publish(version, 9, name=f"{version:08}")
-    assert server.client.wait_for_version(version, timeout_s=20) == version
-    assert server.client.predict([png()], version=version)[0].classes.tolist() == [9, 9]
-    publisher.publish(version + 1, 10, same_graph=False, name=f"{version + 1:08}")
-    assert server.client.wait_for_version(version + 1, timeout_s=20) == version + 1
-    assert server.client.predict([png()])[0].classes.tolist() == [10, 10]
-
-
 def test_predict_with_and_without_the_server(server: Running, publisher: Publisher, tmp_path: Path) -> None:
     """The same boxes; a wrong name is told with the right one; nothing of TensorFlow's is printed."""
     version = next_version(publisher)
@@ -171,28 +160,6 @@ def test_a_version_that_cannot_be_loaded(tmp_path: Path) -> None:
     assert line.startswith(f"error: {tmp_path / '3'} cannot be loaded as a SavedModel: ")
 
 
-def test_an_image_that_is_none_is_refused(server: Running, publisher: Publisher) -> None:
-    with pytest.raises(RequestError, match="Unknown image file format") as refused:
-        server.client.predict([b"no image"])
-    assert refused.value.status == 400
-
-
-def test_other_signatures_are_served(server: Running, publisher: Publisher) -> None:
-    body = {"signature_name": "image_tensor", "inputs": [[[[51, 51, 51], [51, 51, 51]]]]}
-    response = httpx.post(f"{server.url}/v1/models/tiny:predict", json=body)
-    assert response.status_code == 200
-    assert sorted(response.json()["outputs"]) == [
-        "detection_boxes",
-        "detection_classes",
-        "detection_scores",
-        "num_detections",
-    ]
-    document = httpx.get(f"{server.url}/v1/models/tiny/metadata").json()
-    assert (
-        document["metadata"]["signature_def"]["signature_def"]["image_tensor"]["inputs"]["image"]["dtype"] == "DT_UINT8"
-    )
-
-
 def test_swaps_under_load_fail_no_request(server: Running, publisher: Publisher) -> None:
     """Weights updated in place, and graphs loaded anew: every answer is of one whole version, and they go forward."""
     first = next_version(publisher)
@@ -226,30 +193,6 @@ def test_swaps_under_load_fail_no_request(server: Running, publisher: Publisher)
     assert failures == []
     assert all(seen == sorted(seen) for seen in answers)
     assert len(set().union(*answers)) >= 6  # of 13 versions, most were seen at work
-
-
-@pytest.mark.parametrize("same_graph", [True, False])
-def test_a_broken_version_is_told_of_and_mended(
-    server: Running, publisher: Publisher, tmp_path: Path, same_graph: bool
-) -> None:
-    good = next_version(publisher)
-    publisher.publish(good, good)
-    server.client.wait_for_version(good, timeout_s=20)
-    partial = publisher.export_dir / "broken"
-    shutil.copytree(publisher.export_dir / str(good), partial)
-    whole = shutil.move(str(partial / "variables"), tmp_path)
-    if not same_graph:
-        (partial / "saved_model.pb").write_bytes(b"half a file")
-    broken = partial.rename(publisher.export_dir / str(good + 1))
-    states = wait_until(
-        lambda: [state for state in server.client.versions() if state.version == good + 1 and state.error]
-    )
-    assert states[0].state == "END"
-    assert server.client.available_version() == good
-    assert server.client.predict([png()])[0].classes.tolist() == [good, good]
-    shutil.copyfile(publisher.export_dir / str(good) / "saved_model.pb", broken / "saved_model.pb")
-    shutil.copytree(whole, broken / "variables")
-    assert server.client.wait_for_version(good + 1, timeout_s=20) == good + 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processor time is looked up in /proc")

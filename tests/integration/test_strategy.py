@@ -8,18 +8,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tensorflow as tf
 
 from odkeras.data.records import read_records, write_records
-from odkeras.errors import ConfigError
 from odkeras.pipeline import PipelineConfig, save_pipeline
 from odkeras.project import read_jsonl
-from odkeras.training import strategy as module
-from odkeras.training.strategy import is_chief, is_multi_worker, make_strategy
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -173,32 +168,3 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-def test_names_of_strategies() -> None:
-    assert make_strategy("none") is None
-    with pytest.raises(ConfigError, match=r"--strategy must be one of none, mirrored, multi-worker; got 'tpu'"):
-        make_strategy("tpu")
-
-
-def test_alone_one_is_the_chief() -> None:
-    assert is_chief(None) and not is_multi_worker(None)
-    assert is_chief(tf.distribute.get_strategy()) and not is_multi_worker(tf.distribute.get_strategy())
-
-
-@pytest.mark.parametrize(
-    ("jobs", "task", "expected"),
-    [
-        (["worker"], ("worker", 0), True),
-        (["worker"], ("worker", 1), False),
-        (["chief", "worker"], ("chief", 0), True),
-        (["chief", "worker"], ("worker", 0), False),
-    ],
-)
-def test_the_chief_of_a_cluster(
-    monkeypatch: pytest.MonkeyPatch, jobs: list[str], task: tuple[str, int], expected: bool
-) -> None:
-    resolver = SimpleNamespace(cluster_spec=lambda: SimpleNamespace(jobs=jobs), task_type=task[0], task_id=task[1])
-    monkeypatch.setattr(module, "is_multi_worker", lambda strategy: True)
-    strategy: Any = SimpleNamespace(cluster_resolver=resolver)
-    assert is_chief(strategy) is expected

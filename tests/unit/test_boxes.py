@@ -34,19 +34,6 @@ def test_to_pixels_and_back(rows: list[tuple[float, ...]], size_hw: tuple[int, i
     np.testing.assert_allclose(from_xyxy_px(to_xyxy_px(boxes, size_hw), size_hw), boxes, atol=1e-6)
 
 
-@pytest.mark.parametrize("convert", [from_xyxy_px, to_xyxy_px])
-def test_no_boxes_convert_to_no_boxes(convert) -> None:
-    assert convert([], SIZE_HW).shape == (0, 4)
-    assert convert(np.zeros((0, 4)), SIZE_HW).dtype == np.float32
-
-
-@pytest.mark.parametrize("convert", [from_xyxy_px, to_xyxy_px])
-@pytest.mark.parametrize("size_hw", [(0, 64), (48, 0), (-1, 5)])
-def test_an_image_without_pixels_is_refused(convert, size_hw: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        convert([[0, 0, 1, 1]], size_hw)
-
-
 @pytest.mark.parametrize("boxes", [[1, 2, 3, 4], [[1, 2, 3]], [[[1, 2, 3, 4]]], [[[]]]])
 def test_other_shapes_are_refused(boxes) -> None:
     with pytest.raises(ValueError):
@@ -78,14 +65,6 @@ def test_clip(box: list[float], clipped: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "expected"),
-    [([0, 0, 1, 1], 1), ([0, 0, 0.5, 0.25], 0.125), ([0.5, 0.5, 0.5, 0.9], 0), ([0.9, 0.9, 0.1, 0.1], 0)],
-)
-def test_area(box: list[float], expected: float) -> None:
-    assert area([box])[0] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
     ("one", "two", "expected"),
     [
         ([0, 0, 1, 1], [0, 0, 1, 1], 1),
@@ -111,13 +90,6 @@ def test_iou_is_symmetric_and_between_0_and_1(one: list, two: list) -> None:
     ious = iou(one, two)
     assert ((ious >= 0) & (ious <= 1 + 1e-5)).all()
     np.testing.assert_allclose(ious, iou(two, one).T, atol=1e-6)
-
-
-def test_groundtruth_takes_lists_and_has_the_right_types() -> None:
-    truth = Groundtruth([[0, 0.1, 0.5, 0.6]], [2])  # type: ignore[arg-type]
-    assert (truth.boxes.dtype, truth.classes.dtype, len(truth)) == (np.float32, np.int32, 1)
-    assert len(Groundtruth.empty()) == 0
-    assert Groundtruth.empty().boxes.shape == (0, 4)
 
 
 def test_groundtruth_refuses_what_does_not_fit() -> None:

@@ -26,7 +26,11 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "records from-csv", "records from-prodigy", "db in", "db out", "db stats"]
+    "command",
+    [
+        *(*COMMANDS, "rollback", "records from-csv", "records from-prodigy", "db in", "db out", "db stats"),
+        *("training pause", "training resume", "training stop", "training status"),
+    ],
 )
 def test_every_help_ends_with_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])

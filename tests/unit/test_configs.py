@@ -102,12 +102,6 @@ def test_the_default_freezes_layers_that_its_backbone_has() -> None:
     assert not any(re.search(pattern, name) for name in trained)
 
 
-def test_the_faster_r_cnn_keeps_its_batch_norm() -> None:
-    """Its decay is 0.997 and cannot be set."""
-    config = parse_pipeline(read_template("faster_rcnn_resnet50_640"), source="template")
-    assert not config.model.faster_rcnn.feature_extractor.batch_norm_trainable
-
-
 def test_as_many_boxes_come_out_as_go_in_whatever_their_score(config: PipelineConfig) -> None:
     """Which of them are shown is for the annotator to say."""
     model, most = model_of(config), config.train_config.max_number_of_boxes
@@ -117,25 +111,6 @@ def test_as_many_boxes_come_out_as_go_in_whatever_their_score(config: PipelineCo
     post_processing = model.post_processing if model.DESCRIPTOR.name == "Ssd" else model.second_stage_post_processing
     assert post_processing.batch_non_max_suppression.max_total_detections == most
     assert post_processing.batch_non_max_suppression.score_threshold == pytest.approx(1e-8)
-
-
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("ssd_mobilenet_v2_fpnlite_320", 320),
-        ("efficientdet_d0_512", 512),
-        ("centernet_resnet50_512", 512),
-        ("faster_rcnn_resnet50_640", 640),
-    ],
-)
-def test_the_name_gives_the_image_size(name: str, size: int) -> None:
-    resizer = model_of(parse_pipeline(read_template(name), source=name)).image_resizer
-    kind = resizer.WhichOneof("image_resizer_oneof")
-    if kind == "fixed_shape_resizer":
-        assert (resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width) == (size, size)
-    else:
-        assert resizer.keep_aspect_ratio_resizer.max_dimension == size
-        assert resizer.keep_aspect_ratio_resizer.pad_to_max_dimension
 
 
 def test_the_default_has_the_architecture_of_the_zoo_s_model() -> None:

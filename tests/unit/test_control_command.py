@@ -129,8 +129,3 @@ def test_a_project_that_is_not_there_pauses_no_other(
     result = run("pause", wrong)
     assert isinstance(result.exception, ConfigError)
     assert state(project) == "running"
-
-
-@pytest.mark.parametrize("command", ["pause", "resume", "stop", "status"])
-def test_every_help_ends_with_an_example(command: str) -> None:
-    assert f"Example: odkeras training {command} " in run(command, "--help").output

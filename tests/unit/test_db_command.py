@@ -91,12 +91,6 @@ def rows(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("command", ["out", "in", "stats"])
-def test_every_help_ends_with_an_example(command: str) -> None:
-    last = " ".join(run(command, "--help").output.strip().rpartition("╯")[2].split())
-    assert last.startswith(f"Example: odkeras db {command} ")
-
-
 # --- out: JSONL
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pictures import draw_pixels, encode
 
@@ -316,7 +316,6 @@ def test_an_unusable_box_is_left_out_and_reported(span: Any, problem: str) -> No
 box = st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.05, 0.1), st.floats(0.05, 0.1))
 
 
-@settings(deadline=None)
 @given(st.lists(box, max_size=5), st.sampled_from([1, 4]))
 def test_a_suggestion_accepted_as_it_is_comes_back(rows: list[tuple[float, ...]], class_id: int) -> None:
     boxes = np.array([[y, x, y + height, x + width] for y, x, height, width in rows], np.float32).reshape(-1, 4)

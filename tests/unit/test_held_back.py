@@ -78,20 +78,12 @@ class TestHeldOut:
     def test_the_share_of_many(self, share: float) -> None:
         assert sum(is_held_out(name, share) for name in self.IDS) / len(self.IDS) == pytest.approx(share, abs=0.03)
 
-    def test_a_larger_share_lets_go_of_none(self) -> None:
-        few, many = ({name for name in self.IDS if is_held_out(name, share)} for share in (0.1, 0.3))
-        assert few < many
-
     @pytest.mark.parametrize(
         ("image_id", "expected"),
         [("00000000ff", True), ("333333320", True), ("33333333f", True), ("33333334", False), ("FFFFFFFF", False)],
     )
     def test_the_leading_digits_decide(self, image_id: str, expected: bool) -> None:
         assert is_held_out(image_id, 0.2) is expected  # 0.2 of 16**8 is 0x33333333.3
-
-    def test_an_id_of_another_kind(self) -> None:
-        names = [f"image {number}.jpg" for number in range(2000)]
-        assert sum(is_held_out(name, 0.2) for name in names) / len(names) == pytest.approx(0.2, abs=0.03)
 
 
 class TestSimulation:

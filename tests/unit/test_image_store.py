@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pictures import draw_pixels, encode
 
-from odkeras import image_store as module
 from odkeras.image_store import KEEP_S, ImageStore
 from odkeras.images import EncodedImage, encode_image
 
@@ -35,18 +34,6 @@ def test_the_first_image_makes_the_directory(store: ImageStore, image: EncodedIm
     assert sorted(store.directory.iterdir()) == sorted(paths)  # nothing temporary
 
 
-def test_an_image_that_is_there_is_not_written_again(
-    store: ImageStore, image: EncodedImage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = store.put(image)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("written again")
-
-    monkeypatch.setattr(module, "write_atomically", refuse)
-    assert store.put(image) == path
-
-
 def test_a_full_disk_is_told_of_and_leaves_nothing(
     store: ImageStore, image: EncodedImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,11 +59,6 @@ def test_a_claimed_name_leads_to_the_file(store: ImageStore, image: EncodedImage
 def test_what_is_not_there_cannot_be_claimed(store: ImageStore, image: EncodedImage, image_id: str) -> None:
     store.put(image)
     assert store.claim(image_id) is None
-
-
-@pytest.mark.parametrize("name", ["", "a.png", "../" + "0" * 32 + ".png", "0" * 32 + ".gif", "0" * 32 + ".png\n"])
-def test_a_name_that_claim_never_gave_is_refused(store: ImageStore, name: str) -> None:
-    assert store.path_of(name) is None
 
 
 def test_what_nobody_wants_goes(store: ImageStore, image: EncodedImage, png: EncodedImage) -> None:
@@ -112,43 +94,6 @@ def test_what_a_killed_host_left_half_written_goes_too(store: ImageStore, image:
     make_older(half)
     assert store.remove_unclaimed() == [half]
     assert being_written.exists()
-
-
-def test_files_of_other_people_stay(store: ImageStore, image: EncodedImage) -> None:
-    store.put(image)
-    for name in ("README.txt", "photo.png", "0" * 32 + ".webp"):
-        (store.directory / name).write_text("mine")
-        make_older(store.directory / name)
-    assert store.remove_unclaimed() == []
-
-
-def test_nothing_goes_where_nothing_can_be_written(
-    store: ImageStore, image: EncodedImage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = store.put(image)
-    make_older(path)
-
-    def write_bytes(self: Path, data: bytes) -> int:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    assert store.remove_unclaimed() == []
-    assert path.exists()
-
-
-def test_an_image_that_another_process_removes_meanwhile(
-    store: ImageStore, image: EncodedImage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = store.put(image)
-    make_older(path)
-    monkeypatch.setattr(ImageStore, "_files", lambda self: [path, path.with_name("0" * 32 + ".png")])
-    assert store.remove_unclaimed() == [path]
-
-
-def test_a_directory_that_is_not_there(store: ImageStore) -> None:
-    assert store.claim("0" * 32) is None
-    assert store.remove_unclaimed() == []
-    assert not store.directory.exists()
 
 
 def test_many_threads_may_put(store: ImageStore) -> None:

@@ -402,7 +402,7 @@ def test_a_flipped_byte_of_a_png_is_noticed(png_bytes: bytes) -> None:
             check(bytes(damaged))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"]),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),

@@ -100,21 +100,10 @@ def test_a_batch_that_is_gone(tmp_path: Path) -> None:
         list(read_batch(tmp_path / "gone.jsonl"))
 
 
-def test_no_answers_are_no_batch(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one answer"):
-        put_batch(tmp_path, [])
-
-
 def test_an_answer_that_is_not_json(tmp_path: Path) -> None:
     with pytest.raises(InboxError, match=r"answer 2 of the batch cannot be written as JSON: .*bytes"):
         put_batch(tmp_path, [{}, {"image": b"raw"}])
     assert list_batches(tmp_path) == []
-
-
-def test_a_file_where_the_inbox_should_be(tmp_path: Path) -> None:
-    (tmp_path / "inbox").touch()
-    with pytest.raises(InboxError, match=r"cannot store 1 answers in .*inbox"):
-        put_batch(tmp_path / "inbox", [{}])
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +129,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("reported", [1, 3, 6])
+@pytest.mark.parametrize("reported", [1, 4])
 def test_a_killed_writer_leaves_whole_batches_only(tmp_path: Path, reported: int) -> None:
     """Each batch that put_batch returned for is there, and what was being written is not, whenever SIGKILL comes."""
     writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)

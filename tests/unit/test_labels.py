@@ -104,19 +104,7 @@ def test_what_is_wrong_is_named_with_its_line(text: str, message: str) -> None:
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("names", [[], [""], ["  "], ["car", "car"]])
-def test_names_that_make_no_map(names: list[str]) -> None:
-    with pytest.raises(LabelMapError):
-        LabelMap.from_names(names)
-
-
 _names = st.text(min_size=1, max_size=12).filter(lambda name: bool(name.strip()))
-
-
-@given(st.lists(_names, min_size=1, max_size=6, unique=True))
-def test_names_survive_the_file_format(names: list[str]) -> None:
-    label_map = LabelMap.from_names(names)
-    assert LabelMap.from_pbtxt(label_map.to_pbtxt()) == label_map
 
 
 @given(
@@ -150,12 +138,6 @@ def test_load_and_save(tmp_path: Path) -> None:
     assert "café" in (tmp_path / "map.pbtxt").read_text(encoding="utf-8")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_map(tmp_path: Path) -> None:
-    path = tmp_path / "map.pbtxt"
-    path.write_bytes(b"\xef\xbb\xbfitem { id: 1 name: 'car' }")
-    assert LabelMap.load(path).names == ("car",)
-
-
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(LabelMapError, match=r"cannot read the label map .*No such file"):
         LabelMap.load(tmp_path / "missing.pbtxt")
@@ -180,11 +162,6 @@ def test_an_unknown_label_gets_a_hint(asked: str, hint: str, label_map: LabelMap
         label_map.id_of(asked)
     assert f"label {asked!r} is not in the label map (known: car, person)" in str(raised.value)
     assert hint in str(raised.value)
-
-
-def test_a_long_list_of_known_labels_is_cut() -> None:
-    with pytest.raises(LabelMapError, match=r"known: n0, .*, \.\.\. 88 more\)"):
-        LabelMap.from_names(f"n{number}" for number in range(100)).id_of("zebra crossing")
 
 
 def test_a_shared_display_name_is_ambiguous_unless_it_is_a_name() -> None:

@@ -51,20 +51,11 @@ def test_curve_round_trip(tmp_path: Path) -> None:
     assert len(read_curve(path)) == 3
 
 
-def test_no_curve_yet(tmp_path: Path) -> None:
-    assert read_curve(tmp_path / "curve.json") == []
-
-
 def test_a_curve_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     """Counts of edits had other names in version 0.1.0."""
     row = {"annotations": 5, "mAP": 0.1, "mAP50": 0.2, "kept_90": 1, "kept_70": 2, "moved": 3, "deleted": 4, "drawn": 5}
     (tmp_path / "curve.json").write_text(json.dumps([row]))
     assert read_curve(tmp_path / "curve.json")[0].edits == EditCounts(1, 2, 3, 0, 4, 5)
-
-
-def test_unknown_columns_are_ignored(tmp_path: Path) -> None:
-    (tmp_path / "curve.json").write_text('[{"annotations": 0, "mAP": 0.5, "mAP50": 0.6, "note": "x"}]')
-    assert read_curve(tmp_path / "curve.json") == [CurvePoint(0, 0.5, 0.6)]
 
 
 @pytest.mark.parametrize("text", ["not json", "{}x", "[1]", '[{"mAP": 1}]', "3"])
@@ -85,11 +76,6 @@ def test_picture_of_a_curve_of_any_length(tmp_path: Path, count: int) -> None:
         assert min(picture.size) > 800
         assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 10
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
-
-
-def test_picture_of_many_rounds(tmp_path: Path) -> None:
-    draw_curve([CurvePoint(number, 0.1, 0.2, EditCounts(added=3)) for number in range(40)], tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").stat().st_size > 10_000
 
 
 def test_what_the_suggestions_saved() -> None:

@@ -106,11 +106,6 @@ class TestTheCopy:
         assert info(export_dir, 3) == ExportInfo(30, "g", ((1, "car"),))
         assert not [path for path in export_dir.iterdir() if path.name.startswith(".tmp-")]
 
-    def test_larger_than_all_although_the_clock_went_back(self, export_dir: Path) -> None:
-        for version in (300, 700):
-            publish(export_dir, version, 1)
-        assert go_back(export_dir, now_s=100.0) == 701
-
     def test_it_knows_the_most_steps_that_were_ever_replaced(self, export_dir: Path) -> None:
         """Else the trainer would publish its checkpoint, of 90 steps, at its next start."""
         for version, step in ((3, 30), (7, 70), (9, 90)):
@@ -118,13 +113,6 @@ class TestTheCopy:
         go_back(export_dir)
         version = go_back(export_dir)
         assert (info(export_dir, version).copy_of, info(export_dir, version).replaced_step) == (3, 90)
-
-    def test_of_another_tool(self, export_dir: Path) -> None:
-        publish(export_dir, 3, None)
-        publish(export_dir, 7, 70)
-        version = go_back(export_dir)
-        assert weights(export_dir, version) == "weights of step None"
-        assert read_export_info(export_dir / str(version)) is None
 
     def test_directories_with_leading_zeros(self, export_dir: Path) -> None:
         publish(export_dir, 3, 30).rename(export_dir / "0003")
@@ -134,11 +122,6 @@ class TestTheCopy:
         assert weights(export_dir, version) == "weights of step 30"
         assert info(export_dir, version).replaced_step == 70
         assert {path.name for path in export_dir.iterdir()} == {"0003", "00007", str(version)}
-
-    def test_over_one_of_another_tool(self, export_dir: Path) -> None:
-        publish(export_dir, 3, 30)
-        publish(export_dir, 7, None)
-        assert info(export_dir, go_back(export_dir)).replaced_step == 30
 
     def test_the_trainer_publishes_at_the_same_moment(self, export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for version in (3, 7):
@@ -183,16 +166,6 @@ class TestCommand:
             0,
             f"{export_dir}: version {version}, a copy of 3, takes the place of 7\n",
         )
-
-    def test_one_line_when_there_is_nothing_to_go_back_to(self, export_dir: Path) -> None:
-        command = [sys.executable, "-m", "odkeras", "rollback", "--export-dir", str(export_dir)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stdout) == (ConfigError.exit_code, "")
-        assert done.stderr == f"error: {export_dir} has no version to go back to; is it the export directory?\n"
-
-    def test_help_ends_with_an_example(self) -> None:
-        output = CliRunner().invoke(app, ["rollback", "--help"]).output
-        assert " ".join(output.strip().rpartition("╯")[2].split()).startswith("Example: odkeras rollback --export-dir ")
 
 
 def test_no_tensorflow_is_loaded() -> None:

@@ -97,11 +97,6 @@ def test_every_change_of_state_is_written_at_once(path: Path, clock: Clock) -> N
     assert on_disk(path)["version"] == 7
 
 
-def test_the_first_update_is_written_even_if_nothing_changes(path: Path) -> None:
-    status.StatusFile(path).update(state="starting")
-    assert on_disk(path)["state"] == "starting"
-
-
 def test_progress_is_written_a_few_times_a_second(path: Path, clock: Clock) -> None:
     file = status.StatusFile(path)
     file.update(state="training", round_steps=1000)
@@ -113,15 +108,6 @@ def test_progress_is_written_a_few_times_a_second(path: Path, clock: Clock) -> N
     assert file.current.step == 100
     assert 2 <= len(set(seen) - {0}) <= 4
     assert all(step - shown <= 31 for step, shown in enumerate(seen, start=1))
-
-
-def test_a_change_of_state_takes_the_progress_along(path: Path, clock: Clock) -> None:
-    file = status.StatusFile(path)
-    file.update(state="training")
-    file.update(step=9, loss=0.5)
-    assert on_disk(path)["step"] == 0
-    file.update(state="publishing")
-    assert (on_disk(path)["step"], on_disk(path)["loss"]) == (9, 0.5)
 
 
 def test_a_sign_of_life_is_written_although_nothing_changed(path: Path, clock: Clock) -> None:
@@ -148,8 +134,3 @@ def test_a_reader_never_sees_half_a_file(path: Path, monkeypatch: pytest.MonkeyP
     assert [*path.parent.iterdir()] == [path]
     file.update(reason="again")
     assert on_disk(path)["state"] == "publishing"
-
-
-def test_an_unknown_field(path: Path) -> None:
-    with pytest.raises(TypeError, match="steps"):
-        status.StatusFile(path).update(steps=1)
