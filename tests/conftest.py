@@ -23,8 +23,8 @@ settings.load_profile("tests")
 
 
 def pytest_configure() -> None:
-    """A shell starts what it puts in the background with SIGINT ignored, which goes on to all that is started from
-    there: the tests of Ctrl-C would wait for ever."""
+    """A shell starts background jobs with SIGINT ignored, and their child processes inherit that: the tests of Ctrl-C
+    would never end."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -98,7 +98,7 @@ def new_desk(
 
 
 def _note(desk: Desk, message: ConsoleMessage) -> None:
-    """A server that is away is no fault of the page."""
+    """A server that is down is not an error of the page."""
     if _OFFLINE.search(message.text) or _PLAIN_HTTP in message.text:
         return
     if message.type in ("error", "warning"):

@@ -272,7 +272,7 @@ class TestHandles:
         drag_px(desk, (43, 33), (4 * side, 3 * side))
         assert rects(desk) == [pytest.approx((40, 30, 55, 42), abs=0.3)]
 
-    def test_escape_and_a_second_look(self, suggesting: Callable[..., Desk]) -> None:
+    def test_escape_cancels_a_drag_and_a_box_can_be_turned_inside_out(self, suggesting: Callable[..., Desk]) -> None:
         """Escape during a drag puts the box back; a box dragged over its opposite edge turns inside out."""
         desk = suggesting(("car", (20, 16, 60, 48)))
         move_to(desk, (60, 48))
@@ -287,7 +287,7 @@ class TestHandles:
         assert rects(desk) == [pytest.approx((10, 8, 20, 16), abs=0.3)]
 
     def test_keys_during_a_drag(self, suggesting: Callable[..., Desk], server: Server) -> None:
-        """An answer held the box as it was halfway; a box removed between press and move was an error."""
+        """An answer stored the box in mid-drag; removing a box between press and move was an error."""
         desk = suggesting(("car", (20, 16, 60, 48)))
         move_to(desk, (60, 48))
         desk.page.mouse.down()
@@ -572,7 +572,7 @@ class TestTouch:
         expect(desk.by("box-item")).to_have_count(0)
 
     def test_there_is_no_delete_button_for_a_box_out_of_view(self, suggesting: Callable[..., Desk]) -> None:
-        """It stayed at the border of the view, and removed a box that nobody saw."""
+        """It stayed at the border of the view, and removed a box that was not visible."""
         desk = suggesting(("car", (2, 2, 12, 10)), **PHONE)
         desk.page.touchscreen.tap(*desk.point(7, 6))
         expect(desk.by("box-button")).to_be_visible()

@@ -96,7 +96,7 @@ def test_a_removed_suggestion_stays_removed(server: Server, new_desk: Callable[.
     expect(desk.by("box-item")).to_have_count(0)
 
 
-def test_a_tab_that_was_closed_goes_on_with_its_image(
+def test_a_new_tab_takes_over_the_image_of_a_closed_one(
     server: Server, contexts: Callable[..., BrowserContext], new_desk: Callable[..., Desk]
 ) -> None:
     """It was another tab to the server, which kept the image for the closed one for 20 seconds."""
@@ -167,7 +167,7 @@ def test_drafts_of_other_sessions_and_other_images_stay_apart(
 
 
 def test_a_full_storage_makes_room_and_strange_drafts_are_ignored(desk: Desk) -> None:
-    """Older drafts go first; what another program wrote there, or a label that is gone, is no draft."""
+    """The oldest drafts are deleted first; malformed drafts and drafts with unknown labels are ignored."""
     desk.page.evaluate(
         """() => {
             const old = JSON.stringify({ spans: [], first: [], saved_at_ms: 5, filling: 'x'.repeat(100000) });

@@ -1,4 +1,4 @@
-"""What a newcomer has to know is told where it matters, once, and never in the way."""
+"""The page explains to a newcomer what the answers do, once, without covering anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from waiting import wait_until
 RANDOM = "model { ssd {} }"
 
 
-def test_what_the_answers_do_is_told_until_it_is_understood(desk: Desk, server: Server) -> None:
+def test_the_effect_of_each_answer_is_explained_until_dismissed(desk: Desk, server: Server) -> None:
     note = desk.by("first-steps")
     expect(note).to_contain_text("Accept: all boxes are right, the model learns from them")
     expect(note).to_contain_text("Without boxes it learns “nothing here”")
@@ -33,7 +33,7 @@ def test_what_the_answers_do_is_told_until_it_is_understood(desk: Desk, server: 
     expect(desk.by("help")).to_contain_text("teaches it “nothing here”")
 
 
-def test_who_goes_on_answering_has_read_it(
+def test_the_explanation_disappears_after_three_answers(
     server: Server, contexts: Callable[..., BrowserContext], new_desk: Callable[..., Desk]
 ) -> None:
     """Three answers are enough; neither another page of this browser nor another browser tells them again."""

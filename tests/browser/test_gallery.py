@@ -77,7 +77,7 @@ class TestFinding:
         desk.by("filter-state").select_option("unanswered")  # by an annotator: none
         expect(desk.page.get_by_text("No image matches these filters.")).to_be_visible()
 
-    def test_a_page_that_fails_is_asked_for_again_after_a_while(self, desk: Desk) -> None:
+    def test_a_failed_request_is_retried_with_a_delay(self, desk: Desk) -> None:
         """A later page was asked for every 80 ms without end, the first one never again."""
         asked: list[str] = []
 
@@ -193,7 +193,7 @@ class TestOpening:
         desk.wait_ready()
         expect(desk.by("box-item")).to_have_count(2)
 
-    def test_a_slow_one_does_not_come_later(self, desk: Desk) -> None:
+    def test_a_late_response_does_not_replace_the_image(self, desk: Desk) -> None:
         """It took the place of another image just as that one was answered."""
         held: list[Route] = []
         before = desk.image_id

@@ -79,7 +79,7 @@ def test_any_label_is_found_by_typing(start: Callable[[int], Server], new_desk: 
     expect(desk.by("label-option").first).to_contain_text("Zebra crossing")  # the one used last comes first
 
 
-def test_arrows_choose_and_escape_leaves_all_as_it_was(start: Callable[[int], Server], new_desk: NewDesk) -> None:
+def test_arrows_choose_and_escape_cancels(start: Callable[[int], Server], new_desk: NewDesk) -> None:
     server = start(1000)
     desk = new_desk().open()
     search(desk, "part 003")

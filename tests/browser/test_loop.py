@@ -1,4 +1,4 @@
-"""A browser, the real trainer, the real model server: somebody labels until the model suggests what it has learnt."""
+"""A browser, the real trainer and the real model server: label until the trained model suggests boxes."""
 
 from __future__ import annotations
 

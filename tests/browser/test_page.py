@@ -196,7 +196,7 @@ class TestComingBack:
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
     def test_the_server_restarts(self, desk: Desk, server: Server, number: int) -> None:
-        """What is answered while it is away is stored when it is back, and the page goes on."""
+        """Answers given while it is down are stored when it is back."""
         answered = [desk.answer("a")]
         desk.wait_ready()
         desk.page.wait_for_timeout(1000)  # what comes next is fetched ahead

@@ -67,7 +67,7 @@ def test_the_link_for_a_colleague_asks_for_a_name(
     colleague.wait_ready()
 
 
-def test_a_name_that_is_none_is_asked_for_again(server: Server, new_desk: Callable[..., Desk]) -> None:
+def test_an_invalid_name_is_asked_for_again(server: Server, new_desk: Callable[..., Desk]) -> None:
     server.start()
     desk = new_desk()
     goto(desk, f"{server.url}/?session=")

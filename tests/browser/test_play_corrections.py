@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "play_corrections.py"
 
 
 @pytest.mark.parametrize("options", [(), ("--touch",)], ids=["mouse", "touch"])
-def test_no_box_is_left_that_nobody_meant(tmp_path: Path, browser: Browser, options: tuple[str, ...]) -> None:
+def test_no_unintended_box_is_stored(tmp_path: Path, browser: Browser, options: tuple[str, ...]) -> None:
     """On drawn pictures; a third of the suggested boxes end at the image's border, a third beyond it."""
     rows = ["path,xmin,ymin,xmax,ymax,label"]
     for number in range(6):

@@ -15,7 +15,7 @@ from odkeras.project import append_jsonl
 
 
 class TestWhenARoundStarts:
-    def test_it_is_said_and_kept(self, desk: Desk, server: Server) -> None:
+    def test_the_panel_counts_answers_until_training(self, desk: Desk, server: Server) -> None:
         """After ten seconds without an answer a round began with one image, and the next four waited for its end."""
         until = desk.by("until-training")
         expect(until).to_have_text("0 of 5 until training")

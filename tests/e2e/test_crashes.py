@@ -103,7 +103,7 @@ def assert_nothing_is_half_written(project: ShapesProject) -> None:
 
 
 def test_the_whole_tree_is_killed(shapes_project: ShapesProject, tmp_path: Path) -> None:
-    """The host with its trainer and server, several times; then the same command again goes on to the end."""
+    """The host with its trainer and server, several times; then the same command runs to the end."""
     chance = random.Random(7)
     folder = shapes_project.config.parent
     pictures = shapes_project.pictures

@@ -80,7 +80,7 @@ def annotating(
 
 
 def test_answers_bring_suggestions_of_the_next_version(shapes_project: ShapesProject, tmp_path: Path) -> None:
-    """And the whole flow is told, without image data, and nothing runs on at the end."""
+    """The log shows the whole flow without image data, and no process is left at the end."""
     truth, folder = Truth(shapes_project), shapes_project.config.parent
     export_dir = shapes_project.directories.export_dir
     with annotating(shapes_project, tmp_path, "-spe", "8", "-t", "0.01") as (process, annotator, log):
@@ -113,9 +113,7 @@ def test_answers_bring_suggestions_of_the_next_version(shapes_project: ShapesPro
     assert [row["examples"] for row in rounds] == [5, 10]
 
 
-def test_a_killed_prodigy_leaves_no_orphan_and_the_next_one_goes_on(
-    shapes_project: ShapesProject, tmp_path: Path
-) -> None:
+def test_a_killed_prodigy_leaves_no_orphan_and_a_restart_resumes(shapes_project: ShapesProject, tmp_path: Path) -> None:
     truth, folder = Truth(shapes_project), shapes_project.config.parent
     with annotating(shapes_project, tmp_path, "-spe", "8") as (process, annotator, _):
         answered = truth.answer(annotator, annotator.questions())
@@ -133,7 +131,7 @@ def test_a_killed_prodigy_leaves_no_orphan_and_the_next_one_goes_on(
     assert rounds[-1]["examples"] == 10
 
 
-def test_with_a_server_and_a_trainer_of_somebody_else(
+def test_an_external_server_and_an_external_trainer(
     shapes_project: ShapesProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command line of 2019, the REST port in place of gRPC's; the trainer is started by hand."""
@@ -234,7 +232,7 @@ def run(script: str, folder: Path, env: dict[str, str]) -> str:
 
 @contextmanager
 def background(script: str, folder: Path, env: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A block that goes on until it is interrupted, and its output."""
+    """Run a block of commands in the background, with its output in a file."""
     log_path = folder / "annotate.log"
     with log_path.open("wb") as log:
         command = ["bash", "-e", "-c", f"exec env {script}"]  # no shell that waits in between

@@ -171,7 +171,7 @@ def test_the_quickstart_of_the_readme_runs_on_a_folder_of_photographs(tmp_path: 
     assert (folder / "boxes.csv").read_text(encoding="utf-8").startswith("path,")
 
 
-def test_the_host_in_the_recipes_guide_uses_what_there_is() -> None:
+def test_the_example_host_in_the_recipes_guide_imports_existing_names() -> None:
     """The example compiles, and every name it imports from odkeras exists."""
     text = (README.parent / "recipes" / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

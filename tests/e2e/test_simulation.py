@@ -1,5 +1,4 @@
-"""The whole loop with a simulated annotator: stopped by hand in the middle, gone on with, and what there is at the
-end."""
+"""The whole loop with a simulated annotator, interrupted in the middle and resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from odkeras.project import list_versions, read_jsonl
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def test_ctrl_c_and_on(shapes_project: ShapesProject, tmp_path: Path) -> None:
+def test_a_simulation_resumes_after_ctrl_c(shapes_project: ShapesProject, tmp_path: Path) -> None:
     folder, pictures = shapes_project.config.parent, shapes_project.pictures
     command = [sys.executable, "-m", "odkeras", "simulate", str(pictures.train_csv), str(shapes_project.config)]
     command += ["--images", str(pictures.images_dir), "--test", str(pictures.test_csv)]

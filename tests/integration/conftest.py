@@ -19,7 +19,7 @@ compat.prepare()  # before any test module imports the Object Detection API
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_leaks() -> Iterator[None]:
-    """What TensorFlow and Keras keep for the whole process is after a module as it was before."""
+    """A module leaves TensorFlow's and Keras's global state as it was."""
     import tensorflow as tf
     from tf_keras.src import backend
 
@@ -136,7 +136,7 @@ def project(tmp_path: Path) -> TinyProject:
 
 @pytest.fixture(scope="session")
 def session_dataset(session_config: PipelineConfig, session_trainer: Any) -> tuple[Any, dict[str, Any]]:
-    """Training batches of whatever examples `feed["generate"]` makes, and that `feed`."""
+    """Training batches of the examples that `feed["generate"]` generates, and `feed`."""
     from odkeras.training.inputs import example_source, training_dataset
 
     feed: dict[str, Any] = {}
@@ -154,9 +154,8 @@ def shared_models(
     trainer: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever builds a tiny model for the loop, for plain training, an evaluation or an export gets the session's, with
-    the weights of its first day; nothing is traced, and no graph saved, a second time. Other models are built as
-    usual."""
+    """Code that builds the tiny model (the loop, plain training, evaluation, export) gets the session's model with its
+    initial weights. Nothing is traced, and no graph saved, a second time. Other models are built as usual."""
     from odkeras.export.publish import Publisher, graph_fingerprint
     from odkeras.model.inference import InferenceModel
     from odkeras.training.inputs import example_source, training_dataset

@@ -66,7 +66,7 @@ class TestOnDisk:
         Path(f"{paths[1]}.index").unlink()
         assert list_checkpoints(tmp_path) == paths[:1]
 
-    def test_an_unreadable_one(self, tmp_path: Path) -> None:
+    def test_an_unreadable_checkpoint_is_an_error(self, tmp_path: Path) -> None:
         path = write_small(tmp_path, 5)
         damage(path, ".index")
         with pytest.raises(CheckpointError, match=r"ckpt-5 cannot be read"):
@@ -78,7 +78,7 @@ class TestOnDisk:
         damage(write_small(tmp_path, 6), ".index")
         assert newest_step(tmp_path) == 5
 
-    def test_the_one_that_a_person_names(self, tmp_path: Path) -> None:
+    def test_a_named_checkpoint_is_chosen(self, tmp_path: Path) -> None:
         paths = [write_small(tmp_path, step) for step in (1, 2)]
         assert choose_checkpoints(tmp_path) == paths
         assert choose_checkpoints(tmp_path, paths[0]) == paths[:1]
@@ -89,7 +89,7 @@ class TestOnDisk:
             choose_checkpoints(tmp_path / "away", "ckpt-3")
 
     def test_without_tensorflow_s_list(self, tmp_path: Path) -> None:
-        """A model directory whose file `checkpoint` was not copied counted as empty: training started anew, and
+        """A model directory whose file `checkpoint` was not copied counted as empty: training started over, and
         `odkeras export` published random weights."""
         paths = [write_small(tmp_path, step) for step in (9, 10)]
         (tmp_path / "checkpoint").unlink()
@@ -105,13 +105,13 @@ class TestOnDisk:
         assert names(tf.train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths) == ["ckpt-1", "ckpt-2"]
         assert tf.train.latest_checkpoint(str(tmp_path)) == path
 
-    def test_what_a_killed_process_left_half_written_goes(self, tmp_path: Path) -> None:
+    def test_partial_files_of_a_killed_process_are_removed(self, tmp_path: Path) -> None:
         write_small(tmp_path, 1)
         (tmp_path / "ckpt-2_temp").mkdir()
         (tmp_path / "ckpt-2_temp" / "part-00000-of-00001.index").touch()
         (tmp_path / "ckpt-2.data-00000-of-00001").touch()  # its index would have come next
         (tmp_path / "checkpoint.tmp0123456789abcdef").touch()
-        (tmp_path / "ckpt-best.index").touch()  # somebody's own
+        (tmp_path / "ckpt-best.index").touch()  # not ours
         tidy_up(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "checkpoint",
@@ -137,7 +137,7 @@ class TestRestoring:
 
     @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
     def test_an_older_one_when_the_newest_is_damaged(self, trainer: Trainer, tmp_path: Path, suffix: str) -> None:
-        """Cut-off data raised an IndexError that nobody caught."""
+        """Truncated data raised an uncaught IndexError."""
         store = CheckpointStore(trainer, tmp_path, 5)
         good, wanted = store.save(), snapshot(trainer.variables)
         for variable in trainer.variables.values():
@@ -159,7 +159,7 @@ class TestRestoring:
         assert store.restore() == good
         assert momentum.numpy().ravel()[0] == 0.0
 
-    def test_none_fits(self, trainer: Trainer, tmp_path: Path) -> None:
+    def test_an_error_lists_the_checkpoints_when_none_fits(self, trainer: Trainer, tmp_path: Path) -> None:
         paths = [write_small(tmp_path, step) for step in (1, 2)]
         with pytest.raises(CheckpointError) as caught:
             restore_newest(trainer.model, paths)
@@ -228,7 +228,7 @@ class TestTheApiS:
         assert_same(named_variables(model), snapshot(trainer.variables))
         assert checkpoint_step(path) == 2
 
-    def test_we_go_on_from_its_checkpoint(
+    def test_training_resumes_from_the_api_s_checkpoint(
         self, config: PipelineConfig, trainer: Trainer, batches: Iterator[Any], tmp_path: Path
     ) -> None:
         """Written as `model_lib_v2.train_loop` writes it."""
@@ -270,7 +270,7 @@ def averaging(session_config: PipelineConfig) -> Trainer:
 
 
 class TestMovingAverages:
-    def test_they_are_what_predicts(
+    def test_predictions_use_the_moving_averages(
         self, averaging: Trainer, batches: Iterator[Any], inference: Any, tmp_path: Path
     ) -> None:
         """A restarted trainer, `odkeras eval` and `odkeras export` took the raw weights, other ones than were published
@@ -286,7 +286,7 @@ class TestMovingAverages:
         assert len(averaged) >= len(raw)
         assert set(saved_averages(path)) == {name for name, each in averaging.variables.items() if each.trainable}
 
-    def test_a_checkpoint_that_has_none_gives_them_a_start(
+    def test_a_checkpoint_without_moving_averages_initialises_them(
         self, averaging: Trainer, trainer: Trainer, batches: Iterator[Any], tmp_path: Path
     ) -> None:
         """Going on from a training without moving averages, those of the first random weights were published."""

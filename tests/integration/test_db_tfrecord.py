@@ -76,7 +76,7 @@ def test_the_last_answers_become_records(folder: Path) -> None:
     assert [each["category_id"] for each in document["annotations"]] == classes
 
 
-def test_masks_and_what_had_to_be_left_out(folder: Path) -> None:
+def test_masks_are_written_and_skipped_images_reported(folder: Path) -> None:
     (folder / "one.jpg").unlink()
     told = out("train.record", "--format", "tfrecord", "--label-map", "map.pbtxt", "--masks")
     assert "skipped shapes: " in told and "one.jpg" in told

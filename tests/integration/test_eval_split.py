@@ -62,7 +62,7 @@ def evaluated_ids(rounds: Rounds) -> set[str]:
 
 
 class TestRounds:
-    def test_they_are_evaluated_on_and_never_trained_on(
+    def test_held_out_answers_are_evaluated_on_and_never_trained_on(
         self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
     ) -> None:
         """Also after older records were merged into replay.record."""
@@ -84,7 +84,7 @@ class TestRounds:
             seen |= set(features["hash"].numpy().tolist())
         assert len(seen) == 8 and not seen & buckets
 
-    def test_nothing_is_kept_yet(
+    def test_no_evaluation_before_an_answer_is_held_out(
         self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
     ) -> None:
         rounds = begin(project, share)
@@ -95,7 +95,7 @@ class TestRounds:
         assert project.metrics("evaluation") == []
 
     @pytest.mark.parametrize("replay", [True, False])
-    def test_nothing_else_was_answered(
+    def test_no_round_when_all_answers_are_held_out(
         self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str], replay: bool
     ) -> None:
         rounds = begin(project, share, replay=replay)
@@ -109,7 +109,7 @@ class TestRounds:
         assert begin(project, share).run_pending() is False
         assert evaluated_ids(rounds) == kept
 
-    def test_answered_again_and_after_a_restart(
+    def test_the_latest_answer_of_a_held_out_image_counts_after_a_restart(
         self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str]
     ) -> None:
         """The latest answer counts, on the same side."""
@@ -129,7 +129,9 @@ class TestRounds:
         truths = {each.image_id: each.groundtruth for each in map(records.annotation_from_example, source.read())}
         assert len(truths[again.image_id]) == 0
 
-    def test_another_share_decides_anew(self, project: TinyProject, shapes: list[Annotation], share: float) -> None:
+    def test_another_share_takes_effect_at_once(
+        self, project: TinyProject, shapes: list[Annotation], share: float
+    ) -> None:
         project.put(shapes[:6])
         begin(project, share, temp_files_num=1).run_pending()
         project.put(shapes[6:])
@@ -141,7 +143,7 @@ class TestRounds:
             assert ids(rounds._chosen) == {shape.image_id for shape in shapes} - expected
             assert ids(rounds._store.held_out()) == expected
 
-    def test_one_that_is_damaged_fails_the_evaluation_alone(
+    def test_a_damaged_held_out_answer_fails_only_the_evaluation(
         self, project: TinyProject, shapes: list[Annotation], share: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(self: Any) -> Iterator[bytes]:
@@ -172,7 +174,7 @@ class TestMasks:
 
 class TestOptions:
     @pytest.mark.parametrize(("share", "runs"), [(0.2, True), (0.0, False)])
-    def test_no_record_is_needed(self, project: TinyProject, share: float, runs: bool) -> None:
+    def test_eval_split_replaces_an_evaluation_record(self, project: TinyProject, share: float, runs: bool) -> None:
         options = TrainerOptions(
             project.config_path, project.directories, RoundOptions(eval_split=share, run_eval=True)
         )

@@ -78,7 +78,7 @@ def test_the_newest_checkpoint(setup: Setup, save: Save, tmp_path: Path) -> None
     assert info is not None and (info.step, info.labels[0]) == (100, (1, "circle"))
 
 
-def test_a_checkpoint_that_lies_elsewhere_and_has_no_step(setup: Setup, save: Save, tmp_path: Path) -> None:
+def test_a_named_checkpoint_without_a_step(setup: Setup, save: Save, tmp_path: Path) -> None:
     named = save("zoo/ckpt-0", None, 0.75)
     found = export_version(setup, tmp_path / "model", tmp_path / "export", checkpoint=named)
     assert found.step == 0 and has_learned(found.directory)

@@ -73,7 +73,7 @@ def test_tensorflow_sees_what_we_see(picture: Any, format: str, options: dict[st
     assert np.abs(theirs.astype(int) - ours.astype(int)).mean() <= 4
 
 
-def test_what_tensorflow_cannot_decode_is_refused_at_the_door() -> None:
+def test_images_that_tensorflow_cannot_decode_are_refused() -> None:
     """Pillow alone would take a PNG with wrong checksums or without its end; training would stop at it."""
     data = encode(NOISE, "PNG")
     damaged = bytearray(data)

@@ -68,7 +68,7 @@ def test_freshly_built_weights_give_no_flat_boxes(inference: InferenceModel, sha
     assert found["num_detections"].tolist() == is_real.sum(axis=1).tolist() == (~is_flat).sum(axis=1).tolist()
 
 
-def test_what_is_no_detection_becomes_padding() -> None:
+def test_invalid_detections_become_padding() -> None:
     nan, box = float("nan"), [0.1, 0.2, 0.3, 0.4]
     flat, narrow, turned = [0.1, 0.2, 0.1, 0.4], [0.1, 0.2, 0.3, 0.2], [0.5, 0.2, 0.3, 0.4]
     outputs = {

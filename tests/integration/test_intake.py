@@ -76,21 +76,21 @@ class TestImagesBesideTheInbox:
     """Hosts put images there when they hand them out, and leave them out of the answers."""
 
     def put(self, data: Data, annotation: Annotation, **changes: Any) -> Path:
-        """An answer without its image, which lies beside the inbox; returns the image's file."""
+        """An answer without its image, which is stored beside the inbox; returns the image's file."""
         path = ImageStore(inbox.images_dir(data.directories.inbox_dir)).put(annotation.image)
         whole = {**answer(annotation), "stored_image": path.name, **changes}
         data.put({key: value for key, value in whole.items() if key != "image"})
         return path
 
-    def test_they_get_into_the_record(self, data: Data, shapes: list[Annotation]) -> None:
+    def test_stored_images_get_into_the_record(self, data: Data, shapes: list[Annotation]) -> None:
         path = self.put(data, shapes[0])
         taken = data.take()
         assert taken.accepted == 1
         (example,) = data.store().examples()
         assert records.annotation_from_example(example.read()).image == shapes[0].image
-        assert path.exists()  # somebody else may answer about it within the hour
+        assert path.exists()  # another session may answer about it within the hour
 
-    def test_they_go_when_nobody_has_wanted_them_for_an_hour(self, data: Data, shapes: list[Annotation]) -> None:
+    def test_stored_images_are_removed_after_an_hour(self, data: Data, shapes: list[Annotation]) -> None:
         path = self.put(data, shapes[0])
         os.utime(path, (0, 0))
         assert data.take().accepted == 1  # read before it goes
@@ -104,7 +104,7 @@ class TestImagesBesideTheInbox:
         assert Path(row["answer"]["image"]).parent == data.directories.kept_images_dir
         assert "stored_image" not in row["answer"]
 
-    def test_a_backlog_is_taken_a_part_at_a_time(
+    def test_a_large_backlog_is_taken_in_parts(
         self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Days of answers, taken into memory at once, ended the trainer again and again."""
@@ -116,7 +116,7 @@ class TestImagesBesideTheInbox:
         assert len(data.counting()) == 4
 
     @pytest.mark.parametrize("name", ["../../secret.png", 7, None, "a.jpeg"])
-    def test_other_names_are_not_looked_at(self, data: Data, shapes: list[Annotation], name: Any) -> None:
+    def test_invalid_names_of_stored_images_are_refused(self, data: Data, shapes: list[Annotation], name: Any) -> None:
         self.put(data, shapes[0], stored_image=name)
         assert data.take().unusable == 1
 

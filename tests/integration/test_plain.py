@@ -37,7 +37,7 @@ def steps_in(model_dir: Path) -> list[int]:
 
 
 class TestSteps:
-    def test_up_to_a_step_and_on_from_there(self, setup: Setup, trainer: Any, tmp_path: Path) -> None:
+    def test_training_stops_at_a_step_and_resumes(self, setup: Setup, trainer: Any, tmp_path: Path) -> None:
         reports: list[StepReport] = []
         result = train_on_records(setup, tmp_path, steps=3, on_step=reports.append)
         assert (result.steps, [report.step for report in reports]) == (3, [1, 2, 3])
@@ -53,7 +53,7 @@ class TestSteps:
         assert all(np.array_equal(seen[0][name], weights[name]) for name in weights)
         assert steps_in(tmp_path) == [3, 5]
 
-    def test_nothing_left_to_do(self, setup: Setup, tmp_path: Path) -> None:
+    def test_a_finished_training_does_nothing(self, setup: Setup, tmp_path: Path) -> None:
         """It wrote another checkpoint every time."""
         train_on_records(setup, tmp_path, steps=2)
         result = train_on_records(setup, tmp_path, steps=2)
@@ -81,7 +81,7 @@ class TestSteps:
 
 
 class TestCheckpoints:
-    def test_now_and_then(self, setup: Setup, tmp_path: Path) -> None:
+    def test_checkpoints_are_saved_at_an_interval(self, setup: Setup, tmp_path: Path) -> None:
         train_on_records(setup, tmp_path, steps=3, checkpoint_every_s=-1.0)
         assert [Path(path).name for path in list_checkpoints(tmp_path)] == ["ckpt-1", "ckpt-2", "ckpt-3"]
 
@@ -89,11 +89,11 @@ class TestCheckpoints:
         train_on_records(setup, tmp_path, steps=4, checkpoint_every_s=-1.0, max_checkpoints_num=2)
         assert steps_in(tmp_path) == [3, 4]
 
-    def test_when_it_is_stopped(self, setup: Setup, trainer: Any, tmp_path: Path) -> None:
+    def test_a_stopped_training_saves_a_checkpoint(self, setup: Setup, trainer: Any, tmp_path: Path) -> None:
         result = train_on_records(setup, tmp_path, steps=9, should_stop=lambda: trainer.step >= 2)
         assert (result.steps, steps_in(tmp_path)) == (2, [2])
 
-    def test_when_the_loss_stays_non_finite(
+    def test_the_last_good_weights_are_saved_when_the_loss_stays_non_finite(
         self, setup: Setup, trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = TrainingSummaries.watch
@@ -133,22 +133,24 @@ class TestFineTuning:
         setup.config.train_config.fine_tune_checkpoint_type = "detection"
         return path
 
-    def test_it_starts_from_there(self, setup: Setup, trainer: Any, checkpoint: str) -> None:
+    def test_training_starts_from_the_fine_tune_checkpoint(self, setup: Setup, trainer: Any, checkpoint: str) -> None:
         report = start_from_fine_tune_checkpoint(trainer, setup)
         assert report is not None and report.restored and report.new
         for name, variable in trainer.variables.items():
             assert (name in report.restored) == bool((variable.numpy() == 0.125).all()), name
 
-    def test_only_at_the_start(self, setup: Setup, tmp_path: Path, checkpoint: str) -> None:
+    def test_the_fine_tune_checkpoint_is_read_only_at_the_start(
+        self, setup: Setup, tmp_path: Path, checkpoint: str
+    ) -> None:
         train_on_records(setup, tmp_path / "model", steps=1)
         setup.config.train_config.fine_tune_checkpoint = "/gone/ckpt-0"
         assert train_on_records(setup, tmp_path / "model", steps=2).steps == 1
 
-    def test_none(self, setup: Setup, trainer: Any) -> None:
+    def test_training_without_a_fine_tune_checkpoint(self, setup: Setup, trainer: Any) -> None:
         assert start_from_fine_tune_checkpoint(trainer, setup) is None
 
 
-def test_classes_that_the_label_map_does_not_have_are_said(config: PipelineConfig, tmp_path: Path) -> None:
+def test_classes_missing_from_the_label_map_are_reported(config: PipelineConfig, tmp_path: Path) -> None:
     """Their objects were dropped silently, and the model trained that there is nothing."""
     reader = config.train_input_reader
     assert what_is_dropped(reader, LABEL_MAP) == ""

@@ -195,7 +195,7 @@ class TestFastPath:
             info = read_export_info(directory)
             assert info == ExportInfo(step, published.graph, ((1, "circle"), (2, "triangle"), (3, "square")))
 
-    def test_another_process_goes_on_with_the_same_graph(
+    def test_another_process_reuses_the_graph(
         self, config: PipelineConfig, published: Published, tmp_path: Path
     ) -> None:
         (tmp_path / "7").symlink_to(published.directories[0])
@@ -212,7 +212,7 @@ class TestFastPath:
         assert_alike(served(tf.saved_model.load(str(directory)), PICTURES), expected)
         assert_alike(served_by_session(directory, PICTURES), expected)
 
-    def test_another_configuration_does_not(
+    def test_another_configuration_saves_its_own_graph(
         self, config: PipelineConfig, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "7").symlink_to(published.directories[0])
@@ -225,13 +225,15 @@ class TestFastPath:
         assert found["detection_boxes"].shape == (2, 5, 4)
         assert_alike(found, in_process(other, PIXELS))
 
-    def test_nor_another_tensorflow(self, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_tensorflow_saves_its_own_graph(
+        self, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         before = graph_fingerprint(config.model)
         monkeypatch.setattr(tf, "__version__", "2.22.0")
         assert graph_fingerprint(config.model) != before
 
     @pytest.mark.parametrize("missing", ["saved_model.pb", str(EXPORT_INFO_PATH)])
-    def test_nor_a_version_that_is_not_whole(
+    def test_an_incomplete_version_is_not_reused(
         self, inference: Any, published: Published, tmp_path: Path, missing: str
     ) -> None:
         """A newer version of something else does not hide an older one with the right graph."""
@@ -294,7 +296,7 @@ class TestFailures:
         ],
         ids=["Ctrl-C", "rename", "variables"],
     )
-    def test_nothing_is_left_of_a_fast_one(
+    def test_a_failed_fast_publish_leaves_nothing(
         self,
         inference: Any,
         published: Published,
@@ -318,7 +320,7 @@ class TestFailures:
         made.publish(1)
         assert len(list_versions(tmp_path)) == 2
 
-    def test_nothing_is_left_of_a_full_one(
+    def test_a_failed_full_publish_leaves_nothing(
         self, inference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         made = publisher(inference, tmp_path)
@@ -357,7 +359,7 @@ class TestExportInfo:
         "content",
         [None, "{", "[]", '{"step": 1, "graph": "x"}', '{"step": 1, "graph": "x", "labels": [[1]]}', b"\xff\xfe"],
     )
-    def test_a_model_of_others_says_nothing(self, tmp_path: Path, content: str | bytes | None) -> None:
+    def test_a_version_without_our_info_file_has_no_info(self, tmp_path: Path, content: str | bytes | None) -> None:
         (tmp_path / "assets.extra").mkdir()
         if content is not None:
             data = content if isinstance(content, bytes) else content.encode()
@@ -399,7 +401,7 @@ class TestRetention:
         left = {path.name for path in export_dir.iterdir()}
         assert left - {"9", "10", "11", "100"} == {"notes", ".tmp-101-1", "0012"}
 
-    def test_a_version_goes_at_once(self, export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_version_is_deleted_by_a_rename_first(self, export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server that looks at the directory meanwhile never sees half of one."""
         seen = []
 

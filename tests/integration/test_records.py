@@ -138,7 +138,7 @@ def test_the_api_reads_our_masks(with_polygon: Annotation, label_map: LabelMap, 
 
 
 @pytest.mark.parametrize("kind", TRUTH_XYXY_PX)
-def test_masks_for_an_example_that_was_stored_without(
+def test_masks_are_added_to_an_example_stored_without(
     annotations: dict[str, Annotation], label_map: LabelMap, kind: str
 ) -> None:
     bare = example_from_annotation(annotations[kind], label_map).SerializeToString()

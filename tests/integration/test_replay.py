@@ -72,7 +72,7 @@ class TestWhatCounts:
         assert len(store) == 4
         assert store.batches == {"b1", "b2"}
 
-    def test_the_later_batch_wins_wherever_it_lies(self, directories: Project) -> None:
+    def test_the_later_batch_wins_in_any_file(self, directories: Project) -> None:
         write(directories, 1, ("a", "b9"))
         write(directories, 2, ("a", "b3"))
         assert places(loaded(directories)) == [("a", "b9")]
@@ -113,7 +113,7 @@ class TestClassesThatTheLabelMapDoesNotHave:
         store.load()
         return store
 
-    def test_such_images_are_left_out_and_it_is_said(self, written: Project) -> None:
+    def test_images_with_unknown_classes_are_skipped_and_reported(self, written: Project) -> None:
         label_map = LabelMap((Label(1, "racoon"), Label(2, "cat", "Tom")))
         store = self.store(written, label_map)
         assert [each.image_id for each in store.examples()] == ["new", "nothing", "shown"]
@@ -165,7 +165,7 @@ class TestWithdrawal:
 
 
 class TestCompaction:
-    def test_what_counts_moves_and_nothing_else(self, directories: Project) -> None:
+    def test_compaction_moves_only_current_examples(self, directories: Project) -> None:
         first = write(directories, 1, ("a", "b1"), ("b", "b1"), ("c", "b1"))
         second = write(directories, 2, ("b", "b2"), ("d", "b2"))
         third = write(directories, 3, ("c", "b3"), ("e", "b3"))
@@ -192,7 +192,7 @@ class TestCompaction:
         assert len(index_record(directories.replay_record)) == 5
 
     @pytest.mark.parametrize("keep", [0, -1, 2, 5])
-    def test_nothing_leaves(self, directories: Project, keep: int) -> None:
+    def test_compaction_does_nothing_below_the_limit(self, directories: Project, keep: int) -> None:
         write(directories, 1, ("a", "b1"))
         write(directories, 2, ("b", "b2"))
         assert loaded(directories).compact(keep) == []
@@ -260,7 +260,7 @@ class TestCompaction:
 
 
 class TestPositions:
-    def test_they_are_where_tensorflow_reads(self, directories: Project) -> None:
+    def test_the_index_has_tensorflow_s_positions(self, directories: Project) -> None:
         path = directories.data_dir / "1_train.record"
         written = [example(f"i{number}", "b1", size) for number, size in enumerate([1, 200, 70_000])]
         records.write_records(path, written)
@@ -282,13 +282,13 @@ class TestPositions:
         with pytest.raises(RecordError, match=r"is damaged at byte 12"):
             index_record(path)
 
-    def test_something_else_than_a_record(self, directories: Project) -> None:
+    def test_a_file_that_is_not_a_record_is_an_error(self, directories: Project) -> None:
         path = directories.replay_record
         path.write_text("path,xmin,ymin,xmax,ymax,label\nraccoon-1.jpg,81,88,522,408,raccoon\n")
         with pytest.raises(RecordError, match=r"replay\.record is damaged at byte 12; move it away"):
             loaded(directories)
 
-    def test_something_else_than_examples(self, directories: Project) -> None:
+    def test_a_record_without_examples_is_an_error(self, directories: Project) -> None:
         path = directories.data_dir / "1_train.record"
         records.write_records(path, [b"neither example nor message \xff"])
         with pytest.raises(RecordError, match=r"1_train\.record holds something else than tf\.train\.Example"):
@@ -320,7 +320,7 @@ class TestPositions:
         ids = {each.image_id for each in loaded(directories).examples()}
         assert ids == {annotation.image_id for annotation in annotations.values()}
 
-    def test_a_record_that_went_or_shrank(self, directories: Project) -> None:
+    def test_a_deleted_or_truncated_record_is_an_error(self, directories: Project) -> None:
         path = write(directories, 1, ("a", "b1"))
         (stored,) = index_record(path)
         path.write_bytes(path.read_bytes()[:30])

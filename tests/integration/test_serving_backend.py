@@ -76,7 +76,7 @@ def test_rest_and_in_process_agree(publisher: Publisher) -> None:
         np.testing.assert_array_equal(np.array(row[name], np.float32), array[0])
 
 
-def test_what_tensorflow_refuses_is_refused_in_its_words(publisher: Publisher) -> None:
+def test_tensorflow_s_errors_are_passed_on_as_400(publisher: Publisher) -> None:
     servable = TensorFlowBackend().load(publisher.publish(1, 7))
     with pytest.raises(RequestError, match=r"^Unknown image file format") as refused:
         servable.run("serving_default", {"image_bytes": np.array([b"GIF? no."], object)})
@@ -177,7 +177,7 @@ def test_a_version_that_fails_its_own_warm_up_is_not_served(publisher: Publisher
     assert "Unknown image file format" in row.error_message
 
 
-def test_a_model_of_other_strings_need_not_like_the_pixel(tmp_path: Path) -> None:
+def test_a_model_of_other_strings_may_reject_the_warm_up_image(tmp_path: Path) -> None:
     module = tf.Module()
     module.number = tf.function(
         lambda text: {"number": tf.strings.to_number(text)}, input_signature=[tf.TensorSpec([None], tf.string, "text")]

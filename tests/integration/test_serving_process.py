@@ -1,4 +1,4 @@
-"""The server as a process of its own, with tiny real SavedModels."""
+"""The server as a separate process, with tiny real SavedModels."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_predictions_come_back_as_detections(server: Running, publisher: Publish
 
 
 def test_predict_with_and_without_the_server(server: Running, publisher: Publisher, tmp_path: Path) -> None:
-    """The same boxes; a wrong name is told with the right one; nothing of TensorFlow's is printed."""
+    """Both give the same boxes; a wrong name is reported with the right one; TensorFlow prints nothing."""
     version = next_version(publisher)
     publisher.publish(version, 11, name=f"{version:08}")
     server.client.wait_for_version(version, timeout_s=20)
@@ -161,7 +161,7 @@ def test_a_version_that_cannot_be_loaded(tmp_path: Path) -> None:
 
 
 def test_swaps_under_load_fail_no_request(server: Running, publisher: Publisher) -> None:
-    """Weights updated in place, and graphs loaded anew: every answer is of one whole version, and they go forward."""
+    """Weights are updated in place and graphs are reloaded: every answer comes from one whole version, in order."""
     first = next_version(publisher)
     publisher.publish(first, first)
     server.client.wait_for_version(first, timeout_s=20)

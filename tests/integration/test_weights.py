@@ -69,7 +69,7 @@ class TestFineTuning:
             f"restored {len(report.restored)} of {total} variables; new: {len(report.new)} in _prediction_head_dict"
         )
 
-    def test_everything(self, inference: Any, foreign: tuple[Any, str]) -> None:
+    def test_full_restores_every_variable(self, inference: Any, foreign: tuple[Any, str]) -> None:
         report = restore_fine_tune_checkpoint(inference.model, foreign[1], "full")
         names, theirs = named_variables(inference.model), named_variables(foreign[0])
         assert report.new == () and str(report) == f"restored {len(names)} of {len(names)} variables"
@@ -115,10 +115,10 @@ class TestFineTuning:
         with self.unchanged(inference.model), pytest.raises(CheckpointError, match="is a TensorFlow 1 checkpoint"):
             restore_fine_tune_checkpoint(inference.model, path, "detection")
 
-    def test_whatever_goes_wrong_the_weights_come_back(
+    def test_a_failed_restore_leaves_the_weights_unchanged(
         self, inference: Any, foreign: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """They were left as NaN after an error that nobody had thought of."""
+        """They were left as NaN after an unexpected error."""
 
         def fail(**_: object) -> None:
             raise AttributeError("the API's own mistake")

@@ -19,7 +19,7 @@ def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_by_way_of_the_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_go_through_the_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with image_server() as proxy, Connections() as connections:
         monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
         proxy.pages[FAR_AWAY] = (200, {}, b"found")
@@ -27,7 +27,7 @@ def test_by_way_of_the_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert proxy.requests == [FAR_AWAY]
 
 
-def test_with_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_gets_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     with image_server() as proxy, Connections() as connections:
         monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.server_port}")
@@ -43,14 +43,14 @@ def test_with_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://127.8.8.8/", "http://[::1]:80/", "http://localhost/"])
-def test_this_machine_is_asked_directly(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_localhost_bypasses_the_proxy(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     with Connections() as connections:
         assert connections.pool_for(url).proxy is None
         assert connections.pool_for(FAR_AWAY).proxy is not None
 
 
-def test_so_are_hosts_in_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_in_no_proxy_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", "far-away.example")
     with Connections() as connections:
@@ -58,20 +58,20 @@ def test_so_are_hosts_in_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         assert connections.pool_for("http://other.example/").proxy is not None
 
 
-def test_a_pool_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_connection_pool_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     with Connections() as connections:
         assert connections.pool_for("http://a.example/") is connections.pool_for("https://b.example/")
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "nonsense", "http://"])
-def test_a_proxy_that_cannot_be_used(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_proxy_address_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", proxy)
     with Connections() as connections, pytest.raises(HTTPError) as refused:
         connections.pool_for(FAR_AWAY)
     assert reason_of(refused.value)
 
 
-def test_a_proxy_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_proxy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with Connections() as connections, pytest.raises(HTTPError) as refused:
         connections.pool_for(FAR_AWAY).request("GET", FAR_AWAY, retries=False)
@@ -80,7 +80,7 @@ def test_a_proxy_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_timeout(refused.value)
 
 
-def test_nobody_is_there() -> None:
+def test_a_refused_connection_is_reported() -> None:
     with Connections() as connections, pytest.raises(NewConnectionError) as refused:
         connections.pool_for("http://127.0.0.1:9/").request("GET", "http://127.0.0.1:9/", retries=False)
     assert "refused" in reason_of(refused.value) and "HTTPConnection" not in reason_of(refused.value)
@@ -88,12 +88,12 @@ def test_nobody_is_there() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "a.png", "//host/a", "ftp://host/a", "http://", "http://host:port/"])
-def test_what_is_no_web_address(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(LocationParseError):
         web_address(url)
 
 
-def test_close_twice() -> None:
+def test_close_is_idempotent() -> None:
     connections = Connections()
     connections.pool_for(FAR_AWAY)
     connections.close()
@@ -107,5 +107,5 @@ def test_close_twice() -> None:
         ("http://a.example/me:pass@b", {}),
     ],
 )
-def test_a_login_in_the_address(url: str, header: dict[str, str]) -> None:
+def test_credentials_in_the_url_are_sent(url: str, header: dict[str, str]) -> None:
     assert login_of(web_address(url)) == header

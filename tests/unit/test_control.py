@@ -23,12 +23,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "control.json"
 
 
-def test_without_a_file_training_runs(path: Path) -> None:
+def test_training_runs_when_there_is_no_control_file(path: Path) -> None:
     assert Control(path).state == RUNNING
 
 
 @pytest.mark.parametrize(("action", "state"), [("pause", PAUSED), ("stop", STOPPED), ("resume", RUNNING)])
-def test_what_is_set_is_seen_by_another_process(path: Path, action: str, state: str) -> None:
+def test_another_process_sees_the_state(path: Path, action: str, state: str) -> None:
     other = Control(path, Clock())
     assert other.state == RUNNING
     control = Control(path)
@@ -37,7 +37,7 @@ def test_what_is_set_is_seen_by_another_process(path: Path, action: str, state: 
     assert json.loads(path.read_text())["state"] == state
 
 
-def test_one_after_the_other(path: Path) -> None:
+def test_states_follow_each_other(path: Path) -> None:
     seen = Control(path, Clock())
     for action in ("pause", "resume", "stop", "pause", "resume"):
         Control(path).set(action)
@@ -47,12 +47,12 @@ def test_one_after_the_other(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "dancing"}', '{"state": 5}', "{}"])
-def test_a_file_that_makes_no_sense_holds_nothing_up(path: Path, text: str) -> None:
+def test_an_invalid_control_file_is_ignored(path: Path, text: str) -> None:
     path.write_text(text)
     assert Control(path).state == RUNNING
 
 
-def test_it_is_looked_at_a_few_times_a_second(path: Path) -> None:
+def test_the_file_is_polled_a_few_times_a_second(path: Path) -> None:
     now = [0.0]
     control = Control(path, lambda: now[0])
     assert control.state == RUNNING
@@ -63,7 +63,7 @@ def test_it_is_looked_at_a_few_times_a_second(path: Path) -> None:
     assert control.state == PAUSED
 
 
-def test_it_is_read_only_when_it_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_read_only_when_it_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Control(path).set("pause")
     control = Control(path, Clock())
     assert control.state == PAUSED
@@ -71,13 +71,13 @@ def test_it_is_read_only_when_it_changed(path: Path, monkeypatch: pytest.MonkeyP
     assert control.state == PAUSED
 
 
-def test_an_action_that_there_is_not(path: Path) -> None:
+def test_an_unknown_action_is_refused(path: Path) -> None:
     with pytest.raises(KeyError):
         Control(path).set("dance")
     assert not path.exists()
 
 
-def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"cannot pause training: .*control\.json"):
         Control(tmp_path / "none" / "control.json").set("pause")
     assert list(tmp_path.iterdir()) == []

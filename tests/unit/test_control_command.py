@@ -37,7 +37,7 @@ def state(project: Path) -> str:
     return Control(project / "model" / "control.json").state
 
 
-def test_as_a_process(project: Path) -> None:
+def test_pause_as_a_process(project: Path) -> None:
     command = [sys.executable, "-m", "odkeras", "training", "pause", str(project)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "training is paused; no trainer has run here yet\n"
@@ -49,7 +49,9 @@ def test_as_a_process(project: Path) -> None:
     ("action", "set_to", "said"),
     [("pause", "paused", "paused"), ("stop", "stopped", "stopped"), ("resume", "running", "not paused")],
 )
-def test_each_action_and_the_status(project: Path, action: str, set_to: str, said: str) -> None:
+def test_each_action_changes_the_state_and_status_reports_it(
+    project: Path, action: str, set_to: str, said: str
+) -> None:
     says(project, state="waiting", reason="no new answers")
     expected = f"training is {said}; the trainer says: waiting: no new answers\n"
     assert run(action, project).output == expected
@@ -57,7 +59,7 @@ def test_each_action_and_the_status(project: Path, action: str, set_to: str, sai
     assert run("status", project / "pipeline.config").output == expected
 
 
-def test_a_trainer_that_is_away(project: Path) -> None:
+def test_status_says_that_no_trainer_is_running(project: Path) -> None:
     says(project, state="waiting", reason="no new answers", updated=time.time() - 3600)
     assert run("status", project).output == (
         "training is not paused; no trainer is at work; the last one said: waiting: no new answers\n"
@@ -66,14 +68,14 @@ def test_a_trainer_that_is_away(project: Path) -> None:
     assert "no trainer is at work; the last one said: failed: no GPU" in run("status", project).output
 
 
-def test_another_model_directory(project: Path, tmp_path: Path) -> None:
+def test_model_dir_option_selects_the_trainer(project: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     run("pause", project, "--model-dir", tmp_path / "elsewhere")
     assert state(project) == "running"
     assert Control(tmp_path / "elsewhere" / "control.json").state == "paused"
 
 
-def test_where_nothing_was_trained(tmp_path: Path) -> None:
+def test_a_missing_model_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pipeline.config").touch()
     result = run("pause", tmp_path)
     assert result.exit_code != 0
@@ -94,7 +96,7 @@ def test_where_nothing_was_trained(tmp_path: Path) -> None:
         ("stop", "building", "building the model", "training is stopped; the trainer says: building the model\n"),
     ],
 )
-def test_what_the_trainer_says_does_not_contradict(
+def test_the_reported_state_does_not_contradict_the_action(
     project: Path, action: str, state: str, reason: str, expected: str
 ) -> None:
     """`pause` said "training is paused; the trainer says: training: training on 40 images": it had not seen it yet."""
@@ -102,7 +104,7 @@ def test_what_the_trainer_says_does_not_contradict(
     assert run(action, project).output == expected
 
 
-def test_a_trainer_that_is_busy_is_at_work(project: Path) -> None:
+def test_a_trainer_that_holds_the_lock_counts_as_running(project: Path) -> None:
     """It says nothing while it builds a large model or evaluates: `status` took it for dead after 30 s."""
     says(project, state="evaluating", reason="evaluating, to see whether to publish", updated=time.time() - 600)
     with locked(project / "model" / "trainer.lock", taken="", wait_s=0.0):
@@ -110,7 +112,7 @@ def test_a_trainer_that_is_busy_is_at_work(project: Path) -> None:
     assert "no trainer is at work" in run("status", project).output
 
 
-def test_one_that_has_ended_is_not(project: Path) -> None:
+def test_an_ended_trainer_does_not_count_as_running(project: Path) -> None:
     """For 30 s it was."""
     says(project, state="ended", reason="the trainer was stopped")
     assert run("status", project).output.endswith(
@@ -119,9 +121,7 @@ def test_one_that_has_ended_is_not(project: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["racoons", "model"])
-def test_a_project_that_is_not_there_pauses_no_other(
-    project: Path, wrong: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistyped_project_does_not_pause_another(project: Path, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistyped name is a path in the working directory: the project there was paused."""
     monkeypatch.chdir(project)
     (project / "model" / "status.json").write_text("{}")

@@ -41,55 +41,57 @@ def find(project: Path, dataset: str | None = "cars", also: tuple[str, ...] = ()
 
 
 class TestFinding:
-    def test_it_is_beside_the_config(self, project: Path) -> None:
+    def test_the_default_is_beside_the_config(self, project: Path) -> None:
         assert find(project) == DatabasePlace(
             project / "annotations.db", (project / "annotations.db", project.parent / "annotations.db")
         )
         assert not list(project.parent.glob("**/*.db")), "looking makes no file"
 
-    def test_the_one_that_is_named_is_taken(self, project: Path) -> None:
+    def test_a_named_database_wins(self, project: Path) -> None:
         fill(project / "annotations.db", "cars")
         found = find_database(Path("other.db"), project, "cars", data_dir=project / "data")
         assert (found.path, found.remarks) == (Path("other.db"), ())
 
-    def test_an_old_one_in_the_working_directory(self, project: Path) -> None:
+    def test_an_old_database_in_the_working_directory_is_used(self, project: Path) -> None:
         old = fill(project.parent / "annotations.db", "cars")
         found = find(project)
         assert found.path == old
         assert "these answers are in the working directory, where odkeras kept them before" in found.remarks[0]
 
-    def test_an_old_one_with_a_new_one_that_has_none_of_the_answers(self, project: Path) -> None:
+    def test_an_old_database_wins_over_a_new_one_without_answers_of_the_dataset(self, project: Path) -> None:
         """As it is when the page was once started from elsewhere."""
         old = fill(project.parent / "annotations.db", "cars")
         fill(project / "annotations.db", "boats")
         assert find(project).path == old
 
-    def test_an_old_one_of_another_project(self, project: Path) -> None:
+    def test_an_old_database_of_another_project_is_ignored(self, project: Path) -> None:
         fill(project.parent / "annotations.db", "boats")
         assert find(project) == DatabasePlace(
             project / "annotations.db", (project / "annotations.db", project.parent / "annotations.db")
         )
 
-    def test_both_have_answers(self, project: Path) -> None:
+    def test_a_remark_names_the_other_database_with_answers(self, project: Path) -> None:
         fill(project / "annotations.db", "cars", 2)
         old = fill(project.parent / "annotations.db", "cars", 3)
         found = find(project)
         assert found.path == project / "annotations.db"
         assert found.remarks == (f"{old} has 3 answers of dataset cars, too; --db uses that one",)
 
-    def test_another_dataset_that_is_to_be_read_decides(self, project: Path) -> None:
+    def test_a_dataset_to_exclude_decides_too(self, project: Path) -> None:
         """`--exclude boats`, or SOURCE `dataset:boats`, in a dataset that is new."""
         old = fill(project.parent / "annotations.db", "boats")
         assert find(project, also=("boats",)).path == old
         assert find(project, also=("planes",)).path == project / "annotations.db"
 
-    def test_in_the_project_s_folder_they_are_the_same(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_in_the_project_s_folder_both_places_are_the_same(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(project)
         fill(project / "annotations.db", "cars")
         found = find_database(None, Path(), "cars", data_dir=Path("data"))
         assert (found.path, found.remarks) == (project / "annotations.db", ())
 
-    def test_one_that_was_used_before_is_found_from_anywhere(
+    def test_a_database_used_before_is_found_from_anywhere(
         self, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         old = fill(project.parent / "annotations.db", "cars")
@@ -100,7 +102,7 @@ class TestFinding:
         assert "were stored in" in found.remarks[0]
         assert find_database(None, project, None, data_dir=project / "data").path == old
 
-    def test_the_one_beside_the_config_needs_no_note(self, project: Path) -> None:
+    def test_the_default_place_is_not_recorded(self, project: Path) -> None:
         note = project / "data" / "databases.json"
         remember_database(project / "data", "cars", project / "annotations.db", project)
         assert not note.exists()
@@ -115,7 +117,7 @@ class TestFinding:
         note.write_text("no JSON")
         assert find(project).path == project / "annotations.db"
 
-    def test_one_that_cannot_be_read_is_not_passed_over(self, project: Path) -> None:
+    def test_an_unreadable_database_is_an_error(self, project: Path) -> None:
         """It counted as one without answers, and another database was used without a word."""
         path = fill(project / "annotations.db", "cars")
         fill(project.parent / "annotations.db", "cars")
@@ -128,7 +130,9 @@ class TestFinding:
 class TestOldRelativePaths:
     """They started in the working directory, which is where the database was."""
 
-    def test_they_are_found_from_another_folder(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_old_relative_paths_resolve_from_another_folder(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (project.parent / "images").mkdir()
         (project.parent / "images" / "0.png").touch()
         old = fill(project.parent / "annotations.db", "cars")
@@ -140,7 +144,7 @@ class TestOldRelativePaths:
         assert example["image"] == example["path"] == str(project.parent / "images" / "0.png")
 
     @pytest.mark.parametrize("image", ["gone.png", "https://a.org/images/0.png", "data:image/png;base64,AA", "/a.png"])
-    def test_all_others_are_as_they_were(self, project: Path, monkeypatch: pytest.MonkeyPatch, image: str) -> None:
+    def test_other_paths_are_unchanged(self, project: Path, monkeypatch: pytest.MonkeyPatch, image: str) -> None:
         old = fill(project.parent / "annotations.db", "cars", image=image)
         monkeypatch.chdir(project)
         with AnswerDatabase.open(old) as database:
@@ -148,7 +152,7 @@ class TestOldRelativePaths:
 
 
 class TestPathsOfTheConfig:
-    def test_those_that_lead_somewhere_beside_it_are_absolute(self, project: Path) -> None:
+    def test_relative_paths_that_exist_beside_the_config_become_absolute(self, project: Path) -> None:
         config = load_pipeline_of_template(project)
         config.train_input_reader.label_map_path = "label_map.pbtxt"
         config.train_input_reader.tf_record_input_reader.input_path[:] = ["data/*_train.record", "elsewhere/*.record"]
@@ -190,7 +194,9 @@ class TestDbCommands:
         return [json.loads(line)["image"] for line in result.stdout.splitlines()]
 
     @pytest.mark.parametrize("arguments", [("out", "cars"), ("stats",)])
-    def test_nowhere(self, project: Path, arguments: tuple[str, ...]) -> None:
+    def test_commands_name_the_places_where_no_database_was_found(
+        self, project: Path, arguments: tuple[str, ...]
+    ) -> None:
         folder = project.parent
         result = self.run(folder, *arguments)
         assert (result.returncode, result.stdout) == (1, "")
@@ -204,7 +210,7 @@ class TestDbCommands:
         fill(project / "annotations.db", "cars")
         assert self.run(folder, *arguments).stderr.endswith("(there is cars/annotations.db)\n")
 
-    def test_answers_go_into_the_project_s(self, project: Path) -> None:
+    def test_in_writes_to_the_project_s_database(self, project: Path) -> None:
         (project / "a.jsonl").write_text('{"image": "https://a.org/b.png", "answer": "accept"}\n')
         result = self.run(project.parent, "in", "cars", "cars/a.jsonl", "--project", "cars")
         assert result.stdout.startswith(f"{project}/annotations.db, cars: 1 added")

@@ -94,7 +94,7 @@ def rows(text: str) -> list[Any]:
 # --- out: JSONL
 
 
-def test_a_line_for_each_answer(database: AnswerDatabase, folder: Path) -> None:
+def test_out_writes_a_line_per_answer(database: AnswerDatabase, folder: Path) -> None:
     examples = [example_of(A, rect(1, 2, 3, 4)), example_of(B, answer="reject", at=1001)]
     add(database, *examples)
     result = run("out", "shapes")
@@ -106,7 +106,7 @@ def test_a_line_for_each_answer(database: AnswerDatabase, folder: Path) -> None:
     assert [path.name for path in (folder / "new").iterdir()] == ["answers.jsonl"]
 
 
-def test_one_decision_and_what_was_replaced(database: AnswerDatabase) -> None:
+def test_out_filters_by_decision_and_includes_replaced_answers(database: AnswerDatabase) -> None:
     add(database, example_of(A, at=1), example_of(A, at=2, answer="reject"), example_of(B, at=3))
     answers = {
         (): ["reject", "accept"],
@@ -119,7 +119,7 @@ def test_one_decision_and_what_was_replaced(database: AnswerDatabase) -> None:
         assert [each["answer"] for each in rows(run("out", "shapes", *arguments).stdout)] == expected
 
 
-def test_images_come_along_where_they_are_still_there(database: AnswerDatabase, folder: Path) -> None:
+def test_out_embeds_images_that_still_exist(database: AnswerDatabase, folder: Path) -> None:
     (folder / "a.jpg").write_bytes(encode(draw_pixels(), "JPEG"))
     (folder / "other.jpg").write_bytes(encode(draw_pixels(seed=1), "JPEG"))
     image = read_image(folder / "a.jpg")
@@ -133,7 +133,7 @@ def test_images_come_along_where_they_are_still_there(database: AnswerDatabase, 
     assert result.stderr.endswith("3 answers, 1 of them without their image, which is not there any more\n")
 
 
-def test_an_unknown_dataset_or_database(database: AnswerDatabase) -> None:
+def test_an_unknown_dataset_or_database_is_an_error(database: AnswerDatabase) -> None:
     add(database, example_of(A))
     add(database, example_of(A), dataset="cars")
     for command in (("out", "shape"), ("stats", "shape")):
@@ -176,18 +176,20 @@ def test_a_project_on_the_command_line_beats_the_environment(database: AnswerDat
         (["--masks"], "--masks is for --format tfrecord"),
     ],
 )
-def test_what_does_not_go_together(database: AnswerDatabase, arguments: list[str], message: str) -> None:
+def test_conflicting_options_are_refused(database: AnswerDatabase, arguments: list[str], message: str) -> None:
     add(database, example_of(A))
     assert message in refusal(ConfigError, "out", "shapes", *arguments)
 
 
-def test_a_file_that_cannot_be_written(database: AnswerDatabase, folder: Path) -> None:
+def test_an_unwritable_output_file_is_an_error(database: AnswerDatabase, folder: Path) -> None:
     add(database, example_of(A))
     (folder / "file").touch()
     assert "cannot write file/a.jsonl" in refusal(RecordError, "out", "shapes", "file/a.jsonl")
 
 
-def test_a_failure_leaves_the_old_file(database: AnswerDatabase, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_keeps_the_old_file(
+    database: AnswerDatabase, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(database, example_of(A))
     (folder / "a.jsonl").write_text("old")
 
@@ -249,7 +251,7 @@ def test_coco_has_the_accepted_images_and_their_boxes(database: AnswerDatabase, 
     assert loaded.getAnnIds(imgIds=[2]) == []
 
 
-def test_a_coco_polygon_covers_what_it_covers(database: AnswerDatabase, folder: Path) -> None:
+def test_coco_polygons_keep_their_area_and_bounds(database: AnswerDatabase, folder: Path) -> None:
     add(database, example_of(A, polygon([10, 10], [40, 10], [40, 30]), polygon([50, 40], [70, 40], [70, 44], [50, 44])))
     loaded = coco(folder)
     triangle, cut = loaded.loadAnns([1, 2])
@@ -274,7 +276,7 @@ def test_the_label_map_gives_the_categories(database: AnswerDatabase, folder: Pa
     assert [each["category_id"] for each in loaded.anns.values()] == [7, 3]
 
 
-def test_the_last_answer_about_an_image_wins_whoever_gave_it(database: AnswerDatabase, folder: Path) -> None:
+def test_coco_has_the_last_answer_about_an_image_of_any_session(database: AnswerDatabase, folder: Path) -> None:
     add(
         database,
         example_of(A, rect(1, 1, 5, 5), at=1),
@@ -287,7 +289,7 @@ def test_the_last_answer_about_an_image_wins_whoever_gave_it(database: AnswerDat
     assert [each["bbox"] for each in loaded.anns.values()] == [[2.0, 2.0, 5.0, 5.0]]
 
 
-def test_spans_that_cannot_be_used_are_told_and_left_out(database: AnswerDatabase) -> None:
+def test_coco_reports_and_skips_unusable_spans(database: AnswerDatabase) -> None:
     bad = [rect(70, 6, 9, 9), rect(1, 1, 0, 9), rect(1, 1, 3, 3, None), "text", polygon([1, 1], ["a", 2], [3, 4])]
     add(database, example_of(A, *bad, rect(1, 2, 3, 4)), example_of(B, *bad, at=1001))
     add(database, {**example_of(C, at=1002), "spans": "no"})
@@ -303,7 +305,7 @@ def test_spans_that_cannot_be_used_are_told_and_left_out(database: AnswerDatabas
     assert lines[-1] == "standard output: 1 images, 1 boxes, 0 without boxes"
 
 
-def test_an_image_whose_size_is_not_stored_is_looked_at(database: AnswerDatabase, folder: Path) -> None:
+def test_coco_reads_image_sizes_that_are_not_stored(database: AnswerDatabase, folder: Path) -> None:
     (folder / "a.jpg").write_bytes(encode(draw_pixels(), "JPEG"))
 
     def without_size(image_id: str, image: str, at: int) -> Any:
@@ -344,7 +346,7 @@ def test_coco_has_the_ids_of_the_label_map_that_annotate_used(database: AnswerDa
     assert "category ids: label_map.pbtxt\n" in result.stderr
 
 
-def test_coco_without_a_label_map_of_its_own(database: AnswerDatabase, folder: Path) -> None:
+def test_coco_falls_back_to_the_project_s_label_map_then_to_numbering(database: AnswerDatabase, folder: Path) -> None:
     """The project's, which is beside the database; else the labels are numbered, which is said with the way out."""
     add(database, example_of(A, rect(1, 2, 3, 4, "dog"), rect(1, 2, 3, 4, "car")))
     result = run("out", "shapes", "--format", "coco")
@@ -358,7 +360,7 @@ def test_coco_without_a_label_map_of_its_own(database: AnswerDatabase, folder: P
     assert "category ids: label_map.pbtxt, which is beside the database" in result.stderr
 
 
-def test_a_database_of_an_older_odkeras_gets_what_it_lacks(database: AnswerDatabase, folder: Path) -> None:
+def test_a_database_of_an_older_version_is_migrated(database: AnswerDatabase, folder: Path) -> None:
     add(database, example_of(A, rect(1, 2, 3, 4)))
     database.close()
     with sqlite3.connect(folder / "annotations.db") as old:
@@ -412,7 +414,7 @@ def write(path: Path, *examples: Any) -> str:
     return str(path)
 
 
-def test_out_in_out_is_the_same(database: AnswerDatabase, folder: Path) -> None:
+def test_exporting_an_imported_export_gives_the_same(database: AnswerDatabase, folder: Path) -> None:
     suggested = {"_suggestions": {"version": 5, "threshold": 0.5, "spans": [rect(1, 2, 3, 4), rect(20, 20, 9, 9)]}}
     accepted = {**example_of(A, rect(1, 2, 3, 4), at=7), **suggested}
     add(database, accepted, example_of(A, session="ben", at=3), example_of(B, answer="ignore", at=5))
@@ -430,7 +432,7 @@ def test_out_in_out_is_the_same(database: AnswerDatabase, folder: Path) -> None:
         assert (row.version, row.edits) == (5, EditCounts(kept=1, deleted=1))
 
 
-def test_what_annotate_has_stored_is_known(database: AnswerDatabase, folder: Path) -> None:
+def test_importing_one_s_own_export_adds_nothing(database: AnswerDatabase, folder: Path) -> None:
     """An export that was read back into its own dataset replaced every answer by a copy, and trained on it again."""
     add(database, example_of(A), delivered=True)
     run("out", "shapes", "a.jsonl")
@@ -438,7 +440,7 @@ def test_what_annotate_has_stored_is_known(database: AnswerDatabase, folder: Pat
     assert Deliveries(database, "shapes").count_pending() == 0
 
 
-def test_who_and_when(database: AnswerDatabase, folder: Path) -> None:
+def test_in_keeps_session_and_time(database: AnswerDatabase, folder: Path) -> None:
     ids = {
         "shapes-anna": "anna",
         "shapes-2024-01-01_10-00-00": "2024-01-01_10-00-00",
@@ -453,7 +455,7 @@ def test_who_and_when(database: AnswerDatabase, folder: Path) -> None:
     assert database.history("shapes", "anna")[0].answered_at == 1000.0
 
 
-def test_without_a_time_they_are_in_the_files_order(database: AnswerDatabase, folder: Path) -> None:
+def test_answers_without_a_time_keep_the_order_of_the_file(database: AnswerDatabase, folder: Path) -> None:
     def timeless(image_id: str, answer: str) -> Any:
         return {**example_of(image_id, answer=answer), "_timestamp": None}
 
@@ -480,7 +482,7 @@ def test_examples_without_an_answer_get_one(database: AnswerDatabase, folder: Pa
     assert "--answer must be" in refusal(ConfigError, "in", "one", "a.jsonl", "--answer", "yes")
 
 
-def test_ids_are_those_that_annotate_gives(
+def test_in_gives_images_the_same_ids_as_annotate(
     database: AnswerDatabase, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "data" / "images").mkdir(parents=True)
@@ -519,7 +521,7 @@ def test_an_answer_is_the_same_wherever_its_image_is(
     assert "0 added, 2 known already" in result.stdout
 
 
-def test_broken_lines_are_told_and_the_others_go_in(database: AnswerDatabase, folder: Path) -> None:
+def test_in_reports_and_skips_broken_lines(database: AnswerDatabase, folder: Path) -> None:
     (folder / "bad.jpg").write_bytes(b"<html>")
     lines = [
         example_of(A),
@@ -552,7 +554,7 @@ def test_broken_lines_are_told_and_the_others_go_in(database: AnswerDatabase, fo
     assert len(database.examples("shapes")) == 3
 
 
-def test_nothing_that_can_be_read_is_a_failure(folder: Path) -> None:
+def test_in_fails_when_no_line_is_usable(folder: Path) -> None:
     assert "cannot read a.jsonl" in refusal(RecordError, "in", "shapes", "a.jsonl")
     assert list(folder.iterdir()) == []
     for text in ("", "nonsense\n"):
@@ -562,7 +564,7 @@ def test_nothing_that_can_be_read_is_a_failure(folder: Path) -> None:
         assert "0 added, 0 known already" in result.stdout
 
 
-def test_standard_input(folder: Path) -> None:
+def test_in_reads_standard_input(folder: Path) -> None:
     text = json.dumps(example_of(A)) + "\n" + "nonsense\n"
     result = run("in", "shapes", "-", "--db", "new/a.db", input=text)
     assert result.stdout == "new/a.db, shapes: 1 added, 0 known already, 1 skipped\n"
@@ -570,7 +572,7 @@ def test_standard_input(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
-def test_a_pipe_can_be_read_only_once(folder: Path) -> None:
+def test_in_reads_a_named_pipe(folder: Path) -> None:
     """Its lines were counted first, for the progress bar, and were gone then."""
     os.mkfifo(folder / "pipe")
     writer = subprocess.Popen(
@@ -590,7 +592,7 @@ def filled(database: AnswerDatabase) -> None:
     add(database, example_of(C, at=1200), version=6, edits=EditCounts(added=0))
 
 
-def test_stats_for_programs(database: AnswerDatabase) -> None:
+def test_stats_as_json(database: AnswerDatabase) -> None:
     filled(database)
     add(database, example_of(A), dataset="cars")
     cars, shapes = json.loads(run("stats", "--json").stdout)
@@ -619,7 +621,7 @@ def test_stats_for_programs(database: AnswerDatabase) -> None:
     }  # fmt: skip
 
 
-def test_stats_for_people(database: AnswerDatabase) -> None:
+def test_stats_as_text(database: AnswerDatabase) -> None:
     filled(database)
     lines = [" ".join(line.split()) for line in run("stats", "shapes").stdout.splitlines()]
     assert lines[:5] == [

@@ -125,7 +125,7 @@ def test_a_full_disk_and_a_directory_that_is_not_there_yet(tmp_path: Path, monke
     assert doctor._check_disk(tmp_path).ok
 
 
-def test_what_may_be_missing() -> None:
+def test_optional_programs_may_be_missing() -> None:
     assert doctor._check_model_server(None).ok and "embedded" in doctor._check_model_server(None).detail
     assert doctor._check_model_server("/usr/bin/tensorflow_model_server").detail == "/usr/bin/tensorflow_model_server"
     assert doctor._check_prodigy(None).ok and doctor._check_prodigy("1.17").detail == "1.17"
@@ -154,14 +154,14 @@ def test_the_probe_reports_what_tensorflow_says(fake_tensorflow: Path) -> None:
     assert probe_tensorflow() == Probe("9.9", "tf_keras", ("Fast One", "/gpu:1"))
 
 
-def test_the_probe_survives_a_tensorflow_that_does_not(fake_tensorflow: Path) -> None:
+def test_the_probe_reports_a_tensorflow_that_crashes(fake_tensorflow: Path) -> None:
     fake_tensorflow.write_text("raise ImportError('no AVX here')")
     assert probe_tensorflow().error == "ImportError: no AVX here"
     fake_tensorflow.write_text("import os; os._exit(7)")
     assert probe_tensorflow().error == "exit code 7"
 
 
-def test_the_probe_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(command: list[str], *, timeout: float, **kwargs: Any) -> Any:
         raise subprocess.TimeoutExpired(command, timeout)
 

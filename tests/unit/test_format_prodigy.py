@@ -95,7 +95,7 @@ def test_suggestions_are_plain_json_and_a_copy() -> None:
     assert "model version" not in suggested["meta"]
 
 
-def test_display_names_when_asked_for() -> None:
+def test_suggestions_use_display_names_when_asked_for() -> None:
     suggested = with_suggestions(
         make_task(IMAGE, file="a"), DETECTIONS, LABEL_MAP, threshold=0.5, version=1, use_display_name=True
     )
@@ -116,7 +116,7 @@ def test_display_names_when_asked_for() -> None:
         ([0, 0, 1, 1], 0.39, 1),  # below the threshold
     ],
 )
-def test_what_cannot_be_drawn_is_not_suggested(box: list[float], score: float, class_id: int) -> None:
+def test_detections_that_cannot_be_drawn_are_not_suggested(box: list[float], score: float, class_id: int) -> None:
     detections = Detections(np.array([box]), np.array([score]), np.array([class_id]))
     suggested = with_suggestions(make_task(IMAGE, file="a"), detections, LABEL_MAP, threshold=0.4, version=3)
     assert suggested["spans"] == []
@@ -203,7 +203,7 @@ def test_points_make_a_polygon_whatever_the_type_says(kind: Any) -> None:
         {"label": "car", "x": 32, "y": 12, "width": 16, "height": 12},
     ],
 )
-def test_a_rectangle_is_no_polygon(span: Task) -> None:
+def test_rectangles_are_not_stored_as_polygons(span: Task) -> None:
     annotation = annotation_of(accepted(span))
     np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-4)
     assert annotation.polygons == ()
@@ -340,18 +340,18 @@ def test_a_rejected_image_without_an_id_is_withdrawn_by_its_bytes() -> None:
     assert read_answer({"image": IMAGE.data_uri, "answer": "reject"}, LABEL_MAP).withdrawn_image_id == IMAGE.image_id
 
 
-def test_a_rejected_image_that_cannot_be_told_apart() -> None:
+def test_a_rejected_image_without_id_and_bytes_is_an_error() -> None:
     with pytest.raises(AnswerError, match=r"gone\.jpg: cannot be read"):
         read_answer({"image": "gone.jpg", "answer": "reject"}, LABEL_MAP)
 
 
 @pytest.mark.parametrize("decision", [None, "", "yes", 1, True, ["accept"]])
-def test_other_decisions_are_no_answers(decision: Any) -> None:
+def test_unknown_decisions_are_refused(decision: Any) -> None:
     with pytest.raises(AnswerError, match="answer must be 'accept', 'reject' or 'ignore'; got "):
         read_answer(accepted(answer=decision), LABEL_MAP)
 
 
-def test_what_is_no_answer_at_all() -> None:
+def test_malformed_answers_are_refused() -> None:
     with pytest.raises(AnswerError, match="an answer must be a JSON object; got list"):
         read_answer([], LABEL_MAP)  # type: ignore[arg-type]
     with pytest.raises(AnswerError, match="'spans' must be a list; got dict"):
@@ -429,7 +429,7 @@ def test_our_own_image_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert annotation_of(accepted(rect(1, 1, 5, 5))).image == IMAGE
 
 
-def test_an_id_does_not_vouch_for_other_bytes() -> None:
+def test_an_id_that_does_not_match_the_bytes_is_not_trusted() -> None:
     with pytest.raises(AnswerError, match="truncated"):
         read_answer(accepted(image=IMAGE.data_uri[:-40]), LABEL_MAP)
 
@@ -448,14 +448,14 @@ def test_the_id_of_the_task_is_kept() -> None:
         ({"meta": {}, "image_id": None}, "image"),
     ],
 )
-def test_the_file_is_the_best_name_there_is(keys: Task, file: str) -> None:
+def test_the_file_name_comes_from_meta_path_or_id(keys: Task, file: str) -> None:
     assert annotation_of({**accepted(), "image_id": "5", **keys}).file == file
 
 
 # --- the size that the spans refer to
 
 
-def test_another_format_is_brought_into_our_form() -> None:
+def test_other_image_formats_are_normalised() -> None:
     bmp = encode(draw_pixels(), "BMP")
     answer = {"image": "data:image/bmp;base64," + base64.b64encode(bmp).decode(), "answer": "accept"}
     assert annotation_of(answer).image == encode_image(bmp, source="x")
@@ -477,6 +477,6 @@ def test_spans_on_an_image_of_another_shape_are_refused() -> None:
 @pytest.mark.parametrize(
     ("width", "height"), [(None, None), (0, 0), ("64", "48"), (-64, 48), (math.nan, 48), (64, None)]
 )
-def test_a_size_that_says_nothing_is_ignored(width: Any, height: Any) -> None:
+def test_an_invalid_size_is_ignored(width: Any, height: Any) -> None:
     annotation = annotation_of(accepted(rect(32, 12, 16, 12), width=width, height=height))
     np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)

@@ -51,7 +51,7 @@ def test_rows_are_gathered_by_image_in_order_of_first_appearance(write) -> None:
         (HEADER + "\r", "a.jpg,1,2,3,4,car\r"),
     ],
 )
-def test_every_way_to_write_it(write, header: str, row: str) -> None:
+def test_all_supported_ways_to_write_a_row(write, header: str, row: str) -> None:
     (image,) = read_truth_csv(write(header, "", row, " , ,"), IMAGES)
     assert image.path == IMAGES / "a.jpg"
     assert image.boxes_xyxy_px.tolist() == [[1, 2, 3, 4]]
@@ -87,7 +87,7 @@ def test_an_absolute_path_stays_and_names_may_hold_commas(write, tmp_path: Path)
         ([HEADER, '"a', 'b.jpg",x,2,3,4,car'], ":3: xmin must be"),  # a line break in a name
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(write, lines: list[str], message: str) -> None:
+def test_errors_name_their_line(write, lines: list[str], message: str) -> None:
     csv_path = write(*lines)
     with pytest.raises(RecordError) as raised:
         read_truth_csv(csv_path, IMAGES)
@@ -122,7 +122,7 @@ class TestImagesThatAreElsewhere:
             f"give --images {shlex.quote(str(place))}"
         )
 
-    def test_nobody_knows_where(self, write, tmp_path: Path) -> None:
+    def test_the_images_folder_is_asked_for_when_none_fits(self, write, tmp_path: Path) -> None:
         csv_path = write(HEADER, "/gone/a.jpg,1,2,3,4,car")
         with pytest.raises(RecordError, match=r"say with --images where relative paths start$"):
             check_some_exist(read_truth_csv(csv_path, tmp_path), csv_path, tmp_path)

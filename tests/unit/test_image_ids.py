@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "image_ids.jsonl"
 
 
-def test_what_was_noted_is_known_now_and_in_the_next_run(path: Path) -> None:
+def test_ids_are_known_in_this_run_and_the_next(path: Path) -> None:
     known = ImageIds(path)
     assert known.id_of("/a.png|1|2") is None
     known.note("/a.png|1|2", "first")
@@ -47,32 +47,32 @@ def test_the_latest_line_counts(path: Path) -> None:
     assert ImageIds(path).id_of("a") == "new"
 
 
-def test_what_is_known_is_not_written_again(path: Path) -> None:
+def test_a_known_id_is_not_written_again(path: Path) -> None:
     for _ in range(3):
         ImageIds(path).note("a", "one")
     assert path.read_text() == '{"image": "a", "id": "one"}\n'
 
 
-def test_what_has_no_fingerprint_is_never_known(path: Path) -> None:
+def test_items_without_a_fingerprint_are_not_stored(path: Path) -> None:
     known = ImageIds(path)
     known.note(None, "one")
     assert known.id_of(None) is None
     assert not path.exists()
 
 
-def test_nothing_is_written_or_read_before_it_has_to_be(path: Path) -> None:
+def test_the_file_is_opened_on_first_use(path: Path) -> None:
     known = ImageIds(path)
     ImageIds(path).note("a", "one")
     assert known.id_of("a") == "one"
 
 
-def test_a_torn_or_strange_line_costs_itself_only(path: Path) -> None:
+def test_a_broken_line_is_skipped(path: Path) -> None:
     path.write_text('{"image": "a", "id": "one"}\n[1]\n{}\n{"image": "b", "id": "two"}\n{"image": "c", "i')
     known = ImageIds(path)
     assert [known.id_of(name) for name in "abc"] == ["one", "two", None]
 
 
-def test_a_disk_that_cannot_be_written_is_told_of_once_and_costs_nothing_now(
+def test_an_unwritable_disk_is_reported_once_and_ids_stay_known(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = ImageIds(tmp_path / "none" / "image_ids.jsonl")
@@ -84,7 +84,7 @@ def test_a_disk_that_cannot_be_written_is_told_of_once_and_costs_nothing_now(
     assert text.endswith("cannot be written, a restart will take longer: No such file or directory")
 
 
-def test_a_directory_in_the_way_is_no_reason_to_stop(path: Path) -> None:
+def test_a_directory_in_place_of_the_file_is_not_an_error(path: Path) -> None:
     path.mkdir()
     known = ImageIds(path)
     assert known.id_of("a") is None
@@ -92,7 +92,7 @@ def test_a_directory_in_the_way_is_no_reason_to_stop(path: Path) -> None:
     assert known.id_of("a") == "one"
 
 
-def test_several_threads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_may_share_the_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one of them read the file, ids that others noted were forgotten."""
 
     def read_slowly(path: Path) -> list[Any]:

@@ -34,7 +34,7 @@ def test_the_first_image_makes_the_directory(store: ImageStore, image: EncodedIm
     assert sorted(store.directory.iterdir()) == sorted(paths)  # nothing temporary
 
 
-def test_a_full_disk_is_told_of_and_leaves_nothing(
+def test_a_full_disk_raises_and_leaves_no_file(
     store: ImageStore, image: EncodedImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fsync(descriptor: int) -> None:
@@ -61,7 +61,7 @@ def test_what_is_not_there_cannot_be_claimed(store: ImageStore, image: EncodedIm
     assert store.claim(image_id) is None
 
 
-def test_what_nobody_wants_goes(store: ImageStore, image: EncodedImage, png: EncodedImage) -> None:
+def test_unclaimed_images_are_removed(store: ImageStore, image: EncodedImage, png: EncodedImage) -> None:
     old, new = store.put(image), store.put(png)
     make_older(old)
     assert store.remove_unclaimed() == [old]
@@ -69,7 +69,7 @@ def test_what_nobody_wants_goes(store: ImageStore, image: EncodedImage, png: Enc
     assert store.remove_unclaimed() == []
 
 
-def test_what_is_claimed_stays(store: ImageStore, image: EncodedImage) -> None:
+def test_claimed_images_stay(store: ImageStore, image: EncodedImage) -> None:
     make_older(store.put(image))
     name = store.claim(image.image_id)
     assert name is not None
@@ -77,7 +77,7 @@ def test_what_is_claimed_stays(store: ImageStore, image: EncodedImage) -> None:
     assert store.path_of(name).read_bytes() == image.data
 
 
-def test_what_is_put_again_stays(store: ImageStore, image: EncodedImage) -> None:
+def test_images_that_are_put_again_stay(store: ImageStore, image: EncodedImage) -> None:
     """An image that was handed out in an earlier session kept its age: it could go a second after it was put."""
     path = store.put(image)
     make_older(path)
@@ -86,7 +86,7 @@ def test_what_is_put_again_stays(store: ImageStore, image: EncodedImage) -> None
     assert path.exists()
 
 
-def test_what_a_killed_host_left_half_written_goes_too(store: ImageStore, image: EncodedImage) -> None:
+def test_stale_temporary_files_are_removed(store: ImageStore, image: EncodedImage) -> None:
     store.put(image)
     half, being_written = store.directory / ".tmp-1-aaaaaaaa", store.directory / ".tmp-2-bbbbbbbb"
     for path in (half, being_written):

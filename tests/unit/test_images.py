@@ -158,7 +158,7 @@ def test_cmyk_inverted_as_adobe_writes_it() -> None:
     assert image.format == "jpeg"
 
 
-def test_cmyk_is_taken_for_inverted_without_adobes_marker_too() -> None:
+def test_cmyk_without_adobe_s_marker_is_read_as_inverted() -> None:
     """Pillow and browsers agree on it."""
     data = encode(Image.fromarray(PIXELS).convert("CMYK"), "JPEG", quality=95)
     start = data.index(b"\xff\xee")
@@ -275,7 +275,7 @@ def test_32_bit_pixels_are_refused(dtype: Any) -> None:
         ("GIF", {}, "png", 6),  # 256 colours
     ],
 )
-def test_other_formats_are_encoded_anew(format: str, options: dict[str, Any], kind: str, levels: float) -> None:
+def test_other_formats_are_re_encoded(format: str, options: dict[str, Any], kind: str, levels: float) -> None:
     image = check(encode(PIXELS, format, **options))
     assert image.format == kind
     assert_close(image, PIXELS, levels)
@@ -291,7 +291,7 @@ def test_the_first_picture_of_several_counts(format: str) -> None:
     assert getattr(Image.open(io.BytesIO(check(data).data)), "n_frames", 1) == 1
 
 
-def test_an_interlaced_png_is_encoded_anew() -> None:
+def test_an_interlaced_png_is_re_encoded() -> None:
     passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
     rows = [row.tobytes() for y, x, dy, dx in passes for row in PIXELS[y::dy, x::dx]]
     header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 1)
@@ -302,7 +302,7 @@ def test_an_interlaced_png_is_encoded_anew() -> None:
     np.testing.assert_array_equal(decode_rgb(image), PIXELS)
 
 
-def test_metadata_stays_behind_when_an_image_is_encoded_anew() -> None:
+def test_re_encoding_drops_metadata() -> None:
     data = encode(stored_as(PIXELS, 6), "JPEG", exif=exif(6), comment=b"secret", icc_profile=b"profile" * 20)
     assert set(Image.open(io.BytesIO(check(data).data)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
     palette = encode(Image.fromarray(PIXELS).quantize(8), "PNG", transparency=1, icc_profile=b"profile" * 20)
@@ -315,7 +315,9 @@ def test_the_result_encodes_to_itself(format: str) -> None:
     assert check(image.data) == image
 
 
-def test_the_extension_may_lie(tmp_path: Path, jpeg_bytes: bytes, png_bytes: bytes) -> None:
+def test_the_format_is_read_from_the_bytes_not_the_extension(
+    tmp_path: Path, jpeg_bytes: bytes, png_bytes: bytes
+) -> None:
     (tmp_path / "a.png").write_bytes(jpeg_bytes)
     (tmp_path / "b.jpg").write_bytes(png_bytes)
     (tmp_path / "c").write_bytes(encode(PIXELS, "GIF"))
@@ -348,7 +350,7 @@ def test_the_extension_may_lie(tmp_path: Path, jpeg_bytes: bytes, png_bytes: byt
         (b"\x89PNG\r\n\x1a\n", "not an image of a known format"),
     ],
 )
-def test_what_is_no_image(data: bytes, reason: str) -> None:
+def test_bytes_that_are_not_an_image_are_refused_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError) as raised:
         encode_image(data, source="a.jpg")
     assert reason in raised.value.reason
@@ -374,7 +376,7 @@ def places(length: int) -> list[int]:
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow, about damaged EXIF
-def test_truncated(format: str, options: dict[str, Any]) -> None:
+def test_truncated_files_are_refused(format: str, options: dict[str, Any]) -> None:
     data = encode(draw_pixels((30, 40)), format, **options)
     check(data)
     for length in places(len(data)):
@@ -461,7 +463,7 @@ def test_recalling_reads_only_the_header(monkeypatch: pytest.MonkeyPatch, image:
     assert recall_image(image.data, "", source="x") is None
 
 
-def test_recalling_what_no_task_can_have_held() -> None:
+def test_recall_refuses_bytes_that_were_never_stored() -> None:
     def id_of(data: bytes) -> str:
         return hashlib.sha256(data).hexdigest()[:32]
 
@@ -503,7 +505,7 @@ def test_data_uris(uri: str, data: bytes) -> None:
         ("data:image/png;base64,QUJé", "broken base64"),
     ],
 )
-def test_what_is_no_data_uri(uri: str, reason: str) -> None:
+def test_malformed_data_uris_are_refused(uri: str, reason: str) -> None:
     with pytest.raises(ImageError, match=reason.replace("(", r"\(")):
         bytes_from_data_uri(uri)
 
@@ -552,7 +554,7 @@ def test_a_file_url_may_be_encoded_or_not(tmp_path: Path, name: str) -> None:
     assert local_path(str(tmp_path / name)) == tmp_path / name
 
 
-def test_which_image_a_file_holds(tmp_path: Path) -> None:
+def test_is_image_file_compares_the_content(tmp_path: Path) -> None:
     pixels = np.zeros((48, 64, 3), np.uint8)
     for name in ("a.png", "a.bmp"):  # bytes that are kept, and bytes that are encoded anew
         Image.fromarray(pixels).save(tmp_path / name)

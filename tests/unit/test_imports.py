@@ -92,7 +92,7 @@ def is_within(module: str, package: str) -> bool:
     return f"{module}.".startswith(f"{package}.")
 
 
-def test_strangers_stay_apart() -> None:
+def test_training_and_serving_do_not_import_each_other() -> None:
     met = [
         f"{MODULES[module]}:{line} imports {name}"
         for module, name, line in IMPORTS

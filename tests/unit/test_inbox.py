@@ -95,7 +95,7 @@ def test_a_line_that_is_no_answer_is_reported_with_its_place(tmp_path: Path) -> 
     assert errors[4].startswith("batch.jsonl:6: not JSON")
 
 
-def test_a_batch_that_is_gone(tmp_path: Path) -> None:
+def test_a_missing_batch_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InboxError, match=r"cannot read the batch .*gone\.jsonl: No such file"):
         list(read_batch(tmp_path / "gone.jsonl"))
 

@@ -29,7 +29,7 @@ def test_names_in_other_scripts(tmp_path: Path) -> None:
     assert collect_label_names([], tmp_path / "names.txt") == names
 
 
-def test_both_the_file_last(tmp_path: Path) -> None:
+def test_names_of_the_file_come_after_those_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("bus\n")
     assert collect_label_names(["car"], tmp_path / "names.txt") == ["car", "bus"]
 
@@ -49,12 +49,12 @@ def test_both_the_file_last(tmp_path: Path) -> None:
         ([], "car\n".encode("utf-16"), r"names\.txt:1: not text in UTF-8"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path: Path, given: list[str], data: bytes, message: str) -> None:
+def test_an_unusable_file_is_an_error(tmp_path: Path, given: list[str], data: bytes, message: str) -> None:
     (tmp_path / "names.txt").write_bytes(data)
     with pytest.raises(ConfigError, match=message):
         collect_label_names(given, tmp_path / "names.txt")
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the labels file .*names\.txt: No such file"):
         collect_label_names([], tmp_path / "names.txt")

@@ -64,7 +64,7 @@ def test_a_pbtxt_with_gaps_comments_and_nested_fields() -> None:
         "# only a comment before\n\nitem { # here\n id: 1 name: 'car' } # there",
     ],
 )
-def test_every_way_to_write_it(text: str) -> None:
+def test_all_ways_to_write_an_item(text: str) -> None:
     label_map = LabelMap.from_pbtxt(text)
     assert (label_map.ids, label_map.display_name_of(1), label_map.id_of("car")) == ((1,), "car", 1)
 
@@ -98,7 +98,7 @@ def test_every_way_to_write_it(text: str) -> None:
         ("car\nperson\n", 'm.pbtxt:2:1: Expected "{".'),  # a list of names by mistake
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(text: str, message: str) -> None:
+def test_errors_name_their_line(text: str, message: str) -> None:
     with pytest.raises(LabelMapError) as raised:
         LabelMap.from_pbtxt(text, source="m.pbtxt")
     assert message in str(raised.value)

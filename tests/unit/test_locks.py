@@ -54,7 +54,7 @@ def test_another_process_is_refused_until_the_holder_is_killed(tmp_path: Path, p
 
 
 @ON_UNIX
-def test_a_process_of_the_version_before_is_kept_out(tmp_path: Path) -> None:
+def test_a_process_of_the_previous_version_is_locked_out(tmp_path: Path) -> None:
     path = tmp_path / "my.lock"
     with locked(path, taken="", wait_s=0.0):
         tried = subprocess.run([sys.executable, "-c", FLOCK_IS_TRIED, str(path)], capture_output=True, text=True)
@@ -62,7 +62,7 @@ def test_a_process_of_the_version_before_is_kept_out(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", FLOCK_IS_TRIED, str(path)], check=True)
 
 
-def test_one_that_is_being_stopped_is_waited_for(tmp_path: Path) -> None:
+def test_the_lock_waits_for_a_process_that_is_stopping(tmp_path: Path) -> None:
     path = tmp_path / "my.lock"
     with holder(HOLD, path) as process:
         started = time.monotonic()

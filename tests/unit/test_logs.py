@@ -37,7 +37,7 @@ def logging_kept_as_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (50, "3"),
     ],
 )
-def test_tensorflow_says_as_much_as_was_asked_for(level: int, expected: str) -> None:
+def test_tensorflow_s_log_level_follows_the_option(level: int, expected: str) -> None:
     configure_logging(level)
     assert os.environ[VARIABLE] == expected
     assert [logging.getLogger(name).level for name in ("tensorflow", "absl")] == [level, level]

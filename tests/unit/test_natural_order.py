@@ -28,7 +28,7 @@ from odkeras.natural_order import natural_key
         [f"{2**70}.jpg", f"{2**71}.jpg"],
     ],
 )
-def test_names_come_as_people_count(names: list[str]) -> None:
+def test_numbers_in_names_sort_by_value(names: list[str]) -> None:
     shuffled = random.Random(0).sample(names, len(names))
     assert sorted(shuffled, key=natural_key) == names
     assert sorted([Path(name) for name in shuffled], key=natural_key) == [Path(name) for name in names]

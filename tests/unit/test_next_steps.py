@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(web_project: Path) -> Path:
-    """A project of `odkeras init`, in a place that a shell has to be told about carefully."""
+    """A project of `odkeras init`, at a path that needs quoting in a shell."""
     folder = web_project / "anna's $HOME; rm"
     init_project(folder, ["thing", "other"], template="shapes_96")
     (folder / "model").mkdir()
@@ -135,12 +135,12 @@ class TestTheModel:
 
 
 class TestTheProgram:
-    def test_by_its_name_where_the_shell_finds_this_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_program_s_name_where_it_is_on_the_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
         assert module._program() == ["odkeras"]
 
     @pytest.mark.parametrize("installed_elsewhere", [False, True])
-    def test_by_its_path_where_it_does_not(
+    def test_the_program_s_path_where_it_is_not_on_the_path(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed_elsewhere: bool
     ) -> None:
         if installed_elsewhere:

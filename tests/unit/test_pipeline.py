@@ -157,7 +157,7 @@ def test_a_missing_file_a_directory_and_a_picture_are_refused(tmp_path: Path) ->
             ModuleNotFoundError("No module named 'object_detection'", name="object_detection"),
             "not installed .*make install.*pip install --no-deps -r requirements-odapi.txt",
         ),
-        # a clone of the API's repository in which nobody ran protoc
+        # a clone of the API's repository without compiled protos
         (
             ModuleNotFoundError("No module named ...pipeline_pb2", name="object_detection.protos.pipeline_pb2"),
             "protos are not compiled.*protoc object_detection/protos",
@@ -281,7 +281,7 @@ def test_evaluation_records_bring_a_reader_where_there_is_none() -> None:
     assert list(reader.tf_record_input_reader.input_path) == ["e"]
 
 
-def test_bfloat16_goes_off() -> None:
+def test_bfloat16_is_switched_off() -> None:
     """The zoo's configs have it on, and the API's input pipeline then rounds images to 8 bits, TPU or not."""
     config = parse_pipeline("train_config { use_bfloat16: true }", source="p")
     assert not apply_overrides(config, Overrides()).train_config.use_bfloat16
@@ -290,7 +290,7 @@ def test_bfloat16_goes_off() -> None:
 
 @pytest.mark.parametrize("name", ["batch_size", "num_classes", "num_steps"])
 @pytest.mark.parametrize("value", [0, -1])
-def test_counts_begin_at_1(name: str, value: int) -> None:
+def test_counts_must_be_at_least_1(name: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be a whole number from 1; got {value}"):
         Overrides(**{name: value})  # type: ignore[arg-type]
 

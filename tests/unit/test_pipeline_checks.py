@@ -121,7 +121,7 @@ def test_feature_extractors_that_cannot_be_built(name: str, reason: str, fix: st
     assert reason in problem.reason and fix in problem.fix
 
 
-def test_our_list_of_feature_extractors_is_the_api_s() -> None:
+def test_the_list_of_feature_extractors_is_the_api_s() -> None:
     """Every name of the list is in the installed model_builder.py; TF1 names are there too."""
     import object_detection
 
@@ -245,7 +245,7 @@ def test_the_label_map_that_the_config_names_is_read(tmp_path: Path, text: str, 
         ("/none/map.pbtxt", "No such file"),
     ],
 )
-def test_a_label_map_that_is_not_there(path: str, reason: str) -> None:
+def test_a_missing_label_map_is_an_error(path: str, reason: str) -> None:
     config = apply_overrides(replaced(), Overrides(label_map_path=path))
     problem = only(check_pipeline(config, label_map=None, purpose="loop"))
     assert (problem.field, problem.severity) == ("train_input_reader.label_map_path", "error")
@@ -321,7 +321,7 @@ def scheduled(schedule: str) -> PipelineConfig:
         ),
     ],
 )
-def test_schedules_without_length_or_sense(schedule: str, field: str) -> None:
+def test_invalid_schedules_are_errors(schedule: str, field: str) -> None:
     config = scheduled(schedule)
     problem = only(check(config))
     assert problem.field == "train_config.optimizer.adam_optimizer." + (
@@ -443,7 +443,7 @@ def test_a_checkpoint_of_unclear_content_is_left_to_tensorflow(tmp_path: Path) -
     assert checkpoint_kind("gs://bucket/ckpt-0") is None
 
 
-def test_checkpoints_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_checkpoints_are_errors_with_a_hint(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "zoo" / "checkpoint" / "ckpt-0", "model/_feature_extractor/x")
     zoo = tmp_path / "zoo"
     for wrong in (zoo / "checkpoint" / "ckpt-1", zoo / "checkpoint", zoo):
@@ -507,7 +507,7 @@ def test_a_checkpoint_is_not_looked_at_where_it_is_not_read() -> None:
         ("train.record@10", "not understood", "write train.record-?????-of-00010"),
     ],
 )
-def test_records_that_are_not_there(pattern: str, reason: str, fix: str) -> None:
+def test_missing_records_are_errors(pattern: str, reason: str, fix: str) -> None:
     config = apply_overrides(replaced(), Overrides(train_records=(pattern,)))
     problem = only(check(config, "train"))
     assert (problem.field, problem.value) == ("train_input_reader.tf_record_input_reader.input_path", pattern)
@@ -536,7 +536,7 @@ def test_no_records_named() -> None:
     assert only(check(config, "eval")).field == "eval_input_reader"
 
 
-def test_evaluation_records_matter_most_to_evaluation(tmp_path: Path) -> None:
+def test_missing_evaluation_records_are_an_error_only_for_evaluation(tmp_path: Path) -> None:
     (tmp_path / "t.record").touch()
     overrides = Overrides(train_records=(str(tmp_path / "t.record"),), eval_records=("none.record",))
     config = apply_overrides(replaced(), overrides)

@@ -29,7 +29,7 @@ def rows_of(mask: np.ndarray) -> list[str]:
         ([[0, 0], [1, 0], [1, math.nan]], r"must be finite; got \[ 1\. nan\]"),
     ],
 )
-def test_what_is_no_polygon(corners: list, message: str) -> None:
+def test_invalid_polygons_are_refused(corners: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         as_polygon(corners)
 
@@ -66,7 +66,7 @@ def test_rectangles(points: list[tuple[float, float]], expected: bool) -> None:
         ([(8, 6), (40, 30), (8, 30), (40, 6)], False),  # an hourglass, whose signed areas cancel
     ],
 )
-def test_what_covers_nothing(points: list[tuple[float, float]], expected: bool) -> None:
+def test_flat_polygons_are_recognised(points: list[tuple[float, float]], expected: bool) -> None:
     assert is_flat(px(*points)) is expected
 
 

@@ -125,7 +125,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-class TestMistakesAreToldSoon:
+class TestErrorsAreReportedEarly:
     def refusal(self, folder: Path, url: str, name: str = "cars", *more: str) -> str:
         started = time.monotonic()
         status, out, err = run(folder, "photos", "--model-name", name, "--url", url, *more)
@@ -135,22 +135,22 @@ class TestMistakesAreToldSoon:
         assert taken_s < 8, "3 s on a machine with nothing else to do; it was half a minute"
         return line.removeprefix("error: ")
 
-    def test_nobody_listens(self, folder: Path) -> None:
+    def test_a_missing_server_is_reported(self, folder: Path) -> None:
         url = f"http://127.0.0.1:{free_port()}"
         line = self.refusal(folder, url)
         assert line.startswith(f"no model server at {url}: ")
         assert line.endswith("; start one with `odkeras serve`, or load a version without a server: --export-dir")
 
-    def test_a_name_that_the_server_does_not_have(self, folder: Path, server: Server) -> None:
+    def test_an_unknown_model_name_is_reported_with_the_known_ones(self, folder: Path, server: Server) -> None:
         server.names = ["cars", "boats"]
         line = self.refusal(folder, server.url, "car")
         assert line == "no model 'car' there; this server serves 'cars', 'boats': give that with --model-name"
 
-    def test_tensorflow_serving_does_not_tell_names(self, folder: Path, server: Server) -> None:
+    def test_an_unknown_model_name_of_tensorflow_serving_is_reported(self, folder: Path, server: Server) -> None:
         line = self.refusal(folder, server.url, "car")
         assert line.startswith("no model 'car' there, or no version of it yet; TensorFlow Serving's REST API does not")
 
-    def test_no_version_yet(self, folder: Path, server: Server) -> None:
+    def test_a_server_without_a_version_is_reported(self, folder: Path, server: Server) -> None:
         server.names, server.states = ["cars"], ()
         assert self.refusal(folder, server.url).startswith("the model server has no version of cars yet")
 
@@ -191,13 +191,13 @@ class TestMistakesAreToldSoon:
             (("empty", "--model-name", "a"), "empty: no images in this folder"),
         ],
     )
-    def test_arguments(self, folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    def test_conflicting_arguments_are_refused(self, folder: Path, arguments: tuple[str, ...], message: str) -> None:
         (folder / "empty").mkdir()
         status, out, err = run(folder, *arguments)
         assert (status, out) == (ConfigError.exit_code, "")
         assert err.startswith(f"error: {message}") and len(err.splitlines()) == 1
 
-    def test_no_version_to_load(self, folder: Path) -> None:
+    def test_a_missing_export_directory_is_reported(self, folder: Path) -> None:
         for place, message in (
             ("gone", "gone: no such directory"),
             ("photos", "photos has no version; `odkeras export`"),
@@ -291,7 +291,7 @@ def test_boxes_without_an_area_are_left_out(folder: Path) -> None:
     assert [(row["xmin"], row["ymin"], row["xmax"], row["ymax"]) for row in prediction.boxes] == [(16, 12, 48, 36)]
 
 
-def test_a_folder_that_cannot_be_drawn_into_is_named(folder: Path) -> None:
+def test_an_unwritable_draw_folder_is_reported(folder: Path) -> None:
     """It was a traceback, or was blamed on --out."""
     (folder / "drawn").touch()
     found = Detections(np.array(PREDICTION["detection_boxes"]), np.full(3, 0.9), np.ones(3))

@@ -45,7 +45,7 @@ def test_create_makes_what_is_missing_and_may_be_called_again(directories: Proje
 
 
 @pytest.mark.parametrize("blocked", ["a", "a/data", "a/data/inbox", "model", "export"])
-def test_a_file_in_the_way(directories: Project, tmp_path: Path, blocked: str) -> None:
+def test_a_file_in_place_of_a_directory_is_an_error(directories: Project, tmp_path: Path, blocked: str) -> None:
     (tmp_path / blocked).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / blocked).touch()
     with pytest.raises(ConfigError, match=f"must be a directory, but {tmp_path / blocked} is a file"):
@@ -53,7 +53,7 @@ def test_a_file_in_the_way(directories: Project, tmp_path: Path, blocked: str) -
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_without_permission(directories: Project) -> None:
+def test_an_unwritable_directory_is_an_error(directories: Project) -> None:
     directories.create()
     directories.export_dir.chmod(0o500)
     with pytest.raises(SetupError, match=r"cannot write to the directory .*export: Permission denied"):
@@ -173,7 +173,7 @@ def test_a_failure_leaves_the_old_content_and_no_temporary(tmp_path: Path, monke
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_what_a_block_writes_appears_when_it_ends(tmp_path: Path) -> None:
+def test_atomic_path_renames_when_the_block_ends(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "file") as temporary:
         temporary.write_text("new")
         assert temporary.name.startswith(project.TEMPORARY_PREFIX)
@@ -182,7 +182,7 @@ def test_what_a_block_writes_appears_when_it_ends(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "new"
 
 
-def test_what_a_failing_block_wrote_is_gone(tmp_path: Path) -> None:
+def test_atomic_path_removes_the_file_of_a_failed_block(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file") as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
@@ -235,7 +235,7 @@ class TestJsonlTail:
         assert tail.read() == [{"row": 2}]
         assert tail.read() == []
 
-    def test_what_a_crash_tore_off_is_left_out(self, path: Path) -> None:
+    def test_a_torn_line_is_skipped(self, path: Path) -> None:
         tail = JsonlTail(path)
         append_jsonl(path, [{"row": 1}, {"row": 2}])
         path.write_bytes(path.read_bytes()[:-4])

@@ -50,13 +50,13 @@ def test_information_is_left_out_and_errors_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_the_last_words_of_one_that_aborts_are_there(tmp_path: Path) -> None:
+def test_the_output_of_an_import_that_aborts_is_shown(tmp_path: Path) -> None:
     result = run(tmp_path, "os.abort()\n")
     assert result.returncode < 0
     assert result.stderr == "\n".join(ERRORS)
 
 
-def test_an_import_that_fails(tmp_path: Path) -> None:
+def test_a_failed_import_is_reported(tmp_path: Path) -> None:
     result = run(tmp_path, "raise ImportError('libcudart is another one')\n")
     assert result.returncode == 1
     assert result.stderr.startswith("\n".join(ERRORS) + "Traceback")
@@ -96,5 +96,5 @@ def test_without_tensorflow_a_command_says_how_to_install_it(tmp_path: Path, com
     assert "Traceback" not in done.stderr
 
 
-def test_who_asks_for_it_sees_all(tmp_path: Path) -> None:
+def test_the_log_level_shows_everything(tmp_path: Path) -> None:
     assert run(tmp_path, level=20).stderr == NOISE.lstrip() + "\n".join(ERRORS) + "after\n"

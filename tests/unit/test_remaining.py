@@ -13,7 +13,7 @@ def remaining() -> Remaining:
     return made
 
 
-def test_what_nobody_has_looked_at_is_left(remaining: Remaining) -> None:
+def test_unanswered_images_are_counted(remaining: Remaining) -> None:
     assert remaining.left(None) == 5
     remaining.found(0, "a")
     assert remaining.left(None) == 5
@@ -43,7 +43,7 @@ def test_an_answer_about_an_image_of_another_source(remaining: Remaining) -> Non
     assert remaining.left(None) == 5
 
 
-def test_unusable_ones_and_lines_that_are_none(remaining: Remaining) -> None:
+def test_unusable_items_are_not_counted(remaining: Remaining) -> None:
     remaining.found(0, None)
     remaining.lost()
     assert remaining.left(None) == 3

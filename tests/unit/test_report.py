@@ -59,7 +59,7 @@ def test_a_curve_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["not json", "{}x", "[1]", '[{"mAP": 1}]', "3"])
-def test_a_file_that_is_no_curve(tmp_path: Path, text: str) -> None:
+def test_an_invalid_curve_file_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "curve.json").write_text(text)
     with pytest.raises(RecordError, match="not a learning curve"):
         read_curve(tmp_path / "curve.json")

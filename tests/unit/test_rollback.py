@@ -94,7 +94,7 @@ class TestWhichVersion:
 
 
 class TestTheCopy:
-    def test_it_is_whole_and_the_newest(self, export_dir: Path) -> None:
+    def test_the_copy_is_complete_and_the_newest(self, export_dir: Path) -> None:
         for version in (3, 7):
             publish(export_dir, version, 10 * version)
         version = go_back(export_dir, now_s=100.0)
@@ -137,7 +137,7 @@ class TestTheCopy:
         assert go_back(export_dir, now_s=100.0) == 101
         assert weights(export_dir, 101) == "weights of step 3"
 
-    def test_nothing_is_left_of_one_that_fails(self, export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_copy_leaves_nothing(self, export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for version in (3, 7):
             publish(export_dir, version, version)
 
@@ -149,7 +149,7 @@ class TestTheCopy:
             go_back(export_dir)
         assert sorted(path.name for path in export_dir.iterdir()) == ["3", "7"]
 
-    def test_one_that_retention_takes_meanwhile(self, export_dir: Path) -> None:
+    def test_a_version_deleted_meanwhile_is_an_error(self, export_dir: Path) -> None:
         publish(export_dir, 7, 7)
         with pytest.raises(SetupError, match="version 3 cannot be copied"):
             roll_back(export_dir, RollbackPlan(3, 7))

@@ -56,7 +56,7 @@ def empty(tmp_path: Path) -> Iterator[Service]:
 
 
 def test_the_models_are_listed(empty: Service) -> None:
-    """TensorFlow Serving's REST API has no such list: who asks for a wrong name is told the right one."""
+    """TensorFlow Serving's REST API has no such list. Clients use it to suggest the right name."""
     assert empty.ask("GET", "/odkeras/models").json() == {"models": ["raccoon"]}
     assert empty.ask("POST", "/odkeras/models", {}).status_code == 404
 
@@ -93,7 +93,7 @@ def test_status(service: Service, path: str) -> None:
         ("/v1/models/fox", (404, "no loaded version of model 'fox'")),
     ],
 )
-def test_before_the_first_version(empty: Service, path: str, expected: tuple[int, str]) -> None:
+def test_requests_before_the_first_version_get_404(empty: Service, path: str, expected: tuple[int, str]) -> None:
     assert error_of(empty.ask("GET", path)) == expected
 
 
@@ -182,13 +182,13 @@ def test_gzip(service: Service) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_other_methods(service: Service, method: str) -> None:
+def test_unsupported_methods_get_400(service: Service, method: str) -> None:
     status, message = error_of(service.ask(method, PREDICT))
     assert status == 400
     assert message.startswith(f"no such request: {method} {PREDICT}")
 
 
-def test_other_paths_say_what_this_is(service: Service) -> None:
+def test_unknown_paths_get_404_with_a_hint(service: Service) -> None:
     status, message = error_of(service.ask("GET", "/"))
     assert status == 404
     assert message == ("nothing is at /; this is an odkeras model server, which answers at /v1/models/raccoon")

@@ -88,7 +88,7 @@ def status_of(*rows: tuple[int, str, str, str]) -> Answer:
 
 
 def detections_of(image: bytes) -> dict[str, Any]:
-    """Two boxes, told apart by the image's only byte, and one row of padding."""
+    """Two boxes, the first of which depends on the image's only byte, and one row of padding."""
     mark = image[0] / 256
     return {
         "detection_boxes": [[mark, 0.1, 0.9, 0.5], [0.0, 0.25, 0.5, 1.0], [0, 0, 0, 0]],
@@ -163,7 +163,7 @@ def test_versions_are_read_and_sorted() -> None:
         assert client.available_version() == 3
 
 
-def test_a_server_that_is_away_is_unavailable(free_port: int) -> None:
+def test_an_unreachable_server_is_unavailable(free_port: int) -> None:
     with ServingClient(f"http://127.0.0.1:{free_port}", "raccoon") as client:
         assert client.available_version() is None
         for call in (client.versions, lambda: client.predict([b"x"])):
@@ -237,7 +237,7 @@ def test_predictions_before_a_version_is_loaded_are_unavailable(answer: Answer, 
         ),
     ],
 )
-def test_refusals_and_strangers_are_request_errors(answer: Answer, status: int, words: str) -> None:
+def test_refusals_and_answers_of_other_servers_are_request_errors(answer: Answer, status: int, words: str) -> None:
     with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
         with pytest.raises(RequestError, match=words) as refused:
             client.predict([b"x"])
@@ -247,7 +247,7 @@ def test_refusals_and_strangers_are_request_errors(answer: Answer, status: int, 
 
 @contextmanager
 def talking(first_words: bytes) -> Iterator[str]:
-    """A server that says this at once to everybody, whatever it is asked."""
+    """A server that sends these bytes on every connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def talk() -> None:
@@ -267,7 +267,7 @@ def talking(first_words: bytes) -> Iterator[str]:
     thread.join(10)
 
 
-def test_a_grpc_port_is_told_of() -> None:
+def test_a_grpc_port_is_recognised() -> None:
     """gRPC is HTTP/2, which opens with a binary SETTINGS frame."""
     frame = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00" + b"\x00" * 24
     with talking(frame) as url, ServingClient(url, "raccoon") as client, pytest.raises(RequestError) as refused:
@@ -276,21 +276,21 @@ def test_a_grpc_port_is_told_of() -> None:
     assert "8500 is gRPC" in refused.value.message
 
 
-def test_broken_connections_are_tried_again() -> None:
+def test_broken_connections_are_retried() -> None:
     answers: list[Answer | None] = [None, None, reply({"predictions": [detections_of(b"x")]})]
     with serving(lambda *_: answers.pop(0)) as server, ServingClient(server.url, "raccoon") as client:
         assert len(client.predict([b"x"])) == 1
         assert len(server.requests) == 3
 
 
-def test_not_for_ever() -> None:
+def test_retries_are_limited() -> None:
     with serving(lambda *_: None) as server, ServingClient(server.url, "raccoon", retries=1) as client:
         with pytest.raises(ServerUnavailableError, match="no model server at"):
             client.predict([b"x"])
         assert len(server.requests) == 2
 
 
-def test_a_slow_answer_is_given_up_and_not_asked_for_again() -> None:
+def test_a_timeout_is_not_retried() -> None:
     go_on = threading.Event()
 
     def never(*_: object) -> None:
@@ -321,7 +321,7 @@ def absent(free_port: int) -> Iterator[ServingClient]:
         yield client
 
 
-def test_waiting_in_vain_says_what_was_seen() -> None:
+def test_a_wait_that_times_out_reports_the_versions() -> None:
     answer = status_of((3, "AVAILABLE", "OK", ""), (4, "END", "NOT_FOUND", "no saved_model.pb"))
     with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
         words = r"no version 4 of raccoon after 0\.05 s: version 3 is AVAILABLE, version 4 is END \(no saved_model.pb\)"
@@ -340,7 +340,7 @@ def test_waiting_can_be_stopped(absent: ServingClient) -> None:
         absent.wait_for_version(1, timeout_s=60, stop=stop)
 
 
-def test_a_proxy_in_the_environment_is_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_in_the_environment_is_not_used_for_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `http_proxy` set, as in many offices, a request to 127.0.0.1 was answered by the proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -350,7 +350,7 @@ def test_a_proxy_in_the_environment_is_not_for_this_machine(monkeypatch: pytest.
         assert len(client.predict([b"x"])) == 1
 
 
-def test_many_threads_may_ask() -> None:
+def test_the_client_is_thread_safe() -> None:
     with serving(predict) as server, ServingClient(server.url, "raccoon") as client:
         found: dict[int, float] = {}
 
@@ -372,7 +372,7 @@ def test_an_address_must_be_a_url(url: str) -> None:
         ServingClient(url, "raccoon")
 
 
-def test_a_login_is_sent_and_not_told() -> None:
+def test_credentials_are_sent_but_not_shown() -> None:
     with (
         serving(lambda *_: reply({"error": "later"}, 503)) as server,
         ServingClient(server.url.replace("http://", "http://me:p%40ss@"), "raccoon") as client,

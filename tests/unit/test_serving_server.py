@@ -46,14 +46,14 @@ def test_port_0_takes_a_free_one() -> None:
         assert first.getsockname()[1] != second.getsockname()[1]
 
 
-def test_a_taken_port_is_told_of() -> None:
+def test_a_taken_port_is_reported() -> None:
     with open_socket(options()) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SetupError, match=f"port {port} of 127.0.0.1 is already in use; .* with --rest-api-port"):
             open_socket(options(rest_api_port=port))
 
 
-def test_a_host_that_is_not_ours_is_told_of() -> None:
+def test_an_address_of_another_machine_is_reported() -> None:
     with pytest.raises(SetupError, match=r"cannot listen on port 0 of 203\.0\.113\.1"):  # an address for documentation
         open_socket(options(host="203.0.113.1"))
 

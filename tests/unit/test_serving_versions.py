@@ -18,7 +18,7 @@ ANY = ApiRequest("predict", "raccoon")
 
 
 class Bench:
-    """A model that looks for versions when told to, and its fake backend."""
+    """A model that polls when the test says so, and its fake backend."""
 
     def __init__(self, base_path: Path) -> None:
         self.base_path = base_path
@@ -63,7 +63,7 @@ AVAILABLE, ENDED, BROKEN = ("AVAILABLE", "OK"), ("END", "OK"), ("END", "NOT_FOUN
     ("versions", "loaded", "broken", "target"),
     [
         ([], None, [], None),  # nothing there yet
-        ([], 3, [], None),  # gone, but what is loaded goes on
+        ([], 3, [], None),  # deleted, but the loaded version keeps serving
         ([3], None, [], 3),
         ([3, 20], None, [], 20),  # by number, not by text
         ([3], 3, [], None),
@@ -122,7 +122,7 @@ def test_another_graph_is_loaded_beside(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("graph", ["graph", "another"])
-def test_a_broken_version_is_told_of_and_tried_again_when_its_files_change(bench: Bench, graph: str) -> None:
+def test_a_broken_version_is_reported_and_retried_when_its_files_change(bench: Bench, graph: str) -> None:
     bench.add(3, "3")
     bench.look()
     directory = bench.add(4, "", graph)
@@ -217,7 +217,7 @@ def test_a_version_is_start_while_the_backend_is_opened(bench: Bench) -> None:
         wait_until(lambda: bench.states() == {3: AVAILABLE})
 
 
-def test_a_backend_that_cannot_be_opened_is_told_of_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_backend_that_fails_to_start_is_reported_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     tries: list[int] = []
 
     def fail() -> FakeBackend:

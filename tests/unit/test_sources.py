@@ -159,7 +159,7 @@ class TestOpenSource:
             ({"meta": {"file": "a.png"}, "path": "/p/b.png"}, "a.png"),
             ({"meta": "text", "path": "/p/b.png", "image": "c.png"}, "/p/b.png"),
             ({"image": "https://example.org/c.png"}, "https://example.org/c.png"),
-            ({"image": "data:image/png;base64,AAAA"}, "a task of the source"),  # nobody wants to read that
+            ({"image": "data:image/png;base64,AAAA"}, "a task of the source"),  # unreadable
         ],
     )
     def test_the_name_of_a_record(self, record: dict[str, Any], name: str) -> None:
@@ -177,7 +177,7 @@ class TestOpenSource:
             ("n" * 300, r"source .*n: cannot be read: File name too long"),
         ],
     )
-    def test_what_cannot_be_a_source_is_said_at_once(self, tmp_path: Path, source: str, message: str) -> None:
+    def test_an_invalid_source_is_refused_on_opening(self, tmp_path: Path, source: str, message: str) -> None:
         (tmp_path / "empty").mkdir()
         (tmp_path / "empty" / ".hidden.png").write_bytes(png())
         (tmp_path / "truth.csv").write_text("path,xmin\n")
@@ -186,7 +186,7 @@ class TestOpenSource:
             open_source(tmp_path / source, on_skip=refuse_to_skip)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-    def test_a_file_without_permission_is_said_at_once(self, tmp_path: Path) -> None:
+    def test_an_unreadable_file_is_refused_on_opening(self, tmp_path: Path) -> None:
         path = write_lines(tmp_path / "tasks.jsonl", {})
         path.chmod(0)
         with pytest.raises(ConfigError, match=r"tasks\.jsonl: cannot be read: Permission denied"):
@@ -328,7 +328,7 @@ class TestLoadTask:
             ({"image": "data:image/png;base64,"}, "tasks.jsonl:1: empty file"),
         ],
     )
-    def test_what_cannot_be_read(self, record: dict[str, Any], message: str) -> None:
+    def test_unreadable_images_raise_image_error(self, record: dict[str, Any], message: str) -> None:
         with pytest.raises(ImageError, match=message):
             task_of(record)
 
@@ -356,12 +356,12 @@ class TestFingerprint:
         assert {len(each or "") for each in found} == {32}
 
     @pytest.mark.parametrize("record", [{}, {"image": "/none/a.png"}, {"image": "a\0.png"}])
-    def test_of_nothing(self, record: dict[str, Any]) -> None:
+    def test_nothing_has_no_fingerprint(self, record: dict[str, Any]) -> None:
         assert Item("tasks.jsonl:1", record=record).fingerprint is None
         assert Item("none.png", Path("/none/none.png")).fingerprint is None
 
 
-def test_what_is_neither_a_path_nor_a_task_is_skipped() -> None:
+def test_elements_that_are_neither_path_nor_task_are_skipped() -> None:
     """One such element ended the stream."""
     skipped: dict[str, str] = {}
     items, _ = open_source([None, 7, "a.png"], on_skip=skipped.__setitem__)  # type: ignore[list-item]

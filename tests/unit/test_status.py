@@ -58,7 +58,7 @@ def on_disk(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_what_a_reader_finds(path: Path, clock: Clock) -> None:
+def test_the_file_has_all_fields(path: Path, clock: Clock) -> None:
     file = status.StatusFile(path)
     assert not path.exists()
     file.update(state="training", round=2, step=31, round_step=1, round_steps=30, loss=1.5, version=1_600_000_000)
@@ -110,7 +110,7 @@ def test_progress_is_written_a_few_times_a_second(path: Path, clock: Clock) -> N
     assert all(step - shown <= 31 for step, shown in enumerate(seen, start=1))
 
 
-def test_a_sign_of_life_is_written_although_nothing_changed(path: Path, clock: Clock) -> None:
+def test_a_heartbeat_is_written_without_a_change(path: Path, clock: Clock) -> None:
     file = status.StatusFile(path)
     file.update(state="waiting")
     clock.now_s += 60

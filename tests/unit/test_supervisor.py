@@ -35,7 +35,7 @@ def has_line(path: Path, line: str, times: int) -> bool:
 
 
 def exists(pid: int) -> bool:
-    """A zombie that nobody has waited for yet does not count."""
+    """A zombie does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -51,12 +51,12 @@ def child(tmp_path: Path, code: str, name: str = "trainer", **options: Any) -> C
 
 
 class TestRestartPolicy:
-    def test_backoff(self) -> None:
+    def test_restart_delay_grows_exponentially(self) -> None:
         policy = RestartPolicy(max_crashes=9)
         assert [policy.delay_s(crashes, 1) for crashes in range(1, 10)] == [1, 2, 4, 8, 16, 30, 30, 30, None]
 
     @pytest.mark.parametrize("status", [ConfigError.exit_code, SetupError.exit_code])
-    def test_a_wrong_configuration_is_not_tried_again(self, status: int) -> None:
+    def test_a_configuration_error_is_not_retried(self, status: int) -> None:
         assert RestartPolicy().delay_s(1, status) is None
 
 
@@ -91,7 +91,7 @@ class TestSupervisor:
         with Supervisor([spec], policy=QUICK):
             wait_until(lambda: "b True" in log_tail(spec.log_path))
 
-    def test_a_crash_is_a_warning_where_those_are_wanted(self, tmp_path: Path) -> None:
+    def test_a_crash_is_reported_and_the_child_restarted(self, tmp_path: Path) -> None:
         said: list[str] = []
         warned: list[str] = []
         spec = child(tmp_path, SLEEP)
@@ -133,7 +133,7 @@ class TestSupervisor:
             wait_until(lambda: spec.log_path.read_text().count("run\n") >= 4)
             assert supervisor.alive()
 
-    def test_a_program_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_program_is_an_error(self, tmp_path: Path) -> None:
         good = child(tmp_path, SLEEP, "server")
         bad = ChildSpec("trainer", (str(tmp_path / "nothing"),), tmp_path / "logs" / "trainer.log")
         supervisor = Supervisor([good, bad])
@@ -141,7 +141,7 @@ class TestSupervisor:
             supervisor.__enter__()
         assert supervisor.pids() == {"server": None, "trainer": None}
 
-    def test_one_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:
+    def test_a_child_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:
         spec = child(tmp_path, STUBBORN)
         with Supervisor([spec], stop_timeout_s=0.2) as supervisor:
             wait_until(lambda: log_tail(spec.log_path).endswith("up"))

@@ -68,7 +68,7 @@ class TestJudge:
         found = judge(answer(candidates, [span(10, 10, 30, 30)]), LABEL_MAP)
         assert found == {1: [(0.9, "kept"), (0.4, "deleted")], 2: [(0.8, "deleted")]}
 
-    def test_one_that_has_to_be_moved(self) -> None:
+    def test_a_moved_suggestion_counts_as_adjusted(self) -> None:
         found = judge(answer([["car", 0.7, [10, 10, 30, 24]]], [span(10, 10, 30, 30)]), LABEL_MAP)
         assert found == {1: [(0.7, "adjusted")]}
 
@@ -81,7 +81,9 @@ class TestAuto:
     def auto(self, tmp_path: Path, label_map: LabelMap) -> AutoThreshold:
         return AutoThreshold(label_map, tmp_path / "thresholds.json", COST)
 
-    def test_learns_for_each_class_and_goes_on_after_a_restart(self, tmp_path: Path, label_map: LabelMap) -> None:
+    def test_thresholds_are_learned_per_class_and_kept_across_restarts(
+        self, tmp_path: Path, label_map: LabelMap
+    ) -> None:
         auto = self.auto(tmp_path, label_map)
         assert auto.of(1) == auto.of(2) == FIRST_THRESHOLD
         good = answer([["car", 0.3, [10, 10, 30, 30]]], [span(10, 10, 30, 30)])
@@ -101,12 +103,12 @@ class TestAuto:
             answer([["car", 0.5, [1, 2]]], [span(1, 1, 9, 9)]),
         ],
     )
-    def test_strange_answers_are_left_out(self, tmp_path: Path, label_map: LabelMap, strange: dict[str, Any]) -> None:
+    def test_malformed_answers_are_ignored(self, tmp_path: Path, label_map: LabelMap, strange: dict[str, Any]) -> None:
         auto = self.auto(tmp_path, label_map)
         auto.note([strange])
         assert auto.of(1) == FIRST_THRESHOLD
 
-    def test_a_damaged_file_is_begun_anew(self, tmp_path: Path, label_map: LabelMap) -> None:
+    def test_a_damaged_file_is_replaced(self, tmp_path: Path, label_map: LabelMap) -> None:
         (tmp_path / "thresholds.json").write_text("[1, 2")
         assert self.auto(tmp_path, label_map).of(1) == FIRST_THRESHOLD
 
@@ -123,7 +125,7 @@ def test_candidates_are_what_was_found_the_best_first(label_map: LabelMap) -> No
     ]
 
 
-def test_a_fixed_one_is_the_same_for_all() -> None:
+def test_a_fixed_threshold_applies_to_all_classes() -> None:
     fixed = FixedThreshold(0.4)
     fixed.note([{}])
     assert (fixed.of(1), fixed.of(2), fixed.learns) == (0.4, 0.4, False)
@@ -132,10 +134,10 @@ def test_a_fixed_one_is_the_same_for_all() -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("auto", "auto"), (" Auto ", "auto"), ("0.3", 0.3), (0.5, 0.5), ("1", 1.0)]
 )
-def test_read(text: str | float, value: str | float) -> None:
+def test_read_threshold(text: str | float, value: str | float) -> None:
     assert read_threshold(text) == value
 
 
-def test_what_cannot_be_read() -> None:
+def test_an_invalid_threshold_is_refused() -> None:
     with pytest.raises(ValueError, match="a number from 0 to 1, or auto; got 'high'"):
         read_threshold("high")

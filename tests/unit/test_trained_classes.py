@@ -147,7 +147,7 @@ def test_where_nothing_was_trained_everything_fits(tmp_path: Path) -> None:
     check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=False)
 
 
-def test_versions_that_do_not_tell_are_passed_over(tmp_path: Path) -> None:
+def test_versions_without_labels_are_ignored(tmp_path: Path) -> None:
     save_version(tmp_path, 7)
     save_version(tmp_path, 8, CHANGED["added"][0], step=0, learned=False)  # an older odkeras put it over the good one
     (tmp_path / "export" / "9").mkdir()  # of another tool
@@ -179,7 +179,7 @@ def test_a_project_of_an_older_odkeras(tmp_path: Path) -> None:
     assert "trained with another label map" in refusal(tmp_path, CHANGED["added"][0])
 
 
-def test_long_label_maps_are_told_in_short(tmp_path: Path) -> None:
+def test_long_label_maps_are_abbreviated(tmp_path: Path) -> None:
     names = [f"part {number}" for number in range(1000)]
     save_version(tmp_path, labels=LabelMap.from_names(names))
     said = refusal(tmp_path, LabelMap.from_names(names[::-1]))

@@ -42,7 +42,7 @@ def find_recipe(name: str, path: str | Path | None = None) -> CommandLine | None
 
 
 def load_recipes(path: str | Path) -> None:
-    """Runs the file. It is no part of a package and not in `sys.modules`: nothing in it may rely on being so."""
+    """Runs the file. It is not part of a package and not in `sys.modules`, and must not rely on either."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None and spec.loader is not None
     spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -17,7 +17,7 @@ GIVE_UP_AFTER = 10_000
 
 @dataclass
 class Session:
-    """One annotator's visit, or everyone's when nobody gives a name."""
+    """One annotator's session, or the default one of all who give no name."""
 
     id: str
     total_annotated: int = 0
