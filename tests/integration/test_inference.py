@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from object_detection.builders import model_builder
 
 from odkeras.annotation import Annotation
 from odkeras.errors import ConfigError
@@ -17,8 +16,8 @@ from odkeras.model.inference import (
     create_variables,
     static_image_size,
 )
-from odkeras.pipeline import PipelineConfig, load_pipeline
-from tests.fixtures_training import TEMPLATE, give_boxes_an_area
+from odkeras.pipeline import PipelineConfig
+from tests.fixtures_training import give_boxes_an_area
 
 pytestmark = pytest.mark.integration
 
@@ -86,13 +85,6 @@ def test_invalid_detections_become_padding() -> None:
     assert [mask[0][0] for mask in found["detection_masks"]][:2] == [1.0, 6.0]
 
 
-def test_an_image_is_resized_to_the_model_s_size(inference: InferenceModel, shapes: list[Annotation]) -> None:
-    assert inference.static_size == (96, 128)
-    image, true_shape = inference.preprocess(tf.constant(decode_rgb(shapes[0].image)))
-    assert image.shape.as_list() == [96, 128, 3]
-    assert true_shape.numpy().tolist() == [96, 128, 3]
-
-
 def test_a_batch_says_the_same_as_its_images_alone(inference: InferenceModel, shapes: list[Annotation]) -> None:
     give_boxes_an_area(inference)
     images, true_shapes = preprocessed(inference, shapes[:3])
@@ -149,9 +141,3 @@ def test_all_variables_are_there_before_the_first_step(config: PipelineConfig, i
     create_variables(model, config.model)
     assert len(model.variables) == len(inference.variables) > 50
     assert model._is_training is True
-
-
-def test_the_template_builds_as_the_api_builds_it(inference: InferenceModel) -> None:
-    model = model_builder.build(load_pipeline(TEMPLATE).model, is_training=False)
-    create_variables(model, load_pipeline(TEMPLATE).model)
-    assert [tuple(each.shape) for each in model.variables] == [tuple(each.shape) for each in inference.variables]

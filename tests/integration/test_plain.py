@@ -70,24 +70,11 @@ class TestSteps:
         with pytest.raises(ConfigError, match=r"how many steps\? give --steps, or set train_config\.num_steps"):
             train_on_records(setup, tmp_path, steps=steps)
 
-    def test_an_unknown_strategy(self, setup: Setup, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="--strategy must be one of"):
-            train_on_records(setup, tmp_path, steps=1, strategy="all")
-
-    def test_no_records(self, setup: Setup, tmp_path: Path) -> None:
-        setup.config.train_input_reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "*.record")]
-        with pytest.raises(ConfigError, match="train_input_reader"):
-            train_on_records(setup, tmp_path, steps=1)
-
 
 class TestCheckpoints:
     def test_checkpoints_are_saved_at_an_interval(self, setup: Setup, tmp_path: Path) -> None:
         train_on_records(setup, tmp_path, steps=3, checkpoint_every_s=-1.0)
         assert [Path(path).name for path in list_checkpoints(tmp_path)] == ["ckpt-1", "ckpt-2", "ckpt-3"]
-
-    def test_the_newest_are_kept(self, setup: Setup, tmp_path: Path) -> None:
-        train_on_records(setup, tmp_path, steps=4, checkpoint_every_s=-1.0, max_checkpoints_num=2)
-        assert steps_in(tmp_path) == [3, 4]
 
     def test_a_stopped_training_saves_a_checkpoint(self, setup: Setup, trainer: Any, tmp_path: Path) -> None:
         result = train_on_records(setup, tmp_path, steps=9, should_stop=lambda: trainer.step >= 2)
@@ -145,9 +132,6 @@ class TestFineTuning:
         train_on_records(setup, tmp_path / "model", steps=1)
         setup.config.train_config.fine_tune_checkpoint = "/gone/ckpt-0"
         assert train_on_records(setup, tmp_path / "model", steps=2).steps == 1
-
-    def test_training_without_a_fine_tune_checkpoint(self, setup: Setup, trainer: Any) -> None:
-        assert start_from_fine_tune_checkpoint(trainer, setup) is None
 
 
 def test_classes_missing_from_the_label_map_are_reported(config: PipelineConfig, tmp_path: Path) -> None:

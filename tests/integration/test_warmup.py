@@ -36,11 +36,6 @@ def test_a_request_is_laid_out_as_tensorflow_serving_s_messages() -> None:
     assert prediction_log("image_tensor", inputs) == field(6, field(1, request))
 
 
-def test_every_input_gets_its_own_entry() -> None:
-    log = prediction_log("s", {"a": np.array([1.5], np.float32), "b": np.array([b"x", b"yz"], object)})
-    assert log.count(field(1, b"a")) == log.count(field(1, b"b")) == 1
-
-
 def test_the_file_is_a_tfrecord_of_one_request(tmp_path: Path) -> None:
     write_warmup_requests(tmp_path, (48, 64))
     (record,) = tf.data.TFRecordDataset(str(tmp_path / WARMUP_FILE)).as_numpy_iterator()  # checks the checksums
@@ -60,12 +55,6 @@ def test_the_picture_is_grey_and_of_the_model_s_size(tmp_path: Path) -> None:
     image = encode_image(tensor[0], source="warm-up")
     assert (image.format, image.image_size_hw) == ("jpeg", (48, 64))
     assert np.ptp(decode_rgb(image)) == 0
-
-
-def test_writing_again_replaces_it(tmp_path: Path) -> None:
-    for _ in range(2):
-        write_warmup_requests(tmp_path)
-    assert len(read_warmup_requests(tmp_path)) == 1
 
 
 def test_a_published_version_answers_its_own_request(inference: Any, tmp_path: Path) -> None:

@@ -58,11 +58,6 @@ def test_hosts_in_no_proxy_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> 
         assert connections.pool_for("http://other.example/").proxy is not None
 
 
-def test_one_connection_pool_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Connections() as connections:
-        assert connections.pool_for("http://a.example/") is connections.pool_for("https://b.example/")
-
-
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "nonsense", "http://"])
 def test_an_invalid_proxy_address_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", proxy)
@@ -91,13 +86,6 @@ def test_a_refused_connection_is_reported() -> None:
 def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(LocationParseError):
         web_address(url)
-
-
-def test_close_is_idempotent() -> None:
-    connections = Connections()
-    connections.pool_for(FAR_AWAY)
-    connections.close()
-    connections.close()
 
 
 @pytest.mark.parametrize(

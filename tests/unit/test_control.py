@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from odkeras.control import ACTIONS, PAUSED, RUNNING, STOPPED, Control
+from odkeras.control import PAUSED, RUNNING, STOPPED, Control
 from odkeras.errors import SetupError
 
 
@@ -37,15 +37,6 @@ def test_another_process_sees_the_state(path: Path, action: str, state: str) -> 
     assert json.loads(path.read_text())["state"] == state
 
 
-def test_states_follow_each_other(path: Path) -> None:
-    seen = Control(path, Clock())
-    for action in ("pause", "resume", "stop", "pause", "resume"):
-        Control(path).set(action)
-        assert seen.state == ACTIONS[action]
-    path.unlink()
-    assert seen.state == RUNNING
-
-
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "dancing"}', '{"state": 5}', "{}"])
 def test_an_invalid_control_file_is_ignored(path: Path, text: str) -> None:
     path.write_text(text)
@@ -69,12 +60,6 @@ def test_the_file_is_read_only_when_it_changed(path: Path, monkeypatch: pytest.M
     assert control.state == PAUSED
     monkeypatch.setattr("odkeras.control.read_status", lambda path: pytest.fail("read again"))
     assert control.state == PAUSED
-
-
-def test_an_unknown_action_is_refused(path: Path) -> None:
-    with pytest.raises(KeyError):
-        Control(path).set("dance")
-    assert not path.exists()
 
 
 def test_an_unwritable_directory_is_an_error(tmp_path: Path) -> None:

@@ -47,23 +47,11 @@ def test_the_latest_line_counts(path: Path) -> None:
     assert ImageIds(path).id_of("a") == "new"
 
 
-def test_a_known_id_is_not_written_again(path: Path) -> None:
-    for _ in range(3):
-        ImageIds(path).note("a", "one")
-    assert path.read_text() == '{"image": "a", "id": "one"}\n'
-
-
 def test_items_without_a_fingerprint_are_not_stored(path: Path) -> None:
     known = ImageIds(path)
     known.note(None, "one")
     assert known.id_of(None) is None
     assert not path.exists()
-
-
-def test_the_file_is_opened_on_first_use(path: Path) -> None:
-    known = ImageIds(path)
-    ImageIds(path).note("a", "one")
-    assert known.id_of("a") == "one"
 
 
 def test_a_broken_line_is_skipped(path: Path) -> None:
@@ -82,14 +70,6 @@ def test_an_unwritable_disk_is_reported_once_and_ids_stay_known(
     assert (known.id_of("a"), known.id_of("b")) == ("one", "two")
     (text,) = caplog.messages
     assert text.endswith("cannot be written, a restart will take longer: No such file or directory")
-
-
-def test_a_directory_in_place_of_the_file_is_not_an_error(path: Path) -> None:
-    path.mkdir()
-    known = ImageIds(path)
-    assert known.id_of("a") is None
-    known.note("a", "one")
-    assert known.id_of("a") == "one"
 
 
 def test_threads_may_share_the_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

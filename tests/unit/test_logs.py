@@ -43,12 +43,6 @@ def test_tensorflow_s_log_level_follows_the_option(level: int, expected: str) ->
     assert [logging.getLogger(name).level for name in ("tensorflow", "absl")] == [level, level]
 
 
-def test_an_environment_variable_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "1")
-    configure_logging(40)
-    assert os.environ[VARIABLE] == "1"
-
-
 def test_lines_appear_once_however_often_logging_is_configured(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         configure_logging()
@@ -57,12 +51,6 @@ def test_lines_appear_once_however_often_logging_is_configured(capsys: pytest.Ca
     output = capsys.readouterr()
     assert re.fullmatch(r"\d\d:\d\d:\d\d INFO round 3\n", output.err)
     assert output.out == ""
-
-
-def test_lines_do_not_reach_the_host_s_own_log_too(caplog: pytest.LogCaptureFixture) -> None:
-    configure_logging()
-    logging.getLogger("odkeras.session").warning("the model server is away")
-    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

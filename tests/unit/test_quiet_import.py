@@ -76,7 +76,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("command", ["trainer P", "train P", "eval P", "export P", "records from-csv a.csv out -lmp L"])
+@pytest.mark.parametrize("command", ["trainer P", "records from-csv a.csv out -lmp L"])
 def test_without_tensorflow_a_command_says_how_to_install_it(tmp_path: Path, command: str) -> None:
     """It ended with a traceback and status 1, for which `annotate` starts a trainer again."""
     (tmp_path / "P").touch()

@@ -3,14 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from odkeras.groundtruth_csv import read_truth_csv
-from odkeras.shapes import CLASSES, MAX_OVERLAP, _overlap, draw_picture, generate_shapes
+from odkeras.shapes import CLASSES, draw_picture, generate_shapes
 
 
 def test_same_files_every_time(tmp_path: Path) -> None:
@@ -27,18 +26,6 @@ def test_same_files_every_time(tmp_path: Path) -> None:
     assert first.test_csv.read_text() == again.test_csv.read_text()
     for path in first.images_dir.iterdir():
         assert path.read_bytes() == (again.images_dir / path.name).read_bytes()
-
-
-def test_a_picture_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
-    few = generate_shapes(tmp_path / "few", train_images=2, test_images=1)
-    more = generate_shapes(tmp_path / "more", train_images=4, test_images=1)
-    assert (few.images_dir / "train_001.jpg").read_bytes() == (more.images_dir / "train_001.jpg").read_bytes()
-
-
-def test_another_seed_draws_other_pictures(tmp_path: Path) -> None:
-    one = generate_shapes(tmp_path / "1", train_images=1, test_images=0, seed=1)
-    two = generate_shapes(tmp_path / "2", train_images=1, test_images=0, seed=2)
-    assert (one.images_dir / "train_000.jpg").read_bytes() != (two.images_dir / "train_000.jpg").read_bytes()
 
 
 def test_truth_can_be_read_and_lies_inside_the_pictures(tmp_path: Path) -> None:
@@ -72,19 +59,6 @@ def test_boxes_fit_the_pixels() -> None:
         ys, xs = np.nonzero(close)
         assert xs.min() >= xmin - 2 or close[:, : int(xmin) - 2].mean() < 0.05
         assert ((xs >= xmin - 2) & (xs <= xmax + 2) & (ys >= ymin - 2) & (ys <= ymax + 2)).mean() > 0.9
-
-
-def test_shapes_hide_little_of_each_other() -> None:
-    for seed in range(30):
-        _, shapes = draw_picture(np.random.default_rng([3, seed]))
-        for one, other in combinations(shapes, 2):
-            assert _overlap(one.box_xyxy_px, other.box_xyxy_px) <= MAX_OVERLAP
-
-
-def test_overlap_is_a_share_of_the_smaller_box() -> None:
-    assert _overlap((0, 0, 10, 10), (20, 0, 30, 10)) == 0
-    assert _overlap((0, 0, 40, 30), (30, 0, 50, 10)) == 0.5  # half of the small one, a twelfth of the large one
-    assert _overlap((0, 0, 40, 30), (5, 5, 9, 8)) == 1
 
 
 def test_the_command_draws_them(tmp_path: Path) -> None:
