@@ -25,13 +25,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from bench_predict import load_in_process
 from measuring import (
     DEFAULT_TEMPLATE,
     HEIGHT,
@@ -160,11 +159,6 @@ def recipe_components(project: Path) -> dict[str, Any]:
     return components
 
 
-def batch_of(tasks: Sequence[Task], number: int) -> list[Task]:
-    """Ten answers that were not sent before."""
-    return [answer_of(tasks[(number + k) % IMAGES], 1 + number * TOGETHER + k) for k in range(TOGETHER)]
-
-
 def answer_of(task: Task, timestamp: int) -> Task:
     span = {"label": "thing", "points": [[100, 100], [100, 300], [400, 300], [400, 100]]}
     return {**task, "spans": [span], "answer": "accept", "_timestamp": timestamp}
@@ -186,7 +180,7 @@ def paced(batches: Sequence[list[Task]]) -> Iterator[list[Task]]:
 def measure_predictions(project: Path, args: argparse.Namespace) -> dict[str, Any]:
     images = [path.read_bytes() for path in sorted((project / "images").iterdir())[:TOGETHER]]
     with served(project) as session:
-        in_process = load_in_process(project / "export")
+        in_process = load_in_process(version_dir(project / "export", list_versions(project / "export")[-1]))
         call = lambda: in_process(images)  # noqa: E731
         request = lambda: session.client.predict(images, batch_size=TOGETHER)  # noqa: E731
         for _ in range(2):
@@ -209,17 +203,6 @@ def served(project: Path) -> Iterator[AnnotationSession]:
     ) as session:
         wait_until(session.available_version)
         yield session
-
-
-def load_in_process(export_dir: Path) -> Callable[[list[bytes]], dict[str, np.ndarray]]:
-    from odkeras import compat
-
-    compat.prepare()
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(str(version_dir(export_dir, list_versions(export_dir)[-1])))
-    serve = loaded.signatures["serving_default"]
-    return lambda images: {name: value.numpy() for name, value in serve(image_bytes=tf.constant(images)).items()}
 
 
 ROWS = (

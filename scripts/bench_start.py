@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure_help(repeats: int = 5) -> float:
-    print("measuring: help", file=sys.stderr, flush=True)
+    say("help")
     times = []
     for _ in range(repeats):
         started = time.monotonic()

@@ -43,7 +43,7 @@ def test_annotate_until_a_trained_version_suggests(tmp_path: Path, new_desk: Cal
     truth = {**read_truth(dataset.train_csv, dataset.images_dir), **read_truth(dataset.test_csv, dataset.images_dir)}
     server = Server(
         folder,
-        options=["--steps-per-epoch", "100", "--threshold", "0.3"],
+        options=["--steps-per-epoch", "20", "--threshold", "0.02"],
         program=(sys.executable, "-m", "odkeras"),
     )
     try:
