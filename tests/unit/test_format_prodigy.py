@@ -275,31 +275,23 @@ def test_accepted_without_boxes_is_an_image_without_objects(spans: Any) -> None:
 
 UNUSABLE: list[tuple[Any, str]] = [
     (rect(10, 10, 0, 5), "'car' has no area inside the image"),
-    (rect(10, 10, 5, 0), "'car' has no area inside the image"),
     (rect(70, 10, 5, 5), "'car' has no area inside the image"),
-    (rect(10, -20, 5, 5), "'car' has no area inside the image"),
     (rect(math.nan, 10, 5, 5), "coordinates must be finite numbers; got nan"),
-    (rect(10, 10, math.inf, 5), "coordinates must be finite numbers; got inf"),
     ({"label": "car", "points": [[1, 2], [None, 4]]}, "got None"),
     ({"label": "car", "points": [["1", 2], [3, 4]]}, "got '1'"),
     ({"label": "car", "points": [[True, 2], [3, 4]]}, "got True"),
     ({"label": "car", "points": [[1, 2, 3]]}, "'points' must be a list of [x, y]"),
-    ({"label": "car", "points": [1, 2]}, "'points' must be a list of [x, y]"),
     ({"label": "car", "points": {"x": 1}}, "'points' must be a list of [x, y]"),
-    ({"label": "car", "points": [[3, 4]]}, "no area"),
     ({"label": "car", "points": [[3, 4], [3, 9], [3, 7]], "type": "polygon"}, "'car' has no area inside the image"),
     ({"label": "car", "points": [[70, 4], [90, 9], [75, 30]], "type": "polygon"}, "no area inside the image"),
     ({"label": "car", "points": [[-40, 20], [20, -40], [-40, -40]]}, "no area inside the image"),  # but its bounds have
     ({"label": "car", "points": [[1, 2], [3, math.nan], [9, 9]], "type": "freehand"}, "got nan"),
     ({"label": "car", "x": 1, "y": 2, "width": 5}, "got None"),
-    ({"label": "car"}, "got None"),
-    ({"points": [[1, 2], [3, 4]]}, "it has no label"),
     (rect(10, 10, 5, 5, None), "it has no label"),
     (rect(10, 10, 5, 5, 1), "it has no label"),
     (rect(10, 10, 5, 5, "zebra"), "label 'zebra' is not in the label map (known: car, n01)"),
     (rect(10, 10, 5, 5, "Car"), "did you mean 'car'?"),
     ("span", "a span must be a JSON object; got str"),
-    (None, "a span must be a JSON object; got NoneType"),
 ]
 
 

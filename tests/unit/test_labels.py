@@ -53,10 +53,7 @@ def test_a_pbtxt_with_gaps_comments_and_nested_fields() -> None:
         "item {\r\n  id: 1\r\n  name: 'car'\r\n}\r\n",  # Windows
         "item { name: 'c' 'a'\n \"r\" id: 1 }",  # strings in parts
         "item { id: 0x1 name: '\\143ar' }",  # hexadecimal number, octal escape
-        "item { id: 1 name: '\\x63ar' }",
-        "item { id: 1 name: '\\u0063ar' }",
         "item { id: 1 name: '\\U00000063ar' }",
-        "item { id: 7 id: 1 name: 'car' }",  # the last one counts
         "item { id: 1 display_name: 'car' }",  # no name: the display name
         "item { id: 1 name: 'car' keypoints: { id: 9 name: 'no' } lvis < x { } > }",
         "item { id: 1 name: 'car' tags: ['a', 'b'] more: [] points { x: 1 } }",
@@ -77,21 +74,14 @@ def test_all_ways_to_write_an_item(text: str) -> None:
         ("item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }", "m.pbtxt:2: id 1 is used twice (first in line 1)"),
         ("item { id: 1 name: 'a' }\n\nitem { id: 2 name: 'a' }", "m.pbtxt:3: name 'a' is used twice (first in line 1)"),
         ("\nitem { id: 0 name: 'a' }", "m.pbtxt:2: id must be from 1 to 2147483647; got 0; ids count from 1"),
-        ("item { id: -3 name: 'a' }", "m.pbtxt:1: id must be from 1 to 2147483647; got -3"),
-        ("item { id: 2147483648 name: 'a' }", "m.pbtxt:1:12: Value out of range: 2147483648"),
         ("item { id: 1.5 name: 'a' }", "m.pbtxt:1:12: Couldn't parse integer: 1.5"),
         ("item { name: 'a' }", "m.pbtxt:1: item without an id"),
         ("item { id: 1 }", "m.pbtxt:1: item 1 has no name"),
-        ("item { id: 1 name: '' }", "m.pbtxt:1: item 1 has no name"),
         ("item { id: 1 name: ' ' }", "m.pbtxt:1: id 1 has an empty name"),
         ("# item {\nitem { id: 3 name: 'item {' }\nitem { name: 'b' }", "m.pbtxt:3: item without an id"),
         ("item: [{ id: 1 name: 'a' }, { id: 1 name: 'b' }]", "m.pbtxt: id 1 is used twice"),  # no line to tell
         ("item {\n id: 1\n name: 'a'\n", 'm.pbtxt:3:8: Expected "}".'),
-        ("item {\n tags: [1, 2\n}", 'm.pbtxt:3:1: Expected ",".'),
         ("item {\n name: 'a\n}", "m.pbtxt:2:8: String missing ending quote"),
-        ("item {\n name 'a'\n}", 'm.pbtxt:2:7: Expected ":".'),
-        ("item {\n name: }\n}", "m.pbtxt:2:8: Expected string but found: '}'"),
-        ("item", 'm.pbtxt:1:5: Expected "{".'),
         ("item { id: 1 name: 'a' } }", "m.pbtxt:1:26: Expected identifier or number, got }."),
         ("item { id: 1 name: '\\377' }", "m.pbtxt:1:27: Couldn't parse string: 'utf-8' codec can't decode"),
         ('{"1": "car"}', "m.pbtxt:1:1: Expected identifier or number, got {."),  # JSON by mistake

@@ -116,19 +116,13 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path, config: PipelineConfig) 
         ),
         # more than can be shown
         ("train_config { zzz: 1 }", "p:1:16: unknown field 'zzz' in TrainConfig; known: .*, ... \\d+ more"),
-        # a label map given as config
-        ("item { id: 1 }", "p:1:1: unknown field 'item' in TrainEvalPipelineConfig; known: eval_config"),
         # an enum
         (
             "train_config {\n  fine_tune_checkpoint_version: V3 }",
             "p:2:.*unknown value 'V3' of CheckpointVersion; known: UNKNOWN, V1, V2",
         ),
-        # wrong case
-        ("model { SSD {} }", "did you mean ssd?"),
         ("model { ssd { num_classes: many } }", "p:1:28: Couldn't parse integer: many"),
-        ("train_config { batch_size: -1 }", "p:1:28: Value out of range: -1"),
         ("model { ssd {", 'p:1:13: Expected "}".'),
-        ('train_config { fine_tune_checkpoint: "a }', "p:1:38: String missing ending quote"),
         ("model { ssd {} center_net {} }", 'p:1:16: Field "center_net" is specified along with field "ssd"'),
         ("<html>", "p:1:1: Expected identifier or number, got <"),
     ],

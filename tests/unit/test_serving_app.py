@@ -111,9 +111,7 @@ def test_metadata(service: Service) -> None:
         ({"instances": [1.0, 2.5]}, {"predictions": [4.0, 5.5]}),
         ({"instances": [{"x": 1.0}]}, {"predictions": [4.0]}),
         ({"signature_name": "serving_default", "instances": [1]}, {"predictions": [4.0]}),
-        ({"signature_name": "", "instances": [1]}, {"predictions": [4.0]}),
         ({"inputs": [1.0, 2.5]}, {"outputs": [4.0, 5.5]}),
-        ({"inputs": {"x": [1.0]}}, {"outputs": [4.0]}),
         (
             {"signature_name": "two", "instances": [{"a": 1, "b": "t"}, {"a": 2, "b": {"b64": "aGVsbG8="}}]},
             {
