@@ -876,7 +876,7 @@ class TestWithoutProdigy:
 def test_without_odkeras_it_says_so(file: str, tmp_path: Path) -> None:
     """Prodigy lives in another environment than odkeras: the commonest mistake."""
     (tmp_path / f"{file}.py").write_bytes((RECIPES / f"{file}.py").read_bytes())
-    command = [sys.executable, "-S", "-c", f"import {file}"]  # no site-packages
+    command = [sys.executable, "-E", "-S", "-c", f"import {file}"]  # no site-packages
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     said = done.stderr.splitlines()[-1]
