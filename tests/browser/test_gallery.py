@@ -251,16 +251,6 @@ class TestOpening:
         wait_until(lambda: len(server.answers()) == IMAGES, "all answers")
         assert len({each["image_id"] for each in server.answers()}) == IMAGES
 
-    def test_escape_leaves_the_image_as_it_was(self, desk: Desk) -> None:
-        before = desk.image_id
-        desk.draw((5, 5, 25, 25))
-        open_gallery(desk)
-        desk.press("ArrowRight", "a", "x", "Escape")  # no answer is given meanwhile
-        expect(desk.by("gallery")).to_be_hidden()
-        assert (desk.image_id, len(desk.boxes)) == (before, 1)
-        desk.by("open-gallery").click()
-        expect(desk.by("gallery-grid")).to_be_visible()
-
     def test_by_touch_on_a_phone(self, server: Server, new_desk: NewDesk) -> None:
         server.start()
         desk = new_desk(**PHONE).open()
@@ -325,12 +315,3 @@ class TestCopying:
         expect(desk.by("box-item")).to_have_count(1)
         (span,) = server.stored(desk.answer("a"))["spans"]
         assert box_of(span) == pytest.approx((30, 35, 60, 60), abs=0.6)
-
-    def test_after_a_reload_from_the_last_answer(self, desk: Desk, server: Server) -> None:
-        desk.draw((5, 5, 25, 25))
-        server.stored(desk.answer("a"))
-        desk.page.reload()
-        desk.wait_ready()
-        expect(desk.by("history-item")).to_have_count(1)
-        desk.press("c")
-        expect(desk.by("box-item")).to_have_count(1)

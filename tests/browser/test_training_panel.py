@@ -29,14 +29,6 @@ class TestWhenARoundStarts:
         wait_until(lambda: server.trained_on() == 5, "the trainer")
         expect(until).to_have_text("0 of 5 until training")
 
-    def test_the_last_few_do_not_wait(self, desk: Desk, server: Server) -> None:
-        for _ in range(IMAGES - 1):
-            desk.answer("a")
-        desk.wait_ready()
-        desk.press("a")
-        expect(desk.by("done")).to_be_visible()
-        wait_until(lambda: server.trained_on() == IMAGES, "the trainer")
-
     def test_another_number_and_a_restart(self, server: Server, new_desk: Callable[..., Desk]) -> None:
         server.options = [*server.options, "--answers-per-round", "3"]
         server.start()

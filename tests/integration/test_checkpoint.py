@@ -55,17 +55,6 @@ def damage(checkpoint: str, suffix: str = ".data-00000-of-00001") -> None:
 
 
 class TestOnDisk:
-    def test_oldest_first_with_their_steps(self, tmp_path: Path) -> None:
-        paths = [write_small(tmp_path, step) for step in (3, 20, 100)]
-        assert list_checkpoints(tmp_path) == paths
-        assert [checkpoint_step(path) for path in paths] == [3, 20, 100]
-        assert newest_step(tmp_path) == 100
-
-    def test_a_deleted_one_does_not_count(self, tmp_path: Path) -> None:
-        paths = [write_small(tmp_path, step) for step in (1, 2)]
-        Path(f"{paths[1]}.index").unlink()
-        assert list_checkpoints(tmp_path) == paths[:1]
-
     def test_an_unreadable_checkpoint_is_an_error(self, tmp_path: Path) -> None:
         path = write_small(tmp_path, 5)
         damage(path, ".index")

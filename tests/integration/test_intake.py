@@ -11,18 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from pictures import draw_pixels, encode
 
 from odkeras import inbox
 from odkeras import project as rules
 from odkeras.annotation import Annotation
-from odkeras.boxes import Groundtruth
 from odkeras.data import intake, records, replay
 from odkeras.data.intake import Intake, record_number, take_batches
 from odkeras.data.replay import ReplayStore, index_record
 from odkeras.errors import InboxError, RecordError
 from odkeras.image_store import ImageStore
-from odkeras.images import encode_image
 from odkeras.inbox import list_batches, put_batch
 from odkeras.polygons import fill, from_xy_px
 from odkeras.project import Project, read_jsonl
@@ -154,11 +151,6 @@ class TestOneRecord:
         assert numbers == [2000, 2001, 2002, 2003, 3000]
         assert [record_number(path) for path in data.directories.train_records()] == numbers
 
-    def test_its_number_is_larger_than_the_last_round_s(self, data: Data, shapes: list[Annotation]) -> None:
-        data.put(answer(shapes[0]))
-        found = data.take(after_record=5000, clock=lambda: 1000.0)
-        assert found.record is not None and record_number(found.record) == 5001
-
 
 class TestMasks:
     CORNERS = ([10, 10], [50, 12], [30, 60])
@@ -254,14 +246,6 @@ class TestUnusableAnswers:
             (batch, 1),
             (batch, 2),
         ]
-
-    def test_an_image_with_too_many_pixels(self, data: Data) -> None:
-        """`max_pixels` reaches the images; this one is not among those that this process read before."""
-        image = encode_image(encode(draw_pixels(seed=77), "PNG"), source="large.png")
-        stranger = Annotation(image, Groundtruth.empty(), image.image_id, "large.png")
-        data.put({**answer(stranger), "image_id": "other"})
-        found = data.take(max_pixels=1000)
-        assert (found.accepted, found.unusable) == (0, 1)
 
     @pytest.mark.parametrize(
         ("bad", "problem"),
@@ -405,20 +389,6 @@ class TestCrashes:
         withdrawn = [(row["image_id"], row["batch"]) for row in read_jsonl(data.directories.withdrawn_path)]
         assert withdrawn == [(e.image_id, second), (c.image_id, third)]
         assert data.take() == Intake()
-
-    def test_no_crash_is_left_out(self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch) -> None:
-        """The table of steps says how often each is called."""
-        data.put(answer(shapes[0]), {"answer": "accept"})
-        data.put(answer(shapes[1]))
-        data.put(answer(shapes[2], "reject"))
-        data.put(answer(shapes[3]))
-        store = data.store()
-        points = [CrashPoint(owner, name, call=0, after=False) for owner, name, _ in STEPS]
-        with monkeypatch.context() as patched:
-            for point in points:
-                point.install(patched)
-            data.take(store)
-        assert {point.name: point.calls for point in points} == {name: calls for _, name, calls in STEPS}
 
     def test_answers_that_a_later_batch_undid_do_not_come_back(
         self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch

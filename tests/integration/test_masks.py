@@ -16,7 +16,9 @@ from odkeras.data.conversion import prodigy_to_records
 from odkeras.data.intake import take_batches
 from odkeras.data.replay import ReplayStore
 from odkeras.inbox import put_batch
-from odkeras.pipeline import PipelineConfig
+from odkeras.model.setup import prepare_setup
+from odkeras.pipeline import Overrides, PipelineConfig, Purpose
+from odkeras.pipeline.proto import PNG_MASKS
 from odkeras.project import append_jsonl, list_versions
 from odkeras.training.rounds import RoundOptions, Rounds
 from odkeras.training.trainer import StepReport, image_bucket
@@ -88,6 +90,7 @@ center_net {
   }
 }
 """
+NUMERICAL_MASKS = 1
 MASK_LOSS = {"faster_rcnn": "Loss/BoxClassifierLoss/mask_loss", "center_net": "Loss/segmentation/heatmap"}
 MASK_SIZE = {"faster_rcnn": 15, "center_net": 33}
 
@@ -199,3 +202,15 @@ def test_masks_are_evaluated(loop: MaskLoop) -> None:
     (row,) = loop.project.metrics("evaluation")
     assert "failed" not in row
     assert 0 <= row["metrics"]["DetectionMasks_Precision/mAP"] <= 1
+
+
+@pytest.mark.parametrize(("purpose", "expected"), [("loop", PNG_MASKS), ("train", NUMERICAL_MASKS)])
+def test_the_loop_reads_what_it_writes(project: TinyProject, purpose: Purpose, expected: int) -> None:
+    """PNGs, though the config says nothing or otherwise; plain training reads records that other tools wrote."""
+    config = project.config()
+    config.train_input_reader.load_instance_masks = True
+    config.train_input_reader.tf_record_input_reader.input_path[:] = [str(project.folder / "a.record")]
+    (project.folder / "a.record").write_bytes(b"")
+    project.save(config)
+    setup = prepare_setup(project.config_path, project.directories.model_dir, Overrides(), purpose)
+    assert setup.config.train_input_reader.mask_type == expected

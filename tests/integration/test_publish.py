@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from odkeras.errors import CheckpointError
 from odkeras.export import publish
 from odkeras.export.publish import (
     EXPORT_INFO_PATH,
-    ExportInfo,
     Publisher,
     apply_retention,
     graph_fingerprint,
@@ -161,10 +159,6 @@ class TestSignatures:
         np.testing.assert_allclose(found["detection_scores"][0], found["detection_scores"][1], atol=2e-4)
         np.testing.assert_allclose(found["detection_scores"][0], found["detection_scores"][2], atol=5e-2)
 
-    def test_bytes_that_are_no_image(self, model: Any) -> None:
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            served(model, [b"no image"])
-
 
 class TestFastPath:
     def test_versions_share_everything_but_the_weights(self, published: Published) -> None:
@@ -189,11 +183,6 @@ class TestFastPath:
         found = served(tf.saved_model.load(str(directory)), PICTURES)
         assert_alike(found, published.expected[number])
         assert_alike(served_by_session(directory, PICTURES), found, exactly=True)
-
-    def test_what_a_version_says_of_itself(self, published: Published) -> None:
-        for step, directory in zip((10, 20, 30), published.directories, strict=True):
-            info = read_export_info(directory)
-            assert info == ExportInfo(step, published.graph, ((1, "circle"), (2, "triangle"), (3, "square")))
 
     def test_another_process_reuses_the_graph(
         self, config: PipelineConfig, published: Published, tmp_path: Path
@@ -338,21 +327,6 @@ class TestFailures:
                 made.publish(1)
         assert saved and list(tmp_path.iterdir()) == []
 
-    def test_no_number_before_everything_is_there(
-        self, inference: Any, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / "7").symlink_to(published.directories[0])
-        seen = []
-        sync = publish._sync_tree
-
-        def look(directory: Path) -> None:
-            seen.append((list_versions(tmp_path), directory.name.startswith(".tmp-")))
-            sync(directory)
-
-        monkeypatch.setattr(publish, "_sync_tree", look)
-        publisher(inference, tmp_path).publish(1)
-        assert seen == [([7], True)]
-
 
 class TestExportInfo:
     @pytest.mark.parametrize(
@@ -366,12 +340,6 @@ class TestExportInfo:
             (tmp_path / EXPORT_INFO_PATH).write_bytes(data)
         assert read_export_info(tmp_path) is None
         assert read_export_info(tmp_path / "missing") is None
-
-    def test_what_is_added_later_is_ignored(self, tmp_path: Path) -> None:
-        (tmp_path / "assets.extra").mkdir()
-        content = {"step": 3, "graph": "abc", "labels": [[2, "car"]], "mAP": 0.5}
-        (tmp_path / EXPORT_INFO_PATH).write_text(json.dumps(content))
-        assert read_export_info(tmp_path) == ExportInfo(3, "abc", ((2, "car"),))
 
 
 class TestRetention:

@@ -46,12 +46,6 @@ def annotations_in(path: Path) -> list[Annotation]:
 # --- one example
 
 
-@pytest.mark.parametrize("kind", TRUTH_XYXY_PX)
-def test_an_annotation_survives_an_example(annotations: dict[str, Annotation], label_map: LabelMap, kind: str) -> None:
-    example = example_from_annotation(annotations[kind], label_map)
-    assert annotation_from_example(example.SerializeToString()) == annotations[kind]
-
-
 unit = st.floats(0, 1, width=32)
 
 
@@ -147,13 +141,6 @@ def test_masks_are_added_to_an_example_stored_without(
     assert annotation_from_example(with_masks(bare)) == annotations[kind]
 
 
-def test_masks_for_an_example_of_another_tool() -> None:
-    """Without size and format."""
-    example = tf.train.Example.FromString(with_masks(foreign(**box_features())))
-    (mask,) = example.features.feature["image/object/mask"].bytes_list.value
-    np.testing.assert_array_equal(tf.io.decode_png(mask)[..., 0] > 0, box_mask(16, 0, 64, 24))
-
-
 def foreign(**features: Any) -> bytes:
     made = {}
     for name, values in features.items():
@@ -176,15 +163,6 @@ def test_an_example_of_another_tool() -> None:
     assert annotation.image_id == IMAGE.image_id
     assert annotation.groundtruth == Groundtruth(np.array([[0, 0.25, 0.5, 1]]), np.array([2]))
     assert (annotation.file, annotation.batch) == ("", "")
-
-
-def test_a_foreign_example_in_another_format_is_brought_into_ours() -> None:
-    gif = encode(draw_pixels(), "GIF")
-    annotation = annotation_from_example(
-        foreign(image__encoded=[gif], image__format=[b"gif"], image__height=[48], image__width=[64])
-    )
-    assert annotation.image == encode_image(gif, source="x")
-    assert len(annotation.groundtruth) == 0
 
 
 @pytest.mark.parametrize(
@@ -226,19 +204,6 @@ def test_a_failure_in_the_middle_leaves_the_old_record(tmp_path: Path) -> None:
         write_records(path, failing())
     assert [*read_records(path)] == [b"old"]
     assert [*tmp_path.iterdir()] == [path]
-
-
-def test_records_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecordError, match=r"cannot write .*missing/a\.record"):
-        write_records(tmp_path / "missing/a.record", [b"one"])
-
-    def fsync(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(RecordError, match=r"cannot write .*: No space left on device"):
-        write_records(tmp_path / "a.record", [b"one"])
-    assert [*tmp_path.iterdir()] == []
 
 
 def test_records_that_cannot_be_read(tmp_path: Path) -> None:

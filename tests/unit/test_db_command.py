@@ -203,6 +203,13 @@ def test_a_failed_export_keeps_the_old_file(
     assert not list(folder.glob(".tmp-*"))
 
 
+def test_a_device_is_written_to_and_not_replaced(database: AnswerDatabase) -> None:
+    """An atomic rename would have put a file in the place of /dev/null."""
+    add(database, example_of(A))
+    run("out", "shapes", os.devnull)
+    assert not Path(os.devnull).is_file()
+
+
 def test_a_reader_that_closes_the_pipe_is_no_error(database: AnswerDatabase, folder: Path) -> None:
     """As `odkeras db out shapes | head -1` does."""
     add(database, *(example_of(f"{number:032x}", rect(1, 2, 3, 4)) for number in range(2000)))

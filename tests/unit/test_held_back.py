@@ -40,15 +40,6 @@ class TestNews:
         texts = [item.text for item in events_of_row(HELD_BACK, VersionNames())]
         assert texts == ["round 2: trained 5 steps on 7 images, loss 0.5", f"round 2 held back: {TEXT}"]
 
-    @pytest.mark.parametrize("outcome", [{"outcome": "published"}, {}], ids=["published", "of an older trainer"])
-    def test_one_that_was_published(self, outcome: dict[str, Any]) -> None:
-        texts = [item.text for item in events_of_row({**ROUND, **outcome, "round": 2}, VersionNames())]
-        assert texts[-1] == "model of version 17 published"
-
-    def test_one_that_failed(self) -> None:
-        (item,) = events_of_row({**ROUND, "round": 2, "outcome": "failed", "failed": "no examples"}, VersionNames())
-        assert (item.text, item.urgent) == ("round 2 failed: no examples", True)
-
     def test_a_class_without_groundtruth(self) -> None:
         (item,) = events_of_row(
             {"kind": "evaluation", "round": 1, "metrics": {"mAP": 0.5, "AP/car": None}}, VersionNames()

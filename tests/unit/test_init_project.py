@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from odkeras.errors import ConfigError
-from odkeras.init_project import ZOO, init_project
+from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
 from odkeras.pipeline import check_pipeline, list_templates, load_pipeline, model_type, num_classes
 
@@ -124,27 +124,8 @@ def test_the_next_steps_can_be_pasted(tmp_path: Path) -> None:
     assert "random weights" in result.next_steps
 
 
-def test_where_weights_come_from_is_said_as_long_as_they_are_random(tmp_path: Path) -> None:
-    """What a checkpoint is, where there are some, and how to give one."""
-    steps = init_project(tmp_path / "p", ["a"]).next_steps
-    for words in ("good suggestions take hundreds of images", "trained weights", ZOO, "--fine-tune-checkpoint MODEL"):
-        assert words in steps
-    checkpoint = tmp_path / "ckpt-0"
-    checkpoint.with_name("ckpt-0.index").write_bytes(b"_CHECKPOINTABLE_OBJECT_GRAPH model/_feature_extractor")
-    checkpoint.with_name("ckpt-0.data-00000-of-00001").touch()
-    steps = init_project(tmp_path / "q", ["a"], fine_tune_checkpoint=str(checkpoint)).next_steps
-    assert "random" not in steps and "annotate" in steps
-
-
 def test_the_names_of_a_file_follow_those_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("truck\nbus\n")
     result = init_project(tmp_path / "p", ["car"], labels_file=tmp_path / "names.txt")
     assert LabelMap.load(result.label_map_path).names == ("car", "truck", "bus")
     assert num_classes(load_pipeline(result.config_path)) == 3
-
-
-def test_a_bad_file_of_labels_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("car\ncar\n")
-    with pytest.raises(ConfigError, match=r"names\.txt:2: label 'car' is given twice"):
-        init_project(tmp_path / "p", labels_file=tmp_path / "names.txt")
-    assert not (tmp_path / "p").exists()

@@ -95,12 +95,6 @@ def test_paths_below_a_folder_with_brackets(tmp_path: Path) -> None:
     assert missing == "none.record"
 
 
-def test_a_byte_order_mark_does_no_harm(tmp_path: Path, config: PipelineConfig) -> None:
-    path = tmp_path / "windows.config"
-    path.write_bytes(b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode())
-    assert load_pipeline(path) == config
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -267,14 +261,6 @@ def test_all_overrides_together_on_a_copy(config: PipelineConfig) -> None:
     assert list(changed.eval_input_reader[0].tf_record_input_reader.input_path) == ["e*.record"]
 
 
-def test_evaluation_records_bring_a_reader_where_there_is_none() -> None:
-    config = parse_pipeline("train_input_reader { label_map_path: 'm' }", source="p")
-    changed = apply_overrides(config, Overrides(eval_records=("e",)))
-    (reader,) = changed.eval_input_reader
-    assert (reader.label_map_path, reader.shuffle, reader.num_epochs) == ("m", False, 1)
-    assert list(reader.tf_record_input_reader.input_path) == ["e"]
-
-
 def test_bfloat16_is_switched_off() -> None:
     """The zoo's configs have it on, and the API's input pipeline then rounds images to 8 bits, TPU or not."""
     config = parse_pipeline("train_config { use_bfloat16: true }", source="p")
@@ -301,18 +287,6 @@ def test_counts_must_be_at_least_1(name: str, value: int) -> None:
 )
 def test_checkpoint_prefix(path: str, expected: str) -> None:
     assert checkpoint_prefix(path) == expected
-
-
-def test_v2_is_what_the_proto_says() -> None:
-    from object_detection.protos import train_pb2
-
-    assert train_pb2.CheckpointVersion.Value("V2") == CHECKPOINT_V2
-
-
-def test_png_masks_is_what_the_proto_says() -> None:
-    from object_detection.protos import input_reader_pb2
-
-    assert PNG_MASKS == input_reader_pb2.PNG_MASKS
 
 
 @pytest.mark.parametrize(
@@ -346,17 +320,6 @@ def test_one_error_is_one_line_and_warnings_pass() -> None:
         raise_for_problems([warning, error], source="my.config")
     assert str(caught.value) == "my.config: c: is not set; set it"
     assert str(warning) == "a.b '1': is odd; make it even"
-
-
-def test_several_errors_are_a_list() -> None:
-    errors = [Problem("a", "1", "is odd", "make it even"), Problem("b", "", "is not set", "set it")]
-    with pytest.raises(ConfigError) as caught:
-        raise_for_problems(errors)
-    assert str(caught.value).splitlines() == [
-        "pipeline.config has 2 problems:",
-        "  - a '1': is odd; make it even",
-        "  - b: is not set; set it",
-    ]
 
 
 # templates

@@ -146,18 +146,6 @@ class TestErrorsAreReportedEarly:
         line = self.refusal(folder, server.url, "car")
         assert line == "no model 'car' there; this server serves 'cars', 'boats': give that with --model-name"
 
-    def test_an_unknown_model_name_of_tensorflow_serving_is_reported(self, folder: Path, server: Server) -> None:
-        line = self.refusal(folder, server.url, "car")
-        assert line.startswith("no model 'car' there, or no version of it yet; TensorFlow Serving's REST API does not")
-
-    def test_a_server_without_a_version_is_reported(self, folder: Path, server: Server) -> None:
-        server.names, server.states = ["cars"], ()
-        assert self.refusal(folder, server.url).startswith("the model server has no version of cars yet")
-
-    def test_a_version_that_cannot_be_served(self, folder: Path, server: Server) -> None:
-        server.states = ("END",)
-        assert self.refusal(folder, server.url) == "no version of cars can be served (version 3: END)"
-
     def test_a_server_that_is_being_started_is_waited_for(self, folder: Path) -> None:
         port = free_port()
         process = start(

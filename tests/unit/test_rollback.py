@@ -70,12 +70,6 @@ class TestWhichVersion:
         ):
             plan_rollback(export_dir)
 
-    def test_forward_again(self, export_dir: Path) -> None:
-        for version in (3, 7):
-            publish(export_dir, version, version)
-        go_back(export_dir)
-        assert weights(export_dir, go_back(export_dir, 7)) == "weights of step 7"
-
     @pytest.mark.parametrize(
         ("versions", "to", "message"),
         [
@@ -113,15 +107,6 @@ class TestTheCopy:
         go_back(export_dir)
         version = go_back(export_dir)
         assert (info(export_dir, version).copy_of, info(export_dir, version).replaced_step) == (3, 90)
-
-    def test_directories_with_leading_zeros(self, export_dir: Path) -> None:
-        publish(export_dir, 3, 30).rename(export_dir / "0003")
-        publish(export_dir, 7, 70).rename(export_dir / "00007")
-        assert plan_rollback(export_dir) == RollbackPlan(3, 7)
-        version = go_back(export_dir, 3)
-        assert weights(export_dir, version) == "weights of step 30"
-        assert info(export_dir, version).replaced_step == 70
-        assert {path.name for path in export_dir.iterdir()} == {"0003", "00007", str(version)}
 
     def test_the_trainer_publishes_at_the_same_moment(self, export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for version in (3, 7):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from odkeras.errors import ConfigError, RequestError, ServerUnavailableError
-from odkeras.serving.client import ServingClient, VersionState
+from odkeras.serving.client import ServingClient
 
 Answer = tuple[int, str, bytes]  # status, content type, body
 
@@ -123,14 +123,6 @@ def test_images_go_in_batches_and_come_back_in_order() -> None:
     np.testing.assert_array_equal(found[0].classes, np.array([1, 2], np.int32))
 
 
-def test_no_detections_are_empty() -> None:
-    empty = {"detection_boxes": [], "detection_scores": [], "detection_classes": [], "num_detections": 0.0}
-    answer = reply({"predictions": [empty]})
-    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
-        (found,) = client.predict([b"x"])
-    assert found.boxes.shape == (0, 4)
-
-
 def test_one_version_is_asked() -> None:
     with serving(predict) as server, ServingClient(server.url, "my model") as client:
         assert len(client.predict([b"x", b"y", b"z"], batch_size=2, version=1700000000)) == 3
@@ -150,17 +142,6 @@ def test_a_version_that_is_not_loaded_any_longer_is_unavailable(error: str) -> N
         with pytest.raises(ServerUnavailableError, match=f"has not loaded raccoon version 3: {re.escape(error)}"):
             client.predict([b"x"], version=3)
         assert len(server.requests) == 1
-
-
-def test_versions_are_read_and_sorted() -> None:
-    answer = status_of((20, "END", "NOT_FOUND", "no file"), (3, "AVAILABLE", "OK", ""), (4, "END", "UNKNOWN", ""))
-    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
-        assert client.versions() == [
-            VersionState(3, "AVAILABLE"),
-            VersionState(4, "END", "UNKNOWN"),
-            VersionState(20, "END", "no file"),
-        ]
-        assert client.available_version() == 3
 
 
 def test_an_unreachable_server_is_unavailable(free_port: int) -> None:
@@ -183,24 +164,6 @@ def test_an_unreachable_server_is_unavailable(free_port: int) -> None:
 def test_a_server_without_a_version_has_none_available(answer: Answer) -> None:
     with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
         assert client.available_version() is None
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (
-            reply({"error": "Servable not found for request: Latest(raccoon)"}, 404),
-            "has not loaded raccoon yet: Servable",
-        ),
-        (reply({"error": "shutting down"}, 503), "is not ready: shutting down"),
-        ((502, "text/html", b"<html>Bad Gateway</html>"), "is not ready: status 502"),
-    ],
-)
-def test_predictions_before_a_version_is_loaded_are_unavailable(answer: Answer, words: str) -> None:
-    with serving(lambda *_: answer) as server, ServingClient(server.url, "raccoon") as client:
-        with pytest.raises(ServerUnavailableError, match=words):
-            client.predict([b"x"])
-        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

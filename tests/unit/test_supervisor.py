@@ -21,7 +21,6 @@ from odkeras.session.supervisor import (
     RestartPolicy,
     Supervisor,
     bind_socket,
-    describe_status,
     log_tail,
 )
 
@@ -274,16 +273,3 @@ class TestBindSocket:
             first.listen()
             with pytest.raises(SetupError, match="another program has it"):
                 bind_socket("127.0.0.1", first.getsockname()[1])
-
-
-def test_describe_status() -> None:
-    assert describe_status(3) == "ended with status 3"
-    assert describe_status(-9) == "was ended by SIGKILL"
-    assert describe_status(-4000) == "was ended by signal 4000"
-
-
-def test_log_tail(tmp_path: Path) -> None:
-    path = tmp_path / "a.log"
-    assert log_tail(path) == ""
-    path.write_bytes(b"\n".join(b"line %d \xff" % number for number in range(10_000)))
-    assert log_tail(path, 2).splitlines() == ["line 9998 �", "line 9999 �"]

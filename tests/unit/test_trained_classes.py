@@ -14,7 +14,6 @@ from odkeras.pipeline import (
     check_trained_classes,
     check_training_continues,
     check_version_classes,
-    load_pipeline,
     read_template,
     save_pipeline,
     set_num_classes,
@@ -147,14 +146,6 @@ def test_where_nothing_was_trained_everything_fits(tmp_path: Path) -> None:
     check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=False)
 
 
-def test_versions_without_labels_are_ignored(tmp_path: Path) -> None:
-    save_version(tmp_path, 7)
-    save_version(tmp_path, 8, CHANGED["added"][0], step=0, learned=False)  # an older odkeras put it over the good one
-    (tmp_path / "export" / "9").mkdir()  # of another tool
-    assert "was trained with 3 classes" in refusal(tmp_path, CHANGED["added"][0])
-    check(tmp_path, THREE)
-
-
 def test_another_num_classes_or_model_is_refused(tmp_path: Path) -> None:
     """The label map alone would let it through."""
     save_checkpoint(tmp_path, config_of(3))
@@ -179,14 +170,6 @@ def test_a_project_of_an_older_odkeras(tmp_path: Path) -> None:
     assert "trained with another label map" in refusal(tmp_path, CHANGED["added"][0])
 
 
-def test_long_label_maps_are_abbreviated(tmp_path: Path) -> None:
-    names = [f"part {number}" for number in range(1000)]
-    save_version(tmp_path, labels=LabelMap.from_names(names))
-    said = refusal(tmp_path, LabelMap.from_names(names[::-1]))
-    assert "and 997 more. It was trained with 1000 classes (1 part 0, " in said and "988 more)" in said
-    assert len(said) < 1200
-
-
 def test_training_does_not_start_over_where_a_trained_model_is_served(tmp_path: Path) -> None:
     save_version(tmp_path, step=30)
     check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=True)
@@ -199,9 +182,3 @@ def test_training_does_not_start_over_where_a_trained_model_is_served(tmp_path: 
 def test_a_detector_that_was_put_there_untrained_may_be_trained(tmp_path: Path) -> None:
     save_version(tmp_path, step=0)
     check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=False)
-
-
-def test_a_config_without_a_model_is_compared_by_its_labels(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, config_of())
-    (tmp_path / "empty.config").touch()
-    check(tmp_path, THREE, load_pipeline(tmp_path / "empty.config"))
