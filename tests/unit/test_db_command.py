@@ -589,6 +589,12 @@ def test_in_reads_a_named_pipe(folder: Path) -> None:
     assert writer.wait(30) == 0
 
 
+def test_in_stores_many_answers_in_batches(database: AnswerDatabase, folder: Path) -> None:
+    examples = [example_of(f"{number:032x}", at=number + 1) for number in range(250)]
+    assert "250 added" in run("in", "shapes", write(folder / "a.jsonl", *examples)).stdout
+    assert database.examples("shapes") == examples
+
+
 # --- stats
 
 
@@ -644,3 +650,15 @@ def test_stats_as_text(database: AnswerDatabase) -> None:
         "5 1 3 (75%) 1 (25%) 0 (0%) 0 (0%) 4 (50%)",
         "6 1 0 (-) 0 (-) 0 (-) 0 (-) 0 (-)",
     ]
+
+
+def test_stats_as_a_table_on_a_terminal(database: AnswerDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(database)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = run("stats").stdout
+    assert "│" in output and "3 (75%)" in output and "car 2, dog 1" in output
+
+
+def test_stats_without_answers(database: AnswerDatabase) -> None:
+    assert run("stats").stdout == "annotations.db: no answers yet\n"
+    assert json.loads(run("stats", "--json").stdout) == []

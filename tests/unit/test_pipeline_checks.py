@@ -309,6 +309,12 @@ def test_invalid_schedules_are_errors(schedule: str, field: str) -> None:
         learning_rate_at(config, 0)
 
 
+def test_a_missing_optimizer_is_an_error() -> None:
+    config = replaced()
+    config.train_config.optimizer.ClearField("adam_optimizer")
+    assert only(check(config)).field == "train_config.optimizer"
+
+
 COSINE = (
     "cosine_decay_learning_rate { learning_rate_base: 0.1 total_steps: 1000 warmup_steps: 100 warmup_learning_rate: 0 }"
 )

@@ -51,6 +51,11 @@ def test_a_taken_port_is_reported() -> None:
             open_socket(options(rest_api_port=port))
 
 
+def test_an_address_of_another_machine_is_reported() -> None:
+    with pytest.raises(SetupError, match=r"cannot listen on port 0 of 203\.0\.113\.1"):  # an address for documentation
+        open_socket(options(host="203.0.113.1"))
+
+
 def test_an_inherited_socket_is_used() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
