@@ -146,7 +146,7 @@ def foreign(**features: Any) -> bytes:
     for name, values in features.items():
         kind = {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(values[0])]
         made[name.replace("__", "/")] = tf.train.Feature(**{kind: {"value": values}})
-    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString(deterministic=True)
 
 
 def box_features(**changed: Any) -> dict[str, Any]:
@@ -174,6 +174,7 @@ def test_an_example_of_another_tool() -> None:
         (foreign(**box_features(image__object__class__label=[1, 2])), "have [1, 1, 1, 1, 2] values"),
         (foreign(**box_features(image__object__bbox__xmax=[float("nan")])), "boxes must be finite"),
     ],
+    ids=["no example", "no image", "a broken image", "numbers of values", "not finite"],
 )
 def test_examples_that_cannot_be_read(serialized: bytes, message: str) -> None:
     with pytest.raises(RecordError) as raised:
