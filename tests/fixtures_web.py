@@ -38,8 +38,9 @@ import fake_processes
 
 from odkeras.inbox import list_batches, read_batch
 from odkeras.labels import Label, LabelMap
+from odkeras.process import open_listener
 from odkeras.project import read_jsonl
-from odkeras.serving.listening import HttpServer, open_listener
+from odkeras.serving.listening import HttpServer
 from odkeras.session.arguments import TrainmodelArguments
 from odkeras.session.events import Event
 from odkeras.web import app as web_app

@@ -10,22 +10,21 @@ import gc
 import importlib.util
 import os
 import socket
-import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 from odkeras.errors import ConfigError, SetupError
 from odkeras.logs import TENSORFLOW_REQUIREMENT, quiet_import
+from odkeras.process import exit_despite_threads, open_listener, stop_on_signals, stop_with_parent
 from odkeras.project import list_versions
 from odkeras.serving.app import DEFAULT_MAX_BODY_BYTES, DEFAULT_THREADS, create_app
-from odkeras.serving.listening import HttpServer, open_listener, stop_signals
+from odkeras.serving.listening import HttpServer
 from odkeras.serving.versions import Backend, ServedModel
 
 _GRACE_S = 3  # timeout for running requests after a signal
+_LAST_WAIT_S = 0.5
 _THREAD_PREFIX = "odkeras-serving"
 
 
@@ -85,12 +84,13 @@ def run_server(options: ServerOptions) -> None:
         )
         app = create_app({model.name: model}, max_body_bytes=options.max_body_bytes, threads=options.threads)
         server = HttpServer(app, lambda: _announce(options, listener), grace_s=_GRACE_S)
-        with stop_signals(server.stop):
+        with stop_on_signals(server.stop):
             if options.stop_on_stdin_eof:
-                threading.Thread(target=_stop_at_stdin_eof, args=(server.stop,), name="stdin", daemon=True).start()
+                stop_with_parent(server.stop)
             with model:
                 server.run(sockets=[listener])
-        _exit_without_threads(monotonic() + 0.5)
+        ours = [thread for thread in threading.enumerate() if thread.name.startswith(_THREAD_PREFIX)]
+        exit_despite_threads(ours, _LAST_WAIT_S)  # an import, a load or a long request inside TensorFlow
 
 
 def open_socket(options: ServerOptions) -> socket.socket:
@@ -144,28 +144,3 @@ def _announce(options: ServerOptions, listener: socket.socket) -> None:
     waiting = "" if list_versions(options.model_base_path) else " (waiting for the first version)"
     with suppress(OSError):  # stdout is closed
         print(f"odkeras serve: {url} serves {options.model_base_path}{waiting}", flush=True)
-
-
-def _stop_at_stdin_eof(stop: Callable[[], None]) -> None:
-    """Call `stop` when standard input closes."""
-    with suppress(OSError):
-        # Not `sys.stdin.read()`: it holds a lock while it blocks, and the interpreter needs that lock to exit.
-        while os.read(0, 4096):
-            pass
-    stop()
-
-
-def _exit_without_threads(deadline: float) -> None:
-    """Exit at once if a thread is still running in TensorFlow (an import, a load, a long request) at the deadline.
-
-    Such a thread cannot be stopped. A normal exit would wait for it, or crash while it runs.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    ours = [thread for thread in threading.enumerate() if thread.name.startswith(_THREAD_PREFIX)]
-    for thread in ours:
-        thread.join(max(0.0, deadline - monotonic()))
-    if any(thread.is_alive() for thread in ours):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)

@@ -6,12 +6,13 @@ on SIGINT and when stdin closes, and exits with the program's exit status.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+
+from odkeras.process import stop_with_parent
 
 STOP_TIMEOUT_S = 2.5
 
@@ -31,15 +32,9 @@ def run_on_leash(command: Sequence[str], stdin_fd: int = 0) -> int:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(process))
-    threading.Thread(target=_stop_at_end_of_file, args=(process, stdin_fd), daemon=True).start()
+    stop_with_parent(lambda: _stop(process), stdin_fd)
     status = process.wait()
     return status if status >= 0 else 128 - status
-
-
-def _stop_at_end_of_file(process: subprocess.Popen[bytes], stdin_fd: int) -> None:
-    while os.read(stdin_fd, 1024):
-        pass
-    _stop(process)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -24,6 +24,7 @@ from odkeras.image_ref import is_data_uri
 from odkeras.image_store import ImageStore
 from odkeras.images import bytes_from_data_uri, encode_image, is_image_file, recall_image
 from odkeras.inbox import images_dir, new_batch_name
+from odkeras.process import open_listener
 from odkeras.project import read_status, version_dir
 from odkeras.serving.client import ServingClient
 from odkeras.session.answers import write_answers
@@ -35,7 +36,7 @@ from odkeras.session.setup import SessionSetup
 from odkeras.session.sources import Source
 from odkeras.session.stream import Prepare, TaskStream
 from odkeras.session.suggester import Suggester
-from odkeras.session.supervisor import ChildSpec, Supervisor, bind_socket
+from odkeras.session.supervisor import ChildSpec, Supervisor
 from odkeras.session.thresholds import AutoThreshold, FixedThreshold
 from odkeras.session.waiting import BatchWait
 from odkeras.session.web_images import WebImages
@@ -330,7 +331,7 @@ def _plan_children(setup: SessionSetup, stack: ExitStack) -> tuple[str, list[Chi
     port = options.port
     children = []
     if not options.external_server:
-        bound = stack.enter_context(closing(bind_socket(options.ip, options.port)))
+        bound = stack.enter_context(closing(open_listener(options.ip, options.port)))
         port = bound.getsockname()[1]
         children.append(server_child(options, logs / "server.log", bound))
     url = server_url(options.ip, port)

@@ -12,11 +12,9 @@ end-of-file and exits (`--stop-on-stdin-eof`; `odkeras.session.leash` does it fo
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -33,7 +31,6 @@ _LOG_TAIL_BYTES = 16_384
 _MOST_REASON = 300
 _REASON = re.compile(r"(?:error: |(?=[\w.]*(?:Error|Exception)\b: ?))(.+)")
 _POLL_S = 0.1
-_BACKLOG = 1024
 
 Say = Callable[[str], None]
 
@@ -303,31 +300,3 @@ def log_tail(path: Path, lines: int = LOG_TAIL_LINES, *, most_bytes: int = _LOG_
     except OSError:
         return ""
     return "\n".join(text.strip().splitlines()[-lines:])
-
-
-def bind_socket(host: str, port: int) -> socket.socket:
-    """Open a listening socket for a server process to inherit. It stays open across restarts of the server.
-
-    Connections made while no server is running wait in the backlog, so clients need a timeout.
-
-    Args:
-        host: address to bind to.
-        port: 0 takes a free port.
-
-    Raises:
-        SetupError: the port is taken, or the address is not one of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
-        bound.close()
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        cure = (
-            "another program has it; stop that one, or choose another port (0: any free one)" if taken else str(error)
-        )
-        raise SetupError(f"cannot use {host} port {port} for the model server: {cure}") from error
-    return bound

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +16,7 @@ from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError, SetupError
 from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import Overrides, check_pipeline, raise_for_problems
+from odkeras.process import stop_on_signals, stop_with_parent
 from odkeras.project import Project
 from odkeras.training.lock import lock_model_dir
 from odkeras.training.rounds import RoundOptions, Rounds, open_rounds
@@ -66,11 +65,15 @@ def run_trainer(options: TrainerOptions) -> None:
         OdkerasError: it cannot start or continue; status.json has the reason, too.
     """
     stop = threading.Event()
-    _stop_on_signals(stop)
     if options.give_way:
         _give_way()
     if options.stop_on_stdin_eof:
-        threading.Thread(target=_stop_at_end_of_file, args=(stop,), daemon=True).start()
+        stop_with_parent(stop.set)
+    with stop_on_signals(stop.set):
+        _run(options, stop)
+
+
+def _run(options: TrainerOptions, stop: threading.Event) -> None:
     options.directories.create()
     if options.once:
         _check_training_runs(options)
@@ -143,15 +146,3 @@ def _serve_rounds(rounds: Rounds, stop: threading.Event, *, once: bool) -> None:
         if idle % _BEAT_EVERY == 0:
             rounds.beat()
         stop.wait(_POLL_S)
-
-
-def _stop_on_signals(stop: threading.Event) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-
-
-def _stop_at_end_of_file(stop: threading.Event) -> None:
-    with suppress(OSError, ValueError):
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-    stop.set()

@@ -7,16 +7,16 @@ import secrets
 import socket
 import sys
 import threading
-import time
 import webbrowser
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError
-from odkeras.serving.listening import HttpServer, open_listener, stop_signals
+from odkeras.process import exit_despite_threads, open_listener, stop_on_signals
+from odkeras.serving.listening import HttpServer
 from odkeras.session.arguments import TrainmodelArguments
 from odkeras.web.app import create_app
 from odkeras.web.files import page_files
@@ -103,13 +103,15 @@ def run_annotate(
             stopping.set()
             server.stop()
 
-        with stop_signals(stop):
+        with stop_on_signals(stop):
             server.run(sockets=[listener])
             journal.say("stopping")
             service.close()
     database = service.database.path.absolute()
     journal.say(f"stopped; all answers are in {database}. `{export_command(service.dataset, database)}` writes them")
-    _leave_threads_behind(before)
+    # A request thread may still wait for a silent source or for the model server.
+    ours = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    exit_despite_threads(ours, _LAST_WAIT_S)
 
 
 def _has_a_screen() -> bool:
@@ -127,21 +129,6 @@ def _outer_address(host: str) -> str:
         address = str(probe.getsockname()[0])
         return "" if is_loopback(address) else address
     return ""
-
-
-def _leave_threads_behind(before: Collection[threading.Thread]) -> None:
-    """Exit at once if a request thread still waits for a silent source or for the model server. Otherwise the
-    interpreter would wait for that thread at exit."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    deadline = time.monotonic() + _LAST_WAIT_S
-    ours = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
-    for thread in ours:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    if any(thread.is_alive() for thread in ours):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
 
 
 def _hosts(page: PageOptions) -> frozenset[str]:

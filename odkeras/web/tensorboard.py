@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from odkeras.errors import OdkerasError, SetupError
+from odkeras.process import open_listener
 from odkeras.session.leash import leash_command
-from odkeras.session.supervisor import ChildSpec, Supervisor, bind_socket
+from odkeras.session.supervisor import ChildSpec, Supervisor
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
@@ -57,7 +58,7 @@ class TensorBoard:
             self._stop()
 
     def _start(self) -> None:
-        with bind_socket(HOST, 0) as bound:
+        with open_listener(HOST, 0) as bound:
             port = bound.getsockname()[1]
         program = [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.logdir)]
         command = leash_command([*program, "--host", HOST, "--port", str(port), "--reload_interval", "5"])

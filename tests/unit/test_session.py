@@ -31,6 +31,7 @@ from odkeras.errors import (
 )
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
+from odkeras.process import open_listener
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
 from odkeras.session import setup, waiting
 from odkeras.session.children import external_trainer_command, server_child, server_url, trainer_command
@@ -39,7 +40,6 @@ from odkeras.session.options import LoopOptions
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup, load_label_map
 from odkeras.session.suggester import image_bytes
-from odkeras.session.supervisor import bind_socket
 from odkeras.version_names import VersionNames
 
 
@@ -187,7 +187,7 @@ class TestCommands:
         assert server_url(ip, 8501) == url
 
     def test_embedded_server_gets_the_socket(self, tmp_path: Path) -> None:
-        with bind_socket("127.0.0.1", 0) as bound:
+        with open_listener("127.0.0.1", 0) as bound:
             child = server_child(LoopOptions(config=tmp_path / "c"), tmp_path / "log", bound)
             assert child.pass_fds == (bound.fileno(),)
             assert f"--socket-fd {bound.fileno()}" in " ".join(child.command)
@@ -201,7 +201,7 @@ class TestCommands:
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-        with bind_socket("127.0.0.1", 0) as bound:
+        with open_listener("127.0.0.1", 0) as bound:
             port = bound.getsockname()[1]
             child = server_child(LoopOptions(config=tmp_path / "c", tensorflow_serving=True), tmp_path / "log", bound)
             assert bound.fileno() == -1
@@ -405,14 +405,14 @@ class TestSession:
 
     def test_a_taken_port(self, project: Path) -> None:
         with (
-            bind_socket("127.0.0.1", 0) as other,
-            pytest.raises(SetupError, match="another program"),
+            open_listener("127.0.0.1", 0) as other,
+            pytest.raises(SetupError, match="is already in use"),
             start(options(project, port=other.getsockname()[1])),
         ):
             pass
 
     def test_the_given_port_is_used(self, project: Path) -> None:
-        with bind_socket("127.0.0.1", 0) as other:
+        with open_listener("127.0.0.1", 0) as other:
             port = other.getsockname()[1]
         with start(options(project, port=port, ip="0.0.0.0")) as session:
             assert session.url == f"http://127.0.0.1:{port}"
@@ -429,7 +429,7 @@ class TestExternal:
 
     @pytest.fixture
     def session(self, project: Path) -> Iterator[AnnotationSession]:
-        with bind_socket("127.0.0.1", 0) as nobody:
+        with open_listener("127.0.0.1", 0) as nobody:
             port = nobody.getsockname()[1]
         with start(options(project, external_trainer=True, external_server=True, port=port)) as session:
             yield session

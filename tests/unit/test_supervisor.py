@@ -15,12 +15,12 @@ import pytest
 from waiting import wait_until
 
 from odkeras.errors import ConfigError, SetupError, TrainingError
+from odkeras.process import open_listener
 from odkeras.session.leash import leash_command
 from odkeras.session.supervisor import (
     ChildSpec,
     RestartPolicy,
     Supervisor,
-    bind_socket,
     log_tail,
 )
 
@@ -159,7 +159,7 @@ class TestSupervisor:
         assert spec.log_path.read_text().count("run\n") == count == 1
 
     def test_the_socket_survives_a_restart_of_the_server(self, tmp_path: Path) -> None:
-        bound = bind_socket("127.0.0.1", 0)
+        bound = open_listener("127.0.0.1", 0)
         port = bound.getsockname()[1]
         code = f"""
             import os, socket
@@ -265,11 +265,3 @@ class TestLeash:
         process.stdin.close()
         assert process.wait(10) == 128 + signal.SIGKILL
         process.stdout.close()
-
-
-class TestBindSocket:
-    def test_a_taken_port(self) -> None:
-        with bind_socket("127.0.0.1", 0) as first:
-            first.listen()
-            with pytest.raises(SetupError, match="another program has it"):
-                bind_socket("127.0.0.1", first.getsockname()[1])

@@ -26,7 +26,7 @@ from waiting import wait_until
 from odkeras import __version__
 from odkeras.errors import SetupError
 from odkeras.images import read_image
-from odkeras.serving.listening import open_listener
+from odkeras.process import open_listener
 from odkeras.session.events import Event
 from odkeras.web import app as web_app
 from odkeras.web import tensorboard
