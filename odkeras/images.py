@@ -33,10 +33,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from odkeras.config.settings import DEFAULT_MAX_PIXELS
 from odkeras.errors import ImageError
 from odkeras.natural_order import natural_key
 
-DEFAULT_MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 ImageFormat = Literal["jpeg", "png"]
 

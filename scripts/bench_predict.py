@@ -46,6 +46,7 @@ from measuring import (
     write_photographs,
 )
 from odkeras.boxes import Detections
+from odkeras.config.settings import SessionSettings
 from odkeras.formats.prodigy import make_task
 from odkeras.images import read_image
 from odkeras.init_project import init_project
@@ -55,7 +56,6 @@ from odkeras.project import list_versions
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import server_command
 from odkeras.session.events import Listener
-from odkeras.session.options import LoopOptions
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 from odkeras.session.supervisor import log_tail
@@ -255,9 +255,9 @@ def assert_alike(ours: Detections, theirs: Detections) -> None:
 def measure_while_training(
     project: Path, server: Server, client: ServingClient, photographs: Sequence[bytes], args: argparse.Namespace
 ) -> dict[str, Any]:
-    options = LoopOptions(
+    options = SessionSettings(
         config=project / "pipeline.config",
-        external_server=True,
+        ip="127.0.0.1",
         port=int(server.url.rpartition(":")[2]),
         model_name=MODEL_NAME,
         steps_per_epoch=100_000,

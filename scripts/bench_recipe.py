@@ -45,9 +45,9 @@ from measuring import (
     wait_until,
     write_photographs,
 )
+from odkeras.config.settings import SessionSettings
 from odkeras.init_project import init_project
 from odkeras.project import list_versions, version_dir
-from odkeras.session.options import LoopOptions
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 
@@ -199,7 +199,7 @@ def measure_predictions(project: Path, args: argparse.Namespace) -> dict[str, An
 def served(project: Path) -> Iterator[AnnotationSession]:
     """Serve the newest version with the embedded server, without a trainer."""
     with AnnotationSession.start(
-        SessionSetup.of(LoopOptions(config=project / "pipeline.config", external_trainer=True))
+        SessionSetup.of(SessionSettings(config=project / "pipeline.config", external_trainer=True))
     ) as session:
         wait_until(session.available_version)
         yield session

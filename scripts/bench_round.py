@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import DEFAULT_TEMPLATE, Row, quiet_environment, report, say
+from odkeras.config.settings import SessionSettings
 from odkeras.formats.prodigy import make_task
 from odkeras.images import read_image
 from odkeras.init_project import init_project
@@ -33,7 +34,6 @@ from odkeras.labels import LabelMap
 from odkeras.pipeline import Overrides, apply_overrides, load_pipeline, save_pipeline
 from odkeras.project import read_jsonl
 from odkeras.session.events import Listener
-from odkeras.session.options import LoopOptions
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 from odkeras.shapes import CLASSES, generate_shapes
@@ -106,7 +106,7 @@ def run_part(part: str, directory: Path, args: argparse.Namespace) -> dict[str, 
 
 
 def bench_round(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
-    options = LoopOptions(config=directory / "pipeline.config", steps_per_epoch=args.steps)
+    options = SessionSettings(config=directory / "pipeline.config", steps_per_epoch=args.steps)
     known, label_map = known_images(directory, args)
     started = time.perf_counter()
     with AnnotationSession.start(SessionSetup.of(options), Listener()) as session:
@@ -125,7 +125,7 @@ def bench_evaluation(directory: Path, args: argparse.Namespace) -> dict[str, Any
     config = load_pipeline(directory / "pipeline.config")
     overrides = Overrides(eval_records=(str(write_record(directory, args)),))
     save_pipeline(apply_overrides(config, overrides), directory / "evaluated.config")
-    options = LoopOptions(
+    options = SessionSettings(
         config=directory / "evaluated.config", steps_per_epoch=args.steps, run_eval=True, eval_steps=EVALUATED
     )
     with AnnotationSession.start(SessionSetup.of(options), Listener()) as session:

@@ -33,6 +33,7 @@ import numpy as np
 
 from bench_predict import MODEL_NAME, SERVER_POLL_S, Server, answers_about, asking, randomise, run_quietly, serving
 from measuring import DEFAULT_TEMPLATE, Row, memory_mb, percentile, report, say, summary_of, wait_until
+from odkeras.config.settings import SessionSettings
 from odkeras.errors import OdkerasError
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
@@ -40,7 +41,6 @@ from odkeras.pipeline import Overrides, apply_overrides, load_pipeline, save_pip
 from odkeras.project import find_round, read_jsonl
 from odkeras.serving.client import ServingClient
 from odkeras.session.events import Listener
-from odkeras.session.options import LoopOptions
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 from odkeras.shapes import generate_shapes
@@ -196,7 +196,7 @@ def swap_again_and_again(
 
 def measure_rounds(project: Path, paths: Sequence[Path], args: argparse.Namespace) -> dict[str, Any]:
     say("rounds")
-    options = LoopOptions(config=project / "pipeline.config", steps_per_epoch=args.steps)
+    options = SessionSettings(config=project / "pipeline.config", steps_per_epoch=args.steps)
     with AnnotationSession.start(SessionSetup.of(options), Listener()) as session:
         wait_until(lambda: state_of(session) == "waiting" and session.available_version())
         pid = trainer_pid(session)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import make_project
-from odkeras.session.order import ORDERS
+from odkeras.config.settings import ORDERS
 from odkeras.simulation.report import CurvePoint
 from odkeras.simulation.simulate import simulate
 

@@ -16,14 +16,13 @@ import sys
 import time
 from pathlib import Path
 
+from odkeras.config import AnnotateSettings
 from odkeras.errors import OdkerasError
 from odkeras.init_project import init_project
-from odkeras.integrations.prodigy import TrainmodelArguments
 from odkeras.project import write_atomically
 from odkeras.shapes import CLASSES, ShapesDataset, generate_shapes
 from odkeras.simulation.simulate import simulate
-from odkeras.web.options import WebOptions
-from odkeras.web.server import PageOptions, run_annotate
+from odkeras.web.server import run_annotate
 
 MADE_HERE = ("shapes", "data", "model", "export", "report", "pipeline.config", "label_map.pbtxt")
 MADE_BY_THE_PAGE = ("annotations.db", "annotations.db-wal", "annotations.db-shm")
@@ -93,15 +92,19 @@ def open_page(args: argparse.Namespace, directory: Path, config: Path, dataset: 
         f"accept. After five pictures the first training starts ({args.steps} steps, well under a minute); from then\n"
         "on the model suggests boxes, and is better after every five. Press h in the page for all keys.\n"
     )
-    arguments = TrainmodelArguments(
-        dataset=DATASET,
-        source=str(source),
-        config_path=str(config),
-        steps_per_epoch=args.steps,
-        run_eval=True,
+    run_annotate(
+        AnnotateSettings(
+            dataset=DATASET,
+            source=str(source),
+            config=config,
+            steps_per_epoch=args.steps,
+            run_eval=True,
+            eval_steps=50,
+            web_port=args.web_port,
+            no_open=args.no_open,
+            db=directory / "annotations.db",
+        )
     )
-    page = PageOptions(port=args.web_port, open_browser=not args.no_open)
-    run_annotate(arguments, WebOptions(db=directory / "annotations.db"), page)
 
 
 def write_evaluation_record(directory: Path, dataset: ShapesDataset) -> None:

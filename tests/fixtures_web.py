@@ -22,7 +22,6 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,19 +35,18 @@ sys.path.insert(0, str(Path(__file__).parent / "unit"))
 
 import fake_processes
 
+from odkeras.config import AnnotateSettings
 from odkeras.inbox import list_batches, read_batch
 from odkeras.labels import Label, LabelMap
 from odkeras.process import open_listener
 from odkeras.project import read_jsonl
 from odkeras.serving.listening import HttpServer
-from odkeras.session.arguments import TrainmodelArguments
 from odkeras.session.events import Event
 from odkeras.web import app as web_app
 from odkeras.web.app import create_app
 from odkeras.web.files import PageFile
 from odkeras.web.journal import Journal
 from odkeras.web.opening import open_page
-from odkeras.web.options import WebOptions
 from odkeras.web.outbox import DeliveryRules
 from odkeras.web.security import Policy
 from odkeras.web.service import PageService
@@ -213,21 +211,21 @@ class Annotating:
         self.close()
 
 
-def arguments_of(changes: dict[str, Any], *, model: bool = False) -> TrainmodelArguments:
+def arguments_of(changes: dict[str, Any], *, model: bool = False) -> AnnotateSettings:
     """With no model, somebody else would serve it at a port where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     nobody = {"ip": "127.0.0.1", "port": port, "external_trainer": True}
     places = {"model_dir": "model", "data_dir": "data", "export_dir": "export"}
-    plain: dict[str, Any] = {"dataset": DATASET, "source": "images", "config_path": "pipeline.config"}
-    return TrainmodelArguments(**{**plain, "steps_per_epoch": 5, **places, **({} if model else nobody), **changes})
+    plain: dict[str, Any] = {"dataset": DATASET, "source": "images", "config": Path("pipeline.config")}
+    return AnnotateSettings(**{**plain, "steps_per_epoch": 5, **places, **({} if model else nobody), **changes})
 
 
 @pytest.fixture
 def annotate(web_project: Path) -> Iterator[Callable[..., Annotating]]:
     """Starts `odkeras annotate` without its command line; what still runs is stopped at the end.
 
-    Arguments are those of the recipe, of `WebOptions` and `policy`; `model` starts the fake trainer and server.
+    Arguments are those of `AnnotateSettings` and `policy`; `model` starts the fake trainer and server.
     """
     with annotating() as start:
         yield start
@@ -239,11 +237,8 @@ def annotating() -> Iterator[Callable[..., Annotating]]:
     started: list[Annotating] = []
 
     def start(*, model: bool = False, policy: Policy | None = None, **changes: Any) -> Annotating:
-        names = [field.name for field in fields(WebOptions)]
-        options = WebOptions(**{name: changes.pop(name) for name in names if name in changes})
-        started.append(
-            _start(open_page(arguments_of(changes, model=model), options, ListedJournal()), policy or Policy())
-        )
+        settings = arguments_of(changes, model=model)
+        started.append(_start(open_page(settings, ListedJournal()), policy or Policy()))
         return started[-1]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""`odkeras init` and `odkeras doctor`."""
+"""`odkeras init`, `odkeras settings` and `odkeras doctor`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from odkeras.cli import options
+
 
 def add_commands(app: typer.Typer) -> None:
     app.command("init", epilog="Example: odkeras init raccoons --label raccoon")(init)
+    app.command("settings", epilog="Example: odkeras settings raccoons/")(settings)
     app.command("doctor", epilog="Example: odkeras doctor")(doctor)
 
 
@@ -51,6 +54,29 @@ def init(
     for path in result.paths:
         print(f"wrote {path}")
     print(result.next_steps)
+
+
+def settings(
+    config: options.Config,
+    command: Annotated[str, typer.Option(help="annotate, simulate, trainer or recipe.")] = "annotate",
+) -> None:
+    """Show the options of a command in this project, each with its value and where the value comes from.
+
+    A flag overrides an environment variable ODKERAS_<NAME>, which overrides odkeras.toml beside CONFIG, which overrides
+    the default.
+    """
+    from odkeras.config.sources import effective_values, unknown_variables
+    from odkeras.errors import ConfigError
+
+    rows = effective_values(config, command)
+    if not rows:
+        raise ConfigError(f"--command {command}: it must be annotate, simulate, trainer or recipe")
+    width = max(len(declared.flag) for declared, _, _ in rows)
+    for declared, value, origin in rows:
+        shown = "hidden" if declared.name == "token" and value else value
+        print(f"{declared.flag:{width}}  {'' if shown in (None, ()) else shown!s:20}  {origin}")
+    for problem in unknown_variables():
+        print(f"warning: {problem}")
 
 
 def doctor() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from odkeras.cli import options
+from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
+from odkeras.config.run import RunConfig, read_run
+from odkeras.errors import ConfigError
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -18,23 +22,21 @@ def add_commands(app: typer.Typer) -> None:
     app.command("export", epilog="Example: odkeras export raccoons/ --checkpoint raccoons/model/ckpt-3000")(export)
 
 
+@with_options("trainer")
 def trainer(
-    config: options.Config,
-    data_dir: options.DataDir = None,
-    model_dir: options.ModelDir = None,
-    export_dir: options.ExportDir = None,
-    label_map_path: options.LabelMapPath = None,
-    steps_per_epoch: options.StepsPerEpoch = 1000,
-    batch_size: options.BatchSize = None,
-    max_checkpoints_num: options.MaxCheckpointsNum = 5,
-    temp_files_num: options.TempFilesNum = 5,
-    run_eval: options.RunEval = False,
-    eval_steps: options.EvalSteps = None,
-    eval_split: options.EvalSplit = 0.0,
-    publish_if_better: options.PublishIfBetter = False,
-    publish_tolerance: options.PublishTolerance = 0.01,
-    replay: options.Replay = "on",
-    strategy: options.Strategy = "none",
+    project: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG]", help=options.CONFIG_HELP, callback=options.read_config, is_eager=True),
+    ] = None,
+    run_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="Take all options from this run.json, which `odkeras annotate` writes into the model directory; "
+            "flags override it.",
+            rich_help_panel=options.DIRECTORIES,
+        ),
+    ] = None,
     serving_url: Annotated[
         str,
         typer.Option(
@@ -42,13 +44,9 @@ def trainer(
             rich_help_panel=options.SERVING,
         ),
     ] = "",
-    model_name: Annotated[
-        str, typer.Option(help="Name of the model on that server.", rich_help_panel=options.SERVING)
-    ] = "odkeras",
     once: Annotated[
-        bool, typer.Option("--once", help="End when nothing waits to be trained.", rich_help_panel=options.TRAINING)
+        bool, typer.Option("--once", help="End when no answer is waiting.", rich_help_panel=options.TRAINING)
     ] = False,
-    tf_logging_level: options.TfLoggingLevel = 40,
     give_way: Annotated[
         bool,
         typer.Option(
@@ -58,56 +56,51 @@ def trainer(
         ),
     ] = False,
     stop_on_stdin_eof: Annotated[bool, typer.Option("--stop-on-stdin-eof", hidden=True)] = False,
+    *,
+    given: Given,
 ) -> None:
     """Run the trainer process: answers in DATA_DIR/inbox become versions in EXPORT_DIR.
 
-    Hosts start it themselves; start it by hand to train on another machine that sees the same three directories. It
-    may be killed at any instant: the next start goes on.
+    `annotate` and the Prodigy recipe start it themselves; start it by hand to train on another machine that sees the
+    same three directories. It may be killed at any instant: the next start continues.
     """
-    from odkeras.errors import ConfigError
     from odkeras.logs import configure_logging, quiet_import
 
-    configure_logging(tf_logging_level)
-    if replay not in ("on", "off"):
-        raise ConfigError(f"--replay must be on or off; got {replay!r}")
-    if steps_per_epoch < -1:
-        raise ConfigError(
-            "--steps-per-epoch must be 1 or more, or -1 for once over the training set, at least 100 steps; "
-            f"got {steps_per_epoch}"
-        )
+    settings = _trainer_settings(project, run_config, serving_url, given)
+    configure_logging(settings.tf_logging_level)
     quiet_import("tensorflow")
     from odkeras.pipeline import Overrides
-    from odkeras.project import Project
     from odkeras.training.process import TrainerOptions, run_trainer
     from odkeras.training.rounds import RoundOptions
 
     run_trainer(
         TrainerOptions(
-            config=config,
-            directories=Project(
-                options.beside(config, data_dir, "data"),
-                options.beside(config, model_dir, "model"),
-                options.beside(config, export_dir, "export"),
-            ),
-            rounds=RoundOptions(
-                steps_per_epoch=steps_per_epoch,
-                max_checkpoints_num=max_checkpoints_num,
-                temp_files_num=temp_files_num,
-                replay=replay == "on",
-                run_eval=run_eval,
-                eval_steps=eval_steps,
-                eval_split=eval_split,
-                publish_if_better=publish_if_better,
-                publish_tolerance=publish_tolerance,
-            ),
-            overrides=Overrides(batch_size=batch_size, label_map_path=label_map_path),
-            strategy=strategy,
+            config=settings.config,
+            directories=settings.project,
+            rounds=RoundOptions.of(settings),
+            overrides=Overrides(batch_size=settings.batch_size, label_map_path=_text(settings.label_map_path)),
+            strategy=settings.strategy,
             once=once,
             stop_on_stdin_eof=stop_on_stdin_eof,
             give_way=give_way,
-            live_version=_live_version(serving_url, model_name),
+            live_version=_live_version(settings.serving_url, settings.model_name),
         )
     )
+
+
+def _trainer_settings(project: Path | None, run_config: Path | None, serving_url: str, given: Given) -> RunConfig:
+    if (project is None) == (run_config is None):
+        raise ConfigError("give the project folder or its pipeline.config as CONFIG, or --config run.json")
+    if run_config is None:
+        return given.build(RunConfig, config=project, serving_url=serving_url)
+    import msgspec
+
+    changed = {**given.from_command_line(), **({"serving_url": serving_url} if serving_url else {})}
+    return msgspec.structs.replace(read_run(run_config), **changed)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _live_version(serving_url: str, model_name: str) -> Callable[[], int | None]:
@@ -133,7 +126,7 @@ def train(
     strategy: options.Strategy = "none",
     tf_logging_level: options.TfLoggingLevel = 40,
 ) -> None:
-    """Train on CONFIG's own records, without the loop. Goes on from the newest checkpoint; Ctrl-C writes one.
+    """Train on CONFIG's own records, without the loop. Continues from the newest checkpoint; Ctrl-C writes one.
 
     With --strategy multi-worker start it on every machine, each with its own TF_CONFIG, and with records of at least as
     many files as machines; there Ctrl-C just ends.
@@ -152,7 +145,9 @@ def train(
 
     grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
-    setup = prepare_setup(config, model_dir, Overrides(batch_size=batch_size, label_map_path=label_map_path), "train")
+    setup = prepare_setup(
+        config, model_dir, Overrides(batch_size=batch_size, label_map_path=_text(label_map_path)), "train"
+    )
     stop = threading.Event()
     if strategy != "multi-worker":  # a worker cannot end in order without the others
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -214,7 +209,7 @@ def evaluate(
     grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
     export_dir = None if version is None else options.beside(config, export_dir, "export")
-    overrides = Overrides(label_map_path=label_map_path)
+    overrides = Overrides(label_map_path=_text(label_map_path))
     setup = prepare_setup(
         config, model_dir, overrides, "eval", export_dir=export_dir, checkpoint=checkpoint, version=version
     )
@@ -255,7 +250,7 @@ def export(
     grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
     export_dir = options.beside(config, export_dir, "export")
-    overrides = Overrides(label_map_path=label_map_path)
+    overrides = Overrides(label_map_path=_text(label_map_path))
     setup = prepare_setup(config, model_dir, overrides, "export", export_dir=export_dir, checkpoint=checkpoint)
     result = export_version(setup, model_dir, export_dir, checkpoint=checkpoint)
     print(f"{result.directory}: step {result.step}, from {result.source}")

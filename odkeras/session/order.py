@@ -22,7 +22,6 @@ from odkeras.boxes import Detections
 from odkeras.formats.prodigy import Task
 from odkeras.session.sources import Item
 
-ORDERS = ("sequential", "random", "uncertain")
 LOOK_AHEAD = 20
 RANDOM_EVERY = 5
 _MOST_FILES, _MOST_RECORDS = 100_000, 500

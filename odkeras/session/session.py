@@ -1,6 +1,6 @@
 """An annotation session: the trainer and server processes, the tasks with suggestions, the answers, and the status.
 
-    with AnnotationSession.start(SessionSetup.of(LoopOptions(config=Path("project/pipeline.config")))) as session:
+    with AnnotationSession.start(SessionSetup.of(SessionSettings(config=Path("project/pipeline.config")))) as session:
         for task in session.stream("images"):       # suggestions of the newest model
             session.submit([answer_of(task)])       # durable when it returns; trained on in the background
 
@@ -28,7 +28,7 @@ from odkeras.process import open_listener
 from odkeras.project import read_status, version_dir
 from odkeras.serving.client import ServingClient
 from odkeras.session.answers import write_answers
-from odkeras.session.children import server_child, server_url, trainer_child
+from odkeras.session.children import server_child, trainer_child
 from odkeras.session.events import Event, Listener, SessionStatus, StatusWatcher
 from odkeras.session.image_ids import ImageIds
 from odkeras.session.order import Order
@@ -328,13 +328,12 @@ class _Unfailing(Listener):
 def _plan_children(setup: SessionSetup, stack: ExitStack) -> tuple[str, list[ChildSpec]]:
     """The server's base URL and the processes to start. The server's socket is bound here and closed by `stack`."""
     options, logs = setup.options, setup.project.logs_dir
-    port = options.port
     children = []
+    url = options.server_url
     if not options.external_server:
-        bound = stack.enter_context(closing(open_listener(options.ip, options.port)))
-        port = bound.getsockname()[1]
+        bound = stack.enter_context(closing(open_listener("127.0.0.1", 0)))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         children.append(server_child(options, logs / "server.log", bound))
-    url = server_url(options.ip, port)
     if not options.external_trainer:
         children.insert(0, trainer_child(options, logs / "trainer.log", url))
     return url, children

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from odkeras.config.settings import DEFAULT_REST_PORT, SessionSettings
 from odkeras.errors import ConfigError, OdkerasError, RequestError, ServerUnavailableError, ServingError
 from odkeras.labels import LabelMap
 from odkeras.pipeline import (
@@ -19,9 +20,6 @@ from odkeras.pipeline import (
 from odkeras.project import Project
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import TENSORFLOW_MODEL_SERVER
-from odkeras.session.options import LoopOptions
-
-DEFAULT_PORT = 8501
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,14 @@ class SessionSetup:
         classes: ids of the classes to suggest; None = all of the label map.
     """
 
-    options: LoopOptions
+    options: SessionSettings
     label_map_path: Path
     label_map: LabelMap
     labels: tuple[str, ...]
     classes: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, options: LoopOptions, labels: Sequence[str] | None = None) -> SessionSetup:
+    def of(cls, options: SessionSettings, labels: Sequence[str] | None = None) -> SessionSetup:
         """Check the options against the label map and the model trained so far.
 
         Args:
@@ -74,7 +72,7 @@ class SessionSetup:
         return from_random and not has_checkpoints(self.project.model_dir)
 
 
-def load_label_map(options: LoopOptions) -> LabelMap:
+def load_label_map(options: SessionSettings) -> LabelMap:
     """Load the label map that the options name, else the one that the config names.
 
     Raises:
@@ -83,19 +81,19 @@ def load_label_map(options: LoopOptions) -> LabelMap:
     return LabelMap.load(label_map_path(options))
 
 
-def label_map_path(options: LoopOptions) -> Path:
+def label_map_path(options: SessionSettings) -> Path:
     """Path of the label map that `load_label_map` loads.
 
     Raises:
         ConfigError: neither the options nor the config name one.
     """
-    path = options.label_map or label_map_path_of(load_pipeline(options.config))
+    path = options.label_map_path or label_map_path_of(load_pipeline(options.config))
     if not path:
         raise ConfigError(f"{options.config} names no label map; give one with --label-map-path")
     return Path(path)
 
 
-def check_model_fits(options: LoopOptions, label_map: LabelMap) -> None:
+def check_model_fits(options: SessionSettings, label_map: LabelMap) -> None:
     """Check that the model trained so far has the classes of the label map. Runs before any process is started.
 
     Raises:
@@ -137,7 +135,7 @@ def check_server(url: str, model_name: str, warn: Callable[[str], None], how_to_
             if "disconnected" in str(error):
                 raise ConfigError(
                     f"{url} takes connections but does not speak HTTP: is it the gRPC port? The 2019 recipe asked "
-                    f"there; this one asks the REST port ({DEFAULT_PORT} unless set otherwise)"
+                    f"there; this one asks the REST port ({DEFAULT_REST_PORT} unless set otherwise)"
                 ) from error
             warn(f"no model server at {url} yet: tasks come without suggestions until then; {how_to_start}")
             return
@@ -150,10 +148,11 @@ def check_server(url: str, model_name: str, warn: Callable[[str], None], how_to_
         )
 
 
-def how_to_serve(options: LoopOptions) -> str:
+def how_to_serve(options: SessionSettings) -> str:
     """How to start the external model server that the options name, for the end of a message."""
     base_path = options.project.export_dir.absolute()
     return (
-        f"start it with: {TENSORFLOW_MODEL_SERVER} --rest_api_port={options.port} --model_name={options.model_name} "
+        f"start it with: {TENSORFLOW_MODEL_SERVER} --rest_api_port={options.port or DEFAULT_REST_PORT} "
+        f"--model_name={options.model_name} "
         f"--model_base_path={base_path} --file_system_poll_wait_seconds=1"
     )

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from odkeras.config.settings import PREDICT_TOGETHER
 from odkeras.errors import ImageError
 from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
@@ -25,7 +26,6 @@ from odkeras.session.order import Order
 from odkeras.session.remaining import Remaining
 from odkeras.session.sources import STDIN, Fetch, Item, OnSkip, Source, load_task, open_source, read_item_bytes
 
-PREDICT_TOGETHER = 5
 READ_AHEAD_S = 0.5
 
 Suggest = Callable[[Sequence[Task]], list[Task]]

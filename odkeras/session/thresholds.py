@@ -26,7 +26,6 @@ from odkeras.labels import LabelMap
 from odkeras.project import write_atomically
 from odkeras.work import CostModel
 
-AUTO = "auto"
 FIRST_THRESHOLD = 0.5
 LEAST_JUDGED = 8
 """Minimum judged candidates of a class; with fewer, its threshold stays at `FIRST_THRESHOLD`."""
@@ -41,20 +40,6 @@ _OUTCOMES = ("kept", "adjusted", "deleted")
 
 _log = logging.getLogger(__name__)
 Judged = tuple[float, str]
-
-
-def read_threshold(text: str | float) -> float | str:
-    """Parse a threshold: a number, or "auto" in any case. The range is not checked.
-
-    Raises:
-        ValueError: neither.
-    """
-    if isinstance(text, str) and text.strip().lower() == AUTO:
-        return AUTO
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"a threshold must be a number from 0 to 1, or auto; got {text!r}") from None
 
 
 class Threshold(Protocol):

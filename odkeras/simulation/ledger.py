@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.annotation import EditCounts
+from odkeras.config.settings import SessionSettings
 from odkeras.errors import ConfigError
 from odkeras.project import append_jsonl, find_round, read_jsonl, write_atomically
-from odkeras.session.options import LoopOptions
 from odkeras.simulation.report import CurvePoint, draw_curve, read_curve, write_curve
 from odkeras.simulation.truth import KnownImage, KnownImages
 
@@ -47,7 +47,7 @@ class Ledger:
         self._about_path = report_dir / "simulation.json"
         self._title = ""
 
-    def open(self, known: KnownImages, options: LoopOptions) -> None:
+    def open(self, known: KnownImages, options: SessionSettings) -> None:
         """Load what an earlier run left and check that it belongs to this simulation.
 
         Raises:
@@ -118,7 +118,7 @@ class Ledger:
         return "; ".join([*lines, "the same command goes on from here"])
 
 
-def _has_seen(batch: str, options: LoopOptions) -> bool:
+def _has_seen(batch: str, options: SessionSettings) -> bool:
     """Whether the data and model directories contain the batch: in the inbox, in a finished round, or, if there are
     training records, presumably in one of those."""
     project = options.project

@@ -20,13 +20,13 @@ from typing import Any
 
 from odkeras.annotation import EditCounts
 from odkeras.boxes import Detections
+from odkeras.config.settings import SessionSettings
 from odkeras.control import Control
 from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
 from odkeras.images import read_image
 from odkeras.metrics import coco_map, count_edits
 from odkeras.project import JsonlTail, find_round, is_held_out
 from odkeras.session.events import Event, Listener, gate_text
-from odkeras.session.options import LoopOptions
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 from odkeras.session.stream import TaskStream
@@ -67,9 +67,8 @@ def simulate(
     batch_size: int = 10,
     report_dir: Path | None = None,
     test_csv: Path | None = None,
-    threshold: float | str = 0.5,
     display: Display | None = None,
-    **session_options: Any,
+    **settings: Any,
 ) -> SimulationResult:
     """Answer `annotations` images in batches and measure the model after each; resumes where an earlier run stopped.
 
@@ -81,9 +80,9 @@ def simulate(
         batch_size: images per round.
         report_dir: `report` in the directory of the config when None.
         test_csv: images to measure on; when None, a fifth of `truth_csv`, chosen by image content.
-        threshold: suggestions below this score are not shown (mAP counts all detections).
         display: progress callbacks; the terminal when None.
-        session_options: see `session.options.LoopOptions`.
+        settings: further fields of `SessionSettings`. Suggestions below the threshold are not shown, but mAP counts all
+            detections.
 
     Raises:
         ConfigError, LabelMapError, RecordError, SetupError: before anything is started.
@@ -93,7 +92,7 @@ def simulate(
     for name, value in (("annotations", annotations), ("batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
-    options = LoopOptions(config=config, threshold=threshold, **session_options)
+    options = SessionSettings(config=config, **settings)
     Control(options.project.control_path).check_running(config.parent, "simulate would wait for it without end")
     setup = SessionSetup.of(options)
     with ExitStack() as stack:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from odkeras.config.settings import TrainingSettings
 from odkeras.errors import ConfigError
 
 LEAST_STEPS = 100
@@ -51,6 +52,12 @@ class RoundOptions:
             raise ConfigError(f"--eval-split {self.eval_split:g}: it must be a share, 0 to below 1, for example 0.2")
         if not 0 <= self.publish_tolerance <= 1:
             raise ConfigError(f"--publish-tolerance {self.publish_tolerance:g}: it must be 0 to 1, for example 0.01")
+
+    @classmethod
+    def of(cls, settings: TrainingSettings) -> RoundOptions:
+        """The options of the rounds among a trainer's settings."""
+        shared = {each.name: getattr(settings, each.name) for each in fields(cls) if hasattr(settings, each.name)}
+        return cls(**{**shared, "replay": settings.replay == "on"})
 
     @property
     def evaluates(self) -> bool:

@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from odkeras.config.settings import SessionSettings
 from odkeras.errors import OdkerasError
 from odkeras.pipeline import check_pipeline, load_pipeline
-from odkeras.session.options import LoopOptions
 from odkeras.session.setup import load_label_map
 
 
@@ -32,7 +32,7 @@ class NextStep:
     remark: str = ""
 
 
-def next_steps(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
+def next_steps(options: SessionSettings, dataset: str, db: Path) -> list[NextStep]:
     """Commands to evaluate and export the model, if one has been trained, and to export the labels.
 
     Args:
@@ -42,12 +42,12 @@ def next_steps(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
     return [*trained, *_labels(options, dataset, db)]
 
 
-def _is_trained(options: LoopOptions) -> bool:
+def _is_trained(options: SessionSettings) -> bool:
     """Whether there is a checkpoint. Without one, evaluation fails and an export would contain random weights."""
     return any(options.project.model_dir.glob("ckpt-*.index"))
 
 
-def _evaluation(options: LoopOptions) -> list[NextStep]:
+def _evaluation(options: SessionSettings) -> list[NextStep]:
     project = options.project
     stats = _command("stats", options.config.absolute(), *_unless_usual(options, "data", project.data_dir))
     useful = NextStep("See how good the suggestions were", stats)
@@ -60,14 +60,14 @@ def _evaluation(options: LoopOptions) -> list[NextStep]:
     return [NextStep(useful.title, useful.command, remark)]
 
 
-def _export(options: LoopOptions) -> NextStep:
+def _export(options: SessionSettings) -> NextStep:
     target = options.config.absolute().parent / "final"
     return NextStep(
         "Export the model for TensorFlow Serving", _command("export", *_of_model(options), "--export-dir", target)
     )
 
 
-def _labels(options: LoopOptions, dataset: str, db: Path) -> list[NextStep]:
+def _labels(options: SessionSettings, dataset: str, db: Path) -> list[NextStep]:
     folder = options.config.absolute().parent
 
     def out(file: str, *more: str) -> str:
@@ -89,21 +89,21 @@ def export_command(dataset: str, db: Path, *options: str, out: Path | None = Non
     return _command("db", "out", "--db", db.absolute(), *options, *names, *([] if out is None else [out]))
 
 
-def _of_model(options: LoopOptions) -> list[str | Path]:
+def _of_model(options: SessionSettings) -> list[str | Path]:
     given: list[str | Path] = [options.config.absolute(), *_unless_usual(options, "model", options.project.model_dir)]
-    if options.label_map is not None:
-        given += ["--label-map-path", options.label_map.absolute()]
+    if options.label_map_path is not None:
+        given += ["--label-map-path", options.label_map_path.absolute()]
     return given
 
 
-def _unless_usual(options: LoopOptions, name: str, directory: Path) -> list[str | Path]:
+def _unless_usual(options: SessionSettings, name: str, directory: Path) -> list[str | Path]:
     """The option for a directory; empty if the directory is where commands look by default."""
     if directory.absolute() == options.config.absolute().parent / name:
         return []
     return [f"--{name}-dir", directory.absolute()]
 
 
-def _has_examples_to_evaluate(options: LoopOptions) -> bool:
+def _has_examples_to_evaluate(options: SessionSettings) -> bool:
     """Whether the config has what `odkeras eval` needs."""
     try:
         config = load_pipeline(options.config)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
+from odkeras.config.settings import AnnotateSettings
 from odkeras.errors import ConfigError
 from odkeras.locks import locked
 from odkeras.pipeline import RANDOM_WEIGHTS
 from odkeras.project import Project
-from odkeras.session.arguments import TrainmodelArguments, check_dataset, choose_examples, options_of, split_dataset
-from odkeras.session.children import server_url
+from odkeras.session.arguments import choose_examples, resolve, split_dataset
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup, check_server, how_to_serve
 from odkeras.session.sources import STDIN, Source, resolve_source
@@ -20,41 +20,38 @@ from odkeras.web.dataset_labels import keep_label_map
 from odkeras.web.deliveries import Deliveries
 from odkeras.web.journal import Journal
 from odkeras.web.location import DatabasePlace, answers_text, count_answers, find_database, remember_database
-from odkeras.web.options import WebOptions
 from odkeras.web.panel import Panel
 from odkeras.web.service import PageService
 
 _LOCK_WAIT_S = 5.0
 
 
-def open_page(arguments: TrainmodelArguments, options: WebOptions, journal: Journal | None = None) -> PageService:
+def open_page(settings: AnnotateSettings, journal: Journal | None = None) -> PageService:
     """Open the database, start the session and the background threads.
 
     Raises:
         OdkerasError: an argument is invalid. Nothing was started.
     """
     journal = journal or Journal()
-    check_dataset(arguments.dataset)
-    session_options = options_of(arguments)
+    settings = resolve(settings)
     with ExitStack() as stack:
-        place = _find_database(arguments, options)
+        place = _find_database(settings)
         database = stack.enter_context(AnswerDatabase.open(place.path))
-        source = _open_source(arguments, database)
-        setup = SessionSetup.of(session_options, arguments.label)
-        if session_options.external_server:
-            url = server_url(session_options.ip, session_options.port)
-            check_server(url, session_options.model_name, journal.warn, how_to_serve(session_options))
+        source = _open_source(settings, database)
+        setup = SessionSetup.of(settings, settings.label)
+        if settings.external_server:
+            check_server(settings.server_url, settings.model_name, journal.warn, how_to_serve(settings))
         setup.project.create()
         stack.enter_context(_only_one(setup.project))
-        keep_label_map(database, arguments.dataset, setup.label_map_path)
-        remember_database(setup.project.data_dir, arguments.dataset, place.path, session_options.config.parent)
-        deliveries = Deliveries(database, arguments.dataset)
-        attach_data_directory(deliveries, arguments.dataset, setup.project)
-        _say_what_is_used(journal, setup, arguments.dataset, place)
+        keep_label_map(database, settings.dataset, setup.label_map_path)
+        remember_database(setup.project.data_dir, settings.dataset, place.path, settings.config.parent)
+        deliveries = Deliveries(database, settings.dataset)
+        attach_data_directory(deliveries, settings.dataset, setup.project)
+        _say_what_is_used(journal, setup, settings.dataset, place)
         panel = Panel(
             setup.project,
-            counts=partial(database.counts, arguments.dataset),
-            edits=partial(database.version_edits, arguments.dataset),
+            counts=partial(database.counts, settings.dataset),
+            edits=partial(database.version_edits, settings.dataset),
         )
         journal.show_in(panel)
         panel.count()
@@ -62,34 +59,33 @@ def open_page(arguments: TrainmodelArguments, options: WebOptions, journal: Jour
             journal.say(f"{RANDOM_WEIGHTS} `odkeras init --help` says how to give one: --fine-tune-checkpoint")
         session = AnnotationSession.start(setup, journal)
         stack.callback(session.close)
-        service = PageService(arguments, options, journal, database, session, source, panel)
+        service = PageService(settings, journal, database, session, source, panel)
         service.start(stack)
     return service
 
 
-def _find_database(arguments: TrainmodelArguments, options: WebOptions) -> DatabasePlace:
-    session = options_of(arguments)
-    also = list(arguments.exclude or ())
-    if (chosen := split_dataset(arguments.source)) is not None:
+def _find_database(settings: AnnotateSettings) -> DatabasePlace:
+    also = list(settings.exclude or ())
+    if (chosen := split_dataset(settings.source)) is not None:
         also.append(chosen[0])
     return find_database(
-        options.db, session.config.parent, arguments.dataset, data_dir=session.project.data_dir, also=also
+        settings.db, settings.config.parent, settings.dataset, data_dir=settings.project.data_dir, also=also
     )
 
 
-def _open_source(arguments: TrainmodelArguments, database: AnswerDatabase) -> Source:
+def _open_source(settings: AnnotateSettings, database: AnswerDatabase) -> Source:
     """Turn the SOURCE argument into one that the stream can read.
 
     Raises:
         ConfigError: the source does not exist, is empty or has an unsupported type.
     """
-    if arguments.api:
-        raise ConfigError(f"--api {arguments.api}: API loaders are Prodigy's own; give a directory or a .jsonl file")
-    if arguments.source is None or arguments.source == STDIN:
+    if settings.api:
+        raise ConfigError(f"--api {settings.api}: API loaders are Prodigy's own; give a directory or a .jsonl file")
+    if settings.source is None or settings.source == STDIN:
         return STDIN
-    if (chosen := split_dataset(arguments.source)) is not None:
+    if (chosen := split_dataset(settings.source)) is not None:
         return choose_examples(chosen, database.examples(chosen[0]), known=database.datasets)
-    return resolve_source(arguments.source)
+    return resolve_source(settings.source)
 
 
 def _only_one(project: Project) -> AbstractContextManager[None]:

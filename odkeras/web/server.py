@@ -10,21 +10,18 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from odkeras.config.settings import AnnotateSettings
 from odkeras.connections import is_loopback
-from odkeras.errors import ConfigError
 from odkeras.process import exit_despite_threads, open_listener, stop_on_signals
 from odkeras.serving.listening import HttpServer
-from odkeras.session.arguments import TrainmodelArguments
 from odkeras.web.app import create_app
 from odkeras.web.files import page_files
 from odkeras.web.journal import Journal
 from odkeras.web.memory import share_arenas
 from odkeras.web.next_steps import export_command
 from odkeras.web.opening import open_page
-from odkeras.web.options import WebOptions
 from odkeras.web.security import Policy, host_name, names_of_this_machine
 
 _GRACE_S = 1
@@ -32,36 +29,8 @@ _LAST_WAIT_S = 0.5
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # wildcard address -> the loopback address to open
 
 
-@dataclass(frozen=True)
-class PageOptions:
-    """Address and access options of the page.
-
-    Args:
-        host: address to listen on.
-        port: port to listen on; 0 for any free one.
-        token: required if `host` is not the loopback interface; random when None.
-        allowed_hosts: additional host names under which the page may be opened; addresses and this machine's names are
-            always allowed.
-        open_browser: open the page in a browser once it is served.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    token: str | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    open_browser: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"--web-port {self.port}: it must be 0 to 65535")
-        if self.token is not None and (len(self.token) < 8 or not self.token.isascii() or not self.token.isprintable()):
-            raise ConfigError("--token: it must be 8 or more printable ASCII characters")
-
-
 def run_annotate(
-    arguments: TrainmodelArguments,
-    web: WebOptions,
-    page: PageOptions,
+    settings: AnnotateSettings,
     *,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
@@ -78,14 +47,14 @@ def run_annotate(
     files, before = page_files(), set(threading.enumerate())
     journal, stopping = Journal(), threading.Event()
     with (
-        open_listener(page.host, page.port, option="--web-port") as listener,
-        open_page(arguments, web, journal) as service,
+        open_listener(settings.host, settings.web_port, option="--web-port") as listener,
+        open_page(settings, journal) as service,
     ):
-        token = None if is_loopback(page.host) else (page.token or secrets.token_urlsafe(18))
-        policy = Policy(token=token, hosts=_hosts(page))
+        token = None if is_loopback(settings.host) else (settings.token or secrets.token_urlsafe(18))
+        policy = Policy(token=token, hosts=_hosts(settings))
         port = listener.getsockname()[1]
-        url = _url(page.host, port, token)
-        address = _outer_address(page.host) if page.host in _EVERYWHERE else ""
+        url = _url(settings.host, port, token)
+        address = _outer_address(settings.host) if settings.host in _EVERYWHERE else ""
         elsewhere = _url(address, port, None).rstrip("/") if address else ""
 
         def ready() -> None:
@@ -93,7 +62,7 @@ def run_annotate(
             if address:
                 journal.say(f"from other machines: {_url(address, port, token)}")
             on_ready(url)
-            if page.open_browser and _has_a_screen():
+            if not settings.no_open and _has_a_screen():
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
         app = create_app(service, files, policy, closing=stopping.is_set, elsewhere=elsewhere)
@@ -131,9 +100,9 @@ def _outer_address(host: str) -> str:
     return ""
 
 
-def _hosts(page: PageOptions) -> frozenset[str]:
-    given = {host_name(name) for name in page.allowed_hosts}
-    return frozenset({*given, page.host.lower(), *names_of_this_machine()}) - {""}
+def _hosts(settings: AnnotateSettings) -> frozenset[str]:
+    given = {host_name(name) for name in settings.allowed_host}
+    return frozenset({*given, settings.host.lower(), *names_of_this_machine()}) - {""}
 
 
 def _url(host: str, port: int, token: str | None) -> str:

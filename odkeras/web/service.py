@@ -1,6 +1,6 @@
 """Everything behind the page: the session, the answer database, the task queue, the outbox and the status panel.
 
-    with open_page(arguments, WebOptions()) as service:
+    with open_page(settings) as service:
         service.next_tasks(tab, 3)
         service.answer(tab, [{"answer_id": ..., "image_id": ..., "answer": "accept", "spans": [...]}])
 
@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Any
 
 from odkeras.colours import colour_of
+from odkeras.config.settings import AnnotateSettings
 from odkeras.control import RUNNING, Control
 from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
 from odkeras.inbox import images_dir
 from odkeras.numeric import is_whole
-from odkeras.session.arguments import TrainmodelArguments
 from odkeras.session.session import AnnotationSession
 from odkeras.session.sources import Source
 from odkeras.session.supervisor import log_tail
@@ -38,7 +38,6 @@ from odkeras.web.housekeeping import Housekeeping, ImagesLeft
 from odkeras.web.incoming import read_answer
 from odkeras.web.journal import Journal
 from odkeras.web.next_steps import NextStep, next_steps
-from odkeras.web.options import WebOptions
 from odkeras.web.outbox import DeliveryRules, Outbox
 from odkeras.web.panel import Document, Panel
 from odkeras.web.pictures import Pictures
@@ -55,8 +54,7 @@ class PageService:
     `close`, which is idempotent and stops everything.
 
     Args:
-        arguments: the arguments of the annotation command.
-        options: the page's own options.
+        settings: the settings of the command.
         journal: the event log.
         database: the answer database.
         session: the session; the caller closes it.
@@ -72,25 +70,23 @@ class PageService:
 
     def __init__(
         self,
-        arguments: TrainmodelArguments,
-        options: WebOptions,
+        settings: AnnotateSettings,
         journal: Journal,
         database: AnswerDatabase,
         session: AnnotationSession,
         source: Source,
         panel: Panel,
     ) -> None:
-        self._arguments = arguments
-        self._options = options
+        self._settings = settings
         self.journal = journal
-        self.dataset = arguments.dataset
+        self.dataset = settings.dataset
         self.database = database
         self.session = session
         self.instance = uuid.uuid4().hex
         self.free_count = 0
-        self._batch_size = options.answers_per_round
+        self._batch_size = settings.answers_per_round
         self._stack = ExitStack()
-        project, shared = session.project, not options.overlap
+        project, shared = session.project, not settings.overlap
         self.panel = panel
         self._random_weights = session.setup.starts_from_random_weights
         self._pictures = Pictures(ImageStore(images_dir(project.inbox_dir)), ImageStore(project.kept_images_dir))
@@ -100,16 +96,16 @@ class PageService:
         self.queue = TaskQueue(
             map(session.with_image_path, self.stream),  # not a generator, which would end at the first exception
             answered=lambda session: database.answered(self.dataset, session=session),
-            overlap=options.overlap,
+            overlap=settings.overlap,
             refresh=self._refresh,
             is_fresh=self._is_fresh,
             on_free=self._note_free,
         )
-        self._left = ImagesLeft(self.stream, database, self.dataset, overlap=options.overlap)
+        self._left = ImagesLeft(self.stream, database, self.dataset, overlap=settings.overlap)
         self.outbox = Outbox(
             Deliveries(database, self.dataset, shared=shared),
             session,
-            DeliveryRules(self._batch_size, shared=shared, sync=arguments.sync),
+            DeliveryRules(self._batch_size, shared=shared, sync=settings.sync),
             no_more=self.queue.all_answered,
             delivered=partial(note_delivery, project, self.dataset),
             warn=journal.warn,
@@ -118,8 +114,8 @@ class PageService:
             database.path,
             self.dataset,
             self.stream,
-            overlap=options.overlap,
-            exclude=arguments.exclude or (),
+            overlap=settings.overlap,
+            exclude=settings.exclude or (),
         )
         self.gallery = GalleryDesk(
             self._images,
@@ -137,7 +133,7 @@ class PageService:
             self._left,
             journal,
             figures=self._figures,
-            datasets={self.dataset, *(arguments.exclude or ())},
+            datasets={self.dataset, *(settings.exclude or ())},
         )
 
     def __enter__(self) -> PageService:
@@ -178,13 +174,13 @@ class PageService:
             "dataset": self.dataset,
             "session": session,
             "labels": [{"name": name, "color": color} for name, color in zip(labels, colors, strict=True)],
-            "source": str(self._arguments.source),
+            "source": str(self._settings.source),
             "prefetch": PREFETCH,
             "batch_size": self._batch_size,
             "answered": self.panel.answered_by(session),
             "random_weights": self._random_weights,
-            "threshold": self._arguments.threshold,
-            "tensorboard": tensorboard and self._options.tensorboard,
+            "threshold": self._settings.threshold,
+            "tensorboard": tensorboard and self._settings.tensorboard,
             "logdir": str(self._tensorboard.logdir),
             "odkeras": __version__,
             "instance": self.instance,
@@ -192,7 +188,7 @@ class PageService:
 
     def next_tasks(self, tab: Tab, count: int, have: Collection[str]) -> Assignment:
         """Lease tasks to a tab; see `TaskQueue.next_tasks`. With `sync`, one batch until it was trained on."""
-        if self._arguments.sync:
+        if self._settings.sync:
             ready = self.outbox.ready
             if self.outbox.delivering or ready >= self._batch_size:
                 state = self._control.state
@@ -237,7 +233,7 @@ class PageService:
             example: an answer of any session, to be corrected instead.
         """
         own = example or self.database.example(self.dataset, tab.session, image_id)
-        if example is None and own is not None and not self._options.overlap:  # else a later correction would be lost
+        if example is None and own is not None and not self._settings.overlap:  # else a later correction would be lost
             example = self.database.any_example(self.dataset, image_id)
         example = self._sized(example or own)
         if example is not None:
@@ -357,7 +353,7 @@ class PageService:
         return {**task, "height": height, "width": width}
 
     def _store(self, accepted: Sequence[StoredAnswer]) -> None:
-        shared = not self._options.overlap
+        shared = not self._settings.overlap
         closed = [each.image_id for each in accepted] if shared else []  # with overlap, other sessions still need them
         self.database.add(self.dataset, accepted, closed=closed, shared=shared)
         self.outbox.notify([(each.session, each.image_id) for each in accepted])
@@ -390,10 +386,10 @@ class PageService:
 
     def _answered_before(self) -> set[str]:
         """Ids of the images to leave out: those of the excluded datasets, and without overlap those of this one."""
-        excluded = list(self._arguments.exclude or ())
+        excluded = list(self._settings.exclude or ())
         if unknown := [name for name in excluded if name not in self.database]:
             self.journal.warn(f"--exclude: there is no dataset {', '.join(unknown)}")
-        datasets = excluded if self._options.overlap else [*excluded, self.dataset]
+        datasets = excluded if self._settings.overlap else [*excluded, self.dataset]
         answered = {image_id for name in datasets for image_id in self.database.answered(name)}
         if answered:
             self.journal.say(f"{len(answered)} images of {', '.join(datasets)} are answered and left out")

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
+from odkeras.config import AnnotateSettings
 from odkeras.project import Project, list_versions, read_jsonl
-from odkeras.session.arguments import TrainmodelArguments
 from odkeras.web.opening import open_page
-from odkeras.web.options import WebOptions
 from odkeras.web.queue import Tab
 
 ARCHIVE = Path(__file__).parent / "data" / "project_0_1.tar.xz"
@@ -42,9 +41,11 @@ def rounds(project: Project) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(400)
 def test_an_old_project_continues(project: Project) -> None:
-    arguments = TrainmodelArguments("shapes", "shapes/images", "pipeline.config", steps_per_epoch=2)
+    arguments = AnnotateSettings(
+        dataset="shapes", source="shapes/images", config=Path("pipeline.config"), steps_per_epoch=2
+    )
     anna = Tab("anna", "tab")
-    with open_page(arguments, WebOptions()) as service:
+    with open_page(arguments) as service:
         wait_until(lambda: service.panel.version == OLD_VERSION, "the old version is served", timeout_s=120)
         assert {entry["state"] for entry in service.history("anna")} == {"handed on", "saved"}
         assert service.outbox.pending == 1, "the answers that the trainer has are not delivered again"
@@ -56,5 +57,5 @@ def test_an_old_project_continues(project: Project) -> None:
         wait_until(lambda: service.panel.version == version, "its version is served", timeout_s=60)
     assert [(row["round"], row["examples"]) for row in rounds(project)] == [(1, 4), (2, 5)], "with the old examples"
     assert OLD_VERSION in list_versions(project.export_dir)
-    with open_page(arguments, WebOptions()) as service:
+    with open_page(arguments) as service:
         assert service.outbox.pending == 0

@@ -23,6 +23,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from odkeras.config.run import read_run
 from odkeras.control import PAUSED, RUNNING, STOPPED, Control
 from odkeras.project import append_jsonl, list_versions, next_version, read_jsonl, write_atomically
 
@@ -46,22 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     commands = parser.add_subparsers(required=True)
     trainer = commands.add_parser("trainer")
-    trainer.add_argument("config")
-    for name in ("--data-dir", "--model-dir", "--export-dir"):
-        trainer.add_argument(name, type=Path, required=True)
-    trainer.add_argument("--serving-url", required=True)
-    trainer.add_argument("--model-name", required=True)
-    trainer.add_argument("--replay", choices=["on", "off"])
-    for name in ("--steps-per-epoch", "--temp-files-num", "--max-checkpoints-num", "--tf-logging-level"):
-        trainer.add_argument(name, type=int)
-    trainer.add_argument("--strategy")
+    trainer.add_argument("--config", type=Path, required=True)
     trainer.add_argument("--give-way", action="store_true", required=True)
-    trainer.add_argument("--eval-steps", type=int)
-    trainer.add_argument("--label-map-path")
-    trainer.add_argument("--run-eval", action="store_true")
-    trainer.add_argument("--eval-split", type=float)
-    trainer.add_argument("--publish-if-better", action="store_true")
-    trainer.add_argument("--publish-tolerance", type=float)
     trainer.set_defaults(run=run_trainer)
     server = commands.add_parser("serve")
     server.add_argument("--model-name", required=True)
@@ -73,6 +62,8 @@ def main() -> None:
     for command in (trainer, server):
         command.add_argument("--stop-on-stdin-eof", action="store_true", required=True)
     args = parser.parse_args()
+    if "config" in args:  # as the real trainer, it takes everything else from this file
+        vars(args).update(msgspec.structs.asdict(read_run(args.config)))
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     args.run(args)
 

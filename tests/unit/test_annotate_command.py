@@ -20,6 +20,7 @@ import pytest
 from fixtures_web import DATASET, SPAN, Page, answers_in, save_project
 from waiting import wait_until
 
+from odkeras.config import AnnotateSettings
 from odkeras.errors import ConfigError
 from odkeras.images import read_image
 from odkeras.pipeline import parse_pipeline, read_template, save_pipeline
@@ -27,7 +28,7 @@ from odkeras.project import Project
 from odkeras.web.data_directory import was_delivered_to
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.next_steps import export_command
-from odkeras.web.server import PageOptions, _url
+from odkeras.web.server import _url
 from odkeras.web.stored import StoredAnswer
 
 ROOT = Path(__file__).parents[2]
@@ -410,8 +411,8 @@ class TestErrorsBeforeAnythingIsStarted:
 @pytest.mark.parametrize(
     "options",
     [
-        {"port": -1},
-        {"port": 65536},
+        {"web_port": -1},
+        {"web_port": 65536},
         {"token": "short"},
         {"token": "tökén tökén"},
         {"token": "line\nbreak"},
@@ -420,7 +421,7 @@ class TestErrorsBeforeAnythingIsStarted:
 )
 def test_page_options_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        PageOptions(**options)
+        AnnotateSettings(dataset="d", source="s", config=Path("c"), **options)
 
 
 @pytest.mark.parametrize(

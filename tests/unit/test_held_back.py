@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from odkeras.cli.eval_table import metric_lines
+from odkeras.config import SessionSettings
 from odkeras.errors import ConfigError
 from odkeras.project import append_jsonl, is_held_out
-from odkeras.session.children import trainer_command
 from odkeras.session.events import events_of_row
-from odkeras.session.options import LoopOptions
 from odkeras.simulation import simulate
 from odkeras.simulation.truth import KnownImages
 from odkeras.version_names import VersionNames
@@ -54,12 +53,7 @@ class TestOptions:
     )
     def test_wrong_values(self, name: str, value: object) -> None:
         with pytest.raises(ConfigError, match=f"{name} is .*allowed: "):
-            LoopOptions(config=Path("c"), **{name: value})  # type: ignore[arg-type]
-
-    def test_the_trainer_gets_them(self) -> None:
-        options = LoopOptions(config=Path("c"), eval_split=0.2, publish_if_better=True, publish_tolerance=0.05)
-        assert "--eval-split 0.2 --publish-if-better --publish-tolerance 0.05" in " ".join(trainer_command(options, ""))
-        assert "--publish" not in " ".join(trainer_command(LoopOptions(config=Path("c")), ""))
+            SessionSettings(config=Path("c"), **{name: value})  # type: ignore[arg-type]
 
 
 class TestHeldOut:
@@ -96,7 +90,7 @@ class TestSimulation:
         class Done(Exception):
             pass
 
-        def run(options: LoopOptions, known: KnownImages, *_: Any) -> None:
+        def run(options: SessionSettings, known: KnownImages, *_: Any) -> None:
             seen.append(known)
             raise Done
 

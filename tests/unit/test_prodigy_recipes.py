@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import fake_processes
@@ -26,9 +26,11 @@ from PIL import Image
 from prodigy_annotator import ui_answer
 from waiting import wait_until
 
+from odkeras.config import AnnotateSettings
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import Label, LabelMap
 from odkeras.project import append_jsonl, read_jsonl
+from odkeras.session.arguments import resolve
 
 prodigy_double = fixtures_prodigy.prodigy_double
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -534,9 +536,9 @@ class TestArguments:
             ({"label": ["things"]}, 2, "did you mean 'thing'?"),
             ({"label_map_path": "none.pbtxt"}, 2, "cannot read the label map none.pbtxt"),
             ({"threshold": 2.0}, 2, "threshold is 2.0; allowed: 0 to 1"),
-            ({"tf_logging_level": 15}, 2, "--tf-logging-level 15: it must be one of 10, 20, 30, 40, 50"),
-            ({"eval_steps": 0}, 2, "--eval-steps 0: it must be 1 or more"),
-            ({"steps_per_epoch": -7}, 2, "--steps-per-epoch -7: it must be 1 or more, or -1"),
+            ({"tf_logging_level": 15}, 2, "--tf-logging-level is 15; allowed: 10, 20, 30, 40, 50"),
+            ({"eval_steps": 0}, 2, "--eval-steps is 0; allowed: a number of images, 1 or more"),
+            ({"steps_per_epoch": -7}, 2, "--steps-per-epoch is -7; allowed: a number of steps, or -1 for one pass"),
             (
                 {"ip": "http://localhost"},
                 2,
@@ -546,8 +548,8 @@ class TestArguments:
             ({"ip": "local host"}, 2, "ip is 'local host'"),
             ({"ip": "localhost", "port": 70000}, 2, "port is 70000"),
             ({"replay": "yes"}, 2, "replay is 'yes'; allowed: on, off"),
-            ({"predict_batch_size": 0}, 2, "predict_batch_size is 0"),
-            ({"model_name": "a/b"}, 2, "model_name is 'a/b'"),
+            ({"predict_batch_size": 0}, 2, "--predict-batch-size is 0"),
+            ({"model_name": "a/b"}, 2, "--model-name is 'a/b'"),
             ({"api": "flickr"}, 2, "--api flickr: the installed Prodigy has no such API loader"),
             ({"data_dir": "model"}, 2, "data_dir, model_dir and export_dir must be three different directories"),
         ],
@@ -653,26 +655,28 @@ class TestArguments:
         assert f"--model_base_path={project / 'export_dir'} " in line
 
     def test_directories_are_beside_the_config_or_with_a_server_those_of_2019(self, project: Path) -> None:
-        from odkeras.session.arguments import TrainmodelArguments, options_of
-
-        here = options_of(TrainmodelArguments("d", "images", "pipeline.config"))
+        here = resolve(AnnotateSettings(dataset="d", source="images", config=Path("pipeline.config")))
         assert [path.name for path in vars(here.project).values()] == ["data", "model", "export"]
-        there = options_of(TrainmodelArguments("d", "images", "pipeline.config", ip="10.0.0.1", data_dir="x"))
+        there = resolve(
+            AnnotateSettings(
+                dataset="d", source="images", config=Path("pipeline.config"), ip="10.0.0.1", data_dir=Path("x")
+            )
+        )
         assert [str(path) for path in vars(there.project).values()] == ["x", "model_dir", "export_dir"]
-        assert (there.external_server, there.ip, there.port, there.model_name) == (True, "10.0.0.1", 8501, "odkeras")
+        assert (there.external_server, there.server_url, there.model_name) == (True, "http://10.0.0.1:8501", "odkeras")
 
     def test_a_tensorflow_serving_on_the_path_is_used(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from odkeras.session.arguments import TrainmodelArguments, options_of
-
         program = project / "bin" / "tensorflow_model_server"
         program.parent.mkdir()
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
-        arguments = TrainmodelArguments("d", "images", "pipeline.config")
-        assert not options_of(arguments).tensorflow_serving
+        arguments = AnnotateSettings(dataset="d", source="images", config=Path("pipeline.config"))
+        assert not resolve(arguments).tensorflow_serving
         monkeypatch.setenv("PATH", str(program.parent))
-        assert options_of(arguments).tensorflow_serving
-        assert not options_of(TrainmodelArguments("d", "images", "pipeline.config", ip="10.0.0.1")).tensorflow_serving
+        assert resolve(arguments).tensorflow_serving
+        assert not resolve(
+            AnnotateSettings(dataset="d", source="images", config=Path("pipeline.config"), ip="10.0.0.1")
+        ).tensorflow_serving
 
 
 OPTIONS_OF_2019 = (
@@ -692,8 +696,8 @@ class TestCommandLine:
         import odkeras.integrations.prodigy as package
 
         found: list[Any] = []
-        for name in ("trainmodel", "servingmodel"):
-            monkeypatch.setattr(package, name, found.append)
+        monkeypatch.setattr(package, "trainmodel", lambda **arguments: found.append(SimpleNamespace(**arguments)))
+        monkeypatch.setattr(package, "servingmodel", found.append)
         return found
 
     @all_eras
@@ -708,8 +712,8 @@ class TestCommandLine:
         (found,) = parsed
         assert (found.dataset, found.source, found.config_path) == ("cars", "images", "p.config")
         assert (found.ip, found.port, found.model_name) == ("10.0.0.1", 8501, "car")
-        assert (found.label_map_path, found.label) == ("map.pbtxt", ["thing", "other"])
-        assert found.exclude == ["old", "older"]
+        assert (found.label_map_path, found.label) == ("map.pbtxt", ("thing", "other"))
+        assert found.exclude == ("old", "older")
         assert (found.model_dir, found.export_dir, found.data_dir) == ("m", "e", "d")
         assert (found.steps_per_epoch, found.threshold, found.temp_files_num) == (20, 0.4, 3)
         assert (found.max_checkpoints_num, found.run_eval, found.eval_steps) == (2, True, 10)
@@ -717,10 +721,13 @@ class TestCommandLine:
 
     @all_eras
     def test_three_arguments_are_enough(self, project: Path, prodigy_double: ModuleType, parsed: list[Any]) -> None:
-        from odkeras.integrations.prodigy import TrainmodelArguments
 
         run_line("image.trainmodel", "cars", "images", "p.config", "-F", str(RECIPES / "image_train.py"))
-        assert parsed == [TrainmodelArguments("cars", "images", "p.config")]
+        (found,) = parsed
+        given = {name: value for name, value in vars(found).items() if value is not None}
+        assert given.pop("config_path") == "p.config"
+        settings = AnnotateSettings(config=Path("p.config"), **given)
+        assert settings == AnnotateSettings(config=Path("p.config"), dataset="cars", source="images", eval_steps=50)
 
     @all_eras
     def test_new_options(self, project: Path, prodigy_double: ModuleType, parsed: list[Any]) -> None:
@@ -729,7 +736,7 @@ class TestCommandLine:
         run_line("image.trainmodel", *line.split(), "-F", str(RECIPES / "image_train.py"))
         (found,) = parsed
         assert (found.source, found.replay, found.sync, found.external_trainer) == ("-", "off", True, True)
-        assert (found.predict_batch_size, found.remove_base64, found.label) == (8, True, ["thing", "other"])
+        assert (found.predict_batch_size, found.remove_base64, found.label) == (8, True, ("thing", "other"))
 
     @all_eras
     def test_servingmodel(self, project: Path, prodigy_double: ModuleType, parsed: list[Any]) -> None:
@@ -738,7 +745,7 @@ class TestCommandLine:
         (found,) = parsed
         assert (found.dataset, found.ip, found.port, found.model_name) == ("cars", "10.0.0.1", 8501, "car")
         assert (found.label_map_path, found.source, found.threshold) == ("label_map.pbtxt", "images", 0.3)
-        assert found.exclude == ["old"]
+        assert found.exclude == ("old",)
 
 
 def run_line(*line: str) -> None:

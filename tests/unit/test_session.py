@@ -19,6 +19,8 @@ import pytest
 from PIL import Image
 from waiting import wait_until
 
+from odkeras.config import SessionSettings
+from odkeras.config.run import read_run
 from odkeras.errors import (
     ConfigError,
     InboxError,
@@ -26,7 +28,6 @@ from odkeras.errors import (
     OdkerasError,
     RequestError,
     ServingError,
-    SetupError,
     TrainingError,
 )
 from odkeras.inbox import images_dir, list_batches, read_batch
@@ -34,9 +35,8 @@ from odkeras.labels import LabelMap
 from odkeras.process import open_listener
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
 from odkeras.session import setup, waiting
-from odkeras.session.children import external_trainer_command, server_child, server_url, trainer_command
+from odkeras.session.children import external_trainer_command, server_child, trainer_command
 from odkeras.session.events import Event, Listener
-from odkeras.session.options import LoopOptions
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup, load_label_map
 from odkeras.session.suggester import image_bytes
@@ -82,7 +82,7 @@ class Recorder(Listener):
         return [event.text for event in self.events if event.urgent]
 
 
-def start(options: LoopOptions, listener: Listener | None = None) -> AnnotationSession:
+def start(options: SessionSettings, listener: Listener | None = None) -> AnnotationSession:
     return AnnotationSession.start(SessionSetup.of(options), listener)
 
 
@@ -92,8 +92,8 @@ def submit(session: AnnotationSession, project: Path) -> Path:
     return batch
 
 
-def options(project: Path, **changes: object) -> LoopOptions:
-    return LoopOptions(**{"config": project / "pipeline.config", "steps_per_epoch": 5, **changes})  # type: ignore[arg-type]
+def options(project: Path, **changes: object) -> SessionSettings:
+    return SessionSettings(**{"config": project / "pipeline.config", "steps_per_epoch": 5, **changes})  # type: ignore[arg-type]
 
 
 class TestOptions:
@@ -121,57 +121,48 @@ class TestOptions:
     )
     def test_wrong_values_are_refused_by_name(self, name: str, value: object) -> None:
         with pytest.raises(ConfigError, match=f"{name} is .*allowed: "):
-            LoopOptions(config=Path("pipeline.config"), **{name: value})  # type: ignore[arg-type]
+            SessionSettings(config=Path("pipeline.config"), **{name: value})  # type: ignore[arg-type]
 
     def test_directories_are_beside_the_config(self) -> None:
-        project = LoopOptions(config=Path("a/pipeline.config"), export_dir=Path("b")).project
+        project = SessionSettings(config=Path("a/pipeline.config"), export_dir=Path("b")).project
         assert (project.data_dir, project.model_dir, project.export_dir) == (Path("a/data"), Path("a/model"), Path("b"))
 
     def test_directories_must_differ(self) -> None:
         with pytest.raises(ConfigError, match="three different directories"):
-            LoopOptions(config=Path("a/pipeline.config"), data_dir=Path("a/./model"))
+            SessionSettings(config=Path("a/pipeline.config"), data_dir=Path("a/./model"))
 
-    def test_an_external_server_needs_a_port(self) -> None:
-        with pytest.raises(ConfigError, match="port"):
-            LoopOptions(config=Path("pipeline.config"), external_server=True)
+    def test_the_port_of_an_external_server(self) -> None:
+        settings = SessionSettings(config=Path("pipeline.config"), ip="gpu-box")
+        assert settings.external_server and settings.server_url == "http://gpu-box:8501"
 
 
 class TestCommands:
-    def test_trainer(self) -> None:
-        command = trainer_command(LoopOptions(config=Path("p/pipeline.config")), "http://127.0.0.1:8501")
-        here = Path.cwd()
-        assert command[:5] == [sys.executable, "-m", "odkeras", "trainer", f"{here}/p/pipeline.config"]
-        text = " ".join(command)
-        assert f"--data-dir {here}/p/data --model-dir {here}/p/model --export-dir {here}/p/export" in text
-        assert "--serving-url http://127.0.0.1:8501 --model-name odkeras" in text
-        assert "--steps-per-epoch 1000 --temp-files-num 5 --max-checkpoints-num 5 --replay on" in text
-        assert "--label-map-path" not in text
-        assert "--run-eval" not in text
+    def test_the_trainer_gets_its_settings_by_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        settings = SessionSettings(config=Path("p/pipeline.config"), label_map_path=Path("l.pbtxt"), eval_split=0.2)
+        settings.project.create()
+        command = trainer_command(settings, "http://127.0.0.1:8501")
+        run_path = tmp_path / "p" / "model" / "run.json"
+        assert command[:6] == [sys.executable, "-m", "odkeras", "trainer", "--config", str(run_path)]
         assert command[-1] == "--stop-on-stdin-eof"
+        run = read_run(run_path)
+        assert (run.config, run.data_dir) == (tmp_path / "p" / "pipeline.config", tmp_path / "p" / "data")
+        assert (run.label_map_path, run.eval_split, run.steps_per_epoch) == (tmp_path / "l.pbtxt", 0.2, -1)
+        assert run.serving_url == "http://127.0.0.1:8501"
 
-    def test_trainer_with_everything(self) -> None:
-        changes = LoopOptions(
-            config=Path("c"), label_map=Path("l.pbtxt"), run_eval=True, eval_steps=7, replay="off", steps_per_epoch=-1
-        )
-        text = " ".join(trainer_command(changes, ""))
-        for part in (
-            f"--label-map-path {Path.cwd()}/l.pbtxt",
-            "--run-eval",
-            "--eval-steps 7",
-            "--replay off",
-            "--steps-per-epoch -1",
-        ):
-            assert part in text
-
-    def test_the_command_for_another_machine_works_as_pasted(self) -> None:
+    def test_the_command_for_another_machine_works_as_pasted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """It had relative paths, spaces without quotes, and asked 127.0.0.1 there for the version served here."""
-        options = LoopOptions(config=Path("my photos/pipeline.config"), model_name="birds")
-        command = external_trainer_command(options, "http://127.0.0.1:8501")
-        arguments = shlex.split(command)
-        assert arguments[:3] == ["odkeras", "trainer", f"{Path.cwd()}/my photos/pipeline.config"]
-        assert all(Path(each).is_absolute() for each in arguments if "my photos" in each)
-        assert "--serving-url" not in command and "stdin" not in command
-        assert "--serving-url http://gpu-box:8501" in external_trainer_command(options, "http://gpu-box:8501")
+        monkeypatch.chdir(tmp_path)
+        settings = SessionSettings(config=Path("my photos/pipeline.config"), model_name="birds")
+        settings.project.create()
+        arguments = shlex.split(external_trainer_command(settings, "http://127.0.0.1:8501"))
+        run_path = tmp_path / "my photos" / "model" / "run.json"
+        assert arguments == ["odkeras", "trainer", "--config", str(run_path)]
+        assert read_run(run_path).serving_url == ""
+        external_trainer_command(settings, "http://gpu-box:8501")
+        assert (read_run(run_path).serving_url, read_run(run_path).model_name) == ("http://gpu-box:8501", "birds")
 
     @pytest.mark.parametrize(
         ("ip", "url"),
@@ -184,11 +175,11 @@ class TestCommands:
         ],
     )
     def test_where_a_server_that_listens_there_is_asked(self, ip: str, url: str) -> None:
-        assert server_url(ip, 8501) == url
+        assert SessionSettings(config=Path("c"), ip=ip).server_url == url
 
     def test_embedded_server_gets_the_socket(self, tmp_path: Path) -> None:
         with open_listener("127.0.0.1", 0) as bound:
-            child = server_child(LoopOptions(config=tmp_path / "c"), tmp_path / "log", bound)
+            child = server_child(SessionSettings(config=tmp_path / "c"), tmp_path / "log", bound)
             assert child.pass_fds == (bound.fileno(),)
             assert f"--socket-fd {bound.fileno()}" in " ".join(child.command)
             assert "--tf-logging-level 40" in " ".join(child.command)
@@ -203,7 +194,9 @@ class TestCommands:
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
         with open_listener("127.0.0.1", 0) as bound:
             port = bound.getsockname()[1]
-            child = server_child(LoopOptions(config=tmp_path / "c", tensorflow_serving=True), tmp_path / "log", bound)
+            child = server_child(
+                SessionSettings(config=tmp_path / "c", tensorflow_serving=True), tmp_path / "log", bound
+            )
             assert bound.fileno() == -1
         assert child.pass_fds == ()
         assert child.command[1:4] == ("-m", "odkeras.session.leash", str(program))
@@ -214,7 +207,7 @@ class TestCommands:
 class TestLabelMap:
     def test_named_by_the_options(self, tmp_path: Path) -> None:
         LabelMap.from_names(["a"]).save(tmp_path / "l.pbtxt")
-        assert load_label_map(options(tmp_path, label_map=tmp_path / "l.pbtxt")).names == ("a",)
+        assert load_label_map(options(tmp_path, label_map_path=tmp_path / "l.pbtxt")).names == ("a",)
 
     def test_named_by_nobody(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(setup, "label_map_path_of", lambda config: None)
@@ -403,21 +396,6 @@ class TestSession:
             assert isinstance(session.failure(), ConfigError)
             assert "train_config.batch_size is 0" in str(session.failure())
 
-    def test_a_taken_port(self, project: Path) -> None:
-        with (
-            open_listener("127.0.0.1", 0) as other,
-            pytest.raises(SetupError, match="is already in use"),
-            start(options(project, port=other.getsockname()[1])),
-        ):
-            pass
-
-    def test_the_given_port_is_used(self, project: Path) -> None:
-        with open_listener("127.0.0.1", 0) as other:
-            port = other.getsockname()[1]
-        with start(options(project, port=port, ip="0.0.0.0")) as session:
-            assert session.url == f"http://127.0.0.1:{port}"
-            wait_until(session.available_version)
-
     def test_a_file_in_the_way(self, project: Path) -> None:
         (project / "data").write_text("")
         with pytest.raises(ConfigError), start(options(project)):
@@ -431,7 +409,7 @@ class TestExternal:
     def session(self, project: Path) -> Iterator[AnnotationSession]:
         with open_listener("127.0.0.1", 0) as nobody:
             port = nobody.getsockname()[1]
-        with start(options(project, external_trainer=True, external_server=True, port=port)) as session:
+        with start(options(project, external_trainer=True, ip="127.0.0.1", port=port)) as session:
             yield session
 
     def test_no_processes(self, session: AnnotationSession, project: Path) -> None:
@@ -451,9 +429,7 @@ class TestExternal:
     def test_another_program_at_the_servers_port(self, project: Path) -> None:
         with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
             threading.Thread(target=other.serve_forever, daemon=True).start()
-            with start(
-                options(project, external_trainer=True, external_server=True, port=other.server_port)
-            ) as session:
+            with start(options(project, external_trainer=True, ip="127.0.0.1", port=other.server_port)) as session:
                 with pytest.raises(RequestError, match="not TensorFlow Serving"):
                     session.available_version()
                 assert "not TensorFlow Serving" in session.status().failure

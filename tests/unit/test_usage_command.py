@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from inspect import signature
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from pictures import draw_pixels, encode
 from typer.testing import CliRunner
 
-from odkeras.cli import annotate, app, options, stats, training
+from odkeras.cli import app, options
 from odkeras.cli.usage import missing_arguments
 from odkeras.errors import ConfigError, RecordError
-from odkeras.project import config_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,20 +52,17 @@ class TestProjectFolder:
             assert (result.returncode, result.stderr) == (0, "")
             assert "no image with suggestions" in result.stdout
 
-    def test_every_command_with_a_config_understands_one(self) -> None:
-        commands = [annotate.annotate, annotate.simulate, training.trainer, training.train, training.evaluate]
-        for command in [*commands, training.export, stats.stats]:
-            parameter = signature(command, eval_str=True).parameters["config"]
-            assert parameter.annotation == options.Config, command
-        _, argument = get_args(options.Config)
-        assert argument.callback is config_path
+    @pytest.mark.parametrize("command", ["annotate", "simulate", "trainer", "train", "eval", "export", "stats"])
+    def test_every_command_with_a_config_understands_one(self, folder: Path, command: str) -> None:
+        more = {"annotate": ["cars", "photos"], "simulate": ["truth.csv"]}.get(command, [])
+        assert refusal(folder, command, *more, "photos").startswith("photos: a folder without a pipeline.config")
 
     def test_the_recipe_does_too(self, folder: Path) -> None:
-        from odkeras.integrations.prodigy import TrainmodelArguments
-        from odkeras.session.arguments import options_of
+        from odkeras.config import AnnotateSettings
+        from odkeras.session.arguments import resolve
 
-        arguments = TrainmodelArguments(dataset="cars", source="photos", config_path=str(folder / "cars"))
-        assert options_of(arguments).config == folder / "cars" / "pipeline.config"
+        arguments = AnnotateSettings(dataset="cars", source="photos", config=folder / "cars")
+        assert resolve(arguments).config == folder / "cars" / "pipeline.config"
 
     def test_a_folder_that_is_no_project(self, folder: Path) -> None:
         line = refusal(folder, "stats", "photos")

@@ -25,7 +25,6 @@ from odkeras.web import incoming
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.deliveries import Deliveries
 from odkeras.web.opening import open_page
-from odkeras.web.options import WebOptions
 from odkeras.web.stored import StoredAnswer
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
@@ -560,7 +559,7 @@ class TestDatasetAsSource:
     def test_what_is_not_there(self, web_project: Path, source: str, message: str) -> None:
         arguments = fixtures_web.arguments_of({"source": source})
         with pytest.raises(ConfigError, match=message):
-            open_page(arguments, WebOptions())
+            open_page(arguments)
 
     def test_excluded_datasets(self, annotate: Start) -> None:
         running = annotate(dataset="first")
@@ -809,24 +808,24 @@ class TestStarting:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"config_path": "none.config"}, "no such file"),
+            ({"config": Path("none.config")}, "no such file"),
             ({"dataset": " "}, "DATASET is"),
             ({"label": ["cat"]}, "cat"),
             ({"threshold": 2}, "threshold"),
-            ({"steps_per_epoch": -2}, "steps-per-epoch"),
+            ({"steps_per_epoch": -2}, "steps_per_epoch"),
             ({"api": "unsplash"}, "Prodigy's own"),
         ],
     )
     def test_arguments_that_cannot_work(self, web_project: Path, changes: dict[str, Any], message: str) -> None:
         before = set(threading.enumerate())
         with pytest.raises(OdkerasError, match=message):
-            open_page(fixtures_web.arguments_of(changes), WebOptions())
+            open_page(fixtures_web.arguments_of(changes))
         assert set(threading.enumerate()) == before
 
     def test_a_database_of_something_else(self, web_project: Path) -> None:
         Path("other.db").write_bytes(b"not a database at all, but long enough to be looked at" * 20)
         with pytest.raises(OdkerasError, match=r"other\.db"):
-            open_page(fixtures_web.arguments_of({}), WebOptions(db=Path("other.db")))
+            open_page(fixtures_web.arguments_of({"db": Path("other.db")}))
 
     def test_a_source_that_fails_now_and_then(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         """The first exception ended the stream: "all done", although most images had not been seen."""

@@ -1,25 +1,25 @@
-"""Prodigy as the front end. A recipe file collects its arguments and returns the result of `trainmodel` or
-`servingmodel`:
+"""Prodigy as the front end. A recipe file returns the result of `trainmodel` or `servingmodel`:
 
-    return trainmodel(TrainmodelArguments(**locals()))
+    return trainmodel(**arguments)
 
 Supports Prodigy 1.8 and later; `api` hides the differences between versions.
 """
 
+from odkeras.config.parsing import read_threshold, split_commas, split_list
 from odkeras.integrations.prodigy.api import exit_on_error, require_prodigy
+from odkeras.integrations.prodigy.command_line import recipe_arguments, with_recipe_signature
 from odkeras.integrations.prodigy.recipes import servingmodel, trainmodel
 from odkeras.integrations.prodigy.serving import ServingmodelArguments
-from odkeras.session.arguments import TrainmodelArguments, split_commas, split_list
-from odkeras.session.thresholds import read_threshold
 
 __all__ = [
     "ServingmodelArguments",
-    "TrainmodelArguments",
     "exit_on_error",
     "read_threshold",
+    "recipe_arguments",
     "require_prodigy",
     "servingmodel",
     "split_commas",
     "split_list",
     "trainmodel",
+    "with_recipe_signature",
 ]

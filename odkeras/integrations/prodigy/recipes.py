@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from odkeras.config.option import check_value, field_types, is_path
+from odkeras.config.parsing import is_host
+from odkeras.config.settings import DEFAULT_REST_PORT, AnnotateSettings
 from odkeras.errors import ConfigError
 from odkeras.integrations.prodigy.api import ProdigyApi, exit_on_error
 from odkeras.integrations.prodigy.recipe import Components
@@ -9,32 +15,39 @@ from odkeras.integrations.prodigy.serving import ServingmodelArguments, ServingR
 from odkeras.integrations.prodigy.source import open_recipe_source
 from odkeras.integrations.prodigy.training import TrainingRecipe
 from odkeras.labels import LabelMap
-from odkeras.session.arguments import TrainmodelArguments, check_dataset, options_of
-from odkeras.session.children import server_url
-from odkeras.session.options import is_host
-from odkeras.session.setup import DEFAULT_PORT, SessionSetup, check_server, how_to_serve
+from odkeras.session.arguments import check_dataset, resolve
+from odkeras.session.setup import SessionSetup, check_server, how_to_serve
 
 
-def trainmodel(arguments: TrainmodelArguments) -> Components:
-    """The components of `image.trainmodel`. Exits with a one-line error if an argument is invalid."""
+def trainmodel(*, config_path: str, **arguments: Any) -> Components:
+    """The components of `image.trainmodel`. Exits with a one-line error if an argument is invalid.
+
+    Args:
+        config_path: the project folder, or its pipeline.config.
+        arguments: the other arguments of the recipe; None for those that were not given.
+    """
     with exit_on_error(TrainingRecipe.name):
         prodigy = ProdigyApi.installed()
-        check_dataset(arguments.dataset)
-        options = options_of(arguments)
-        source = open_recipe_source(arguments.source, arguments.api or None, prodigy)
-        setup = SessionSetup.of(options, arguments.label)
+        given = {name: value for name, value in arguments.items() if value is not None}
+        types = field_types(AnnotateSettings)
+        for name, value in given.items():
+            if not is_path(types[name]):
+                check_value(name, value, types[name], origin=f"--{name.replace('_', '-')}")
+        settings = resolve(AnnotateSettings(config=Path(config_path), **{"source": None, **given}))
+        source = open_recipe_source(settings.source, settings.api or None, prodigy)
+        setup = SessionSetup.of(settings, settings.label)
         setup.project.create()
         recipe = TrainingRecipe(
             setup,
             source,
             prodigy,
-            dataset=arguments.dataset,
-            exclude=arguments.exclude or (),
-            sync=arguments.sync,
-            remove_base64=arguments.remove_base64,
+            dataset=settings.dataset,
+            exclude=settings.exclude or (),
+            sync=settings.sync,
+            remove_base64=settings.remove_base64,
         )
-        if options.external_server:
-            check_server(server_url(options.ip, options.port), options.model_name, recipe.warn, how_to_serve(options))
+        if settings.external_server:
+            check_server(settings.server_url, settings.model_name, recipe.warn, how_to_serve(settings))
         return recipe.components()
 
 
@@ -53,7 +66,7 @@ def servingmodel(arguments: ServingmodelArguments) -> Components:
         if not is_host(arguments.ip) or not 0 < arguments.port < 65536:
             raise ConfigError(
                 f"IP is {arguments.ip!r} and PORT is {arguments.port}; give an address or host name, without http://, "
-                f"and the REST port, usually {DEFAULT_PORT}"
+                f"and the REST port, usually {DEFAULT_REST_PORT}"
             )
         source = open_recipe_source(arguments.source, arguments.api or None, prodigy)
         recipe = ServingRecipe(arguments, label_map, source, prodigy)

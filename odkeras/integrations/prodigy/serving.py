@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from odkeras.config.settings import PREDICT_TOGETHER, reachable
 from odkeras.integrations.prodigy.api import ProdigyApi
 from odkeras.integrations.prodigy.recipe import Recipe
 from odkeras.labels import LabelMap
 from odkeras.serving.client import ServingClient
-from odkeras.session.children import server_url
 from odkeras.session.events import Event
 from odkeras.session.session import VERSION_TIMEOUT_S
 from odkeras.session.setup import chosen_labels
 from odkeras.session.sources import Source
-from odkeras.session.stream import PREDICT_TOGETHER, TaskStream
+from odkeras.session.stream import TaskStream
 from odkeras.session.suggester import Suggester
 from odkeras.session.web_images import WebImages
 
@@ -39,7 +39,7 @@ class ServingmodelArguments:
     @property
     def url(self) -> str:
         """Base URL of the model server."""
-        return server_url(self.ip, self.port)
+        return f"http://{reachable(self.ip)}:{self.port}"
 
 
 class ServingRecipe(Recipe):

@@ -1,0 +1,53 @@
+"""Reads the texts of flags that are more than a number or a path."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+AUTO = "auto"
+"""The threshold that is learned from the answers."""
+
+
+def is_host(text: Any) -> bool:
+    """Whether `text` is a host name, an IPv4 or an IPv6 address."""
+    if not isinstance(text, str):
+        return False
+    if ":" in text:
+        try:
+            return ip_address(text).version == 6
+        except ValueError:
+            return False
+    return re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?", text) is not None
+
+
+def read_threshold(text: str | float) -> float | str:
+    """Parse a threshold: a number, or "auto" in any case. The range is not checked.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(text, str) and text.strip().lower() == AUTO:
+        return AUTO
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"a threshold must be a number from 0 to 1, or auto; got {text!r}") from None
+
+
+def split_list(text: str | None) -> tuple[str, ...] | None:
+    """Split a comma-separated list, or the lines of the text file with that name; None if empty."""
+    if not text:
+        return None
+    path = Path(text)
+    with suppress(OSError, ValueError):  # too long for a file name, or a file that is not UTF-8 text
+        text = ",".join(path.read_text(encoding="utf-8-sig").splitlines()) if path.is_file() else text
+    return split_commas(text)
+
+
+def split_commas(text: str | None) -> tuple[str, ...] | None:
+    """Split a comma-separated list; None if empty."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip()) or None

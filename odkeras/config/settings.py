@@ -1,0 +1,386 @@
+"""Every option of the annotation session, its trainer and its page, declared once.
+
+A field of `TrainingSettings`, `SessionSettings` or `AnnotateSettings` that carries an `Option` is an option. From it
+come the flags of the commands, the arguments of the Prodigy recipe, the environment variable `ODKERAS_<NAME>`, the key
+in the project file `odkeras.toml`, the key in the trainer's `run.json`, the tables of the documentation, and the check
+of its value. A flag overrides the environment, which overrides the file, which overrides the default.
+
+    settings = SessionSettings(config=Path("raccoons/pipeline.config"), eval_split=0.2)
+    settings.eval_split                                # checked: a wrong value raises ConfigError
+"""
+
+# No `from __future__ import annotations`: evaluated later, the functions in annotations would not see this module.
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from odkeras.config.option import (
+    DIRECTORIES,
+    EVALUATION,
+    PAGE,
+    SERVING,
+    SUGGESTIONS,
+    TRAINING,
+    Declared,
+    Names,
+    Option,
+    check_value,
+    declared_in,
+    field_types,
+    is_names,
+    is_path,
+)
+from odkeras.config.parsing import AUTO, is_host, read_threshold, split_commas, split_list
+from odkeras.errors import ConfigError
+from odkeras.project import Project
+
+ORDERS = ("sequential", "random", "uncertain")
+STRATEGIES = ("none", "mirrored", "multi-worker")
+LOGGING_LEVELS = (10, 20, 30, 40, 50)
+PREDICT_TOGETHER = 5
+DEFAULT_MAX_PIXELS = 100_000_000
+DEFAULT_MODEL_NAME = "odkeras"
+DEFAULT_REST_PORT = 8501
+
+
+Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+
+_LOOP = "annotate simulate trainer recipe"
+
+
+class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the trainer needs. Relative paths start in the working directory.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+
+    config: Path
+    data_dir: Annotated[
+        Path | None, Option("Answers and records; default: data/ beside CONFIG.", "dd", DIRECTORIES, _LOOP)
+    ] = None
+    model_dir: Annotated[
+        Path | None, Option("Checkpoints and TensorBoard; default: model/ beside CONFIG.", "md", DIRECTORIES, _LOOP)
+    ] = None
+    export_dir: Annotated[
+        Path | None, Option("Model versions; default: export/ beside CONFIG.", "ed", DIRECTORIES, _LOOP)
+    ] = None
+    label_map_path: Annotated[
+        Path | None, Option("The label map; default: the one that CONFIG names.", "lmp", DIRECTORIES, _LOOP)
+    ] = None
+    steps_per_epoch: Annotated[
+        int,
+        Meta(ge=-1),
+        Option(
+            "Training steps per round; -1: one pass over all answers, at least 100.",
+            "spe",
+            TRAINING,
+            _LOOP,
+            "a number of steps, or -1 for one pass over the answers, at least 100 steps",
+            defaults={"trainer": 1000, "simulate": 100},
+        ),
+    ] = -1
+    batch_size: Annotated[
+        int | None,
+        Option(
+            "Images per training step; default: CONFIG's.",
+            "",
+            TRAINING,
+            "trainer",
+            "a number of images, 1 or more",
+            lambda value: value is None or value >= 1,
+        ),
+    ] = None
+    max_checkpoints_num: Annotated[
+        Count, Option("Checkpoints to keep; 0 = all.", "mcn", TRAINING, _LOOP, "a number of checkpoints, or 0 for all")
+    ] = 5
+    temp_files_num: Annotated[
+        Count, Option("Records and versions to keep; 0 = all.", "tfn", TRAINING, _LOOP, "a number, or 0 for all")
+    ] = 5
+    run_eval: Annotated[
+        bool, Option("Evaluate after each round, on CONFIG's eval_input_reader.", "E", EVALUATION, _LOOP)
+    ] = False
+    eval_steps: Annotated[
+        int | None,
+        Option(
+            "Evaluate on a sample of so many examples; default: all.",
+            "es",
+            EVALUATION,
+            _LOOP,
+            "a number of images, 1 or more",
+            lambda value: value is None or value >= 1,
+            defaults={"annotate": 50, "recipe": 50},
+        ),
+    ] = None
+    eval_split: Annotated[
+        Share,
+        Option(
+            "Share of the answers, such as 0.2, that is evaluated on after each round and never trained on.",
+            "esp",
+            EVALUATION,
+            _LOOP,
+            "a share of the answers, 0 to below 1, such as 0.2",
+        ),
+    ] = 0.0
+    publish_if_better: Annotated[
+        bool,
+        Option(
+            "Evaluate first, and publish only a version that is not worse than the served one.",
+            "pib",
+            EVALUATION,
+            _LOOP,
+        ),
+    ] = False
+    publish_tolerance: Annotated[
+        float,
+        Meta(ge=0, le=1),
+        Option("How much worse it may be, in mAP from 0 to 1.", "pt", EVALUATION, _LOOP, "0 to 1, such as 0.01"),
+    ] = 0.01
+    replay: Annotated[
+        str,
+        Option(
+            "on: train on all answers so far; off: on the newest answers only, as in 2019.",
+            "rp",
+            TRAINING,
+            _LOOP,
+            choices=("on", "off"),
+        ),
+    ] = "on"
+    strategy: Annotated[
+        str,
+        Option(
+            "How to distribute training: none, mirrored (all GPUs of this machine), multi-worker.",
+            "",
+            TRAINING,
+            "simulate trainer",
+            choices=STRATEGIES,
+        ),
+    ] = "none"
+    tf_logging_level: Annotated[
+        int,
+        Option(
+            "10 debug, 20 info, 30 warning, 40 error, 50 fatal.",
+            "tl",
+            TRAINING,
+            _LOOP,
+            choices=LOGGING_LEVELS,
+        ),
+    ] = 40
+    model_name: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
+        Option("Name of the model on the model server.", "", SERVING, "trainer", "letters, digits, _ . -"),
+    ] = DEFAULT_MODEL_NAME
+
+    def __post_init__(self) -> None:
+        for name, type_ in field_types(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, str) and is_path(type_):
+                msgspec.structs.force_setattr(self, name, Path(value))
+            elif isinstance(value, list) and is_names(type_):
+                msgspec.structs.force_setattr(self, name, tuple(value))
+            else:
+                check_value(name, value, type_)
+        places = (self.project.data_dir, self.project.model_dir, self.project.export_dir)
+        if len({place.resolve() for place in places}) < 3:
+            raise ConfigError("data_dir, model_dir and export_dir must be three different directories")
+
+    @property
+    def project(self) -> Project:
+        """The data, model and export directories, with the defaults filled in."""
+        beside = self.config.parent
+        return Project(
+            self.data_dir or beside / "data", self.model_dir or beside / "model", self.export_dir or beside / "export"
+        )
+
+
+class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
+    """What a session needs, whatever its front end.
+
+    Args:
+        ip, port: address of an external model server; with `ip`, the session starts none. Port 0 is 8501.
+        tensorflow_serving: start `tensorflow_model_server`, which must be installed, instead of the embedded server.
+        max_pixels: maximum pixels of an image; larger ones are skipped.
+    """
+
+    ip: Annotated[
+        str | None,
+        Option(
+            "Address of a running TensorFlow Serving; else a model server is started.",
+            allowed="an address or host name, without http:// and without a port",
+            check=lambda value: value is None or is_host(value),
+        ),
+    ] = None
+    port: Annotated[
+        int, Meta(ge=0, le=65535), Option("Its REST port; 8501 if only IP is given.", allowed="0 to 65535")
+    ] = 0
+    threshold: Annotated[
+        float | str,
+        Option(
+            "Lowest score of a suggestion, 0 to 1; auto: learned for each class from the answers.",
+            "t",
+            SUGGESTIONS,
+            "annotate simulate recipe",
+            "0 to 1, or auto",
+            lambda value: value == AUTO or (not isinstance(value, str) and 0 <= value <= 1),
+            parse=read_threshold,
+        ),
+    ] = 0.5
+    control: Annotated[
+        Share,
+        Option(
+            "Share of images shown without suggestions, for comparison: 0.05.",
+            "ctl",
+            SUGGESTIONS,
+            "annotate recipe",
+            "a share of the images, 0 to below 1",
+        ),
+    ] = 0.0
+    order: Annotated[
+        str,
+        Option(
+            "Order of the images: sequential, random, uncertain (those the model is least sure about first).",
+            "o",
+            SUGGESTIONS,
+            "annotate simulate recipe",
+            choices=ORDERS,
+        ),
+    ] = "sequential"
+    order_seed: Annotated[int, Option("Seed of the random orders.", "", SUGGESTIONS, "simulate", "a whole number")] = 0
+    use_display_name: Annotated[
+        bool, Option("Show the label map's display names.", "D", SUGGESTIONS, "annotate recipe")
+    ] = False
+    external_trainer: Annotated[
+        bool,
+        Option(
+            "Start no trainer: `odkeras trainer` runs elsewhere on the same directories.",
+            "xt",
+            TRAINING,
+            "annotate recipe",
+        ),
+    ] = False
+    predict_batch_size: Annotated[
+        int, Meta(ge=1), Option("Images per prediction request.", "pbs", SUGGESTIONS, "annotate recipe", "1 or more")
+    ] = PREDICT_TOGETHER
+    tensorflow_serving: bool = False
+    max_pixels: Annotated[int, Meta(ge=1), Option("", allowed="a number of pixels")] = DEFAULT_MAX_PIXELS
+
+    @property
+    def external_server(self) -> bool:
+        """Whether the model server is started elsewhere."""
+        return self.ip is not None
+
+    @property
+    def server_url(self) -> str:
+        """Base URL of the external model server."""
+        return f"http://{reachable(self.ip or '127.0.0.1')}:{self.port or DEFAULT_REST_PORT}"
+
+
+class AnnotateSettings(SessionSettings, frozen=True, kw_only=True):
+    """What `odkeras annotate` and the recipe `image.trainmodel` need.
+
+    Args:
+        dataset: the dataset in which the answers are stored.
+        source: the images; see `arguments.split_dataset` and `sources.open_source`.
+        tensorboard: whether the page may start TensorBoard.
+    """
+
+    dataset: Any
+    source: Any
+    label: Annotated[
+        Names | None,
+        Option(
+            "Comma-separated labels to choose from, or a file of them; default: all.",
+            "l",
+            SUGGESTIONS,
+            "annotate recipe",
+            parse=split_list,
+        ),
+    ] = None
+    exclude: Annotated[
+        Names | None,
+        Option(
+            "Comma-separated datasets whose images are left out.",
+            "e",
+            SUGGESTIONS,
+            "annotate recipe",
+            parse=split_commas,
+        ),
+    ] = None
+    sync: Annotated[
+        bool,
+        Option(
+            "Wait after each batch until the model trained on it is served, as in 2019.",
+            "S",
+            TRAINING,
+            "annotate recipe",
+        ),
+    ] = False
+    api: Annotated[
+        str | None,
+        Option("API loader of Prodigy to read SOURCE with (old versions only).", "a", SUGGESTIONS, "recipe"),
+    ] = None
+    remove_base64: Annotated[
+        bool, Option("Store paths in the database, not images (Prodigy 1.10 and later).", "R", SUGGESTIONS, "recipe")
+    ] = False
+    db: Annotated[
+        Path | None,
+        Option(
+            "The database of answers; default: annotations.db beside CONFIG, or where its answers are.",
+            "",
+            DIRECTORIES,
+            "annotate",
+        ),
+    ] = None
+    overlap: Annotated[
+        bool, Option("Ask every annotator (?session=NAME) about every image.", "", SUGGESTIONS, "annotate")
+    ] = False
+    answers_per_round: Annotated[
+        int,
+        Meta(ge=1),
+        Option(
+            "Answers that start a round of training; 'Train now' in the page does not wait for them.",
+            "",
+            TRAINING,
+            "annotate",
+            "1 or more",
+        ),
+    ] = 5
+    host: Annotated[
+        str, Option("Address of the page; any but this machine's own needs a token.", "", PAGE, "annotate")
+    ] = "127.0.0.1"
+    web_port: Annotated[
+        int, Meta(ge=0, le=65535), Option("Port of the page; 0 takes a free one.", "", PAGE, "annotate", "0 to 65535")
+    ] = 8080
+    no_open: Annotated[bool, Option("Do not open the page in a browser.", "", PAGE, "annotate")] = False
+    token: Annotated[
+        str | None,
+        Option(
+            "Token of a page for other machines; random if not given.",
+            "",
+            PAGE,
+            "annotate",
+            "8 or more printable ASCII characters",
+            lambda value: value is None or (len(value) >= 8 and value.isascii() and value.isprintable()),
+        ),
+    ] = None
+    allowed_host: Annotated[
+        Names, Option("A name, besides this machine's own, that the page is opened by.", "", PAGE, "annotate")
+    ] = ()
+    tensorboard: bool = True
+
+
+def reachable(ip: str) -> str:
+    """The host to connect to in a URL, given the address that a server listens on."""
+    if ip in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def declared_options(command: str = "") -> Iterator[Declared]:
+    """All options in the order of their declaration; only those that `command` has unless it is ""."""
+    return declared_in(AnnotateSettings, command)

@@ -1,0 +1,184 @@
+"""Each option is declared once: a new one appears on every surface, and every surface says whose value is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from odkeras.config import AnnotateSettings, SessionSettings, TrainingSettings, declared_options
+from odkeras.config.run import read_run, write_run
+from odkeras.config.sources import read_project_file, unknown_variables
+from odkeras.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "pipeline.config").touch()
+    return tmp_path / "pipeline.config"
+
+
+NEW_OPTION = """
+import typing, msgspec
+from odkeras.config import option, settings
+
+class Declared(settings.AnnotateSettings, frozen=True, kw_only=True):
+    shininess: typing.Annotated[
+        int,
+        msgspec.Meta(ge=0),
+        option.Option("How shiny.", "shn", on="annotate simulate trainer recipe", allowed="0 or more"),
+    ] = 3
+
+settings.AnnotateSettings = settings.SessionSettings = settings.TrainingSettings = Declared
+"""
+
+
+def test_a_new_option_is_one_edit(config: Path) -> None:
+    """Declared in one place, it is a flag, an argument of the recipe, a variable, a key, and a row of the docs."""
+    (config.parent / "odkeras.toml").write_text("shininess = 7\n")
+    code = f"""{NEW_OPTION}
+import json, os, sys
+from pathlib import Path
+from typer.testing import CliRunner
+from odkeras.config import sources
+from odkeras.integrations.prodigy import command_line
+from odkeras.cli import app, annotate
+from odkeras.web import server
+sys.path.insert(0, "scripts")
+import docs_hooks
+seen = []
+server.run_annotate = lambda settings: seen.append(settings.shininess)
+run = lambda *more, **env: CliRunner().invoke(app, ["annotate", "d", "{config.parent}", "{config}", *more], env=env)
+outputs = [run(), run(ODKERAS_SHININESS="8"), run("-shn", "9", ODKERAS_SHININESS="8")]
+(Path("{config}").parent / "odkeras.toml").unlink()
+outputs += [run(), run("--shininess", "-1"), run(ODKERAS_SHININESS="-2")]
+table = docs_hooks.command_sections(dict(docs_hooks.read_commands()))
+print(json.dumps({{
+    "values": seen,
+    "refused": [str(each.exception) for each in outputs[4:]],
+    "help": "--shininess" in CliRunner().invoke(app, ["annotate", "--help"]).output,
+    "trainer": "--shininess" in CliRunner().invoke(app, ["trainer", "--help"]).output,
+    "recipe": command_line.recipe_arguments()["shininess"][:3],
+    "docs": "`--shininess`" in table and "`ODKERAS_SHININESS`" in table,
+}}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "values": [7, 8, 9, 3],
+        "refused": ["--shininess is -1; allowed: 0 or more", "ODKERAS_SHININESS is -2; allowed: 0 or more"],
+        "help": True,
+        "trainer": True,
+        "recipe": ["How shiny", "option", "shn"],
+        "docs": True,
+    }
+
+
+def test_flags_and_short_flags_are_unique() -> None:
+    for command in ("annotate", "simulate", "trainer", "recipe"):
+        shorts = [each.option.short for each in declared_options(command) if each.option.short]
+        assert len(shorts) == len(set(shorts)), command
+
+
+class TestProjectFile:
+    def write(self, config: Path, text: str) -> Path:
+        path = config.parent / "odkeras.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def test_values_of_every_type(self, config: Path) -> None:
+        self.write(
+            config,
+            """
+            steps-per-epoch = 20
+            eval_split = 0.2
+            run_eval = true
+            threshold = "auto"
+            model_dir = "m"
+            label = ["car", "van"]
+            """,
+        )
+        assert read_project_file(config) == {
+            "steps_per_epoch": 20,
+            "eval_split": 0.2,
+            "run_eval": True,
+            "threshold": "auto",
+            "model_dir": config.parent / "m",
+            "label": ("car", "van"),
+        }
+
+    def test_without_the_file(self, config: Path) -> None:
+        assert read_project_file(config) == {}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("evalsplit = 0.2", "there is no option 'evalsplit'; did you mean eval_split?"),
+            ("colour = 1", "there is no option 'colour'; known: data_dir, "),
+            ("eval_split = 2", "eval_split is 2; allowed: a share of the answers"),
+            ('run_eval = "yes"', "run_eval is 'yes'; allowed: "),
+            ('order = "best"', "order is 'best'; allowed: sequential, random, uncertain"),
+            ("eval_split =", "cannot be read: "),
+        ],
+    )
+    def test_wrong_files_are_refused_by_name_and_key(self, config: Path, text: str, message: str) -> None:
+        path = self.write(config, text)
+        with pytest.raises(ConfigError) as caught:
+            read_project_file(config)
+        assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
+
+
+def test_misspelt_variables_are_reported() -> None:
+    (message,) = unknown_variables({"ODKERAS_EVAL_SPLITT": "1", "ODKERAS_EVAL_SPLIT": "0.1", "ODKERAS_HOME": "x"})
+    assert message == "the environment variable ODKERAS_EVAL_SPLITT is no option; did you mean ODKERAS_EVAL_SPLIT?"
+
+
+class TestRunFile:
+    def test_there_and_back(self, config: Path) -> None:
+        settings = SessionSettings(config=config, eval_split=0.2, steps_per_epoch=7, threshold="auto")
+        settings.project.create()
+        path = write_run(settings, "http://gpu-box:8501")
+        run = read_run(path)
+        assert path == config.parent / "model" / "run.json"
+        assert (run.config, run.data_dir, run.serving_url) == (config, config.parent / "data", "http://gpu-box:8501")
+        assert (run.eval_split, run.steps_per_epoch) == (0.2, 7)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [({"eval_splitt": 1}, "eval_splitt"), ({"eval_split": 3}, "eval_split"), ({"replay": 1}, "replay")],
+    )
+    def test_a_wrong_file_is_refused(self, config: Path, change: dict[str, object], message: str) -> None:
+        path = config.parent / "run.json"
+        path.write_text(json.dumps({"config": str(config), **change}))
+        with pytest.raises(ConfigError, match=message):
+            read_run(path)
+
+    @pytest.mark.parametrize("content", ["", "[]", "{", '{"odkeras": "1"}'])
+    def test_no_run_file(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(ConfigError, match="cannot be used as the trainer's configuration"):
+            read_run(tmp_path / "run.json")
+
+
+def test_wrong_values_are_refused_wherever_settings_are_made() -> None:
+    for settings in (TrainingSettings, SessionSettings):
+        with pytest.raises(ConfigError, match="steps_per_epoch is -2; allowed: a number of steps, or -1"):
+            settings(config=Path("c"), steps_per_epoch=-2)
+    with pytest.raises(ConfigError, match="answers_per_round is 0; allowed: 1 or more"):
+        AnnotateSettings(config=Path("c"), dataset="d", source="s", answers_per_round=0)
+
+
+def test_help_stays_quick() -> None:
+    code = "import sys, odkeras.config; print(*{'numpy', 'PIL', 'tensorflow', 'typer'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == ""
