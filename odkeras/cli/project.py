@@ -73,7 +73,7 @@ def settings(
         raise ConfigError(f"--command {command}: it must be annotate, simulate, trainer or recipe")
     width = max(len(declared.flag) for declared, _, _ in rows)
     for declared, value, origin in rows:
-        shown = "hidden" if declared.name == "token" and value else value
+        shown = "(hidden)" if declared.option.secret and value else value
         print(f"{declared.flag:{width}}  {'' if shown in (None, ()) else shown!s:20}  {origin}")
     for problem in unknown_variables():
         print(f"warning: {problem}")

@@ -37,7 +37,7 @@ class Option:
         choices: the allowed values of a text or number.
         parse: turns the text of a flag into the value; None for the type's own conversion.
         defaults: defaults of single commands that differ from the field's.
-        hidden: whether `--help` leaves it out.
+        secret: messages and listings leave the value out.
     """
 
     help: str
@@ -49,7 +49,7 @@ class Option:
     choices: tuple[Any, ...] = ()
     parse: Callable[[str], Any] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    hidden: bool = False
+    secret: bool = False
 
 
 @cache
@@ -128,7 +128,8 @@ def check_value(name: str, value: Any, type_: Any, *, origin: str = "") -> None:
     except msgspec.ValidationError as error:
         problem = str(error)
     allowed = option.allowed or ", ".join(map(str, option.choices)) if option is not None else ""
-    raise ConfigError(f"{origin or name} is {value!r}; allowed: {allowed or problem}")
+    wrong = "has a wrong value" if option is not None and option.secret else f"is {value!r}"
+    raise ConfigError(f"{origin or name} {wrong}; allowed: {allowed or problem}")
 
 
 def is_path(type_: Any) -> bool:

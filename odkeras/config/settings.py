@@ -366,6 +366,7 @@ class AnnotateSettings(SessionSettings, frozen=True, kw_only=True):
             "annotate",
             "8 or more printable ASCII characters",
             lambda value: value is None or (len(value) >= 8 and value.isascii() and value.isprintable()),
+            secret=True,
         ),
     ] = None
     allowed_host: Annotated[

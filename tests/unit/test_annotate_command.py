@@ -399,7 +399,7 @@ class TestErrorsBeforeAnythingIsStarted:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (("--token", "short"), "--token: it must be 8 or more printable ASCII characters"),
+            (("--token", "short"), "--token has a wrong value; allowed: 8 or more printable ASCII characters"),
             (("--threshold", "2"), "threshold is 2"),
             (("--label", "cat"), "cat"),
         ],

@@ -60,7 +60,7 @@ def parsed(command: str) -> dict[str, Any]:
 
 
 def test_the_labels_are_written_from_any_directory(annotate: Start, folder: Path, tmp_path: Path) -> None:
-    places = {"config_path": f"{folder}/pipeline.config", "model_dir": f"{folder}/model"}
+    places = {"config": f"{folder}/pipeline.config", "model_dir": f"{folder}/model"}
     page = annotate(source=f"{folder}/images", db=folder / "a b.db", **places).page()
     page.answer(page.tasks()["tasks"][0])
     elsewhere = tmp_path / "elsewhere"
@@ -77,7 +77,7 @@ def test_the_labels_are_written_from_any_directory(annotate: Start, folder: Path
 
 def test_relative_paths_are_those_of_where_annotate_runs(annotate: Start, folder: Path, tmp_path: Path) -> None:
     config = os.path.relpath(folder / "pipeline.config")
-    page = annotate(config_path=config, db=Path("other.db")).page()
+    page = annotate(config=config, db=Path("other.db")).page()
     page.answer(page.tasks()["tasks"][0])
     run(steps_of(page)["Get the labels, as JSON lines"]["command"], tmp_path)
     assert (folder / "answers.jsonl").is_file()
@@ -95,7 +95,7 @@ def test_a_dataset_that_looks_like_an_option(annotate: Start, tmp_path: Path, we
 class TestTheModel:
     def usual(self, annotate: Start, folder: Path, **places: str) -> Page:
         usual = {name: f"{folder}/{name.removesuffix('_dir')}" for name in ("data_dir", "model_dir", "export_dir")}
-        return annotate(config_path=f"{folder}/pipeline.config", **{**usual, **places}).page()
+        return annotate(config=f"{folder}/pipeline.config", **{**usual, **places}).page()
 
     def test_export(self, annotate: Start, folder: Path) -> None:
         command = steps_of(self.usual(annotate, folder))["Export the model for TensorFlow Serving"]["command"]

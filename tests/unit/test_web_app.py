@@ -61,7 +61,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Annotating]:
         places = {name: str(folder / name) for name in ("model_dir", "data_dir", "export_dir")}
         source, config = str(folder / "images"), str(folder / "pipeline.config")
         with annotating() as start:
-            yield start(source=source, config_path=config, db=folder / "annotations.db", **places)
+            yield start(source=source, config=config, db=folder / "annotations.db", **places)
 
 
 @pytest.fixture

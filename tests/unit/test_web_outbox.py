@@ -84,6 +84,11 @@ class Desk:
                 outbox.notify([(session, image)])
 
 
+def is_empty(outbox: Outbox) -> bool:
+    """Whether nothing is pending and nothing is on its way."""
+    return outbox.pending == 0 and not outbox.delivering
+
+
 @pytest.fixture
 def trainer() -> Trainer:
     return Trainer()
@@ -105,7 +110,7 @@ def test_a_batch_is_delivered_as_soon_as_it_is_full(desk: Desk, trainer: Trainer
     time.sleep(0.1)
     assert (trainer.answers, outbox.pending, outbox.ready) == ([], 2, 2)
     desk.answer("c")
-    wait_until(lambda: outbox.pending == 0)
+    wait_until(lambda: is_empty(outbox))
     assert trainer.answers == ["accept a", "accept b", "accept c"]
     assert len(trainer.batches) == 1
 
@@ -156,7 +161,7 @@ class TestCorrection:
         desk.answer("a", session="anna")
         desk.answer("a", session="ben", decision="reject")
         assert outbox.deliver_now() == (1 if shared else 2)
-        wait_until(lambda: outbox.pending == 0)
+        wait_until(lambda: is_empty(outbox))
         assert trainer.answers == (["reject a"] if shared else ["accept a", "reject a"])
 
 
@@ -175,14 +180,14 @@ class TestDeliverNow:
         outbox = desk.start(batch_size=10_000)
         outbox._rules = DeliveryRules(1, poll_s=0.02)
         assert outbox.deliver_now() > 0
-        wait_until(lambda: outbox.pending == 0)
+        wait_until(lambda: is_empty(outbox))
         assert trainer.answers == [f"accept {image}" for image in images]
         assert {len(batch) for batch in trainer.batches.values()} == {MAX_TOGETHER, 1}
 
     def test_a_round_may_want_more_than_usual(self, desk: Desk, trainer: Trainer) -> None:
         outbox = desk.start(batch_size=MAX_TOGETHER + 5)
         desk.answer(*[f"{number:04}" for number in range(MAX_TOGETHER + 5)])
-        wait_until(lambda: outbox.pending == 0)
+        wait_until(lambda: is_empty(outbox))
         assert [len(batch) for batch in trainer.batches.values()] == [MAX_TOGETHER + 5]
 
 
@@ -193,7 +198,7 @@ class TestFailure:
         trainer.failures = 3
         outbox = desk.start(batch_size=1)
         desk.answer("a")
-        wait_until(lambda: outbox.pending == 0)
+        wait_until(lambda: is_empty(outbox))
         assert trainer.batches == {"001": ["accept a"]}
         assert desk.warned == ["stored answers wait to be delivered to the trainer: no space left"]
 
@@ -256,5 +261,5 @@ def test_many_threads(desk: Desk, trainer: Trainer) -> None:
     for thread in threads:
         thread.join()
     outbox.deliver_now()
-    wait_until(lambda: outbox.pending == 0 and not outbox.delivering)
+    wait_until(lambda: is_empty(outbox))
     assert sorted(trainer.answers) == sorted(f"accept {who}-{number}" for who in range(4) for number in range(20))
