@@ -112,7 +112,7 @@ class TestTheModel:
         steps = steps_of(page)
         export = parsed(steps["Export the model for TensorFlow Serving"]["command"])
         assert export["model_dir"] == web_project / "trained"
-        assert export["label_map_path"] == str(web_project / "label_map.pbtxt")
+        assert str(export["label_map_path"]) == str(web_project / "label_map.pbtxt")
         stats = parsed(steps["See how good the suggestions were"]["command"])
         assert (stats["config"], stats["data_dir"]) == (folder / "pipeline.config", web_project / "elsewhere" / "data")
 
