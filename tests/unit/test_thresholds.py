@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from odkeras.boxes import Detections
+from odkeras.config.parsing import read_threshold
 from odkeras.labels import LabelMap
 from odkeras.session.thresholds import (
     FIRST_THRESHOLD,
@@ -19,7 +20,6 @@ from odkeras.session.thresholds import (
     candidates_of,
     choose_threshold,
     judge,
-    read_threshold,
 )
 from odkeras.work import CostModel
 
