@@ -132,7 +132,7 @@ class Page:
         return answer
 
     def save(self) -> int:
-        return int(read(self.post("/api/save"))["handed_on"])
+        return int(read(self.post("/api/save"))["delivered"])
 
     def history(self) -> list[dict[str, Any]]:
         return list(read(self.get("/api/history"))["answers"])

@@ -71,7 +71,7 @@ async function call<T>(
 
 function refusal(status: number, text: string): ApiError {
   if (status === 401)
-    return new ApiError(401, "Open the link with the token again: this browser is not signed in any more.");
+    return new ApiError(401, "This browser is no longer signed in. Open the link with the token again.");
   try {
     const { error } = JSON.parse(text) as { error?: unknown };
     if (typeof error === "string" && error) return new ApiError(status, error);
@@ -105,7 +105,7 @@ export const api = {
     call<{ task: Task; answer: Decision | null }>("/api/open", { ...who, key }, { patience_ms: LONG_PATIENCE_MS }),
   boxes: (who: Who, image_id: string) =>
     call<{ file: string; spans: Span[] }>(`/api/boxes?${query({ session: who.session, image_id })}`),
-  save: (who: Who) => call<{ handed_on: number; resumed: boolean }>("/api/save", { ...who }),
+  save: (who: Who) => call<{ delivered: number; resumed: boolean }>("/api/save", { ...who }),
   training: (who: Who, action: TrainingAction) =>
     call<{ training: TrainingState }>("/api/training", { ...who, action }),
   suggestions: (who: Who, image_ids: string[]) =>

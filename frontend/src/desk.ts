@@ -107,7 +107,7 @@ export class Desk {
     this.keepEdits();
     const unknown = held.spans.find(({ label }) => !this.labels?.label(label));
     if (unknown && !broken)
-      return this.notices.say(`the label “${unknown.label}” is not in the label map any more: give its boxes another one`);
+      return this.notices.say(`label “${unknown.label}” is no longer in the label map: relabel its boxes`);
     held.touched = false;
     this.openings += 1;
     this.remember(held);
@@ -151,7 +151,7 @@ export class Desk {
       const { task, answer } = await api.reopen(this.who, image_id);
       if (opening === this.openings) this.lay(new Held(task, answer));
     } catch (error) {
-      this.notices.say(`cannot go back: ${messageOf(error)}`);
+      this.notices.say(`cannot reopen the answer: ${messageOf(error)}`);
     }
   }
 
@@ -280,13 +280,13 @@ export class Desk {
       spans: held.spans,
       task,
       origin: held.origin,
-      description: `${task.file}. Drag to draw a box. B adds one, brackets select, arrows move, with alt or control they resize, U takes back, H lists all keys.`,
+      description: `${task.file}. Drag to draw a box. B adds one, brackets select, arrows move, with alt or control they resize, U undoes, H lists all keys.`,
     });
     this.ready = true;
     this.bringIntoSight();
     const boxes = this.canvas?.suggestions.length ?? 0;
     const what = held.beforeDraft
-      ? "your boxes from before are back"
+      ? "your unsaved boxes were restored"
       : held.reopened
         ? `answered before: ${PAST[held.reopened]}`
         : `${boxes} suggested ${boxes === 1 ? "box" : "boxes"}`;
@@ -365,7 +365,7 @@ export class Desk {
       this.notices.say(trainedNow(await api.save(this.who)));
       this.records?.refresh();
     } catch (error) {
-      this.notices.say(`not handed on: ${messageOf(error)}`);
+      this.notices.say(`cannot train now: ${messageOf(error)}`);
     } finally {
       this.saving = false;
       this.changed();

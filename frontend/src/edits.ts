@@ -37,12 +37,12 @@ export async function copyBoxes(desk: Desk): Promise<void> {
   try {
     const before = await desk.boxesBefore();
     if (desk.shown !== shown || !desk.ready || !desk.canvas) return;
-    if (!before?.spans.length) return notices.say(before ? `${before.file} has no boxes` : "there is no image before");
+    if (!before?.spans.length) return notices.say(before ? `${before.file} has no boxes` : "there is no previous image");
     const count = desk.canvas.copyIn(before.spans);
     notices.say(
       count
         ? `${many(count, "box", "boxes")} copied from ${before.file}`
-        : `all boxes of ${before.file} are here already, or outside of this image`,
+        : `all boxes of ${before.file} are already here or outside this image`,
     );
   } catch (error) {
     notices.say(`no boxes copied: ${messageOf(error)}`);
@@ -57,7 +57,7 @@ export function showOffer(desk: Desk): void {
   const count = canvas.replaceSuggestions(task);
   desk.judge(task);
   const name = task.version === null ? "" : ` by the model of ${versionName(desk.live?.panel, task.version)}`;
-  desk.notices.say(`${many(count, "suggestion")}${name}; ${takesBack("ctrl+z")} brings back those before`);
+  desk.notices.say(`${many(count, "suggestion")}${name}; ${takesBack("ctrl+z")} restores the previous ones`);
 }
 
 export function removeSuggestions(desk: Desk): void {
@@ -74,7 +74,7 @@ export function removeSelected({ canvas }: Desk): void {
 /** Undo (-1) or redo (1) one change of the boxes. */
 export function takeBack(desk: Desk, step: -1 | 1): void {
   const { canvas, notices } = desk;
-  if (!canvas?.go(step)) notices.say(step < 0 ? "there is no change to take back" : "there is no change to repeat");
+  if (!canvas?.go(step)) notices.say(step < 0 ? "there is no change to undo" : "there is no change to redo");
   else if (canvas.task) desk.judge(canvas.task);
 }
 

@@ -204,7 +204,7 @@ export class Gestures {
     const box = between(start, view.inside(to));
     if (Math.min(box.width, box.height) * view.scale < aim.smallest_px) return this.bench.say(TOO_SMALL);
     const replaced = canvas.draw(box, this.bench.label());
-    if (replaced) this.bench.say(`the new box replaces the suggestion ${tagText(replaced)}; ${takesBack("u")} takes it back`);
+    if (replaced) this.bench.say(`the new box replaces the suggestion ${tagText(replaced)}; ${takesBack("u")} undoes this`);
   }
 
   /** Without movement it was a click, which selects the box there, possibly a smaller one inside this box. */

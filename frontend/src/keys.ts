@@ -100,20 +100,20 @@ export const BINDINGS: Binding[] = [
   {
     group: "Answers",
     keys: ["backspace"],
-    does: "undo: back to the answer before",
+    does: "undo: reopen the previous answer",
     when: key(["Backspace"], (desk) => desk.undo(), false),
   },
   { group: "Answers", keys: ["ctrl + s"], does: "train now on all answers so far", when: save },
   {
     group: "Boxes",
     keys: ["1", "…", "9", "0"],
-    does: "label of the next box; with a box selected by click, list or brackets: the label of that box",
+    does: "set the label of the next box, or of the box selected by click, list or brackets",
     when: digit,
   },
   {
     group: "Boxes",
     keys: ["l", "/"],
-    does: "search the labels, give them other keys",
+    does: "search the labels, assign keys to them",
     when: key(["l", "/"], (desk) => desk.set({ labelsOpen: true }), false),
   },
   {
@@ -125,7 +125,7 @@ export const BINDINGS: Binding[] = [
   {
     group: "Boxes",
     keys: ["c"],
-    does: "copy the boxes of the image before (frames of a video)",
+    does: "copy the boxes of the previous image (frames of a video)",
     when: key(["c"], (desk) => void copyBoxes(desk), false),
   },
   {
@@ -153,14 +153,14 @@ export const BINDINGS: Binding[] = [
   {
     group: "Boxes",
     keys: ["u", "ctrl + z"],
-    does: "take back the last change of boxes",
+    does: "undo the last change of boxes",
     when: history(-1),
   },
-  { group: "Boxes", keys: ["ctrl + y"], does: "repeat what was taken back", when: history(1) },
+  { group: "Boxes", keys: ["ctrl + y"], does: "redo the last undone change of boxes", when: history(1) },
   {
     group: "Suggestions",
     keys: ["s"],
-    does: "hide or show suggestions while looking; hidden ones stay part of the answer",
+    does: "hide or show suggestions; hidden ones stay part of the answer",
     when: key(["s"], (desk) => toggleSuggestions(desk), false),
   },
   {
@@ -172,7 +172,7 @@ export const BINDINGS: Binding[] = [
   {
     group: "Suggestions",
     keys: ["n"],
-    does: "show newer suggestions for this image; your own boxes stay",
+    does: "show newer suggestions for this image; your own boxes are kept",
     when: key(["n"], (desk) => showOffer(desk), false),
   },
   { group: "View", keys: ["+"], does: "zoom in", when: key(["+", "="], (desk) => desk.view?.zoomBy(1.25)) },
@@ -193,7 +193,7 @@ export const BINDINGS: Binding[] = [
   {
     group: "View",
     keys: ["g"],
-    does: "all images: find one, open it",
+    does: "open the gallery of all images",
     when: key(["g"], (desk) => desk.set({ galleryOpen: true }), false),
   },
   {

@@ -120,8 +120,8 @@ function onSent(desk: Desk, saved: Waiting[]): void {
 
 /** The panel changes several times a second during training, but the history only with the answer counts. */
 function onPanel(desk: Desk): void {
-  const { answers, not_handed_on } = desk.live?.panel ?? {};
-  const counted = JSON.stringify([answers, not_handed_on]);
+  const { answers, pending } = desk.live?.panel ?? {};
+  const counted = JSON.stringify([answers, pending]);
   if (counted !== desk.counted) desk.records?.refresh();
   desk.counted = counted;
   desk.changed();

@@ -104,7 +104,7 @@ export class Outbox {
     const saved = new Set(reply.saved);
     const refused = new Map(reply.refused.map(({ answer_id, reason }) => [answer_id, reason]));
     const settled = batch.filter(({ answer_id }) => saved.has(answer_id) || refused.has(answer_id));
-    if (!settled.length) throw new ApiError(500, "the server did not say what became of the answers");
+    if (!settled.length) throw new ApiError(500, "the server's reply lists none of the answers");
     this.waiting = this.waiting.filter((entry) => !settled.includes(entry));
     for (const entry of settled) {
       const reason = refused.get(entry.answer_id);

@@ -8,7 +8,7 @@ import { many, messageOf } from "./words";
 const DONE: { [state in TrainingState]: string } = {
   running: "training is resumed",
   paused: "training is paused",
-  stopped: "training is stopped; what the round has learned is kept",
+  stopped: "training is stopped; the round's progress is kept",
 };
 
 export async function controlTraining(desk: Desk, action: TrainingAction): Promise<void> {
@@ -21,8 +21,8 @@ export async function controlTraining(desk: Desk, action: TrainingAction): Promi
 }
 
 /** The message after “Train now”. */
-export function trainedNow({ handed_on, resumed }: { handed_on: number; resumed: boolean }): string {
-  const answers = many(handed_on, "answer");
-  if (resumed) return handed_on ? `training is resumed, and starts with ${answers}` : DONE.running;
-  return handed_on ? `training starts with ${answers}` : "no answer is waiting for training";
+export function trainedNow({ delivered, resumed }: { delivered: number; resumed: boolean }): string {
+  const answers = many(delivered, "answer");
+  if (resumed) return delivered ? `training is resumed and starts with ${answers}` : DONE.running;
+  return delivered ? `training starts with ${answers}` : "there are no new answers to train on";
 }

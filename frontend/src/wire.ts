@@ -138,7 +138,7 @@ export interface PanelState {
   left: number | null;
   skipped: { file: string; reason: string }[];
   skipped_count: number;
-  not_handed_on: number;
+  pending: number;
   training: TrainingState;
   sessions: { name: string; answers: number; here: boolean }[];
   versions: VersionUse[];

@@ -18,7 +18,7 @@ const DOING: { [state: string]: string } = {
 };
 
 export function trainerWords(trainer: Trainer | null): string {
-  if (!trainer) return "the trainer has not said anything yet";
+  if (!trainer) return "no status from the trainer yet";
   const { state, step, steps, round } = trainer;
   const progress = state === "training" && step != null && steps ? `, step ${step} of ${steps}` : "";
   const which = round && !["waiting", "paused", "stopped"].includes(state) ? ` (round ${round})` : "";

@@ -237,8 +237,8 @@ class _Handlers:
 
     async def save(self, request: Request) -> Response:
         read_tab(await read_body(request))
-        handed_on, resumed = await self._store(self._service.train_now)
-        return _json({"handed_on": handed_on, "resumed": resumed})
+        delivered, resumed = await self._store(self._service.train_now)
+        return _json({"delivered": delivered, "resumed": resumed})
 
     async def training(self, request: Request) -> Response:
         body = await read_body(request)

@@ -110,17 +110,15 @@ class GalleryDesk:
         if task is not None:
             return OpenedImage(task, answered=True)
         if (excluded := self._gallery.excluded_by(image_id)) is not None:
-            raise NotAvailableError(f"this image is left out: it is in the excluded dataset {excluded}")
+            raise NotAvailableError(f"this image is excluded: it is in dataset {excluded}")
         task = self._queue.take(tab, image_id, lambda: self._suggested(image_id, read))
         if task is not None:
             return OpenedImage(self._keep_open(task), answered=False)
         holder = self._queue.holder(tab.session, image_id)
         if holder is None:
-            raise NotAvailableError("this image has just been answered; list the images again")
-        who = "in another tab of yours" if holder.session == tab.session else f"with annotator {holder.session}"
-        raise NotAvailableError(
-            f"this image is {who} at the moment; it can be opened when it is answered or given back"
-        )
+            raise NotAvailableError("this image has just been answered; reload the list")
+        who = "another tab of yours" if holder.session == tab.session else f"annotator {holder.session}"
+        raise NotAvailableError(f"{who} has this image open; wait until it is answered or released")
 
     def boxes(self, session: str, image_id: str) -> Document | None:
         """The boxes of an answer, to be copied to another image; None if the image has no answer."""
@@ -155,7 +153,7 @@ class GalleryDesk:
     def _suggested(self, image_id: str, read: Task | None) -> Task:
         task = read or self._database.open_task(self._dataset, image_id)
         if task is None:
-            raise NotAvailableError("this image is gone; list the images again")
+            raise NotAvailableError("this image is no longer in the list; reload the list")
         return task  # the queue adds suggestions
 
     def _bytes_of(self, key: str) -> bytes:

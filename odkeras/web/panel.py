@@ -134,7 +134,7 @@ class Panel:
 
     def update(self, **facts: Any) -> None:
         """Set further fields of the document: total, left (by session; under None for all sessions together),
-        not_handed_on, training (running, paused or stopped), here (the sessions with an open page)."""
+        pending, training (running, paused or stopped), here (the sessions with an open page)."""
         with self._lock:
             if any(self._facts.get(name) != value for name, value in facts.items()):
                 self._facts.update(facts)
@@ -172,7 +172,7 @@ class Panel:
                 "mine": dict(self._counts.get(session) or dict.fromkeys(DECISIONS, 0)),
                 "total": self._facts.get("total"),
                 "left": _left_for(session, self._facts.get("left") or {}),
-                "not_handed_on": self._facts.get("not_handed_on", 0),
+                "pending": self._facts.get("pending", 0),
                 "training": self._facts.get("training", RUNNING),
                 "skipped": list(self._skipped),
                 "skipped_count": self._skipped_count,

@@ -281,7 +281,7 @@ class PageService:
                 "answer": entry.decision,
                 "boxes": entry.boxes,
                 "answered_s_ago": max(0.0, now - entry.answered_at),
-                "state": "handed on" if entry.delivered else "saved",
+                "state": "delivered" if entry.delivered else "saved",
             }
             for entry in self.database.history(self.dataset, session)
         ]
@@ -379,7 +379,7 @@ class PageService:
 
     def _figures(self) -> dict[str, object]:
         """The figures that the housekeeping keeps current in the panel."""
-        return {"total": self.stream.total, "not_handed_on": self.outbox.pending, "training": self._control.state}
+        return {"total": self.stream.total, "pending": self.outbox.pending, "training": self._control.state}
 
     def _note_free(self) -> None:
         self.free_count += 1

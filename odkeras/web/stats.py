@@ -85,7 +85,7 @@ class DatasetStats:
             ("boxes", f"{sum(self.boxes.values())}{': ' if labels else ''}{labels}"),
             ("sessions", sessions),
             ("answered", f"{_local(self.first_s)} to {_local(self.last_s)}"),
-            ("not handed on", str(self.waiting)),
+            ("not delivered", str(self.waiting)),
         ]
 
     def version_rows(self) -> list[tuple[str, ...]]:

@@ -383,7 +383,7 @@ class TestNoAccidents:
         desk.draw((20, 16, 60, 48))
         desk.drag((60, 48), (22, 46))
         expect(desk.by("box-warning")).to_contain_text("tiny: 2 × 30 pixels")
-        desk.by("box-warning").get_by_role("button", name="Take back").click()
+        desk.by("box-warning").get_by_role("button", name="Undo").click()
         assert rects(desk) == [pytest.approx((20, 16, 60, 48), abs=0.3)]
         expect(desk.by("box-warning")).to_have_count(0)
         desk.press("a")
@@ -422,7 +422,7 @@ class TestKeys:
         desk.press("Control+z")
         expect(desk.by("box-item")).to_have_count(0)
         desk.press("u")
-        expect(desk.page.locator(".notice")).to_contain_text("no change to take back")
+        expect(desk.page.locator(".notice")).to_contain_text("no change to undo")
         desk.press("Control+y", "Control+Shift+Z", "Control+y")
         expect(desk.by("box-item")).to_have_count(0)
         desk.press("Control+z")
@@ -554,7 +554,7 @@ class TestTouch:
         desk = suggesting(("car", (20, 16, 60, 48)), **PHONE)
         expect(desk.by("take-back")).to_be_disabled()
         touch(desk, line(desk.point(30, 22), desk.point(58, 46)))
-        expect(desk.page.locator(".notice")).to_contain_text("the ↶ button takes it back")
+        expect(desk.page.locator(".notice")).to_contain_text("the ↶ button undoes this")
         desk.page.wait_for_timeout(700)  # Chromium makes no click of a tap that follows a drag at once
         desk.by("take-back").tap()
         expect(desk.by("box-item")).to_have_attribute("data-origin", "suggested")

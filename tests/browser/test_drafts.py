@@ -43,7 +43,7 @@ def test_a_reload_at_once_keeps_what_was_drawn(desk: Desk, server: Server) -> No
     desk.wait_ready()
     assert desk.image_id == image_id
     expect(desk.by("box-item")).to_have_count(1)
-    expect(desk.by("restored")).to_contain_text("Your boxes from before are back")
+    expect(desk.by("restored")).to_contain_text("Your unsaved boxes were restored")
     desk.draw(SUGGESTED)
     desk.page.reload()
     desk.wait_ready()

@@ -15,9 +15,9 @@ RANDOM = "model { ssd {} }"
 
 def test_the_effect_of_each_answer_is_explained_until_dismissed(desk: Desk, server: Server) -> None:
     note = desk.by("first-steps")
-    expect(note).to_contain_text("Accept: all boxes are right, the model learns from them")
-    expect(note).to_contain_text("Without boxes it learns “nothing here”")
-    expect(note).to_contain_text("Reject and ignore: the image is left out of training")
+    expect(note).to_contain_text("Accept: all boxes are correct, and the model learns from them")
+    expect(note).to_contain_text("Without boxes, it learns that the image has no objects")
+    expect(note).to_contain_text("Reject and ignore: the image is excluded from training")
     expect(note).to_contain_text("Training starts after 5 answers.")
     expect(note).not_to_contain_text("random weights")
     desk.draw((10, 8, 50, 36))
@@ -30,7 +30,7 @@ def test_the_effect_of_each_answer_is_explained_until_dismissed(desk: Desk, serv
     expect(note).to_be_hidden()
     assert server.answers() == [], "to read it is no answer"
     desk.press("h")
-    expect(desk.by("help")).to_contain_text("teaches it “nothing here”")
+    expect(desk.by("help")).to_contain_text("it learns that the image has no objects")
 
 
 def test_the_explanation_disappears_after_three_answers(
@@ -57,7 +57,7 @@ def test_the_first_image_accepted_without_boxes_is_explained_and_can_be_taken_ba
 ) -> None:
     """The answer goes through; one key, or a click, brings the image back."""
     image_id = desk.answer("a")
-    expect(desk.by("empty-accepted")).to_contain_text("Accepted without boxes: the model learns that there is nothing")
+    expect(desk.by("empty-accepted")).to_contain_text("the model learns that the image has no objects")
     wait_until(lambda: [each["image_id"] for each in server.answers()] == [image_id], "the answer")
     desk.press("Backspace") if with_key else desk.by("empty-undo").click()
     expect(desk.stage).to_have_attribute("data-image-id", image_id)

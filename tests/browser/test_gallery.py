@@ -1,4 +1,4 @@
-"""The gallery in a real browser: find an image, look at it, correct it; copy the boxes of the image before."""
+"""The gallery in a real browser: find an image, look at it, correct it; copy the boxes of the previous image."""
 
 from __future__ import annotations
 
@@ -272,9 +272,9 @@ class TestOpening:
         anna, ben = new_desk(contexts()).open("anna"), new_desk(contexts()).open("ben")
         open_gallery(ben)
         held = ben.page.locator(tile(ben, "00.png"))
-        expect(held).to_contain_text("with anna")
+        expect(held).to_contain_text("open by anna")
         held.click()
-        expect(ben.by("gallery-refused")).to_contain_text("00.png: this image is with annotator anna")
+        expect(ben.by("gallery-refused")).to_contain_text("00.png: annotator anna has this image open")
         expect(ben.by("gallery")).to_be_visible()
         ben.problems.clear()  # the browser notes the status 409
         assert anna.image_id != ben.image_id

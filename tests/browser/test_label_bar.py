@@ -59,7 +59,7 @@ def test_another_label_map_after_a_restart(start: Callable[[int], Server], new_d
     expect(desk.by("label-Zebra crossing")).to_have_count(0)
     before = desk.image_id
     desk.press("a")
-    expect(desk.page.locator(".notice")).to_contain_text("“Zebra crossing” is not in the label map any more")
+    expect(desk.page.locator(".notice")).to_contain_text("“Zebra crossing” is no longer in the label map")
     assert desk.image_id == before
     desk.press("]", "3")
     assert labels_of(server, desk.answer("a")) == ["tram"]

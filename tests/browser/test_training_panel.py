@@ -51,7 +51,7 @@ class TestWhenARoundStarts:
         expect(desk.page.get_by_text("training starts with 1 answer")).to_be_visible()
         wait_until(lambda: server.trained_on() == 1, "the trainer")
         desk.page.get_by_role("button", name="Train now").click()
-        expect(desk.page.get_by_text("no answer is waiting for training")).to_be_visible()
+        expect(desk.page.get_by_text("there are no new answers to train on")).to_be_visible()
 
 
 class TestPauseAndStop:
@@ -96,7 +96,7 @@ class TestPauseAndStop:
         desk.answer("a")
         expect(desk.by("trainer-state")).to_have_attribute("data-state", "stopped")
         desk.press("Control+s")
-        expect(desk.page.get_by_text("training is resumed, and starts with 1 answer")).to_be_visible()
+        expect(desk.page.get_by_text("training is resumed and starts with 1 answer")).to_be_visible()
         expect(desk.by("trainer-state")).to_have_attribute("data-state", "training")
         expect(desk.by("training-pause")).to_be_visible()
 
@@ -160,7 +160,7 @@ class TestVersions:
         assert int(desk.stage.get_attribute("data-version") or 0) == shown, "not by itself"
         desk.draw((70, 45, 92, 60))
         expect(desk.by("show-offer")).to_be_visible()
-        expect(desk.page.get_by_text("Your own boxes stay.")).to_be_visible()
+        expect(desk.page.get_by_text("Your own boxes are kept.")).to_be_visible()
         desk.press("n")
         expect(desk.stage).to_have_attribute("data-version", str(newest))
         expect(desk.by("show-offer")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""The image rule: what odkeras hands on, TensorFlow decodes to the same pixels."""
+"""The image rule: what odkeras delivers, TensorFlow decodes to the same pixels."""
 
 from __future__ import annotations
 

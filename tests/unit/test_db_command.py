@@ -645,7 +645,7 @@ def test_stats_as_text(database: AnswerDatabase) -> None:
         "sessions anna 2, ben 1",
     ]
     assert lines[6:] == [
-        "not handed on 2",
+        "not delivered 2",
         "version images kept adjusted relabelled deleted added",
         "5 1 3 (75%) 1 (25%) 0 (0%) 0 (0%) 4 (50%)",
         "6 1 0 (-) 0 (-) 0 (-) 0 (-) 0 (-)",

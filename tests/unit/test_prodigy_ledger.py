@@ -43,7 +43,7 @@ def recover(database: FakeDatabase, ledger: DeliveryLedger, write: Any, **option
     return redeliver(find_missing(database, "cars", ledger), ledger, write, lock=threading.Lock(), **options)
 
 
-def test_what_is_not_known_is_handed_on_once_in_the_order_it_came(ledger: DeliveryLedger, tmp_path: Path) -> None:
+def test_unknown_answers_are_delivered_once_in_order(ledger: DeliveryLedger, tmp_path: Path) -> None:
     database = FakeDatabase([example(number) for number in range(25, 0, -1)])
     ledger.add([3, 4])
     written: list[list[int]] = []
@@ -62,7 +62,7 @@ def test_the_latest_answer_about_an_image_counts(ledger: DeliveryLedger) -> None
 
 
 def test_an_answer_that_came_meanwhile_is_newer(ledger: DeliveryLedger) -> None:
-    """A correction, made while the earlier answers were handed on, was overruled by them."""
+    """A correction, made while the earlier answers were being delivered, was overwritten by them."""
     written: list[int] = []
 
     def write(some: list[Task]) -> None:
@@ -105,7 +105,7 @@ def test_one_that_is_stopped_goes_on_where_it_was(ledger: DeliveryLedger) -> Non
     assert ledger.missing(range(25)) == set(range(10, 25))
 
 
-def test_what_cannot_be_stored_is_handed_on_next_time(ledger: DeliveryLedger) -> None:
+def test_an_answer_that_cannot_be_stored_is_delivered_next_time(ledger: DeliveryLedger) -> None:
     def full(answers: object) -> None:
         raise OSError("no space left on device")
 

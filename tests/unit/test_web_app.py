@@ -459,7 +459,7 @@ def test_history(page: Page) -> None:
         page.answer(task, age_ms=5000)
     newest, oldest = page.history()
     assert newest.pop("answered_s_ago") == pytest.approx(5, abs=2)
-    assert newest.pop("state") in ("saved", "handed on")
+    assert newest.pop("state") in ("saved", "delivered")
     assert (newest["file"], newest["answer"], newest["boxes"]) == ("01.png", "accept", 1)
     assert oldest["file"] == "00.png"
 

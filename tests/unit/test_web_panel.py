@@ -68,7 +68,7 @@ def test_before_anything_was_seen(panel: Panel) -> None:
         "mine": nothing,
         "total": None,
         "left": None,
-        "not_handed_on": 0,
+        "pending": 0,
         "training": "running",
         "skipped": [],
         "skipped_count": 0,
@@ -242,7 +242,7 @@ class TestCounts:
             "anna": {"accept": 1, "reject": 0, "ignore": 2},
         }
         panel.count()
-        panel.update(here=["cleo", "anna"], total=20, left={None: 13}, not_handed_on=2)
+        panel.update(here=["cleo", "anna"], total=20, left={None: 13}, pending=2)
         found = document(panel)
         assert found["answers"] == {"accept": 4, "reject": 1, "ignore": 2}
         assert found["mine"] == {"accept": 1, "reject": 0, "ignore": 2}
@@ -252,7 +252,7 @@ class TestCounts:
             {"name": "ben", "answers": 4, "here": False},
             {"name": "cleo", "answers": 0, "here": True},
         ]
-        assert (found["total"], found["left"], found["not_handed_on"]) == (20, 13, 2)
+        assert (found["total"], found["left"], found["pending"]) == (20, 13, 2)
 
     def test_left_of_each_session_where_each_is_asked_about_all(self, panel: Panel) -> None:
         panel.update(total=20, left={"anna": 13, "ben": None})

@@ -334,7 +334,7 @@ class TestAfterARestart:
 
 
 class TestReopen:
-    def test_it_is_known_again_but_not_handed_out(self) -> None:
+    def test_it_is_known_again_but_not_assigned_again(self) -> None:
         queue = make_queue(2)
         queue.next_tasks(ANNA, 1)
         queue.note_answered("anna", image_id(0))

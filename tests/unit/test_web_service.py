@@ -181,7 +181,7 @@ class TestAnswers:
             "accept",
         ]
         assert {answer["stored_image"][:32] for answer in in_inbox(web_project)} == {task["image_id"] for task in tasks}
-        wait_until(lambda: [row["state"] for row in page.history()] == ["handed on"] * 5)
+        wait_until(lambda: [row["state"] for row in page.history()] == ["delivered"] * 5)
 
     def test_a_round_begins_with_the_stated_number_of_answers(self, annotate: Start, web_project: Path) -> None:
         running = annotate(answers_per_round=3)
@@ -190,12 +190,12 @@ class TestAnswers:
         tasks = page.tasks(3)["tasks"]
         for task in tasks[:2]:
             page.answer(task)
-        wait_until(lambda: page.panel()["not_handed_on"] == 2)
+        wait_until(lambda: page.panel()["pending"] == 2)
         time.sleep(0.2)
         assert in_inbox(web_project) == []
         page.answer(tasks[2])
         wait_until(lambda: len(in_inbox(web_project)) == 3)
-        wait_until(lambda: page.panel()["not_handed_on"] == 0)
+        wait_until(lambda: page.panel()["pending"] == 0)
 
     def test_the_last_few_do_not_wait_for_more(self, annotate: Start, web_project: Path) -> None:
         running = annotate()
@@ -213,7 +213,7 @@ class TestAnswers:
         for task in tasks:
             anna.answer(task)
         assert "1 image is with other annotators" in anna.tasks()["waiting"]
-        wait_until(lambda: anna.panel()["not_handed_on"] == 1)
+        wait_until(lambda: anna.panel()["pending"] == 1)
         time.sleep(0.2)
         assert len(in_inbox(web_project)) == 10
         ben.answer(his)
@@ -260,14 +260,14 @@ class TestAnswers:
         page.answer(tasks[1])
         page.answer(tasks[2])
         wait_until(lambda: len(in_inbox(web_project)) == 2)
-        wait_until(lambda: [row["state"] for row in page.history()] == ["handed on", "handed on", "saved"])
+        wait_until(lambda: [row["state"] for row in page.history()] == ["delivered", "delivered", "saved"])
         page.answer(found["task"], "reject")
         assert [row["answer"] for row in page.history()] == ["reject", "accept", "accept"]
         page.save()
         wait_until(lambda: len(in_inbox(web_project)) == 3)
         assert [answer["answer"] for answer in in_inbox(web_project)] == ["accept", "accept", "reject"]
 
-    def test_reopened_after_it_was_handed_on(self, annotate: Start, web_project: Path) -> None:
+    def test_reopened_after_it_was_delivered(self, annotate: Start, web_project: Path) -> None:
         running = annotate(answers_per_round=1)
         page = running.page()
         (task,) = page.tasks()["tasks"]
@@ -287,7 +287,7 @@ class TestAnswers:
         assert anna.post("/api/reopen", image_id=task["image_id"]).json()["answer"] == "reject"
         assert anna.save() == 1
         wait_until(lambda: [answer["answer"] for answer in in_inbox(web_project)] == ["reject"])
-        wait_until(lambda: anna.history()[0]["state"] == "handed on")
+        wait_until(lambda: anna.history()[0]["state"] == "delivered")
         running.hang_up()
         running.close()
         again = annotate(answers_per_round=1)
@@ -343,10 +343,10 @@ class TestAnswers:
         tasks = page.tasks(2)["tasks"]
         page.answer(tasks[0])
         page.answer(tasks[1])
-        wait_until(lambda: page.panel()["not_handed_on"] == 2)
+        wait_until(lambda: page.panel()["pending"] == 2)
         assert page.save() == 2
         wait_until(lambda: len(in_inbox(web_project)) == 2)
-        wait_until(lambda: page.panel()["not_handed_on"] == 0)
+        wait_until(lambda: page.panel()["pending"] == 0)
         assert page.save() == 0
 
     def test_many_pages_at_once(self, annotate: Start, web_project: Path) -> None:
@@ -409,10 +409,10 @@ class TestControl:
         page = annotate().page()
         page.answer(page.tasks()["tasks"][0])
         page.post("/api/training", action="pause")
-        assert page.post("/api/save").json() == {"handed_on": 1, "resumed": True}
+        assert page.post("/api/save").json() == {"delivered": 1, "resumed": True}
         wait_until(lambda: page.panel()["training"] == "running")
         wait_until(lambda: len(in_inbox(web_project)) == 1)
-        assert page.post("/api/save").json() == {"handed_on": 0, "resumed": False}
+        assert page.post("/api/save").json() == {"delivered": 0, "resumed": False}
 
     def test_answers_reach_the_inbox_while_training_is_paused(self, annotate: Start, web_project: Path) -> None:
         running = annotate(model=True)
@@ -607,7 +607,7 @@ class TestRestart:
         assert files(page.tasks(1, have=[tasks[0], tasks[2]])["tasks"]) == ["03.png"]
         assert files(running.page("ben").tasks(1)["tasks"]) == ["04.png"]
 
-    def test_what_was_stored_and_not_handed_on_reaches_the_trainer(self, annotate: Start, web_project: Path) -> None:
+    def test_stored_undelivered_answers_reach_the_trainer(self, annotate: Start, web_project: Path) -> None:
         running = annotate()
         page = running.page()
         for task in page.tasks(3)["tasks"]:
@@ -630,7 +630,7 @@ class TestRestart:
         running = annotate()
         page = running.page()
         assert running.journal.has("3 of 5 answers for the next round of training are there")
-        wait_until(lambda: page.panel()["not_handed_on"] == 3)
+        wait_until(lambda: page.panel()["pending"] == 3)
         assert in_inbox(web_project) == []
         for task in page.tasks(2)["tasks"]:
             page.answer(task)

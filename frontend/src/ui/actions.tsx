@@ -76,7 +76,7 @@ export function Actions({ desk }: { desk: Desk }) {
         reason=""
         onClick={() => desk.undo()}
       />
-      {reason && <span id="closed-reason" class="sr-only">{`No answers can be given: ${reason}`}</span>}
+      {reason && <span id="closed-reason" class="sr-only">{`Answering is disabled: ${reason}`}</span>}
     </div>
   );
 }

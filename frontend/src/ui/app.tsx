@@ -77,26 +77,26 @@ function Top({ desk }: { desk: Desk }) {
           {project.session !== "default" && <span class="quiet"> {project.session}</span>}
         </p>
       )}
-      <p class="trainer" title="What the trainer does">
+      <p class="trainer" title="State of the trainer">
         {live?.panel && trainingWords(live.panel)}
       </p>
       {project && live?.panel && (
         <p
           class="until"
           data-testid="until-training"
-          title={`A round of training starts after ${many(project.batch_size, "answer")}, when all images are answered, or with “Train now”.`}
+          title={`Training starts after ${many(project.batch_size, "answer")}, when all images are answered, or with “Train now”.`}
         >
-          {untilTraining(live.panel.not_handed_on, project.batch_size, live.panel.training)}
+          {untilTraining(live.panel.pending, project.batch_size, live.panel.training)}
         </p>
       )}
       <p class={waiting ? "saved waiting" : "saved"}>
-        {!project ? "" : waiting ? `${many(waiting, "answer")} on the way` : "all saved"}
+        {!project ? "" : waiting ? `saving ${many(waiting, "answer")}` : "all saved"}
       </p>
       <button
         type="button"
         class="plain small save"
         aria-keyshortcuts="Control+s"
-        title="Train now on the answers so far, rather than at the next full number (ctrl+s)"
+        title="Train now on the answers so far, without waiting for a full batch (ctrl+s)"
         disabled={!project || desk.saving}
         onClick={() => void desk.save()}
       >

@@ -17,23 +17,23 @@ export function Banners({ desk }: { desk: Desk }) {
     ),
     outbox?.blocked && outbox.blocked !== desk.fatal && (
       <Line key="blocked" kind="error">
-        {many(waiting, "answer waits", "answers wait")}: {outbox.blocked}. Further answers can be given when this works
-        again; it is tried again and again.
+        {many(waiting, "answer is", "answers are")} not saved: {outbox.blocked}. Answering is disabled until the page has
+        saved them; it keeps retrying.
         <button type="button" class="plain small" onClick={() => void outbox.flush()}>
-          Try now
+          Retry now
         </button>
       </Line>
     ),
     unreachable && !outbox?.blocked && desk.project && (
       <Line key="offline" kind="warning">
         {waiting
-          ? `${many(waiting, "answer waits", "answers wait")}: the server cannot be reached; nothing is lost.`
-          : "The server cannot be reached; what is here can be annotated, and the page goes on when it is back."}
+          ? `Connection lost: ${many(waiting, "answer is", "answers are")} not saved yet. The page keeps them and retries.`
+          : "Connection lost. You can annotate the images that are already loaded; the page reconnects by itself."}
       </Line>
     ),
     outbox && !outbox.persisted && waiting > 0 && (
       <Line key="memory" kind="warning">
-        This browser does not keep answers that wait: leave the page open until they are saved.
+        This browser cannot store unsaved answers. Leave the page open until they are saved.
       </Line>
     ),
     outbox && outbox.refused.length > 0 && (
@@ -50,7 +50,7 @@ export function Banners({ desk }: { desk: Desk }) {
     ),
     live?.panel?.failure && (
       <Line key="failure" kind="warning">
-        Training or suggestions do not work: {live.panel.failure}. Annotating goes on.
+        Training or suggestions failed: {live.panel.failure}. You can continue to annotate.
       </Line>
     ),
   ].filter(Boolean);

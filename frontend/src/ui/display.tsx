@@ -55,7 +55,7 @@ export function DisplaySettings({ desk }: { desk: Desk }) {
         >
           Reset to defaults
         </button>
-        <p class="quiet">Kept in this browser. Answers do not change.</p>
+        <p class="quiet">Saved in this browser. Does not affect answers.</p>
       </footer>
     </section>
   );

@@ -18,7 +18,7 @@ export function Done({ desk }: { desk: Desk }) {
           {counts && (
             <p>
               {counts.accept} accepted, {counts.reject} rejected, {counts.ignore} ignored.
-              {waiting > 0 && ` ${many(waiting, "answer is", "answers are")} still on the way to the server.`}
+              {waiting > 0 && ` ${many(waiting, "answer is", "answers are")} not saved yet.`}
             </p>
           )}
         </div>
@@ -28,7 +28,7 @@ export function Done({ desk }: { desk: Desk }) {
         </p>
         <NextSteps />
         <p class="quiet">
-          To look at an answer again, choose it under “Recent answers”, or go back with the backspace key.
+          To review an answer, select it under “Recent answers” or press backspace.
         </p>
       </div>
     </div>

@@ -13,11 +13,11 @@ export function AnswersExplained({ desk }: { desk: Desk }) {
     <div class="first-steps" role="note" aria-label="First steps" data-testid="first-steps">
       <ul>
         <li>
-          <strong class="accept">Accept</strong>: all boxes are right, the model learns from them. Without boxes it learns
-          “nothing here”.
+          <strong class="accept">Accept</strong>: all boxes are correct, and the model learns from them. Without boxes, it learns
+          that the image has no objects.
         </li>
         <li>
-          <strong class="reject">Reject</strong> and <strong>ignore</strong>: the image is left out of training.
+          <strong class="reject">Reject</strong> and <strong>ignore</strong>: the image is excluded from training.
         </li>
         <li>
           Training starts after {many(project.batch_size, "answer")}.
@@ -47,7 +47,7 @@ export function EmptyExplained({ desk }: { desk: Desk }) {
   if (!firstSteps || !explains) return null;
   return (
     <div class="hint" data-testid="empty-accepted" role="status">
-      <span>Accepted without boxes: the model learns that there is nothing in that image.</span>
+      <span>Accepted without boxes: the model learns that the image has no objects.</span>
       <button type="button" class="plain small" data-testid="empty-undo" onClick={() => desk.undo()}>
         Undo <kbd>bksp</kbd>
       </button>

@@ -62,7 +62,7 @@ export function GalleryFilters({ desk, filter, narrowed, onChange }: FiltersProp
         options={[["", "any"], ...annotators.map((name) => [name, name] as [string, string])]}
         onChange={(annotator) => onChange({ annotator })}
       />
-      <fieldset title="Of the suggested box with the lowest score">
+      <fieldset title="Score of the least certain suggested box">
         <legend>Lowest score, %</legend>
         <Percent name="from" value={filter.min_score} onChange={(min_score) => onChange({ min_score })} />
         <Percent name="to" value={filter.max_score} onChange={(max_score) => onChange({ max_score })} />

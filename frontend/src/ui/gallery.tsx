@@ -244,7 +244,7 @@ function Tile({ desk, image, index, total, active, busy, place, onChoose }: Tile
 function Picture({ desk, image }: { desk: Desk; image: GalleryImage }) {
   const [size, setSize] = useState<[number, number] | null>(null);
   const [failed, setFailed] = useState(false);
-  if (failed) return <span class="quiet">no picture</span>;
+  if (failed) return <span class="quiet">no preview</span>;
   return (
     <>
       <img
@@ -275,7 +275,7 @@ function Picture({ desk, image }: { desk: Desk; image: GalleryImage }) {
 }
 
 function details({ decision, annotator, boxes, held, holder }: GalleryImage, session: string): string {
-  if (!decision && held === "elsewhere") return holder === session ? "in another tab" : `with ${holder}`;
+  if (!decision && held === "elsewhere") return holder === session ? "open in another tab" : `open by ${holder}`;
   if (!decision) return "not answered";
   const by = annotator && annotator !== "default" ? ` by ${annotator}` : "";
   return `${PAST[decision]}${by}${decision === "accept" ? ` · ${many(boxes.length, "box", "boxes")}` : ""}`;

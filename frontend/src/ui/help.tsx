@@ -44,19 +44,19 @@ export function Help({ desk }: { desk: Desk }) {
             <div>
               <dt>drag</dt>
               <dd>
-                draw a box; near an edge or a corner of a box, also outside of it: change that box; inside the selected
+                draw a box; near an edge or a corner of a box, inside or outside: resize that box; inside the selected
                 box: move it
               </dd>
             </div>
             <div>
               <dt>shift + drag</dt>
-              <dd>draw, whatever box is there</dd>
+              <dd>draw a new box, even on top of another one</dd>
             </div>
             <div>
               <dt>click</dt>
               <dd>
-                select the smallest box there: label keys change this one now. A box that was just drawn, moved or
-                resized keeps its label; label keys choose that of the next one
+                select the smallest box at that point; label keys then change its label. After drawing, moving or
+                resizing a box, label keys choose the label of the next box
               </dd>
             </div>
             <div>
@@ -72,14 +72,14 @@ export function Help({ desk }: { desk: Desk }) {
       </div>
       <footer>
         <p>
-          Accept: the boxes are right and complete, and the model learns from them; an image that is accepted without boxes
-          teaches it “nothing here”. Reject and ignore take the image out of training, also one that was accepted
-          before.
+          Accept: the boxes are correct and complete, and the model learns from them. From an image accepted without boxes,
+          it learns that the image has no objects. Reject and ignore exclude the image from training, even if it was
+          accepted before.
         </p>
         <p>
-          A dashed box is a suggestion. Moved, resized or given another label it becomes solid; accepted as it is it
-          counts as kept; a box of its label drawn over it takes its place. Every answer is stored at once
-          {project && `; training starts after every ${project.batch_size} of them, or with “Train now”`}.
+          A dashed box is a suggestion. It becomes solid when you move, resize or relabel it, and counts as kept when you
+          accept it unchanged. A box of the same label drawn over it replaces it. Every answer is saved immediately
+          {project && `; training starts after every ${project.batch_size} answers, or with “Train now”`}.
         </p>
         {project && (
           <p>

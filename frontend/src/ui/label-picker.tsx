@@ -159,7 +159,7 @@ function Keys({ book, label, assigning, onToggle, onChange }: KeysProps) {
   };
   const reset = () => {
     book.resetKeys();
-    setSaid("the first ten labels have the keys");
+    setSaid("the keys choose the first ten labels");
     onChange();
   };
   return (
@@ -189,7 +189,7 @@ function Keys({ book, label, assigning, onToggle, onChange }: KeysProps) {
           <button type="button" class="plain small" data-testid="reset-keys" onClick={reset}>
             Reset
           </button>
-          <p role="status">{said || (label && `Choose a label, then the key for it. Now: ${label.name}`)}</p>
+          <p role="status">{said || (label && `Choose a label, then its key. Label: ${label.name}`)}</p>
         </>
       )}
     </footer>

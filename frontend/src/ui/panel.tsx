@@ -21,7 +21,7 @@ export function Panel({ desk }: { desk: Desk }) {
   return (
     <aside class="live" id="panel" data-testid="panel" aria-label="Live panel">
       <h2 class="title">Live panel</h2>
-      {!panel && <p class="quiet">Waiting for the server’s first word…</p>}
+      {!panel && <p class="quiet">Waiting for the server…</p>}
       {panel && <Training desk={desk} panel={panel} />}
       {desk.project?.random_weights && <RandomWeights />}
       {panel && <Versions panel={panel} />}
@@ -45,7 +45,7 @@ function Versions({ panel }: { panel: PanelState }) {
           <span class="kept">kept</span>
           <span class="changed">moved or relabelled</span>
           <span class="deleted">deleted</span>
-          <span class="quiet">of the suggested boxes; + drawn in addition</span>
+          <span class="quiet">of the suggested boxes; + added</span>
         </caption>
         <thead>
           <tr>
@@ -206,7 +206,7 @@ function TensorBoard({ desk }: { desk: Desk }) {
     try {
       const { url } = await api.tensorboard();
       if (tab) tab.location.href = url;
-      else setError(`the browser kept the new tab closed; open ${url}`);
+      else setError(`the browser blocked the new tab; open ${url}`);
     } catch (failure) {
       tab?.close();
       setError(messageOf(failure));

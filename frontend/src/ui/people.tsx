@@ -20,7 +20,7 @@ export function NameForm({ desk }: { desk: Desk }) {
   const onSubmit = (event: Event) => {
     event.preventDefault();
     if (name) return asking.answer(name);
-    setProblem("Please use letters from a to z, or digits; another name than “default”.");
+    setProblem("Use letters from a to z or digits, and a name other than “default”.");
     field.current?.focus();
   };
   return (
@@ -80,8 +80,8 @@ export function Invite() {
             </p>
             <p class="quiet">
               {link.works_elsewhere
-                ? "It asks for a name. Whoever has it may label: do not publish it."
-                : "It asks for a name, and works on this machine alone. For other machines, start odkeras annotate with --host 0.0.0.0."}
+                ? "It asks for a name. Anyone with this link can label: do not publish it."
+                : "It asks for a name and works on this machine only. For other machines, start odkeras annotate with --host 0.0.0.0."}
             </p>
           </>
         )}

@@ -45,7 +45,7 @@ export function Progress({ desk }: { desk: Desk }) {
       <p class="headline">
         <strong>{answered}</strong> answered
         {left !== null && (
-          <span class="quiet" data-testid="left" title="Images of the source that are neither answered nor unusable">
+          <span class="quiet" data-testid="left" title="Images that are not answered yet, without unreadable ones">
             {left} of {total} left
           </span>
         )}
@@ -59,8 +59,8 @@ export function Progress({ desk }: { desk: Desk }) {
         <span class="ignore">{counts.ignore} ignored</span>
       </p>
       <p class="quiet">
-        {waiting ? `${many(waiting, "answer is", "answers are")} on the way` : "all answers are saved"}
-        {panel && panel.not_handed_on > 0 && `, ${panel.not_handed_on} of them not trained on yet`}
+        {waiting ? `saving ${many(waiting, "answer")}` : "all answers are saved"}
+        {panel && panel.pending > 0 && `, ${panel.pending} not sent to the trainer yet`}
       </p>
     </div>
   );
@@ -68,7 +68,7 @@ export function Progress({ desk }: { desk: Desk }) {
 
 function originText(box: Box): string {
   if (box.origin === "suggested") return box.score === undefined ? "suggested" : `suggested ${percent(box.score)}`;
-  if (box.origin === "given") return "came with the image";
+  if (box.origin === "given") return "from the source";
   return box.origin;
 }
 
@@ -156,7 +156,7 @@ export function History({ desk }: { desk: Desk }) {
             data-answer={record.answer}
             data-state={record.state}
             aria-current={desk.shown?.id === record.image_id}
-            title="Open again"
+            title="Reopen"
             onClick={() => void desk.reopen(record.image_id)}
           >
             <span class={`decision ${record.answer}`}>

@@ -55,13 +55,13 @@ function Over({ desk }: { desk: Desk }) {
   if (desk.ready) return null;
   if (desk.asksName) return <NameForm desk={desk} />;
   if (fatal) return <Message title="Not signed in" text={fatal} />;
-  if (!project) return starting ? <Message title="No connection" text={`${starting}. Trying again…`} /> : <Skeleton />;
+  if (!project) return starting ? <Message title="No connection" text={`${starting}. Retrying…`} /> : <Skeleton />;
   if (shown?.failed) return <Broken desk={desk} reason={shown.failed} />;
   if (shown) return <Skeleton />;
   if (queue?.trouble)
-    return <Message title="No image for now" text={`${queue.trouble.message}. Trying again…`} testid="waiting" />;
+    return <Message title="No image available" text={`${queue.trouble.message}. Retrying…`} testid="waiting" />;
   if (queue?.done) return <Done desk={desk} />;
-  if (queue?.waiting) return <Message title="No image for now" text={queue.waiting} testid="waiting" busy />;
+  if (queue?.waiting) return <Message title="No image available" text={queue.waiting} testid="waiting" busy />;
   return <Skeleton />;
 }
 
@@ -116,7 +116,7 @@ function Hints({ desk }: { desk: Desk }) {
       <EmptyExplained desk={desk} />
       {hidden > 0 && (
         <div class="hint" data-testid="suggestions-hidden" role="status">
-          <span>{many(hidden, "suggested box is", "suggested boxes are")} only hidden: still part of the answer.</span>
+          <span>{many(hidden, "suggested box is", "suggested boxes are")} hidden but still part of the answer.</span>
           <button type="button" class="plain small" onClick={() => toggleSuggestions(desk)}>
             Show <kbd>s</kbd>
           </button>
@@ -127,9 +127,9 @@ function Hints({ desk }: { desk: Desk }) {
       )}
       {shown?.beforeDraft && (
         <div class="hint" data-testid="restored">
-          <span>Your boxes from before are back.</span>
+          <span>Your unsaved boxes were restored.</span>
           <button type="button" class="plain small" data-testid="keep-draft" onClick={() => desk.keepDraft()}>
-            Keep them
+            Keep
           </button>
           <button type="button" class="plain small" data-testid="start-over" onClick={() => desk.startOver()}>
             {shown.beforeDraft.spans.length ? "Start over from the suggestions" : "Start over"}
@@ -140,7 +140,7 @@ function Hints({ desk }: { desk: Desk }) {
         <div class="hint warning" data-testid="box-warning" role="status">
           <span>{canvas.warning}</span>
           <button type="button" class="plain small" onClick={() => takeBack(desk, -1)}>
-            Take back <kbd>u</kbd>
+            Undo <kbd>u</kbd>
           </button>
           <button type="button" class="plain small" onClick={() => canvas.dismissWarning()}>
             Keep
@@ -163,7 +163,7 @@ function Hints({ desk }: { desk: Desk }) {
 
 function offerText({ canvas, live }: Desk, { version }: Task): string {
   const name = version === null ? "" : ` by the model of ${versionName(live?.panel, version)}`;
-  return `There are newer suggestions${name}.${canvas?.touched ? " Your own boxes stay." : ""}`;
+  return `Newer suggestions${name} are available.${canvas?.touched ? " Your own boxes are kept." : ""}`;
 }
 
 /** A line below the stage that describes the shown image. */

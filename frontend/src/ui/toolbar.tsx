@@ -78,7 +78,7 @@ export function Tools({ desk }: { desk: Desk }) {
       <span class="gap" />
       <Tool
         icon={hidden ? "hidden" : "eye"}
-        label={hidden ? "Show suggestions again" : "Hide suggestions while looking"}
+        label={hidden ? "Show suggestions" : "Hide suggestions"}
         keys="s"
         testid="toggle-suggestions"
         pressed={hidden}
@@ -95,7 +95,7 @@ export function Tools({ desk }: { desk: Desk }) {
       />
       <Tool
         icon="copy"
-        label="Copy the boxes of the image before"
+        label="Copy the boxes of the previous image"
         keys="c"
         testid="copy-boxes"
         disabled={!ready}
@@ -112,7 +112,7 @@ export function Tools({ desk }: { desk: Desk }) {
       />
       <Tool
         icon="back"
-        label="Take back the last change of boxes"
+        label="Undo the last box change"
         keys="u"
         testid="take-back"
         disabled={!ready || !canvas?.canGo(-1)}
@@ -120,7 +120,7 @@ export function Tools({ desk }: { desk: Desk }) {
       />
       <Tool
         icon="forth"
-        label="Repeat what was taken back"
+        label="Redo the last box change"
         keys="Control+y"
         testid="repeat"
         disabled={!ready || !canvas?.canGo(1)}

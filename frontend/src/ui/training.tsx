@@ -56,7 +56,7 @@ function Precision({ panel }: { panel: PanelState }) {
     .slice(-1)[0];
   if (!found) return null;
   return (
-    <div title="Mean average precision on images that are not trained on, 0 to 1, higher is better: mAP50 counts a box that overlaps the object by half (IoU 0.5), mAP averages over IoU 0.5 to 0.95">
+    <div title="Mean average precision on held-out images, 0 to 1, higher is better. mAP50 counts a detection as correct from IoU 0.5; mAP averages over IoU 0.5 to 0.95">
       <dt>mAP · mAP50</dt>
       <dd data-testid="precision">
         {found.map === undefined ? "–" : figure(found.map)} · {found.map50 === undefined ? "–" : figure(found.map50)}
@@ -71,7 +71,7 @@ function Loss({ panel }: { panel: PanelState }) {
   const loss = panel.trainer?.loss;
   if (loss == null) return null;
   return (
-    <div title="How far the model is from the answers that it trains on. It has no unit, and cannot be compared with another project's; it should fall.">
+    <div title="Training loss: how far predictions are from the answers. It should decrease. It has no unit and is not comparable between projects.">
       <dt>Loss</dt>
       <dd data-testid="loss">
         {figure(loss)}
@@ -94,19 +94,19 @@ const CHOICES: Choice[] = [
   {
     action: "pause",
     text: "Pause",
-    title: "Hold training between two steps; it stays paused, also after a restart, until it is resumed",
+    title: "Pause training after the current step. It stays paused until resumed, even after a restart",
     when: ["running"],
   },
   {
     action: "resume",
     text: "Resume",
-    title: "Go on with training from where it is",
+    title: "Continue training from the current step",
     when: ["paused", "stopped"],
   },
   {
     action: "stop",
     text: "Stop",
-    title: "End this round now, publish what it has learned, and train no more until training is resumed",
+    title: "End this round now, publish the model, and do not train until resumed",
     when: ["running", "paused"],
   },
 ];
