@@ -204,7 +204,7 @@ def _check_gpu(probe: Probe, *, gpu_hardware: bool) -> Check:
     if gpu_hardware and not probe.error:
         fix = f"run: pip install 'tensorflow[and-cuda]=={TENSORFLOW}.*', then see nvidia-smi for the driver"
         return Check("GPU", False, "there is an NVIDIA driver, but TensorFlow does not see a GPU", fix)
-    return Check("GPU", True, "none: training runs on the CPU, which a small model stands well")
+    return Check("GPU", True, "none: training runs on the CPU, which is fine for small models")
 
 
 def _check_disk(directory: Path) -> Check:
@@ -213,7 +213,7 @@ def _check_disk(directory: Path) -> Check:
     detail = f"{free / 2**30:.1f} GB free in {existing}"
     if free >= LEAST_FREE_BYTES:
         return Check("Disk", True, detail)
-    return Check("Disk", False, detail, "make room, or keep fewer with --temp-files-num and --max-checkpoints-num")
+    return Check("Disk", False, detail, "free some space, or lower --temp-files-num and --max-checkpoints-num")
 
 
 def _check_model_server(path: str | None) -> Check:
@@ -223,4 +223,4 @@ def _check_model_server(path: str | None) -> Check:
 
 
 def _check_prodigy(version: str | None) -> Check:
-    return Check("Prodigy", True, version or "not installed (it is not needed)")
+    return Check("Prodigy", True, version or "not installed (optional)")

@@ -70,7 +70,7 @@ def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_
     folder = Path(csv_path).parent
     below = _folder_with(first.relative_to(images_dir), folder) if first.is_relative_to(images_dir) else None
     found = below or _folder_with(Path(first.name), folder)
-    advice = f"give --images {shlex.quote(str(found))}" if found else "say with --images where relative paths start"
+    advice = f"give --images {shlex.quote(str(found))}" if found else "--images names their directory"
     raise RecordError(
         f"none of the {len(truths)} images of {csv_path} is in {images_dir} (the first would be {first}); {advice}"
     )

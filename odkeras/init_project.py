@@ -98,7 +98,7 @@ def _restore_type(checkpoint: str | None, restore_type: str | None) -> str | Non
     found = checkpoint_kind(checkpoint_prefix(checkpoint))
     if found is None and (is_remote(checkpoint) or Path(f"{checkpoint_prefix(checkpoint)}.index").is_file()):
         raise ConfigError(
-            f"cannot tell what the checkpoint {checkpoint} holds; give --fine-tune-type detection (a model trained by "
+            f"cannot detect the type of checkpoint {checkpoint}; give --fine-tune-type detection (a model trained by "
             "the Object Detection API, such as those of the model zoo) or classification (a bare backbone)"
         )
     return found
@@ -113,9 +113,9 @@ def _refuse_to_overwrite(paths: Sequence[Path], force: bool) -> None:
 def _header(template: str, text: str) -> str:
     return "\n".join(
         [
-            f"# Written by `odkeras init` from the template {template}, whose remarks follow.",
-            "# The paths below are absolute: mend them after moving this folder.",
-            "# label_map_path, num_classes and input_path may be changed by hand; so may everything else.",
+            f"# Written by `odkeras init` from the template {template}, whose comments follow.",
+            "# The paths below are absolute: update them after moving this folder.",
+            "# label_map_path, num_classes and input_path and everything else may be edited.",
             "#",
             template_header(text),
         ]
@@ -138,7 +138,7 @@ def _next_steps(directory: Path, from_random_weights: bool) -> str:
     steps = [
         "Annotate in a browser:",
         f"  odkeras annotate DATASET IMAGES_FOLDER {config}",
-        "Let known boxes play the annotator, to see how fast the model learns:",
+        "Simulate an annotator with known boxes, to see how fast the model learns:",
         f"  odkeras simulate TRUTH.csv {config} --images IMAGES_FOLDER",
         "Or annotate in Prodigy:",
         f"  prodigy image.trainmodel DATASET IMAGES_FOLDER {config}",

@@ -62,7 +62,7 @@ def _problems(given: Sequence[tuple[str, str]]) -> Iterator[str]:
             yield f"{where}{problem}"
         elif name in places:
             first = f" (first at {places[name]})" if places[name] else ""
-            yield f"{where}label {name!r} is given twice{first}; each label must be different"
+            yield f"{where}duplicate label {name!r}{first}; each label must be unique"
         places.setdefault(name, place)
 
 
@@ -71,7 +71,7 @@ def _problem(name: str, *, in_file: bool) -> str:
     if not name.strip():
         return f"a label is empty: {name!r}; give a name, for example --label raccoon"
     if name != name.strip() or not name.isprintable():
-        return f"label {name!r} has spaces around it or characters that do not print; write {_printable(name)!r}"
+        return f"label {name!r} has surrounding spaces or unprintable characters; write {_printable(name)!r}"
     if "," in name:
         hint = "write one name on each line" if in_file else "give --label once per label"
         return f"label {name!r} has a comma; {hint}"

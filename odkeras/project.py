@@ -150,7 +150,7 @@ def config_path(place: Path | str) -> Path:
     found = place / CONFIG_NAME
     if not found.is_file():
         others = sorted(path.name for path in place.glob("*.config"))
-        advice = f"name one of its files: {', '.join(others)}" if others else "`odkeras init` makes a project folder"
+        advice = f"name one of its files: {', '.join(others)}" if others else "`odkeras init` creates a project folder"
         raise ConfigError(f"{place}: a folder without a {CONFIG_NAME}; {advice}")
     if (place / "status.json").is_file() and (place.resolve().parent / CONFIG_NAME).is_file():
         raise ConfigError(f"{place} is a model directory; name the project folder, {place.resolve().parent}")

@@ -48,10 +48,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left in DIR")
     parser.add_argument("--steps", type=int, default=120, help="training steps per round (default: %(default)s)")
     page = parser.add_argument_group("the page")
-    page.add_argument("--web-port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    page.add_argument("--web-port", type=int, default=8080, help="0 selects a free port (default: %(default)s)")
     page.add_argument("--no-open", action="store_true", help="do not open a browser")
     played = parser.add_argument_group("the simulated annotator")
-    played.add_argument("--simulate", action="store_true", help="known boxes play the annotator")
+    played.add_argument("--simulate", action="store_true", help="simulate the annotator with known boxes")
     played.add_argument("--annotations", type=int, default=60, help="pictures to annotate (default: %(default)s)")
     played.add_argument("--batch-size", type=int, default=10, help="pictures per round (default: %(default)s)")
     return parser.parse_args()
@@ -131,7 +131,7 @@ def write_source(path: Path, truth_csv: Path) -> None:
 
 def play(args: argparse.Namespace, directory: Path, config: Path, dataset: ShapesDataset) -> None:
     started = time.monotonic()
-    print("playing the annotator; Ctrl-C stops, the same command goes on")
+    print("playing the annotator; Ctrl-C stops, the same command continues")
     result = simulate(
         dataset.train_csv,
         config,

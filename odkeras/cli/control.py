@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SILENT_S = 30.0
 _HELD = ("paused", "stopped")
 _GONE = ("failed", "ended")
-_AT_WORK = "the trainer says:"
+_AT_WORK = "trainer status:"
 
 Where = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project's folder, or its pipeline.config.")]
 ModelDir = Annotated[
@@ -22,7 +22,7 @@ ModelDir = Annotated[
 
 training = typer.Typer(
     name="training",
-    help="Pause, resume or stop training while people go on annotating. It stays so over a restart.",
+    help="Pause, resume or stop training while annotation continues. The setting survives a restart.",
     epilog="Example: odkeras training pause raccoons",
     no_args_is_help=True,
 )
@@ -93,7 +93,7 @@ def _directories(project: Path, model_dir: Path | None) -> Project:
     if not model_dir.is_dir():
         raise ConfigError(
             f"{model_dir}: no such model directory; name the project's folder or its pipeline.config, or give "
-            "--model-dir. `odkeras annotate` and `odkeras trainer` make it"
+            "--model-dir. `odkeras annotate` and `odkeras trainer` create it"
         )
     return Project(folder / "data", model_dir, folder / "export")
 
@@ -106,7 +106,7 @@ def _trainer_words(directories: Project, status: dict[str, Any] | None) -> str:
     said = reason if says_it_again else f"{state}: {reason}" if reason else state
     if _is_at_work(directories, status):
         return f"{_AT_WORK} {said}"
-    return f"no trainer is at work; the last one said: {said}"
+    return f"no trainer is running; its last status: {said}"
 
 
 def _is_at_work(directories: Project, status: dict[str, Any]) -> bool:

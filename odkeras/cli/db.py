@@ -34,7 +34,7 @@ Advance = Callable[..., None]
 
 
 def add_commands(app: typer.Typer) -> None:
-    db = typer.Typer(help="Get answers out of the database of `annotate`, or into it.", no_args_is_help=True)
+    db = typer.Typer(help="Export answers from the database of `annotate`, or import them.", no_args_is_help=True)
     example = "Example: odkeras db"
     db.command("out", epilog=f"{example} out raccoons answers.json --format coco --project raccoons/")(out)
     db.command("in", epilog=f"{example} in raccoons answers.jsonl --project raccoons/")(read_in)
@@ -62,7 +62,7 @@ def out(
     ] = False,
     images_dir: Annotated[
         Path | None,
-        typer.Option(help="What file names are relative to; default: the folder of all images. coco only."),
+        typer.Option(help="Base directory of file names; default: the folder of all images. coco only."),
     ] = None,
     masks: Annotated[bool, typer.Option("--masks", help="Masks for all images. tfrecord only.")] = False,
 ) -> None:
@@ -100,7 +100,7 @@ def read_in(
     jsonl: Annotated[str, typer.Argument(help="Answers as `prodigy db-out` writes them; - is standard input.")],
     db: DatabaseOption = None,
     project: ProjectOption = None,
-    answer: Annotated[str, typer.Option(help="For examples without one: accept, reject or ignore.")] = "accept",
+    answer: Annotated[str, typer.Option(help="Answer of examples without one: accept, reject or ignore.")] = "accept",
 ) -> None:
     """Add answers to a dataset. What is in it already is not added again; `annotate` trains on the others next time.
 
@@ -188,7 +188,7 @@ def _database(given: Path | None, project: Path | None, dataset: str | None) -> 
     place = _of_project(project, dataset)
     if not place.path.is_file():
         looked_in = " or ".join(map(str, place.looked_in))
-        raise DatabaseError(f"{project} has no answers yet: there is no {looked_in}; `odkeras annotate` makes it")
+        raise DatabaseError(f"{project} has no answers yet: there is no {looked_in}; `odkeras annotate` creates it")
     return place.path
 
 
@@ -228,13 +228,13 @@ def _check_format(
     if format not in _FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(_FORMATS)}; got {format!r}")
     if format != "jsonl" and (given := [name for name, value in jsonl_only.items() if value]):
-        raise ConfigError(f"--format {format} holds the accepted images alone; leave out {', '.join(given)}")
+        raise ConfigError(f"--format {format} contains accepted images only; leave out {', '.join(given)}")
     if masks and format != "tfrecord":
-        raise ConfigError("--masks is for --format tfrecord alone")
+        raise ConfigError("--masks works with --format tfrecord only")
     if format == "tfrecord" and out is None:
         raise ConfigError("--format tfrecord needs a file: odkeras db out DATASET train.record --format tfrecord")
     if images_dir is not None and format != "coco":
-        raise ConfigError("--images-dir is for --format coco alone")
+        raise ConfigError("--images-dir works with --format coco only")
 
 
 def _check_decision(answer: str) -> None:
@@ -264,7 +264,7 @@ def _write_jsonl(
     with progress_bar("answers") as progress:
         number = write_jsonl(examples(progress), out)
     if gone:
-        return f"{number} answers, {gone} of them without their image, which is not there any more"
+        return f"{number} answers, {gone} of them without an image, because its file is missing"
     return f"{number} answers"
 
 

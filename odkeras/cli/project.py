@@ -35,7 +35,7 @@ def init(
         ),
     ] = None,
     fine_tune_type: Annotated[
-        str | None, typer.Option(help="classification, detection or full; found out from the checkpoint by default.")
+        str | None, typer.Option(help="classification, detection or full; default: detected from the checkpoint.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier call.")] = False,
 ) -> None:

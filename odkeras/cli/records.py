@@ -32,7 +32,7 @@ def from_csv(
     csv: Annotated[Path, typer.Argument(help="Columns path,xmin,ymin,xmax,ymax,label; pixels; a row per box.")],
     out: Annotated[Path, typer.Argument(help="The TFRecord to write.")],
     label_map: LabelMapOption,
-    images: Annotated[Path | None, typer.Option(help="Where relative paths start; default: beside the CSV.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Base of relative paths; default: the CSV's directory.")] = None,
 ) -> None:
     """Make a TFRecord from a CSV of known boxes. A row with a path alone is an image without objects."""
     from odkeras.labels import LabelMap

@@ -34,7 +34,7 @@ def serve(
         Path, typer.Option("--model-base-path", "--model_base_path", help="Directory with the numbered versions.")
     ],
     rest_api_port: Annotated[
-        int, typer.Option("--rest-api-port", "--rest_api_port", help="0 takes a free one.")
+        int, typer.Option("--rest-api-port", "--rest_api_port", help="0 selects a free port.")
     ] = 8501,
     file_system_poll_wait_seconds: Annotated[
         float,
@@ -45,7 +45,7 @@ def serve(
         ),
     ] = 1.0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    gpu: Annotated[bool, typer.Option("--gpu", help="Use the GPU, which is left to the trainer otherwise.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Use the GPU; by default only the trainer uses it.")] = False,
     tf_logging_level: options.TfLoggingLevel = 40,
     socket_fd: Annotated[int | None, typer.Option("--socket-fd", hidden=True)] = None,
     stop_on_stdin_eof: Annotated[bool, typer.Option("--stop-on-stdin-eof", hidden=True)] = False,
@@ -106,7 +106,7 @@ def predict(
         typer.Option(
             "--label-map",
             "-lmp",
-            help="For names instead of ids; a version that --export-dir names knows them.",
+            help="Label map for names instead of ids; not needed with --export-dir.",
             rich_help_panel=options.SUGGESTIONS,
         ),
     ] = None,
@@ -118,7 +118,7 @@ def predict(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="jsonl, csv or coco, whatever the suffix of --out.", rich_help_panel=options.DIRECTORIES),
+        typer.Option(help="jsonl, csv or coco; overrides the suffix of --out.", rich_help_panel=options.DIRECTORIES),
     ] = None,
     draw: Annotated[
         Path | None,
@@ -241,4 +241,4 @@ def rollback(
 
     plan = plan_rollback(export_dir, to)
     version = roll_back(export_dir, plan)
-    print(f"{export_dir}: version {version}, a copy of {plan.source}, takes the place of {plan.newest}")
+    print(f"{export_dir}: version {version}, a copy of {plan.source}, replaces {plan.newest}")

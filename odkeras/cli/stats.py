@@ -27,9 +27,7 @@ def stats(
     verify_seconds: Annotated[
         float, typer.Option(help="Seconds to look at a suggested box.", rich_help_panel=options.COST)
     ] = 2.4,
-    adjust_seconds: Annotated[
-        float, typer.Option(help="Seconds to move a box to where it belongs.", rich_help_panel=options.COST)
-    ] = 3.5,
+    adjust_seconds: Annotated[float, typer.Option(help="Seconds to adjust a box.", rich_help_panel=options.COST)] = 3.5,
     relabel_seconds: Annotated[
         float, typer.Option(help="Seconds to give a box another label.", rich_help_panel=options.COST)
     ] = 1.6,
@@ -78,7 +76,7 @@ def stats(
     _print_table("by model version", versions, cost)
     _print_table("by annotator", [(str(name) or "-", work) for name, work in found["annotators"].items()], cost)
     if control.images:
-        title = "control images, shown without suggestions: what these would have been"
+        title = "control images, shown without suggestions: edits that suggestions would have needed"
         _print_table(title, [("control", control)], cost, saved=False)
     total = sum(found["versions"].values(), type(control)())
     print(

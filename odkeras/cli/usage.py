@@ -51,8 +51,8 @@ def check_one_source(arguments: Sequence[str]) -> None:
     parents = [os.path.dirname(each) or "." for each in files]  # noqa: PTH120 (as it was typed)
     folder = parents[0] if len(set(parents)) == 1 else _common(parents)
     raise ConfigError(
-        f"SOURCE is one argument, and here are {len(files)} files ({files[0]}, ...): the shell writes out a pattern "
-        "such as *.jpg. Name the folder instead, whose images are all taken: "
+        f"SOURCE must be one argument; got {len(files)} files ({files[0]}, ...), because the shell expands a pattern "
+        "such as *.jpg. Give the folder instead; all its images are used: "
         f"odkeras annotate DATASET {shlex.quote(folder)} CONFIG"
     )
 
@@ -69,7 +69,7 @@ def missing_arguments(given: Sequence[str]) -> str:
     line = [dataset or "DATASET", source or "IMAGES_FOLDER", config or "PROJECT_FOLDER"]
     return (
         f"three arguments are needed: {_USAGE} (a name to store the answers under, the folder of images, the project "
-        f"that `odkeras init` made); here: odkeras annotate {' '.join(map(shlex.quote, line))}"
+        f"that `odkeras init` created); for example: odkeras annotate {' '.join(map(shlex.quote, line))}"
     )
 
 

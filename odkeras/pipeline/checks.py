@@ -96,9 +96,9 @@ def _check_tf1_settings(question: _Question) -> Iterator[Problem]:
         yield Problem("model.ssd.matcher", "bipartite_matcher", "exists for TensorFlow 1 only", "use argmax_matcher")
     if model_type(config) == "faster_rcnn" and config.model.faster_rcnn.inplace_batchnorm_update:
         field = "model.faster_rcnn.inplace_batchnorm_update"
-        yield Problem(field, "true", "is refused by Faster R-CNN in TensorFlow 2", "remove the line")
+        yield Problem(field, "true", "is not supported by Faster R-CNN in TensorFlow 2", "remove the line")
     if config.HasField("graph_rewriter"):
-        reason = "quantisation while training exists for TensorFlow 1 only and is left out"
+        reason = "quantisation while training exists for TensorFlow 1 only and is ignored"
         yield Problem("graph_rewriter", "", reason, "remove it; quantise the exported SavedModel instead", "warning")
 
 
@@ -110,7 +110,7 @@ def _check_keypoint_label_map(question: _Question) -> Iterator[Problem]:
     path = str(config.model.center_net.keypoint_label_map_path)
     if not path or is_placeholder(path) or not (is_remote(path) or Path(path).is_file()):
         reason = "no such label map with keypoints, which the keypoint_estimation_task needs"
-        fix = "name one, or remove keypoint_estimation_task to train boxes alone"
+        fix = "name one, or remove keypoint_estimation_task to train on boxes only"
         yield Problem("model.center_net.keypoint_label_map_path", path, reason, fix)
 
 
@@ -156,7 +156,7 @@ def _read_label_map(path: str | None, severity: Severity) -> tuple[list[Problem]
     field = "train_input_reader.label_map_path"
     fix = "put the path of your label map here, or give --label-map-path"
     if path is None:
-        return [Problem(field, "", "no label map is named", fix, severity)], None
+        return [Problem(field, "", "no label map is given", fix, severity)], None
     if is_placeholder(path):
         return [Problem(field, path, "is a placeholder", fix, severity)], None
     if is_remote(path):
@@ -181,7 +181,7 @@ def _check_batch(question: _Question) -> Iterator[Problem]:
             field, kind or "", "cannot be used for training", "use fixed_shape_resizer or keep_aspect_ratio_resizer"
         )
     elif batch_size > 1 and not _gives_one_size(kind, resizer):
-        reason = f"gives images of different sizes, which do not fit into one batch of {batch_size}"
+        reason = f"produces images of different sizes, which do not fit into one batch of {batch_size}"
         yield Problem(
             field, kind, reason, "set pad_to_max_dimension: true in keep_aspect_ratio_resizer, or batch_size: 1"
         )
@@ -216,10 +216,12 @@ def _check_train_config(question: _Question) -> Iterator[Problem]:
     for field in ("freeze_variables", "update_trainable_variables"):
         for pattern in getattr(train, field):
             if problem := _regex_error(pattern):
-                yield Problem(f"train_config.{field}", pattern, f"is no regular expression: {problem}", "mend it")
+                yield Problem(
+                    f"train_config.{field}", pattern, f"is an invalid regular expression: {problem}", "correct it"
+                )
     if train.use_bfloat16:
         yield Problem(
-            "train_config.use_bfloat16", "true", "works on TPUs alone and is left out", "remove the line", "warning"
+            "train_config.use_bfloat16", "true", "works on TPUs only and is ignored", "remove the line", "warning"
         )
 
 
@@ -241,13 +243,13 @@ def _check_fine_tuning(question: _Question) -> Iterator[Problem]:
     if path is None:
         severity: Severity = "warning" if question.purpose == "loop" else "error"
         reason = "is a placeholder, so training would start from random weights, which takes thousands of images"
-        fix = "give --fine-tune-checkpoint, or remove the line if random weights are meant"
+        fix = "give --fine-tune-checkpoint, or remove the line if random weights are intended"
         yield Problem(field, str(train.fine_tune_checkpoint), reason, fix, severity)
         return
     yield from checkpoint_problems(path, field=field)
     if train.fine_tune_checkpoint_version != CHECKPOINT_V2:
         value = "V1" if train.HasField("fine_tune_checkpoint_version") else ""
-        reason = "TensorFlow 2 restores V2 checkpoints alone (where the field is not set, it is V1)"
+        reason = "TensorFlow 2 restores V2 checkpoints only (where the field is not set, it is V1)"
         yield Problem(f"{field}_version", value, reason, "set fine_tune_checkpoint_version: V2")
     yield from _fine_tune_type_problems(question.config, path)
 
@@ -257,7 +259,7 @@ def _fine_tune_type_problems(config: PipelineConfig, path: str) -> Iterator[Prob
     extractor, found = feature_extractor_type(config), checkpoint_kind(path)
     allowed = [each for each in FINE_TUNE_TYPES if each != "classification" or extractor not in extractors.NO_BACKBONE]
     if kind == "fine_tune" and model_type(config) == "center_net":
-        yield Problem(field, kind, "is not supported by CenterNet any more", "use detection, which does the same")
+        yield Problem(field, kind, "is no longer supported by CenterNet", "use detection, which does the same")
     elif kind not in allowed:
         reason = f"cannot be restored by {model_type(config)} with {extractor}"
         yield Problem(field, kind, reason, f"use {' or '.join(allowed)}")
@@ -284,7 +286,7 @@ def _reader_problems(reader: PipelineConfig, name: str, severity: Severity) -> I
     paths = list(reader.tf_record_input_reader.input_path)
     if not paths:
         fix = 'name your TFRecord files, for example "data/*_train.record"'
-        yield Problem(field, "", "no records are named", fix, severity)
+        yield Problem(field, "", "no records are given", fix, severity)
     yield from record_problems(paths, field=field, severity=severity)
 
 

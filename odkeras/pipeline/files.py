@@ -27,9 +27,7 @@ def checkpoint_problems(path: str, *, field: str) -> Iterator[Problem]:
         return
     prefix = checkpoint_prefix(path)
     if prefix != path:
-        yield Problem(
-            field, path, "is one file of a checkpoint; the checkpoint's name goes without ending", f"write {prefix}"
-        )
+        yield Problem(field, path, "is one file of a checkpoint; give the path without the suffix", f"write {prefix}")
         return
     index = Path(f"{path}.index")
     if not index.is_file():
@@ -37,7 +35,7 @@ def checkpoint_problems(path: str, *, field: str) -> Iterator[Problem]:
             field, path, f"no such checkpoint: {index.absolute()} does not exist", _checkpoint_advice(Path(path))
         )
     elif not any(each.name.startswith(f"{Path(path).name}.data-") for each in index.parent.iterdir()):
-        yield Problem(field, path, "is incomplete: no data file lies beside the .index file", f"copy {path}.data-* too")
+        yield Problem(field, path, "is incomplete: no data file is beside the .index file", f"copy {path}.data-* too")
     elif _OBJECT_GRAPH not in index.read_bytes():
         reason = "is a checkpoint of TensorFlow 1, which TensorFlow 2 models cannot start from"
         yield Problem(field, path, reason, "download the model from the TensorFlow 2 detection model zoo")
@@ -68,7 +66,7 @@ def record_problems(patterns: list[str], *, field: str, severity: Severity) -> I
         elif _AT_SHARDS.search(pattern):
             shards = _AT_SHARDS.sub(lambda match: f"-?????-of-{match.group(1).zfill(5)}", pattern)
             yield Problem(
-                field, pattern, "name@number is not understood by the Object Detection API", f"write {shards}", severity
+                field, pattern, "name@number is not supported by the Object Detection API", f"write {shards}", severity
             )
         else:
             yield from _match_problems(pattern, field, severity)
@@ -80,10 +78,10 @@ def _match_problems(pattern: str, field: str, severity: Severity) -> Iterator[Pr
     if not found:
         reason = f"no such file: nothing matches {Path(pattern).absolute()}"
         yield Problem(
-            field, pattern, reason, "write records with `odkeras records from-csv`, or mend the path", severity
+            field, pattern, reason, "write records with `odkeras records from-csv`, or correct the path", severity
         )
     elif glob.has_magic(pattern) and shards and len(found) < int(shards.group(1)):
-        reason = f"only {len(found)} of {int(shards.group(1))} shards are there"
+        reason = f"only {len(found)} of {int(shards.group(1))} shards exist"
         yield Problem(field, pattern, reason, "copy the missing files", "warning")
 
 
@@ -92,4 +90,4 @@ def _checkpoint_advice(path: Path) -> str:
     found = sorted(folder.glob("*.index")) or sorted(folder.glob("checkpoint/*.index"))
     if found:
         return f"did you mean {' or '.join(str(each.with_suffix('')) for each in found[:3])}?"
-    return "give the path of a checkpoint without its ending, for example .../checkpoint/ckpt-0"
+    return "give the path of a checkpoint without its suffix, for example .../checkpoint/ckpt-0"

@@ -165,4 +165,4 @@ def _manual_problems(field: str, schedule: PipelineConfig) -> Iterator[Problem]:
     if not steps:
         yield Problem(f"{field}.schedule", "", "the schedule is empty", "add schedule { step: ... learning_rate: ... }")
     elif steps[0] < 1 or any(later <= earlier for earlier, later in pairwise(steps)):
-        yield Problem(f"{field}.schedule.step", str(steps), "the steps must rise, from 1 at least", "put them in order")
+        yield Problem(f"{field}.schedule.step", str(steps), "steps must be 1 or more and increase", "put them in order")

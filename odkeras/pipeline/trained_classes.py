@@ -27,8 +27,9 @@ _RESTORE = (
 )
 _ANSWERS_STAY = "(the answers in --data-dir stay, and the new model is trained on them)"
 _ANSWERS_DO_NOT_FIT = (
-    "and, since the label map no longer has {gone}, another --data-dir, too (the answers are handed over again, and it "
-    "is said which of them cannot be used; in the old --data-dir images with such objects are not trained on)"
+    "and, since the label map no longer has {gone}, another --data-dir (the answers are "
+    "delivered again, and those that cannot be used are logged; in the old --data-dir, images with such objects are "
+    "not trained on)"
 )
 
 
@@ -104,8 +105,8 @@ def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoin
     served = classes_of_newest_version(export_dir)
     if served is not None and served.steps > 0 and not has_checkpoint:
         raise CheckpointError(
-            f"the model in {export_dir} has {served.steps} training steps behind it, but there is no checkpoint in "
-            f"{model_dir} to go on from: training would start over and replace it. Give the --model-dir that it was "
+            f"the model in {export_dir} has {served.steps} training steps, but there is no checkpoint in "
+            f"{model_dir} to resume from: training would start over and replace it. Give the --model-dir that it was "
             "trained in; or start a new model with another --export-dir, too"
         )
 

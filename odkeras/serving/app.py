@@ -100,7 +100,7 @@ async def _dispatch(
         return json.dumps({"models": sorted(models)}).encode()
     if not path.lower().startswith("/v1/"):
         known = ", ".join(f"/v1/models/{name}" for name in models)
-        raise RequestError(404, f"nothing is at {path}; this is an odkeras model server, which answers at {known}")
+        raise RequestError(404, f"nothing is at {path}; this odkeras model server offers {known}")
     request = ApiRequest.parse(http_method, path)
     model = models.get(request.model_name)
     if model is None:

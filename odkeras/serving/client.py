@@ -98,7 +98,7 @@ class ServingClient:
             self._login = login_of(address)
         except (HTTPError, ValueError) as error:  # an unsupported proxy scheme, or a password not in latin-1
             raise ConfigError(
-                f"{base_url} cannot be asked with the proxy settings of the environment: {error}"
+                f"{base_url} cannot be reached with the proxy settings of the environment: {error}"
             ) from error
 
     def __enter__(self) -> ServingClient:

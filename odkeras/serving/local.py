@@ -59,7 +59,9 @@ class LocalModel:
         signature = self._servable.signatures.get(DEFAULT_SIGNATURE)
         inputs = list(signature.inputs.items()) if signature else []
         if len(inputs) != 1:
-            raise CheckpointError(f"{directory} has no signature {DEFAULT_SIGNATURE} with one input: it is no detector")
+            raise CheckpointError(
+                f"{directory} has no signature {DEFAULT_SIGNATURE} with one input: it is no detection model"
+            )
         ((self._input, self._spec),) = inputs
 
     def __call__(self, image: EncodedImage) -> Detections:

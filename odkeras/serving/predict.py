@@ -115,11 +115,11 @@ def _state_of_model(client: ServingClient, connect_s: float, load_s: float) -> t
         return f"no version of {name} can be served ({told})", connect_s
     names = client.model_names()
     if names is None:
-        unknown = "TensorFlow Serving's REST API does not tell which models it has: see the --model_name that it got"
-        return f"no model {name!r} there, or no version of it yet; {unknown}", connect_s
+        unknown = "TensorFlow Serving's REST API does not list its models: check its --model_name"
+        return f"no model {name!r}, or no version of it yet; {unknown}", connect_s
     if name not in names:
         served = ", ".join(map(repr, names)) or "nothing"
-        raise RequestError(404, f"no model {name!r} there; this server serves {served}: give that with --model-name")
+        raise RequestError(404, f"no model {name!r}; this server serves {served}: pass that as --model-name")
     return f"the model server has no version of {name} yet: its directory of versions is empty", connect_s
 
 
@@ -158,7 +158,7 @@ def predict_files(
             yield FilePrediction(path, error=error.reason)
             continue
         except RequestError as error:
-            yield FilePrediction(path, error=f"the model refuses it: {error}")
+            yield FilePrediction(path, error=f"the model rejects it: {error}")
             continue
         boxes = _rows(found, image, names or {})
         if draw_dir is not None:

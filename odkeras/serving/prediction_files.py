@@ -48,9 +48,7 @@ def format_of(path: Path, given: str | None) -> str:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}; got {given!r}")
     found = given or _SUFFIXES.get(path.suffix.lower())
     if found is None:
-        raise ConfigError(
-            f"--out {path}: the suffix tells the format: .jsonl, .csv, or .json for COCO; else give --format"
-        )
+        raise ConfigError(f"--out {path}: unknown suffix: use .jsonl, .csv or .json (COCO), or give --format")
     return found
 
 

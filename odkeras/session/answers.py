@@ -36,7 +36,7 @@ def write_answers(
     usable = []
     for answer in answers:
         if problem := _why_not_json(answer):
-            warn(f"an answer cannot be stored and is left out: {problem}")
+            warn(f"an answer cannot be stored and is skipped: {problem}")
         else:
             usable.append(_without_image(answer, store))
     return put_batch(inbox_dir, usable, name=name) if usable else None
@@ -64,7 +64,7 @@ def _why_not_json(answer: object) -> str:
         return f"it must be a JSON object; got {type(answer).__name__}"
     image = answer.get("image")
     if image is not None and not isinstance(image, str):
-        return f"its image must be a text; got {type(image).__name__}"
+        return f"its image must be a string; got {type(image).__name__}"
     try:
         json.dumps(_all_but_image(answer))
     except (TypeError, ValueError, RecursionError) as error:

@@ -100,7 +100,7 @@ def events_between(before: SessionStatus, now: SessionStatus, names: VersionName
     """Yields the events between two snapshots."""
     if now.failure and now.failure != before.failure:
         yield Event(
-            f"annotation continues, but training or suggestions do not: {now.failure}",
+            f"training or suggestions failed, annotation continues: {now.failure}",
             urgent=True,
             details=now.log or None,
         )
@@ -145,13 +145,13 @@ def events_of_row(row: Row, names: VersionNames) -> Iterator[Event]:
     elif kind == "garbage":
         counts = [f"{len(row[name])} {name}" for name in ("versions", "records") if row.get(name)]
         if counts:
-            yield Event(f"deleted what is no longer kept: {', '.join(counts)}", details=dict(row))
+            yield Event(f"deleted old files: {', '.join(counts)}", details=dict(row))
 
 
 def _events_of_round(row: Row, names: VersionNames) -> Iterator[Event]:
     number = row.get("round")
     for problem in row.get("problems") or ():
-        yield Event(f"a box is left out of training: {problem}", urgent=True)
+        yield Event(f"a box is excluded from training: {problem}", urgent=True)
     if row.get("failed"):
         yield Event(f"round {number} failed: {row['failed']}", urgent=True, details=dict(row))
         return
@@ -177,7 +177,7 @@ def gate_text(gate: Mapping[str, Any]) -> str:
 
 def event_of_rejected(row: Row) -> Event:
     """The event of a row of rejected.jsonl."""
-    return Event(f"an answer cannot be trained on, and is kept in rejected.jsonl: {row.get('reason')}", urgent=True)
+    return Event(f"an answer cannot be used for training (see rejected.jsonl): {row.get('reason')}", urgent=True)
 
 
 def _listed(metrics: Mapping[str, Any], most: int = 4) -> str:

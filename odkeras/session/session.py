@@ -296,7 +296,7 @@ class AnnotationSession:
         return info is None or info.learned
 
     def _report_suggestions(self, problem: str) -> None:
-        self._listener.event(Event(f"no suggestions for now: {problem}" if problem else "suggestions are back"))
+        self._listener.event(Event(f"no suggestions: {problem}" if problem else "suggestions are available again"))
 
     def _warn(self, text: str) -> None:
         self._listener.event(Event.problem(text))

@@ -89,7 +89,7 @@ def label_map_path(options: SessionSettings) -> Path:
     """
     path = options.label_map_path or label_map_path_of(load_pipeline(options.config))
     if not path:
-        raise ConfigError(f"{options.config} names no label map; give one with --label-map-path")
+        raise ConfigError(f"{options.config} has no label map; give one with --label-map-path")
     return Path(path)
 
 
@@ -134,18 +134,15 @@ def check_server(url: str, model_name: str, warn: Callable[[str], None], how_to_
         except ServerUnavailableError as error:
             if "disconnected" in str(error):
                 raise ConfigError(
-                    f"{url} takes connections but does not speak HTTP: is it the gRPC port? The 2019 recipe asked "
-                    f"there; this one asks the REST port ({DEFAULT_REST_PORT} unless set otherwise)"
+                    f"{url} accepts connections but does not speak HTTP: is it the gRPC port? The 2019 recipe used "
+                    f"that port; this one needs the REST port ({DEFAULT_REST_PORT} unless set otherwise)"
                 ) from error
-            warn(f"no model server at {url} yet: tasks come without suggestions until then; {how_to_start}")
+            warn(f"no model server at {url} yet, so tasks have no suggestions; {how_to_start}")
             return
         except ServingError as error:
             raise ConfigError(str(error)) from error
     if not any(state.state == "AVAILABLE" for state in versions):
-        warn(
-            f"{url} has no version of the model {model_name!r} yet: tasks come without suggestions until then; "
-            f"{how_to_start}"
-        )
+        warn(f"{url} has no version of the model {model_name!r} yet, so tasks have no suggestions; {how_to_start}")
 
 
 def how_to_serve(options: SessionSettings) -> str:

@@ -214,7 +214,7 @@ def _image_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir() and set(str(path)) & set("*?["):
         raise ConfigError(
-            f"source {path}: no file has this name. Give the folder instead of a pattern; all its images are taken"
+            f"source {path}: no file has this name. Give the folder instead of a pattern; all its images are used"
         )
     if not path.is_dir():
         raise ConfigError(f"source {path}: no such file or directory; give a directory of images, a .jsonl file, or -")

@@ -96,7 +96,7 @@ class Suggester:
             if len(tasks) > 1:
                 return [self([task])[0] for task in tasks]
             self._warn_once(
-                str(error), f"no suggestions for {tasks[0]['meta']['file']}: the server refuses it: {error}"
+                str(error), f"no suggestions for {tasks[0]['meta']['file']}: the server rejects it: {error}"
             )
             return list(tasks)
         except ServingError as error:
@@ -164,7 +164,7 @@ class Suggester:
         for attempt in (1, 2):
             version = self._served_version()
             if version is None:
-                raise ServerUnavailableError("the model server is away or has no version loaded yet")
+                raise ServerUnavailableError("the model server is unreachable or has no version loaded yet")
             if not self._has_learned(version):
                 return version, [Detections.empty()] * len(images)
             try:
@@ -185,9 +185,9 @@ class Suggester:
         if strange := sorted(shown - set(self._label_map.ids)):
             self._warn_once(
                 "unknown class",
-                f"the served model finds class {', '.join(map(str, strange))}, which the label map does not have (its "
-                f"ids: {', '.join(map(str, self._label_map.ids))}); that is left out. Give the label map that the "
-                "model was trained with",
+                f"the served model detects class {', '.join(map(str, strange))}, which is not in the label map (ids: "
+                f"{', '.join(map(str, self._label_map.ids))}); these boxes are dropped. Give the label map of its "
+                "training",
             )
 
     def _warn_once(self, what: str, text: str) -> None:

@@ -234,7 +234,7 @@ class _Child:
             self.failure = self._give_up(status, what)
             return
         self._start_again_at = now + delay_s
-        self._warn(f"{self.spec.name} {what}; starting it again in {delay_s:g} s (log: {self.spec.log_path})")
+        self._warn(f"{self.spec.name} {what}; restarting it in {delay_s:g} s (log: {self.spec.log_path})")
 
     def _give_up(self, status: int, what: str) -> OdkerasError:
         kinds: dict[int, type[OdkerasError]] = {ConfigError.exit_code: ConfigError, SetupError.exit_code: SetupError}
@@ -271,14 +271,14 @@ class _Child:
 
 
 def describe_status(status: int) -> str:
-    """An exit status in words: `ended with status 1`, `was ended by SIGKILL`."""
+    """An exit status in words: `ended with status 1`, `was killed by SIGKILL`."""
     if status >= 0:
         return f"ended with status {status}"
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    return f"was ended by {name}"
+    return f"was killed by {name}"
 
 
 def _reason_in(tail: str) -> str:

@@ -104,7 +104,7 @@ class AutoThreshold:
             try:
                 found = judge(answer, self._label_map)
             except (AnswerError, ValueError, TypeError, KeyError, AttributeError) as error:
-                _log.warning("an answer's candidates cannot be judged: %s", error)
+                _log.warning("an answer's suggestions cannot be evaluated: %s", error)
                 continue
             with self._lock:
                 for class_id, judged in found.items():

@@ -84,7 +84,7 @@ class BatchWait:
             if status.get("updated") != said:
                 said, said_at = status.get("updated"), now
             if now - said_at > SILENT_S:
-                self._warn(f"not waiting any longer: no trainer has reported its status for {SILENT_S:g} s")
+                self._warn(f"no longer waiting: no trainer has reported its status for {SILENT_S:g} s")
                 return None
             idle = status.get("state") == "waiting" and not self._batch.exists()
             idle_since = (idle_since or now) if idle else None
@@ -100,7 +100,7 @@ class BatchWait:
             if version is not None and version >= at_least:
                 return True
             if self._clock() - seen_at > AWAY_S:
-                self._warn(f"not waiting any longer: version {at_least} is not served after {AWAY_S:g} s")
+                self._warn(f"no longer waiting: version {at_least} is not served after {AWAY_S:g} s")
                 return False
             self._sleep(_POLL_S)
         return False

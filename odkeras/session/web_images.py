@@ -77,5 +77,5 @@ class WebImages:
 
 
 def _refusal(status: int) -> str:
-    hint = {401: " (needs a login)", 403: " (not allowed, or the link has expired)", 404: " (not there)"}
+    hint = {401: " (needs a login)", 403: " (not allowed, or the link has expired)", 404: " (not found)"}
     return f"the server answers with status {status}{hint.get(status, '')}"

@@ -61,8 +61,9 @@ class Ledger:
         self._check_same({"held_out": known.held_out_id, "threshold": options.threshold})
         if self.answered and not _has_seen(self.answered[-1].batch, options):
             raise ConfigError(
-                f"{self.report_dir} tells of {self.annotations} annotations that {options.project.data_dir} and "
-                f"{options.project.model_dir} know nothing of; bring those back, or choose another report directory"
+                f"{self.report_dir} records {self.annotations} annotations that are missing in "
+                f"{options.project.data_dir} and {options.project.model_dir}; restore these directories, or "
+                "choose another report directory"
             )
         self._title = f"{options.config.parent.resolve().name}: {len(known.held_out)} held-out images"
 
@@ -112,10 +113,10 @@ class Ledger:
 
     def what_is_kept(self) -> str:
         """The message shown after Ctrl-C: what is stored and how to resume."""
-        lines = [f"stopped; kept: {self.annotations} annotations, {len(self.points)} rows of {self.curve_json}"]
+        lines = [f"stopped; saved: {self.annotations} annotations, {len(self.points)} rows of {self.curve_json}"]
         if pending := self.pending():
-            lines.append(f"the round of the last {len(pending.image_ids)} is finished next time, from a checkpoint")
-        return "; ".join([*lines, "the same command goes on from here"])
+            lines.append(f"the round of the last {len(pending.image_ids)} resumes from its checkpoint next time")
+        return "; ".join([*lines, "the same command continues from here"])
 
 
 def _has_seen(batch: str, options: SessionSettings) -> bool:

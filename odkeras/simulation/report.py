@@ -130,7 +130,7 @@ def draw_curve(points: Sequence[CurvePoint], path: Path, *, title: str = "") -> 
 
 
 def _draw_quality(axes: Any, points: Sequence[CurvePoint]) -> None:
-    _style(axes, "How good the model is: mAP on held-out images", points)
+    _style(axes, "Model quality: mAP on held-out images", points)
     xs = [point.annotations for point in points]
     for name, label, colour in _LINES:
         ys = [getattr(point, name) for point in points]
@@ -147,7 +147,7 @@ def _draw_quality(axes: Any, points: Sequence[CurvePoint]) -> None:
 
 def _draw_work(axes: Any, points: Sequence[CurvePoint]) -> None:
     """Bars in percent of the round's objects, so that rounds of different sizes are comparable."""
-    _style(axes, "What is left to do for the annotator: % of the objects in the round", points)
+    _style(axes, "Remaining work of the annotator: % of the objects in the round", points)
     rounds = [point for point in points if point.annotations > 0]
     xs = [point.annotations for point in rounds]
     totals = [max(1, point.edits.objects) for point in rounds]
@@ -170,7 +170,7 @@ def _draw_work(axes: Any, points: Sequence[CurvePoint]) -> None:
 def _draw_saved(axes: Any, points: Sequence[CurvePoint]) -> None:
     """Percent of the drawing time, so that rounds of different sizes are comparable; negative if suggestions cost more
     time than they save."""
-    _style(axes, "What the suggestions save: % of the time to draw every box (estimate)", points, pad=12)
+    _style(axes, "Time saved by suggestions: % of the time to draw every box (estimate)", points, pad=12)
     axes.set_xlabel("annotated images", color=_INK)
     known = [(point.annotations, point.saved_share) for point in points if point.saved_share is not None]
     xs, ys = [x for x, _ in known], [100 * share for _, share in known]

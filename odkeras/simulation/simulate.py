@@ -93,7 +93,7 @@ def simulate(
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     options = SessionSettings(config=config, **settings)
-    Control(options.project.control_path).check_running(config.parent, "simulate would wait for it without end")
+    Control(options.project.control_path).check_running(config.parent, "simulate would wait forever")
     setup = SessionSetup.of(options)
     with ExitStack() as stack:
         show = display or stack.enter_context(ConsoleDisplay())

@@ -132,15 +132,15 @@ class _Handlers:
                 return _error(error.status, str(error))
             except DatabaseError as error:
                 log.error("%s", error)
-                return _error(507, f"{error}. Make room or correct the problem: nothing is lost, the page tries again")
+                return _error(507, f"{error}. Free disk space or fix the cause; the page keeps the answers and retries")
             except ClientDisconnect:
-                return _error(413, "the request is too large, or was cut off")
+                return _error(413, "the request is too large or incomplete")
             except OdkerasError as error:
                 return _error(500, str(error))
             except asyncio.CancelledError:
                 if not self._closing():
                     raise
-                return _error(503, "stopping; the page tries again when `odkeras annotate` is back")
+                return _error(503, "stopping; the page reconnects when `odkeras annotate` runs again")
             except Exception as error:
                 log.exception("%s %s failed", request.method, request.url.path)
                 return _error(500, f"{type(error).__name__}: {error}")
@@ -213,7 +213,7 @@ class _Handlers:
         is_remote = await self._browse(gallery.must_be_fetched, key)
         found = await (self._fetch if is_remote else self._browse)(gallery.thumbnail, key)
         if found is None:
-            raise BadRequestError(404, "no such image, or its file is gone")
+            raise BadRequestError(404, "no such image, or its file is missing")
         headers = {"cache-control": "private, max-age=31536000, immutable"}
         return Response(found, media_type="image/jpeg", headers=headers)
 
@@ -287,7 +287,7 @@ class _Handlers:
             raise BadRequestError(404, "no such image")
         found = await self._store(self._service.picture, image_id)
         if found is None:
-            raise BadRequestError(404, "no such image, or its file is gone")
+            raise BadRequestError(404, "no such image, or its file is missing")
         headers = {"cache-control": "private, max-age=31536000, immutable"}
         return Response(found.data, media_type=media_type(found), headers=headers)
 
@@ -342,7 +342,7 @@ class _Handlers:
         a short queue fail at once with 503."""
         self._fetching = self._fetching or anyio.CapacityLimiter(_FETCHING_THREADS)
         if self._fetching.statistics().tasks_waiting >= _MOST_FETCHES_WAITING:
-            raise BadRequestError(503, "many images are being fetched from other servers; ask again later")
+            raise BadRequestError(503, "too many images are being fetched from other servers; retry later")
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._fetching)
 
     async def _store(self, call: Callable[..., T], *arguments: Any) -> T:

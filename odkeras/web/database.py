@@ -60,7 +60,7 @@ class AnswerDatabase:
         """
         path = Path(path)
         if not create and not path.is_file():
-            raise DatabaseError(f"{path}: no such database; `odkeras annotate` makes one, --db names another")
+            raise DatabaseError(f"{path}: no such database; `odkeras annotate` creates one, --db selects another")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
@@ -152,7 +152,7 @@ class AnswerDatabase:
             DatabaseError: the database cannot be written.
         """
         rows = [(dataset, task["image_id"], json.dumps(task)) for task in tasks]
-        with self.transaction("cannot note what is handed out"):
+        with self.transaction("cannot store the assignments"):
             self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
 
     def keep_label_map(self, dataset: str, path: Path, pbtxt: str) -> None:
@@ -161,7 +161,7 @@ class AnswerDatabase:
         Raises:
             DatabaseError: the database cannot be written.
         """
-        with self.transaction("cannot note the label map"):
+        with self.transaction("cannot store the label map"):
             row = (dataset, str(path.absolute()), pbtxt)
             self._connection.execute("INSERT OR REPLACE INTO label_maps VALUES (?, ?, ?)", row)
 

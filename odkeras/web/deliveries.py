@@ -35,7 +35,7 @@ class Deliveries:
         Raises:
             DatabaseError: the database cannot be written.
         """
-        with self._database.transaction("cannot note what is delivered") as connection:
+        with self._database.transaction("cannot store the delivery") as connection:
             connection.executemany(
                 "UPDATE answers SET batch = ? WHERE dataset = ? AND answer_id = ?",
                 [(batch, self._dataset, each) for each in answer_ids],
@@ -53,7 +53,7 @@ class Deliveries:
             f"UPDATE answers SET handed_on = 1 WHERE dataset = ? AND image_id = (SELECT image_id {this}) "
             f"AND (answered_at, id) < (SELECT answered_at, id {this})"
         )
-        with self._database.transaction("cannot note what was delivered") as connection:
+        with self._database.transaction("cannot mark the answers as delivered") as connection:
             connection.executemany(
                 "UPDATE answers SET handed_on = 1 WHERE dataset = ? AND answer_id = ?",
                 [(self._dataset, each) for each in ids],
@@ -71,7 +71,7 @@ class Deliveries:
         Raises:
             DatabaseError: the database cannot be written.
         """
-        with self._database.transaction("cannot note the data directory") as connection:
+        with self._database.transaction("cannot store the data directory") as connection:
             execute = connection.execute
             row = execute("SELECT data_id FROM deliveries WHERE dataset = ?", (self._dataset,)).fetchone()
             if row is not None and row[0] == data_id:

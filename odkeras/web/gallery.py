@@ -131,13 +131,13 @@ class Gallery:
         """Why images may be missing from the list; "" if it is complete."""
         stream = self.stream
         if stream.is_large_file:
-            return "The source is too large to be read at once: images are listed when their turn has come."
+            return "The source is too large to list at once: images appear here when they are queued."
         if stream.total is None:
-            return "The source is a stream: images that have not come out of it yet are not listed."
+            return "The source is a stream: only images that have been read are listed."
         if self._unlisted == 1:
-            return "1 image lies in the source's records: it is listed when its turn has come."
+            return "1 image is embedded in the source file: it appears here when it is queued."
         if self._unlisted:
-            return f"{self._unlisted} images lie in the source's records: they are listed when their turn has come."
+            return f"{self._unlisted} images are embedded in the source file: they appear here when they are queued."
         return ""
 
     def page(

@@ -134,7 +134,7 @@ class GalleryDesk:
             return None
         task = self._reopen(tab, image_id, example)
         if task is None:
-            raise NotAvailableError("the image of this answer is gone, and its size is not known")
+            raise NotAvailableError("the image of this answer is missing, and its size is unknown")
         return task
 
     def _example(self, session: str, image_id: str) -> Task | None:

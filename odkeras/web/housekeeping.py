@@ -107,11 +107,11 @@ class Housekeeping:
                 self.look_after()
             except Exception as error:  # the page shows older figures; annotation continues
                 if repr(error) != problem:
-                    self._journal.warn(f"the page's figures are not up to date: {error}")
+                    self._journal.warn(f"the page's figures are outdated: {error}")
                 problem = repr(error)
 
     def _find_answered(self) -> None:
         try:
             self._left.find_answered(self._datasets, stop=self._closing.is_set)
         except Exception as error:  # the count becomes right as the stream reaches the images
-            self._journal.warn(f"how many images are left is not known yet: {error}")
+            self._journal.warn(f"the remaining images cannot be counted yet: {error}")

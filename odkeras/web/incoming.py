@@ -43,12 +43,12 @@ def read_answer(
         raise ValueError(f"an answer must be a JSON object; got {type(answer).__name__}")
     answer_id, image_id, decision = (answer.get(name) for name in ("answer_id", "image_id", "answer"))
     if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64 or not answer_id.isascii():
-        raise ValueError(f"answer_id must be a text of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
+        raise ValueError(f"answer_id must be a string of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
     if decision not in DECISIONS:
         raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {str(decision)[:80]!r}")
     task = task_of(str(image_id), answer.get("version"))
     if task is None:
-        raise ValueError(f"image {str(image_id)[:80]!r} was not handed out in dataset {dataset!r}")
+        raise ValueError(f"image {str(image_id)[:80]!r} was never assigned in dataset {dataset!r}")
     spans = _read_spans(answer, labels, (int(task["height"]), int(task["width"])))
     task = as_shown(task, answer)
     answered_at = _answered_at(_age_s(answer.get("age_ms")), lambda: last_answered_at(str(image_id)))

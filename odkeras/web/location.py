@@ -94,8 +94,8 @@ def count_answers(path: Path, datasets: Sequence[str] | None) -> int:
         if any(text in str(error) for text in _OF_SOMETHING_ELSE):
             return 0
         raise DatabaseError(
-            f"{path}: cannot be read, so that nobody knows whether the answers are in it: {error}. Try again, or name "
-            "the database to use with --db"
+            f"{path}: cannot be read, so it is unknown whether it has the answers: {error}. Retry, or select the "
+            "database with --db"
         ) from error
 
 
@@ -127,8 +127,8 @@ def _why(path: Path, beside: Path, here: Path) -> tuple[str, ...]:
         return ()
     if path == here:
         return (
-            f"these answers are in the working directory, where odkeras kept them before; without them {beside} would "
-            "be used",
+            f"these answers are in the working directory, where odkeras stored them before; without them "
+            f"{beside} would be used",
         )
     return (f"these answers were stored in {path} before; without them {beside} would be used",)
 

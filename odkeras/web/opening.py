@@ -108,6 +108,6 @@ def _say_what_is_used(journal: Journal, setup: SessionSetup, dataset: str, place
     journal.say(f"label map  {setup.label_map_path.absolute()}")
     if not answers and was_delivered_to(project, dataset):
         journal.warn(
-            f"answers of dataset {dataset} were delivered to the trainer in {project.data_dir.absolute()}, and this "
-            "database has none of them: they are in another one. Stop, and name it with --db"
+            f"answers of dataset {dataset} were delivered to the trainer in {project.data_dir.absolute()}, but this "
+            "database has none of them. Stop, and select their database with --db"
         )

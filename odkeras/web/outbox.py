@@ -164,7 +164,7 @@ class Outbox:
         problem = f"{type(error).__name__}: {error}"
         if problem != self._problem:
             _log.warning("answers were not delivered", exc_info=error)
-            self._warn(f"stored answers wait to be delivered to the trainer: {error}")
+            self._warn(f"stored answers are not delivered to the trainer yet; retrying: {error}")
         self._problem = problem
 
     def _deliver_due(self) -> bool:

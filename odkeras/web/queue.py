@@ -345,7 +345,7 @@ class TaskQueue:
             others = sum(holder != tab for holder in queue.held.values())
         if others:
             images = "1 image is" if others == 1 else f"{others} images are"
-            return Assignment(waiting=f"{images} with other annotators; you get what they leave")
+            return Assignment(waiting=f"{images} open in other annotators' pages; you get those that they release")
         return Assignment(done=self._exhausted, waiting="" if self._exhausted else "no images yet")
 
 

@@ -20,15 +20,15 @@ CONTENT_SECURITY_POLICY = (
 )
 """Blocks all resources and scripts except the inline style, because the page's own files are refused too."""
 
-_TITLES = {401: "This page needs its link", 403: "This address is not known here"}
+_TITLES = {401: "This page needs its link", 403: "Unknown address"}
 _ADVICE = {
     401: """\
-<p>This is the page of <code>odkeras annotate</code>, in which people label images. Only who has its link may open it:
+<p>This is the page of <code>odkeras annotate</code>, in which people label images. It opens only with its link:
 the link ends with a token, and the address that you opened has none, or an old one.</p>
 <p><strong>What to do:</strong> open the whole link that <code>odkeras annotate</code> printed in its terminal, or ask
-whoever started it for it. The link changes with every start, unless <code>--token</code> is given.</p>""",
+the person who started it. The link changes with every start, unless <code>--token</code> is given.</p>""",
     403: """\
-<p><strong>What to do:</strong> ask whoever started <code>odkeras annotate</code> for the link to this page.</p>""",
+<p><strong>What to do:</strong> ask the person who started <code>odkeras annotate</code> for the page's link.</p>""",
 }
 
 
@@ -43,7 +43,7 @@ def json_body(error: str) -> bytes:
 
 def page_body(status: int, error: str) -> bytes:
     """The HTML document for a refusal; `error` is escaped."""
-    title = _TITLES.get(status, "This does not work")
+    title = _TITLES.get(status, "Request failed")
     advice = _ADVICE.get(status, "")
     shown = "" if status == 401 else f"<p>{html.escape(error[:1].upper() + error[1:])}.</p>\n"
     return f"""\

@@ -97,7 +97,7 @@ def _known_version(connection: sqlite3.Connection, path: Path) -> int:
     if tables and ("answers" not in tables or version == 0):
         raise DatabaseError(f"{path}: a database of something else; give another file with --db")
     if version > _SCHEMA_VERSION:
-        raise DatabaseError(f"{path}: made by a newer odkeras (schema {version}); update odkeras")
+        raise DatabaseError(f"{path}: created by a newer odkeras (schema {version}); update odkeras")
     return int(version)
 
 

@@ -120,7 +120,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         policy, host = self._policy, headers.get("host", "")
         if not policy.knows_host(host):
-            return 403, f"the host {host[:100]!r} is not one of ours; --allowed-host {host_name(host)[:100]} adds it"
+            return 403, f"the host {host[:100]!r} is not allowed; --allowed-host {host_name(host)[:100]} adds it"
         if policy.token is not None and not self._has_token(scope, headers):
             return 401, "this page needs its token: open the link that `odkeras annotate` printed"
         if scope["method"] in _READING:

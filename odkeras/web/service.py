@@ -151,9 +151,9 @@ class PageService:
         """Start the threads. From here on, `close` closes `stack`, too, after the parts of the service."""
         count = self.outbox.pending
         if count >= self._batch_size:
-            self.journal.say(f"{count} stored answers had not reached the trainer, and do now")
+            self.journal.say(f"{count} stored answers had not reached the trainer and are delivered now")
         elif count:
-            self.journal.say(f"{count} of {self._batch_size} answers for the next round of training are there")
+            self.journal.say(f"{count} of {self._batch_size} answers for the next training round received")
         for part in (self._tensorboard, self._images, self.gallery, self.outbox, self.housekeeping):
             stack.callback(part.close)
         self.outbox.start()
@@ -192,11 +192,11 @@ class PageService:
             ready = self.outbox.ready
             if self.outbox.delivering or ready >= self._batch_size:
                 state = self._control.state
-                held = f"training is {state}: the next images come when it is resumed and has trained on your answers"
+                held = f"training is {state}: more images follow when it is resumed and has used your answers"
                 return Assignment(waiting="training on your answers" if state == RUNNING else held)
             count = min(count, self._batch_size - ready - len(have))
             if count < 1:
-                return Assignment(waiting="the next images come when these are answered and trained on")
+                return Assignment(waiting="more images follow when these are answered and used for training")
         return self._kept(self.queue.next_tasks(tab, count, have))
 
     def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
@@ -392,5 +392,5 @@ class PageService:
         datasets = excluded if self._settings.overlap else [*excluded, self.dataset]
         answered = {image_id for name in datasets for image_id in self.database.answered(name)}
         if answered:
-            self.journal.say(f"{len(answered)} images of {', '.join(datasets)} are answered and left out")
+            self.journal.say(f"{len(answered)} images of {', '.join(datasets)} are answered and skipped")
         return answered

@@ -41,7 +41,7 @@ def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: t
         raise ValueError(f"box {number} has the label {label!r}; known: {', '.join(labels)}")
     kind = span.get("type", "rect")
     if kind not in ("rect", "polygon"):
-        raise ValueError(f"box {number} is a {kind!r}; rect and polygon can be read")
+        raise ValueError(f"box {number} is a {kind!r}; rect and polygon are supported")
     corners_px = _rect_corners(span, number) if kind == "rect" else _polygon_corners(span, number)
     height, width = image_size_hw
     clipped_px = tuple((min(max(x, 0.0), width), min(max(y, 0.0), height)) for x, y in corners_px)
@@ -69,7 +69,7 @@ def _rect_corners(span: Mapping[str, Any], number: int) -> tuple[tuple[float, fl
 def _polygon_corners(span: Mapping[str, Any], number: int) -> tuple[tuple[float, float], ...]:
     points = span.get("points")
     if not isinstance(points, list) or not 3 <= len(points) <= _MAX_POINTS:
-        raise ValueError(f"box {number} is a polygon, but its points are no list of 3 to {_MAX_POINTS}")
+        raise ValueError(f"box {number} is a polygon, but its points are not a list of 3 to {_MAX_POINTS}")
     for point in points:
         if not is_list_of_pairs([point]) or not all(is_number(value, _MAX_PX) for value in point):
             raise ValueError(f"box {number}: a point must be [x, y], in pixels; got {str(point)[:40]}")

@@ -31,7 +31,7 @@ def test_a_simulation_resumes_after_ctrl_c(shapes_project: ShapesProject, tmp_pa
         assert host.wait(30) == 130, log_path.read_text()[-3000:]
     finally:
         host.kill()
-    assert "the same command goes on from here" in log_path.read_text()
+    assert "the same command continues from here" in log_path.read_text()
     assert processes_about(folder) == []
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)

@@ -378,7 +378,7 @@ class TestTrainer:
         result = odkeras("trainer", project.config_path, "--once", "--run-eval")
         assert result.status == ConfigError.exit_code
         assert (
-            "with --run-eval: eval_input_reader.tf_record_input_reader.input_path: no records are named" in result.err
+            "with --run-eval: eval_input_reader.tf_record_input_reader.input_path: no records are given" in result.err
         )
         assert list_versions(project.directories.export_dir) == []
 

@@ -158,7 +158,7 @@ class TestTheFirstVersion:
         elsewhere = Project(directories.data_dir, project.folder / "other", directories.export_dir)
         elsewhere.create()
         rounds = Rounds(project.config(), LABEL_MAP, elsewhere, RoundOptions(steps_per_epoch=2))
-        with pytest.raises(CheckpointError, match="export has 2 training steps behind it, but there is no checkpoint"):
+        with pytest.raises(CheckpointError, match="export has 2 training steps, but there is no checkpoint"):
             rounds.start()
         for path in directories.model_dir.glob("ckpt-*.data*"):
             path.unlink()

@@ -296,7 +296,7 @@ def test_kill_9_leaves_no_process_and_the_next_start_goes_on(start: Callable[...
     assert answers_in(tmp_path / "data") == []
     command = start("--answers-per-round", "2")
     page = command.page()
-    assert "1 of 2 answers for the next round of training are there" in command.output
+    assert "1 of 2 answers for the next training round received" in command.output
     assert [task["file"] for task in page.tasks(2)["tasks"]] == ["01.png", "02.png"]
     page.answer(tasks[2])  # the page that was open all the time
     wait_until(lambda: any(answer["answer"] == "accept" for answer in answers_in(tmp_path / "data")))
@@ -368,8 +368,8 @@ class TestErrorsBeforeAnythingIsStarted:
             port = taken.getsockname()[1]
             line = self.fails(start("--web-port", str(port)), 3)
         assert line == (
-            f"error: port {port} of 127.0.0.1 is already in use; stop the program that has it, or choose another with "
-            "--web-port (0 takes a free one)\n"
+            f"error: port {port} of 127.0.0.1 is already in use; stop the program that uses it, or choose another with "
+            "--web-port (0 selects a free one)\n"
         )
         assert not (tmp_path / "annotations.db").exists()
 

@@ -108,7 +108,7 @@ def test_a_batch_that_cannot_be_written(place: Place) -> None:
         (answer("x", spans=np.zeros(2)), "Object of type ndarray is not JSON serializable"),
         (answer("x", spans={1: 2, "a": np.float32(3)}), "Object of type float32 is not JSON serializable"),
         (answer("x", meta={("a", "b"): 1}), "keys must be str"),
-        (answer("x", image=b"\x89PNG"), "its image must be a text; got bytes"),
+        (answer("x", image=b"\x89PNG"), "its image must be a string; got bytes"),
         ([1, 2], "it must be a JSON object; got list"),
         (None, "it must be a JSON object; got NoneType"),
         (answer("x", meta=nested(100_000)), "recursion"),
@@ -121,7 +121,7 @@ def test_an_answer_that_is_not_json_does_not_block_the_others(place: Place, bad:
     assert place.write(good[0], bad, good[1]) is not None
     assert place.batches() == [good]
     (text,) = place.warned
-    assert text.startswith("an answer cannot be stored and is left out: ")
+    assert text.startswith("an answer cannot be stored and is skipped: ")
     assert problem in text
 
 

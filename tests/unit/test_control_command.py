@@ -62,10 +62,10 @@ def test_each_action_changes_the_state_and_status_reports_it(
 def test_status_says_that_no_trainer_is_running(project: Path) -> None:
     says(project, state="waiting", reason="no new answers", updated=time.time() - 3600)
     assert run("status", project).output == (
-        "training is not paused; no trainer is at work; the last one said: waiting: no new answers\n"
+        "training is not paused; no trainer is running; its last status: waiting: no new answers\n"
     )
     says(project, state="failed", reason="no GPU")
-    assert "no trainer is at work; the last one said: failed: no GPU" in run("status", project).output
+    assert "no trainer is running; its last status: failed: no GPU" in run("status", project).output
 
 
 def test_model_dir_option_selects_the_trainer(project: Path, tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ def test_a_trainer_that_holds_the_lock_counts_as_running(project: Path) -> None:
     says(project, state="evaluating", reason="evaluating, to see whether to publish", updated=time.time() - 600)
     with locked(project / "model" / "trainer.lock", taken="", wait_s=0.0):
         assert "the trainer says: evaluating, to see" in run("status", project).output
-    assert "no trainer is at work" in run("status", project).output
+    assert "no trainer is running" in run("status", project).output
 
 
 def test_an_ended_trainer_does_not_count_as_running(project: Path) -> None:
     """For 30 s it was."""
     says(project, state="ended", reason="the trainer was stopped")
     assert run("status", project).output.endswith(
-        "no trainer is at work; the last one said: ended: the trainer was stopped\n"
+        "no trainer is running; its last status: ended: the trainer was stopped\n"
     )
 
 

@@ -130,7 +130,7 @@ def test_out_embeds_images_that_still_exist(database: AnswerDatabase, folder: Pa
     assert [each["image"] for each in rows(run("out", "shapes").stdout)] == ["a.jpg", "other.jpg", image.data_uri]
     result = run("out", "shapes", "--images")
     assert rows(result.stdout) == [{**there, "image": image.data_uri}, changed, inside]
-    assert result.stderr.endswith("3 answers, 1 of them without their image, which is not there any more\n")
+    assert result.stderr.endswith("3 answers, 1 of them without an image, because its file is missing\n")
 
 
 def test_an_unknown_dataset_or_database_is_an_error(database: AnswerDatabase) -> None:
@@ -173,7 +173,7 @@ def test_a_project_on_the_command_line_beats_the_environment(database: AnswerDat
         (["x.record", "--format", "tfrecord"], "needs --label-map"),
         (["--format", "coco", "--all", "--images"], "leave out --all, --images"),
         (["--format", "coco", "--answer", "reject"], "leave out --answer"),
-        (["--masks"], "--masks is for --format tfrecord"),
+        (["--masks"], "--masks works with --format tfrecord"),
     ],
 )
 def test_conflicting_options_are_refused(database: AnswerDatabase, arguments: list[str], message: str) -> None:
@@ -410,7 +410,7 @@ def test_coco_file_names_are_relative_to_the_folder_that_is_given(database: Answ
     result = run("out", "shapes", "--format", "coco", "--images-dir", "photos")
     assert [image["file_name"] for image in json.loads(result.stdout)["images"]] == ["1.jpg", "../2.jpg"]
     assert f"file names: relative to {folder}/photos\n" in result.stderr
-    assert "--images-dir is for --format coco" in refusal(ConfigError, "out", "shapes", "--images-dir", "photos")
+    assert "--images-dir works with --format coco" in refusal(ConfigError, "out", "shapes", "--images-dir", "photos")
 
 
 # --- in

@@ -91,7 +91,7 @@ def told(items: list[Event]) -> list[str]:
         (
             SessionStatus(),
             SessionStatus(failure="the trainer ended with status 1"),
-            ["! annotation continues, but training or suggestions do not: the trainer ended with status 1"],
+            ["! training or suggestions failed, annotation continues: the trainer ended with status 1"],
         ),
         (SessionStatus(failure="the trainer ended"), SessionStatus(failure="the trainer ended"), []),
         (SessionStatus(failure="the trainer ended"), SessionStatus(), []),
@@ -99,7 +99,7 @@ def told(items: list[Event]) -> list[str]:
             SessionStatus(WAITING, 3),
             SessionStatus(training(), None, "gone"),
             [
-                "! annotation continues, but training or suggestions do not: gone",
+                "! training or suggestions failed, annotation continues: gone",
                 "model of version 3 is no longer served",
                 "trainer: round 1, 50 steps: training on 8 images",
             ],
@@ -119,7 +119,7 @@ def test_the_log_of_what_was_given_up_is_beside_the_sentence() -> None:
     )
     (item,) = events_between(SessionStatus(), look, VersionNames())
     assert item.text == (
-        "annotation continues, but training or suggestions do not: the trainer ended with status 2: out of memory"
+        "training or suggestions failed, annotation continues: the trainer ended with status 2: out of memory"
     )
     assert item.details == "the end of trainer.log:\nTraceback"
 
@@ -180,7 +180,7 @@ ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.1234
         (
             {**ROUND, "version": None, "problems": ["a.png: span 1: 'car' has no area inside the image"]},
             [
-                "! a box is left out of training: a.png: span 1: 'car' has no area inside the image",
+                "! a box is excluded from training: a.png: span 1: 'car' has no area inside the image",
                 "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
             ],
         ),
@@ -208,7 +208,7 @@ ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.1234
         ),
         (
             {"kind": "garbage", "versions": [3, 4], "records": ["1_train.record"]},
-            ["deleted what is no longer kept: 2 versions, 1 records"],
+            ["deleted old files: 2 versions, 1 records"],
         ),
         ({"kind": "garbage", "versions": [], "records": []}, []),  # nothing was deleted, nothing to tell
         ({"kind": "something new"}, []),
@@ -239,7 +239,7 @@ def test_on_a_terminal_the_number_is_told_too(version: int | None, text: str, li
 def test_what_a_line_of_rejected_says() -> None:
     item = event_of_rejected({"batch": "1.jsonl", "number": 1, "reason": "a.png: label 'cat' is not in the label map"})
     assert told([item]) == [
-        "! an answer cannot be trained on, and is kept in rejected.jsonl: a.png: label 'cat' is not in the label map"
+        "! an answer cannot be used for training (see rejected.jsonl): a.png: label 'cat' is not in the label map"
     ]
 
 
@@ -279,7 +279,7 @@ class TestStatusWatcher:
         assert said == [
             "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
             "model of round 2, version 17 published",
-            "! an answer cannot be trained on, and is kept in rejected.jsonl: no label",
+            "! an answer cannot be used for training (see rejected.jsonl): no label",
         ]
         assert "odkeras-watch" not in [thread.name for thread in threading.enumerate()]
 
@@ -309,14 +309,14 @@ class TestStatusWatcher:
                 file.write(line[10:])
             watch.poll_once()
             watch.poll_once()
-            assert said == ["! an answer cannot be trained on, and is kept in rejected.jsonl: no label"]
+            assert said == ["! an answer cannot be used for training (see rejected.jsonl): no label"]
 
     def test_a_file_that_is_replaced_is_told_of_from_its_start(self, project: Project, said: list[str]) -> None:
         append_jsonl(project.rejected_path, [{"reason": "old"}] * 5)
         with self.watch(project, said, poll_s=60) as watch:
             write_atomically(project.rejected_path, '{"reason": "new"}\n')
             watch.poll_once()
-        assert said == ["! an answer cannot be trained on, and is kept in rejected.jsonl: new"]
+        assert said == ["! an answer cannot be used for training (see rejected.jsonl): new"]
 
     def test_another_version_is_told_of_at_once(self, project: Project, said: list[str]) -> None:
         looks = iter([SessionStatus(version=version) for version in (None, 3, 3, None, 4)])

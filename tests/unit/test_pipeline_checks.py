@@ -233,7 +233,7 @@ def test_the_label_map_that_the_config_names_is_read(tmp_path: Path, text: str, 
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("", "no label map is named"),
+        ("", "no label map is given"),
         ("PATH_TO_BE_CONFIGURED/map.txt", "placeholder"),
         ("/none/map.pbtxt", "No such file"),
     ],
@@ -375,7 +375,7 @@ def test_missing_checkpoints_are_errors_with_a_hint(tmp_path: Path) -> None:
         assert "no such checkpoint" in problem.reason
         assert problem.fix == f"did you mean {zoo / 'checkpoint' / 'ckpt-0'}?"
     problem = only(check(from_checkpoint(str(tmp_path / "none" / "ckpt-0"))))
-    assert "without its ending" in problem.fix
+    assert "without its suffix" in problem.fix
 
 
 def test_a_checkpoint_without_data_and_one_of_tensorflow_1(tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ def test_records_by_name_by_pattern_and_in_shards(tmp_path: Path) -> None:
 
 
 def test_no_records_named() -> None:
-    assert only(check(replaced(), "train")).reason == "no records are named"
+    assert only(check(replaced(), "train")).reason == "no records are given"
     assert only(check(replaced(), "eval")).field == "eval_input_reader.tf_record_input_reader.input_path"
     config = replaced()
     config.ClearField("eval_input_reader")

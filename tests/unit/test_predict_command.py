@@ -144,7 +144,7 @@ class TestErrorsAreReportedEarly:
     def test_an_unknown_model_name_is_reported_with_the_known_ones(self, folder: Path, server: Server) -> None:
         server.names = ["cars", "boats"]
         line = self.refusal(folder, server.url, "car")
-        assert line == "no model 'car' there; this server serves 'cars', 'boats': give that with --model-name"
+        assert line == "no model 'car' there; this server serves 'cars', 'boats': pass that as --model-name"
 
     def test_a_server_that_is_being_started_is_waited_for(self, folder: Path) -> None:
         port = free_port()
@@ -170,7 +170,7 @@ class TestErrorsAreReportedEarly:
                 "give --model-name, for a model server, or --export",
             ),
             (("photos", "--model-name", "a", "--format", "csv"), "--format is for --out FILE"),
-            (("photos", "--model-name", "a", "--out", "x.txt"), "--out x.txt: the suffix tells the format"),
+            (("photos", "--model-name", "a", "--out", "x.txt"), "--out x.txt: unknown suffix"),
             (
                 ("photos", "--model-name", "a", "--out", "x.csv", "--format", "yolo"),
                 "--format must be one of jsonl, csv",

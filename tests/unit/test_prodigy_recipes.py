@@ -609,9 +609,7 @@ class TestArguments:
         save_version(project, labels=[[1, "thing"], [2, "other"]])
         with pytest.raises(SystemExit):
             components_of()
-        assert (
-            "has 30 training steps behind it, but there is no checkpoint in model to go on" in capsys.readouterr().err
-        )
+        assert "has 30 training steps, but there is no checkpoint in model to resume" in capsys.readouterr().err
         run(external_trainer=True)  # where they may be on another machine
 
     def test_another_program_at_the_port(

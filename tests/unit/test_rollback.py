@@ -149,7 +149,7 @@ class TestCommand:
         version = list_versions(export_dir)[-1]
         assert (result.exit_code, result.output) == (
             0,
-            f"{export_dir}: version {version}, a copy of 3, takes the place of 7\n",
+            f"{export_dir}: version {version}, a copy of 3, replaces 7\n",
         )
 
 

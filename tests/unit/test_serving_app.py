@@ -189,7 +189,7 @@ def test_unsupported_methods_get_400(service: Service, method: str) -> None:
 def test_unknown_paths_get_404_with_a_hint(service: Service) -> None:
     status, message = error_of(service.ask("GET", "/"))
     assert status == 404
-    assert message == ("nothing is at /; this is an odkeras model server, which answers at /v1/models/raccoon")
+    assert message == ("nothing is at /; this odkeras model server offers /v1/models/raccoon")
 
 
 def test_status_answers_while_predictions_are_running(service: Service) -> None:

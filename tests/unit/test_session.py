@@ -211,7 +211,7 @@ class TestLabelMap:
 
     def test_named_by_nobody(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(setup, "label_map_path_of", lambda config: None)
-        with pytest.raises(ConfigError, match="names no label map"):
+        with pytest.raises(ConfigError, match="has no label map"):
             load_label_map(options(project))
 
     def test_not_there(self, project: Path) -> None:
@@ -332,7 +332,7 @@ class TestSession:
         recorder = Recorder()
         with start(options(project), recorder):
             wait_until(lambda: recorder.urgent)
-        expected = "annotation continues, but training or suggestions do not: the trainer ended with status"
+        expected = "training or suggestions failed, annotation continues: the trainer ended with status"
         assert recorder.urgent[0].startswith(expected)
 
     def test_a_crash_is_a_warning(self, project: Path) -> None:
@@ -343,7 +343,7 @@ class TestSession:
             assert server is not None
             os.kill(server, signal.SIGKILL)
             wait_until(lambda: recorder.urgent)
-        assert recorder.urgent[0].startswith("server was ended by SIGKILL; starting it again in 1 s")
+        assert recorder.urgent[0].startswith("server was killed by SIGKILL; restarting it in 1 s")
 
     def test_suggestions_stop_and_come_back(self, project: Path) -> None:
         recorder = Recorder()
@@ -357,8 +357,8 @@ class TestSession:
             wait_until(lambda: not session._processes.running("server"))
             wait_until(lambda: "_suggestions" not in next(stream))
             wait_until(lambda: "_suggestions" in next(stream))
-        assert any(text.startswith("no suggestions for now: ") for text in recorder.texts)
-        assert "suggestions are back" in recorder.texts
+        assert any(text.startswith("no suggestions: ") for text in recorder.texts)
+        assert "suggestions are available again" in recorder.texts
 
     def test_skipped_images_are_said(self, project: Path) -> None:
         (project / "images" / "1.png").write_bytes(b"broken")

@@ -350,7 +350,7 @@ class TestTrouble:
         display = Recorder()
         result = run(project, display)
         assert [point.annotations for point in result.points] == [0, 4, 8, 12]
-        assert any("trainer was ended by SIGKILL; starting it again" in text for text in display.said)
+        assert any("trainer was killed by SIGKILL; restarting it" in text for text in display.said)
         assert len(read_jsonl(project / "data" / "trained.jsonl")) == 12
 
     def test_a_crash_of_the_server_costs_nothing(self, project: Path) -> None:
@@ -365,7 +365,7 @@ class TestTrouble:
         result = run(project, display)
         assert [point.annotations for point in result.points] == [0, 4, 8, 12]
         assert result.points[2].edits.adjusted >= 3  # not: saw nothing
-        assert any("server was ended by SIGKILL" in text for text in display.said)
+        assert any("server was killed by SIGKILL" in text for text in display.said)
 
     def test_a_trainer_that_always_crashes(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "crash-always")
@@ -431,7 +431,7 @@ class TestLedger:
 
     def test_what_is_kept(self, tmp_path: Path) -> None:
         ledger = Ledger(tmp_path)
-        assert ledger.what_is_kept().startswith("stopped; kept: 0 annotations, 0 rows")
+        assert ledger.what_is_kept().startswith("stopped; saved: 0 annotations, 0 rows")
         ledger.add_answered(AnsweredBatch("1.jsonl", ("a", "b"), EditCounts()))
         assert "the round of the last 2" in ledger.what_is_kept()
         ledger.add_point(CurvePoint(2, 0.1, 0.2))
@@ -494,9 +494,9 @@ class TestTheHostIsStopped:
         assert time.monotonic() - started < 5
         assert host.returncode == 130
         wait_until(lambda: not any(running(pid) for pid in pids))
-        assert "stopped; kept: 4 annotations, 1 rows of" in output
-        assert "the round of the last 4 is finished next time" in output
-        assert "the same command goes on from here" in output
+        assert "stopped; saved: 4 annotations, 1 rows of" in output
+        assert "the round of the last 4 resumes from its checkpoint next time" in output
+        assert "the same command continues from here" in output
         assert "SIGINT reached the child" not in (tmp_path / "model" / "logs" / "trainer.log").read_text()
         assert len(json.loads((tmp_path / "report" / "curve.json").read_text())) == 1
 

@@ -231,7 +231,7 @@ class TestSuggester:
         clock.now += 1.5
         assert suggester(tasks)[0]["_suggestions"]["version"] == 7
         assert predictor.asked == [6]
-        assert said == ["the model server is away or has no version loaded yet", ""]
+        assert said == ["the model server is unreachable or has no version loaded yet", ""]
 
     def test_server_dies_during_the_prediction(self, images: Path) -> None:
         predictor = FakePredictor()
@@ -288,7 +288,7 @@ class TestSuggester:
             suggested = suggester(tasks)
             assert [len(task["spans"]) for task in suggested] == [1, 1, 0, 1, 1, 1]
             assert "_suggestions" not in suggested[2]
-        assert said == ["no suggestions for 2.png: the server refuses it: cannot decode"]
+        assert said == ["no suggestions for 2.png: the server rejects it: cannot decode"]
 
     def test_what_is_fresh(self, images: Path) -> None:
         predictor = FakePredictor(None)

@@ -100,7 +100,7 @@ class TestSupervisor:
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda: warned)
         log = spec.log_path
-        assert warned == [f"trainer was ended by SIGKILL; starting it again in 0.02 s (log: {log})"]
+        assert warned == [f"trainer was killed by SIGKILL; restarting it in 0.02 s (log: {log})"]
         assert said == [f"trainer: process {pid}, output in {log}"]
 
     def test_gives_up_with_the_end_of_the_log(self, tmp_path: Path) -> None:

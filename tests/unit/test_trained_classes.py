@@ -174,7 +174,7 @@ def test_training_does_not_start_over_where_a_trained_model_is_served(tmp_path: 
     save_version(tmp_path, step=30)
     check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=True)
     with pytest.raises(
-        CheckpointError, match=r"export has 30 training steps .* no checkpoint in .*model to go on from"
+        CheckpointError, match=r"export has 30 training steps .* no checkpoint in .*model to resume from"
     ):
         check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=False)
 

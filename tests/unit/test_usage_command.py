@@ -66,7 +66,7 @@ class TestProjectFolder:
 
     def test_a_folder_that_is_no_project(self, folder: Path) -> None:
         line = refusal(folder, "stats", "photos")
-        assert line == "photos: a folder without a pipeline.config; `odkeras init` makes a project folder"
+        assert line == "photos: a folder without a pipeline.config; `odkeras init` creates a project folder"
         (folder / "photos" / "ssd.config").touch()
         assert refusal(folder, "stats", "photos").endswith("; name one of its files: ssd.config")
 

@@ -78,7 +78,7 @@ def test_not_for_a_trainer_that_is_not_there(loop: FakeLoop) -> None:
     loop.status = None
     assert loop.wait() is None
     assert loop.now - 1000 == pytest.approx(SILENT_S, abs=1)
-    assert loop.warned == ["not waiting any longer: no trainer has reported its status for 120 s"]
+    assert loop.warned == ["no longer waiting: no trainer has reported its status for 120 s"]
 
 
 @pytest.mark.parametrize("error", [None, RequestError(404, "somebody else")])
@@ -87,7 +87,7 @@ def test_not_for_a_server_that_does_not_serve_it(loop: FakeLoop, error: Exceptio
     loop.error = error
     assert loop.wait() is None
     assert loop.now - 1000 == pytest.approx(AWAY_S, abs=1)
-    assert loop.warned == ["not waiting any longer: version 17 is not served after 30 s"]
+    assert loop.warned == ["no longer waiting: version 17 is not served after 30 s"]
 
 
 def test_not_for_a_batch_with_nothing_to_train_on(loop: FakeLoop) -> None:

@@ -251,13 +251,13 @@ class TestWhatMakesNoSense:
     @pytest.mark.parametrize(
         ("changes", "reason"),
         [
-            ({"answer_id": None}, "answer_id must be a text of 1 to 64"),
+            ({"answer_id": None}, "answer_id must be a string of 1 to 64"),
             ({"answer_id": ""}, "answer_id must be"),
             ({"answer_id": "x" * 65}, "answer_id must be"),
             ({"answer_id": 5}, "answer_id must be"),
             ({"answer_id": ["a"]}, "answer_id must be"),
             ({"answer_id": "\ud800"}, "answer_id must be"),  # SQLite takes no lone surrogates: status 500, for ever
-            ({"image_id": None}, "image 'None' was not handed out in dataset 'things'"),
+            ({"image_id": None}, "image 'None' was never assigned in dataset 'things'"),
             ({"image_id": "0" * 32}, "was not handed out"),
             ({"image_id": ["a"]}, "was not handed out"),
             ({"image_id": "\ud800"}, ""),

@@ -172,7 +172,7 @@ class TestListing:
         monkeypatch.setattr("odkeras.session.sources._COUNTED_BYTES", 0)
         (web_project / "tasks.jsonl").write_text(json.dumps({"path": "images/00.png"}))
         missing = images(annotate(source="tasks.jsonl").page())["missing"]
-        assert missing == "The source is too large to be read at once: images are listed when their turn has come."
+        assert missing == "The source is too large to list at once: images appear here when they are queued."
 
     def test_an_image_in_its_record(
         self, web_project: Path, annotate: Annotate, monkeypatch: pytest.MonkeyPatch
@@ -181,7 +181,7 @@ class TestListing:
         uri = "data:image/png;base64," + base64.b64encode((web_project / "images/00.png").read_bytes()).decode()
         (web_project / "tasks.jsonl").write_text(json.dumps({"image": uri}))
         missing = images(annotate(source="tasks.jsonl").page())["missing"]
-        assert missing == "1 image lies in the source's records: it is listed when its turn has come."
+        assert missing == "1 image is embedded in the source file: it appears here when it is queued."
 
     def test_a_jsonl_file_with_paths(self, web_project: Path, annotate: Annotate) -> None:
         lines = [json.dumps({"image": f"images/{name}"}) for name in reversed(NAMES)]

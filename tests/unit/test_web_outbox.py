@@ -200,7 +200,7 @@ class TestFailure:
         desk.answer("a")
         wait_until(lambda: is_empty(outbox))
         assert trainer.batches == {"001": ["accept a"]}
-        assert desk.warned == ["stored answers wait to be delivered to the trainer: no space left"]
+        assert desk.warned == ["stored answers are not delivered to the trainer yet; retrying: no space left"]
 
     def test_the_next_start_repeats_an_interrupted_delivery_alone(self, desk: Desk, trainer: Trainer) -> None:
         desk.answer("a", "b")

@@ -155,8 +155,7 @@ class TestHost:
 
     def test_the_error_says_what_to_do(self) -> None:
         assert (
-            ask(host="box.lan:8080").error
-            == "the host 'box.lan:8080' is not one of ours; --allowed-host box.lan adds it"
+            ask(host="box.lan:8080").error == "the host 'box.lan:8080' is not allowed; --allowed-host box.lan adds it"
         )
 
     @pytest.mark.parametrize(

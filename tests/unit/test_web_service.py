@@ -629,7 +629,7 @@ class TestRestart:
         running.close()
         running = annotate()
         page = running.page()
-        assert running.journal.has("3 of 5 answers for the next round of training are there")
+        assert running.journal.has("3 of 5 answers for the next training round received")
         wait_until(lambda: page.panel()["pending"] == 3)
         assert in_inbox(web_project) == []
         for task in page.tasks(2)["tasks"]:
@@ -661,7 +661,7 @@ class TestRestart:
             running = annotate(answers_per_round=1)
             page = running.page()
             page.answer(page.tasks()["tasks"][0])
-            wait_until(lambda: running.journal.has("stored answers wait to be delivered"))
+            wait_until(lambda: running.journal.has("stored answers are not delivered"))
             running.crash()
         assert in_inbox(web_project) == []
         annotate(answers_per_round=9)
@@ -766,7 +766,7 @@ class TestFullDisk:
         (task,) = page.tasks()["tasks"]
         self.disk.stops = "UPDATE answers SET handed_on"
         page.answer(task)
-        wait_until(lambda: running.journal.has("cannot note what was delivered"))
+        wait_until(lambda: running.journal.has("cannot mark the answers as delivered"))
         assert len(in_inbox(web_project)) == 1
         assert page.history()[0]["state"] == "saved"
 

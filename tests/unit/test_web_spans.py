@@ -82,7 +82,7 @@ class TestReadSpans:
             ([rect(label={})], "box 1 has the label {}"),
             ([rect(label="CAR")], "box 1 has the label 'CAR'"),
             ([{"x": 1, "y": 1, "width": 5, "height": 5}], "box 1 has the label None"),
-            ([rect(type="ellipse")], "box 1 is a 'ellipse'; rect and polygon can be read"),
+            ([rect(type="ellipse")], "box 1 is a 'ellipse'; rect and polygon are supported"),
             ([rect(type=[])], r"box 1 is a \[\]"),
             ([rect(x=None)], "box 1: x must be a number of pixels; got None"),
             ([rect(y="6")], "box 1: y must be a number of pixels; got 6"),
@@ -100,7 +100,7 @@ class TestReadSpans:
             ([rect(y=48)], "box 1 has no area"),
             ([rect(x=-40)], "box 1 has no area"),
             ([rect(y=50, x=2)], "box 1 has no area"),  # inside, were the image as high as it is wide
-            ([polygon([1, 1], [5, 5])], "box 1 is a polygon, but its points are no list of 3 to"),
+            ([polygon([1, 1], [5, 5])], "box 1 is a polygon, but its points are not a list of 3 to"),
             ([polygon()], "box 1 is a polygon"),
             ([rect(type="polygon", points="abc")], "box 1 is a polygon"),
             ([polygon(*[[number, number % 2] for number in range(5001)])], "box 1 is a polygon"),

@@ -31,7 +31,7 @@ def require_prodigy() -> ModuleType:
         raise ModuleNotFoundError(
             f"Prodigy is not installed for {sys.executable}. It needs a licence (https://prodi.gy); with one, install "
             "it into the same environment as odkeras. Without one, `odkeras annotate` takes the same arguments and "
-            "shows a page of its own; `odkeras simulate` plays the annotator from known boxes",
+            "has its own page; `odkeras simulate` simulates an annotator with known boxes",
             name="prodigy",
         ) from None
 

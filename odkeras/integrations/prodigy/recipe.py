@@ -140,6 +140,6 @@ class Recipe(ABC, Listener):
                 self.warn(f"--exclude: there is no dataset {', '.join(unknown)}")
             self._answered.load(ctrl.db, names)
             if len(self._answered):
-                self.log(f"{len(self._answered)} images of {', '.join(names)} are answered and left out")
+                self.log(f"{len(self._answered)} images of {', '.join(names)} are answered and skipped")
         except Exception as error:  # no database, or one with a different interface
-            self.log(f"Prodigy leaves out what is answered: {type(error).__name__}: {error}")
+            self.log(f"Prodigy excludes answered images: {type(error).__name__}: {error}")

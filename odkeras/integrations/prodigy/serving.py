@@ -95,4 +95,4 @@ class ServingRecipe(Recipe):
         )
 
     def _report_suggestions(self, problem: str) -> None:
-        self.event(Event(f"no suggestions for now: {problem}" if problem else "suggestions are back"))
+        self.event(Event(f"no suggestions: {problem}" if problem else "suggestions are available again"))

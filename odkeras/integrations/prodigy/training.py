@@ -75,7 +75,7 @@ class TrainingRecipe(Recipe):
         super().on_load(ctrl)
         try:
             if missing := find_missing(ctrl.db, self._dataset, self._ledger):
-                self.log(f"{len(missing)} answers of {self._dataset} had not reached the trainer, and do now")
+                self.log(f"{len(missing)} answers of {self._dataset} had not reached the trainer and are delivered now")
                 threading.Thread(target=self._redeliver, args=(missing,), name="odkeras-recovery", daemon=True).start()
         except Exception as error:  # no database, or one with a different interface
             self.log(f"cannot compare {self._dataset} with the data directory: {type(error).__name__}: {error}")
@@ -119,7 +119,7 @@ class TrainingRecipe(Recipe):
         with self._delivering:
             self._deliver(self._session, [])
             if self._failed:
-                self.warn(f"{len(self._failed)} answers could not be stored for training; the next start tries again")
+                self.warn(f"{len(self._failed)} answers could not be stored for training; the next start retries")
         self._session.close()
         atexit.unregister(self.close)
         self.log("stopped; the same command continues from here")
@@ -148,7 +148,7 @@ class TrainingRecipe(Recipe):
             path = session.submit(batch)
         except Exception as error:
             self._failed = batch
-            self.warn(f"{len(batch)} answers wait to be stored for training: {error}")
+            self.warn(f"{len(batch)} answers are not stored for training yet; retrying: {error}")
             return None
         if path is not None:
             self._ledger.add(hashes_of(batch))
@@ -174,4 +174,4 @@ class TrainingRecipe(Recipe):
             assert self._session is not None
             redeliver(missing, self._ledger, self._session.submit, lock=self._delivering, stop=self._closing.is_set)
         except Exception as error:
-            self.warn(f"earlier answers of {self._dataset} cannot be stored, the next start tries again: {error}")
+            self.warn(f"earlier answers of {self._dataset} cannot be stored; the next start retries: {error}")
