@@ -21,7 +21,7 @@ from odkeras.odapi import ODAPI_INSTALL_COMMAND
 
 TENSORFLOW = "2.21"
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
-LEAST_FREE_BYTES = 2 * 2**30
+MIN_FREE_BYTES = 2 * 2**30
 """Room for five checkpoints with optimizer state and five published versions of a large detector (30 million
 weights)."""
 
@@ -211,7 +211,7 @@ def _check_disk(directory: Path) -> Check:
     existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     detail = f"{free / 2**30:.1f} GB free in {existing}"
-    if free >= LEAST_FREE_BYTES:
+    if free >= MIN_FREE_BYTES:
         return Check("Disk", True, detail)
     return Check("Disk", False, detail, "free some space, or lower --temp-files-num and --max-checkpoints-num")
 

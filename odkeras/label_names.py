@@ -7,7 +7,7 @@ from pathlib import Path
 
 from odkeras.errors import ConfigError, LabelMapError
 
-_MOST_PROBLEMS = 5
+_MAX_PROBLEMS = 5
 
 
 def collect_label_names(names: Sequence[str], file: Path | str | None = None) -> list[str]:
@@ -29,8 +29,8 @@ def collect_label_names(names: Sequence[str], file: Path | str | None = None) ->
         raise ConfigError(_nothing(file))
     problems = list(_problems(given))
     if problems:
-        more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
-        raise ConfigError("; ".join(problems[:_MOST_PROBLEMS]) + more)
+        more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
+        raise ConfigError("; ".join(problems[:_MAX_PROBLEMS]) + more)
     return [name for _, name in given]
 
 

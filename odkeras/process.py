@@ -42,7 +42,7 @@ def open_listener(host: str, port: int, *, option: str = "") -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             how = f"with {option}" if option else "port"
-            what = f"is already in use; stop the program that has it, or choose another {how} (0 takes a free one)"
+            what = f"is already in use; stop the program that uses it, or choose another {how} (0 selects a free one)"
             raise SetupError(f"{where} {what}") from None
         raise SetupError(f"cannot listen on {where}: {error.strerror or error}") from None
     except OverflowError as error:

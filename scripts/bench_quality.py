@@ -58,7 +58,7 @@ NEWEST = "newest"
 BATCH_SIZE = 10
 COMPARED_AT = 40
 COMPARED_WITH = {"newest": "ratio", "newest-zoo": "ratio_2019"}  # policy that replay is compared with -> result's name
-LEAST_MAP50 = 0.01  # lower bound of mAP50 in a ratio, which could otherwise become huge
+MIN_MAP50 = 0.01  # lower bound of mAP50 in a ratio, which could otherwise become huge
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def results_of(runs: Sequence[Run]) -> dict[str, Any]:
         for policy, key in COMPARED_WITH.items():
             other = found.get(f"{data}_{policy}_mAP50")
             if replay is not None and other is not None:
-                found[f"{data}_{key}"] = max(replay, LEAST_MAP50) / max(other, LEAST_MAP50)
+                found[f"{data}_{key}"] = max(replay, MIN_MAP50) / max(other, MIN_MAP50)
     found["curves"] = [
         {"data": run["data"], "policy": run["policy"], "seed": run["seed"], **curve_of(run)} for run in runs
     ]

@@ -29,7 +29,7 @@ PNG_MASKS = 2
 _PLACEHOLDER = re.compile(r"PATH_TO|TO_BE_CONFIGURED|(?:^|/)path/to(?:/|$)")
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named "?(\w+)')
-_MOST_NAMES_SHOWN = 15
+_MAX_NAMES_SHOWN = 15
 
 
 def load_pipeline(path: Path | str) -> PipelineConfig:
@@ -234,5 +234,5 @@ def _near(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name.lower(), list(lowered), n=2)
     if near:
         return f"did you mean {' or '.join(lowered[each] for each in near)}?"
-    more = f", ... {len(known) - _MOST_NAMES_SHOWN} more" if len(known) > _MOST_NAMES_SHOWN else ""
-    return f"known: {', '.join(known[:_MOST_NAMES_SHOWN])}{more}"
+    more = f", ... {len(known) - _MAX_NAMES_SHOWN} more" if len(known) > _MAX_NAMES_SHOWN else ""
+    return f"known: {', '.join(known[:_MAX_NAMES_SHOWN])}{more}"

@@ -19,8 +19,8 @@ from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, load_
 LABEL_MAP_NAME = "label_map.pbtxt"
 _CONFIG_NAME = "pipeline.config"
 _VERSION_INFO = Path("assets.extra", "odkeras.json")
-_MOST_CHANGES = 3
-_MOST_CLASSES = 12
+_MAX_CHANGES = 3
+_MAX_CLASSES = 12
 _RESTORE = (
     "Classes cannot be added to a trained model yet, nor renamed, removed or reordered. Restore the label map and "
     "num_classes that it was trained with, or start a new model with another --model-dir and --export-dir"
@@ -149,9 +149,9 @@ def _check_labels(trained: TrainedClasses, ours: Mapping[int, str], room: int) -
     told = [change for id in ids if (change := _change(id, theirs.get(id), ours.get(id)))]
     if not theirs or not told:
         return
-    more = f"; and {len(told) - _MOST_CHANGES} more" if len(told) > _MOST_CHANGES else ""
+    more = f"; and {len(told) - _MAX_CHANGES} more" if len(told) > _MAX_CHANGES else ""
     raise ConfigError(
-        f"the model in {trained.where} was trained with another label map: {'; '.join(told[:_MOST_CHANGES])}{more}. It "
+        f"the model in {trained.where} was trained with another label map: {'; '.join(told[:_MAX_CHANGES])}{more}. It "
         f"was trained with {_listed(theirs)}; the label map has {_listed(ours)}. {_way_out(theirs, ours)}"
     )
 
@@ -163,8 +163,8 @@ def _way_out(theirs: Mapping[int, str], ours: Mapping[int, str]) -> str:
     gone = [repr(name) for _, name in sorted(theirs.items()) if name not in names]
     if not gone:
         return f"{_RESTORE} {_ANSWERS_STAY}"
-    more = [f"{len(gone) - _MOST_CHANGES} more"] if len(gone) > _MOST_CHANGES else []
-    return f"{_RESTORE}, {_ANSWERS_DO_NOT_FIT.format(gone=', '.join([*gone[:_MOST_CHANGES], *more]))}"
+    more = [f"{len(gone) - _MAX_CHANGES} more"] if len(gone) > _MAX_CHANGES else []
+    return f"{_RESTORE}, {_ANSWERS_DO_NOT_FIT.format(gone=', '.join([*gone[:_MAX_CHANGES], *more]))}"
 
 
 def _change(id: int, theirs: str | None, ours: str | None) -> str:
@@ -178,8 +178,8 @@ def _change(id: int, theirs: str | None, ours: str | None) -> str:
 
 
 def _listed(labels: Mapping[int, str]) -> str:
-    shown = [f"{id} {name}" for id, name in sorted(labels.items())[:_MOST_CLASSES]]
-    more = [f"{len(labels) - _MOST_CLASSES} more"] if len(labels) > _MOST_CLASSES else []
+    shown = [f"{id} {name}" for id, name in sorted(labels.items())[:_MAX_CLASSES]]
+    more = [f"{len(labels) - _MAX_CLASSES} more"] if len(labels) > _MAX_CLASSES else []
     return f"{len(labels)} {'class' if len(labels) == 1 else 'classes'} ({', '.join([*shown, *more])})"
 
 

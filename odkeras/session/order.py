@@ -24,8 +24,8 @@ from odkeras.session.sources import Item
 
 LOOK_AHEAD = 20
 RANDOM_EVERY = 5
-_MOST_FILES, _MOST_RECORDS = 100_000, 500
-_LEAST_SCORE = 0.05
+_MAX_FILES, _MAX_RECORDS = 100_000, 500
+_MIN_SCORE = 0.05
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,23 @@ class _UncertainFirst:
 def uncertainty(found: Detections) -> float:
     """Uncertainty of a model about an image, 0 to 1: the maximum over its boxes; 0 without boxes.
 
-    Boxes with a score below `_LEAST_SCORE` do not count.
+    Boxes with a score below `_MIN_SCORE` do not count.
     """
-    scores = found.scores[np.isfinite(found.scores) & (found.scores >= _LEAST_SCORE)].astype(np.float64)
+    scores = found.scores[np.isfinite(found.scores) & (found.scores >= _MIN_SCORE)].astype(np.float64)
     return float(np.max((1 - np.abs(2 * scores - 1)) ** 2, initial=0.0))
 
 
 def shuffled(items: Iterable[Item], seed: int) -> Iterator[Item]:
     """Yields all items in a random order, which depends on the seed alone.
 
-    Memory is bounded by a shuffle window of `_MOST_FILES` items, or of `_MOST_RECORDS` if items are records, which may
+    Memory is bounded by a shuffle window of `_MAX_FILES` items, or of `_MAX_RECORDS` if items are records, which may
     contain their images.
     """
     chance = random.Random(seed)
     window: list[Item] = []
     for item in items:
         window.append(item)
-        if len(window) >= (_MOST_FILES if item.record is None else _MOST_RECORDS):
+        if len(window) >= (_MAX_FILES if item.record is None else _MAX_RECORDS):
             yield _take(window, chance)
     while window:
         yield _take(window, chance)

@@ -28,7 +28,7 @@ from odkeras.errors import ConfigError, OdkerasError, SetupError
 
 LOG_TAIL_LINES = 15
 _LOG_TAIL_BYTES = 16_384
-_MOST_REASON = 300
+_MAX_REASON = 300
 _REASON = re.compile(r"(?:error: |(?=[\w.]*(?:Error|Exception)\b: ?))(.+)")
 _POLL_S = 0.1
 
@@ -288,7 +288,7 @@ def _reason_in(tail: str) -> str:
     if found is None:
         return ""
     reason = found[1]
-    return f": {reason if len(reason) <= _MOST_REASON else reason[:_MOST_REASON] + '…'}"
+    return f": {reason if len(reason) <= _MAX_REASON else reason[:_MAX_REASON] + '…'}"
 
 
 def log_tail(path: Path, lines: int = LOG_TAIL_LINES, *, most_bytes: int = _LOG_TAIL_BYTES) -> str:

@@ -27,14 +27,14 @@ from odkeras.project import write_atomically
 from odkeras.work import CostModel
 
 FIRST_THRESHOLD = 0.5
-LEAST_JUDGED = 8
+MIN_JUDGED = 8
 """Minimum judged candidates of a class; with fewer, its threshold stays at `FIRST_THRESHOLD`."""
-MOST_JUDGED = 80
+MAX_JUDGED = 80
 """Number of newest judged candidates per class that count. Older ones are detections of models no longer in use."""
 HIDDEN = 1.01
 """The threshold of a class that is not suggested: above any score."""
-_LEAST_SCORE = 0.05
-_MOST_CANDIDATES = 30
+_MIN_SCORE = 0.05
+_MAX_CANDIDATES = 30
 _KEPT_IOU, _MATCH_IOU = 0.9, 0.5
 _OUTCOMES = ("kept", "adjusted", "deleted")
 
@@ -108,7 +108,7 @@ class AutoThreshold:
                 continue
             with self._lock:
                 for class_id, judged in found.items():
-                    self._judged.setdefault(class_id, deque(maxlen=MOST_JUDGED)).extend(judged)
+                    self._judged.setdefault(class_id, deque(maxlen=MAX_JUDGED)).extend(judged)
                     self._chosen[class_id] = choose_threshold(list(self._judged[class_id]), self._cost)
                     changed = True
         if changed:
@@ -125,7 +125,7 @@ class AutoThreshold:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
             for class_id, judged in kept.items():
                 rows = [(float(score), str(outcome)) for score, outcome in judged if outcome in _OUTCOMES]
-                self._judged[int(class_id)] = deque(rows, maxlen=MOST_JUDGED)
+                self._judged[int(class_id)] = deque(rows, maxlen=MAX_JUDGED)
                 self._chosen[int(class_id)] = choose_threshold(rows, self._cost)
         except (OSError, ValueError, TypeError, AttributeError):
             return
@@ -141,9 +141,9 @@ def choose_threshold(judged: Sequence[Judged], cost: CostModel) -> float:
         cost: the seconds that each outcome costs and saves.
 
     Returns:
-        `FIRST_THRESHOLD` with fewer than `LEAST_JUDGED` candidates; `HIDDEN` if no threshold saves time.
+        `FIRST_THRESHOLD` with fewer than `MIN_JUDGED` candidates; `HIDDEN` if no threshold saves time.
     """
-    if len(judged) < LEAST_JUDGED:
+    if len(judged) < MIN_JUDGED:
         return FIRST_THRESHOLD
     worth = {
         "kept": cost.draw_s - cost.verify_s,
@@ -200,11 +200,11 @@ def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
 def candidates_of(found: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> list[list[Any]]:
     """[label, score, [xmin, ymin, xmax, ymax] in pixels] of a model's detections, best first.
 
-    At most `_MOST_CANDIDATES`, of classes in the label map and with a score of at least `_LEAST_SCORE`.
+    At most `_MAX_CANDIDATES`, of classes in the label map and with a score of at least `_MIN_SCORE`.
     """
     order = np.argsort(-found.scores, kind="stable")
     chosen = [
-        index for index in order if found.scores[index] >= _LEAST_SCORE and int(found.classes[index]) in label_map.ids
+        index for index in order if found.scores[index] >= _MIN_SCORE and int(found.classes[index]) in label_map.ids
     ]
     boxes = box_ops.to_xyxy_px(box_ops.clip(found.boxes), image_size_hw)
     return [
@@ -213,6 +213,6 @@ def candidates_of(found: Detections, label_map: LabelMap, image_size_hw: tuple[i
             round(float(found.scores[index]), 4),
             [round(float(value), 1) for value in boxes[index]],
         ]
-        for index in chosen[:_MOST_CANDIDATES]
+        for index in chosen[:_MAX_CANDIDATES]
         if np.isfinite(boxes[index]).all()
     ]

@@ -107,7 +107,7 @@ _ABOVE = (
     ("added", "added by hand", "#4a3aa7"),
 )
 _BELOW = ("deleted", "deleted", "#e34948")
-_MOST_TICKS = 14
+_MAX_TICKS = 14
 
 
 def draw_curve(points: Sequence[CurvePoint], path: Path, *, title: str = "") -> None:
@@ -188,7 +188,7 @@ def _style(axes: Any, title: str, points: Sequence[CurvePoint], *, pad: float = 
     axes.tick_params(colors=_QUIET, length=0, labelbottom=True)
     last = max([10, *(point.annotations for point in points)])
     axes.set_xlim(-0.04 * last, 1.08 * last)
-    if 0 < len(points) <= _MOST_TICKS:
+    if 0 < len(points) <= _MAX_TICKS:
         axes.set_xticks([point.annotations for point in points])
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

@@ -42,7 +42,7 @@ from odkeras.simulation.truth import (
 )
 
 PREDICT_TOGETHER = 8
-MOST_ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 _POLL_S = 0.2
 _LOST_AFTER_S = 10.0
 
@@ -197,7 +197,7 @@ class _Simulation:
         self._show.progress(f"{self._after()}: fetching {count} tasks")
         self._wait_for_version(1, self._after())
         tasks = [task for task in islice(stream, count) if task["image_id"] in self._by_id]
-        for _ in range(MOST_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             if all("_suggestions" in task for task in tasks):
                 break
             time.sleep(1.0)
@@ -222,7 +222,7 @@ class _Simulation:
     def _fetch(self, batch: Sequence[KnownImage]) -> list[Task]:
         """The batch's tasks with suggestions. Retries: without suggestions, a server that is down for a moment would be
         counted as a useless model."""
-        for _ in range(MOST_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             self._show.progress(f"{self._after()}: fetching {len(batch)} tasks")
             tasks = list(self._session.stream([image.path for image in batch]))
             if all("_suggestions" in task for task in tasks):

@@ -21,7 +21,7 @@ from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
 
 HELD_OUT_SHARE = 0.2
-_MOST_NAMES = 3
+_MAX_NAMES = 3
 
 OnSkip = Callable[[str, str], None]
 
@@ -112,8 +112,8 @@ def _read_images(
     truths = read_truth_csv(csv_path, images_dir)
     check_some_exist(truths, csv_path, images_dir)
     missing = [truth.path for truth in truths if not exists(truth.path)]
-    if len(missing) > _MOST_NAMES:  # one message instead of one per file
-        names = f"{', '.join(path.name for path in missing[:_MOST_NAMES])} and {len(missing) - _MOST_NAMES} more"
+    if len(missing) > _MAX_NAMES:  # one message instead of one per file
+        names = f"{', '.join(path.name for path in missing[:_MAX_NAMES])} and {len(missing) - _MAX_NAMES} more"
         on_skip(f"{len(missing)} of the {len(truths)} images of {csv_path}", f"no such file: {names}")
         truths = [truth for truth in truths if exists(truth.path)]
     for truth in truths:

@@ -32,7 +32,7 @@ from odkeras.web.gallery import MAX_PAGE
 from odkeras.web.gallery_desk import NotAvailableError
 from odkeras.web.parameters import (
     IMAGE_ID,
-    MOST_ANSWERS,
+    MAX_ANSWERS,
     BadRequestError,
     read_body,
     read_filter,
@@ -47,7 +47,7 @@ from odkeras.web.security import App, Guard, Policy
 from odkeras.web.service import PageService
 from odkeras.web.sharing import Sharing
 
-MOST_TASKS = 20
+MAX_TASKS = 20
 PROCESSES = ("trainer", "server")
 SHOWN_EVERY_S = 0.25
 ALIVE_EVERY_S = 10.0
@@ -55,7 +55,7 @@ _THREADS = 16
 _STORING_THREADS = 4  # they share a processor and a disk, so more threads would only slow each other down
 _BROWSING_THREADS = 3
 _FETCHING_THREADS = 4
-_MOST_FETCHES_WAITING = 16
+_MAX_FETCHES_WAITING = 16
 _SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
 T = TypeVar("T")
 
@@ -171,8 +171,8 @@ class _Handlers:
     async def tasks(self, request: Request) -> Response:
         body = await read_body(request)
         count = body.get("count", 1)
-        if not is_whole(count, 1, MOST_TASKS):
-            raise BadRequestError(400, f"count must be 1 to {MOST_TASKS}; got {count!r}")
+        if not is_whole(count, 1, MAX_TASKS):
+            raise BadRequestError(400, f"count must be 1 to {MAX_TASKS}; got {count!r}")
         found = await self._predict(self._service.next_tasks, read_tab(body), count, read_ids(body, "have"))
         tasks = [task_document(task) for task in found.tasks]
         return _json({"tasks": tasks, "done": found.done, "waiting": found.waiting})
@@ -185,8 +185,8 @@ class _Handlers:
     async def answers(self, request: Request) -> Response:
         body = await read_body(request)
         answers = body.get("answers")
-        if not isinstance(answers, list) or not 0 < len(answers) <= MOST_ANSWERS:
-            raise BadRequestError(400, f"answers must be a list of 1 to {MOST_ANSWERS} answers")
+        if not isinstance(answers, list) or not 0 < len(answers) <= MAX_ANSWERS:
+            raise BadRequestError(400, f"answers must be a list of 1 to {MAX_ANSWERS} answers")
         saved, refused = await self._store(self._service.answer, read_tab(body), answers)
         reasons = [{"answer_id": answer_id, "reason": reason} for answer_id, reason in refused]
         return _json({"saved": saved, "refused": reasons})
@@ -341,7 +341,7 @@ class _Handlers:
         """Run in the pool for remote images, so that an unresponsive server does not block the gallery. Requests beyond
         a short queue fail at once with 503."""
         self._fetching = self._fetching or anyio.CapacityLimiter(_FETCHING_THREADS)
-        if self._fetching.statistics().tasks_waiting >= _MOST_FETCHES_WAITING:
+        if self._fetching.statistics().tasks_waiting >= _MAX_FETCHES_WAITING:
             raise BadRequestError(503, "too many images are being fetched from other servers; retry later")
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._fetching)
 

@@ -28,7 +28,7 @@ from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import DatasetLabels, labels_of_dataset
 from odkeras.web.pictures import Pictures
 
-_MOST_SKIPPED = 3
+_MAX_SKIPPED = 3
 
 
 def check_dataset(database: AnswerDatabase, dataset: str) -> None:
@@ -86,8 +86,8 @@ class DatasetExport:
         """A sentence about what was left out; "" if nothing was."""
         if not self.coco.skipped:
             return ""
-        shown = "; ".join(f"{file}: {reason}" for file, reason in self.coco.skipped[:_MOST_SKIPPED])
-        more = len(self.coco.skipped) - _MOST_SKIPPED
+        shown = "; ".join(f"{file}: {reason}" for file, reason in self.coco.skipped[:_MAX_SKIPPED])
+        more = len(self.coco.skipped) - _MAX_SKIPPED
         return f"left out: {shown}{f'; and {more} more, which `odkeras db out` lists' if more > 0 else ''}"
 
     def remarks(self) -> list[str]:

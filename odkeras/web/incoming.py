@@ -14,7 +14,7 @@ from odkeras.web.spans import read_spans
 from odkeras.web.stored import StoredAnswer
 from odkeras.work import shown_edits
 
-_MOST_AGE_S = 365 * 86400.0
+_MAX_AGE_S = 365 * 86400.0
 _FRESH_S = 10.0
 _MADE_HERE = (INPUT_HASH, TASK_HASH)
 
@@ -96,4 +96,4 @@ def as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
 
 
 def _age_s(age_ms: Any) -> float:
-    return age_ms / 1000 if is_number(age_ms, 1000 * _MOST_AGE_S) and age_ms >= 0 else 0.0
+    return age_ms / 1000 if is_number(age_ms, 1000 * _MAX_AGE_S) and age_ms >= 0 else 0.0

@@ -16,7 +16,7 @@ from odkeras.annotation import DECISIONS
 from odkeras.web.gallery import GalleryFilter
 from odkeras.web.queue import Tab
 
-MOST_ANSWERS = 500
+MAX_ANSWERS = 500
 IMAGE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
@@ -95,9 +95,9 @@ def read_name(given: Any, what: str) -> str:
 
 
 def read_ids(body: Mapping[str, Any], key: str) -> Sequence[str]:
-    """A list of at most `MOST_ANSWERS` image ids; empty if the key is missing."""
+    """A list of at most `MAX_ANSWERS` image ids; empty if the key is missing."""
     ids = body.get(key) or []
-    if not isinstance(ids, list) or len(ids) > MOST_ANSWERS:
+    if not isinstance(ids, list) or len(ids) > MAX_ANSWERS:
         raise BadRequestError(400, f"{key} must be a list of image ids")
     for each in ids:
         if not isinstance(each, str) or not IMAGE_ID.fullmatch(each):

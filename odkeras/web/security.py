@@ -36,7 +36,7 @@ _HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin-allow-popups"),
 )
 _COOKIE = "odkeras_token"
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 _READING = ("GET", "HEAD")
 
 
@@ -130,7 +130,7 @@ class Guard:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return 415, "send application/json"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > _MOST_DIGITS or int(length) > policy.max_body_bytes:
+        if not length.isdecimal() or len(length) > _MAX_DIGITS or int(length) > policy.max_body_bytes:
             return 413, f"the request is larger than {policy.max_body_bytes} bytes"
         return None
 

@@ -35,7 +35,7 @@ class TestShuffled:
 
     def test_records_are_shuffled_in_a_window(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Their images may lie in them: not all have room in memory."""
-        monkeypatch.setattr(order, "_MOST_RECORDS", 5)
+        monkeypatch.setattr(order, "_MAX_RECORDS", 5)
         read = []
 
         def records() -> Any:

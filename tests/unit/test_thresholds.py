@@ -14,7 +14,7 @@ from odkeras.labels import LabelMap
 from odkeras.session.thresholds import (
     FIRST_THRESHOLD,
     HIDDEN,
-    LEAST_JUDGED,
+    MIN_JUDGED,
     AutoThreshold,
     FixedThreshold,
     candidates_of,
@@ -37,7 +37,7 @@ def answer(candidates: list[Any], spans: list[Any], decision: str = "accept") ->
 
 class TestChoose:
     def test_few_judged_candidates_say_nothing(self) -> None:
-        assert choose_threshold([(0.9, "deleted")] * (LEAST_JUDGED - 1), COST) == FIRST_THRESHOLD
+        assert choose_threshold([(0.9, "deleted")] * (MIN_JUDGED - 1), COST) == FIRST_THRESHOLD
 
     def test_the_score_from_which_on_showing_saves_most(self) -> None:
         good = [(0.9 - number / 100, "kept") for number in range(6)]
@@ -88,7 +88,7 @@ class TestAuto:
         assert auto.of(1) == auto.of(2) == FIRST_THRESHOLD
         good = answer([["car", 0.3, [10, 10, 30, 30]]], [span(10, 10, 30, 30)])
         bad = answer([["person", 0.9, [10, 10, 30, 30]]], [])
-        auto.note([good, bad] * LEAST_JUDGED)
+        auto.note([good, bad] * MIN_JUDGED)
         assert (auto.of(1), auto.of(2)) == (pytest.approx(0.3), HIDDEN)
         again = self.auto(tmp_path, label_map)
         assert (again.of(1), again.of(2)) == (pytest.approx(0.3), HIDDEN)

@@ -30,14 +30,14 @@ from odkeras.process import open_listener
 from odkeras.session.events import Event
 from odkeras.web import app as web_app
 from odkeras.web import tensorboard
-from odkeras.web.app import MOST_ANSWERS, MOST_TASKS, SHOWN_EVERY_S
+from odkeras.web.app import MAX_ANSWERS, MAX_TASKS, SHOWN_EVERY_S
 from odkeras.web.files import page_files
 from odkeras.web.security import CONTENT_SECURITY_POLICY, Policy
 from odkeras.web.service import LOG_BYTES, LOG_LINES
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
 Start = Callable[..., Annotating]
-MANY = ["0" * 32] * (MOST_ANSWERS + 1)
+MANY = ["0" * 32] * (MAX_ANSWERS + 1)
 POSTS = ("tasks", "answers", "reopen", "save", "suggestions", "tensorboard", "training")
 
 
@@ -214,9 +214,9 @@ class TestWhatMakesNoSense:
         if path == "/api/events":
             assert error_of(guest.get(path, tab=""), 400).startswith("tab must be")
 
-    @pytest.mark.parametrize("count", [0, -1, MOST_TASKS + 1, 1.0, "1", True, None, [], 10**400])
+    @pytest.mark.parametrize("count", [0, -1, MAX_TASKS + 1, 1.0, "1", True, None, [], 10**400])
     def test_counts(self, guest: Page, count: Any) -> None:
-        assert error_of(guest.post("/api/tasks", count=count), 400).startswith(f"count must be 1 to {MOST_TASKS}; got")
+        assert error_of(guest.post("/api/tasks", count=count), 400).startswith(f"count must be 1 to {MAX_TASKS}; got")
 
     @pytest.mark.parametrize(
         "ids",
@@ -243,9 +243,9 @@ class TestWhatMakesNoSense:
         if not isinstance(ids, str):
             error_of(guest.post("/api/reopen", image_id=ids), 400)
 
-    @pytest.mark.parametrize("answers", [None, [], {}, "x", 5, [{}] * (MOST_ANSWERS + 1)], ids=lambda v: str(v)[:12])
+    @pytest.mark.parametrize("answers", [None, [], {}, "x", 5, [{}] * (MAX_ANSWERS + 1)], ids=lambda v: str(v)[:12])
     def test_no_answers(self, guest: Page, answers: Any) -> None:
-        message = f"answers must be a list of 1 to {MOST_ANSWERS} answers"
+        message = f"answers must be a list of 1 to {MAX_ANSWERS} answers"
         assert error_of(guest.post("/api/answers", answers=answers), 400) == message
 
     @pytest.mark.parametrize(

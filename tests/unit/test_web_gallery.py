@@ -405,7 +405,7 @@ class TestRemoteThumbnails:
         monkeypatch.setattr("odkeras.web.thumbnails.SLOW_S", 60)
         monkeypatch.setattr("odkeras.web.gallery_desk.FETCH_TIMEOUT_S", 60)
         monkeypatch.setattr(web_app, "_FETCHING_THREADS", 1)
-        monkeypatch.setattr(web_app, "_MOST_FETCHES_WAITING", 1)
+        monkeypatch.setattr(web_app, "_MAX_FETCHES_WAITING", 1)
         go = threading.Event()
         with image_server() as server, ThreadPoolExecutor(3) as pool:
             data = (web_project / "images/00.png").read_bytes()
