@@ -109,15 +109,15 @@ class Annotation:
     polygons: tuple[FloatArray | None, ...] = ()
 
     def __post_init__(self) -> None:
-        polygons = tuple(None if each is None else polygon_ops.as_polygon(each) for each in self.polygons)
+        polygons = tuple(None if polygon is None else polygon_ops.as_polygon(polygon) for polygon in self.polygons)
         if polygons and len(polygons) != len(self.groundtruth):
             raise ValueError(f"polygons must have {len(self.groundtruth)} entries, one per box; got {len(polygons)}")
-        object.__setattr__(self, "polygons", polygons if any(each is not None for each in polygons) else ())
+        object.__setattr__(self, "polygons", polygons if any(polygon is not None for polygon in polygons) else ())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Annotation):
             return NotImplemented
-        names = [each.name for each in fields(self) if each.name != "polygons"]
+        names = [field.name for field in fields(self) if field.name != "polygons"]
         return all(getattr(self, name) == getattr(other, name) for name in names) and _same_polygons(self, other)
 
     __hash__ = None  # type: ignore[assignment]  # contains arrays, which are not hashable
@@ -161,7 +161,7 @@ class EditCounts:
             ValueError, TypeError: a count is not a number.
         """
         named = {_FORMER_NAMES.get(name, name): value for name, value in row.items()}
-        return cls(**{each.name: int(named.get(each.name) or 0) for each in fields(cls)})
+        return cls(**{field.name: int(named.get(field.name) or 0) for field in fields(cls)})
 
     def to_json(self) -> dict[str, int]:
         return asdict(self)
@@ -177,7 +177,7 @@ class EditCounts:
         return self.kept + self.adjusted + self.relabelled + self.added
 
     def __add__(self, other: EditCounts) -> EditCounts:
-        return EditCounts(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+        return EditCounts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
 def is_list_of_pairs(points: Any) -> bool:

@@ -92,11 +92,11 @@ class Control:
 
     def _look(self) -> None:
         try:
-            found = self._path.stat()
+            stat = self._path.stat()
         except OSError:
             self._seen, self._state = None, RUNNING
             return
-        seen = (found.st_ino, found.st_size, found.st_mtime_ns)
+        seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if seen != self._seen:
-            said = str((read_status(self._path) or {}).get("state"))
-            self._seen, self._state = seen, said if said in ACTIONS.values() else RUNNING
+            state = str((read_status(self._path) or {}).get("state"))
+            self._seen, self._state = seen, state if state in ACTIONS.values() else RUNNING

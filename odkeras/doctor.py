@@ -83,8 +83,8 @@ def probe_tensorflow(timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
     if answer is None:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         return Probe(error=lines[-1])
-    found = json.loads(answer.removeprefix("probe:"))
-    return Probe(found["tensorflow"], found["keras"], tuple(found["gpus"]))
+    versions = json.loads(answer.removeprefix("probe:"))
+    return Probe(versions["tensorflow"], versions["keras"], tuple(versions["gpus"]))
 
 
 def check_environment(directory: Path | str = ".", *, probe: Callable[[], Probe] = probe_tensorflow) -> list[Check]:
@@ -94,16 +94,16 @@ def check_environment(directory: Path | str = ".", *, probe: Callable[[], Probe]
         directory: parent of the data, model and export directories; its free disk space is checked. It need not exist.
         probe: replaces the TensorFlow child process in tests.
     """
-    found = probe() if _version("tensorflow") else Probe(error="not installed")
+    probed = probe() if _version("tensorflow") else Probe(error="not installed")
     return [
         _check_python(sys.version_info[:2]),
-        _check_tensorflow(_version("tensorflow"), found),
+        _check_tensorflow(_version("tensorflow"), probed),
         _check_tf_keras(_version("tf-keras")),
-        _check_keras_in_use(found),
+        _check_keras_in_use(probed),
         _check_object_detection(),
         _check_official(),
         _check_package("pycocotools", "computes mAP"),
-        _check_gpu(found, gpu_hardware=shutil.which("nvidia-smi") is not None),
+        _check_gpu(probed, gpu_hardware=shutil.which("nvidia-smi") is not None),
         _check_disk(Path(directory)),
         _check_model_server(shutil.which("tensorflow_model_server")),
         _check_prodigy(_version("prodigy")),
@@ -129,7 +129,7 @@ def _location(package: str) -> Path | None:
 
 def _check_python(version: tuple[int, ...]) -> Check:
     shown = ".".join(map(str, version))
-    oldest, newest = (".".join(map(str, each)) for each in (OLDEST_PYTHON, NEWEST_PYTHON))
+    oldest, newest = (".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON))
     if OLDEST_PYTHON <= version <= NEWEST_PYTHON:
         return Check("Python", True, shown)
     return Check(

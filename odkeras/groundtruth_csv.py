@@ -46,14 +46,14 @@ def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[TruthIm
         RecordError: the file cannot be read, a column is missing, or a row is incomplete or not a valid box; the
             message names the line.
     """
-    found: dict[str, list[tuple[list[float], str]]] = {}
+    boxes_by_path: dict[str, list[tuple[list[float], str]]] = {}
     for where, row in _rows(Path(csv_path)):
         if not row["path"]:
             raise RecordError(f"{where}: the path is empty")
-        boxes = found.setdefault(row["path"], [])
+        boxes = boxes_by_path.setdefault(row["path"], [])
         if any(row[name] for name in (*_COORDINATES, "label")):
             boxes.append((_box(row, where), _label(row, where)))
-    return [_truth_image(Path(images_dir) / path, boxes) for path, boxes in found.items()]
+    return [_truth_image(Path(images_dir) / path, boxes) for path, boxes in boxes_by_path.items()]
 
 
 def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_dir: Path | str) -> None:
@@ -69,8 +69,8 @@ def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_
     first = truths[0].path
     folder = Path(csv_path).parent
     below = _folder_with(first.relative_to(images_dir), folder) if first.is_relative_to(images_dir) else None
-    found = below or _folder_with(Path(first.name), folder)
-    advice = f"give --images {shlex.quote(str(found))}" if found else "--images names their directory"
+    first_dir = below or _folder_with(Path(first.name), folder)
+    advice = f"give --images {shlex.quote(str(first_dir))}" if first_dir else "--images names their directory"
     raise RecordError(
         f"none of the {len(truths)} images of {csv_path} is in {images_dir} (the first would be {first}); {advice}"
     )
@@ -90,7 +90,7 @@ def _folder_with(name: Path, folder: Path) -> Path | None:
         below = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
         return None
-    return next((each for each in (folder, *below) if exists(each / name)), None)
+    return next((candidate for candidate in (folder, *below) if exists(candidate / name)), None)
 
 
 def _rows(csv_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -112,12 +112,12 @@ def _rows(csv_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def _columns(header: list[str], csv_path: Path) -> dict[str, int]:
     places = {cell.strip().lower(): at for at, cell in reversed(list(enumerate(header)))}
     columns = {
-        name: places[known] for name, known_as in _NAMES.items() for known in reversed(known_as) if known in places
+        name: places[alias] for name, known_as in _NAMES.items() for alias in reversed(known_as) if alias in places
     }
     missing = [name for name in _NAMES if name not in columns]
     if missing:
-        found = ", ".join(repr(cell) for cell in header) or "nothing"
-        raise RecordError(f"{csv_path}:1: the header lacks {', '.join(missing)}; it has {found}")
+        cells = ", ".join(repr(cell) for cell in header) or "nothing"
+        raise RecordError(f"{csv_path}:1: the header lacks {', '.join(missing)}; it has {cells}")
     return columns
 
 

@@ -235,7 +235,7 @@ def list_image_files(directory: Path | str) -> list[Path]:
     """
     if not Path(directory).is_dir():
         raise ImageError("not a directory", str(directory))
-    found: list[Path] = []
+    files: list[Path] = []
     visited: set[str] = set()  # guards against cycles of symbolic links
     for parent, directories, names in os.walk(directory, followlinks=True):
         if os.path.realpath(parent) in visited:
@@ -243,8 +243,8 @@ def list_image_files(directory: Path | str) -> list[Path]:
             continue
         visited.add(os.path.realpath(parent))
         directories[:] = [name for name in directories if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if _is_image_name(name)]
-    return sorted(found, key=natural_key)
+        files += [Path(parent, name) for name in names if _is_image_name(name)]
+    return sorted(files, key=natural_key)
 
 
 def _is_image_name(name: str) -> bool:

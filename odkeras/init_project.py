@@ -95,13 +95,13 @@ def _absolute(checkpoint: str | None) -> str:
 def _restore_type(checkpoint: str | None, restore_type: str | None) -> str | None:
     if restore_type is not None or not checkpoint:
         return restore_type
-    found = checkpoint_kind(checkpoint_prefix(checkpoint))
-    if found is None and (is_remote(checkpoint) or Path(f"{checkpoint_prefix(checkpoint)}.index").is_file()):
+    kind = checkpoint_kind(checkpoint_prefix(checkpoint))
+    if kind is None and (is_remote(checkpoint) or Path(f"{checkpoint_prefix(checkpoint)}.index").is_file()):
         raise ConfigError(
             f"cannot detect the type of checkpoint {checkpoint}; give --fine-tune-type detection (a model trained by "
             "the Object Detection API, such as those of the model zoo) or classification (a bare backbone)"
         )
-    return found
+    return kind
 
 
 def _refuse_to_overwrite(paths: Sequence[Path], force: bool) -> None:

@@ -52,12 +52,12 @@ def coco_map(
     """
     images = list(zip(groundtruths, detections, image_sizes_hw, strict=True))
     truth = [row for number, (true, _, size_hw) in enumerate(images) for row in _truth_rows(true, size_hw, number)]
-    found = [row for number, (_, seen, size_hw) in enumerate(images) for row in _detection_rows(seen, size_hw, number)]
+    rows = [row for number, (_, seen, size_hw) in enumerate(images) for row in _detection_rows(seen, size_hw, number)]
     if not truth:
         return dict.fromkeys(_NAMES, -1.0)
-    if not found:
+    if not rows:
         return dict.fromkeys(_NAMES, 0.0)
-    stats = _evaluate([{**row, "id": number} for number, row in enumerate(truth, start=1)], found, len(images))
+    stats = _evaluate([{**row, "id": number} for number, row in enumerate(truth, start=1)], rows, len(images))
     return {name: max(0.0, float(value)) for name, value in zip(_NAMES, stats, strict=False)}
 
 
@@ -75,7 +75,7 @@ def _take_pairs(ious: np.ndarray, free_rows: set[int], free_columns: set[int]) -
 
     Removes the paired indices from both sets, and returns the IoU of each pair.
     """
-    found = []
+    rows = []
     for flat in np.argsort(-ious, axis=None, kind="stable"):
         row, column = divmod(int(flat), ious.shape[1])
         if ious[row, column] < MATCH_IOU:
@@ -83,8 +83,8 @@ def _take_pairs(ious: np.ndarray, free_rows: set[int], free_columns: set[int]) -
         if row in free_rows and column in free_columns:
             free_rows.remove(row)
             free_columns.remove(column)
-            found.append(float(ious[row, column]))
-    return found
+            rows.append(float(ious[row, column]))
+    return rows
 
 
 def _truth_rows(truth: Groundtruth, size_hw: tuple[int, int], image_id: int) -> list[dict[str, Any]]:
@@ -107,14 +107,14 @@ def _rows(boxes: np.ndarray, classes: np.ndarray, size_hw: tuple[int, int], imag
     ]
 
 
-def _evaluate(truth: list[dict[str, Any]], found: list[dict[str, Any]], image_count: int) -> Sequence[float]:
+def _evaluate(truth: list[dict[str, Any]], detections: list[dict[str, Any]], image_count: int) -> Sequence[float]:
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise SetupError("mAP needs pycocotools; run 'pip install pycocotools'") from error
     coco = COCO()
-    categories = sorted({row["category_id"] for row in truth + found})
+    categories = sorted({row["category_id"] for row in truth + detections})
     coco.dataset = {
         "info": {},
         "images": [{"id": number} for number in range(image_count)],
@@ -123,7 +123,7 @@ def _evaluate(truth: list[dict[str, Any]], found: list[dict[str, Any]], image_co
     }
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and results
         coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluation = COCOeval(coco, coco.loadRes(detections), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -134,8 +134,8 @@ class Project:
 
     def train_records(self) -> list[Path]:
         """The `<number>_train.record` files of the training rounds, oldest first."""
-        found = [(match, path) for path in _listdir(self.data_dir) if (match := _TRAIN_RECORD.fullmatch(path.name))]
-        return [path for _, path in sorted((int(match[1]), path) for match, path in found)]
+        records = [(match, path) for path in _listdir(self.data_dir) if (match := _TRAIN_RECORD.fullmatch(path.name))]
+        return [path for _, path in sorted((int(match[1]), path) for match, path in records)]
 
 
 def config_path(place: Path | str) -> Path:
@@ -147,14 +147,14 @@ def config_path(place: Path | str) -> Path:
     place = Path(place)
     if not place.is_dir():
         return place
-    found = place / CONFIG_NAME
-    if not found.is_file():
+    config = place / CONFIG_NAME
+    if not config.is_file():
         others = sorted(path.name for path in place.glob("*.config"))
         advice = f"name one of its files: {', '.join(others)}" if others else "`odkeras init` creates a project folder"
         raise ConfigError(f"{place}: a folder without a {CONFIG_NAME}; {advice}")
     if (place / "status.json").is_file() and (place.resolve().parent / CONFIG_NAME).is_file():
         raise ConfigError(f"{place} is a model directory; name the project folder, {place.resolve().parent}")
-    return found
+    return config
 
 
 def version_dirs(export_dir: Path | str) -> dict[int, Path]:
@@ -163,8 +163,8 @@ def version_dirs(export_dir: Path | str) -> dict[int, Path]:
     As in TensorFlow Serving, the directory name is an integer, with or without leading zeros (`00000123`). If two
     directories have the same number, the one with fewer zeros is used.
     """
-    found = [path for path in _listdir(Path(export_dir)) if _is_version_name(path.name) and path.is_dir()]
-    by_zeros = sorted(found, key=lambda path: len(path.name), reverse=True)
+    version_dirs = [path for path in _listdir(Path(export_dir)) if _is_version_name(path.name) and path.is_dir()]
+    by_zeros = sorted(version_dirs, key=lambda path: len(path.name), reverse=True)
     numbered = {int(path.name): path for path in by_zeros}
     return {version: numbered[version] for version in sorted(numbered)}
 
@@ -320,10 +320,10 @@ class JsonlTail:
     def read(self) -> list[dict[str, Any]]:
         """The rows since the last call. A line that is still being written is returned by a later call."""
         try:
-            found = self._path.stat()
-            if found.st_ino != self._inode or found.st_size < self._offset:
-                self._inode, self._offset = found.st_ino, 0
-            if found.st_size == self._offset:
+            stat = self._path.stat()
+            if stat.st_ino != self._inode or stat.st_size < self._offset:
+                self._inode, self._offset = stat.st_ino, 0
+            if stat.st_size == self._offset:
                 return []
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -175,17 +175,17 @@ def last_rows(rows: Iterable[Row]) -> list[Row]:
 
 def totals(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, Work]:
     """The sum of the rows' work, grouped by `key`, in order of first appearance."""
-    found: dict[Any, Work] = {}
+    by_name: dict[Any, Work] = {}
     for row in rows:
         name = key(row)
-        found[name] = found.get(name, Work()) + work_of(row)
-    return found
+        by_name[name] = by_name.get(name, Work()) + work_of(row)
+    return by_name
 
 
 def by_version(rows: Iterable[Row]) -> dict[int, Work]:
     """The work grouped by the model version of the suggestions, oldest first. Control images are excluded."""
-    found = totals((row for row in rows if not row.get("control")), lambda row: int(row["version"]))
-    return dict(sorted(found.items()))
+    by_version = totals((row for row in rows if not row.get("control")), lambda row: int(row["version"]))
+    return dict(sorted(by_version.items()))
 
 
 def by_session(rows: Iterable[Row]) -> dict[str, Work]:

@@ -73,8 +73,8 @@ def _say(state: str, directories: Project) -> None:
     from odkeras.project import read_status
 
     status = read_status(directories.status_path)
-    does = str((status or {}).get("state"))
-    lags = does in _HELD if state == RUNNING else does == "training"
+    trainer_state = str((status or {}).get("state"))
+    lags = trainer_state in _HELD if state == RUNNING else trainer_state == "training"
     words = _trainer_words(directories, status)
     tail = "" if lags and words.startswith(_AT_WORK) else f"; {words}"
     print(f"training is {'not paused' if state == RUNNING else state}{tail}")
@@ -103,10 +103,10 @@ def _trainer_words(directories: Project, status: dict[str, Any] | None) -> str:
         return "no trainer has run here yet"
     state, reason = str(status.get("state")), str(status.get("reason") or "")
     says_it_again = reason and (reason.startswith(state) or state == "stopped")
-    said = reason if says_it_again else f"{state}: {reason}" if reason else state
+    text = reason if says_it_again else f"{state}: {reason}" if reason else state
     if _is_at_work(directories, status):
-        return f"{_AT_WORK} {said}"
-    return f"no trainer is running; its last status: {said}"
+        return f"{_AT_WORK} {text}"
+    return f"no trainer is running; its last status: {text}"
 
 
 def _is_at_work(directories: Project, status: dict[str, Any]) -> bool:

@@ -143,12 +143,12 @@ def stats(
         if dataset is not None:
             check_dataset(database, dataset)
         names = database.datasets if dataset is None else [dataset]
-        found = [DatasetStats.of(database, name) for name in names]
+        statistics = [DatasetStats.of(database, name) for name in names]
     if as_json:
-        print(json.dumps([each.to_json() for each in found], indent=1))
-    elif found:
-        for each in found:
-            _show(each)
+        print(json.dumps([dataset_stats.to_json() for dataset_stats in statistics], indent=1))
+    elif statistics:
+        for dataset_stats in statistics:
+            _show(dataset_stats)
     else:
         print(f"{place}: no answers yet")
 
@@ -218,8 +218,8 @@ def _of_project(project: Path, dataset: str | None) -> DatabasePlace:
 
 def _advice() -> str:
     near = sorted(str(path) for path in Path().glob(f"*/{DATABASE_NAME}"))
-    found = f" (there is {', '.join(near)})" if near else ""
-    return f"name the project with --project FOLDER, or the database with --db FILE{found}"
+    hint = f" (there is {', '.join(near)})" if near else ""
+    return f"name the project with --project FOLDER, or the database with --db FILE{hint}"
 
 
 def _check_format(
@@ -313,7 +313,7 @@ def _print_skipped(skipped: Iterable[tuple[str, str]]) -> None:
         print(f"skipped {where}: {reason}", file=sys.stderr)
 
 
-def _show(found: DatasetStats) -> None:
+def _show(dataset_stats: DatasetStats) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -322,28 +322,28 @@ def _show(found: DatasetStats) -> None:
 
     console = Console()
     if not console.is_terminal:
-        _print_plainly(found)
+        _print_plainly(dataset_stats)
         return
-    table = Table(title=escape(found.dataset), title_justify="left", title_style="bold", show_header=False)
-    for name, text in found.lines():
+    table = Table(title=escape(dataset_stats.dataset), title_justify="left", title_style="bold", show_header=False)
+    for name, text in dataset_stats.lines():
         table.add_row(name, escape(text))
     console.print(table)
-    if found.versions:
+    if dataset_stats.versions:
         versions = Table(title="suggestions, by model version", title_justify="left")
         for column in VERSION_COLUMNS:
             versions.add_column(column, justify="right")
-        for row in found.version_rows():
+        for row in dataset_stats.version_rows():
             versions.add_row(*row)
         console.print(versions)
 
 
-def _print_plainly(found: DatasetStats) -> None:
+def _print_plainly(dataset_stats: DatasetStats) -> None:
     from odkeras.web.stats import VERSION_COLUMNS
 
-    print(found.dataset)
-    for name, text in found.lines():
+    print(dataset_stats.dataset)
+    for name, text in dataset_stats.lines():
         print(f"  {name:<14}{text}")
-    rows = [VERSION_COLUMNS, *found.version_rows()] if found.versions else []
+    rows = [VERSION_COLUMNS, *dataset_stats.version_rows()] if dataset_stats.versions else []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))

@@ -43,11 +43,11 @@ def split_metrics(metrics: Metrics) -> tuple[dict[str, float | None], dict[str, 
     overall: dict[str, float | None] = {}
     classes: dict[str, Table] = {}
     for name, value in metrics.items():
-        found = _CLASS_FIGURE.fullmatch(name) or _ALL_FIGURES_OF_COCO.fullmatch(name)
-        if found is None:
+        match = _CLASS_FIGURE.fullmatch(name) or _ALL_FIGURES_OF_COCO.fullmatch(name)
+        if match is None:
             overall[name] = value
         else:
-            classes.setdefault(found["group"], {}).setdefault(found["label"], {})[found["kind"] or "mAP"] = value
+            classes.setdefault(match["group"], {}).setdefault(match["label"], {})[match["kind"] or "mAP"] = value
     return overall, classes
 
 

@@ -60,25 +60,25 @@ def stats(
     rows = last_rows(read_jsonl(Project(directory, config.parent / "model", config.parent / "export").work_path))
     cost = CostModel(*costs)
     control = of_control(rows)
-    found: dict[str, dict[Any, Work]] = {
+    totals: dict[str, dict[Any, Work]] = {
         "versions": dict(by_version(rows)),
         "annotators": dict(by_session(rows)),
         "control": {"control images": control} if control.images else {},
     }
     if as_json:
-        print(json.dumps({name: _documents(works, cost) for name, works in found.items()}))
+        print(json.dumps({name: _documents(works, cost) for name, works in totals.items()}))
         return
     if not rows:
         print(f"{directory}: no image with suggestions has been accepted and trained on yet")
         return
     names = VersionNames(read_jsonl(Project(directory, config.parent / "model", config.parent / "export").metrics_path))
-    versions = [(_version(int(name), names), work) for name, work in found["versions"].items()]
+    versions = [(_version(int(name), names), work) for name, work in totals["versions"].items()]
     _print_table("by model version", versions, cost)
-    _print_table("by annotator", [(str(name) or "-", work) for name, work in found["annotators"].items()], cost)
+    _print_table("by annotator", [(str(name) or "-", work) for name, work in totals["annotators"].items()], cost)
     if control.images:
         title = "control images, shown without suggestions: edits that suggestions would have needed"
         _print_table(title, [("control", control)], cost, saved=False)
-    total = sum(found["versions"].values(), type(control)())
+    total = sum(totals["versions"].values(), type(control)())
     print(
         f"\nestimated: {_duration(total.seconds_saved(cost))} saved of {_duration(total.seconds_without(cost))} that "
         f"drawing all {total.edits.objects} boxes takes ({draw_seconds:g} s to draw, {verify_seconds:g} s to verify)"

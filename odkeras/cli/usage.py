@@ -45,10 +45,10 @@ def check_one_source(arguments: Sequence[str]) -> None:
     from odkeras.images import SUFFIXES
 
     sources = {*SUFFIXES, ".jsonl", ".ndjson"}
-    files = [each for each in arguments if not each.startswith("-") and Path(each).suffix.lower() in sources]
+    files = [text for text in arguments if not text.startswith("-") and Path(text).suffix.lower() in sources]
     if len(files) < 2:
         return
-    parents = [os.path.dirname(each) or "." for each in files]  # noqa: PTH120 (as it was typed)
+    parents = [os.path.dirname(file) or "." for file in files]  # noqa: PTH120 (as it was typed)
     folder = parents[0] if len(set(parents)) == 1 else _common(parents)
     raise ConfigError(
         f"SOURCE must be one argument; got {len(files)} files ({files[0]}, ...), because the shell expands a pattern "
@@ -59,10 +59,10 @@ def check_one_source(arguments: Sequence[str]) -> None:
 
 def missing_arguments(given: Sequence[str]) -> str:
     """What to write instead of so few arguments; those that are given are recognized by what lies there."""
-    projects = [each for each in given if _is_project(Path(each))]
+    projects = [argument for argument in given if _is_project(Path(argument))]
     config = projects[-1] if projects else None  # an earlier one is a dataset of the same name
-    source = next((each for each in given if each not in projects and Path(each).exists()), None)
-    dataset = next(iter([*projects[:-1], *(each for each in given if each not in (*projects, source))]), None)
+    source = next((argument for argument in given if argument not in projects and Path(argument).exists()), None)
+    dataset = next(iter([*projects[:-1], *(text for text in given if text not in (*projects, source))]), None)
     if dataset is None and config is not None:
         folder = Path(config) if Path(config).is_dir() else Path(config).parent
         dataset = folder.resolve().name or None

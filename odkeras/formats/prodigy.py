@@ -105,9 +105,9 @@ def read_answer(
     image = _image_of(answer, max_pixels)
     file = _file_of(answer)
     objects, problems = _objects_of(answer, image, label_map, file)
-    boxes = np.array([each.box for each in objects], np.float32)
-    groundtruth = Groundtruth(boxes, np.array([each.class_id for each in objects], np.int32))
-    polygons = tuple(each.polygon for each in objects)
+    boxes = np.array([item.box for item in objects], np.float32)
+    groundtruth = Groundtruth(boxes, np.array([item.class_id for item in objects], np.int32))
+    polygons = tuple(item.polygon for item in objects)
     image_id = _given_id(answer) or image.image_id
     return ReadAnswer(Annotation(image, groundtruth, image_id, file, batch, polygons), None, problems)
 
@@ -198,8 +198,8 @@ def readable_spans(spans: Any) -> list[Span]:
 
 def detections_from_spans(spans: Iterable[Span], label_map: LabelMap, image_size_hw: tuple[int, int]) -> Detections:
     """Suggested spans as detections; those with a label that the map lacks are left out. A missing score is 0."""
-    known = [(span, label_map.find_id(span.label)) for span in spans]
-    rows = [(span.xyxy_px, span.score or 0.0, class_id) for span, class_id in known if class_id is not None]
+    with_ids = [(span, label_map.find_id(span.label)) for span in spans]
+    rows = [(span.xyxy_px, span.score or 0.0, class_id) for span, class_id in with_ids if class_id is not None]
     return Detections(
         box_ops.from_xyxy_px([box for box, _, _ in rows], image_size_hw),
         np.array([score for _, score, _ in rows], np.float32),
@@ -282,8 +282,8 @@ def _frame_hw(answer: Task, image_size_hw: tuple[int, int], file: str) -> tuple[
     scale = math.sqrt((height * width) / (image_size_hw[0] * image_size_hw[1]))
     expected_hw = (image_size_hw[0] * scale, image_size_hw[1] * scale)
     if any(abs(a - b) > max(1.0, 0.02 * b) for a, b in zip((height, width), expected_hw, strict=True)):
-        found = f"{image_size_hw[1]} x {image_size_hw[0]}"
-        raise AnswerError(f"{file}: the spans are for an image of {width} x {height}, but this one has {found} pixels")
+        actual = f"{image_size_hw[1]} x {image_size_hw[0]}"
+        raise AnswerError(f"{file}: the spans are for an image of {width} x {height}, but this one has {actual} pixels")
     return height, width
 
 

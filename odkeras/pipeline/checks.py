@@ -256,15 +256,15 @@ def _check_fine_tuning(question: _Question) -> Iterator[Problem]:
 
 def _fine_tune_type_problems(config: PipelineConfig, path: str) -> Iterator[Problem]:
     field, kind = "train_config.fine_tune_checkpoint_type", fine_tune_type_of(config)
-    extractor, found = feature_extractor_type(config), checkpoint_kind(path)
-    allowed = [each for each in FINE_TUNE_TYPES if each != "classification" or extractor not in extractors.NO_BACKBONE]
+    extractor, checkpoint_type = feature_extractor_type(config), checkpoint_kind(path)
+    allowed = [kind for kind in FINE_TUNE_TYPES if kind != "classification" or extractor not in extractors.NO_BACKBONE]
     if kind == "fine_tune" and model_type(config) == "center_net":
         yield Problem(field, kind, "is no longer supported by CenterNet", "use detection, which does the same")
     elif kind not in allowed:
         reason = f"cannot be restored by {model_type(config)} with {extractor}"
         yield Problem(field, kind, reason, f"use {' or '.join(allowed)}")
-    elif found is not None and (kind == "classification") != (found == "classification"):
-        yield Problem(field, kind, f"the checkpoint {path} holds a {found} model", f"use {found}")
+    elif checkpoint_type is not None and (kind == "classification") != (checkpoint_type == "classification"):
+        yield Problem(field, kind, f"the checkpoint {path} holds a {checkpoint_type} model", f"use {checkpoint_type}")
 
 
 def _check_readers(question: _Question) -> Iterator[Problem]:

@@ -100,8 +100,8 @@ def known(meta_architecture: str) -> tuple[str, ...]:
 def near(name: str, meta_architecture: str) -> str:
     """The hint for an unknown name: the closest known name, or all of them."""
     names = known(meta_architecture)
-    found = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {found[0]}?" if found else f"known: {', '.join(names)}"
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
 
 
 def is_registered(name: str) -> bool:

@@ -34,7 +34,7 @@ def checkpoint_problems(path: str, *, field: str) -> Iterator[Problem]:
         yield Problem(
             field, path, f"no such checkpoint: {index.absolute()} does not exist", _checkpoint_advice(Path(path))
         )
-    elif not any(each.name.startswith(f"{Path(path).name}.data-") for each in index.parent.iterdir()):
+    elif not any(path_beside.name.startswith(f"{Path(path).name}.data-") for path_beside in index.parent.iterdir()):
         yield Problem(field, path, "is incomplete: no data file is beside the .index file", f"copy {path}.data-* too")
     elif _OBJECT_GRAPH not in index.read_bytes():
         reason = "is a checkpoint of TensorFlow 1, which TensorFlow 2 models cannot start from"
@@ -73,21 +73,21 @@ def record_problems(patterns: list[str], *, field: str, severity: Severity) -> I
 
 
 def _match_problems(pattern: str, field: str, severity: Severity) -> Iterator[Problem]:
-    found = glob.glob(pattern)  # noqa: PTH207 - the pattern may be absolute
+    matches = glob.glob(pattern)  # noqa: PTH207 - the pattern may be absolute
     shards = _OF_SHARDS.search(pattern)
-    if not found:
+    if not matches:
         reason = f"no such file: nothing matches {Path(pattern).absolute()}"
         yield Problem(
             field, pattern, reason, "write records with `odkeras records from-csv`, or correct the path", severity
         )
-    elif glob.has_magic(pattern) and shards and len(found) < int(shards.group(1)):
-        reason = f"only {len(found)} of {int(shards.group(1))} shards exist"
+    elif glob.has_magic(pattern) and shards and len(matches) < int(shards.group(1)):
+        reason = f"only {len(matches)} of {int(shards.group(1))} shards exist"
         yield Problem(field, pattern, reason, "copy the missing files", "warning")
 
 
 def _checkpoint_advice(path: Path) -> str:
     folder = path if path.is_dir() else path.parent
-    found = sorted(folder.glob("*.index")) or sorted(folder.glob("checkpoint/*.index"))
-    if found:
-        return f"did you mean {' or '.join(str(each.with_suffix('')) for each in found[:3])}?"
+    indices = sorted(folder.glob("*.index")) or sorted(folder.glob("checkpoint/*.index"))
+    if indices:
+        return f"did you mean {' or '.join(str(index.with_suffix('')) for index in indices[:3])}?"
     return "give the path of a checkpoint without its suffix, for example .../checkpoint/ckpt-0"

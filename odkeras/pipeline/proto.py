@@ -230,7 +230,7 @@ def _value_names(enum_type: str) -> list[str]:
 
 
 def _near(name: str, known: list[str]) -> str:
-    lowered = {each.lower(): each for each in known}
+    lowered = {field.lower(): field for field in known}
     near = difflib.get_close_matches(name.lower(), list(lowered), n=2)
     if near:
         return f"did you mean {' or '.join(lowered[each] for each in near)}?"

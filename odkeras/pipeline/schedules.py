@@ -120,7 +120,7 @@ def _manual(schedule: PipelineConfig, step: int) -> float:
     rates = _manual_rates(schedule)
     if schedule.warmup and step < steps[0]:
         return float(rates[0] + (rates[1] - rates[0]) * step / steps[0])
-    return float(rates[sum(step >= each for each in steps)])
+    return float(rates[sum(step >= boundary for boundary in steps)])
 
 
 def _manual_rates(schedule: PipelineConfig) -> list[float]:

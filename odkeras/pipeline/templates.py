@@ -27,12 +27,12 @@ def read_template(name: str) -> str:
     Raises:
         ConfigError: no such template; the message lists the known ones.
     """
-    known = list_templates()
+    names = list_templates()
     name = name.removesuffix(_SUFFIX)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"there is no template {name!r}; {hint}(known: {', '.join(known)})")
+        raise ConfigError(f"there is no template {name!r}; {hint}(known: {', '.join(names)})")
     return (_folder() / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
 
 

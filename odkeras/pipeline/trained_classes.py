@@ -87,8 +87,8 @@ def check_version_classes(label_map: LabelMap, export_dir: Path, version: int) -
     Raises:
         ConfigError: a class of the version is missing or has another id.
     """
-    if (found := _classes_of(project.version_dir(export_dir, version), export_dir)) is not None:
-        _check_labels(found, {label.id: label.name for label in label_map.labels}, room=label_map.max_id)
+    if (classes := _classes_of(project.version_dir(export_dir, version), export_dir)) is not None:
+        _check_labels(classes, {label.id: label.name for label in label_map.labels}, room=label_map.max_id)
 
 
 def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoint: bool) -> None:
@@ -146,12 +146,12 @@ def _check_labels(trained: TrainedClasses, ours: Mapping[int, str], room: int) -
     """
     theirs = trained.labels
     ids = sorted(id for id in {*theirs, *ours} if id in theirs or id > room)
-    told = [change for id in ids if (change := _change(id, theirs.get(id), ours.get(id)))]
-    if not theirs or not told:
+    diffs = [change for id in ids if (change := _change(id, theirs.get(id), ours.get(id)))]
+    if not theirs or not diffs:
         return
-    more = f"; and {len(told) - _MAX_CHANGES} more" if len(told) > _MAX_CHANGES else ""
+    more = f"; and {len(diffs) - _MAX_CHANGES} more" if len(diffs) > _MAX_CHANGES else ""
     raise ConfigError(
-        f"the model in {trained.where} was trained with another label map: {'; '.join(told[:_MAX_CHANGES])}{more}. It "
+        f"the model in {trained.where} was trained with another label map: {'; '.join(diffs[:_MAX_CHANGES])}{more}. It "
         f"was trained with {_listed(theirs)}; the label map has {_listed(ours)}. {_way_out(theirs, ours)}"
     )
 

@@ -99,8 +99,8 @@ async def _dispatch(
     if (http_method, path) == ("GET", MODELS_PATH):
         return json.dumps({"models": sorted(models)}).encode()
     if not path.lower().startswith("/v1/"):
-        known = ", ".join(f"/v1/models/{name}" for name in models)
-        raise RequestError(404, f"nothing is at {path}; this odkeras model server offers {known}")
+        urls = ", ".join(f"/v1/models/{name}" for name in models)
+        raise RequestError(404, f"nothing is at {path}; this odkeras model server offers {urls}")
     request = ApiRequest.parse(http_method, path)
     model = models.get(request.model_name)
     if model is None:

@@ -178,8 +178,8 @@ class ServingClient:
         except ServerUnavailableError as error:
             return str(error)
         seen = [f"{state.version} is {state.state}" + (f" ({state.error})" if state.error else "") for state in states]
-        found = f"version {', version '.join(seen)}" if seen else "it has none"
-        return f"{self._server} has no version {at_least} of {self.model_name} after {timeout_s:g} s: {found}"
+        versions = f"version {', version '.join(seen)}" if seen else "it has none"
+        return f"{self._server} has no version {at_least} of {self.model_name} after {timeout_s:g} s: {versions}"
 
     def predict(self, images: Sequence[bytes], *, batch_size: int = 8, version: int | None = None) -> list[Detections]:
         """Predict the detections of each image.

@@ -171,17 +171,17 @@ def _to_array(name: str, value: Any, dtype: str) -> Array:
     # here. Ragged lists, and lists nested deeper than numpy allows, remain as list objects in the array.
     array = np.array(value, object)
     items = array.ravel().tolist()
-    found: set[type] = set(map(type, items))
-    if list in found:
+    types: set[type] = set(map(type, items))
+    if list in types:
         raise _invalid(f"input {name!r} is not rectangular: its lists differ in length or depth")
-    if not found <= python_types:
+    if not types <= python_types:
         wrong = next(item for item in items if type(item) not in python_types)
         raise _invalid(f"input {name!r} must be {dtype}; got {_quote(wrong)}")
     if dtype == "DT_STRING":
         strings = [_to_bytes(name, item) for item in items]
         return np.fromiter(strings, object, len(strings)).reshape(array.shape)
-    if int in found:
-        numbers = items if float not in found else [item for item in items if type(item) is int]
+    if int in types:
+        numbers = items if float not in types else [item for item in items if type(item) is int]
         smallest, largest = _WHOLE_RANGES.get(dtype) or (np.iinfo(numpy_type).min, np.iinfo(numpy_type).max)
         for number in (min(numbers), max(numbers)):
             if not smallest <= number <= largest:

@@ -66,10 +66,10 @@ def image_files(places: Iterable[Path | str]) -> list[Path]:
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            found = list_image_files(place)
-            if not found:
+            files_below = list_image_files(place)
+            if not files_below:
                 raise ConfigError(f"{place}: no images in this folder")
-            files += found
+            files += files_below
         elif not place.exists() and set(str(place)) & set("*?["):
             raise ConfigError(f"{place}: no file matches this pattern")
         else:
@@ -111,8 +111,8 @@ def _state_of_model(client: ServingClient, connect_s: float, load_s: float) -> t
     if any(state.state in ("START", "LOADING") for state in states):
         return f"the model server was still loading {name} after {load_s:g} s", load_s
     if states:
-        told = "; ".join(f"version {state.version}: {state.error or state.state}" for state in states)
-        return f"no version of {name} can be served ({told})", connect_s
+        reasons = "; ".join(f"version {state.version}: {state.error or state.state}" for state in states)
+        return f"no version of {name} can be served ({reasons})", connect_s
     names = client.model_names()
     if names is None:
         unknown = "TensorFlow Serving's REST API does not list its models: check its --model_name"
@@ -153,28 +153,28 @@ def predict_files(
     for path in paths:
         try:
             image = read_image(path)
-            found = predict(image).above(threshold)
+            detections = predict(image).above(threshold)
         except ImageError as error:
             yield FilePrediction(path, error=error.reason)
             continue
         except RequestError as error:
             yield FilePrediction(path, error=f"the model rejects it: {error}")
             continue
-        boxes = _rows(found, image, names or {})
+        boxes = _rows(detections, image, names or {})
         if draw_dir is not None:
             _draw(image, boxes, names or {}, draw_dir / _unused_name(path.stem, drawn))
         yield FilePrediction(path, image, tuple(boxes))
 
 
-def _rows(found: Detections, image: EncodedImage, names: Mapping[int, str]) -> list[Row]:
+def _rows(detections: Detections, image: EncodedImage, names: Mapping[int, str]) -> list[Row]:
     """The boxes as dicts, without those that cannot be drawn or trained on.
 
     A box must be finite and have an area inside the image after rounding. Versions exported by an older odkeras pad
     their outputs with boxes that have none.
     """
-    boxes_xyxy_px = box_ops.to_xyxy_px(box_ops.clip(found.boxes), image.image_size_hw)
+    boxes_xyxy_px = box_ops.to_xyxy_px(box_ops.clip(detections.boxes), image.image_size_hw)
     rows = []
-    for box, score, class_id in zip(boxes_xyxy_px, found.scores, found.classes, strict=True):
+    for box, score, class_id in zip(boxes_xyxy_px, detections.scores, detections.classes, strict=True):
         xmin, ymin, xmax, ymax = (round(float(value), 1) for value in box)
         if not (math.isfinite(xmin + ymin + xmax + ymax) and xmin < xmax and ymin < ymax):
             continue

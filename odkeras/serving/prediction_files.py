@@ -46,10 +46,10 @@ def format_of(path: Path, given: str | None) -> str:
     """
     if given is not None and given not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}; got {given!r}")
-    found = given or _SUFFIXES.get(path.suffix.lower())
-    if found is None:
+    format = given or _SUFFIXES.get(path.suffix.lower())
+    if format is None:
         raise ConfigError(f"--out {path}: unknown suffix: use .jsonl, .csv or .json (COCO), or give --format")
-    return found
+    return format
 
 
 def write_predictions(

@@ -221,5 +221,5 @@ def _parse_version(text: str) -> int:
 
 
 def _unknown_path(http_method: str, path: str) -> RequestError:
-    known = "GET /v1/models/NAME, GET /v1/models/NAME/metadata, POST /v1/models/NAME:predict"
-    return request_error("INVALID_ARGUMENT", f"no such request: {http_method} {path[:200]}; there are {known}")
+    methods = "GET /v1/models/NAME, GET /v1/models/NAME/metadata, POST /v1/models/NAME:predict"
+    return request_error("INVALID_ARGUMENT", f"no such request: {http_method} {path[:200]}; there are {methods}")

@@ -73,8 +73,8 @@ class Event:
     @property
     def line(self) -> str:
         """The text with the version's number, which commands take as their argument."""
-        known = self.version is None or f"version {self.version}" in self.text
-        return self.text if known else f"{self.text} (version {self.version})"
+        is_named = self.version is None or f"version {self.version}" in self.text
+        return self.text if is_named else f"{self.text} (version {self.version})"
 
 
 class Listener:
@@ -171,7 +171,9 @@ def _events_of_round(row: Row, names: VersionNames) -> Iterator[Event]:
 def gate_text(gate: Mapping[str, Any]) -> str:
     """The comparison in a round's `gate` (see `training.gate.Comparison`), in words."""
     values = [gate.get(name) for name in ("value", "served_value", "tolerance")]
-    value, served, tolerance = (f"{each:.3f}" if isinstance(each, (int, float)) else "not known" for each in values)
+    value, served, tolerance = (
+        f"{number:.3f}" if isinstance(number, (int, float)) else "not known" for number in values
+    )
     return f"{gate.get('metric')} is {value}, and {served} in the version that is served (tolerance {tolerance})"
 
 
@@ -183,7 +185,7 @@ def event_of_rejected(row: Row) -> Event:
 def _listed(metrics: Mapping[str, Any], most: int = 4) -> str:
     """The first `most` metrics as text; mAP and mAP50 come first, under these short names."""
     values = {name: value for name, value in metrics.items() if isinstance(value, float) and value >= 0}
-    short = {name: found for name in values if (found := short_metric_name(name))}
+    short = {name: short_name for name in values if (short_name := short_metric_name(name))}
     first = sorted(short, key=lambda name: short[name])
     others = [name for name in values if name not in short]
     shown = [f"{short.get(name, name)} {values[name]:.3f}" for name in (*first, *others)]

@@ -66,12 +66,12 @@ class _UncertainFirst:
         return int(np.argmax(worth))
 
 
-def uncertainty(found: Detections) -> float:
+def uncertainty(detections: Detections) -> float:
     """Uncertainty of a model about an image, 0 to 1: the maximum over its boxes; 0 without boxes.
 
     Boxes with a score below `_MIN_SCORE` do not count.
     """
-    scores = found.scores[np.isfinite(found.scores) & (found.scores >= _MIN_SCORE)].astype(np.float64)
+    scores = detections.scores[np.isfinite(detections.scores) & (detections.scores >= _MIN_SCORE)].astype(np.float64)
     return float(np.max((1 - np.abs(2 * scores - 1)) ** 2, initial=0.0))
 
 

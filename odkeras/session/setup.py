@@ -102,8 +102,8 @@ def check_model_fits(options: SessionSettings, label_map: LabelMap) -> None:
     directories, config = options.project, load_pipeline(options.config)
     check_trained_classes(config, label_map, model_dir=directories.model_dir, export_dir=directories.export_dir)
     if not options.external_trainer:  # an external trainer's checkpoints may not be visible on this machine
-        known = has_checkpoints(directories.model_dir)
-        check_training_continues(directories.model_dir, directories.export_dir, has_checkpoint=known)
+        has_model = has_checkpoints(directories.model_dir)
+        check_training_continues(directories.model_dir, directories.export_dir, has_checkpoint=has_model)
 
 
 def chosen_labels(wanted: Sequence[str] | None, label_map: LabelMap, *, use_display_name: bool) -> list[str]:

@@ -111,10 +111,10 @@ class Item:
                 return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
             path = value
         try:
-            found = path.stat() if path else None
+            stat = path.stat() if path else None
         except (OSError, ValueError):
             return None
-        return f"{absolute_path(path)}|{found.st_size}|{found.st_mtime_ns}" if path and found else None
+        return f"{absolute_path(path)}|{stat.st_size}|{stat.st_mtime_ns}" if path and stat else None
 
 
 def resolve_source(source: Source) -> Source:
@@ -151,7 +151,7 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
     if not isinstance(source, (str, Path)):
         number = len(source) if isinstance(source, Sized) else None
         numbered = enumerate(source)
-        return (item for place, each in numbered if (item := _item(each, place, on_skip)) is not None), number
+        return (item for place, record in numbered if (item := _item(record, place, on_skip)) is not None), number
     if str(source) == STDIN:
         return _records(stdin or _standard_input(), "stdin", None, on_skip), None
     return _lines_of(Path(source), on_skip), _number_of_lines(Path(source))
@@ -198,12 +198,12 @@ def read_item_bytes(item: Item, *, fetch: Fetch | None = None) -> bytes:
     return item.reference.read_bytes(fetch)
 
 
-def _item(each: Any, number: int, on_skip: OnSkip) -> Item | None:
-    if isinstance(each, Mapping):
-        return Item(_name_of(each), record=each, number=number)
-    if isinstance(each, (str, Path)):
-        return Item(str(each), Path(each), number=number)
-    on_skip(repr(each)[:80], f"must be a path or a task; got {type(each).__name__}")
+def _item(record: Any, number: int, on_skip: OnSkip) -> Item | None:
+    if isinstance(record, Mapping):
+        return Item(_name_of(record), record=record, number=number)
+    if isinstance(record, (str, Path)):
+        return Item(str(record), Path(record), number=number)
+    on_skip(repr(record)[:80], f"must be a path or a task; got {type(record).__name__}")
     return None
 
 

@@ -222,9 +222,9 @@ class TaskStream:
         return prepared
 
     def _is_excluded(self, image_id: str | None) -> bool:
-        found = image_id is not None and image_id in self._exclude
-        self.excluded += found
-        return found
+        excluded = image_id is not None and image_id in self._exclude
+        self.excluded += excluded
+        return excluded
 
 
 class SuggestedTasks:

@@ -122,17 +122,17 @@ class Suggester:
         started = time.monotonic()
         version, detections = self._predict([image_bytes(task) for task in tasks])
         seconds = (time.monotonic() - started) / len(tasks)
-        suggested = [self._with_suggestions(*each, version) for each in zip(tasks, detections, strict=True)]
+        suggested = [self._with_suggestions(*pair, version) for pair in zip(tasks, detections, strict=True)]
         self._check_classes(detections)
         for task in suggested:
             self._on_suggested(task, seconds)
         return suggested
 
-    def _with_suggestions(self, task: Task, found: Detections, version: int) -> Task:
-        wanted = self._wanted(found)
-        thresholds = {int(each): self._threshold.of(int(each)) for each in set(wanted.classes.tolist())}
+    def _with_suggestions(self, task: Task, detected: Detections, version: int) -> Task:
+        wanted = self._wanted(detected)
+        thresholds = {int(class_id): self._threshold.of(int(class_id)) for class_id in set(wanted.classes.tolist())}
         lowest = min(1.0, min(thresholds.values(), default=self._threshold.of(0)))  # above 1 means a hidden class
-        keep = wanted.scores >= np.array([thresholds[int(each)] for each in wanted.classes], np.float32)
+        keep = wanted.scores >= np.array([thresholds[int(class_id)] for class_id in wanted.classes], np.float32)
         shown = Detections(wanted.boxes[keep], wanted.scores[keep], wanted.classes[keep])
         suggested = with_suggestions(
             task,
@@ -142,18 +142,18 @@ class Suggester:
             version=version,
             use_display_name=self._use_display_name,
         )
-        made = {**suggested["_suggestions"], "uncertainty": round(uncertainty(wanted), 4)}
+        suggestions = {**suggested["_suggestions"], "uncertainty": round(uncertainty(wanted), 4)}
         if self._threshold.learns:
             size_hw = (int(task["height"]), int(task["width"]))
-            made["candidates"] = candidates_of(wanted, self._label_map, size_hw)
-        suggested = {**suggested, "_suggestions": made}
+            suggestions["candidates"] = candidates_of(wanted, self._label_map, size_hw)
+        suggested = {**suggested, "_suggestions": suggestions}
         return without_showing(suggested, task) if is_control(task, self._control) else suggested
 
-    def _wanted(self, found: Detections) -> Detections:
+    def _wanted(self, detections: Detections) -> Detections:
         if self._classes is None:
-            return found
-        keep = np.isin(found.classes, self._classes)
-        return Detections(found.boxes[keep], found.scores[keep], found.classes[keep])
+            return detections
+        keep = np.isin(detections.classes, self._classes)
+        return Detections(detections.boxes[keep], detections.scores[keep], detections.classes[keep])
 
     def _predict(self, images: Sequence[bytes]) -> tuple[int, list[Detections]]:
         """The version and the detections of each image.
@@ -181,7 +181,7 @@ class Suggester:
             raise ServerUnavailableError(str(error)) from error
 
     def _check_classes(self, detections: Sequence[Detections]) -> None:
-        shown = {int(class_id) for found in detections for class_id in found.above(self._threshold.of(0)).classes}
+        shown = {int(class_id) for image in detections for class_id in image.above(self._threshold.of(0)).classes}
         if strange := sorted(shown - set(self._label_map.ids)):
             self._warn_once(
                 "unknown class",
@@ -216,8 +216,8 @@ def is_control(task: Task, share: float) -> bool:
 
 def without_showing(suggested: Task, bare: Task) -> Task:
     """The task without visible suggestions. The hidden spans are kept in `_suggestions`."""
-    made = {**suggested["_suggestions"], "control": True, "hidden_spans": suggested["spans"], "spans": []}
-    return {**bare, "spans": [], "_suggestions": made}
+    suggestions = {**suggested["_suggestions"], "control": True, "hidden_spans": suggested["spans"], "spans": []}
+    return {**bare, "spans": [], "_suggestions": suggestions}
 
 
 def image_bytes(task: Task) -> bytes:

@@ -284,10 +284,10 @@ def describe_status(status: int) -> str:
 def _reason_in(tail: str) -> str:
     """`: ` and the error in the last line of a log; "" if that line is not an error."""
     lines = tail.splitlines()
-    found = _REASON.match(lines[-1].strip()) if lines else None
-    if found is None:
+    match = _REASON.match(lines[-1].strip()) if lines else None
+    if match is None:
         return ""
-    reason = found[1]
+    reason = match[1]
     return f": {reason if len(reason) <= _MAX_REASON else reason[:_MAX_REASON] + '…'}"
 
 

@@ -102,12 +102,12 @@ class AutoThreshold:
         changed = False
         for answer in answers:
             try:
-                found = judge(answer, self._label_map)
+                judgements = judge(answer, self._label_map)
             except (AnswerError, ValueError, TypeError, KeyError, AttributeError) as error:
                 _log.warning("an answer's suggestions cannot be evaluated: %s", error)
                 continue
             with self._lock:
-                for class_id, judged in found.items():
+                for class_id, judged in judgements.items():
                     self._judged.setdefault(class_id, deque(maxlen=MAX_JUDGED)).extend(judged)
                     self._chosen[class_id] = choose_threshold(list(self._judged[class_id]), self._cost)
                     changed = True
@@ -170,15 +170,15 @@ def judge(answer: Task, label_map: LabelMap) -> dict[int, list[Judged]]:
     Returns:
         (score, outcome) of each candidate, by class id. {} for an answer that is not accepted or has no candidates.
     """
-    made = answer.get("_suggestions")
-    if answer.get("answer") != "accept" or not isinstance(made, Mapping) or not made.get("candidates"):
+    suggestions = answer.get("_suggestions")
+    if answer.get("answer") != "accept" or not isinstance(suggestions, Mapping) or not suggestions.get("candidates"):
         return {}
     truth: dict[int, list[tuple[float, ...]]] = {}
     for span in readable_spans(answer.get("spans")):
         if (class_id := label_map.find_id(span.label)) is not None:
             truth.setdefault(class_id, []).append(span.xyxy_px)
     judged: dict[int, list[Judged]] = {}
-    for label, score, box_xyxy_px in sorted(made["candidates"], key=lambda row: -row[1]):
+    for label, score, box_xyxy_px in sorted(suggestions["candidates"], key=lambda row: -row[1]):
         if (class_id := label_map.find_id(label)) is not None:
             outcome = _take(box_xyxy_px, truth.get(class_id, []))
             judged.setdefault(class_id, []).append((float(score), outcome))
@@ -197,20 +197,22 @@ def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
     return "kept" if overlap[best] >= _KEPT_IOU else "adjusted"
 
 
-def candidates_of(found: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> list[list[Any]]:
+def candidates_of(detections: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> list[list[Any]]:
     """[label, score, [xmin, ymin, xmax, ymax] in pixels] of a model's detections, best first.
 
     At most `_MAX_CANDIDATES`, of classes in the label map and with a score of at least `_MIN_SCORE`.
     """
-    order = np.argsort(-found.scores, kind="stable")
+    order = np.argsort(-detections.scores, kind="stable")
     chosen = [
-        index for index in order if found.scores[index] >= _MIN_SCORE and int(found.classes[index]) in label_map.ids
+        index
+        for index in order
+        if detections.scores[index] >= _MIN_SCORE and int(detections.classes[index]) in label_map.ids
     ]
-    boxes = box_ops.to_xyxy_px(box_ops.clip(found.boxes), image_size_hw)
+    boxes = box_ops.to_xyxy_px(box_ops.clip(detections.boxes), image_size_hw)
     return [
         [
-            label_map.name_of(int(found.classes[index])),
-            round(float(found.scores[index]), 4),
+            label_map.name_of(int(detections.classes[index])),
+            round(float(detections.scores[index]), 4),
             [round(float(value), 1) for value in boxes[index]],
         ]
         for index in chosen[:_MAX_CANDIDATES]

@@ -75,15 +75,15 @@ class BatchWait:
         return row if self._wait_for_version(int(row.get("version") or 1)) else None
 
     def _wait_for_round(self) -> dict[str, Any] | None:
-        said, said_at, idle_since = object(), self._clock(), None
+        updated, updated_at, idle_since = object(), self._clock(), None
         metrics = JsonlTail(self._session.project.metrics_path)
         while not self._ended():
             if row := find_round(metrics.read(), self._batch.name):
                 return row
             status, now = self._session.trainer_status() or {}, self._clock()
-            if status.get("updated") != said:
-                said, said_at = status.get("updated"), now
-            if now - said_at > SILENT_S:
+            if status.get("updated") != updated:
+                updated, updated_at = status.get("updated"), now
+            if now - updated_at > SILENT_S:
                 self._warn(f"no longer waiting: no trainer has reported its status for {SILENT_S:g} s")
                 return None
             idle = status.get("state") == "waiting" and not self._batch.exists()

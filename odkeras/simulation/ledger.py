@@ -47,7 +47,7 @@ class Ledger:
         self._about_path = report_dir / "simulation.json"
         self._title = ""
 
-    def open(self, known: KnownImages, options: SessionSettings) -> None:
+    def open(self, images: KnownImages, options: SessionSettings) -> None:
         """Load what an earlier run left and check that it belongs to this simulation.
 
         Raises:
@@ -58,14 +58,14 @@ class Ledger:
         self.report_dir.mkdir(parents=True, exist_ok=True)
         self.points = read_curve(self.curve_json)
         self.answered = [_answered_batch(row) for row in read_jsonl(self._answered_path)]
-        self._check_same({"held_out": known.held_out_id, "threshold": options.threshold})
+        self._check_same({"held_out": images.held_out_id, "threshold": options.threshold})
         if self.answered and not _has_seen(self.answered[-1].batch, options):
             raise ConfigError(
                 f"{self.report_dir} records {self.annotations} annotations that are missing in "
                 f"{options.project.data_dir} and {options.project.model_dir}; restore these directories, or "
                 "choose another report directory"
             )
-        self._title = f"{options.config.parent.resolve().name}: {len(known.held_out)} held-out images"
+        self._title = f"{options.config.parent.resolve().name}: {len(images.held_out)} held-out images"
 
     def _check_same(self, about: dict[str, Any]) -> None:
         try:
@@ -75,8 +75,10 @@ class Ledger:
         changed = [name for name, value in about.items() if before.get(name) != value]
         if changed:
             reasons = {"held_out": "other held-out images", "threshold": f"threshold {before.get('threshold')}"}
-            told = " and ".join(reasons[name] for name in changed)
-            raise ConfigError(f"{self.report_dir} holds a curve measured with {told}; choose another report directory")
+            changes = " and ".join(reasons[name] for name in changed)
+            raise ConfigError(
+                f"{self.report_dir} holds a curve measured with {changes}; choose another report directory"
+            )
         write_atomically(self._about_path, json.dumps(about) + "\n")
 
     @property

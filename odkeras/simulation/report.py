@@ -89,8 +89,8 @@ def _row(point: CurvePoint) -> dict[str, Any]:
 
 
 def _point(row: dict[str, Any]) -> CurvePoint:
-    known = {each.name for each in fields(CurvePoint)} - {"edits"}
-    return CurvePoint(**{name: value for name, value in row.items() if name in known}, edits=EditCounts.from_json(row))
+    names = {column.name for column in fields(CurvePoint)} - {"edits"}
+    return CurvePoint(**{name: value for name, value in row.items() if name in names}, edits=EditCounts.from_json(row))
 
 
 def _rounded(value: Any) -> Any:
@@ -172,12 +172,12 @@ def _draw_saved(axes: Any, points: Sequence[CurvePoint]) -> None:
     time than they save."""
     _style(axes, "Time saved by suggestions: % of the time to draw every box (estimate)", points, pad=12)
     axes.set_xlabel("annotated images", color=_INK)
-    known = [(point.annotations, point.saved_share) for point in points if point.saved_share is not None]
-    xs, ys = [x for x, _ in known], [100 * share for _, share in known]
+    savings = [(point.annotations, point.saved_share) for point in points if point.saved_share is not None]
+    xs, ys = [x for x, _ in savings], [100 * share for _, share in savings]
     axes.plot(xs, ys, color=_LINES[0][2], linewidth=2, marker="o", markersize=5, clip_on=False, zorder=3)
     axes.axhline(0, color=_QUIET, linewidth=1)
     axes.set_ylim(min([-20, *(1.1 * y for y in ys)]), max([60, *(1.1 * y for y in ys)]))
-    if known:
+    if savings:
         axes.annotate(f"{ys[-1]:.0f} %", (xs[-1], ys[-1]), (9, 0), textcoords="offset points", va="center", color=_INK)
 
 

@@ -97,7 +97,7 @@ def simulate(
     setup = SessionSetup.of(options)
     with ExitStack() as stack:
         show = display or stack.enter_context(ConsoleDisplay())
-        known = read_known_images(
+        images = read_known_images(
             truth_csv,
             images_dir or truth_csv.parent,
             setup.label_map,
@@ -106,17 +106,17 @@ def simulate(
             max_pixels=options.max_pixels,
         )
         if options.eval_split:
-            known = _apart_from_eval_split(known, own_test=test_csv is not None)
+            images = _apart_from_eval_split(images, own_test=test_csv is not None)
         ledger = Ledger(report_dir or config.parent / "report")
-        ledger.open(known, options)
-        return _run(setup, known, ledger, show, annotations, batch_size)
+        ledger.open(images, options)
+        return _run(setup, images, ledger, show, annotations, batch_size)
 
 
-def _apart_from_eval_split(known: KnownImages, *, own_test: bool) -> KnownImages:
+def _apart_from_eval_split(labeled: KnownImages, *, own_test: bool) -> KnownImages:
     """Choose order and held-out images so that they do not coincide with the trainer's hold-out split, which takes the
     images with the lowest ids (see `project.is_held_out`). In id order, the first batches would consist of held-out
     images alone. Without a test file, the lowest ids would also be the measured images, so the highest are used."""
-    images, held_out = known.annotate, known.held_out
+    images, held_out = labeled.annotate, labeled.held_out
     if not own_test:
         images = tuple(sorted([*images, *held_out], key=lambda image: image.image_id))
         count = len(split_held_out(images))
@@ -125,14 +125,14 @@ def _apart_from_eval_split(known: KnownImages, *, own_test: bool) -> KnownImages
 
 
 def _run(
-    setup: SessionSetup, known: KnownImages, ledger: Ledger, show: Display, annotations: int, batch_size: int
+    setup: SessionSetup, images: KnownImages, ledger: Ledger, show: Display, annotations: int, batch_size: int
 ) -> SimulationResult:
-    show.say(f"{len(known.annotate)} images to annotate, {len(known.held_out)} held out to measure on")
-    if annotations > len(known.annotate):
-        show.say(f"only {len(known.annotate)} images can be annotated, not {annotations}")
+    show.say(f"{len(images.annotate)} images to annotate, {len(images.held_out)} held out to measure on")
+    if annotations > len(images.annotate):
+        show.say(f"only {len(images.annotate)} images can be annotated, not {annotations}")
     try:
         with AnnotationSession.start(setup, _Messages(show), report_events=False) as session:
-            simulation = _Simulation(session, known, ledger, show)
+            simulation = _Simulation(session, images, ledger, show)
             simulation.start()
             for tasks in simulation.batches(annotations, batch_size):
                 simulation.play_round(tasks)
@@ -159,10 +159,10 @@ class _Messages(Listener):
 class _Simulation:
     """Plays rounds in a running session."""
 
-    def __init__(self, session: AnnotationSession, known: KnownImages, ledger: Ledger, show: Display) -> None:
+    def __init__(self, session: AnnotationSession, images: KnownImages, ledger: Ledger, show: Display) -> None:
         self._session = session
-        self._known = known
-        self._by_id = {image.image_id: image for image in known.annotate}
+        self._known = images
+        self._by_id = {image.image_id: image for image in images.annotate}
         self._ledger = ledger
         self._show = show
 
@@ -301,17 +301,17 @@ class _Simulation:
     def _measure(self, when: str) -> dict[str, float]:
         """mAP of the served version on the held-out images, without a score threshold."""
         held_out = self._known.held_out
-        found: list[Detections] = []
-        while len(found) < len(held_out):
-            self._show.progress(f"{when}: measuring, image {len(found)}/{len(held_out)}")
-            chunk = held_out[len(found) : len(found) + PREDICT_TOGETHER]
-            data = [read_image(known.path, max_pixels=self._session.options.max_pixels).data for known in chunk]
+        detections: list[Detections] = []
+        while len(detections) < len(held_out):
+            self._show.progress(f"{when}: measuring, image {len(detections)}/{len(held_out)}")
+            chunk = held_out[len(detections) : len(detections) + PREDICT_TOGETHER]
+            data = [read_image(image.path, max_pixels=self._session.options.max_pixels).data for image in chunk]
             try:
-                found += self._session.client.predict(data)
+                detections += self._session.client.predict(data)
             except ServerUnavailableError:
                 self._tick(when, waiting_for="waiting for the model server")
-        sizes_hw = [known.image_size_hw for known in held_out]
-        return coco_map([known.groundtruth for known in held_out], found, sizes_hw)
+        sizes_hw = [image.image_size_hw for image in held_out]
+        return coco_map([image.groundtruth for image in held_out], detections, sizes_hw)
 
     def _after(self) -> str:
         return f"{self._ledger.annotations} annotations"

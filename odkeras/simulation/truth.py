@@ -52,7 +52,7 @@ class KnownImages:
     @property
     def held_out_id(self) -> str:
         """Fingerprint of the held-out set. Two curves are comparable only if theirs are equal."""
-        return hashlib.sha256("".join(known.image_id for known in self.held_out).encode()).hexdigest()[:16]
+        return hashlib.sha256("".join(image.image_id for image in self.held_out).encode()).hexdigest()[:16]
 
 
 def read_known_images(
@@ -74,17 +74,17 @@ def read_known_images(
         LabelMapError: a label is not in the label map.
         ConfigError: there is nothing to annotate or nothing to measure on.
     """
-    known = _read_images(truth_csv, images_dir, label_map, on_skip, max_pixels)
+    images = _read_images(truth_csv, images_dir, label_map, on_skip, max_pixels)
     if test_csv is None:
-        held_out = {known_image.image_id for known_image in split_held_out(known)}
-        tested = [known_image for known_image in known if known_image.image_id in held_out]
+        held_out = {known_image.image_id for known_image in split_held_out(images)}
+        tested = [known_image for known_image in images if known_image.image_id in held_out]
     else:
         tested = _read_images(test_csv, images_dir, label_map, on_skip, max_pixels)
         held_out = {known_image.image_id for known_image in tested}
-    annotate = [known_image for known_image in known if known_image.image_id not in held_out]
+    annotate = [known_image for known_image in images if known_image.image_id not in held_out]
     if not annotate:
         raise ConfigError(
-            f"no image of {truth_csv} is left to annotate ({len(known)} readable, {len(tested)} held out)"
+            f"no image of {truth_csv} is left to annotate ({len(images)} readable, {len(tested)} held out)"
         )
     if not any(len(known_image.groundtruth) for known_image in tested):
         raise ConfigError(
@@ -93,13 +93,13 @@ def read_known_images(
     return KnownImages(tuple(annotate), tuple(tested))
 
 
-def split_held_out(known: Sequence[KnownImage], share: float = HELD_OUT_SHARE) -> list[KnownImage]:
+def split_held_out(images: Sequence[KnownImage], share: float = HELD_OUT_SHARE) -> list[KnownImage]:
     """The hold-out split: images whose id, read as a number, is in the lowest `share` of all ids; at least one image.
 
     Whether an image is held out does not depend on the other images, except that the image with the lowest id is held
     out if no id is in that share.
     """
-    ordered = sorted(known, key=lambda known_image: known_image.image_id)
+    ordered = sorted(images, key=lambda known_image: known_image.image_id)
     count = sum(int(known_image.image_id[:8], 16) < share * 16**8 for known_image in ordered)
     return ordered[: max(1, count)]
 
@@ -108,7 +108,7 @@ def _read_images(
     csv_path: Path, images_dir: Path, label_map: LabelMap, on_skip: OnSkip, max_pixels: int
 ) -> list[KnownImage]:
     """One entry per image content, sorted by image id."""
-    known: dict[str, KnownImage] = {}
+    images: dict[str, KnownImage] = {}
     truths = read_truth_csv(csv_path, images_dir)
     check_some_exist(truths, csv_path, images_dir)
     missing = [truth.path for truth in truths if not exists(truth.path)]
@@ -123,8 +123,8 @@ def _read_images(
             on_skip(str(truth.path), error.reason)
             continue
         groundtruth = _groundtruth(truth, image.image_size_hw, label_map, csv_path)
-        known[image.image_id] = KnownImage(truth.path, image.image_id, image.image_size_hw, groundtruth)
-    return [known[image_id] for image_id in sorted(known)]
+        images[image.image_id] = KnownImage(truth.path, image.image_id, image.image_size_hw, groundtruth)
+    return [images[image_id] for image_id in sorted(images)]
 
 
 def _groundtruth(truth: TruthImage, image_size_hw: tuple[int, int], label_map: LabelMap, csv_path: Path) -> Groundtruth:
@@ -137,20 +137,20 @@ def _groundtruth(truth: TruthImage, image_size_hw: tuple[int, int], label_map: L
     return Groundtruth(boxes[visible], classes[visible])
 
 
-def answer_task(task: Task, known: KnownImage, label_map: LabelMap) -> Task:
+def answer_task(task: Task, image: KnownImage, label_map: LabelMap) -> Task:
     """The task as the browser would return it: true boxes in pixels, `answer` accept."""
-    boxes_xyxy_px = box_ops.to_xyxy_px(known.groundtruth.boxes, known.image_size_hw).astype(float).tolist()
+    boxes_xyxy_px = box_ops.to_xyxy_px(image.groundtruth.boxes, image.image_size_hw).astype(float).tolist()
     spans = [
-        write_span(Span(label_map.name_of(int(class_id)), ((left, top), (right, bottom)), id=_span_id(known, number)))
+        write_span(Span(label_map.name_of(int(class_id)), ((left, top), (right, bottom)), id=_span_id(image, number)))
         for number, ((left, top, right, bottom), class_id) in enumerate(
-            zip(boxes_xyxy_px, known.groundtruth.classes, strict=True)
+            zip(boxes_xyxy_px, image.groundtruth.classes, strict=True)
         )
     ]
     return {**task, "spans": spans, "answer": "accept", "_timestamp": int(time.time())}
 
 
-def _span_id(known: KnownImage, number: int) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{known.image_id}/{number}"))
+def _span_id(image: KnownImage, number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{image.image_id}/{number}"))
 
 
 def suggestions_of(task: Task, label_map: LabelMap) -> Detections:

@@ -148,8 +148,8 @@ class _Handlers:
         return handle
 
     async def file(self, request: Request) -> Response:
-        found = self._files[request.url.path]
-        return Response(found.data, headers={"content-type": found.media_type, "cache-control": "no-cache"})
+        file = self._files[request.url.path]
+        return Response(file.data, headers={"content-type": file.media_type, "cache-control": "no-cache"})
 
     async def project(self, request: Request) -> Response:
         near = request.client is not None and is_loopback(request.client.host)
@@ -159,10 +159,10 @@ class _Handlers:
         process = request.query_params.get("process")
         if process not in PROCESSES:
             raise BadRequestError(400, f"process must be one of {', '.join(PROCESSES)}; got {str(process)[:80]!r}")
-        found = await self._store(self._service.log_end, process)
-        if found is None:
+        log = await self._store(self._service.log_end, process)
+        if log is None:
             raise BadRequestError(404, f"the {process} has no log here; it may run on another machine")
-        return _json(found)
+        return _json(log)
 
     async def history(self, request: Request) -> Response:
         session = read_name(request.query_params.get("session"), "session")
@@ -173,14 +173,14 @@ class _Handlers:
         count = body.get("count", 1)
         if not is_whole(count, 1, MAX_TASKS):
             raise BadRequestError(400, f"count must be 1 to {MAX_TASKS}; got {count!r}")
-        found = await self._predict(self._service.next_tasks, read_tab(body), count, read_ids(body, "have"))
-        tasks = [task_document(task) for task in found.tasks]
-        return _json({"tasks": tasks, "done": found.done, "waiting": found.waiting})
+        assignment = await self._predict(self._service.next_tasks, read_tab(body), count, read_ids(body, "have"))
+        tasks = [task_document(task) for task in assignment.tasks]
+        return _json({"tasks": tasks, "done": assignment.done, "waiting": assignment.waiting})
 
     async def suggestions(self, request: Request) -> Response:
         body = await read_body(request)
-        found = await self._predict(self._service.suggest_again, read_tab(body), read_ids(body, "image_ids"))
-        return _json({"tasks": [task_document(task) for task in found]})
+        renewed = await self._predict(self._service.suggest_again, read_tab(body), read_ids(body, "image_ids"))
+        return _json({"tasks": [task_document(task) for task in renewed]})
 
     async def answers(self, request: Request) -> Response:
         body = await read_body(request)
@@ -211,11 +211,11 @@ class _Handlers:
             raise BadRequestError(404, "no such image")
         gallery = self._service.gallery
         is_remote = await self._browse(gallery.must_be_fetched, key)
-        found = await (self._fetch if is_remote else self._browse)(gallery.thumbnail, key)
-        if found is None:
+        thumbnail = await (self._fetch if is_remote else self._browse)(gallery.thumbnail, key)
+        if thumbnail is None:
             raise BadRequestError(404, "no such image, or its file is missing")
         headers = {"cache-control": "private, max-age=31536000, immutable"}
-        return Response(found, media_type="image/jpeg", headers=headers)
+        return Response(thumbnail, media_type="image/jpeg", headers=headers)
 
     async def open(self, request: Request) -> Response:
         body = await read_body(request)
@@ -230,10 +230,10 @@ class _Handlers:
     async def boxes(self, request: Request) -> Response:
         query = request.query_params
         image_id = read_ids({"image_id": [query.get("image_id")]}, "image_id")[0]
-        found = await self._browse(self._service.gallery.boxes, read_name(query.get("session"), "session"), image_id)
-        if found is None:
+        boxes = await self._browse(self._service.gallery.boxes, read_name(query.get("session"), "session"), image_id)
+        if boxes is None:
             raise BadRequestError(404, f"image {image_id} has no answer")
-        return _json({"file": found["file"], "spans": [_span_document(span) for span in found["spans"]]})
+        return _json({"file": boxes["file"], "spans": [_span_document(span) for span in boxes["spans"]]})
 
     async def save(self, request: Request) -> Response:
         read_tab(await read_body(request))
@@ -285,11 +285,11 @@ class _Handlers:
         image_id = request.path_params["image_id"]
         if not IMAGE_ID.fullmatch(image_id):
             raise BadRequestError(404, "no such image")
-        found = await self._store(self._service.picture, image_id)
-        if found is None:
+        picture = await self._store(self._service.picture, image_id)
+        if picture is None:
             raise BadRequestError(404, "no such image, or its file is missing")
         headers = {"cache-control": "private, max-age=31536000, immutable"}
-        return Response(found.data, media_type=media_type(found), headers=headers)
+        return Response(picture.data, media_type=media_type(picture), headers=headers)
 
     async def events(self, request: Request) -> Response:
         query = request.query_params
@@ -354,7 +354,7 @@ def task_document(task: Task) -> dict[str, Any]:
     """The parts of a task that the page gets; file system paths are left out."""
     meta = task.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
-    made = task.get("_suggestions") or {}
+    suggestions = task.get("_suggestions") or {}
     return {
         "image_id": task["image_id"],
         "image": f"/images/{task['image_id']}",
@@ -362,15 +362,15 @@ def task_document(task: Task) -> dict[str, Any]:
         "height": task["height"],
         "file": str(meta.get("file") or task["image_id"]),
         "spans": [_span_document(span) for span in task.get("spans") or () if isinstance(span, Mapping)],
-        "version": made.get("version"),
-        "threshold": made.get("threshold"),
+        "version": suggestions.get("version"),
+        "threshold": suggestions.get("threshold"),
         "meta": {key: value for key, value in meta.items() if isinstance(value, (str, int, float)) and key != "path"},
     }
 
 
 def _span_document(span: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: span[key] for key in _SPAN_KEYS if key in span}
-    return {"type": "rect", **found}
+    span_document = {key: span[key] for key in _SPAN_KEYS if key in span}
+    return {"type": "rect", **span_document}
 
 
 def _event(name: str, document: Any, number: int | None = None) -> bytes:

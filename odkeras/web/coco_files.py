@@ -90,4 +90,4 @@ def _unique(name: str, image_id: str, taken: Container[str]) -> str:
     path, digits = PurePosixPath(name), image_id[:8]
     endings = chain(("", f"-{digits}"), (f"-{digits}-{number}" for number in count(2)))
     names = (str(path.with_name(f"{path.stem}{ending}{path.suffix}")) for ending in endings)
-    return next(each for each in names if each not in taken)
+    return next(free for free in names if free not in taken)

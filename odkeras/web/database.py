@@ -107,7 +107,7 @@ class AnswerDatabase:
         with self.transaction(f"cannot store {len(answers)} answers"):
             last_words = [answer for answer, text in rows if self._insert(dataset, answer, text, shared)]
             self._connection.executemany(
-                "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, each) for each in closed]
+                "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, image) for image in closed]
             )
             return last_words
 
@@ -115,8 +115,8 @@ class AnswerDatabase:
         """Returns whether the answer is new and the latest one, as `add` returns it."""
         execute = self._connection.execute
         key = (dataset, answer.image_id, answer.session)
-        known = "SELECT 1 FROM answers WHERE dataset = ? AND answer_id = ?"
-        if execute(known, (dataset, answer.answer_id)).fetchone():
+        existing = "SELECT 1 FROM answers WHERE dataset = ? AND answer_id = ?"
+        if execute(existing, (dataset, answer.answer_id)).fetchone():
             return False
         of_image = "dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
         newer = execute(f"SELECT 1 FROM answers WHERE {of_image} AND answered_at > ?", (*key, answer.answered_at))
@@ -251,8 +251,8 @@ class AnswerDatabase:
         for row_id, file, sort_key in rows:
             names.add(file)
             if not sort_key.endswith(f"/{file}"):  # else the name is the path's; parsing all answers takes seconds
-                found = self.read("SELECT json_extract(example, '$.path') FROM answers WHERE id = ?", row_id)
-                names.update(path for (path,) in found if isinstance(path, str))
+                paths = self.read("SELECT json_extract(example, '$.path') FROM answers WHERE id = ?", row_id)
+                names.update(path for (path,) in paths if isinstance(path, str))
         return {*names, *(re.split(r"[/\\]", name)[-1] for name in names)}
 
     def counts(self, dataset: str) -> dict[str, dict[str, int]]:
@@ -261,10 +261,10 @@ class AnswerDatabase:
             "SELECT session, decision, COUNT(*) FROM answers WHERE dataset = ? AND replaced = 0 "
             "GROUP BY session, decision ORDER BY session"
         )
-        found: dict[str, dict[str, int]] = {}
+        counts: dict[str, dict[str, int]] = {}
         for session, decision, number in self.read(query, dataset):
-            found.setdefault(session, dict.fromkeys(DECISIONS, 0))[decision] = number
-        return found
+            counts.setdefault(session, dict.fromkeys(DECISIONS, 0))[decision] = number
+        return counts
 
     def period(self, dataset: str) -> tuple[float, float] | None:
         """Times of the first and the last answer, in seconds since the epoch; None without answers."""

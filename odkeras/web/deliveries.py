@@ -38,7 +38,7 @@ class Deliveries:
         with self._database.transaction("cannot store the delivery") as connection:
             connection.executemany(
                 "UPDATE answers SET batch = ? WHERE dataset = ? AND answer_id = ?",
-                [(batch, self._dataset, each) for each in answer_ids],
+                [(batch, self._dataset, answer_id) for answer_id in answer_ids],
             )
 
     def mark_delivered(self, answer_ids: Iterable[str]) -> None:
@@ -56,10 +56,10 @@ class Deliveries:
         with self._database.transaction("cannot mark the answers as delivered") as connection:
             connection.executemany(
                 "UPDATE answers SET handed_on = 1 WHERE dataset = ? AND answer_id = ?",
-                [(self._dataset, each) for each in ids],
+                [(self._dataset, answer_id) for answer_id in ids],
             )
             if self._shared:
-                connection.executemany(older, [(self._dataset, *(self._dataset, each) * 2) for each in ids])
+                connection.executemany(older, [(self._dataset, *(self._dataset, answer_id) * 2) for answer_id in ids])
 
     def use_data_directory(self, data_id: str, known_hashes: Collection[int] = ()) -> None:
         """Set which data directory the deliveries refer to. If it is another one than before, the answers count as not
@@ -103,6 +103,6 @@ class Deliveries:
         query = "SELECT image_id, example FROM answers WHERE dataset = ? AND answer_id = ?"
         return [
             {**self._database.load(text), "image_id": image_id}
-            for each in answer_ids
-            for image_id, text in self._database.read(query, self._dataset, each)
+            for answer_id in answer_ids
+            for image_id, text in self._database.read(query, self._dataset, answer_id)
         ]

@@ -47,13 +47,13 @@ def open_download(
     """
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset)
     if format == "jsonl":
-        found = Download(f"{name}.jsonl", "application/x-ndjson", lambda: _joined(_lines(database, dataset)))
+        download = Download(f"{name}.jsonl", "application/x-ndjson", lambda: _joined(_lines(database, dataset)))
     elif format == "coco":
-        found = Download(f"{name}_coco.json", "application/json", lambda: _joined(_coco(database, dataset, warn)))
+        download = Download(f"{name}_coco.json", "application/json", lambda: _joined(_coco(database, dataset, warn)))
     else:
         return None
     check_dataset(database, dataset)
-    return found
+    return download
 
 
 def _lines(database: AnswerDatabase, dataset: str) -> Iterator[str]:

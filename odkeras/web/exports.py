@@ -34,8 +34,8 @@ _MAX_SKIPPED = 3
 def check_dataset(database: AnswerDatabase, dataset: str) -> None:
     """Raises: ConfigError: the dataset has no answers; the message lists the datasets that have."""
     if dataset not in database:
-        known = ", ".join(map(repr, database.datasets)) or "none"
-        raise ConfigError(f"{database.path} has no dataset {dataset!r} (known: {known})")
+        names = ", ".join(map(repr, database.datasets)) or "none"
+        raise ConfigError(f"{database.path} has no dataset {dataset!r} (known: {names})")
 
 
 def write_jsonl(examples: Iterable[Task], out: Path | None) -> int:

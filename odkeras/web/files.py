@@ -31,14 +31,14 @@ def page_files(directory: Path | None = None) -> dict[str, PageFile]:
         SetupError: the page has not been built.
     """
     directory = directory or Path(__file__).with_name("static")
-    found = {
+    files = {
         f"/{path.name}": PageFile(path.read_bytes(), _MEDIA_TYPES[path.suffix])
         for path in (sorted(directory.iterdir()) if directory.is_dir() else ())
         if path.suffix in _MEDIA_TYPES
     }
-    if "/index.html" not in found:
+    if "/index.html" not in files:
         raise SetupError(
             "the page has not been built; in a source checkout run `make install` or `python scripts/build_page.py` "
             "(which needs Node.js 18 or later)"
         )
-    return {**found, "/": found["/index.html"]}
+    return {**files, "/": files["/index.html"]}

@@ -231,9 +231,9 @@ class Gallery:
         """Store the ids of images that were read since the last call."""
         noted = self.stream.noted_after(self._noted)
         self._noted += len(noted)
-        known = [(image_id, self._keys[fingerprint]) for fingerprint, image_id in noted if fingerprint in self._keys]
-        if known:
-            connection.executemany("UPDATE source SET image_id = ? WHERE key = ?", known)
+        updates = [(image_id, self._keys[fingerprint]) for fingerprint, image_id in noted if fingerprint in self._keys]
+        if updates:
+            connection.executemany("UPDATE source SET image_id = ? WHERE key = ?", updates)
 
     def _note_tasks(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
         for task in tasks:

@@ -186,13 +186,13 @@ def _boxes_of(task: Mapping[str, Any]) -> list[Document]:
     width, height = task.get("width"), task.get("height")
     if not _is_positive(width) or not _is_positive(height):
         return []
-    found: list[Document] = []
+    documents: list[Document] = []
     for span in (task.get("spans") or ())[:MAX_BOXES]:
         x, y, w, h = (span.get(name) if isinstance(span, dict) else None for name in ("x", "y", "width", "height"))
         if is_number(x) and is_number(y) and is_number(w) and is_number(h):
             rect = [round(value, 4) for value in (x / width, y / height, w / width, h / height)]
-            found.append({"label": str(span.get("label")), "rect": rect})
-    return found
+            documents.append({"label": str(span.get("label")), "rect": rect})
+    return documents
 
 
 def _is_positive(value: Any) -> TypeGuard[float]:

@@ -66,8 +66,8 @@ def insert_row(
     )
     file = file_of(task, image_id)
     labels = joined_labels(task.get("spans"))
-    found = (sort_key_of(task, file), file, decision, answered_at, labels, lowest_score_of(task))
-    execute(_INSERT, (answer, dataset, image_id, session, *found))
+    row = (sort_key_of(task, file), file, decision, answered_at, labels, lowest_score_of(task))
+    execute(_INSERT, (answer, dataset, image_id, session, *row))
     execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
 
 
@@ -128,8 +128,8 @@ def label_pattern(label: str) -> str:
 def lowest_score_of(task: Mapping[str, Any]) -> float | None:
     """The lowest score of all suggested boxes, including deleted ones; without suggestions, of the task's boxes. None
     if no box has a score."""
-    made = task.get("_suggestions")
-    suggested = _scores(made.get("spans")) if isinstance(made, Mapping) else []
+    suggestions = task.get("_suggestions")
+    suggested = _scores(suggestions.get("spans")) if isinstance(suggestions, Mapping) else []
     return min(suggested or _scores(task.get("spans")), default=None)
 
 

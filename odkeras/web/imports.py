@@ -102,7 +102,7 @@ def import_answers(
         DatabaseError: the database cannot be written. What was stored before stays; a second call resumes.
     """
     report = ImportReport()
-    known = {answer_id_of(example, image_id) for image_id, example in database.iter_examples(dataset, replaced=True)}
+    ids = {answer_id_of(example, image_id) for image_id, example in database.iter_examples(dataset, replaced=True)}
     waiting: list[StoredAnswer] = []
     now = time.time()
     for number, line in enumerate(lines, start=1):
@@ -112,9 +112,9 @@ def import_answers(
             except (AnswerError, ImageError) as error:
                 report.skipped.append((number, str(error)))
             else:
-                report.known += answer.answer_id in known
-                if answer.answer_id not in known:
-                    known.add(answer.answer_id)
+                report.known += answer.answer_id in ids
+                if answer.answer_id not in ids:
+                    ids.add(answer.answer_id)
                     waiting.append(answer)
         if len(waiting) >= _TOGETHER:
             database.add(dataset, waiting)
@@ -162,9 +162,9 @@ def answer_id_of(example: Task, image_id: str) -> str:
     Raises:
         AnswerError: the example contains NaN or infinity.
     """
-    told = {key: value for key, value in example.items() if key not in ("image", "path", "image_id")}
+    content = {key: value for key, value in example.items() if key not in ("image", "path", "image_id")}
     try:
-        text = json.dumps([image_id, told], sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps([image_id, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise AnswerError(f"not plain JSON: {error}") from error
     return hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -227,8 +227,8 @@ def _answered_at(example: Task, now: float) -> float:
 
 def _suggested(example: Task) -> tuple[int | None, EditCounts | None]:
     """The model version of the suggestions, and the edits to them if the image was accepted; None if unknown."""
-    made = example.get("_suggestions")
-    version = made.get("version") if isinstance(made, dict) else None
+    suggestions = example.get("_suggestions")
+    version = suggestions.get("version") if isinstance(suggestions, dict) else None
     if not is_whole(version, 1, 2**63 - 1):
         return None, None
     if example["answer"] != "accept":

@@ -56,14 +56,14 @@ def read_answer(
     example = {key: value for key, value in task.items() if key not in _MADE_HERE}
     example |= {"spans": spans, "answer": decision, "_view_id": "image_manual", "_timestamp": int(answered_at)}
     example |= {"_session_id": name, "_annotator_id": name}
-    made = task.get("_suggestions") or {}
+    suggestions = task.get("_suggestions") or {}
     return StoredAnswer(
         example,
         image_id=str(image_id),
         session=session,
         answered_at=answered_at,
         answer_id=answer_id,
-        version=made.get("version"),
+        version=suggestions.get("version"),
         edits=shown_edits(example) if decision == "accept" else None,
     )
 
@@ -89,8 +89,8 @@ def _answered_at(age_s: float, last: Callable[[], float | None]) -> float:
 
 def as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
     """Drop the task's suggestions if the page showed those of another version, because these were not reviewed."""
-    made = task.get("_suggestions") or {}
-    if "version" not in answer or answer["version"] == made.get("version"):
+    suggestions = task.get("_suggestions") or {}
+    if "version" not in answer or answer["version"] == suggestions.get("version"):
         return task
     return {key: value for key, value in task.items() if key != "_suggestions"}
 

@@ -134,11 +134,11 @@ def _why(path: Path, beside: Path, here: Path) -> tuple[str, ...]:
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:
-    found: list[Path] = []
+    distinct: list[Path] = []
     for path in paths:
-        if not any(_is_same(path, other) for other in found):
-            found.append(path)
-    return found
+        if not any(_is_same(path, other) for other in distinct):
+            distinct.append(path)
+    return distinct
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -120,7 +120,7 @@ def _command(*words: str | Path) -> str:
 def _program() -> list[str]:
     """`odkeras` if a shell with our PATH finds this installation, else its absolute path."""
     ours = Path(sys.executable).with_name("odkeras")
-    found = shutil.which("odkeras")
-    if found is not None and Path(found).absolute() == ours.absolute():
+    command = shutil.which("odkeras")
+    if command is not None and Path(command).absolute() == ours.absolute():
         return ["odkeras"]
     return [str(ours)] if ours.is_file() else [sys.executable, "-m", "odkeras"]

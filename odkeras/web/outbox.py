@@ -197,12 +197,12 @@ class Outbox:
             corrected = set(self._corrected)
         pending = self._deliveries.pending(limit + len(corrected))
         if pending and pending[0].batch is not None and not self._delivering:
-            return [each for each in pending if each.batch == pending[0].batch]
-        ready = [each for each in pending if each.batch is None]
-        return [each for each in ready if self._key(each.session, each.image_id) not in corrected][:limit]
+            return [row for row in pending if row.batch == pending[0].batch]
+        ready = [row for row in pending if row.batch is None]
+        return [row for row in ready if self._key(row.session, row.image_id) not in corrected][:limit]
 
     def _deliver(self, batch: Sequence[PendingAnswer]) -> None:
-        ids = [each.answer_id for each in batch]
+        ids = [row.answer_id for row in batch]
         name = batch[0].batch
         if name is None:
             name = self._trainer.new_batch_name()

@@ -129,7 +129,7 @@ class Panel:
             raise
         with self._lock:
             self._counts = counts
-            self._versions = [_version_document(each) for each in edits]
+            self._versions = [_version_document(row) for row in edits]
             self.revision += 1
 
     def update(self, **facts: Any) -> None:
@@ -188,9 +188,9 @@ class Panel:
 
     def _names_of_versions(self) -> dict[str, str]:
         """Display names of all versions that the page may mention, by version."""
-        of_rounds = [each["version"] for each in self._rounds if isinstance(each["version"], int)]
-        of_answers = [each["version"] for each in self._versions[-MAX_ROUNDS:]]
-        return {str(each): self._names.of(each) for each in {*of_rounds, *of_answers, *self._seen_versions}}
+        of_rounds = [row["version"] for row in self._rounds if isinstance(row["version"], int)]
+        of_answers = [row["version"] for row in self._versions[-MAX_ROUNDS:]]
+        return {str(version): self._names.of(version) for version in {*of_rounds, *of_answers, *self._seen_versions}}
 
     def _add_row(self, row: Mapping[str, Any]) -> None:
         self._names.note(row)
@@ -203,8 +203,8 @@ class Panel:
         elif kind == "evaluation":
             metrics = row.get("metrics")
             metrics = metrics if isinstance(metrics, Mapping) else {}
-            found = [(name, value) for name, value in metrics.items() if _is_figure(value)]
-            figures = dict(found[:MAX_METRICS])  # per-class metrics could be thousands
+            numbers = [(name, value) for name, value in metrics.items() if _is_figure(value)]
+            figures = dict(numbers[:MAX_METRICS])  # per-class metrics could be thousands
             self._evaluations.append(
                 {"round": row.get("round"), "metrics": figures, "failed": one_line(str(row.get("failed") or ""))}
             )

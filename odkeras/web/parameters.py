@@ -60,7 +60,7 @@ def read_filter(query: Mapping[str, str]) -> GalleryFilter:
     for key, value in chosen.items():
         if value not in choices[key]:
             raise BadRequestError(400, f"{key} must be one of {', '.join(choices[key])}; got {value[:80]!r}")
-    label, annotator, name = (query.get(each, "")[:500] for each in ("label", "annotator", "name"))
+    label, annotator, name = (query.get(key, "")[:500] for key in ("label", "annotator", "name"))
     return GalleryFilter(
         state=chosen["state"],
         label=label,
@@ -99,7 +99,7 @@ def read_ids(body: Mapping[str, Any], key: str) -> Sequence[str]:
     ids = body.get(key) or []
     if not isinstance(ids, list) or len(ids) > MAX_ANSWERS:
         raise BadRequestError(400, f"{key} must be a list of image ids")
-    for each in ids:
-        if not isinstance(each, str) or not IMAGE_ID.fullmatch(each):
-            raise BadRequestError(400, f"{key}: {str(each)[:80]!r} is no image id")
+    for image_id in ids:
+        if not isinstance(image_id, str) or not IMAGE_ID.fullmatch(image_id):
+            raise BadRequestError(400, f"{key}: {str(image_id)[:80]!r} is no image id")
     return ids

@@ -110,15 +110,15 @@ class TaskQueue:
         self.touch(tab)
         queue = self._queue_of(tab.session)
         self._claim(queue, tab, have)
-        found = self._open_tasks(queue, tab, have, count)
-        if len(found) < count:
-            found += self._up_to_date(self._take_free(queue, tab, count - len(found)))
-        while len(found) < count:
+        tasks = self._open_tasks(queue, tab, have, count)
+        if len(tasks) < count:
+            tasks += self._up_to_date(self._take_free(queue, tab, count - len(tasks)))
+        while len(tasks) < count:
             task = self._pull(queue, tab, have)
             if task is None:
                 break
-            found.append(task)
-        return Assignment(tuple(found)) if found else self._nothing(queue, tab)
+            tasks.append(task)
+        return Assignment(tuple(tasks)) if tasks else self._nothing(queue, tab)
 
     def take(self, tab: Tab, image_id: str, load: Callable[[], Task]) -> Task | None:
         """Lease a given image out of order; None if another tab holds it or it is answered. May take as long as a
@@ -154,14 +154,14 @@ class TaskQueue:
         """The leased and freed tasks of the session's queue."""
         queue = self._queue_of(session)
         with self._lock:
-            return [self._tasks[each] for each in [*queue.held, *queue.free] if each in self._tasks]
+            return [self._tasks[image_id] for image_id in [*queue.held, *queue.free] if image_id in self._tasks]
 
     def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
         """Those of the tab's open tasks for which a newer model has suggestions, with the new suggestions."""
         self.touch(tab)
         queue = self._queue_of(tab.session)
         with self._lock:
-            mine = [self._tasks[each] for each in image_ids if queue.held.get(each) == tab and each in self._tasks]
+            mine = [self._tasks[id] for id in image_ids if queue.held.get(id) == tab and id in self._tasks]
         fresh = self._up_to_date(mine)
         changed = [(old, new) for old, new in zip(mine, fresh, strict=True) if new is not old]
         with self._lock:
@@ -177,8 +177,8 @@ class TaskQueue:
             newest = self._tasks.get(image_id)
             if newest is None or _version_of(newest) == version:
                 return newest
-            found = self._earlier.get(image_id, {}).get(version) if isinstance(version, int) else None
-            return found or newest
+            earlier = self._earlier.get(image_id, {}).get(version) if isinstance(version, int) else None
+            return earlier or newest
 
     def note_answered(self, session: str, image_id: str) -> None:
         """Remove an image from the queue, because an answer is stored."""
@@ -265,8 +265,8 @@ class TaskQueue:
 
     def _open_tasks(self, queue: _Queue, tab: Tab, have: Collection[str], count: int) -> list[Task]:
         with self._lock:
-            mine = [each for each, holder in queue.held.items() if holder == tab and each not in have]
-            return [self._tasks[each] for each in mine[:count]]
+            mine = [image_id for image_id, holder in queue.held.items() if holder == tab and image_id not in have]
+            return [self._tasks[image_id] for image_id in mine[:count]]
 
     def _take_free(self, queue: _Queue, tab: Tab, count: int) -> list[Task]:
         taken: list[Task] = []
@@ -358,7 +358,7 @@ def _release(queue: _Queue, gone: Collection[Tab]) -> int:
     back = [image_id for image_id, holder in queue.held.items() if holder in gone]
     for image_id in back:
         del queue.held[image_id]
-    for image_id in [each for each, claimant in queue.claimed.items() if claimant in gone]:
+    for image_id in [id for id, claimant in queue.claimed.items() if claimant in gone]:
         del queue.claimed[image_id]
     queue.free.extend(back)
     return len(back)

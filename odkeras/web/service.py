@@ -223,7 +223,7 @@ class PageService:
                 refused.append((answer_id if isinstance(answer_id, str) else "", str(error)))
         if accepted:
             self._store(accepted)
-        return [each.answer_id for each in accepted], refused
+        return [stored.answer_id for stored in accepted], refused
 
     def reopen(self, tab: Tab, image_id: str, example: Task | None = None) -> Task | None:
         """The answer for an image, to be corrected: with overlap the session's own, else the latest of all sessions.
@@ -354,12 +354,13 @@ class PageService:
 
     def _store(self, accepted: Sequence[StoredAnswer]) -> None:
         shared = not self._settings.overlap
-        closed = [each.image_id for each in accepted] if shared else []  # with overlap, other sessions still need them
+        # With overlap, the other sessions still need these images.
+        closed = [answer.image_id for answer in accepted] if shared else []
         self.database.add(self.dataset, accepted, closed=closed, shared=shared)
-        self.outbox.notify([(each.session, each.image_id) for each in accepted])
-        for each in accepted:
-            self.queue.note_answered(each.session, each.image_id)
-            self._left.answered(each.session, each.image_id)
+        self.outbox.notify([(answer.session, answer.image_id) for answer in accepted])
+        for answer in accepted:
+            self.queue.note_answered(answer.session, answer.image_id)
+            self._left.answered(answer.session, answer.image_id)
         self.panel.answered()
 
     def _is_fresh(self, task: Task) -> bool:
@@ -368,7 +369,7 @@ class PageService:
 
     def _refresh(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks that have newer suggestions, with these; the others are left out."""
-        bare = [found for task in tasks if (found := self._pictures.with_image(task)) is not None]
+        bare = [with_image for task in tasks if (with_image := self._pictures.with_image(task)) is not None]
         by_id = {task["image_id"]: task for task in tasks}
         again = self.stream.suggest_again(bare)
         return [

@@ -72,7 +72,7 @@ class DatasetStats:
             "first_answer": _utc(self.first_s),
             "last_answer": _utc(self.last_s),
             "not_handed_on": self.waiting,
-            "versions": [_version_json(each) for each in self.versions],
+            "versions": [_version_json(row) for row in self.versions],
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -90,7 +90,7 @@ class DatasetStats:
 
     def version_rows(self) -> list[tuple[str, ...]]:
         """One row per version, with the columns `VERSION_COLUMNS`: counts with their share in percent."""
-        return [_version_row(each) for each in self.versions]
+        return [_version_row(row) for row in self.versions]
 
 
 def shares(row: VersionEdits) -> dict[str, float | None]:

@@ -140,8 +140,8 @@ def with_places_below(folder: Path, example: Task) -> Task:
     if folder == Path.cwd():
         return example
     places = {key: value for key in ("image", "path") if isinstance(value := example.get(key), str)}
-    found = {key: str(file) for key, value in places.items() if (file := _file_below(folder, value))}
-    return {**example, **found}
+    paths = {key: str(file) for key, value in places.items() if (file := _file_below(folder, value))}
+    return {**example, **paths}
 
 
 def _file_below(folder: Path, place: str) -> Path | None:

@@ -51,13 +51,13 @@ class Thumbnails:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        made = make_thumbnail(read(), side_px=SIDE_PX, source=key)
+        thumbnail = make_thumbnail(read(), side_px=SIDE_PX, source=key)
         with self._lock:
-            self._bytes += len(made) - len(self._kept.pop(key, b""))
-            self._kept[key] = made
+            self._bytes += len(thumbnail) - len(self._kept.pop(key, b""))
+            self._kept[key] = thumbnail
             while self._bytes > self._max_bytes and len(self._kept) > 1:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
-        return made
+        return thumbnail
 
 
 class RemoteImages:
@@ -95,7 +95,7 @@ class RemoteImages:
     def _note_failure(self, key: str, reason: str) -> None:
         with self._lock:
             now = self._clock()
-            self._failed = {each: why for each, why in self._failed.items() if now < why[0]}
+            self._failed = {name: why for name, why in self._failed.items() if now < why[0]}
             self._failed[key] = (now + RETRY_AFTER_S, reason)
 
 

@@ -252,7 +252,7 @@ class TestTheSameWorkFromAnywhere:
         first = self.command(tmp_path, "project/images", "project")
         assert self.answered(first) == ["01.png"]
         assert first.lines[0] == f"database   {old} (1 answer in dataset things)\n"
-        assert "these answers are in the working directory, where odkeras kept them before" in first.lines[1]
+        assert "these answers are in the working directory, where odkeras stored them before" in first.lines[1]
         second = self.command(project, "images", "pipeline.config")
         try:
             page = second.page()

@@ -60,7 +60,7 @@ def test_help_imports_neither_tensorflow_nor_numpy() -> None:
 def test_an_error_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     result = run("init", str(tmp_path / "project"), "--label", " car")
     assert result.returncode == ConfigError.exit_code
-    assert result.stderr.startswith("error: label ' car' has spaces around it")
+    assert result.stderr.startswith("error: label ' car' has surrounding spaces")
     assert len(result.stderr.splitlines()) == 1
 
 

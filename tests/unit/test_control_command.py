@@ -53,7 +53,7 @@ def test_each_action_changes_the_state_and_status_reports_it(
     project: Path, action: str, set_to: str, said: str
 ) -> None:
     says(project, state="waiting", reason="no new answers")
-    expected = f"training is {said}; the trainer says: waiting: no new answers\n"
+    expected = f"training is {said}; trainer status: waiting: no new answers\n"
     assert run(action, project).output == expected
     assert state(project) == set_to
     assert run("status", project / "pipeline.config").output == expected
@@ -91,15 +91,15 @@ def test_a_missing_model_directory_is_an_error(tmp_path: Path) -> None:
             "resume",
             "training",
             "training on 8 images",
-            "training is not paused; the trainer says: training on 8 images\n",
+            "training is not paused; trainer status: training on 8 images\n",
         ),
-        ("stop", "building", "building the model", "training is stopped; the trainer says: building the model\n"),
+        ("stop", "building", "building the model", "training is stopped; trainer status: building the model\n"),
     ],
 )
 def test_the_reported_state_does_not_contradict_the_action(
     project: Path, action: str, state: str, reason: str, expected: str
 ) -> None:
-    """`pause` said "training is paused; the trainer says: training: training on 40 images": it had not seen it yet."""
+    """`pause` said "training is paused; trainer status: training: training on 40 images": it had not seen it yet."""
     says(project, state=state, reason=reason)
     assert run(action, project).output == expected
 
@@ -108,7 +108,7 @@ def test_a_trainer_that_holds_the_lock_counts_as_running(project: Path) -> None:
     """It says nothing while it builds a large model or evaluates: `status` took it for dead after 30 s."""
     says(project, state="evaluating", reason="evaluating, to see whether to publish", updated=time.time() - 600)
     with locked(project / "model" / "trainer.lock", taken="", wait_s=0.0):
-        assert "the trainer says: evaluating, to see" in run("status", project).output
+        assert "trainer status: evaluating, to see" in run("status", project).output
     assert "no trainer is running" in run("status", project).output
 
 

@@ -56,7 +56,7 @@ class TestFinding:
         old = fill(project.parent / "annotations.db", "cars")
         found = find(project)
         assert found.path == old
-        assert "these answers are in the working directory, where odkeras kept them before" in found.remarks[0]
+        assert "these answers are in the working directory, where odkeras stored them before" in found.remarks[0]
 
     def test_an_old_database_wins_over_a_new_one_without_answers_of_the_dataset(self, project: Path) -> None:
         """As it is when the page was once started from elsewhere."""

@@ -120,7 +120,7 @@ class TestImagesThatAreElsewhere:
 
     def test_the_images_folder_is_asked_for_when_none_fits(self, write, tmp_path: Path) -> None:
         csv_path = write(HEADER, "/gone/a.jpg,1,2,3,4,car")
-        with pytest.raises(RecordError, match=r"give the base directory of relative paths with --images$"):
+        with pytest.raises(RecordError, match=r"--images names their directory$"):
             check_some_exist(read_truth_csv(csv_path, tmp_path), csv_path, tmp_path)
 
     def test_a_name_that_is_too_long(self, write, tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def test_a_checkpoint_is_written_down_with_what_it_holds(
 
 def test_a_checkpoint_that_says_nothing_needs_its_type(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "ckpt-1", b"net/layer-0")
-    with pytest.raises(ConfigError, match=r"cannot tell what the checkpoint .*--fine-tune-type detection"):
+    with pytest.raises(ConfigError, match=r"cannot detect the type of checkpoint .*--fine-tune-type detection"):
         init_project(tmp_path / "p", ["a"], fine_tune_checkpoint=checkpoint)
-    with pytest.raises(ConfigError, match="cannot tell"):
+    with pytest.raises(ConfigError, match="cannot detect"):
         init_project(tmp_path / "p", ["a"], fine_tune_checkpoint="gs://bucket/ckpt-1")
     result = init_project(
         tmp_path / "p", ["a"], fine_tune_checkpoint="gs://bucket/ckpt-1", fine_tune_checkpoint_type="detection"
@@ -93,10 +93,10 @@ def test_a_checkpoint_that_is_not_there_leaves_nothing_behind(tmp_path: Path) ->
         ("raccoon", "at least one label"),  # a string is a sequence of letters
         ([""], "a label is empty"),
         (["  "], "a label is empty"),
-        (["car ", "bus"], "label 'car ' has spaces around it .*write 'car'"),
-        (["a\tb"], "characters that do not print"),
+        (["car ", "bus"], "label 'car ' has surrounding spaces .*write 'car'"),
+        (["a\tb"], "unprintable characters"),
         (["car,bus"], "comma; give --label once per label"),
-        (["car", "bus", "car"], "label 'car' is given twice"),
+        (["car", "bus", "car"], "duplicate label 'car'"),
     ],
 )
 def test_labels_that_would_make_trouble(tmp_path: Path, labels: list[str], message: str) -> None:

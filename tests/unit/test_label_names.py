@@ -37,10 +37,10 @@ def test_names_of_the_file_come_after_those_of_the_command(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("given", "data", "message"),
     [
-        ([], b"car\nbus\n\ncar\n", r"names\.txt:4: label 'car' is given twice \(first at .*names\.txt:1\)"),
-        (["car"], b"bus\ncar\n", r"names\.txt:2: label 'car' is given twice; each label"),
+        ([], b"car\nbus\n\ncar\n", r"names\.txt:4: duplicate label 'car' \(first at .*names\.txt:1\)"),
+        (["car"], b"bus\ncar\n", r"names\.txt:2: duplicate label 'car'; each label"),
         ([], b"car\nbus,truck\n", r"names\.txt:2: label 'bus,truck' has a comma; write one name on each line"),
-        ([], b"car\nb\tus\n", r"names\.txt:2: label 'b\\tus' has .* characters that do not print; write 'b us'"),
+        ([], b"car\nb\tus\n", r"names\.txt:2: label 'b\\tus' has .* unprintable characters; write 'b us'"),
         ([], b"a,b\nc,d\n", r"names\.txt:1: .*names\.txt:2: "),  # all of them at once
         ([], "\n".join(f"{n},{n}" for n in range(8)).encode(), r"names\.txt:5: .*; and 3 more$"),
         ([], b"", "names.txt has no names; write one on each line"),

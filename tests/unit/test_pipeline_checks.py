@@ -421,7 +421,7 @@ def test_what_can_be_restored(tmp_path: Path, template: str, extractor: str | No
         ("PATH_TO_BE_CONFIGURED/x.record", "is a placeholder", "put the path"),
         ("none.record", "no such file", "odkeras records from-csv"),
         ("none-*.record", "nothing matches", "odkeras records from-csv"),
-        ("train.record@10", "not understood", "write train.record-?????-of-00010"),
+        ("train.record@10", "not supported", "write train.record-?????-of-00010"),
     ],
 )
 def test_missing_records_are_errors(pattern: str, reason: str, fix: str) -> None:

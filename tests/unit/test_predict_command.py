@@ -144,7 +144,7 @@ class TestErrorsAreReportedEarly:
     def test_an_unknown_model_name_is_reported_with_the_known_ones(self, folder: Path, server: Server) -> None:
         server.names = ["cars", "boats"]
         line = self.refusal(folder, server.url, "car")
-        assert line == "no model 'car' there; this server serves 'cars', 'boats': pass that as --model-name"
+        assert line == "no model 'car'; this server serves 'cars', 'boats': pass that as --model-name"
 
     def test_a_server_that_is_being_started_is_waited_for(self, folder: Path) -> None:
         port = free_port()

@@ -413,7 +413,7 @@ class TestLedger:
         run(project, annotations=4)
         for name in ("data", "model", "export"):
             (project / name).rename(project / f"{name}-elsewhere")
-        with pytest.raises(ConfigError, match="know nothing of"):
+        with pytest.raises(ConfigError, match="are missing in"):
             run(project)
 
     def test_a_broken_curve(self, project: Path) -> None:

@@ -340,7 +340,7 @@ class TestSuggester:
         for _ in range(2):
             assert [task["spans"] for task in suggester(tasks_of(images))] == [[]] * 6
         (text,) = said
-        assert text.startswith("the served model finds class 5, which the label map does not have (its ids: 1, 2)")
+        assert text.startswith("the served model detects class 5, which is not in the label map (ids: 1, 2)")
 
     def test_an_unknown_class_below_the_threshold_is_nothing_to_tell(self, images: Path) -> None:
         said: list[str] = []

@@ -96,7 +96,7 @@ def test_other_names_need_another_data_directory(tmp_path: Path, change: str) ->
     save_version(tmp_path)
     gone = "'square'" if change == "removed" else "'circle'"
     said = refusal(tmp_path, CHANGED[change][0])
-    assert f"since the label map no longer has {gone}, another --data-dir, too (the answers are handed over ag" in said
+    assert f"since the label map no longer has {gone}, another --data-dir (the answers are delivered ag" in said
     assert "the new model is trained on them" not in said
 
 
@@ -174,7 +174,7 @@ def test_training_does_not_start_over_where_a_trained_model_is_served(tmp_path: 
     save_version(tmp_path, step=30)
     check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=True)
     with pytest.raises(
-        CheckpointError, match=r"export has 30 training steps .* no checkpoint in .*model to resume from"
+        CheckpointError, match=r"export has 30 training steps, .* no checkpoint in .*model to resume from"
     ):
         check_training_continues(tmp_path / "model", tmp_path / "export", has_checkpoint=False)
 

@@ -85,7 +85,7 @@ class TestPatterns:
         files = [f"photos/{number}.jpg" for number in range(4)]
         for more in ([], ["--no-open"], ["--web-port", "0"]):
             line = refusal(folder, "annotate", "cars", *files, "cars", *more)
-            assert line.startswith("SOURCE is one argument, and here are 4 files (photos/0.jpg, ...): the shell writes")
+            assert line.startswith("SOURCE must be one argument; got 4 files (photos/0.jpg, ...)")
             assert line.endswith(": odkeras annotate DATASET photos CONFIG")
 
     def test_in_the_working_directory(self, folder: Path) -> None:
@@ -117,7 +117,7 @@ class TestTooFewArguments:
     def test_the_line_to_write(self, folder: Path, given: list[str], line: str) -> None:
         said = refusal(folder, "annotate", *given)
         assert said.startswith("three arguments are needed: odkeras annotate DATASET SOURCE CONFIG (")
-        assert said.endswith(f"; here: {line}")
+        assert said.endswith(f"; for example: {line}")
 
     def test_names_with_spaces_can_be_pasted(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "my photos").mkdir()

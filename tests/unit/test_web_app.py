@@ -258,8 +258,8 @@ class TestWhatMakesNoSense:
             ({"answer_id": ["a"]}, "answer_id must be"),
             ({"answer_id": "\ud800"}, "answer_id must be"),  # SQLite takes no lone surrogates: status 500, for ever
             ({"image_id": None}, "image 'None' was never assigned in dataset 'things'"),
-            ({"image_id": "0" * 32}, "was not handed out"),
-            ({"image_id": ["a"]}, "was not handed out"),
+            ({"image_id": "0" * 32}, "was never assigned"),
+            ({"image_id": ["a"]}, "was never assigned"),
             ({"image_id": "\ud800"}, ""),
             ({"answer": None}, "answer must be one of accept, reject, ignore; got 'None'"),
             ({"answer": "ACCEPT"}, "answer must be one of"),
@@ -389,7 +389,7 @@ class TestImages:
         (web_project / "images" / "00.png").write_bytes((web_project / "images" / "01.png").read_bytes())
         for stored in (web_project / "data" / "inbox" / "images").iterdir():
             stored.unlink()
-        assert "its file is gone" in error_of(page.http.get(task["image"]), 404)
+        assert "its file is missing" in error_of(page.http.get(task["image"]), 404)
 
     @pytest.mark.parametrize(
         "path",

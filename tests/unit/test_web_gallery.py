@@ -305,7 +305,7 @@ class TestOpening:
         example = {"answer": "accept", "spans": [], "meta": {"file": "gone.jpg"}}
         started.service.database.add(DATASET, [StoredAnswer(example, "f" * 32, "carl")])
         refused = started.page().post("/api/open", key="f" * 32)
-        assert (refused.status_code, "the image of this answer is gone" in refused.json()["error"]) == (409, True)
+        assert (refused.status_code, "the image of this answer is missing" in refused.json()["error"]) == (409, True)
 
     def test_boxes_of_another_image(self, annotate: Annotate) -> None:
         page = annotate().page()
@@ -343,7 +343,7 @@ class TestExcludedDatasets:
         shutil.copy("images/00.png", "images/moved.png")
         page = annotate(exclude=["test"]).page()
         refused = page.post("/api/open", key=entry(page, "moved.png")["key"])
-        assert (refused.status_code, "excluded dataset test" in refused.json()["error"]) == (409, True)
+        assert (refused.status_code, "is excluded: it is in dataset test" in refused.json()["error"]) == (409, True)
         assert "moved.png" not in files(page)
 
     def test_what_is_answered_here_can_be_corrected(self, annotate: Annotate) -> None:

@@ -96,7 +96,7 @@ class TestTheLoop:
         first = wait_until(lambda: running.service.panel.version)
         tasks = page.tasks(9)["tasks"]
         assert len(tasks) == 5, "no more than are trained on together"
-        assert page.tasks(3, have=tasks)["waiting"].startswith("the next images come when")
+        assert page.tasks(3, have=tasks)["waiting"].startswith("more images follow when")
         seen = set()
         page.send(*[answer_to(task) for task in tasks])
         while not (found := page.tasks(3))["tasks"]:
@@ -122,7 +122,7 @@ class TestTheLoop:
         page = running.page()
         page.post("/api/training", action="pause")
         monkeypatch.setattr(running.service.outbox, "_delivering", 5)
-        assert wait_until(lambda: page.tasks()["waiting"]).startswith("training is paused: the next images come when")
+        assert wait_until(lambda: page.tasks()["waiting"]).startswith("training is paused: more images follow when")
         page.post("/api/training", action="resume")
         assert page.tasks()["waiting"] == "training on your answers"
 
@@ -212,7 +212,7 @@ class TestAnswers:
         tasks = anna.tasks(IMAGES)["tasks"]
         for task in tasks:
             anna.answer(task)
-        assert "1 image is with other annotators" in anna.tasks()["waiting"]
+        assert "1 image is open in other annotators' pages" in anna.tasks()["waiting"]
         wait_until(lambda: anna.panel()["pending"] == 1)
         time.sleep(0.2)
         assert len(in_inbox(web_project)) == 10
@@ -335,7 +335,7 @@ class TestAnswers:
         found = page.send(other, good)
         assert found["saved"] == [good["answer_id"]]
         assert found["refused"][0]["answer_id"] == other["answer_id"]
-        assert "was not handed out" in found["refused"][0]["reason"]
+        assert "was never assigned" in found["refused"][0]["reason"]
 
     def test_save_hands_on_now(self, annotate: Start, web_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         running = annotate()
@@ -456,7 +456,7 @@ class TestTasks:
         assert len(rest) == IMAGES - 4
         found = running.page("cleo").tasks()
         assert (found["tasks"], found["done"]) == ([], False)
-        assert found["waiting"].startswith("12 images are with other annotators")
+        assert found["waiting"].startswith("12 images are open in other annotators' pages")
 
     def test_done(self, annotate: Start) -> None:
         page = annotate().page()
@@ -799,7 +799,7 @@ class TestFullDisk:
         tasks = page.tasks(1)["tasks"]
         self.disk.stops = "SELECT session, decision"
         page.answer(tasks[0])
-        wait_until(lambda: running.journal.has("not up to date"))
+        wait_until(lambda: running.journal.has("figures are outdated"))
         self.disk.stops = ""
         wait_until(lambda: page.panel()["mine"]["accept"] == 1)
 

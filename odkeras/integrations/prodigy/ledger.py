@@ -61,8 +61,8 @@ class DeliveryLedger:
             rows: list[dict[str, Any]] = []
             with suppress(OSError):
                 rows = read_jsonl(self._path)
-            found = [row.get("input_hash") for row in rows if row.get("dataset") == self._dataset]
-            self._hashes = {value for value in found if isinstance(value, int)}
+            hashes = [row.get("input_hash") for row in rows if row.get("dataset") == self._dataset]
+            self._hashes = {value for value in hashes if isinstance(value, int)}
         return self._hashes
 
 

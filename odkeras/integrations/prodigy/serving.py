@@ -79,8 +79,8 @@ class ServingRecipe(Recipe):
         )
 
     def close(self) -> None:
-        for each in (self._client, self._version_client, self._downloads):
-            each.close()
+        for resource in (self._client, self._version_client, self._downloads):
+            resource.close()
 
     def _open(self) -> TaskStream:
         return TaskStream(

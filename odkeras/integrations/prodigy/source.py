@@ -28,8 +28,8 @@ def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Sou
         return STDIN
     if (chosen := split_dataset(source)) is not None:
         db = prodigy.connect()
-        known = [str(name) for name in getattr(db, "datasets", None) or ()]
-        return choose_examples(chosen, read_dataset(db, chosen[0]), known=known)
+        names = [str(name) for name in getattr(db, "datasets", None) or ()]
+        return choose_examples(chosen, read_dataset(db, chosen[0]), known=names)
     return resolve_source(source)
 
 

@@ -153,7 +153,7 @@ class TrainingRecipe(Recipe):
         if path is not None:
             self._ledger.add(hashes_of(batch))
             decisions = [str(answer.get("answer")) for answer in batch if isinstance(answer, dict)]
-            counts = ", ".join(f"{decisions.count(each)} {each}" for each in sorted(set(decisions)))
+            counts = ", ".join(f"{decisions.count(decision)} {decision}" for decision in sorted(set(decisions)))
             self.log(f"{len(batch)} {'answer' if len(batch) == 1 else 'answers'} stored ({counts})", path.name)
         return path
 
