@@ -70,8 +70,7 @@ class Project:
 
     @property
     def answered_path(self) -> Path:
-        """Which answers of Prodigy's datasets were delivered to the trainer; up to odkeras 0.1, also those of the
-        page."""
+        """Which answers of Prodigy's datasets were delivered to the trainer; in odkeras 0.1 those of the page, too."""
         return self.data_dir / "answered.jsonl"
 
     @property
