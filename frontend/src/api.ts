@@ -36,17 +36,17 @@ export interface Who {
   tab: string;
 }
 
-const PATIENCE_MS = 20_000;
+const TIMEOUT_MS = 20_000;
 /** Timeout for requests that may wait for a prediction or for the start of TensorBoard. */
-const LONG_PATIENCE_MS = 120_000;
+const LONG_TIMEOUT_MS = 120_000;
 
 async function call<T>(
   path: string,
   body?: unknown,
-  options: { patience_ms?: number; keepalive?: boolean } = {},
+  options: { timeout_ms?: number; keepalive?: boolean } = {},
 ): Promise<T> {
   const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(), options.patience_ms ?? PATIENCE_MS);
+  const timer = setTimeout(() => abort.abort(), options.timeout_ms ?? TIMEOUT_MS);
   try {
     const reply = await fetch(path, {
       method: body === undefined ? "GET" : "POST",
@@ -95,24 +95,24 @@ const texts = (values: Record<string, string | number | null>) =>
 export const api = {
   project: (who: Who) => call<Project>(`/api/project?${query({ session: who.session })}`),
   tasks: (who: Who, count: number, have: string[]) =>
-    call<TasksReply>("/api/tasks", { ...who, count, have }, { patience_ms: LONG_PATIENCE_MS }),
+    call<TasksReply>("/api/tasks", { ...who, count, have }, { timeout_ms: LONG_TIMEOUT_MS }),
   answers: (who: Who, answers: SentAnswer[], keepalive = false) =>
     call<AnswersReply>("/api/answers", { ...who, answers }, { keepalive }),
   reopen: (who: Who, image_id: string) => call<{ task: Task; answer: Decision }>("/api/reopen", { ...who, image_id }),
   images: (who: Who, filter: GalleryFilter, offset: number, limit: number) =>
     call<GalleryPage>(`/api/images?${query({ ...who, ...texts({ ...filter, offset, limit }) })}`),
   open: (who: Who, key: string) =>
-    call<{ task: Task; answer: Decision | null }>("/api/open", { ...who, key }, { patience_ms: LONG_PATIENCE_MS }),
+    call<{ task: Task; answer: Decision | null }>("/api/open", { ...who, key }, { timeout_ms: LONG_TIMEOUT_MS }),
   boxes: (who: Who, image_id: string) =>
     call<{ file: string; spans: Span[] }>(`/api/boxes?${query({ session: who.session, image_id })}`),
   save: (who: Who) => call<{ delivered: number; resumed: boolean }>("/api/save", { ...who }),
   training: (who: Who, action: TrainingAction) =>
     call<{ training: TrainingState }>("/api/training", { ...who, action }),
   suggestions: (who: Who, image_ids: string[]) =>
-    call<{ tasks: Task[] }>("/api/suggestions", { ...who, image_ids }, { patience_ms: LONG_PATIENCE_MS }),
+    call<{ tasks: Task[] }>("/api/suggestions", { ...who, image_ids }, { timeout_ms: LONG_TIMEOUT_MS }),
   log: (process: string) => call<{ path: string; text: string }>(`/api/log?${query({ process })}`),
   history: (who: Who) => call<{ answers: PastAnswer[] }>(`/api/history?${query({ session: who.session })}`),
-  tensorboard: () => call<{ url: string }>("/api/tensorboard", {}, { patience_ms: LONG_PATIENCE_MS }),
+  tensorboard: () => call<{ url: string }>("/api/tensorboard", {}, { timeout_ms: LONG_TIMEOUT_MS }),
   nextSteps: () => call<{ steps: NextStep[] }>("/api/next-steps"),
   link: () => call<SharedLink>("/api/link", {}),
   eventsUrl: (who: Who) => `/api/events?${query({ session: who.session, tab: who.tab })}`,

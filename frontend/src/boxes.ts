@@ -57,13 +57,13 @@ export function fromSpan(span: Span): ImageAnnotation {
   return annotation(span.id, span.label, isPolygon ? polygonShape(span.points!) : rectShape(span));
 }
 
-export function labelOf(shown: ImageAnnotation): string {
+export function readLabel(shown: ImageAnnotation): string {
   return shown.bodies[0]?.value ?? "";
 }
 
-function spanOf(shown: ImageAnnotation): Span {
+function readSpan(shown: ImageAnnotation): Span {
   const { id, target } = shown;
-  const label = labelOf(shown);
+  const label = readLabel(shown);
   if ((target.selector.type as string) === "POLYGON") {
     const points = (target.selector as Polygon).geometry.points.map(([x, y]) => [rounded(x!), rounded(y!)] as Point);
     const { minX, minY, maxX, maxY } = polygonShape(points).geometry.bounds;
@@ -74,18 +74,18 @@ function spanOf(shown: ImageAnnotation): Span {
 }
 
 /** first: the span as it was received, if any; unscored: the origin of received spans that have no score. */
-export function boxOf(shown: ImageAnnotation, first: Span | undefined, unscored: Origin): Box {
-  const span = spanOf(shown);
+export function toBox(shown: ImageAnnotation, first: Span | undefined, unscored: Origin): Box {
+  const span = readSpan(shown);
   if (!first) return { ...span, origin: "drawn" };
   const origin = first.score === undefined ? unscored : "suggested";
   const unchanged = first.label === span.label && sameGeometry(first, span);
   return unchanged
-    ? { ...span, ...numbersOf(first), origin }
+    ? { ...span, ...receivedNumbers(first), origin }
     : { ...span, origin: origin === "suggested" ? "adjusted" : "drawn" };
 }
 
 /** The received numbers of an unchanged box, so that it is returned without rounding differences. */
-function numbersOf(first: Span): Partial<Span> {
+function receivedNumbers(first: Span): Partial<Span> {
   const { x, y, width, height, points, score } = first;
   const own: Partial<Span> = first.type === "polygon" ? { points } : { x, y, width, height };
   if (score !== undefined) own.score = score;
@@ -141,7 +141,7 @@ export function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon
 }
 
 /** A copy of another image's box with a new id, clipped to this image. */
-export function copyOf(span: Span, size: Size): ImageAnnotation {
+export function copyAnnotation(span: Span, size: Size): ImageAnnotation {
   const { label, type, points } = span;
   const shown = fromSpan({ id: uuid(), label, type, points, ...cut(span, size) });
   const { selector } = shown.target;

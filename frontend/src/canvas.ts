@@ -11,13 +11,13 @@ import {
 } from "@annotorious/annotorious";
 import {
   annotation,
-  boxOf,
+  toBox,
   clippedPolygon,
-  copyOf,
+  copyAnnotation,
   cut,
   fromSpan,
   labelBodies,
-  labelOf,
+  readLabel,
   movedPolygon,
   rectShape,
   toSpan,
@@ -31,7 +31,7 @@ import type { Colours } from "./colours";
 import { dragged, hitAt, type Hit, type Reach } from "./grips";
 import { Handles } from "./handles";
 import { uuid } from "./identity";
-import { dressLayer, undressHandles } from "./layer";
+import { styleLayer, stripHandles } from "./layer";
 import { Steps } from "./steps";
 import { Tags } from "./tags";
 import type { Point, Span, Task } from "./wire";
@@ -81,7 +81,7 @@ export class Canvas {
   private hidden = new Set<string>();
   private readonly tags: Tags;
   private readonly handles: Handles;
-  private readonly undressing = new MutationObserver(() => undressHandles(this.frame));
+  private readonly handleObserver = new MutationObserver(() => stripHandles(this.frame));
 
   constructor(
     private readonly frame: HTMLElement,
@@ -104,9 +104,9 @@ export class Canvas {
     this.frame.prepend(contents.image);
     this.annotator = createImageAnnotator(contents.image, { drawingEnabled: false, userSelectAction: this.selectable });
     const { store, selection } = this.annotator.state;
-    dressLayer(contents);
+    styleLayer(contents);
     const layer = contents.image.parentElement?.querySelector("svg");
-    if (layer) this.undressing.observe(layer, { childList: true, subtree: true });
+    if (layer) this.handleObserver.observe(layer, { childList: true, subtree: true });
     store.bulkUpsertAnnotations(contents.spans.map(fromSpan), OURS);
     this.steps = new Steps<State>({ boxes: store.all(), task: this.task });
     store.observe(({ origin, changes }) => {
@@ -122,7 +122,7 @@ export class Canvas {
   }
 
   clear(): void {
-    this.undressing.disconnect();
+    this.handleObserver.disconnect();
     const image = this.frame.querySelector("img");
     this.annotator?.destroy();
     image?.remove();
@@ -203,7 +203,7 @@ export class Canvas {
         !isThere(span, span.label, this.boxes),
     );
     if (!fresh.length || !this.annotator) return 0;
-    const copies = fresh.map((span) => copyOf(span, this.size));
+    const copies = fresh.map((span) => copyAnnotation(span, this.size));
     this.annotator.state.store.bulkAddAnnotations(copies, false, OURS);
     this.commit(copies.map(({ id }) => id));
     return copies.length;
@@ -244,7 +244,7 @@ export class Canvas {
 
   relabel(id: string, label: string): void {
     const shown = this.annotator?.state.store.getAnnotation(id);
-    if (!shown || labelOf(shown) === label) return;
+    if (!shown || readLabel(shown) === label) return;
     this.annotator?.state.store.updateAnnotation({ ...shown, bodies: labelBodies(id, label) }, OURS);
     this.commit([id]);
   }
@@ -258,7 +258,7 @@ export class Canvas {
       if (grip !== "move") return;
       this.setShape(shown.id, movedPolygon(selector as Polygon, dx, dy, this.size));
     } else {
-      const box = this.rectOf(shown.id);
+      const box = this.boxRect(shown.id);
       // Opposite edges must stay one pixel apart.
       const least = (delta: number, side: number) => (grip === "nw" ? Math.min(delta, side) : Math.max(delta, -side));
       const step = grip === "move" ? [dx, dy] : [least(dx, box.width - 1), least(dy, box.height - 1)];
@@ -286,7 +286,7 @@ export class Canvas {
   drag({ id, grip }: Hit, dx: number, dy: number): void {
     // A key may have removed the box since the press.
     if (!this.boxes.some((box) => box.id === id)) return;
-    if (this.dragging?.id !== id) this.dragging = { id, rect: this.rectOf(id), shape: this.shapeOf(id) };
+    if (this.dragging?.id !== id) this.dragging = { id, rect: this.boxRect(id), shape: this.annotationShape(id) };
     if (id !== this.selected) this.activate(id);
     this.setShape(id, rectShape(dragged(this.dragging.rect, grip, dx, dy, this.size)));
   }
@@ -337,7 +337,7 @@ export class Canvas {
   /** Updates everything that depends on the boxes or on their position on the screen. */
   update(): void {
     const all = this.annotator?.state.store.all() ?? [];
-    this.boxes = all.map((shown) => boxOf(shown, this.first.get(shown.id), this.origin));
+    this.boxes = all.map((shown) => toBox(shown, this.first.get(shown.id), this.origin));
     this.hidden = new Set(this.suggestionsHidden ? this.suggestions.map(({ id }) => id) : []);
     this.colours.paint(this.boxes, this.hidden, this.selected);
     const selected = this.boxes.find(({ id }) => id === this.selected);
@@ -359,11 +359,11 @@ export class Canvas {
   }
 
   /** The part of a box that is inside the image. */
-  private rectOf(id: string): Rect {
+  private boxRect(id: string): Rect {
     return cut(this.boxes.find((box) => box.id === id)!, this.size);
   }
 
-  private shapeOf(id: string): Shape {
+  private annotationShape(id: string): Shape {
     return this.annotator!.state.store.getAnnotation(id)!.target.selector;
   }
 

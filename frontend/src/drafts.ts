@@ -1,8 +1,8 @@
 /** Drafts: boxes of images that are not answered yet, stored in this browser in case the page is reloaded or closed. */
 
 import type { Box } from "./boxes";
-import type { Desk } from "./desk";
-import type { Held } from "./queue";
+import type { AppStore } from "./store";
+import type { QueuedTask } from "./queue";
 import type { Span, Task } from "./wire";
 
 export interface Draft {
@@ -18,9 +18,9 @@ export interface Draft {
 
 const PREFIX = "odkeras:draft:";
 const WRITE_AFTER_MS = 200;
-const MOST_DRAFTS = 40;
+const MAX_DRAFTS = 40;
 /** Maximum size of all drafts in characters. Browsers store about five million, and pending answers need space too. */
-const MOST_CHARACTERS = 1_000_000;
+const MAX_CHARACTERS = 1_000_000;
 
 export class Drafts {
   private readonly prefix: string;
@@ -35,11 +35,11 @@ export class Drafts {
   }
 
   /** Called at every change of the page's state; notes the shown boxes if a person changed them. */
-  note({ shown, canvas, ready }: Desk): void {
+  note({ shown, canvas, ready }: AppStore): void {
     if (!shown || !canvas?.touched || !ready || canvas.boxes === this.noted) return;
     this.noted = canvas.boxes;
     if (this.pending && this.pending.image_id !== shown.id) this.write();
-    this.pending = { image_id: shown.id, draft: draftOf(shown, canvas.task ?? shown.task, canvas.spans()) };
+    this.pending = { image_id: shown.id, draft: toDraft(shown, canvas.task ?? shown.task, canvas.spans()) };
     this.timer ||= window.setTimeout(() => this.write(), WRITE_AFTER_MS);
   }
 
@@ -64,9 +64,9 @@ export class Drafts {
   }
 
   /** Notes in this tab which answered image is shown: after a reload, the server would send a different one. */
-  noteShown(held: Held | null): void {
+  noteShown(queued: QueuedTask | null): void {
     try {
-      if (held?.reopened) sessionStorage.setItem(this.reopenedKey, held.id);
+      if (queued?.reopened) sessionStorage.setItem(this.reopenedKey, queued.id);
       else sessionStorage.removeItem(this.reopenedKey);
     } catch {
       // Without storage, a different image is shown after a reload.
@@ -83,13 +83,13 @@ export class Drafts {
   }
 
   /** Restores an image's draft, if there is one. labels: the allowed labels. */
-  restore(held: Held, labels: string[]): void {
-    if (held.touched) return;
-    const draft = this.find(held.id);
+  restore(queued: QueuedTask, labels: string[]): void {
+    if (queued.touched) return;
+    const draft = this.find(queued.id);
     // An answer that was given elsewhere in the meantime is newer than a draft from before it.
-    if (!draft || (held.reopened !== null && !draft.reopened)) return;
-    const known = new Set([...labels, ...held.task.spans.map(({ label }) => label)]);
-    if (draft.spans.every(({ label }) => known.has(label))) held.restore(draft);
+    if (!draft || (queued.reopened !== null && !draft.reopened)) return;
+    const allowed = new Set([...labels, ...queued.task.spans.map(({ label }) => label)]);
+    if (draft.spans.every(({ label }) => allowed.has(label))) queued.restore(draft);
   }
 
   private find(image_id: string): Draft | null {
@@ -102,26 +102,26 @@ export class Drafts {
   }
 }
 
-function draftOf({ reopened }: Held, task: Task, spans: Span[]): Draft {
+function toDraft({ reopened }: QueuedTask, task: Task, spans: Span[]): Draft {
   const { spans: first, version, threshold } = task;
   return { spans, first, version, threshold, reopened: reopened !== null, saved_at_ms: Date.now() };
 }
 
 /** The task as it was when the draft was written. */
-export function taskOf(task: Task, { first, version, threshold }: Draft): Task {
+export function draftedTask(task: Task, { first, version, threshold }: Draft): Task {
   return { ...task, spans: first, version, threshold };
 }
 
 /** Writes a draft and deletes the oldest ones beyond the limits, including those of other tabs. Pending answers have
  * priority over drafts. */
 function keep(key: string, text: string): void {
-  if (text.length > MOST_CHARACTERS) return;
+  if (text.length > MAX_CHARACTERS) return;
   try {
     const others = stored().filter((other) => other.key !== key);
     let characters = text.length;
     others.forEach((other, index) => {
       characters += other.text.length;
-      if (index >= MOST_DRAFTS - 1 || characters > MOST_CHARACTERS) localStorage.removeItem(other.key);
+      if (index >= MAX_DRAFTS - 1 || characters > MAX_CHARACTERS) localStorage.removeItem(other.key);
     });
     localStorage.setItem(key, text);
   } catch {

@@ -14,21 +14,21 @@ export class FirstSteps {
   /** Whether an image was just accepted without boxes for the first time. */
   explainsEmpty = false;
 
-  private readonly told: Set<Topic>;
+  private readonly shownHints: Set<Topic>;
 
   /** answered: number of answers that the user gave before the page was opened. */
   constructor(
     private answered: number,
     private readonly changed: () => void,
   ) {
-    this.told = remembered();
-    this.explainsAnswers = !this.told.has("answers") && answered < SHOWN_FOR_ANSWERS;
+    this.shownHints = remembered();
+    this.explainsAnswers = !this.shownHints.has("answers") && answered < SHOWN_FOR_ANSWERS;
   }
 
   afterAnswer(decision: Decision, boxes: number): void {
     this.answered += 1;
     if (this.explainsAnswers && this.answered >= SHOWN_FOR_ANSWERS) this.closeAnswers();
-    this.explainsEmpty = decision === "accept" && boxes === 0 && !this.told.has("empty");
+    this.explainsEmpty = decision === "accept" && boxes === 0 && !this.shownHints.has("empty");
     this.changed();
   }
 
@@ -49,9 +49,9 @@ export class FirstSteps {
   }
 
   private remember(topic: Topic): void {
-    this.told.add(topic);
+    this.shownHints.add(topic);
     try {
-      localStorage.setItem(KEY, JSON.stringify([...this.told]));
+      localStorage.setItem(KEY, JSON.stringify([...this.shownHints]));
     } catch {
       // Without storage, the next page shows the hint again.
     }

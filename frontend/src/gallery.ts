@@ -2,14 +2,14 @@
 
 import { api, type Who } from "./api";
 import type { GalleryFilter, GalleryImage } from "./wire";
-import { messageOf } from "./words";
+import { errorMessage } from "./format";
 
 const PAGE = 100;
 /** Delay before a request, so that fast scrolling causes none. */
 const ASK_AFTER_MS = 80;
 /** Exponential backoff after failures. */
-const FIRST_PAUSE_MS = 1_000;
-const LONGEST_PAUSE_MS = 10_000;
+const MIN_BACKOFF_MS = 1_000;
+const MAX_BACKOFF_MS = 10_000;
 
 export const NO_FILTER: GalleryFilter = {
   state: "all",
@@ -32,7 +32,7 @@ export class GalleryList {
   private wanted: number[] = [];
   private timer = 0;
   private closed = false;
-  private pause_ms = FIRST_PAUSE_MS;
+  private backoff_ms = MIN_BACKOFF_MS;
   /** performance.now() before which no request is sent. */
   private not_before = 0;
 
@@ -75,12 +75,12 @@ export class GalleryList {
       if (this.closed) return;
       this.pages.set(page, images);
       Object.assign(this, { total, missing, trouble: "" });
-      this.pause_ms = FIRST_PAUSE_MS;
+      this.backoff_ms = MIN_BACKOFF_MS;
     } catch (error) {
       this.asked.delete(page);
-      this.trouble = messageOf(error);
-      this.not_before = performance.now() + this.pause_ms;
-      this.pause_ms = Math.min(2 * this.pause_ms, LONGEST_PAUSE_MS);
+      this.trouble = errorMessage(error);
+      this.not_before = performance.now() + this.backoff_ms;
+      this.backoff_ms = Math.min(2 * this.backoff_ms, MAX_BACKOFF_MS);
       // Nothing on the screen would request the first page, because it shows no images yet.
       if (!this.wanted.includes(page)) this.wanted.push(page);
       this.schedule();

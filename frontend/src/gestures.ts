@@ -5,7 +5,7 @@ import { between, type Hit, type Reach } from "./grips";
 import { tagText } from "./tags";
 import type { Point } from "./wire";
 import type { View } from "./view";
-import { takesBack } from "./words";
+import { undoHint } from "./format";
 
 /** Precision of a pointer, in screen pixels. */
 interface Aim extends Reach {
@@ -22,9 +22,9 @@ const TOUCH: Aim = { edge_px: 12, corner_px: 20, click_px: 8, buffer_px: 10, sma
 
 const TOO_SMALL = "too small for a box; zoom in to draw around small objects";
 
-const aimOf = ({ pointerType }: PointerEvent) => (pointerType === "touch" ? TOUCH : MOUSE);
+const pointerAim = ({ pointerType }: PointerEvent) => (pointerType === "touch" ? TOUCH : MOUSE);
 
-export interface Bench {
+export interface GestureContext {
   canvas: Canvas;
   view: View;
   /** Whether the hand tool is active, so that dragging moves the image. */
@@ -33,7 +33,7 @@ export interface Bench {
   open: () => boolean;
   label: () => string;
   color: () => string;
-  say: (text: string) => void;
+  notify: (text: string) => void;
 }
 
 /** from, at: window coordinates; start: a point of the image, which may move under the pointer. */
@@ -54,7 +54,7 @@ export class Gestures {
   constructor(
     private readonly scroll: HTMLElement,
     private readonly rubber: HTMLElement,
-    private readonly bench: Bench,
+    private readonly context: GestureContext,
   ) {
     scroll.addEventListener("pointerdown", this.onDown, true);
     scroll.addEventListener("pointermove", this.onMove, true);
@@ -75,20 +75,20 @@ export class Gestures {
 
   /** Cancels the gesture and restores the previous state. */
   cancel(): void {
-    if (this.gesture?.kind === "edit") this.bench.canvas.putBack();
+    if (this.gesture?.kind === "edit") this.context.canvas.putBack();
     this.gesture = null;
     this.rubber.hidden = true;
   }
 
   private readonly onDown = (event: PointerEvent) => {
-    if (!this.bench.open() || this.isOnScrollBar(event)) return;
+    if (!this.context.open() || this.isOnScrollBar(event)) return;
     const at: Point = [event.clientX, event.clientY];
     if (event.pointerType === "touch") {
       if (event.isPrimary) this.touches.clear();
       this.touches.set(event.pointerId, at);
       if (this.touches.size === 2) return this.startPinch(event);
     }
-    if (event.button === 1 || (event.button === 0 && this.bench.hand()))
+    if (event.button === 1 || (event.button === 0 && this.context.hand()))
       return this.start(event, { kind: "pan", pointer: event.pointerId, at });
     if (event.button !== 0 || !event.isPrimary) return event.stopPropagation();
     const onPolygon = (event.target as Element).closest(".a9s-annotation.selected") !== null;
@@ -98,19 +98,19 @@ export class Gestures {
     }
     const hit = this.hitAt(event);
     if (hit) return this.start(event, this.edit(event, hit));
-    this.bench.canvas.select(null);
-    this.start(event, { kind: "draw", pointer: event.pointerId, from: at, at, start: this.bench.view.inside(at) });
+    this.context.canvas.select(null);
+    this.start(event, { kind: "draw", pointer: event.pointerId, from: at, at, start: this.context.view.inside(at) });
   };
 
   private edit({ clientX, clientY, pointerId }: PointerEvent, hit: Hit): Gesture {
-    const start = this.bench.view.toImage(clientX, clientY);
+    const start = this.context.view.toImage(clientX, clientY);
     return { kind: "edit", pointer: pointerId, from: [clientX, clientY], start, hit, moved: false };
   }
 
   /** What a drag from here would change; with shift, a drag always draws. */
   private hitAt(event: PointerEvent): Hit | null {
-    if (event.shiftKey || this.bench.hand()) return null;
-    return this.bench.canvas.hitAt(this.bench.view.toImage(event.clientX, event.clientY), aimOf(event));
+    if (event.shiftKey || this.context.hand()) return null;
+    return this.context.canvas.hitAt(this.context.view.toImage(event.clientX, event.clientY), pointerAim(event));
   }
 
   private start(event: PointerEvent, gesture: Gesture): void {
@@ -136,8 +136,8 @@ export class Gestures {
     event.stopPropagation();
     if (gesture.kind === "pinch") return this.pinch(gesture);
     if (gesture.pointer !== event.pointerId) return;
-    if (gesture.kind === "edit") return this.change(gesture, at, aimOf(event));
-    if (gesture.kind === "pan") this.bench.view.pan(gesture.at[0] - at[0], gesture.at[1] - at[1]);
+    if (gesture.kind === "edit") return this.change(gesture, at, pointerAim(event));
+    if (gesture.kind === "pan") this.context.view.pan(gesture.at[0] - at[0], gesture.at[1] - at[1]);
     gesture.at = at;
     if (gesture.kind === "draw") this.stretch(gesture.start, at);
   };
@@ -145,17 +145,17 @@ export class Gestures {
   private change(gesture: Gesture & { kind: "edit" }, at: Point, { click_px }: Aim): void {
     gesture.moved ||= distance(gesture.from, at) >= click_px;
     if (!gesture.moved) return;
-    const [x, y] = this.bench.view.toImage(...at);
-    this.bench.canvas.drag(gesture.hit, x - gesture.start[0], y - gesture.start[1]);
+    const [x, y] = this.context.view.toImage(...at);
+    this.context.canvas.drag(gesture.hit, x - gesture.start[0], y - gesture.start[1]);
   }
 
   /** Shows what a drag from here would do, with the cursor and the box's handles. */
   private hover(event: PointerEvent | null): void {
     this.under = event;
-    const open = event !== null && this.bench.open();
+    const open = event !== null && this.context.open();
     const hit = open ? this.hitAt(event) : null;
-    const at = open && !event.shiftKey && !this.bench.hand() ? this.bench.view.toImage(event.clientX, event.clientY) : null;
-    this.bench.canvas.hover(at, hit);
+    const at = open && !event.shiftKey && !this.context.hand() ? this.context.view.toImage(event.clientX, event.clientY) : null;
+    this.context.canvas.hover(at, hit);
     this.scroll.dataset.grip = hit?.grip ?? "";
   }
 
@@ -171,8 +171,8 @@ export class Gestures {
     if (!a || !b) return;
     const distance = Math.hypot(a[0] - b[0], a[1] - b[1]);
     const at = middle(a, b);
-    this.bench.view.pan(gesture.at[0] - at[0], gesture.at[1] - at[1]);
-    if (gesture.distance > 0) this.bench.view.zoomBy(distance / gesture.distance, at);
+    this.context.view.pan(gesture.at[0] - at[0], gesture.at[1] - at[1]);
+    if (gesture.distance > 0) this.context.view.zoomBy(distance / gesture.distance, at);
     gesture.distance = distance;
     gesture.at = at;
   }
@@ -182,7 +182,7 @@ export class Gestures {
     const gesture = this.gesture;
     if (!gesture || (gesture.kind !== "pinch" && gesture.pointer !== event.pointerId)) return;
     const at: Point = [event.clientX, event.clientY];
-    const aim = aimOf(event);
+    const aim = pointerAim(event);
     this.gesture = null;
     this.rubber.hidden = true;
     // The library's editor needs the event too, so it is not stopped.
@@ -199,17 +199,17 @@ export class Gestures {
   };
 
   private finishDrawing({ from, start }: Gesture & { kind: "draw" }, to: Point, aim: Aim): void {
-    const { canvas, view } = this.bench;
+    const { canvas, view } = this.context;
     if (distance(from, to) < aim.click_px) return canvas.selectAt(...view.toImage(...to), aim.buffer_px / view.scale);
     const box = between(start, view.inside(to));
-    if (Math.min(box.width, box.height) * view.scale < aim.smallest_px) return this.bench.say(TOO_SMALL);
-    const replaced = canvas.draw(box, this.bench.label());
-    if (replaced) this.bench.say(`the new box replaces the suggestion ${tagText(replaced)}; ${takesBack("u")} undoes this`);
+    if (Math.min(box.width, box.height) * view.scale < aim.smallest_px) return this.context.notify(TOO_SMALL);
+    const replaced = canvas.draw(box, this.context.label());
+    if (replaced) this.context.notify(`the new box replaces the suggestion ${tagText(replaced)}; ${undoHint("u")} undoes this`);
   }
 
   /** Without movement it was a click, which selects the box there, possibly a smaller one inside this box. */
   private finishEdit({ hit, moved }: Gesture & { kind: "edit" }, at: Point, aim: Aim): void {
-    const { canvas, view } = this.bench;
+    const { canvas, view } = this.context;
     if (moved) return canvas.drop();
     canvas.selectAt(...view.toImage(...at), aim.buffer_px / view.scale, hit.id);
   }
@@ -217,17 +217,17 @@ export class Gestures {
   /** A click on the selected polygon may be meant for a smaller box inside it. */
   private finishPress(from: Point, to: Point, aim: Aim): void {
     if (distance(from, to) >= aim.click_px) return;
-    const { canvas, view } = this.bench;
+    const { canvas, view } = this.context;
     const { selected } = canvas;
     setTimeout(() => canvas.selectAt(...view.toImage(...to), aim.buffer_px / view.scale, selected));
   }
 
   private stretch(start: Point, to: Point): void {
-    const { view } = this.bench;
+    const { view } = this.context;
     const { x, y, width, height } = between(start, view.inside(to));
     const { style } = this.rubber;
     this.rubber.hidden = Math.max(width, height) * view.scale < MOUSE.click_px;
-    style.setProperty("--box", this.bench.color());
+    style.setProperty("--box", this.context.color());
     style.left = `${x * view.scale}px`;
     style.top = `${y * view.scale}px`;
     style.width = `${width * view.scale}px`;
@@ -235,10 +235,10 @@ export class Gestures {
   }
 
   private readonly onWheel = (event: WheelEvent) => {
-    if (!this.bench.open() || !(event.ctrlKey || event.metaKey)) return;
+    if (!this.context.open() || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1;
-    this.bench.view.zoomBy(Math.exp(-Math.max(-60, Math.min(60, event.deltaY * lines)) / 180), [
+    this.context.view.zoomBy(Math.exp(-Math.max(-60, Math.min(60, event.deltaY * lines)) / 180), [
       event.clientX,
       event.clientY,
     ]);

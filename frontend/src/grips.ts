@@ -18,7 +18,7 @@ export interface Reach {
 }
 
 /** Maximum share of a side that each end's handle covers, so that the middle stays free in small boxes too. */
-const MOST_INSIDE = 0.25;
+const MAX_INSIDE = 0.25;
 
 type End = -1 | 0 | 1;
 
@@ -43,7 +43,7 @@ export function hitAt(
 ): Hit | null {
   const near = boxes
     .map((box) => nearness(box.id, cut(box, size), at, scale, reach))
-    .filter((found) => found !== null)
+    .filter((grip) => grip !== null)
     .sort(
       (a, b) =>
         Number(b.id === selected) - Number(a.id === selected) || a.distance_px - b.distance_px || a.area - b.area,
@@ -77,7 +77,7 @@ function gripAt(across: number, down: number, width: number, height: number, rea
 /** -1 or 1: near the start or end of a side; 0: in between; null: outside. */
 function endAt(at: number, length: number, reach_px: number): End | null {
   if (at < -reach_px || at > length + reach_px) return null;
-  const inside = Math.min(reach_px, length * MOST_INSIDE);
+  const inside = Math.min(reach_px, length * MAX_INSIDE);
   return at <= inside ? -1 : at >= length - inside ? 1 : 0;
 }
 

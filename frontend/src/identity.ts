@@ -21,14 +21,14 @@ export function uuid(): string {
 
 /** ask: asks the user for a name; called with the name stored in this browser, or "". */
 export async function whoAmI(ask: (known: string) => Promise<string>): Promise<Who> {
-  const session = await sessionOf(ask);
+  const session = await chooseSession(ask);
   const tab = await ownTab(session);
   window.addEventListener("pagehide", () => leave(session, tab));
   return { session, tab };
 }
 
 /** The session's name in the URL. It may be missing on the server's machine; it is empty in a link for a colleague. */
-async function sessionOf(ask: (known: string) => Promise<string>): Promise<string> {
+async function chooseSession(ask: (known: string) => Promise<string>): Promise<string> {
   const address = new URL(location.href);
   const given = address.searchParams.get("session");
   if (given) return given;

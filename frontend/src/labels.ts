@@ -54,7 +54,7 @@ export class LabelBook {
     return this.keys[LABEL_KEYS.indexOf(key as LabelKey)] ?? null;
   }
 
-  keyOf(name: string): LabelKey | null {
+  keyFor(name: string): LabelKey | null {
     return LABEL_KEYS[this.keys.indexOf(name)] ?? null;
   }
 
@@ -89,19 +89,19 @@ export class LabelBook {
     return this.labels
       .map((label, index) => ({ label, index, rank: rank(this.folded[index]!, words) }))
       .filter(({ rank }) => rank < NO_MATCH)
-      .map((found) => ({ ...found, used: recent.get(found.label.name) ?? RECENT_KEPT }))
+      .map((match) => ({ ...match, used: recent.get(match.label.name) ?? RECENT_KEPT }))
       .sort((a, b) => a.rank - b.rank || a.used - b.used || a.index - b.index)
       .map(({ label }) => label);
   }
 
-  /** Keeps known labels at their keys and assigns the free keys to the remaining labels, in order. */
+  /** Keeps labels at their assigned keys and assigns the free keys to the remaining labels, in order. */
   private filled(keys: (string | null)[]): (string | null)[] {
-    const known = LABEL_KEYS.map((_, index) => {
+    const assigned = LABEL_KEYS.map((_, index) => {
       const name = keys[index] ?? null;
       return name !== null && this.places.has(name) && keys.indexOf(name) === index ? name : null;
     });
-    const others = this.labels.map(({ name }) => name).filter((name) => !known.includes(name));
-    return known.map((name) => name ?? others.shift() ?? null);
+    const others = this.labels.map(({ name }) => name).filter((name) => !assigned.includes(name));
+    return assigned.map((name) => name ?? others.shift() ?? null);
   }
 
   private placeBeside(): void {

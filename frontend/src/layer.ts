@@ -2,7 +2,7 @@
 
 import type { Contents } from "./canvas";
 
-export function dressLayer({ image, size, description }: Contents): void {
+export function styleLayer({ image, size, description }: Contents): void {
   const layer = image.parentElement?.querySelector("svg");
   if (!layer) return;
   // The server's image size applies, even if the browser derives a different one from the file.
@@ -14,7 +14,7 @@ export function dressLayer({ image, size, description }: Contents): void {
 }
 
 /** Removes the button role from the handles: no key works on them. Arrow keys and alt+arrows resize boxes instead. */
-export function undressHandles(frame: HTMLElement): void {
+export function stripHandles(frame: HTMLElement): void {
   for (const handle of frame.querySelectorAll('svg [role="button"]')) {
     handle.removeAttribute("role");
     handle.removeAttribute("tabindex");

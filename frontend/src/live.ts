@@ -3,8 +3,8 @@
 import { api, type Who } from "./api";
 import type { News, PanelState } from "./wire";
 
-const FIRST_PAUSE_MS = 1_000;
-const LONGEST_PAUSE_MS = 10_000;
+const MIN_BACKOFF_MS = 1_000;
+const MAX_BACKOFF_MS = 10_000;
 const NEWS_KEPT = 50;
 const DISCONNECTED_AFTER_MS = 2_500;
 
@@ -24,7 +24,7 @@ export class Live {
   published_at: number | null = null;
 
   private source: EventSource | null = null;
-  private pause_ms = FIRST_PAUSE_MS;
+  private backoff_ms = MIN_BACKOFF_MS;
   private timer = 0;
   private lostTimer = 0;
 
@@ -48,7 +48,7 @@ export class Live {
   private onOpen(): void {
     clearTimeout(this.lostTimer);
     this.lostTimer = 0;
-    this.pause_ms = FIRST_PAUSE_MS;
+    this.backoff_ms = MIN_BACKOFF_MS;
     this.lost = false;
     this.listener.connected();
   }
@@ -61,8 +61,8 @@ export class Live {
     // After an HTTP error, EventSource does not reconnect by itself.
     if (source.readyState !== EventSource.CLOSED) return;
     clearTimeout(this.timer);
-    this.timer = window.setTimeout(() => this.open(), this.pause_ms);
-    this.pause_ms = Math.min(this.pause_ms * 2, LONGEST_PAUSE_MS);
+    this.timer = window.setTimeout(() => this.open(), this.backoff_ms);
+    this.backoff_ms = Math.min(this.backoff_ms * 2, MAX_BACKOFF_MS);
   }
 
   private onState(panel: PanelState): void {

@@ -12,7 +12,7 @@ export class Notices {
 
   constructor(private readonly changed: () => void) {}
 
-  say(text: string): void {
+  show(text: string): void {
     this.notice = text;
     clearTimeout(this.timer);
     this.timer = window.setTimeout(() => {

@@ -19,9 +19,9 @@ export interface Refused extends Waiting {
 }
 
 const PREFIX = "odkeras:outbox";
-const AT_ONCE = 40;
-const FIRST_PAUSE_MS = 500;
-const LONGEST_PAUSE_MS = 8_000;
+const MAX_BATCH = 40;
+const MIN_BACKOFF_MS = 500;
+const MAX_BACKOFF_MS = 8_000;
 /** Browsers limit the size of requests that outlive the page (keepalive). */
 const KEEPALIVE_BYTES = 60_000;
 
@@ -36,7 +36,7 @@ export class Outbox {
   private readonly prefix: string;
   private sending: Promise<void> | null = null;
   private timer = 0;
-  private pause_ms = FIRST_PAUSE_MS;
+  private backoff_ms = MIN_BACKOFF_MS;
 
   constructor(
     private readonly who: Who,
@@ -88,12 +88,12 @@ export class Outbox {
   private async sendAll(): Promise<void> {
     while (this.waiting.length) {
       try {
-        const batch = this.waiting.slice(0, AT_ONCE);
+        const batch = this.waiting.slice(0, MAX_BATCH);
         this.settle(batch, await api.answers(this.who, batch.map(asSent)));
       } catch (error) {
         this.trouble = error instanceof ApiError ? error : new ApiError(500, String(error));
-        this.timer = window.setTimeout(() => void this.flush(), this.pause_ms);
-        this.pause_ms = Math.min(this.pause_ms * 2, LONGEST_PAUSE_MS);
+        this.timer = window.setTimeout(() => void this.flush(), this.backoff_ms);
+        this.backoff_ms = Math.min(this.backoff_ms * 2, MAX_BACKOFF_MS);
         this.changed([]);
         return;
       }
@@ -111,7 +111,7 @@ export class Outbox {
       if (reason !== undefined) this.refused.push({ ...entry, reason });
     }
     this.trouble = null;
-    this.pause_ms = FIRST_PAUSE_MS;
+    this.backoff_ms = MIN_BACKOFF_MS;
     this.persist();
     this.changed(settled.filter(({ answer_id }) => saved.has(answer_id)));
   }

@@ -1,10 +1,10 @@
 /** Entry of the page. */
 
 import { render } from "preact";
-import { Desk } from "./desk";
+import { AppStore } from "./store";
 import { listen } from "./keys";
 import { App } from "./ui/app";
 
-const desk = new Desk();
-listen(desk);
-render(<App desk={desk} />, document.getElementById("app")!);
+const store = new AppStore();
+listen(store);
+render(<App store={store} />, document.getElementById("app")!);

@@ -12,7 +12,7 @@ export interface Precision {
   map50?: number;
 }
 
-export function precisionOf({ metrics }: Evaluation): Precision {
+export function readPrecision({ metrics }: Evaluation): Precision {
   const find = (pattern: RegExp) => Object.entries(metrics).find(([name]) => pattern.test(name))?.[1];
   return { map: find(MAP), map50: find(MAP50) };
 }

@@ -2,12 +2,12 @@
 
 import { api, ApiError, type Who } from "./api";
 import { withIds, type Origin } from "./boxes";
-import { taskOf, type Draft } from "./drafts";
+import { draftedTask, type Draft } from "./drafts";
 import { uuid } from "./identity";
 import type { Decision, Span, Task } from "./wire";
-import { messageOf } from "./words";
+import { errorMessage } from "./format";
 
-export class Held {
+export class QueuedTask {
   image: HTMLImageElement | null = null;
   failed = "";
   loading: Promise<void> = Promise.resolve();
@@ -21,7 +21,7 @@ export class Held {
   /** Newer suggestions than the shown ones. They are shown when the user asks for them. */
   offer: Task | null = null;
   /** The version requested last, and how many times: the server may still have been loading it. */
-  private asked: { version: number; times: number } | null = null;
+  private requested: { version: number; times: number } | null = null;
 
   /** Whether the task's boxes are those of an answer, made by people as well as by a model. */
   private readonly fromAnswer: boolean;
@@ -68,26 +68,26 @@ export class Held {
   /** Restores the boxes that a person had drawn before the page was left. */
   restore(draft: Draft): void {
     this.beforeDraft = this.task;
-    this.task = taskOf(this.task, draft);
+    this.task = draftedTask(this.task, draft);
     this.spans = withIds(draft.spans);
     this.touched = true;
   }
 
-  /** Whether to ask for the suggestions of a version. Limited to `MOST_ASKED` times, since it may have none. */
-  mayBeRenewed(version: number): boolean {
-    const times = this.asked?.version === version ? this.asked.times : 0;
-    return this.task.version !== version && times < MOST_ASKED && !this.reopened;
+  /** Whether to ask for the suggestions of a version. Limited to `MAX_REQUESTS` times, since it may have none. */
+  canRequest(version: number): boolean {
+    const times = this.requested?.version === version ? this.requested.times : 0;
+    return this.task.version !== version && times < MAX_REQUESTS && !this.reopened;
   }
 
   /** Counts a reply to a request for a version's suggestions. */
-  noteAsked(version: number): void {
-    this.asked = { version, times: this.asked?.version === version ? this.asked.times + 1 : 1 };
+  countRequest(version: number): void {
+    this.requested = { version, times: this.requested?.version === version ? this.requested.times + 1 : 1 };
   }
 
   load(): void {
     this.failed = "";
     this.loading = this.fetchImage().catch((error: unknown) => {
-      this.failed = messageOf(error);
+      this.failed = errorMessage(error);
     });
   }
 
@@ -122,7 +122,7 @@ export class Held {
 
 const ASK_AGAIN_MS = 3_000;
 /** Maximum number of requests for one version's suggestions for one image. */
-const MOST_ASKED = 4;
+const MAX_REQUESTS = 4;
 const RENEW_AGAIN_MS = 1_500;
 const RENEW_AFTER_FAILURE_MS = 5_000;
 
@@ -135,14 +135,14 @@ export interface Surroundings {
 }
 
 export class Queue {
-  ahead: Held[] = [];
+  ahead: QueuedTask[] = [];
   waiting = "";
   done = false;
   /** Why the last fetch failed; null if it succeeded. */
   trouble: ApiError | null = null;
 
   private filling: Promise<void> | null = null;
-  private once_more = false;
+  private fillAgain = false;
   private timer = 0;
 
   constructor(
@@ -151,30 +151,30 @@ export class Queue {
     private readonly around: Surroundings,
   ) {}
 
-  take(): Held | null {
+  take(): QueuedTask | null {
     return this.ahead.shift() ?? null;
   }
 
-  putBack(held: Held): void {
-    this.ahead.unshift(held);
+  putBack(queued: QueuedTask): void {
+    this.ahead.unshift(queued);
   }
 
-  find(image_id: string): Held | null {
+  find(image_id: string): QueuedTask | null {
     return this.ahead.find(({ id }) => id === image_id) ?? null;
   }
 
   /** Removes a task from the queue and returns it. */
-  pull(image_id: string): Held | null {
+  pull(image_id: string): QueuedTask | null {
     const at = this.ahead.findIndex(({ id }) => id === image_id);
     return at < 0 ? null : (this.ahead.splice(at, 1)[0] ?? null);
   }
 
   fill(wanted = this.prefetch): Promise<void> {
     clearTimeout(this.timer);
-    this.once_more = this.filling !== null;
+    this.fillAgain = this.filling !== null;
     this.filling ??= this.fetchTasks(wanted).finally(() => {
       this.filling = null;
-      if (this.once_more) void this.fill(wanted);
+      if (this.fillAgain) void this.fill(wanted);
     });
     return this.filling;
   }
@@ -186,9 +186,9 @@ export class Queue {
     const have = () => [...this.around.others(), ...this.ahead.map(({ id }) => id)];
     try {
       const reply = await api.tasks(this.who, count, have());
-      const held = new Set(have());
-      const fresh = reply.tasks.filter(({ image_id }) => !held.has(image_id));
-      this.ahead.push(...fresh.map((task) => new Held(task)));
+      const ids = new Set(have());
+      const fresh = reply.tasks.filter(({ image_id }) => !ids.has(image_id));
+      this.ahead.push(...fresh.map((task) => new QueuedTask(task)));
       this.trouble = null;
       this.done = reply.done && !reply.tasks.length;
       this.waiting = reply.tasks.length ? "" : reply.waiting;
@@ -207,21 +207,21 @@ export class Queue {
 
 /** Gets newer suggestions for prefetched tasks that nobody has edited; the shown image gets them as an offer. Returns
  * the delay in ms before a retry, if some had none yet or the request failed; null if no retry is needed. */
-export async function renewSuggestions(who: Who, version: number, ahead: Held[], shown: Held | null): Promise<number | null> {
-  const held = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter((one) =>
-    one.mayBeRenewed(version),
+export async function renewSuggestions(who: Who, version: number, ahead: QueuedTask[], shown: QueuedTask | null): Promise<number | null> {
+  const candidates = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter((queued) =>
+    queued.canRequest(version),
   );
-  if (!held.length) return null;
-  const ids = held.map(({ id }) => id);
+  if (!candidates.length) return null;
+  const ids = candidates.map(({ id }) => id);
   const reply = await api.suggestions(who, ids).catch(() => null);
   if (!reply) return RENEW_AFTER_FAILURE_MS;
-  for (const one of held) one.noteAsked(version);
+  for (const queued of candidates) queued.countRequest(version);
   for (const task of reply.tasks) {
-    const one = held.find(({ id }) => id === task.image_id);
-    if (!one) continue;
-    if (one === shown) one.offer = task.spans.length || one.task.spans.length ? task : null;
-    else if (!one.touched && ahead.includes(one)) one.renew(task);
+    const queued = candidates.find(({ id }) => id === task.image_id);
+    if (!queued) continue;
+    if (queued === shown) queued.offer = task.spans.length || queued.task.spans.length ? task : null;
+    else if (!queued.touched && ahead.includes(queued)) queued.renew(task);
   }
   const renewed = new Set(reply.tasks.map(({ image_id }) => image_id));
-  return held.some((one) => !renewed.has(one.id) && one.mayBeRenewed(version)) ? RENEW_AGAIN_MS : null;
+  return candidates.some((queued) => !renewed.has(queued.id) && queued.canRequest(version)) ? RENEW_AGAIN_MS : null;
 }

@@ -41,12 +41,12 @@ export class Records {
 
   private async fetch(): Promise<void> {
     this.timer = 0;
-    const known = this.fresh;
+    const before = this.fresh;
     try {
       const { answers } = await api.history(this.who);
       const now = Date.now();
       this.stored = answers.map((answer) => ({ ...answer, answered_at_ms: now - answer.answered_s_ago * 1000 }));
-      this.fresh = this.fresh.filter((entry) => !known.includes(entry));
+      this.fresh = this.fresh.filter((entry) => !before.includes(entry));
       this.changed();
     } catch {
       // The list is a convenience, so errors are ignored; the next change retries.

@@ -30,12 +30,12 @@ export class Tags {
       this.tags.delete(id);
     }
     for (const box of boxes)
-      this.place(this.tagOf(box.id), box, image, colours, box.id === selected, hidden.has(box.id), scale);
+      this.place(this.getTag(box.id), box, image, colours, box.id === selected, hidden.has(box.id), scale);
   }
 
-  private tagOf(id: string): HTMLElement {
-    const known = this.tags.get(id);
-    if (known) return known;
+  private getTag(id: string): HTMLElement {
+    const existing = this.tags.get(id);
+    if (existing) return existing;
     const tag = this.layer.appendChild(document.createElement("span"));
     this.tags.set(id, tag);
     return tag;

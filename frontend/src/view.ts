@@ -5,9 +5,9 @@ import type { Point } from "./wire";
 
 /** The same value as in stage.css. */
 const MARGIN_PX = 14;
-const MOST_ENLARGED_AT_FIT = 8;
-const LEAST_ZOOM = 0.5;
-const MOST_ZOOM = 24;
+const MAX_ENLARGED_AT_FIT = 8;
+const MIN_ZOOM = 0.5;
+const MAX_ZOOM = 24;
 
 export class View {
   /** 1: the whole image fits the stage. */
@@ -46,7 +46,7 @@ export class View {
     const seen = this.scroll.getBoundingClientRect();
     const [clientX, clientY] = at ?? [seen.left + seen.width / 2, seen.top + seen.height / 2];
     const [x, y] = this.toImage(clientX, clientY);
-    this.zoom = Math.min(Math.max(this.zoom * factor, LEAST_ZOOM), MOST_ZOOM);
+    this.zoom = Math.min(Math.max(this.zoom * factor, MIN_ZOOM), MAX_ZOOM);
     if (Math.abs(this.zoom - 1) < 0.02) this.zoom = 1;
     this.layOut();
     const frame = this.frame.getBoundingClientRect();
@@ -96,7 +96,7 @@ export class View {
     const room = this.scroll.getBoundingClientRect();
     const across = Math.max(40, room.width - 2 * MARGIN_PX) / this.size.width;
     const down = Math.max(40, room.height - 2 * MARGIN_PX) / this.size.height;
-    this.fitScale = Math.min(across, down, MOST_ENLARGED_AT_FIT);
+    this.fitScale = Math.min(across, down, MAX_ENLARGED_AT_FIT);
     this.frame.style.width = `${this.size.width * this.scale}px`;
     this.frame.style.height = `${this.size.height * this.scale}px`;
     this.changed();

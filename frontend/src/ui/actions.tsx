@@ -1,6 +1,6 @@
 /** The buttons for the three answers and for undo, large enough for touch. */
 
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { AnswersExplained } from "./first_steps";
 import { Icon, type IconName } from "./icons";
 
@@ -34,12 +34,12 @@ function Action({ icon, name, keyName, keyShortcut, disabled, reason, onClick }:
   );
 }
 
-export function Actions({ desk }: { desk: Desk }) {
-  const closed = desk.closed !== "";
-  const reason = desk.outbox?.blocked ?? "";
+export function Actions({ store }: { store: AppStore }) {
+  const closed = store.closed !== "";
+  const reason = store.outbox?.blocked ?? "";
   return (
     <div class="actions" role="group" aria-label="Answer">
-      <AnswersExplained desk={desk} />
+      <AnswersExplained store={store} />
       <Action
         icon="accept"
         name="accept"
@@ -47,7 +47,7 @@ export function Actions({ desk }: { desk: Desk }) {
         keyShortcut="a"
         disabled={closed}
         reason={reason}
-        onClick={() => desk.answer("accept")}
+        onClick={() => store.answer("accept")}
       />
       <Action
         icon="reject"
@@ -56,25 +56,25 @@ export function Actions({ desk }: { desk: Desk }) {
         keyShortcut="x"
         disabled={closed}
         reason={reason}
-        onClick={() => desk.answer("reject")}
+        onClick={() => store.answer("reject")}
       />
       <Action
         icon="ignore"
         name="ignore"
         keyName="space"
         keyShortcut="Space"
-        disabled={closed && !(desk.shown?.failed && !reason)}
+        disabled={closed && !(store.shown?.failed && !reason)}
         reason={reason}
-        onClick={() => desk.answer("ignore")}
+        onClick={() => store.answer("ignore")}
       />
       <Action
         icon="undo"
         name="undo"
         keyName="bksp"
         keyShortcut="Backspace"
-        disabled={!desk.project}
+        disabled={!store.project}
         reason=""
-        onClick={() => desk.undo()}
+        onClick={() => store.undo()}
       />
       {reason && <span id="closed-reason" class="sr-only">{`Answering is disabled: ${reason}`}</span>}
     </div>

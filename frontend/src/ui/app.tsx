@@ -1,11 +1,11 @@
 /** The whole page. */
 
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { Actions } from "./actions";
 import { Banners } from "./banners";
 import { Gallery } from "./gallery";
 import { Help } from "./help";
-import { useDesk } from "./hooks";
+import { useAppStore } from "./hooks";
 import { Icon } from "./icons";
 import { LabelPicker } from "./label-picker";
 import { Labels } from "./labels";
@@ -13,58 +13,58 @@ import { Panel } from "./panel";
 import { Boxes, History, Progress, Section } from "./side";
 import { Caption, Stage } from "./stage";
 import { Tool, Tools } from "./toolbar";
-import { many, trainingWords, untilTraining } from "../words";
+import { pluralize, trainingText, untilTraining } from "../format";
 
 /** The same breakpoint as in styles/layout.css. */
 const narrow = window.matchMedia("(max-width: 999.98px)").matches;
 
-export function App({ desk }: { desk: Desk }) {
-  useDesk(desk);
+export function App({ store }: { store: AppStore }) {
+  useAppStore(store);
   return (
-    <div class={desk.panelOpen ? "app with-panel" : "app"}>
-      <Top desk={desk} />
+    <div class={store.panelOpen ? "app with-panel" : "app"}>
+      <Top store={store} />
       <main class="work">
-        <h1 class="sr-only">Annotate {desk.project?.dataset ?? ""}</h1>
-        <Banners desk={desk} />
+        <h1 class="sr-only">Annotate {store.project?.dataset ?? ""}</h1>
+        <Banners store={store} />
         <div class="toolbar">
-          <Labels desk={desk} />
-          <Tools desk={desk} />
+          <Labels store={store} />
+          <Tools store={store} />
         </div>
-        <Stage desk={desk} />
+        <Stage store={store} />
         <div class="under">
-          <Caption desk={desk} />
+          <Caption store={store} />
           <p class="notice" role="status" aria-live="polite">
-            {desk.notices.notice}
+            {store.notices.notice}
           </p>
         </div>
-        <Actions desk={desk} />
+        <Actions store={store} />
       </main>
       <div class="right">
         <aside class="side" aria-label="Progress, boxes and answers">
           <Section title="Progress">
-            <Progress desk={desk} />
+            <Progress store={store} />
           </Section>
-          <Section title="Boxes" extra={desk.ready ? desk.canvas?.boxes.length : undefined}>
-            <Boxes desk={desk} />
+          <Section title="Boxes" extra={store.ready ? store.canvas?.boxes.length : undefined}>
+            <Boxes store={store} />
           </Section>
           <Section title="Recent answers" open={!narrow}>
-            <History desk={desk} />
+            <History store={store} />
           </Section>
         </aside>
-        {desk.panelOpen && <Panel desk={desk} />}
+        {store.panelOpen && <Panel store={store} />}
       </div>
-      <Help desk={desk} />
-      <LabelPicker desk={desk} />
-      <Gallery desk={desk} />
+      <Help store={store} />
+      <LabelPicker store={store} />
+      <Gallery store={store} />
       <p class="sr-only" aria-live="polite">
-        {desk.notices.announcement}
+        {store.notices.announcement}
       </p>
     </div>
   );
 }
 
-function Top({ desk }: { desk: Desk }) {
-  const { project, live, outbox } = desk;
+function Top({ store }: { store: AppStore }) {
+  const { project, live, outbox } = store;
   const waiting = outbox?.waiting.length ?? 0;
   return (
     <header class="top">
@@ -78,27 +78,27 @@ function Top({ desk }: { desk: Desk }) {
         </p>
       )}
       <p class="trainer" title="State of the trainer">
-        {live?.panel && trainingWords(live.panel)}
+        {live?.panel && trainingText(live.panel)}
       </p>
       {project && live?.panel && (
         <p
           class="until"
           data-testid="until-training"
-          title={`Training starts after ${many(project.batch_size, "answer")}, when all images are answered, or with “Train now”.`}
+          title={`Training starts after ${pluralize(project.batch_size, "answer")}, when all images are answered, or with “Train now”.`}
         >
           {untilTraining(live.panel.pending, project.batch_size, live.panel.training)}
         </p>
       )}
       <p class={waiting ? "saved waiting" : "saved"}>
-        {!project ? "" : waiting ? `saving ${many(waiting, "answer")}` : "all saved"}
+        {!project ? "" : waiting ? `saving ${pluralize(waiting, "answer")}` : "all saved"}
       </p>
       <button
         type="button"
         class="plain small save"
         aria-keyshortcuts="Control+s"
         title="Train now on the answers so far, without waiting for a full batch (ctrl+s)"
-        disabled={!project || desk.saving}
-        onClick={() => void desk.save()}
+        disabled={!project || store.saving}
+        onClick={() => void store.save()}
       >
         <Icon name="save" />
         <span>Train now</span>
@@ -109,16 +109,16 @@ function Top({ desk }: { desk: Desk }) {
         keys="g"
         testid="open-gallery"
         disabled={!project}
-        onClick={() => desk.set({ galleryOpen: true })}
+        onClick={() => store.set({ galleryOpen: true })}
       />
       <Tool
         icon="chart"
         label="Live panel"
         keys="p"
-        pressed={desk.panelOpen}
-        onClick={() => desk.set({ panelOpen: !desk.panelOpen })}
+        pressed={store.panelOpen}
+        onClick={() => store.set({ panelOpen: !store.panelOpen })}
       />
-      <Tool icon="help" label="Keys and help" keys="h" onClick={() => desk.set({ helpOpen: true })} />
+      <Tool icon="help" label="Keys and help" keys="h" onClick={() => store.set({ helpOpen: true })} />
     </header>
   );
 }

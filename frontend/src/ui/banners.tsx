@@ -1,33 +1,33 @@
 /** Banners about problems, and their effect on the answers. */
 
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { Icon } from "./icons";
 import { ShowLog } from "./log";
-import { many } from "../words";
+import { pluralize } from "../format";
 
-export function Banners({ desk }: { desk: Desk }) {
-  const { outbox, live } = desk;
+export function Banners({ store }: { store: AppStore }) {
+  const { outbox, live } = store;
   const waiting = outbox?.waiting.length ?? 0;
-  const unreachable = outbox?.trouble?.unreachable || desk.queue?.trouble?.unreachable || live?.lost;
+  const unreachable = outbox?.trouble?.unreachable || store.queue?.trouble?.unreachable || live?.lost;
   const lines = [
-    desk.fatal && (
+    store.fatal && (
       <Line key="fatal" kind="error">
-        {desk.fatal}
+        {store.fatal}
       </Line>
     ),
-    outbox?.blocked && outbox.blocked !== desk.fatal && (
+    outbox?.blocked && outbox.blocked !== store.fatal && (
       <Line key="blocked" kind="error">
-        {many(waiting, "answer is", "answers are")} not saved: {outbox.blocked}. Answering is disabled until the page has
+        {pluralize(waiting, "answer is", "answers are")} not saved: {outbox.blocked}. Answering is disabled until the page has
         saved them; it keeps retrying.
         <button type="button" class="plain small" onClick={() => void outbox.flush()}>
           Retry now
         </button>
       </Line>
     ),
-    unreachable && !outbox?.blocked && desk.project && (
+    unreachable && !outbox?.blocked && store.project && (
       <Line key="offline" kind="warning">
         {waiting
-          ? `Connection lost: ${many(waiting, "answer is", "answers are")} not saved yet. The page keeps them and retries.`
+          ? `Connection lost: ${pluralize(waiting, "answer is", "answers are")} not saved yet. The page keeps them and retries.`
           : "Connection lost. You can annotate the images that are already loaded; the page reconnects by itself."}
       </Line>
     ),
@@ -38,7 +38,7 @@ export function Banners({ desk }: { desk: Desk }) {
     ),
     outbox && outbox.refused.length > 0 && (
       <Line key="refused" kind="error">
-        {many(outbox.refused.length, "answer was", "answers were")} refused:{" "}
+        {pluralize(outbox.refused.length, "answer was", "answers were")} refused:{" "}
         {outbox.refused
           .slice(-3)
           .map(({ file, reason }) => `${file}: ${reason}`)

@@ -1,6 +1,6 @@
 /** Small charts with their values as text. */
 
-import { figure } from "../words";
+import { figure } from "../format";
 
 const WIDTH = 280;
 const HEIGHT = 72;

@@ -3,22 +3,22 @@
 import { useEffect, useState } from "preact/hooks";
 import { copy } from "../clipboard";
 
-const SAID_FOR_MS = 4_000;
+const MESSAGE_MS = 4_000;
 
 export function CopyButton({ text, label, testid }: { text: string; label: string; testid?: string }) {
-  const [said, setSaid] = useState("");
+  const [message, setMessage] = useState("");
   useEffect(() => {
-    const timer = setTimeout(() => setSaid(""), SAID_FOR_MS);
+    const timer = setTimeout(() => setMessage(""), MESSAGE_MS);
     return () => clearTimeout(timer);
-  }, [said]);
-  const onClick = async () => setSaid((await copy(text)) ? "Copied" : "Select it and copy it by hand");
+  }, [message]);
+  const onClick = async () => setMessage((await copy(text)) ? "Copied" : "Select it and copy it by hand");
   return (
     <>
       <button type="button" class="plain small" data-testid={testid} aria-label={label} onClick={() => void onClick()}>
         Copy
       </button>
       <span class="copied quiet" role="status">
-        {said}
+        {message}
       </span>
     </>
   );

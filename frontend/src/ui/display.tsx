@@ -1,13 +1,13 @@
 /** The display settings. They are beside the image, so that their effect is visible. */
 
 import { useEffect, useRef } from "preact/hooks";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { NAMES, RANGES, THEMES, type Amount, type Names, type Theme } from "../display";
 
-export function DisplaySettings({ desk }: { desk: Desk }) {
+export function DisplaySettings({ store }: { store: AppStore }) {
   const panel = useRef<HTMLElement>(null);
   useFocusWhileOpen(panel);
-  const { display } = desk;
+  const { display } = store;
   const { theme, names, fill, guides } = display.settings;
   return (
     <section
@@ -21,7 +21,7 @@ export function DisplaySettings({ desk }: { desk: Desk }) {
     >
       <header>
         <h2>Display</h2>
-        <button type="button" class="plain small" onClick={() => desk.set({ displayOpen: false })}>
+        <button type="button" class="plain small" onClick={() => store.set({ displayOpen: false })}>
           Close <kbd>Esc</kbd>
         </button>
       </header>
@@ -39,11 +39,11 @@ export function DisplaySettings({ desk }: { desk: Desk }) {
         onChoose={(value) => display.set({ names: value })}
       />
       <Check title="Fill" checked={fill} onChange={(value) => display.set({ fill: value })} />
-      <Slider desk={desk} name="opacity" title="Opacity" unit=" %" />
-      <Slider desk={desk} name="line" title="Line width" unit=" px" />
+      <Slider store={store} name="opacity" title="Opacity" unit=" %" />
+      <Slider store={store} name="line" title="Line width" unit=" px" />
       <h3>Image</h3>
-      <Slider desk={desk} name="brightness" title="Brightness" unit=" %" />
-      <Slider desk={desk} name="contrast" title="Contrast" unit=" %" />
+      <Slider store={store} name="brightness" title="Brightness" unit=" %" />
+      <Slider store={store} name="contrast" title="Contrast" unit=" %" />
       <Check title="Lines through the pointer" checked={guides} onChange={(value) => display.set({ guides: value })} />
       <footer>
         <button
@@ -118,8 +118,8 @@ function Check({ title, checked, onChange }: { title: string; checked: boolean; 
   );
 }
 
-function Slider({ desk, name, title, unit }: { desk: Desk; name: Amount; title: string; unit: string }) {
-  const value = desk.display.settings[name];
+function Slider({ store, name, title, unit }: { store: AppStore; name: Amount; title: string; unit: string }) {
+  const value = store.display.settings[name];
   const text = `${value}${unit}`;
   return (
     <label class="row">
@@ -129,7 +129,7 @@ function Slider({ desk, name, title, unit }: { desk: Desk; name: Amount; title: 
         {...RANGES[name]}
         value={value}
         aria-valuetext={text}
-        onInput={(event) => desk.display.set({ [name]: event.currentTarget.valueAsNumber })}
+        onInput={(event) => store.display.set({ [name]: event.currentTarget.valueAsNumber })}
       />
       <output>{text}</output>
     </label>

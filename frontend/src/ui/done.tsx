@@ -2,14 +2,14 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import type { NextStep } from "../wire";
 import { CopyButton } from "./copying";
-import { many } from "../words";
+import { pluralize } from "../format";
 
-export function Done({ desk }: { desk: Desk }) {
-  const counts = desk.live?.panel?.answers;
-  const waiting = desk.outbox?.waiting.length ?? 0;
+export function Done({ store }: { store: AppStore }) {
+  const counts = store.live?.panel?.answers;
+  const waiting = store.outbox?.waiting.length ?? 0;
   return (
     <div class="over done" data-testid="done">
       <div class="message">
@@ -18,7 +18,7 @@ export function Done({ desk }: { desk: Desk }) {
           {counts && (
             <p>
               {counts.accept} accepted, {counts.reject} rejected, {counts.ignore} ignored.
-              {waiting > 0 && ` ${many(waiting, "answer is", "answers are")} not saved yet.`}
+              {waiting > 0 && ` ${pluralize(waiting, "answer is", "answers are")} not saved yet.`}
             </p>
           )}
         </div>

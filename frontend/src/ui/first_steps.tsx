@@ -1,13 +1,13 @@
 /** Explanations at the place where they matter: beside the answers, over the image, in the panel. */
 
 import { useEffect } from "preact/hooks";
-import type { Desk } from "../desk";
-import { many } from "../words";
+import type { AppStore } from "../store";
+import { pluralize } from "../format";
 
 /** Explains the effect of the answers on training, during the first images. */
-export function AnswersExplained({ desk }: { desk: Desk }) {
-  const { project, firstSteps } = desk;
-  const nothingLeft = desk.queue?.done && !desk.shown;
+export function AnswersExplained({ store }: { store: AppStore }) {
+  const { project, firstSteps } = store;
+  const nothingLeft = store.queue?.done && !store.shown;
   if (!project || !firstSteps?.explainsAnswers || nothingLeft) return null;
   return (
     <div class="first-steps" role="note" aria-label="First steps" data-testid="first-steps">
@@ -20,7 +20,7 @@ export function AnswersExplained({ desk }: { desk: Desk }) {
           <strong class="reject">Reject</strong> and <strong>ignore</strong>: the image is excluded from training.
         </li>
         <li>
-          Training starts after {many(project.batch_size, "answer")}.
+          Training starts after {pluralize(project.batch_size, "answer")}.
           {project.random_weights &&
             " From random weights, good suggestions take hundreds of images."}
         </li>
@@ -38,8 +38,8 @@ export function AnswersExplained({ desk }: { desk: Desk }) {
 }
 
 /** Shown after the first image that was accepted without boxes, which may have been a mistake. */
-export function EmptyExplained({ desk }: { desk: Desk }) {
-  const { firstSteps } = desk;
+export function EmptyExplained({ store }: { store: AppStore }) {
+  const { firstSteps } = store;
   const explains = firstSteps?.explainsEmpty ?? false;
   useEffect(() => {
     if (explains) firstSteps?.noteEmptySeen();
@@ -48,7 +48,7 @@ export function EmptyExplained({ desk }: { desk: Desk }) {
   return (
     <div class="hint" data-testid="empty-accepted" role="status">
       <span>Accepted without boxes: the model learns that the image has no objects.</span>
-      <button type="button" class="plain small" data-testid="empty-undo" onClick={() => desk.undo()}>
+      <button type="button" class="plain small" data-testid="empty-undo" onClick={() => store.undo()}>
         Undo <kbd>bksp</kbd>
       </button>
       <button type="button" class="plain small" data-testid="empty-close" onClick={() => firstSteps.closeEmpty()}>

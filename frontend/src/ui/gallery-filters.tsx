@@ -1,22 +1,22 @@
 /** The filters of the gallery. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { NO_FILTER } from "../gallery";
 import type { GalleryFilter } from "../wire";
 
 const TYPED_AFTER_MS = 200;
 
 interface FiltersProps {
-  desk: Desk;
+  store: AppStore;
   filter: GalleryFilter;
   narrowed: boolean;
   onChange: (values: Partial<GalleryFilter>) => void;
 }
 
-export function GalleryFilters({ desk, filter, narrowed, onChange }: FiltersProps) {
-  const labels = desk.project?.labels ?? [];
-  const annotators = (desk.live?.panel?.sessions ?? []).filter(({ answers }) => answers > 0).map(({ name }) => name);
+export function GalleryFilters({ store, filter, narrowed, onChange }: FiltersProps) {
+  const labels = store.project?.labels ?? [];
+  const annotators = (store.live?.panel?.sessions ?? []).filter(({ answers }) => answers > 0).map(({ name }) => name);
   return (
     <form class="filters" role="search" aria-label="Filter images" onSubmit={(event) => event.preventDefault()}>
       <Typed
@@ -158,13 +158,13 @@ function Percent({ name, value, onChange }: PercentProps) {
       testid={`filter-score-${name}`}
       number
       value={value === null ? "" : String(Number((value * 100).toFixed(4)))}
-      onChange={(typed) => onChange(shareOf(typed))}
+      onChange={(typed) => onChange(parsePercent(typed))}
     />
   );
 }
 
 /** Converts percent to a share of 0..1; null if it is not a number. */
-function shareOf(percent: string): number | null {
+function parsePercent(percent: string): number | null {
   const value = percent === "" ? NaN : Number(percent);
   return Number.isFinite(value) ? Math.max(0, Math.min(100, value)) / 100 : null;
 }

@@ -2,10 +2,10 @@
 
 import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
 import { FALLBACK } from "../colours";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { GalleryList, NO_FILTER } from "../gallery";
 import type { GalleryFilter, GalleryImage } from "../wire";
-import { many, PAST } from "../words";
+import { pluralize, PAST } from "../format";
 import { GalleryFilters } from "./gallery-filters";
 import { useDialog } from "./hooks";
 import { Icon } from "./icons";
@@ -15,11 +15,11 @@ const TEXT_PX = 46;
 /** Extra rows rendered above and below the visible ones. */
 const BESIDE = 1;
 
-export function Gallery({ desk }: { desk: Desk }) {
-  const { galleryOpen } = desk;
+export function Gallery({ store }: { store: AppStore }) {
+  const { galleryOpen } = store;
   const dialog = useDialog(
     galleryOpen,
-    () => desk.set({ galleryOpen: false }),
+    () => store.set({ galleryOpen: false }),
     (element) => element.querySelector<HTMLElement>(".grid")?.focus(),
   );
   return (
@@ -29,26 +29,26 @@ export function Gallery({ desk }: { desk: Desk }) {
       data-testid="gallery"
       aria-labelledby="gallery-title"
     >
-      {galleryOpen && desk.project && <Contents desk={desk} />}
+      {galleryOpen && store.project && <Contents store={store} />}
     </dialog>
   );
 }
 
-function Contents({ desk }: { desk: Desk }) {
-  const [filter, setFilter] = useState<GalleryFilter>(desk.galleryFilter);
+function Contents({ store }: { store: AppStore }) {
+  const [filter, setFilter] = useState<GalleryFilter>(store.galleryFilter);
   const [refused, setRefused] = useState("");
   const [opening, setOpening] = useState<string | null>(null);
-  const list = useList(desk, filter);
+  const list = useList(store, filter);
   const narrowed = JSON.stringify(filter) !== JSON.stringify(NO_FILTER);
   const change = (values: Partial<GalleryFilter>) => {
-    desk.galleryFilter = { ...desk.galleryFilter, ...values };
-    setFilter(desk.galleryFilter);
+    store.galleryFilter = { ...store.galleryFilter, ...values };
+    setFilter(store.galleryFilter);
     setRefused("");
   };
   const open = async (image: GalleryImage) => {
     setRefused("");
     setOpening(image.key);
-    const reason = await desk.openImage(image.key, image.image_id);
+    const reason = await store.openImage(image.key, image.image_id);
     if (reason) setRefused(`${image.file}: ${reason}`);
     setOpening((key) => (key === image.key ? null : key));
   };
@@ -57,13 +57,13 @@ function Contents({ desk }: { desk: Desk }) {
       <header>
         <h2 id="gallery-title">Images</h2>
         <p class="quiet" role="status" data-testid="gallery-count">
-          {list.total === null ? "…" : `${many(list.total, "image")}${narrowed ? " found" : ""}`}
+          {list.total === null ? "…" : `${pluralize(list.total, "image")}${narrowed ? " found" : ""}`}
         </p>
-        <button type="button" class="plain small" onClick={() => desk.set({ galleryOpen: false })}>
+        <button type="button" class="plain small" onClick={() => store.set({ galleryOpen: false })}>
           Close <kbd>Esc</kbd>
         </button>
       </header>
-      <GalleryFilters desk={desk} filter={filter} narrowed={narrowed} onChange={change} />
+      <GalleryFilters store={store} filter={filter} narrowed={narrowed} onChange={change} />
       {(refused || list.trouble) && (
         <p class="banner warning" role="alert" data-testid="gallery-refused">
           <Icon name="warning" />
@@ -74,32 +74,32 @@ function Contents({ desk }: { desk: Desk }) {
       {list.total === 0 ? (
         <p class="nothing">{narrowed ? "No image matches these filters." : "There are no images."}</p>
       ) : (
-        <Grid desk={desk} list={list} opening={opening} onOpen={open} />
+        <Grid store={store} list={list} opening={opening} onOpen={open} />
       )}
     </>
   );
 }
 
-function useList(desk: Desk, filter: GalleryFilter): GalleryList {
+function useList(store: AppStore, filter: GalleryFilter): GalleryList {
   const [, render] = useReducer((count: number) => count + 1, 0);
   const kept = useRef<{ filter: GalleryFilter; list: GalleryList } | null>(null);
   if (kept.current?.filter !== filter) {
     kept.current?.list.close();
-    kept.current = { filter, list: new GalleryList(desk.who, filter, () => render(undefined)) };
+    kept.current = { filter, list: new GalleryList(store.who, filter, () => render(undefined)) };
   }
   useEffect(() => () => kept.current?.list.close(), []);
   return kept.current.list;
 }
 
 interface GridProps {
-  desk: Desk;
+  store: AppStore;
   list: GalleryList;
   /** The key of the image that is being opened; null if there is none. */
   opening: string | null;
   onOpen: (image: GalleryImage) => Promise<void>;
 }
 
-function Grid({ desk, list, opening, onOpen }: GridProps) {
+function Grid({ store, list, opening, onOpen }: GridProps) {
   const grid = useRef<HTMLDivElement>(null);
   const [active, setActive] = useState(0);
   const [{ top, width, height }, setSeen] = useState({ top: 0, width: 0, height: 0 });
@@ -173,7 +173,7 @@ function Grid({ desk, list, opening, onOpen }: GridProps) {
         {shown.map((index) => (
           <Tile
             key={list.at(index)?.key ?? index}
-            desk={desk}
+            store={store}
             image={list.at(index)}
             index={index}
             total={total}
@@ -197,7 +197,7 @@ function Grid({ desk, list, opening, onOpen }: GridProps) {
 }
 
 interface TileProps {
-  desk: Desk;
+  store: AppStore;
   image: GalleryImage | null;
   index: number;
   total: number;
@@ -207,8 +207,8 @@ interface TileProps {
   onChoose: (image: GalleryImage) => void;
 }
 
-function Tile({ desk, image, index, total, active, busy, place, onChoose }: TileProps) {
-  const current = image !== null && image.image_id !== null && image.image_id === desk.shown?.id;
+function Tile({ store, image, index, total, active, busy, place, onChoose }: TileProps) {
+  const current = image !== null && image.image_id !== null && image.image_id === store.shown?.id;
   return (
     <div
       id={`gallery-image-${index}`}
@@ -224,7 +224,7 @@ function Tile({ desk, image, index, total, active, busy, place, onChoose }: Tile
       style={place}
       onClick={() => image && onChoose(image)}
     >
-      <div class="picture">{image && <Picture desk={desk} image={image} />}</div>
+      <div class="picture">{image && <Picture store={store} image={image} />}</div>
       {image && (
         <p class="about">
           <span class={`decision ${image.decision ?? "none"}`}>
@@ -233,7 +233,7 @@ function Tile({ desk, image, index, total, active, busy, place, onChoose }: Tile
           <span class="file" title={image.file}>
             {image.file}
           </span>{" "}
-          <span class="quiet">{busy ? "opening…" : current ? "shown now" : details(image, desk.who.session)}</span>
+          <span class="quiet">{busy ? "opening…" : current ? "shown now" : details(image, store.who.session)}</span>
         </p>
       )}
     </div>
@@ -241,7 +241,7 @@ function Tile({ desk, image, index, total, active, busy, place, onChoose }: Tile
 }
 
 /** A thumbnail with its boxes; thumbnails have different aspect ratios. */
-function Picture({ desk, image }: { desk: Desk; image: GalleryImage }) {
+function Picture({ store, image }: { store: AppStore; image: GalleryImage }) {
   const [size, setSize] = useState<[number, number] | null>(null);
   const [failed, setFailed] = useState(false);
   if (failed) return <span class="quiet">no preview</span>;
@@ -265,7 +265,7 @@ function Picture({ desk, image }: { desk: Desk; image: GalleryImage }) {
               y={y * size[1]}
               width={width * size[0]}
               height={height * size[1]}
-              stroke={desk.labels?.label(label)?.color ?? FALLBACK}
+              stroke={store.labels?.label(label)?.color ?? FALLBACK}
             />
           ))}
         </svg>
@@ -278,5 +278,5 @@ function details({ decision, annotator, boxes, held, holder }: GalleryImage, ses
   if (!decision && held === "elsewhere") return holder === session ? "open in another tab" : `open by ${holder}`;
   if (!decision) return "not answered";
   const by = annotator && annotator !== "default" ? ` by ${annotator}` : "";
-  return `${PAST[decision]}${by}${decision === "accept" ? ` · ${many(boxes.length, "box", "boxes")}` : ""}`;
+  return `${PAST[decision]}${by}${decision === "accept" ? ` · ${pluralize(boxes.length, "box", "boxes")}` : ""}`;
 }

@@ -1,12 +1,12 @@
 /** The help dialog with all keys. */
 
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { BINDINGS } from "../keys";
 import { useDialog } from "./hooks";
 
-export function Help({ desk }: { desk: Desk }) {
-  const { project } = desk;
-  const dialog = useDialog(desk.helpOpen, () => desk.set({ helpOpen: false }));
+export function Help({ store }: { store: AppStore }) {
+  const { project } = store;
+  const dialog = useDialog(store.helpOpen, () => store.set({ helpOpen: false }));
   return (
     <dialog
       {...dialog}
@@ -16,7 +16,7 @@ export function Help({ desk }: { desk: Desk }) {
     >
       <header>
         <h2 id="help-title">Keys</h2>
-        <button type="button" class="plain small" onClick={() => desk.set({ helpOpen: false })}>
+        <button type="button" class="plain small" onClick={() => store.set({ helpOpen: false })}>
           Close <kbd>Esc</kbd>
         </button>
       </header>
@@ -25,14 +25,14 @@ export function Help({ desk }: { desk: Desk }) {
           <section key={group}>
             <h3>{group}</h3>
             <dl>
-              {BINDINGS.filter((binding) => binding.group === group).map(({ keys, does }) => (
-                <div key={does}>
+              {BINDINGS.filter((binding) => binding.group === group).map(({ keys, description }) => (
+                <div key={description}>
                   <dt>
                     {keys.map((key) => (
                       <kbd key={key}>{key}</kbd>
                     ))}
                   </dt>
-                  <dd>{does}</dd>
+                  <dd>{description}</dd>
                 </div>
               ))}
             </dl>

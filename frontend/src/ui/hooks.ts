@@ -1,12 +1,12 @@
 /** Hooks for the page's state, the clock and dialogs. */
 
 import { useEffect, useLayoutEffect, useReducer, useRef } from "preact/hooks";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 
-export function useDesk(desk: Desk): void {
+export function useAppStore(store: AppStore): void {
   const [, render] = useReducer((count: number) => count + 1, 0);
   // A layout effect, so that it subscribes before the components' effects change the state.
-  useLayoutEffect(() => desk.subscribe(() => render(undefined)), [desk]);
+  useLayoutEffect(() => store.subscribe(() => render(undefined)), [store]);
 }
 
 /** Renders again at an interval, for texts such as "12 s ago". */

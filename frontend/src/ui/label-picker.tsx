@@ -1,20 +1,20 @@
 /** The dialog for finding a label by name and for assigning keys to labels. */
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { chooseLabel, labelTarget } from "../edits";
 import { LABEL_KEYS, type LabelBook, type LabelKey } from "../labels";
 import type { Label } from "../wire";
-import { many } from "../words";
+import { pluralize } from "../format";
 import { useDialog } from "./hooks";
 import { Icon } from "./icons";
 
 /** Number of labels rendered at first, more than a screenful; scrolling down adds as many. */
-const AT_ONCE = 100;
+const PAGE_SIZE = 100;
 
-export function LabelPicker({ desk }: { desk: Desk }) {
-  const { labelsOpen, labels } = desk;
-  const dialog = useDialog(labelsOpen, () => desk.set({ labelsOpen: false }));
+export function LabelPicker({ store }: { store: AppStore }) {
+  const { labelsOpen, labels } = store;
+  const dialog = useDialog(labelsOpen, () => store.set({ labelsOpen: false }));
   return (
     <dialog
       {...dialog}
@@ -22,31 +22,31 @@ export function LabelPicker({ desk }: { desk: Desk }) {
       data-testid="label-picker"
       aria-label="Labels"
     >
-      {labelsOpen && labels && <Search desk={desk} book={labels} />}
+      {labelsOpen && labels && <Search store={store} book={labels} />}
     </dialog>
   );
 }
 
-function Search({ desk, book }: { desk: Desk; book: LabelBook }) {
+function Search({ store, book }: { store: AppStore; book: LabelBook }) {
   const [text, setText] = useState("");
   const [active, setActive] = useState(0);
   const [assigning, setAssigning] = useState(false);
-  const found = useMemo(() => book.search(text), [book, text]);
-  const label = found[active];
+  const matches = useMemo(() => book.search(text), [book, text]);
+  const label = matches[active];
   const input = useRef<HTMLInputElement>(null);
   useEffect(() => input.current?.focus(), []);
 
   const choose = (chosen: Label, index: number) => {
     setActive(index);
     if (assigning) return;
-    chooseLabel(desk, chosen.name);
-    desk.set({ labelsOpen: false });
+    chooseLabel(store, chosen.name);
+    store.set({ labelsOpen: false });
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 }[event.key];
     if (event.isComposing || (!step && event.key !== "Enter")) return;
     event.preventDefault();
-    if (step) setActive(Math.max(0, Math.min(found.length - 1, active + step)));
+    if (step) setActive(Math.max(0, Math.min(matches.length - 1, active + step)));
     else if (label) choose(label, active);
   };
 
@@ -65,7 +65,7 @@ function Search({ desk, book }: { desk: Desk; book: LabelBook }) {
           aria-controls="label-options"
           aria-autocomplete="list"
           aria-activedescendant={label && `label-option-${active}`}
-          placeholder={`Search ${many(book.labels.length, "label")}`}
+          placeholder={`Search ${pluralize(book.labels.length, "label")}`}
           autocomplete="off"
           spellcheck={false}
           value={text}
@@ -75,57 +75,57 @@ function Search({ desk, book }: { desk: Desk; book: LabelBook }) {
           }}
           onKeyDown={onKeyDown}
         />
-        <button type="button" class="plain small" onClick={() => desk.set({ labelsOpen: false })}>
+        <button type="button" class="plain small" onClick={() => store.set({ labelsOpen: false })}>
           Close <kbd>Esc</kbd>
         </button>
       </header>
-      <Options desk={desk} book={book} found={found} active={active} onChoose={choose} />
+      <Options store={store} book={book} matches={matches} active={active} onChoose={choose} />
       <p class="sr-only" role="status">
-        {many(found.length, "label")}
+        {pluralize(matches.length, "label")}
       </p>
       <Keys
         book={book}
         label={label}
         assigning={assigning}
         onToggle={() => setAssigning(!assigning)}
-        onChange={() => desk.changed()}
+        onChange={() => store.changed()}
       />
     </>
   );
 }
 
 interface OptionsProps {
-  desk: Desk;
+  store: AppStore;
   book: LabelBook;
-  found: Label[];
+  matches: Label[];
   active: number;
   onChoose: (label: Label, index: number) => void;
 }
 
-function Options({ desk, book, found, active, onChoose }: OptionsProps) {
-  const [count, setCount] = useState(AT_ONCE);
+function Options({ store, book, matches, active, onChoose }: OptionsProps) {
+  const [count, setCount] = useState(PAGE_SIZE);
   const list = useRef<HTMLUListElement>(null);
   useEffect(() => {
-    setCount(AT_ONCE);
+    setCount(PAGE_SIZE);
     list.current?.scrollTo(0, 0);
-  }, [found]);
+  }, [matches]);
   useEffect(() => list.current?.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "nearest" }), [active]);
-  const chosen = labelTarget(desk).label;
+  const chosen = labelTarget(store).label;
   const shown = Math.max(count, active + 10);
   const onScroll = ({ currentTarget: { scrollTop, clientHeight, scrollHeight } }: { currentTarget: HTMLElement }) => {
-    if (scrollTop + 2 * clientHeight > scrollHeight && shown < found.length) setCount(shown + AT_ONCE);
+    if (scrollTop + 2 * clientHeight > scrollHeight && shown < matches.length) setCount(shown + PAGE_SIZE);
   };
-  if (!found.length) return <p class="nothing">No label matches.</p>;
+  if (!matches.length) return <p class="nothing">No label matches.</p>;
   return (
     <ul ref={list} id="label-options" role="listbox" aria-label="Labels" onScroll={onScroll}>
-      {found.slice(0, shown).map((label, index) => (
+      {matches.slice(0, shown).map((label, index) => (
         <li
           key={label.name}
           id={`label-option-${index}`}
           role="option"
           data-testid="label-option"
           aria-selected={index === active}
-          aria-setsize={found.length}
+          aria-setsize={matches.length}
           aria-posinset={index + 1}
           style={{ "--box": label.color }}
           onClick={() => onChoose(label, index)}
@@ -133,7 +133,7 @@ function Options({ desk, book, found, active, onChoose }: OptionsProps) {
           <span class="swatch" aria-hidden="true" />
           <span class="name">{label.name}</span>
           {label.name === chosen && <span class="quiet">chosen</span>}
-          {book.keyOf(label.name) && <kbd>{book.keyOf(label.name)}</kbd>}
+          {book.keyFor(label.name) && <kbd>{book.keyFor(label.name)}</kbd>}
         </li>
       ))}
     </ul>
@@ -150,16 +150,16 @@ interface KeysProps {
 
 /** While keys are being assigned, choosing a label only selects the one that gets the key. */
 function Keys({ book, label, assigning, onToggle, onChange }: KeysProps) {
-  const [said, setSaid] = useState("");
+  const [message, setMessage] = useState("");
   const assign = (key: LabelKey) => {
     if (!label) return;
     book.assign(label.name, key);
-    setSaid(`key ${key} chooses ${label.name}`);
+    setMessage(`key ${key} chooses ${label.name}`);
     onChange();
   };
   const reset = () => {
     book.resetKeys();
-    setSaid("the keys choose the first ten labels");
+    setMessage("the keys choose the first ten labels");
     onChange();
   };
   return (
@@ -189,7 +189,7 @@ function Keys({ book, label, assigning, onToggle, onChange }: KeysProps) {
           <button type="button" class="plain small" data-testid="reset-keys" onClick={reset}>
             Reset
           </button>
-          <p role="status">{said || (label && `Choose a label, then its key. Label: ${label.name}`)}</p>
+          <p role="status">{message || (label && `Choose a label, then its key. Label: ${label.name}`)}</p>
         </>
       )}
     </footer>

@@ -2,13 +2,13 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import { inkOn } from "../colours";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { chooseLabel, labelTarget } from "../edits";
 import { Icon } from "./icons";
 
-export function Labels({ desk }: { desk: Desk }) {
-  const book = desk.labels;
-  const { relabels, label } = labelTarget(desk);
+export function Labels({ store }: { store: AppStore }) {
+  const book = store.labels;
+  const { relabels, label } = labelTarget(store);
   const row = useRef<HTMLDivElement>(null);
   useEffect(() => bringIntoSight(row.current), [label]);
   if (!book) return <div class="labels" />;
@@ -19,15 +19,15 @@ export function Labels({ desk }: { desk: Desk }) {
     <div class={book.areFew ? "label-bar" : "label-bar many"}>
       {!book.areFew && (
         <div class="label-head">
-          <SearchButton desk={desk} count={book.labels.length} />
+          <SearchButton store={store} count={book.labels.length} />
           <LabelTarget relabels={relabels} />
         </div>
       )}
       <div class="labels" ref={row} role="group" aria-label={`Label of the ${relabels ? "selected" : "next"} box`}>
         {book.areFew && <LabelTarget relabels={relabels} />}
-        {elsewhere && <LabelButton key={label} desk={desk} name={label} pressed />}
+        {elsewhere && <LabelButton key={label} store={store} name={label} pressed />}
         {names.map((name) => (
-          <LabelButton key={name} desk={desk} name={name} pressed={name === label} />
+          <LabelButton key={name} store={store} name={name} pressed={name === label} />
         ))}
       </div>
     </div>
@@ -41,7 +41,7 @@ function bringIntoSight(row: HTMLElement | null): void {
   row.scrollTo({ left: chosen.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2 });
 }
 
-function SearchButton({ desk, count }: { desk: Desk; count: number }) {
+function SearchButton({ store, count }: { store: AppStore; count: number }) {
   return (
     <button
       type="button"
@@ -49,7 +49,7 @@ function SearchButton({ desk, count }: { desk: Desk; count: number }) {
       data-testid="label-search"
       aria-keyshortcuts="l /"
       title={`Search ${count} labels (l)`}
-      onClick={() => desk.set({ labelsOpen: true })}
+      onClick={() => store.set({ labelsOpen: true })}
     >
       <Icon name="search" />
       <span>{count.toLocaleString("en")} labels</span>
@@ -68,9 +68,9 @@ function LabelTarget({ relabels }: { relabels: boolean }) {
   );
 }
 
-function LabelButton({ desk, name, pressed }: { desk: Desk; name: string; pressed: boolean }) {
-  const color = desk.labels?.label(name)?.color ?? "";
-  const key = desk.labels?.keyOf(name) ?? null;
+function LabelButton({ store, name, pressed }: { store: AppStore; name: string; pressed: boolean }) {
+  const color = store.labels?.label(name)?.color ?? "";
+  const key = store.labels?.keyFor(name) ?? null;
   return (
     <button
       type="button"
@@ -79,7 +79,7 @@ function LabelButton({ desk, name, pressed }: { desk: Desk; name: string; presse
       aria-pressed={pressed}
       title={key ? `${name} (key ${key})` : name}
       style={{ "--box": color, "--ink": inkOn(color) }}
-      onClick={() => chooseLabel(desk, name)}
+      onClick={() => chooseLabel(store, name)}
     >
       <span class="swatch" aria-hidden="true" />
       <span class="name">{name}</span>

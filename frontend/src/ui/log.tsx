@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { api } from "../api";
-import { messageOf } from "../words";
+import { errorMessage } from "../format";
 
 export function ShowLog({ process }: { process: "trainer" | "server" }) {
   const [text, setText] = useState("");
@@ -12,12 +12,12 @@ export function ShowLog({ process }: { process: "trainer" | "server" }) {
     setOpen(!open);
     if (open) return;
     try {
-      const found = await api.log(process);
-      setPath(found.path);
-      setText(found.text);
+      const log = await api.log(process);
+      setPath(log.path);
+      setText(log.text);
     } catch (error) {
       setPath("");
-      setText(messageOf(error));
+      setText(errorMessage(error));
     }
   };
   return (

@@ -2,8 +2,8 @@
 
 import { useState } from "preact/hooks";
 import { api } from "../api";
-import type { Desk } from "../desk";
-import { precisionOf } from "../precision";
+import type { AppStore } from "../store";
+import { readPrecision } from "../precision";
 import type { PanelState } from "../wire";
 import { Bar, LineChart } from "./charts";
 import { RandomWeights } from "./first_steps";
@@ -12,25 +12,25 @@ import { Invite } from "./people";
 import { ShowLog } from "./log";
 import { Section } from "./side";
 import { Training } from "./training";
-import { clock, many, messageOf, share, versionName, versionNumber } from "../words";
+import { clock, pluralize, errorMessage, share, versionName, versionNumber } from "../format";
 
 const ROWS = 8;
 
-export function Panel({ desk }: { desk: Desk }) {
-  const panel = desk.live?.panel;
+export function Panel({ store }: { store: AppStore }) {
+  const panel = store.live?.panel;
   return (
     <aside class="live" id="panel" data-testid="panel" aria-label="Live panel">
       <h2 class="title">Live panel</h2>
       {!panel && <p class="quiet">Waiting for the server…</p>}
-      {panel && <Training desk={desk} panel={panel} />}
-      {desk.project?.random_weights && <RandomWeights />}
+      {panel && <Training store={store} panel={panel} />}
+      {store.project?.random_weights && <RandomWeights />}
       {panel && <Versions panel={panel} />}
       {panel && <Charts panel={panel} />}
-      {panel && panel.sessions.length > 1 && <Annotators panel={panel} own={desk.project?.session ?? ""} />}
-      {desk.project && <Invite />}
-      <News desk={desk} />
+      {panel && panel.sessions.length > 1 && <Annotators panel={panel} own={store.project?.session ?? ""} />}
+      {store.project && <Invite />}
+      <News store={store} />
       {panel && panel.skipped_count > 0 && <Skipped panel={panel} />}
-      {desk.project && <TensorBoard desk={desk} />}
+      {store.project && <TensorBoard store={store} />}
     </aside>
   );
 }
@@ -65,7 +65,7 @@ function Versions({ panel }: { panel: PanelState }) {
               <tr key={use.version}>
                 <th
                   scope="row"
-                  title={`${versionNumber(use.version)}, ${many(use.images, "image")}, ${many(use.suggested, "suggested box", "suggested boxes")}`}
+                  title={`${versionNumber(use.version)}, ${pluralize(use.images, "image")}, ${pluralize(use.suggested, "suggested box", "suggested boxes")}`}
                 >
                   {versionName(panel, use.version)}
                 </th>
@@ -99,7 +99,7 @@ function Charts({ panel }: { panel: PanelState }) {
     .map((use) => ({ name: versionName(panel, use.version), value: use.kept / use.suggested }));
   const precision = (which: "map" | "map50") =>
     panel.evaluations.flatMap((evaluation) => {
-      const value = precisionOf(evaluation)[which];
+      const value = readPrecision(evaluation)[which];
       return value === undefined ? [] : [{ name: String(evaluation.round), value }];
     });
   const [maps, maps50] = [precision("map"), precision("map50")];
@@ -139,7 +139,7 @@ function Annotators({ panel, own }: { panel: PanelState; own: string }) {
               {name === own && " (you)"}
             </span>
             <span class="quiet">
-              {many(answers, "answer")}, {here ? "here" : "away"}
+              {pluralize(answers, "answer")}, {here ? "here" : "away"}
             </span>
           </li>
         ))}
@@ -148,8 +148,8 @@ function Annotators({ panel, own }: { panel: PanelState; own: string }) {
   );
 }
 
-function News({ desk }: { desk: Desk }) {
-  const news = [...(desk.live?.news ?? [])].reverse();
+function News({ store }: { store: AppStore }) {
+  const news = [...(store.live?.news ?? [])].reverse();
   return (
     <Section title="News">
       {!news.length && <p class="quiet">Nothing yet.</p>}
@@ -186,10 +186,10 @@ function Skipped({ panel }: { panel: PanelState }) {
   );
 }
 
-function TensorBoard({ desk }: { desk: Desk }) {
+function TensorBoard({ store }: { store: AppStore }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState("");
-  const { tensorboard, logdir } = desk.project!;
+  const { tensorboard, logdir } = store.project!;
   if (!tensorboard) {
     return (
       <p class="quiet">
@@ -209,7 +209,7 @@ function TensorBoard({ desk }: { desk: Desk }) {
       else setError(`the browser blocked the new tab; open ${url}`);
     } catch (failure) {
       tab?.close();
-      setError(messageOf(failure));
+      setError(errorMessage(failure));
     } finally {
       setBusy(false);
     }

@@ -2,16 +2,16 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { sessionName } from "../identity";
 import type { SharedLink } from "../wire";
 import { CopyButton } from "./copying";
 import { Section } from "./side";
-import { messageOf } from "../words";
+import { errorMessage } from "../format";
 
 /** Asks for a name before anything else is shown. */
-export function NameForm({ desk }: { desk: Desk }) {
-  const asking = desk.asksName!;
+export function NameForm({ store }: { store: AppStore }) {
+  const asking = store.asksName!;
   const field = useRef<HTMLInputElement>(null);
   const [text, setText] = useState(asking.known);
   const [problem, setProblem] = useState("");
@@ -62,7 +62,7 @@ export function Invite() {
       setLink(await api.link());
       setProblem("");
     } catch (error) {
-      setProblem(messageOf(error));
+      setProblem(errorMessage(error));
     }
   };
   return (

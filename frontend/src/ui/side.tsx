@@ -4,12 +4,12 @@ import type { RefObject } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import type { Box } from "../boxes";
 import { FALLBACK } from "../colours";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import type { PastRecord } from "../records";
 import { percent } from "../tags";
 import { useTicking } from "./hooks";
 import { Icon } from "./icons";
-import { ago, isCoarse, many, PAST } from "../words";
+import { ago, isCoarse, pluralize, PAST } from "../format";
 
 export function Section({
   title,
@@ -33,13 +33,13 @@ export function Section({
   );
 }
 
-export function Progress({ desk }: { desk: Desk }) {
-  const panel = desk.live?.panel;
+export function Progress({ store }: { store: AppStore }) {
+  const panel = store.live?.panel;
   const counts = panel?.answers ?? { accept: 0, reject: 0, ignore: 0 };
   const answered = counts.accept + counts.reject + counts.ignore;
   const total = panel?.total ?? null;
   const left = panel?.left ?? null;
-  const waiting = desk.outbox?.waiting.length ?? 0;
+  const waiting = store.outbox?.waiting.length ?? 0;
   return (
     <div class="progress" data-testid="progress">
       <p class="headline">
@@ -59,7 +59,7 @@ export function Progress({ desk }: { desk: Desk }) {
         <span class="ignore">{counts.ignore} ignored</span>
       </p>
       <p class="quiet">
-        {waiting ? `saving ${many(waiting, "answer")}` : "all answers are saved"}
+        {waiting ? `saving ${pluralize(waiting, "answer")}` : "all answers are saved"}
         {panel && panel.pending > 0 && `, ${panel.pending} not sent to the trainer yet`}
       </p>
     </div>
@@ -72,12 +72,12 @@ function originText(box: Box): string {
   return box.origin;
 }
 
-export function Boxes({ desk }: { desk: Desk }) {
-  const { canvas } = desk;
-  const boxes = desk.ready ? (canvas?.boxes ?? []) : [];
+export function Boxes({ store }: { store: AppStore }) {
+  const { canvas } = store;
+  const boxes = store.ready ? (canvas?.boxes ?? []) : [];
   const list = useRef<HTMLUListElement>(null);
-  const keeping = useFocusKept(list, desk.shown?.id, boxes.length);
-  if (!desk.ready) return <p class="quiet">No image is shown.</p>;
+  const keeping = useFocusKept(list, store.shown?.id, boxes.length);
+  if (!store.ready) return <p class="quiet">No image is shown.</p>;
   if (!boxes.length) return <p class="quiet">No boxes. Drag over the image{!isCoarse() && ", or press b for one in the middle"}.</p>;
   return (
     <ul class="boxes" ref={list}>
@@ -85,7 +85,7 @@ export function Boxes({ desk }: { desk: Desk }) {
         <li
           key={box.id}
           class={box.id === canvas?.selected ? "selected" : ""}
-          style={{ "--box": colour(desk, box.label) }}
+          style={{ "--box": colour(store, box.label) }}
         >
           <button
             type="button"
@@ -137,13 +137,13 @@ function useFocusKept(list: RefObject<HTMLUListElement | null>, image_id: string
   return keeping;
 }
 
-function colour(desk: Desk, label: string): string {
-  return desk.labels?.label(label)?.color ?? FALLBACK;
+function colour(store: AppStore, label: string): string {
+  return store.labels?.label(label)?.color ?? FALLBACK;
 }
 
-export function History({ desk }: { desk: Desk }) {
+export function History({ store }: { store: AppStore }) {
   useTicking(10_000);
-  const records = desk.history;
+  const records = store.history;
   if (!records.length) return <p class="quiet">None yet.</p>;
   return (
     <ul class="history">
@@ -155,9 +155,9 @@ export function History({ desk }: { desk: Desk }) {
             data-image-id={record.image_id}
             data-answer={record.answer}
             data-state={record.state}
-            aria-current={desk.shown?.id === record.image_id}
+            aria-current={store.shown?.id === record.image_id}
             title="Reopen"
-            onClick={() => void desk.reopen(record.image_id)}
+            onClick={() => void store.reopen(record.image_id)}
           >
             <span class={`decision ${record.answer}`}>
               <Icon name={record.answer} />
@@ -172,5 +172,5 @@ export function History({ desk }: { desk: Desk }) {
 }
 
 function details({ answer, boxes, state, answered_at_ms }: PastRecord): string {
-  return [PAST[answer], many(boxes, "box", "boxes"), state, ago(Date.now() - answered_at_ms)].join(" · ");
+  return [PAST[answer], pluralize(boxes, "box", "boxes"), state, ago(Date.now() - answered_at_ms)].join(" · ");
 }

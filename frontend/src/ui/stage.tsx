@@ -1,18 +1,18 @@
 /** The stage. The canvas controls the image inside it; this component renders only the messages over it. */
 
 import { useEffect, useRef } from "preact/hooks";
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { removeSuggestions, showOffer, takeBack, toggleSuggestions } from "../edits";
-import { openDesk } from "../opening";
+import { bootstrap } from "../bootstrap";
 import type { Task } from "../wire";
-import { many, PAST, versionName, versionNumber } from "../words";
+import { pluralize, PAST, versionName, versionNumber } from "../format";
 import { BoxButton } from "./box_button";
 import { DisplaySettings } from "./display";
 import { Done } from "./done";
 import { EmptyExplained } from "./first_steps";
 import { NameForm } from "./people";
 
-export function Stage({ desk }: { desk: Desk }) {
+export function Stage({ store }: { store: AppStore }) {
   const stage = useRef<HTMLElement>(null);
   const scroll = useRef<HTMLDivElement>(null);
   const frame = useRef<HTMLDivElement>(null);
@@ -21,7 +21,7 @@ export function Stage({ desk }: { desk: Desk }) {
   const handles = useRef<HTMLDivElement>(null);
   const rubber = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    void openDesk(desk, {
+    void bootstrap(store, {
       stage: stage.current!,
       scroll: scroll.current!,
       frame: frame.current!,
@@ -30,37 +30,37 @@ export function Stage({ desk }: { desk: Desk }) {
       handles: handles.current!,
       rubber: rubber.current!,
     });
-  }, [desk]);
+  }, [store]);
   return (
-    <section class={desk.hand ? "stage hand" : "stage"} data-testid="stage" aria-label="Image" ref={stage}>
+    <section class={store.hand ? "stage hand" : "stage"} data-testid="stage" aria-label="Image" ref={stage}>
       <div class="scroll" ref={scroll}>
-        <div class={desk.ready ? "frame" : "frame empty"} ref={frame}>
+        <div class={store.ready ? "frame" : "frame empty"} ref={frame}>
           <div class="tags" ref={tags} />
           <div class="handles" ref={handles} />
           <div class="rubber" ref={rubber} hidden />
         </div>
       </div>
       <div class="guides" ref={guides} aria-hidden="true" data-testid="guides" hidden />
-      <Over desk={desk} />
-      {desk.ready && <Hints desk={desk} />}
-      {desk.ready && <BoxButton desk={desk} />}
-      {desk.displayOpen && <DisplaySettings desk={desk} />}
+      <Over store={store} />
+      {store.ready && <Hints store={store} />}
+      {store.ready && <BoxButton store={store} />}
+      {store.displayOpen && <DisplaySettings store={store} />}
     </section>
   );
 }
 
 /** Shown instead of an image. */
-function Over({ desk }: { desk: Desk }) {
-  const { fatal, starting, project, shown, queue } = desk;
-  if (desk.ready) return null;
-  if (desk.asksName) return <NameForm desk={desk} />;
+function Over({ store }: { store: AppStore }) {
+  const { fatal, starting, project, shown, queue } = store;
+  if (store.ready) return null;
+  if (store.asksName) return <NameForm store={store} />;
   if (fatal) return <Message title="Not signed in" text={fatal} />;
   if (!project) return starting ? <Message title="No connection" text={`${starting}. Retrying…`} /> : <Skeleton />;
-  if (shown?.failed) return <Broken desk={desk} reason={shown.failed} />;
+  if (shown?.failed) return <Broken store={store} reason={shown.failed} />;
   if (shown) return <Skeleton />;
   if (queue?.trouble)
     return <Message title="No image available" text={`${queue.trouble.message}. Retrying…`} testid="waiting" />;
-  if (queue?.done) return <Done desk={desk} />;
+  if (queue?.done) return <Done store={store} />;
   if (queue?.waiting) return <Message title="No image available" text={queue.waiting} testid="waiting" busy />;
   return <Skeleton />;
 }
@@ -86,20 +86,20 @@ function Message({ title, text, testid, busy }: { title: string; text: string; t
   );
 }
 
-function Broken({ desk, reason }: { desk: Desk; reason: string }) {
+function Broken({ store, reason }: { store: AppStore; reason: string }) {
   return (
     <div class="over" role="status">
       <div class="message">
-        <h2>{desk.shown?.task.file} cannot be shown</h2>
+        <h2>{store.shown?.task.file} cannot be shown</h2>
         <p>{reason}.</p>
         <p class="buttons">
-          <button type="button" class="plain" onClick={() => desk.retryImage()}>
+          <button type="button" class="plain" onClick={() => store.retryImage()}>
             Try again
           </button>
-          <button type="button" class="plain" onClick={() => desk.skipImage()}>
+          <button type="button" class="plain" onClick={() => store.skipImage()}>
             Later
           </button>
-          <button type="button" class="plain" onClick={() => desk.answer("ignore")}>
+          <button type="button" class="plain" onClick={() => store.answer("ignore")}>
             Ignore it
           </button>
         </p>
@@ -108,19 +108,19 @@ function Broken({ desk, reason }: { desk: Desk; reason: string }) {
   );
 }
 
-function Hints({ desk }: { desk: Desk }) {
-  const { canvas, shown } = desk;
+function Hints({ store }: { store: AppStore }) {
+  const { canvas, shown } = store;
   const hidden = canvas?.suggestionsHidden ? canvas.suggestions.length : 0;
   return (
     <div class="hints">
-      <EmptyExplained desk={desk} />
+      <EmptyExplained store={store} />
       {hidden > 0 && (
         <div class="hint" data-testid="suggestions-hidden" role="status">
-          <span>{many(hidden, "suggested box is", "suggested boxes are")} hidden but still part of the answer.</span>
-          <button type="button" class="plain small" onClick={() => toggleSuggestions(desk)}>
+          <span>{pluralize(hidden, "suggested box is", "suggested boxes are")} hidden but still part of the answer.</span>
+          <button type="button" class="plain small" onClick={() => toggleSuggestions(store)}>
             Show <kbd>s</kbd>
           </button>
-          <button type="button" class="plain small" onClick={() => removeSuggestions(desk)}>
+          <button type="button" class="plain small" onClick={() => removeSuggestions(store)}>
             Remove <kbd>d</kbd>
           </button>
         </div>
@@ -128,10 +128,10 @@ function Hints({ desk }: { desk: Desk }) {
       {shown?.beforeDraft && (
         <div class="hint" data-testid="restored">
           <span>Your unsaved boxes were restored.</span>
-          <button type="button" class="plain small" data-testid="keep-draft" onClick={() => desk.keepDraft()}>
+          <button type="button" class="plain small" data-testid="keep-draft" onClick={() => store.keepDraft()}>
             Keep
           </button>
-          <button type="button" class="plain small" data-testid="start-over" onClick={() => desk.startOver()}>
+          <button type="button" class="plain small" data-testid="start-over" onClick={() => store.startOver()}>
             {shown.beforeDraft.spans.length ? "Start over from the suggestions" : "Start over"}
           </button>
         </div>
@@ -139,7 +139,7 @@ function Hints({ desk }: { desk: Desk }) {
       {canvas?.warning && (
         <div class="hint warning" data-testid="box-warning" role="status">
           <span>{canvas.warning}</span>
-          <button type="button" class="plain small" onClick={() => takeBack(desk, -1)}>
+          <button type="button" class="plain small" onClick={() => takeBack(store, -1)}>
             Undo <kbd>u</kbd>
           </button>
           <button type="button" class="plain small" onClick={() => canvas.dismissWarning()}>
@@ -150,10 +150,10 @@ function Hints({ desk }: { desk: Desk }) {
       {shown?.offer && (
         <div class="hint" role="status">
           <span title={shown.offer.version === null ? undefined : versionNumber(shown.offer.version)}>
-            {offerText(desk, shown.offer)}
+            {offerText(store, shown.offer)}
           </span>
-          <button type="button" class="plain small" data-testid="show-offer" onClick={() => showOffer(desk)}>
-            Show {many(shown.offer.spans.length, "box", "boxes")} <kbd>n</kbd>
+          <button type="button" class="plain small" data-testid="show-offer" onClick={() => showOffer(store)}>
+            Show {pluralize(shown.offer.spans.length, "box", "boxes")} <kbd>n</kbd>
           </button>
         </div>
       )}
@@ -161,21 +161,21 @@ function Hints({ desk }: { desk: Desk }) {
   );
 }
 
-function offerText({ canvas, live }: Desk, { version }: Task): string {
+function offerText({ canvas, live }: AppStore, { version }: Task): string {
   const name = version === null ? "" : ` by the model of ${versionName(live?.panel, version)}`;
   return `Newer suggestions${name} are available.${canvas?.touched ? " Your own boxes are kept." : ""}`;
 }
 
 /** A line below the stage that describes the shown image. */
-export function Caption({ desk }: { desk: Desk }) {
-  const { shown, ready, canvas } = desk;
+export function Caption({ store }: { store: AppStore }) {
+  const { shown, ready, canvas } = store;
   if (!shown || !ready) return <p class="caption">&nbsp;</p>;
   const { task } = shown;
   const suggested = canvas?.suggestions.length ?? 0;
   const origin = shown.reopened
     ? `answered before: ${PAST[shown.reopened]}`
     : task.version !== null
-      ? `${many(suggested, "suggestion")} by the model of ${versionName(desk.live?.panel, task.version)}; score ${Math.round(task.threshold * 100)} % or more`
+      ? `${pluralize(suggested, "suggestion")} by the model of ${versionName(store.live?.panel, task.version)}; score ${Math.round(task.threshold * 100)} % or more`
       : "no model yet";
   return (
     <p class="caption">
@@ -186,7 +186,7 @@ export function Caption({ desk }: { desk: Desk }) {
       <span data-testid="origin" title={task.version === null ? undefined : versionNumber(task.version)}>
         {origin}
       </span>
-      <span>{many(canvas?.boxes.length ?? 0, "box", "boxes")}</span>
+      <span>{pluralize(canvas?.boxes.length ?? 0, "box", "boxes")}</span>
     </p>
   );
 }

@@ -1,6 +1,6 @@
 /** The toolbar of the stage. */
 
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { copyBoxes, removeSelected, removeSuggestions, takeBack, toggleSuggestions } from "../edits";
 import { Icon, type IconName } from "./icons";
 
@@ -32,20 +32,20 @@ export function Tool({ icon, label, keys, testid, pressed, disabled, onClick }: 
   );
 }
 
-export function Tools({ desk }: { desk: Desk }) {
-  const { canvas, view, ready } = desk;
+export function Tools({ store }: { store: AppStore }) {
+  const { canvas, view, ready } = store;
   const hidden = canvas?.suggestionsHidden ?? false;
   const suggestions = canvas?.suggestions.length ?? 0;
   const zoom = view && ready ? `${Math.round(view.scale * 100)} %` : "–";
   return (
     <div class="tools" role="group" aria-label="Tools">
-      <Tool icon="box" label="Draw boxes" pressed={!desk.hand} onClick={() => desk.set({ hand: false })} />
+      <Tool icon="box" label="Draw boxes" pressed={!store.hand} onClick={() => store.set({ hand: false })} />
       <Tool
         icon="hand"
         label="Move the image by dragging"
         keys="m"
-        pressed={desk.hand}
-        onClick={() => desk.set({ hand: !desk.hand })}
+        pressed={store.hand}
+        onClick={() => store.set({ hand: !store.hand })}
       />
       <span class="gap" />
       <Tool
@@ -83,7 +83,7 @@ export function Tools({ desk }: { desk: Desk }) {
         testid="toggle-suggestions"
         pressed={hidden}
         disabled={!ready || (!suggestions && !hidden)}
-        onClick={() => toggleSuggestions(desk)}
+        onClick={() => toggleSuggestions(store)}
       />
       <Tool
         icon="clear"
@@ -91,7 +91,7 @@ export function Tools({ desk }: { desk: Desk }) {
         keys="d"
         testid="remove-suggestions"
         disabled={!ready || !suggestions}
-        onClick={() => removeSuggestions(desk)}
+        onClick={() => removeSuggestions(store)}
       />
       <Tool
         icon="copy"
@@ -99,7 +99,7 @@ export function Tools({ desk }: { desk: Desk }) {
         keys="c"
         testid="copy-boxes"
         disabled={!ready}
-        onClick={() => void copyBoxes(desk)}
+        onClick={() => void copyBoxes(store)}
       />
       <span class="gap" />
       <Tool
@@ -108,7 +108,7 @@ export function Tools({ desk }: { desk: Desk }) {
         keys="Delete"
         testid="remove-selected"
         disabled={!ready || !canvas?.selected}
-        onClick={() => removeSelected(desk)}
+        onClick={() => removeSelected(store)}
       />
       <Tool
         icon="back"
@@ -116,7 +116,7 @@ export function Tools({ desk }: { desk: Desk }) {
         keys="u"
         testid="take-back"
         disabled={!ready || !canvas?.canGo(-1)}
-        onClick={() => takeBack(desk, -1)}
+        onClick={() => takeBack(store, -1)}
       />
       <Tool
         icon="forth"
@@ -124,7 +124,7 @@ export function Tools({ desk }: { desk: Desk }) {
         keys="Control+y"
         testid="repeat"
         disabled={!ready || !canvas?.canGo(1)}
-        onClick={() => takeBack(desk, 1)}
+        onClick={() => takeBack(store, 1)}
       />
       <span class="gap" />
       <Tool
@@ -132,8 +132,8 @@ export function Tools({ desk }: { desk: Desk }) {
         label="Display: boxes, image, theme"
         keys="v"
         testid="display-button"
-        pressed={desk.displayOpen}
-        onClick={() => desk.set({ displayOpen: !desk.displayOpen })}
+        pressed={store.displayOpen}
+        onClick={() => store.set({ displayOpen: !store.displayOpen })}
       />
     </div>
   );

@@ -1,18 +1,18 @@
 /** The panel's training section: the trainer's state, and buttons to pause, resume and stop. */
 
-import type { Desk } from "../desk";
+import type { AppStore } from "../store";
 import { controlTraining } from "../training";
 import type { PanelState, TrainingAction, TrainingState } from "../wire";
-import { precisionOf } from "../precision";
-import { ago, figure, trainerProgress, trainingWords, versionName, versionNumber } from "../words";
+import { readPrecision } from "../precision";
+import { ago, figure, trainerProgress, trainingText, versionName, versionNumber } from "../format";
 import { useTicking } from "./hooks";
 import { ShowLog } from "./log";
 import { Section } from "./side";
 
-export function Training({ desk, panel }: { desk: Desk; panel: PanelState }) {
+export function Training({ store, panel }: { store: AppStore; panel: PanelState }) {
   useTicking(1_000);
   const progress = trainerProgress(panel.trainer);
-  const publishedAt = desk.live?.published_at ?? null;
+  const publishedAt = store.live?.published_at ?? null;
   return (
     <Section title="Training">
       <p
@@ -22,10 +22,10 @@ export function Training({ desk, panel }: { desk: Desk; panel: PanelState }) {
         data-training={panel.training}
         role="status"
       >
-        {trainingWords(panel)}
+        {trainingText(panel)}
       </p>
       {progress !== null && <progress max={1} value={progress} aria-label="Training" />}
-      <Controls desk={desk} training={panel.training} />
+      <Controls store={store} training={panel.training} />
       {panel.trainer?.state === "failed" && !panel.failed && <ShowLog process="trainer" />}
       <dl class="facts">
         <div>
@@ -50,17 +50,17 @@ export function Training({ desk, panel }: { desk: Desk; panel: PanelState }) {
 
 /** mAP of the newest evaluation that has one. */
 function Precision({ panel }: { panel: PanelState }) {
-  const found = panel.evaluations
-    .map((evaluation) => ({ round: evaluation.round, ...precisionOf(evaluation) }))
+  const latest = panel.evaluations
+    .map((evaluation) => ({ round: evaluation.round, ...readPrecision(evaluation) }))
     .filter(({ map, map50 }) => map !== undefined || map50 !== undefined)
     .slice(-1)[0];
-  if (!found) return null;
+  if (!latest) return null;
   return (
     <div title="Mean average precision on held-out images, 0 to 1, higher is better. mAP50 counts a detection as correct from IoU 0.5; mAP averages over IoU 0.5 to 0.95">
       <dt>mAP · mAP50</dt>
       <dd data-testid="precision">
-        {found.map === undefined ? "–" : figure(found.map)} · {found.map50 === undefined ? "–" : figure(found.map50)}
-        <span class="quiet">after round {found.round}</span>
+        {latest.map === undefined ? "–" : figure(latest.map)} · {latest.map50 === undefined ? "–" : figure(latest.map50)}
+        <span class="quiet">after round {latest.round}</span>
       </dd>
     </div>
   );
@@ -111,7 +111,7 @@ const CHOICES: Choice[] = [
   },
 ];
 
-function Controls({ desk, training }: { desk: Desk; training: TrainingState }) {
+function Controls({ store, training }: { store: AppStore; training: TrainingState }) {
   return (
     <p class="training-controls" role="group" aria-label="Training">
       {CHOICES.filter(({ when }) => when.includes(training)).map(({ action, text, title }) => (
@@ -122,7 +122,7 @@ function Controls({ desk, training }: { desk: Desk; training: TrainingState }) {
           data-testid={`training-${action}`}
           title={title}
           aria-label={`${text} training`}
-          onClick={() => void controlTraining(desk, action)}
+          onClick={() => void controlTraining(store, action)}
         >
           {text}
         </button>

@@ -13,14 +13,14 @@ import { NO_FILTER } from "./gallery";
 import type { Live } from "./live";
 import { Notices } from "./notices";
 import type { Outbox, Waiting } from "./outbox";
-import { Held, type Queue } from "./queue";
+import { QueuedTask, type Queue } from "./queue";
 import type { PastRecord, Records } from "./records";
 import { trainedNow } from "./training";
 import type { View } from "./view";
 import type { Decision, GalleryFilter, Project, Span, Task } from "./wire";
-import { messageOf, PAST } from "./words";
+import { errorMessage, PAST } from "./format";
 
-export interface Furniture {
+export interface StageElements {
   stage: HTMLElement;
   scroll: HTMLElement;
   frame: HTMLElement;
@@ -33,7 +33,7 @@ export interface Furniture {
 const ANSWERED_KEPT = 30;
 const IMAGES_KEPT = 6;
 
-export class Desk {
+export class AppStore {
   project: Project | null = null;
   /** A fatal error; "" if there is none. */
   fatal = "";
@@ -41,7 +41,7 @@ export class Desk {
   asksName: { known: string; answer: (name: string) => void } | null = null;
   /** The connection error while nothing has been loaded yet; "" if there is none. */
   starting = "";
-  shown: Held | null = null;
+  shown: QueuedTask | null = null;
   /** Whether the shown image is on the screen. */
   ready = false;
   label = "";
@@ -69,17 +69,17 @@ export class Desk {
 
   who: Who = { session: "", tab: "" };
   records: Records | null = null;
-  furniture: Furniture | null = null;
+  elements: StageElements | null = null;
   /** The panel's answer counts at the last request for the history. */
   counted = "";
 
   /** Answered images in the order of their answers, including reopened ones. */
-  private answered: Held[] = [];
+  private answered: QueuedTask[] = [];
   /** Incremented to cancel a pending request to open an image, which must not be shown later. */
   private openings = 0;
   /** The image shown last, and the one before it. */
-  private latest: Held | null = null;
-  private before: Held | null = null;
+  private latest: QueuedTask | null = null;
+  private before: QueuedTask | null = null;
   private readonly listeners = new Set<() => void>();
 
   subscribe(listener: () => void): () => void {
@@ -101,32 +101,32 @@ export class Desk {
   answer(decision: Decision): void {
     const broken = decision === "ignore" && this.shown?.failed && !this.outbox?.blocked;
     if ((this.closed && !broken) || !this.shown) return;
-    const held = this.shown;
+    const queued = this.shown;
     // A box that is still being drawn or dragged is not final, so it is cancelled.
     this.gestures?.cancel();
     this.keepEdits();
-    const unknown = held.spans.find(({ label }) => !this.labels?.label(label));
+    const unknown = queued.spans.find(({ label }) => !this.labels?.label(label));
     if (unknown && !broken)
-      return this.notices.say(`label “${unknown.label}” is no longer in the label map: relabel its boxes`);
-    held.touched = false;
+      return this.notices.show(`label “${unknown.label}” is no longer in the label map: relabel its boxes`);
+    queued.touched = false;
     this.openings += 1;
-    this.remember(held);
+    this.remember(queued);
     const entry: Waiting = {
       answer_id: uuid(),
-      image_id: held.id,
-      file: held.task.file,
+      image_id: queued.id,
+      file: queued.task.file,
       answer: decision,
-      spans: held.spans,
-      version: held.task.version,
+      spans: queued.spans,
+      version: queued.task.version,
       answered_at_ms: Date.now(),
     };
-    held.reopened = decision;
+    queued.reopened = decision;
     // First: from here on the image counts as answered, also in the request for further tasks.
     this.outbox?.add(entry);
-    this.drafts?.drop(held.id);
-    this.firstSteps?.afterAnswer(decision, held.spans.length);
+    this.drafts?.drop(queued.id);
+    this.firstSteps?.afterAnswer(decision, queued.spans.length);
     this.shown = null;
-    this.notices.say(PAST[decision]);
+    this.notices.show(PAST[decision]);
     this.next();
   }
 
@@ -138,20 +138,20 @@ export class Desk {
     // From a reopened image, go to the answer before it.
     const past = ids[ids.indexOf(this.shown?.id ?? "") + 1];
     if (past) void this.reopen(past);
-    else this.notices.say("there is no earlier answer");
+    else this.notices.show("there is no earlier answer");
   }
 
   async reopen(image_id: string): Promise<void> {
     if (this.shown?.id === image_id) return;
     const opening = ++this.openings;
-    const known = this.queue?.pull(image_id) ?? this.answered.find(({ id }) => id === image_id);
-    if (known) return this.bringBack(known);
+    const local = this.queue?.pull(image_id) ?? this.answered.find(({ id }) => id === image_id);
+    if (local) return this.bringBack(local);
     try {
       await this.outbox?.flush();
       const { task, answer } = await api.reopen(this.who, image_id);
-      if (opening === this.openings) this.lay(new Held(task, answer));
+      if (opening === this.openings) this.replaceShown(new QueuedTask(task, answer));
     } catch (error) {
-      this.notices.say(`cannot reopen the answer: ${messageOf(error)}`);
+      this.notices.show(`cannot reopen the answer: ${errorMessage(error)}`);
     }
   }
 
@@ -161,31 +161,31 @@ export class Desk {
     const opening = ++this.openings;
     const here = image_id === null ? null : this.newestHere(image_id);
     try {
-      const held = here ?? (await this.fetchToOpen(key));
+      const queued = here ?? (await this.fetchToOpen(key));
       if (opening !== this.openings) return "";
       this.set({ galleryOpen: false });
-      if (held.id === this.shown?.id) return "";
-      this.queue?.pull(held.id);
-      this.answered = this.answered.filter((other) => other === held || other.id !== held.id);
-      if (here) this.bringBack(held);
-      else this.lay(held);
+      if (queued.id === this.shown?.id) return "";
+      this.queue?.pull(queued.id);
+      this.answered = this.answered.filter((other) => other === queued || other.id !== queued.id);
+      if (here) this.bringBack(queued);
+      else this.replaceShown(queued);
       return "";
     } catch (error) {
-      return opening === this.openings ? messageOf(error) : "";
+      return opening === this.openings ? errorMessage(error) : "";
     }
   }
 
   /** On start, reopens the answered image that was being corrected when the page was left. */
   async resume(image_id: string): Promise<void> {
     try {
-      this.lay(await this.fetchToOpen(image_id));
+      this.replaceShown(await this.fetchToOpen(image_id));
     } catch {
       // Another annotator has the image, or it no longer exists.
     }
   }
 
   /** This page's own copy of an image, unless the server may have a newer answer of any session. */
-  private newestHere(image_id: string): Held | null {
+  private newestHere(image_id: string): QueuedTask | null {
     if (this.shown?.id === image_id) return this.shown;
     const ahead = this.queue?.find(image_id);
     if (ahead && (ahead.reopened === null || ahead.touched)) return ahead;
@@ -193,10 +193,10 @@ export class Desk {
     return (onTheWay && this.answered.find(({ id }) => id === image_id)) || null;
   }
 
-  private async fetchToOpen(key: string): Promise<Held> {
+  private async fetchToOpen(key: string): Promise<QueuedTask> {
     await this.outbox?.flush();
     const { task, answer } = await api.open(this.who, key);
-    return (answer === null && this.queue?.find(task.image_id)) || new Held(task, answer);
+    return (answer === null && this.queue?.find(task.image_id)) || new QueuedTask(task, answer);
   }
 
   /** The boxes of the image shown before, else of the last answer; null if there is none. */
@@ -208,25 +208,25 @@ export class Desk {
   }
 
   /** Shows an image from this page's memory at once; the server is notified once it has the pending answers. */
-  private bringBack(held: Held): void {
-    if (!held.image) held.load();
-    this.lay(held);
-    if (held.reopened === null) return;
-    void this.outbox?.flush().then(() => api.reopen(this.who, held.id).catch(() => {}));
+  private bringBack(queued: QueuedTask): void {
+    if (!queued.image) queued.load();
+    this.replaceShown(queued);
+    if (queued.reopened === null) return;
+    void this.outbox?.flush().then(() => api.reopen(this.who, queued.id).catch(() => {}));
   }
 
-  private lay(held: Held): void {
+  private replaceShown(queued: QueuedTask): void {
     if (this.shown) {
       this.keepEdits();
       // An answered image that was viewed but not changed keeps its answer.
       if (this.shown.reopened === null || this.shown.touched) this.queue?.putBack(this.shown);
       else if (!this.answered.includes(this.shown)) this.shown.release();
     }
-    this.present(held);
+    this.present(queued);
   }
 
-  private remember(held: Held): void {
-    this.answered = [...this.answered.filter(({ id }) => id !== held.id), held].slice(-ANSWERED_KEPT);
+  private remember(queued: QueuedTask): void {
+    this.answered = [...this.answered.filter(({ id }) => id !== queued.id), queued].slice(-ANSWERED_KEPT);
     const old = this.answered.slice(0, -IMAGES_KEPT).filter((other) => !this.queue?.ahead.includes(other));
     old.forEach((other) => other.release());
   }
@@ -238,8 +238,8 @@ export class Desk {
   }
 
   next(): void {
-    const held = this.queue?.take() ?? null;
-    if (held) void this.present(held);
+    const queued = this.queue?.take() ?? null;
+    if (queued) void this.present(queued);
     else this.empty();
     void this.queue?.fill();
   }
@@ -253,23 +253,23 @@ export class Desk {
     this.changed();
   }
 
-  private async present(held: Held): Promise<void> {
+  private async present(queued: QueuedTask): Promise<void> {
     this.empty();
-    if (this.latest?.id !== held.id) [this.before, this.latest] = [this.latest, held];
-    this.shown = held;
-    this.drafts?.restore(held, this.project?.labels.map(({ name }) => name) ?? []);
-    this.mark(held);
-    if (!held.image) {
+    if (this.latest?.id !== queued.id) [this.before, this.latest] = [this.latest, queued];
+    this.shown = queued;
+    this.drafts?.restore(queued, this.project?.labels.map(({ name }) => name) ?? []);
+    this.mark(queued);
+    if (!queued.image) {
       this.changed();
-      await held.loading;
-      if (this.shown !== held) return;
+      await queued.loading;
+      if (this.shown !== queued) return;
     }
-    if (held.image) this.draw(held, held.image);
+    if (queued.image) this.draw(queued, queued.image);
     this.changed();
   }
 
-  private draw(held: Held, image: HTMLImageElement): void {
-    const { task } = held;
+  private draw(queued: QueuedTask, image: HTMLImageElement): void {
+    const { task } = queued;
     const number = this.answeredByMe + 1;
     image.alt = task.file;
     image.dataset.testid = "image";
@@ -277,44 +277,44 @@ export class Desk {
     this.canvas?.show({
       image,
       size: task,
-      spans: held.spans,
+      spans: queued.spans,
       task,
-      origin: held.origin,
+      origin: queued.origin,
       description: `${task.file}. Drag to draw a box. B adds one, brackets select, arrows move, with alt or control they resize, U undoes, H lists all keys.`,
     });
     this.ready = true;
     this.bringIntoSight();
     const boxes = this.canvas?.suggestions.length ?? 0;
-    const what = held.beforeDraft
+    const what = queued.beforeDraft
       ? "your unsaved boxes were restored"
-      : held.reopened
-        ? `answered before: ${PAST[held.reopened]}`
+      : queued.reopened
+        ? `answered before: ${PAST[queued.reopened]}`
         : `${boxes} suggested ${boxes === 1 ? "box" : "boxes"}`;
     this.notices.announce(`image ${number}: ${task.file}, ${what}`);
-    requestAnimationFrame(() => setTimeout(() => this.painted(held)));
+    requestAnimationFrame(() => setTimeout(() => this.painted(queued)));
   }
 
   /** On narrow screens the page is one long column, and the user may have scrolled away from the stage. */
   private bringIntoSight(): void {
-    const { stage } = this.furniture!;
+    const { stage } = this.elements!;
     const { top, bottom } = stage.getBoundingClientRect();
     if (top >= 0 && bottom <= innerHeight) return;
     if (bottom + scrollY <= innerHeight) scrollTo(0, 0);
     else stage.scrollIntoView({ block: "start" });
   }
 
-  private painted(held: Held): void {
-    if (this.shown !== held || !this.furniture) return;
-    this.furniture.stage.dataset.ready = "true";
-    window.dispatchEvent(new CustomEvent("odkeras:shown", { detail: { image_id: held.id, at: performance.now() } }));
+  private painted(queued: QueuedTask): void {
+    if (this.shown !== queued || !this.elements) return;
+    this.elements.stage.dataset.ready = "true";
+    window.dispatchEvent(new CustomEvent("odkeras:shown", { detail: { image_id: queued.id, at: performance.now() } }));
   }
 
-  private mark(held: Held | null): void {
-    const data = this.furniture!.stage.dataset;
+  private mark(queued: QueuedTask | null): void {
+    const data = this.elements!.stage.dataset;
     data.ready = "false";
-    data.imageId = held?.id ?? "";
-    data.version = held?.task.version?.toString() ?? "";
-    this.drafts?.noteShown(held);
+    data.imageId = queued?.id ?? "";
+    data.version = queued?.task.version?.toString() ?? "";
+    this.drafts?.noteShown(queued);
   }
 
   /** Retries to load the image. */
@@ -326,17 +326,17 @@ export class Desk {
 
   /** Moves an image that cannot be shown to the end of the queue. */
   skipImage(): void {
-    const held = this.shown;
-    if (!held || this.ready) return;
+    const queued = this.shown;
+    if (!queued || this.ready) return;
     this.next();
-    this.queue?.ahead.push(held);
+    this.queue?.ahead.push(queued);
   }
 
   /** Sets the task whose suggestions are on the screen. It changes with an offer, and when undo or redo passes one. */
   judge(task: Task): void {
     if (!this.shown) return;
     this.shown.task = task;
-    this.furniture!.stage.dataset.version = task.version?.toString() ?? "";
+    this.elements!.stage.dataset.version = task.version?.toString() ?? "";
   }
 
   /** Discards a restored draft in favour of the boxes that the task came with. */
@@ -362,17 +362,17 @@ export class Desk {
     try {
       await this.outbox?.flush();
       if (this.outbox?.waiting.length) throw this.outbox.trouble ?? new Error("the answers could not be sent");
-      this.notices.say(trainedNow(await api.save(this.who)));
+      this.notices.show(trainedNow(await api.save(this.who)));
       this.records?.refresh();
     } catch (error) {
-      this.notices.say(`cannot train now: ${messageOf(error)}`);
+      this.notices.show(`cannot train now: ${errorMessage(error)}`);
     } finally {
       this.saving = false;
       this.changed();
     }
   }
 
-  set(values: Partial<Pick<Desk, "hand" | "panelOpen" | "helpOpen" | "displayOpen" | "labelsOpen" | "galleryOpen">>): void {
+  set(values: Partial<Pick<AppStore, "hand" | "panelOpen" | "helpOpen" | "displayOpen" | "labelsOpen" | "galleryOpen">>): void {
     if (this.galleryOpen && values.galleryOpen === false) this.openings += 1;
     Object.assign(this, values);
     this.changed();

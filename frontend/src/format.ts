@@ -4,7 +4,7 @@ import type { Decision, PanelState, Trainer, TrainingState } from "./wire";
 
 export const PAST: { [decision in Decision]: string } = { accept: "accepted", reject: "rejected", ignore: "ignored" };
 
-const DOING: { [state: string]: string } = {
+const STATES: { [state: string]: string } = {
   starting: "starting",
   building: "building the model",
   training: "training",
@@ -17,26 +17,26 @@ const DOING: { [state: string]: string } = {
   failed: "failed",
 };
 
-export function trainerWords(trainer: Trainer | null): string {
+export function trainerText(trainer: Trainer | null): string {
   if (!trainer) return "no status from the trainer yet";
   const { state, step, steps, round } = trainer;
   const progress = state === "training" && step != null && steps ? `, step ${step} of ${steps}` : "";
   const which = round && !["waiting", "paused", "stopped"].includes(state) ? ` (round ${round})` : "";
-  return doing(trainer) + progress + which;
+  return stateText(trainer) + progress + which;
 }
 
 /** The reason either repeats the state ("training on 12 images") or adds to it ("no answers yet"). */
-function doing({ state, reason }: Trainer): string {
-  const words = DOING[state] ?? state;
+function stateText({ state, reason }: Trainer): string {
+  const words = STATES[state] ?? state;
   if (!reason) return words;
   return state === "stopped" || reason.startsWith(state) ? reason : `${words}: ${reason}`;
 }
 
 /** The trainer's state, and the requested state if the trainer has not reached it yet. */
-export function trainingWords({ trainer, training }: PanelState): string {
-  const does = trainerWords(trainer);
-  if (training === "running" || trainer?.state === training) return does;
-  return `training is ${training}; ${does}`;
+export function trainingText({ trainer, training }: PanelState): string {
+  const text = trainerText(trainer);
+  if (training === "running" || trainer?.state === training) return text;
+  return `training is ${training}; ${text}`;
 }
 
 /** The number of answers for the next round, out of the number that starts it. */
@@ -74,15 +74,15 @@ export function clock(at_s: number): string {
   });
 }
 
-export const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
+export const errorMessage = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 /** Whether the primary pointer is a finger, so that there is probably no keyboard. */
 export const isCoarse = () => matchMedia("(pointer: coarse)").matches;
 
 /** How to undo the last change: the key or, on touch screens, the button. */
-export const takesBack = (key: string) => (isCoarse() ? "the ↶ button" : key);
+export const undoHint = (key: string) => (isCoarse() ? "the ↶ button" : key);
 
-export const many = (count: number, one: string, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
+export const pluralize = (count: number, one: string, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
 
 export const share = (part: number, whole: number) => (whole ? `${Math.round((part / whole) * 100)} %` : "–");
 
