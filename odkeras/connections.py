@@ -48,7 +48,7 @@ class Connections:
         Raises:
             urllib3.exceptions.HTTPError: `url` is not an http(s) URL with a host, or the proxy URL is invalid.
         """
-        proxy = _proxy_of(web_address(url))
+        proxy = _proxy_url(web_address(url))
         with self._lock:
             if proxy not in self._pools:
                 self._pools[proxy] = _open_pool(proxy)
@@ -67,7 +67,7 @@ def web_address(url: str) -> Url:
     return parts
 
 
-def login_of(address: Url) -> dict[str, str]:
+def basic_auth_headers(address: Url) -> dict[str, str]:
     """The basic authentication header for the user and password in a URL; {} if it has none."""
     return make_headers(basic_auth=unquote(address.auth)) if address.auth else {}
 
@@ -78,11 +78,11 @@ def is_timeout(error: Exception) -> bool:
     return isinstance(cause, TimeoutError) and not isinstance(cause, NewConnectionError)
 
 
-def reason_of(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
     """The error's message, without the `<HTTPConnection object at 0x...>` that urllib3 puts in front."""
     cause: BaseException = _cause(error)
     if isinstance(cause, ProxyError):
-        return f"the proxy of the environment: {reason_of(cause.original_error)}"
+        return f"the proxy of the environment: {failure_reason(cause.original_error)}"
     if isinstance(cause, NewConnectionError) and cause.__cause__ is not None:
         cause = cause.__cause__
     elif isinstance(cause, ProtocolError) and len(cause.args) > 1:
@@ -95,7 +95,7 @@ def _cause(error: Exception) -> Exception:
     return error.reason or error if isinstance(error, MaxRetryError) else error
 
 
-def _proxy_of(address: Url) -> str:
+def _proxy_url(address: Url) -> str:
     """The proxy URL that the environment sets for `address`; "" for a direct connection.
 
     `no_proxy` is respected. Loopback addresses are always connected directly, since a proxy cannot reach them.

@@ -58,7 +58,7 @@ class ImageStore:
                 return name
         return None
 
-    def path_of(self, name: object) -> Path | None:
+    def locate(self, name: object) -> Path | None:
         """The path of a file name that `claim` returned. It may have been deleted. None for any other value."""
         return self.directory / name if isinstance(name, str) and _NAME.fullmatch(name) else None
 

@@ -73,7 +73,7 @@ def with_stored_image(answer: dict[str, Any], inbox_dir: Path | str) -> dict[str
     if STORED_IMAGE not in answer:
         return answer
     rest = {key: value for key, value in answer.items() if key != STORED_IMAGE}
-    path = ImageStore(images_dir(inbox_dir)).path_of(answer[STORED_IMAGE])
+    path = ImageStore(images_dir(inbox_dir)).locate(answer[STORED_IMAGE])
     return {**rest, "image": str(path)} if path else rest
 
 

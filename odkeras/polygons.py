@@ -103,7 +103,7 @@ def fill(polygon: npt.ArrayLike, image_size_hw: tuple[int, int]) -> BoolArray:
     return np.cumsum(turns[:, :width], axis=1, dtype=np.int16) != 0
 
 
-def mask_of(box: npt.ArrayLike, polygon: FloatArray | None, image_size_hw: tuple[int, int]) -> BoolArray:
+def draw_mask(box: npt.ArrayLike, polygon: FloatArray | None, image_size_hw: tuple[int, int]) -> BoolArray:
     """The mask of an object, bool (H, W), with at least one pixel set.
 
     Args:

@@ -47,12 +47,12 @@ class VersionNames:
         `version 7` if the number is not a time.
         """
         number = self._rounds.get(version)
-        when = self._time_of(version)
+        when = self._publish_time(version)
         if number is None:
             return when or f"version {version}"
         return f"round {number}, {when or f'version {version}'}"
 
-    def _time_of(self, version: int) -> str:
+    def _publish_time(self, version: int) -> str:
         try:
             at = datetime.fromtimestamp(version) if version >= FIRST_TIME else None
         except (OverflowError, ValueError, OSError):

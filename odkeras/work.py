@@ -154,7 +154,7 @@ def count_answer_edits(answer: Task, suggested: Any) -> EditCounts:
     return count_edits(Groundtruth(truth.boxes, truth.classes), detections_from_spans(before, label_map, size_hw))
 
 
-def work_of(row: Mapping[str, Any]) -> Work:
+def work_from_row(row: Mapping[str, Any]) -> Work:
     """The work of one image, from a row of `work.jsonl`."""
     return Work(1, EditCounts.from_json(row))
 
@@ -178,7 +178,7 @@ def totals(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, Work]:
     by_name: dict[Any, Work] = {}
     for row in rows:
         name = key(row)
-        by_name[name] = by_name.get(name, Work()) + work_of(row)
+        by_name[name] = by_name.get(name, Work()) + work_from_row(row)
     return by_name
 
 
@@ -195,4 +195,4 @@ def by_session(rows: Iterable[Row]) -> dict[str, Work]:
 
 def of_control(rows: Iterable[Row]) -> Work:
     """The work on control images, whose suggestions were hidden: measures the model without anchoring bias."""
-    return sum((work_of(row) for row in rows if row.get("control")), Work())
+    return sum((work_from_row(row) for row in rows if row.get("control")), Work())

@@ -103,7 +103,7 @@ def measure_resume(directory: Path, options: tuple[str, ...]) -> dict[str, float
         seconds = moments(
             {
                 "resume_version_s": client.available_version,
-                "resume_suggestions_s": suggestions_of(page),
+                "resume_suggestions_s": read_suggestions(page),
                 "resume_ready_s": lambda: is_ready(directory, started_at),
             },
             started,
@@ -140,7 +140,7 @@ def trained_version(directory: Path) -> float:
     return float(rows[0]["version"]) if rows else float("inf")
 
 
-def suggestions_of(page: Page) -> Condition:
+def read_suggestions(page: Page) -> Condition:
     """A condition: the first task has a model's suggestions, either at once or after polling for newer ones."""
     annotator = Annotator.of(page, "first")
     task = annotator.tasks(1)[0]

@@ -225,13 +225,13 @@ def api_index(groups: Mapping[str, list[str]]) -> str:
     for group, modules in groups.items():
         lines += [f"\n## {group}\n", "| module | |", "| --- | --- |"]
         for module in modules:
-            summary = _cell(summary_of(file_of(module)))
+            summary = _cell(summary_of(task_file(module)))
             name = f"`{module}`" if group in NOT_API else f"[{module}]({group}.md#{module})"
             lines.append(f"| {name} | {summary} |")
     return "\n".join(lines) + "\n"
 
 
-def file_of(module: str) -> Path:
+def task_file(module: str) -> Path:
     path = ROOT.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 

@@ -94,7 +94,7 @@ def report(benchmark: str, rows: Sequence[Row], found: Mapping[str, Any], **abou
 
 def environment() -> dict[str, Any]:
     """The commit, the machine and the package versions."""
-    versions = {"python": platform.python_version(), **{name: _version_of(name) for name in _PACKAGES}}
+    versions = {"python": platform.python_version(), **{name: _suggested_version(name) for name in _PACKAGES}}
     return {"commit": _commit(), "machine": _machine(), "versions": versions}
 
 
@@ -177,7 +177,7 @@ def write_photographs(folder: Path, number: int) -> list[Path]:
     return paths
 
 
-def _version_of(package: str) -> str | None:
+def _suggested_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -133,13 +133,13 @@ def predict(
     """
     from odkeras.errors import ConfigError
     from odkeras.serving.predict import image_files
-    from odkeras.serving.prediction_files import format_of
+    from odkeras.serving.prediction_files import choose_format
 
     if (model_name is None) == (export_dir is None):
         raise ConfigError("give --model-name, for a model server, or --export-dir, for a version without a server")
     if format is not None and out is None:
         raise ConfigError("--format is for --out FILE")
-    chosen = None if out is None else format_of(out, format)
+    chosen = None if out is None else choose_format(out, format)
     files = image_files(images)
     names = _names(label_map, export_dir)
     with ExitStack() as stack:

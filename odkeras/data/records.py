@@ -151,7 +151,7 @@ def _png_masks(
 ) -> list[bytes]:
     """The mask of each box as a PNG file with one bit per pixel."""
     return [
-        _png(polygon_ops.mask_of(box, polygon, image_size_hw))
+        _png(polygon_ops.draw_mask(box, polygon, image_size_hw))
         for box, polygon in zip(boxes, polygons or [None] * len(boxes), strict=True)
     ]
 

@@ -99,12 +99,12 @@ def read_answer(
         raise AnswerError(f"an answer must be a JSON object; got {type(answer).__name__}")
     decision = answer.get("answer")
     if decision in (Decision.REJECT.value, Decision.IGNORE.value):
-        return ReadAnswer(None, _given_id(answer) or _image_of(answer, max_pixels).image_id)
+        return ReadAnswer(None, _given_id(answer) or _read_image(answer, max_pixels).image_id)
     if decision != Decision.ACCEPT.value:
-        raise AnswerError(f"{_file_of(answer)}: answer must be 'accept', 'reject' or 'ignore'; got {decision!r}")
-    image = _image_of(answer, max_pixels)
-    file = _file_of(answer)
-    objects, problems = _objects_of(answer, image, label_map, file)
+        raise AnswerError(f"{_file_name(answer)}: answer must be 'accept', 'reject' or 'ignore'; got {decision!r}")
+    image = _read_image(answer, max_pixels)
+    file = _file_name(answer)
+    objects, problems = _read_objects(answer, image, label_map, file)
     boxes = np.array([item.box for item in objects], np.float32)
     groundtruth = Groundtruth(boxes, np.array([item.class_id for item in objects], np.int32))
     polygons = tuple(item.polygon for item in objects)
@@ -219,7 +219,7 @@ def _given_id(answer: Task) -> str | None:
     return image_id
 
 
-def _file_of(answer: Task) -> str:
+def _file_name(answer: Task) -> str:
     """A name for people: the task's own, else that of the image's file, else its id."""
     meta = answer.get("meta")
     if isinstance(meta, dict) and isinstance(meta.get("file"), str) and meta["file"]:
@@ -231,8 +231,8 @@ def _file_of(answer: Task) -> str:
     return _given_id(answer) or "image"
 
 
-def _image_of(answer: Task, max_pixels: int) -> EncodedImage:
-    source = _file_of(answer)
+def _read_image(answer: Task, max_pixels: int) -> EncodedImage:
+    source = _file_name(answer)
     reference = ImageRef.of_record(answer, name=source)
     if not reference.places:
         raise AnswerError(f"{source}: the answer has neither 'image' nor 'path'")
@@ -242,11 +242,11 @@ def _image_of(answer: Task, max_pixels: int) -> EncodedImage:
         raise AnswerError(f"{error.source or source}: {error.reason}") from error
 
 
-def _objects_of(
+def _read_objects(
     answer: Task, image: EncodedImage, label_map: LabelMap, file: str
 ) -> tuple[list[_Object], tuple[str, ...]]:
     size_hw = _frame_hw(answer, image.image_size_hw, file)
-    return convert_spans(answer, lambda span: _object_of(span, size_hw, label_map), where=f"{file}: ")
+    return convert_spans(answer, lambda span: _read_object(span, size_hw, label_map), where=f"{file}: ")
 
 
 def convert_spans(answer: Task, convert: Callable[[Span], T], *, where: str = "") -> tuple[list[T], tuple[str, ...]]:
@@ -287,7 +287,7 @@ def _frame_hw(answer: Task, image_size_hw: tuple[int, int], file: str) -> tuple[
     return height, width
 
 
-def _object_of(span: Span, size_hw: tuple[float, float], label_map: LabelMap) -> _Object:
+def _read_object(span: Span, size_hw: tuple[float, float], label_map: LabelMap) -> _Object:
     class_id = label_map.id_of(span.label)
     box, polygon = span.outline(size_hw)
     if box_ops.area(box[None])[0] <= 0:

@@ -87,7 +87,7 @@ def check_version_classes(label_map: LabelMap, export_dir: Path, version: int) -
     Raises:
         ConfigError: a class of the version is missing or has another id.
     """
-    if (classes := _classes_of(project.version_dir(export_dir, version), export_dir)) is not None:
+    if (classes := _read_classes(project.version_dir(export_dir, version), export_dir)) is not None:
         _check_labels(classes, {label.id: label.name for label in label_map.labels}, room=label_map.max_id)
 
 
@@ -114,12 +114,12 @@ def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoin
 def classes_of_newest_version(export_dir: Path) -> TrainedClasses | None:
     """The classes of the newest version that odkeras published and that is `learned`; None if there is none."""
     for version in reversed(project.version_dirs(export_dir).values()):
-        if (trained := _classes_of(version, export_dir)) is not None and trained.learned:
+        if (trained := _read_classes(version, export_dir)) is not None and trained.learned:
             return trained
     return None
 
 
-def _classes_of(version_dir: Path, export_dir: Path) -> TrainedClasses | None:
+def _read_classes(version_dir: Path, export_dir: Path) -> TrainedClasses | None:
     try:
         info = json.loads((version_dir / _VERSION_INFO).read_text(encoding="utf-8"))
         labels = {int(id): str(name) for id, name in info["labels"]}

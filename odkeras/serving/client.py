@@ -35,7 +35,7 @@ from urllib3.exceptions import (
 from urllib3.util import Url
 
 from odkeras.boxes import Detections
-from odkeras.connections import Connections, login_of, reason_of, web_address
+from odkeras.connections import Connections, basic_auth_headers, failure_reason, web_address
 from odkeras.errors import ConfigError, RequestError, ServerUnavailableError
 from odkeras.serving.protocol import NOT_LOADED
 
@@ -95,7 +95,7 @@ class ServingClient:
         self._connections = Connections()
         try:
             self._http = self._connections.pool_for(self._server)
-            self._login = login_of(address)
+            self._login = basic_auth_headers(address)
         except (HTTPError, ValueError) as error:  # an unsupported proxy scheme, or a password not in latin-1
             raise ConfigError(
                 f"{base_url} cannot be reached with the proxy settings of the environment: {error}"
@@ -212,7 +212,7 @@ class ServingClient:
         predictions = _list(document, "predictions")
         if len(predictions) != len(images):
             raise RequestError(200, f"{self._server} gave {len(predictions)} predictions for {len(images)} images")
-        return [detections_of(prediction) for prediction in predictions]
+        return [parse_detections(prediction) for prediction in predictions]
 
     def _ask(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
@@ -225,9 +225,11 @@ class ServingClient:
                 raise ServerUnavailableError(f"{self._server} did not answer within {timeout_s:g} s") from None
             except HTTPError as error:
                 if not _is_connection_error(error):
-                    raise self._stranger(0, f"its answer is not HTTP/1.1 ({reason_of(error)})") from None
+                    raise self._stranger(0, f"its answer is not HTTP/1.1 ({failure_reason(error)})") from None
                 if attempt == self._retries or time.monotonic() + _RETRY_WAIT_S >= deadline:
-                    raise ServerUnavailableError(f"no model server at {self._server}: {reason_of(error)}") from None
+                    raise ServerUnavailableError(
+                        f"no model server at {self._server}: {failure_reason(error)}"
+                    ) from None
             time.sleep(_RETRY_WAIT_S)
         raise AssertionError("unreachable")
 
@@ -302,7 +304,7 @@ def _version_state(row: Mapping[str, Any]) -> VersionState:
     return VersionState(int(row["version"]), row.get("state", "UNKNOWN"), error)
 
 
-def detections_of(prediction: Any) -> Detections:
+def parse_detections(prediction: Any) -> Detections:
     """Convert one row of a predict response. Rows after `num_detections` are padding and are dropped.
 
     Raises:

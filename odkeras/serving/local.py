@@ -11,7 +11,7 @@ from odkeras.errors import CheckpointError, RequestError
 from odkeras.images import EncodedImage, decode_rgb
 from odkeras.logs import quiet_import
 from odkeras.project import version_dirs
-from odkeras.serving.client import detections_of
+from odkeras.serving.client import parse_detections
 from odkeras.serving.protocol import DEFAULT_SIGNATURE
 from odkeras.serving.server import prepare_tensorflow
 
@@ -77,4 +77,4 @@ class LocalModel:
         else:
             raise RequestError(400, f"its input {self._input} is {self._spec.dtype}, neither bytes nor pixels")
         outputs = self._servable.run(DEFAULT_SIGNATURE, {self._input: batch})
-        return detections_of({name: values[0] for name, values in outputs.items()})
+        return parse_detections({name: values[0] for name, values in outputs.items()})

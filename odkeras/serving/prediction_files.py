@@ -38,7 +38,7 @@ class PredictionReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-def format_of(path: Path, given: str | None) -> str:
+def choose_format(path: Path, given: str | None) -> str:
     """The given format; if None, the format that the file's suffix implies.
 
     Raises:
@@ -68,14 +68,14 @@ def write_predictions(
     usable = _usable(predictions, report)
     if format == "jsonl":
         for prediction in usable:
-            file.write(json.dumps(_task_of(prediction)) + "\n")
+            file.write(json.dumps(_prodigy_task(prediction)) + "\n")
     elif format == "csv":
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_COLUMNS)
         for prediction in usable:
             table.writerows(_csv_rows(prediction))
     else:
-        json.dump(_coco_of(usable, names), file)
+        json.dump(_coco_document(usable, names), file)
         file.write("\n")
     return report
 
@@ -90,16 +90,16 @@ def _usable(predictions: Iterable[FilePrediction], report: PredictionReport) -> 
         yield prediction
 
 
-def _task_of(prediction: FilePrediction) -> Row:
+def _prodigy_task(prediction: FilePrediction) -> Row:
     assert prediction.image is not None
     height, width = prediction.image.image_size_hw
     path = str(absolute_path(prediction.path))
     about = {"image_id": prediction.image.image_id, "meta": {"file": prediction.path.name}}
-    spans = [_span_of(box) for box in prediction.boxes]
+    spans = [_prodigy_span(box) for box in prediction.boxes]
     return {"image": path, "path": path, "width": width, "height": height, **about, "spans": spans}
 
 
-def _span_of(box: Row) -> Row:
+def _prodigy_span(box: Row) -> Row:
     x, y, right, bottom = (box[name] for name in ("xmin", "ymin", "xmax", "ymax"))
     shape = {"type": "rect", "x": x, "y": y, "width": round(right - x, 1), "height": round(bottom - y, 1)}
     points = [[x, y], [x, bottom], [right, bottom], [right, y]]
@@ -112,7 +112,7 @@ def _csv_rows(prediction: FilePrediction) -> list[list[Any]]:
     return rows or [[path, *[""] * (len(_COLUMNS) - 1)]]
 
 
-def _coco_of(predictions: Iterable[FilePrediction], names: Mapping[int, str]) -> Row:
+def _coco_document(predictions: Iterable[FilePrediction], names: Mapping[int, str]) -> Row:
     """COCO's detection JSON. Its annotations have scores; the `annotations` list alone is in COCO's results format."""
     images: list[Row] = []
     annotations: list[Row] = []

@@ -239,7 +239,7 @@ class AnnotationSession:
 
     def latest_loss(self) -> float | None:
         """The training loss that the trainer reported last; None if it has not reported any."""
-        return _loss_of(self.trainer_status())
+        return _read_loss(self.trainer_status())
 
     def wait_until_served(self, batch: Path, *, stop: Callable[[], bool] = lambda: False) -> float | None:
         """Block until a version trained on `batch` is being served, or until its round was held back.
@@ -252,7 +252,7 @@ class AnnotationSession:
             The round's loss. None if the batch has nothing to train on, the round failed, the trainer or the server
             does not respond, or `stop` returned True.
         """
-        return _loss_of(BatchWait(self, batch, stop=stop, warn=self._warn).run())
+        return _read_loss(BatchWait(self, batch, stop=stop, warn=self._warn).run())
 
     def trainer_status(self) -> dict[str, Any] | None:
         """Content of the trainer's status.json; None before this trainer has written it."""
@@ -339,6 +339,6 @@ def _plan_children(setup: SessionSetup, stack: ExitStack) -> tuple[str, list[Chi
     return url, children
 
 
-def _loss_of(row: dict[str, Any] | None) -> float | None:
+def _read_loss(row: dict[str, Any] | None) -> float | None:
     loss = (row or {}).get("loss")
     return float(loss) if isinstance(loss, (int, float)) else None

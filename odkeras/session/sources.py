@@ -77,7 +77,7 @@ class Item:
         record = self.record or {}
         meta = record.get("meta")
         file = meta.get("file") if isinstance(meta, Mapping) else None
-        return file if isinstance(file, str) and file else _base_name(_name_of(record))
+        return file if isinstance(file, str) and file else _base_name(_record_name(record))
 
     @property
     def file_path(self) -> Path | None:
@@ -154,7 +154,7 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
         return (item for place, record in numbered if (item := _item(record, place, on_skip)) is not None), number
     if str(source) == STDIN:
         return _records(stdin or _standard_input(), "stdin", None, on_skip), None
-    return _lines_of(Path(source), on_skip), _number_of_lines(Path(source))
+    return _read_lines(Path(source), on_skip), _number_of_lines(Path(source))
 
 
 def load_task(
@@ -200,7 +200,7 @@ def read_item_bytes(item: Item, *, fetch: Fetch | None = None) -> bytes:
 
 def _item(record: Any, number: int, on_skip: OnSkip) -> Item | None:
     if isinstance(record, Mapping):
-        return Item(_name_of(record), record=record, number=number)
+        return Item(_record_name(record), record=record, number=number)
     if isinstance(record, (str, Path)):
         return Item(str(record), Path(record), number=number)
     on_skip(repr(record)[:80], f"must be a path or a task; got {type(record).__name__}")
@@ -231,7 +231,7 @@ def _standard_input() -> IO[str]:
     return sys.stdin
 
 
-def _lines_of(path: Path, on_skip: OnSkip) -> Iterator[Item]:
+def _read_lines(path: Path, on_skip: OnSkip) -> Iterator[Item]:
     try:
         path.open("rb").close()
     except OSError as error:
@@ -267,7 +267,7 @@ def _records(lines: Iterable[str], source: str, base_dir: Path | None, on_skip: 
             on_skip(f"{source}:{number}", f"a line must be a JSON object; got {type(record).__name__}")
 
 
-def _name_of(record: Mapping[str, Any]) -> str:
+def _record_name(record: Mapping[str, Any]) -> str:
     meta = record.get("meta")
     for value in (meta.get("file") if isinstance(meta, Mapping) else None, record.get("path"), record.get("image")):
         if isinstance(value, str) and value and not value.startswith("data:"):

@@ -14,7 +14,7 @@ from odkeras.formats.prodigy import Task, with_suggestions
 from odkeras.images import bytes_from_data_uri
 from odkeras.labels import LabelMap
 from odkeras.session.order import uncertainty
-from odkeras.session.thresholds import FixedThreshold, Threshold, candidates_of
+from odkeras.session.thresholds import FixedThreshold, Threshold, list_candidates
 
 ASK_AGAIN_AFTER_S = 1.0
 
@@ -145,7 +145,7 @@ class Suggester:
         suggestions = {**suggested["_suggestions"], "uncertainty": round(uncertainty(wanted), 4)}
         if self._threshold.learns:
             size_hw = (int(task["height"]), int(task["width"]))
-            suggestions["candidates"] = candidates_of(wanted, self._label_map, size_hw)
+            suggestions["candidates"] = list_candidates(wanted, self._label_map, size_hw)
         suggested = {**suggested, "_suggestions": suggestions}
         return without_showing(suggested, task) if is_control(task, self._control) else suggested
 

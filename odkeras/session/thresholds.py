@@ -197,7 +197,7 @@ def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
     return "kept" if overlap[best] >= _KEPT_IOU else "adjusted"
 
 
-def candidates_of(detections: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> list[list[Any]]:
+def list_candidates(detections: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> list[list[Any]]:
     """[label, score, [xmin, ymin, xmax, ymax] in pixels] of a model's detections, best first.
 
     At most `_MAX_CANDIDATES`, of classes in the label map and with a score of at least `_MIN_SCORE`.

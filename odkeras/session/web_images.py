@@ -9,7 +9,7 @@ from types import TracebackType
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from odkeras.connections import Connections, is_timeout, login_of, reason_of, web_address
+from odkeras.connections import Connections, basic_auth_headers, failure_reason, is_timeout, web_address
 from odkeras.errors import ImageError
 
 TIMEOUT_S = 15.0
@@ -50,7 +50,7 @@ class WebImages:
         """
         deadline = time.monotonic() + self._timeout_s
         try:
-            pool, headers = self._connections.pool_for(url), login_of(web_address(url))
+            pool, headers = self._connections.pool_for(url), basic_auth_headers(web_address(url))
             response = pool.request(
                 "GET", url, headers=headers, timeout=self._timeout_s, retries=_RETRIES, preload_content=False
             )
@@ -63,7 +63,7 @@ class WebImages:
         except (HTTPError, ValueError, OSError) as error:
             if is_timeout(error):
                 raise ImageError(f"no answer within {self._timeout_s:g} s", url) from None
-            raise ImageError(f"cannot be fetched: {reason_of(error)}", url) from error
+            raise ImageError(f"cannot be fetched: {failure_reason(error)}", url) from error
 
     def _read(self, response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> bytes:
         data = bytearray()

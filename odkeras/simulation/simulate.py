@@ -37,8 +37,8 @@ from odkeras.simulation.truth import (
     KnownImages,
     answer_task,
     read_known_images,
+    read_suggestions,
     split_held_out,
-    suggestions_of,
 )
 
 PREDICT_TOGETHER = 8
@@ -208,7 +208,10 @@ class _Simulation:
     def play_round(self, tasks: Sequence[Task]) -> None:
         label_map = self._session.label_map
         work = sum(
-            (count_edits(self._by_id[task["image_id"]].groundtruth, suggestions_of(task, label_map)) for task in tasks),
+            (
+                count_edits(self._by_id[task["image_id"]].groundtruth, read_suggestions(task, label_map))
+                for task in tasks
+            ),
             EditCounts(),
         )
         answers = [answer_task(task, self._by_id[task["image_id"]], label_map) for task in tasks]

@@ -153,7 +153,7 @@ def _span_id(image: KnownImage, number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{image.image_id}/{number}"))
 
 
-def suggestions_of(task: Task, label_map: LabelMap) -> Detections:
+def read_suggestions(task: Task, label_map: LabelMap) -> Detections:
     """The suggestions shown to the annotator: the task's spans as detections."""
     size_hw = (int(task["height"]), int(task["width"]))
     return detections_from_spans(readable_spans(task.get("spans")), label_map, size_hw)

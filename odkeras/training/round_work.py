@@ -9,7 +9,7 @@ from typing import Any
 from odkeras.annotation import EditCounts
 from odkeras.data.replay import index_record
 from odkeras.project import read_jsonl
-from odkeras.work import CostModel, Row, Work, last_rows, of_control, work_of
+from odkeras.work import CostModel, Row, Work, last_rows, of_control, work_from_row
 
 _COST = CostModel()
 
@@ -25,7 +25,7 @@ def work_of_round(rows: Iterable[Row]) -> dict[str, Any]:
         suggestions were hidden. {} without rows.
     """
     rows = last_rows(rows)
-    shown = sum((work_of(row) for row in rows if not row.get("control")), Work())
+    shown = sum((work_from_row(row) for row in rows if not row.get("control")), Work())
     control = of_control(rows)
     return {
         **(_counts(shown) if shown.images else {}),

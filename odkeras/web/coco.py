@@ -90,7 +90,7 @@ def to_coco(
     for image_id, example in answers:
         place = ImagePlace.of(image_id, example)
         try:
-            height, width = size_hw = _size_of(example)
+            height, width = size_hw = _image_size(example)
             outlined = partial(_labelled_outline, size_hw=size_hw, label_map=label_map)
             objects, problems = convert_spans(example, outlined)
         except (AnswerError, ImageError) as error:
@@ -108,7 +108,7 @@ def to_coco(
     return export
 
 
-def outline_of(span: Span, size_hw: SizeHw) -> Outline:
+def to_outline(span: Span, size_hw: SizeHw) -> Outline:
     """A span's box or polygon, clipped to the image.
 
     Raises:
@@ -129,7 +129,7 @@ def outline_of(span: Span, size_hw: SizeHw) -> Outline:
 
 def _labelled_outline(span: Span, size_hw: SizeHw, label_map: LabelMap | None) -> tuple[str, Outline]:
     label = span.label if label_map is None else label_map.name_of(label_map.id_of(span.label))
-    return label, outline_of(span, size_hw)
+    return label, to_outline(span, size_hw)
 
 
 def _annotation(id: int, image_id: int, label: str, outline: Outline) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _number_categories(export: CocoExport, label_map: LabelMap | None) -> None:
         annotation["category_id"] = ids[annotation["category_id"]]
 
 
-def _size_of(example: Task) -> SizeHw:
+def _image_size(example: Task) -> SizeHw:
     """(height, width) in pixels that the spans refer to: the example's own, else read from the image."""
     height, width = example.get("height"), example.get("width")
     if is_number(height) and is_number(width) and height >= 1 and width >= 1:

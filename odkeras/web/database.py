@@ -31,8 +31,8 @@ from odkeras.web.stored import (
     HistoryEntry,
     StoredAnswer,
     VersionEdits,
-    row_of,
     to_json,
+    to_row,
     with_places_below,
 )
 
@@ -123,7 +123,7 @@ class AnswerDatabase:
         replaced = newer.fetchone() is not None
         if not replaced:
             execute(f"UPDATE answers SET replaced = 1 WHERE {of_image}", key)
-        row_id = execute(_INSERT, row_of(dataset, answer, text, replaced)).lastrowid
+        row_id = execute(_INSERT, to_row(dataset, answer, text, replaced)).lastrowid
         if not replaced:
             gallery_rows.insert_row(
                 execute,

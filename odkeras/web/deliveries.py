@@ -66,7 +66,7 @@ class Deliveries:
         delivered, except those about the images with `known_hashes`.
 
         Args:
-            known_hashes: input hashes (`stored.input_hash_of`) of the images whose answers the directory has.
+            known_hashes: input hashes (`stored.hash_image_id`) of the images whose answers the directory has.
 
         Raises:
             DatabaseError: the database cannot be written.
@@ -98,7 +98,7 @@ class Deliveries:
         condition = f"{self._is_pending} AND batch IS NULL" if in_no_batch else self._is_pending
         return int(self._database.read(f"SELECT COUNT(*) FROM answers WHERE {condition}", self._dataset)[0][0])
 
-    def examples_of(self, answer_ids: Iterable[str]) -> list[Task]:
+    def read_examples(self, answer_ids: Iterable[str]) -> list[Task]:
         """The examples of these answers, in their order, each with its `image_id`."""
         query = "SELECT image_id, example FROM answers WHERE dataset = ? AND answer_id = ?"
         return [

@@ -22,13 +22,13 @@ from odkeras.formats.prodigy import Task
 from odkeras.session.sources import Item
 from odkeras.session.stream import TaskStream
 from odkeras.web.gallery_rows import (
-    file_of,
+    find_lowest_score,
     joined_labels,
     label_pattern,
-    lowest_score_of,
     place_key,
-    sort_key_of,
     storable,
+    task_file,
+    task_sort_key,
 )
 from odkeras.web.schema import BUSY_S
 
@@ -152,7 +152,7 @@ class Gallery:
         Raises:
             DatabaseError: the database cannot be read.
         """
-        query, values = _query_of(wanted, self._dataset, session, overlap=self.overlap, exclude=self._exclude)
+        query, values = _build_query(wanted, self._dataset, session, overlap=self.overlap, exclude=self._exclude)
         with self._lock:
             try:
                 connection = self._opened()
@@ -218,10 +218,10 @@ class Gallery:
             fingerprint = item.fingerprint
             if fingerprint is None:
                 continue  # the file does not exist
-            key = _key_of(fingerprint)
+            key = _fingerprint_key(fingerprint)
             self._items[key] = item
             self._keys[fingerprint] = key
-            rows.append((key, stream.id_of(fingerprint), storable(item.file), _sort_key_of(item, fingerprint)))
+            rows.append((key, stream.id_of(fingerprint), storable(item.file), _item_sort_key(item, fingerprint)))
         connection.execute("BEGIN")
         insert = "INSERT OR IGNORE INTO source (key, image_id, file, sort_key) VALUES (?, ?, ?, ?)"
         connection.executemany(insert, rows)
@@ -238,11 +238,11 @@ class Gallery:
     def _note_tasks(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
         for task in tasks:
             image_id, spans = task["image_id"], task.get("spans")
-            facts = (joined_labels(spans), lowest_score_of(task))
+            facts = (joined_labels(spans), find_lowest_score(task))
             update = "UPDATE source SET labels = ?, lowest_score = ? WHERE image_id = ?"
             if not connection.execute(update, (*facts, image_id)).rowcount:
-                file = file_of(task, image_id)
-                row = (image_id, image_id, file, sort_key_of(task, file), *facts)
+                file = task_file(task, image_id)
+                row = (image_id, image_id, file, task_sort_key(task, file), *facts)
                 connection.execute("INSERT OR IGNORE INTO source VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
@@ -251,17 +251,17 @@ def _is_large(item: Item) -> bool:
     return isinstance(image, str) and len(image) > _MAX_RECORD_CHARACTERS
 
 
-def _key_of(fingerprint: str) -> str:
+def _fingerprint_key(fingerprint: str) -> str:
     """A digest in the form of an image id. It changes when the file changes."""
     return hashlib.sha256(fingerprint.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
-def _sort_key_of(item: Item, fingerprint: str) -> str:
+def _item_sort_key(item: Item, fingerprint: str) -> str:
     place = item.file_path or item.url or fingerprint
     return place_key(storable(item.file), str(place))
 
 
-def _query_of(
+def _build_query(
     wanted: GalleryFilter, dataset: str, session: str, *, overlap: bool, exclude: Sequence[str]
 ) -> tuple[str, list[Any]]:
     """Build the query for the gallery's rows (sort_key and the fields of GalleryEntry), and its parameters."""

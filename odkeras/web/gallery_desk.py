@@ -93,7 +93,7 @@ class GalleryDesk:
     def thumbnail(self, key: str) -> bytes | None:
         """The JPEG thumbnail for an entry's key; None if there is no such image or it cannot be read."""
         try:
-            return self._thumbnails.get(key, lambda: self._bytes_of(key))
+            return self._thumbnails.get(key, lambda: self._read_bytes(key))
         except ImageError:
             return None
 
@@ -156,7 +156,7 @@ class GalleryDesk:
             raise NotAvailableError("this image is no longer in the list; reload the list")
         return task  # the queue adds suggestions
 
-    def _bytes_of(self, key: str) -> bytes:
+    def _read_bytes(self, key: str) -> bytes:
         item = self._gallery.item(key)
         if item is not None:
             return self._remote.get(item.url) if item.url is not None else self._gallery.stream.read_bytes(item)
@@ -177,11 +177,11 @@ class GalleryDesk:
             "score": entry.lowest_score,
             "held": "" if holder is None else ("here" if holder == tab else "elsewhere"),
             "holder": None if holder is None else holder.session,
-            "boxes": _boxes_of(task) if task is not None else [],
+            "boxes": _box_documents(task) if task is not None else [],
         }
 
 
-def _boxes_of(task: Mapping[str, Any]) -> list[Document]:
+def _box_documents(task: Mapping[str, Any]) -> list[Document]:
     """The first `MAX_BOXES` boxes as fractions of the image's size; empty if the size is unknown."""
     width, height = task.get("width"), task.get("height")
     if not _is_positive(width) or not _is_positive(height):

@@ -64,9 +64,9 @@ def insert_row(
         "DELETE FROM gallery WHERE dataset = ? AND image_id = ? AND session = ?",
         (dataset, image_id, session),
     )
-    file = file_of(task, image_id)
+    file = task_file(task, image_id)
     labels = joined_labels(task.get("spans"))
-    row = (sort_key_of(task, file), file, decision, answered_at, labels, lowest_score_of(task))
+    row = (task_sort_key(task, file), file, decision, answered_at, labels, find_lowest_score(task))
     execute(_INSERT, (answer, dataset, image_id, session, *row))
     execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
 
@@ -85,14 +85,14 @@ def fill(connection: sqlite3.Connection, folder: Path) -> None:
         insert_row(connection.execute, row_id, with_places_below(folder, json.loads(text)), **given)
 
 
-def file_of(task: Mapping[str, Any], image_id: str) -> str:
+def task_file(task: Mapping[str, Any], image_id: str) -> str:
     """The display name of the file, as valid Unicode for SQLite."""
     meta = task.get("meta")
     file = meta.get("file") if isinstance(meta, Mapping) else None
     return storable(file if isinstance(file, str) and file else image_id)
 
 
-def sort_key_of(task: Mapping[str, Any], file: str) -> str:
+def task_sort_key(task: Mapping[str, Any], file: str) -> str:
     """The sort key of a task's image; see `place_key`."""
     path = task.get("path")
     return place_key(file, path) if isinstance(path, str) and path else natural_key(file)
@@ -125,7 +125,7 @@ def label_pattern(label: str) -> str:
     return storable(f"{_SEPARATOR}{label}{_SEPARATOR}")
 
 
-def lowest_score_of(task: Mapping[str, Any]) -> float | None:
+def find_lowest_score(task: Mapping[str, Any]) -> float | None:
     """The lowest score of all suggested boxes, including deleted ones; without suggestions, of the task's boxes. None
     if no box has a score."""
     suggestions = task.get("_suggestions")

@@ -62,7 +62,7 @@ def open_lines(source: str) -> Iterator[bytes]:
         file = Path(source).open("rb")  # noqa: SIM115 (closed by the generator)
     except OSError as error:
         raise RecordError(f"cannot read {source}: {error.strerror}") from error
-    return _lines_of(file, source)
+    return _read_lines(file, source)
 
 
 def count_lines(source: str) -> int | None:
@@ -74,7 +74,7 @@ def count_lines(source: str) -> int | None:
     return sum(1 for _ in open_lines(source)) if source != STDIN and Path(source).is_file() else None
 
 
-def _lines_of(file: BinaryIO, source: str) -> Iterator[bytes]:
+def _read_lines(file: BinaryIO, source: str) -> Iterator[bytes]:
     try:
         with file:
             yield from file
@@ -102,7 +102,7 @@ def import_answers(
         DatabaseError: the database cannot be written. What was stored before stays; a second call resumes.
     """
     report = ImportReport()
-    ids = {answer_id_of(example, image_id) for image_id, example in database.iter_examples(dataset, replaced=True)}
+    ids = {derive_answer_id(example, image_id) for image_id, example in database.iter_examples(dataset, replaced=True)}
     waiting: list[StoredAnswer] = []
     now = time.time()
     for number, line in enumerate(lines, start=1):
@@ -144,19 +144,19 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
         raise AnswerError(f"a line must be a JSON object; got {type(example).__name__}")
     example = _with_paths(_with_answer(example, decision), base_dir)
     version, edits = _suggested(example)
-    image_id = image_id_of(example, base_dir)
+    image_id = read_image_id(example, base_dir)
     return StoredAnswer(
         example,
         image_id=image_id,
-        session=session_of(example, dataset),
+        session=read_session(example, dataset),
         answered_at=_answered_at(example, now),
-        answer_id=answer_id_of(example, image_id),
+        answer_id=derive_answer_id(example, image_id),
         version=version,
         edits=edits,
     )
 
 
-def answer_id_of(example: Task, image_id: str) -> str:
+def derive_answer_id(example: Task, image_id: str) -> str:
     """A digest of the answer that does not depend on key order, formatting or the image's location.
 
     Raises:
@@ -170,7 +170,7 @@ def answer_id_of(example: Task, image_id: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def session_of(example: Task, dataset: str) -> str:
+def read_session(example: Task, dataset: str) -> str:
     """The session's name. Prodigy's `_session_id` is dataset and session, joined by a hyphen."""
     session = example.get("_session_id")
     if not isinstance(session, str) or not session:
@@ -178,7 +178,7 @@ def session_of(example: Task, dataset: str) -> str:
     return _encodable(session.removeprefix(f"{dataset}-") or session)
 
 
-def image_id_of(example: Task, base_dir: Path) -> str:
+def read_image_id(example: Task, base_dir: Path) -> str:
     """The example's own id if it has the form of ours; else the id of the image, which is read; else, for a URL or a
     missing file, a digest of the location.
 

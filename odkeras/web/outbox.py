@@ -207,7 +207,7 @@ class Outbox:
         if name is None:
             name = self._trainer.new_batch_name()
             self._deliveries.assign_batch(ids, name)
-        path = self._trainer.submit(self._deliveries.examples_of(ids), batch=name)
+        path = self._trainer.submit(self._deliveries.read_examples(ids), batch=name)
         self._deliveries.mark_delivered(ids)
         self._delivered()
         if path is not None and self._rules.sync:

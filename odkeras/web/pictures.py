@@ -23,7 +23,7 @@ class Pictures:
         """The image; None if it is in no store and no longer at its location."""
         for store in self._stores:
             name = store.claim(image_id)
-            path = store.path_of(name) if name else None
+            path = store.locate(name) if name else None
             if path is not None and (image := ImageRef((str(path),)).find(image_id)):
                 return image
         return ImageRef.of_record(task or {}).find(image_id)

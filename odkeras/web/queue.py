@@ -108,7 +108,7 @@ class TaskQueue:
         """Lease up to `count` tasks that the tab does not have yet: first its own open ones (after a reload), then
         freed ones, then new ones. May take as long as a prediction."""
         self.touch(tab)
-        queue = self._queue_of(tab.session)
+        queue = self._session_queue(tab.session)
         self._claim(queue, tab, have)
         tasks = self._open_tasks(queue, tab, have, count)
         if len(tasks) < count:
@@ -128,7 +128,7 @@ class TaskQueue:
             load: builds the task of an image that has not come out of the stream yet; its exceptions propagate.
         """
         self.touch(tab)
-        queue = self._queue_of(tab.session)
+        queue = self._session_queue(tab.session)
         with self._lock:
             if image_id in queue.answered or queue.held.get(image_id, tab) != tab:
                 return None
@@ -146,20 +146,20 @@ class TaskQueue:
 
     def holder(self, session: str, image_id: str) -> Tab | None:
         """The tab that holds the lease of an image in the session's queue; None if it is not leased."""
-        queue = self._queue_of(session)
+        queue = self._session_queue(session)
         with self._lock:
             return queue.held.get(image_id)
 
     def open_tasks(self, session: str) -> list[Task]:
         """The leased and freed tasks of the session's queue."""
-        queue = self._queue_of(session)
+        queue = self._session_queue(session)
         with self._lock:
             return [self._tasks[image_id] for image_id in [*queue.held, *queue.free] if image_id in self._tasks]
 
     def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
         """Those of the tab's open tasks for which a newer model has suggestions, with the new suggestions."""
         self.touch(tab)
-        queue = self._queue_of(tab.session)
+        queue = self._session_queue(tab.session)
         with self._lock:
             mine = [self._tasks[id] for id in image_ids if queue.held.get(id) == tab and id in self._tasks]
         fresh = self._up_to_date(mine)
@@ -167,7 +167,7 @@ class TaskQueue:
         with self._lock:
             for old, _ in changed:  # the annotator may be correcting the old suggestions right now
                 if old["image_id"] in self._tasks:
-                    self._earlier.setdefault(old["image_id"], {})[_version_of(old)] = old
+                    self._earlier.setdefault(old["image_id"], {})[_suggested_version(old)] = old
         return [new for _, new in changed]
 
     def task(self, image_id: str, version: Any = None) -> Task | None:
@@ -175,14 +175,14 @@ class TaskQueue:
         them earlier, else the newest. None if the image is unknown."""
         with self._lock:
             newest = self._tasks.get(image_id)
-            if newest is None or _version_of(newest) == version:
+            if newest is None or _suggested_version(newest) == version:
                 return newest
             earlier = self._earlier.get(image_id, {}).get(version) if isinstance(version, int) else None
             return earlier or newest
 
     def note_answered(self, session: str, image_id: str) -> None:
         """Remove an image from the queue, because an answer is stored."""
-        queue = self._queue_of(session)
+        queue = self._session_queue(session)
         with self._lock:
             queue.answered.add(image_id)
             queue.claimed.pop(image_id, None)
@@ -196,7 +196,7 @@ class TaskQueue:
         self.touch(tab)
         if self._overlap:
             return  # the task goes to other sessions too, which must not see this answer
-        queue = self._queue_of(tab.session)
+        queue = self._session_queue(tab.session)
         with self._lock:
             if image_id not in queue.held:
                 self._tasks.setdefault(image_id, task)
@@ -243,7 +243,7 @@ class TaskQueue:
     def _is_gone(self, presence: _Presence) -> bool:
         return presence.connections <= 0 and self._clock() - presence.seen_at > GONE_AFTER_S
 
-    def _queue_of(self, session: str) -> _Queue:
+    def _session_queue(self, session: str) -> _Queue:
         audience = session if self._overlap else None
         queue = self._queues.get(audience)
         if queue is None:
@@ -349,7 +349,7 @@ class TaskQueue:
         return Assignment(done=self._exhausted, waiting="" if self._exhausted else "no images yet")
 
 
-def _version_of(task: Task) -> int | None:
+def _suggested_version(task: Task) -> int | None:
     version = (task.get("_suggestions") or {}).get("version")
     return version if isinstance(version, int) else None
 

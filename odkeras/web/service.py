@@ -321,11 +321,11 @@ class PageService:
             dataset=self.dataset,
             session=session,
             labels=self.session.setup.labels,
-            task_of=partial(self._task_of, session),
+            task_of=partial(self._find_task, session),
             last_answered_at=partial(self.database.answered_at, self.dataset, session),
         )
 
-    def _task_of(self, session: str, image_id: str, version: Any) -> Task | None:
+    def _find_task(self, session: str, image_id: str, version: Any) -> Task | None:
         """The task of an image: from the queue, else as leased by an earlier run, else from a stored answer (the image
         may have been reassigned and answered by another session). None if it was never leased.
 

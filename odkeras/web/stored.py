@@ -82,7 +82,7 @@ class VersionEdits:
         return {name: count for name, count in self.edits.to_json().items() if name != "kept_70"}
 
 
-def input_hash_of(image_id: str) -> int:
+def hash_image_id(image_id: str) -> int:
     """Prodigy's input hash for an image: an integer made of the first 60 bits of its id."""
     try:
         return int(image_id[:15], 16)
@@ -97,7 +97,7 @@ COLUMNS = (
 )
 
 
-def row_of(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tuple[Any, ...]:
+def to_row(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tuple[Any, ...]:
     edits = answer.edits
     counts = (edits.kept, edits.adjusted, edits.relabelled, edits.deleted, edits.added) if edits else (None,) * 5
     spans = answer.example.get("spans")
@@ -106,7 +106,7 @@ def row_of(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tup
         dataset,
         answer.session,
         answer.image_id,
-        input_hash_of(answer.image_id),
+        hash_image_id(answer.image_id),
         answer.decision,
         answer.answered_at,
         int(replaced),

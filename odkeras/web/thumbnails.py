@@ -79,7 +79,7 @@ class RemoteImages:
 
     def get(self, url: str) -> bytes:
         """Raises: ImageError: the download fails, or failed less than `RETRY_AFTER_S` ago."""
-        server = _server_of(url)
+        server = _server_name(url)
         with self._lock:
             for key in (url, server):
                 until, reason = self._failed.get(key, (0.0, ""))
@@ -99,7 +99,7 @@ class RemoteImages:
             self._failed[key] = (now + RETRY_AFTER_S, reason)
 
 
-def _server_of(url: str) -> str:
+def _server_name(url: str) -> str:
     try:
         return urlsplit(url).netloc
     except ValueError:

@@ -17,7 +17,7 @@ from odkeras.annotation import EditCounts
 from odkeras.errors import DatabaseError
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.deliveries import Deliveries
-from odkeras.web.stored import StoredAnswer, input_hash_of
+from odkeras.web.stored import StoredAnswer, hash_image_id
 
 A, B, C = (f"{letter * 32}" for letter in "abc")
 
@@ -192,7 +192,7 @@ def test_an_interrupted_delivery_comes_first_and_keeps_its_batch(database: Answe
         ("a", None),
     ]
     assert [each.answer_id for each in Deliveries(database, "d").pending(1)] == ["b"]
-    assert [example["image_id"] for example in Deliveries(database, "d").examples_of(["b", "a", "x"])] == [B, A]
+    assert [example["image_id"] for example in Deliveries(database, "d").read_examples(["b", "a", "x"])] == [B, A]
     Deliveries(database, "d").mark_delivered(["b"])
     assert [each.answer_id for each in Deliveries(database, "d").pending(9)] == ["a"]
 
@@ -204,13 +204,13 @@ def test_answers_delivered_to_another_data_directory_are_pending_again(database:
     Deliveries(database, "d").mark_delivered(["a", "b"])
     Deliveries(database, "d").use_data_directory("one")
     assert Deliveries(database, "d").count_pending() == 0
-    Deliveries(database, "d").use_data_directory("two", known_hashes={input_hash_of(B)})
+    Deliveries(database, "d").use_data_directory("two", known_hashes={hash_image_id(B)})
     assert [each.answer_id for each in Deliveries(database, "d").pending(9)] == ["a"]
     assert Deliveries(database, "other").count_pending() == 0
 
 
 def test_input_hashes_are_whole_numbers_that_sqlite_can_hold() -> None:
-    hashes = {input_hash_of(image_id) for image_id in (A, B, "f" * 32, "", "ü", "zz")}
+    hashes = {hash_image_id(image_id) for image_id in (A, B, "f" * 32, "", "ü", "zz")}
     assert len(hashes) == 6
     assert all(0 <= value < 2**63 for value in hashes)
 

@@ -6,7 +6,7 @@ import pytest
 from image_server import image_server
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
-from odkeras.connections import Connections, is_timeout, login_of, reason_of, web_address
+from odkeras.connections import Connections, basic_auth_headers, failure_reason, is_timeout, web_address
 
 FAR_AWAY = "http://far-away.example/a.png"
 PROXY_NAMES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
@@ -63,22 +63,22 @@ def test_an_invalid_proxy_address_is_refused(proxy: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("http_proxy", proxy)
     with Connections() as connections, pytest.raises(HTTPError) as refused:
         connections.pool_for(FAR_AWAY)
-    assert reason_of(refused.value)
+    assert failure_reason(refused.value)
 
 
 def test_an_unreachable_proxy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with Connections() as connections, pytest.raises(HTTPError) as refused:
         connections.pool_for(FAR_AWAY).request("GET", FAR_AWAY, retries=False)
-    assert reason_of(refused.value).startswith("the proxy of the environment: ")
-    assert "HTTPConnection" not in reason_of(refused.value)
+    assert failure_reason(refused.value).startswith("the proxy of the environment: ")
+    assert "HTTPConnection" not in failure_reason(refused.value)
     assert not is_timeout(refused.value)
 
 
 def test_a_refused_connection_is_reported() -> None:
     with Connections() as connections, pytest.raises(NewConnectionError) as refused:
         connections.pool_for("http://127.0.0.1:9/").request("GET", "http://127.0.0.1:9/", retries=False)
-    assert "refused" in reason_of(refused.value) and "HTTPConnection" not in reason_of(refused.value)
+    assert "refused" in failure_reason(refused.value) and "HTTPConnection" not in failure_reason(refused.value)
     assert not is_timeout(refused.value)
 
 
@@ -96,4 +96,4 @@ def test_an_invalid_url_is_refused(url: str) -> None:
     ],
 )
 def test_credentials_in_the_url_are_sent(url: str, header: dict[str, str]) -> None:
-    assert login_of(web_address(url)) == header
+    assert basic_auth_headers(web_address(url)) == header

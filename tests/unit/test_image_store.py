@@ -52,7 +52,7 @@ def test_a_claimed_name_leads_to_the_file(store: ImageStore, image: EncodedImage
         path = store.put(each)
         name = store.claim(each.image_id)
         assert name == path.name
-        assert store.path_of(name) == path
+        assert store.locate(name) == path
 
 
 @pytest.mark.parametrize("image_id", ["", "0" * 32, "../../etc/passwd", "0" * 31 + "/", "A" * 32, "0" * 32 + "\n"])
@@ -74,7 +74,7 @@ def test_claimed_images_stay(store: ImageStore, image: EncodedImage) -> None:
     name = store.claim(image.image_id)
     assert name is not None
     assert store.remove_unclaimed() == []
-    assert store.path_of(name).read_bytes() == image.data
+    assert store.locate(name).read_bytes() == image.data
 
 
 def test_images_that_are_put_again_stay(store: ImageStore, image: EncodedImage) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odkeras.polygons import as_polygon, bounds, clip, fill, from_xy_px, is_flat, is_rectangle, mask_of
+from odkeras.polygons import as_polygon, bounds, clip, draw_mask, fill, from_xy_px, is_flat, is_rectangle
 
 SIZE_HW = (48, 64)
 
@@ -131,17 +131,17 @@ class TestMasks:
     BOX = np.array([6 / 48, 8 / 64, 30 / 48, 40 / 64], np.float32)
 
     def test_of_a_rectangle_it_is_the_box(self) -> None:
-        mask = mask_of(self.BOX, None, SIZE_HW)
+        mask = draw_mask(self.BOX, None, SIZE_HW)
         assert mask.dtype == np.bool_ and mask[6:30, 8:40].all() and mask.sum() == 24 * 32
 
     def test_a_polygon_between_the_centres_fills_its_box(self) -> None:
         there_and_back = px((8, 6), (40, 6), (40, 30), (40, 6))
-        assert mask_of(self.BOX, there_and_back, SIZE_HW).sum() == 24 * 32
+        assert draw_mask(self.BOX, there_and_back, SIZE_HW).sum() == 24 * 32
 
     @pytest.mark.parametrize(
         ("box_px", "pixel"), [((10.6, 20.6, 10.8, 20.8), (10, 20)), ((47.9, 63.9, 48, 64), (47, 63))]
     )
     def test_never_without_a_pixel(self, box_px: tuple[float, ...], pixel: tuple[int, int]) -> None:
         """What is smaller than a pixel, also in the last corner."""
-        mask = mask_of(np.array(box_px) / (48, 64, 48, 64), None, SIZE_HW)
+        mask = draw_mask(np.array(box_px) / (48, 64, 48, 64), None, SIZE_HW)
         assert [tuple(each) for each in np.argwhere(mask).tolist()] == [pixel]

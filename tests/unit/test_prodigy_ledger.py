@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from odkeras.integrations.prodigy.ledger import DeliveryLedger, find_missing, hashes_of, redeliver
+from odkeras.integrations.prodigy.ledger import DeliveryLedger, find_missing, input_hashes, redeliver
 
 Task = dict[str, Any]
 
@@ -47,7 +47,7 @@ def test_unknown_answers_are_delivered_once_in_order(ledger: DeliveryLedger, tmp
     database = FakeDatabase([example(number) for number in range(25, 0, -1)])
     ledger.add([3, 4])
     written: list[list[int]] = []
-    assert recover(database, ledger, lambda some: written.append(hashes_of(some))) == 23
+    assert recover(database, ledger, lambda some: written.append(input_hashes(some))) == 23
     assert [len(some) for some in written] == [10, 10, 3]
     assert [value for some in written for value in some] == [25 - at for at in range(25) if 25 - at not in (3, 4)]
     again = DeliveryLedger(tmp_path / "answered.jsonl", "cars")  # the next start
@@ -66,7 +66,7 @@ def test_an_answer_that_came_meanwhile_is_newer(ledger: DeliveryLedger) -> None:
     written: list[int] = []
 
     def write(some: list[Task]) -> None:
-        written.extend(hashes_of(some))
+        written.extend(input_hashes(some))
         ledger.add([15, 16])  # corrected now
 
     assert recover(FakeDatabase([example(number) for number in range(20)]), ledger, write) == 18
@@ -85,7 +85,7 @@ def test_an_answer_that_came_meanwhile_is_newer(ledger: DeliveryLedger) -> None:
 def test_what_is_no_answer_about_boxes_is_left(ledger: DeliveryLedger, row: Task) -> None:
     drawn = {"image": "data:,", "answer": "accept", "_view_id": "image_manual", "_input_hash": 3}  # nothing was there
     database = FakeDatabase([{**row, "_input_hash": 1}, drawn])
-    assert hashes_of(find_missing(database, "cars", ledger)) == [3]
+    assert input_hashes(find_missing(database, "cars", ledger)) == [3]
     assert ledger.missing([1, 3]) == {3}  # and the other one is not looked at again
 
 

@@ -87,7 +87,7 @@ def status_of(*rows: tuple[int, str, str, str]) -> Answer:
     return reply({"model_version_status": keys})
 
 
-def detections_of(image: bytes) -> dict[str, Any]:
+def parse_detections(image: bytes) -> dict[str, Any]:
     """Two boxes, the first of which depends on the image's only byte, and one row of padding."""
     mark = image[0] / 256
     return {
@@ -100,7 +100,7 @@ def detections_of(image: bytes) -> dict[str, Any]:
 
 def predict(_method: str, _path: str, body: bytes) -> Answer:
     images = [b64decode(instance["b64"]) for instance in json.loads(body)["instances"]]
-    return reply({"predictions": [detections_of(image) for image in images]})
+    return reply({"predictions": [parse_detections(image) for image in images]})
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_server_without_a_version_has_none_available(answer: Answer) -> None:
             "\\['detection_scores', 'detection_classes', 'num_detections'\\] missing",
         ),
         (
-            reply({"predictions": [{**detections_of(b"x"), "detection_scores": [0.5]}]}),
+            reply({"predictions": [{**parse_detections(b"x"), "detection_scores": [0.5]}]}),
             200,
             "not that of a detection model: scores must have shape \\(2,\\)",
         ),
@@ -233,7 +233,7 @@ def test_a_grpc_port_is_recognised() -> None:
 
 
 def test_broken_connections_are_retried() -> None:
-    answers: list[Answer | None] = [None, None, reply({"predictions": [detections_of(b"x")]})]
+    answers: list[Answer | None] = [None, None, reply({"predictions": [parse_detections(b"x")]})]
     with serving(lambda *_: answers.pop(0)) as server, ServingClient(server.url, "raccoon") as client:
         assert len(client.predict([b"x"])) == 1
         assert len(server.requests) == 3

@@ -29,7 +29,7 @@ from odkeras.simulation import simulate as module
 from odkeras.simulation.ledger import AnsweredBatch, Ledger
 from odkeras.simulation.report import CurvePoint, draw_curve, read_curve
 from odkeras.simulation.simulate import SimulationResult, simulate
-from odkeras.simulation.truth import answer_task, read_known_images, split_held_out, suggestions_of
+from odkeras.simulation.truth import answer_task, read_known_images, read_suggestions, split_held_out
 
 IMAGES = 30
 LABELS = LabelMap.from_names(["thing"])
@@ -214,11 +214,11 @@ class TestAnswers:
 
         task = make_task(read_image(project / "images" / "02.png"), file="02.png")
         shown = Detections(np.array([[0.1, 0.2, 0.5, 0.8]]), np.array([0.75]), np.array([1], np.int32))
-        back = suggestions_of(with_suggestions(task, shown, LABELS, threshold=0.5, version=3), LABELS)
+        back = read_suggestions(with_suggestions(task, shown, LABELS, threshold=0.5, version=3), LABELS)
         np.testing.assert_allclose(back.boxes, shown.boxes, atol=1e-3)
         assert back.scores.tolist() == [0.75]
         assert back.classes.tolist() == [1]
-        assert len(suggestions_of(task, LABELS)) == 0
+        assert len(read_suggestions(task, LABELS)) == 0
 
 
 class TestSimulate:

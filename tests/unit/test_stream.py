@@ -455,7 +455,7 @@ class TestTaskStream:
         for task in tasks:
             name = store.claim(task["image_id"])
             assert name is not None
-            assert store.path_of(name).read_bytes() == image_bytes(task)
+            assert store.locate(name).read_bytes() == image_bytes(task)
 
     def test_a_full_disk_does_not_stop_it(self, images: Path, tmp_path: Path) -> None:
         class Full(ImageStore):

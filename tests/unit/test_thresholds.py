@@ -17,9 +17,9 @@ from odkeras.session.thresholds import (
     MIN_JUDGED,
     AutoThreshold,
     FixedThreshold,
-    candidates_of,
     choose_threshold,
     judge,
+    list_candidates,
 )
 from odkeras.work import CostModel
 
@@ -119,7 +119,7 @@ def test_candidates_are_what_was_found_the_best_first(label_map: LabelMap) -> No
         np.array([0.3, 0.6, 0.9, 0.01], np.float32),
         np.array([1, 2, 9, 1], np.int32),  # 9 is none of ours
     )
-    assert candidates_of(found, label_map, (40, 80)) == [
+    assert list_candidates(found, label_map, (40, 80)) == [
         ["person", 0.6, [40.0, 10.0, 80.0, 30.0]],
         ["car", 0.3, [0.0, 0.0, 40.0, 20.0]],
     ]

@@ -49,7 +49,7 @@ def bring_in(*examples: dict[str, Any]) -> None:
     assert report.added == len(examples)
 
 
-def path_of(number: int) -> str:
+def locate(number: int) -> str:
     return f"images/{number:02}.png"
 
 
@@ -71,7 +71,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 class TestImported:
     def test_images_of_the_source_that_are_not_the_first(self, annotate: Start, web_project: Path) -> None:
         """They counted as left until their turn came, which for the last ones was the end."""
-        bring_in({"path": path_of(9)}, {"path": path_of(10)}, {"path": path_of(4)})
+        bring_in({"path": locate(9)}, {"path": locate(10)}, {"path": locate(4)})
         page = annotate().page()
         assert_left(page, IMAGES - 3)
         answer_some(page, 2)
@@ -79,7 +79,7 @@ class TestImported:
 
     def test_from_another_machine(self, annotate: Start, web_project: Path) -> None:
         """The image is in the answer, and its file has another path there."""
-        uri = "data:image/png;base64," + base64.b64encode((web_project / path_of(7)).read_bytes()).decode()
+        uri = "data:image/png;base64," + base64.b64encode((web_project / locate(7)).read_bytes()).decode()
         bring_in({"image": uri, "path": "/elsewhere/07.png", "meta": {"file": "07.png"}})
         assert_left(annotate().page(), IMAGES - 1)
 
@@ -106,7 +106,7 @@ class TestImported:
 class TestUnusable:
     def test_skipped_images(self, annotate: Start, web_project: Path) -> None:
         for number in (0, 5):
-            (web_project / path_of(number)).write_bytes(b"<html>")
+            (web_project / locate(number)).write_bytes(b"<html>")
         page = annotate().page()
         answer_some(page, 4)
         page.tasks(IMAGES)
@@ -118,13 +118,13 @@ class TestUnusable:
         running = annotate()
         answer_some(running.page(), 2)
         running.close()
-        (web_project / path_of(0)).write_bytes(b"<html>")
+        (web_project / locate(0)).write_bytes(b"<html>")
         page = annotate().page()
         page.tasks(IMAGES)
         assert_left(page, IMAGES - 2)
 
     def test_lines_that_are_no_records(self, annotate: Start, web_project: Path) -> None:
-        lines = [json.dumps({"path": path_of(number)}) for number in range(4)]
+        lines = [json.dumps({"path": locate(number)}) for number in range(4)]
         (web_project / "tasks.jsonl").write_text("\n".join([lines[0], "{", *lines[1:], "[1]"]) + "\n")
         page = annotate(source="tasks.jsonl").page()
         page.tasks(9)
@@ -170,7 +170,7 @@ class TestRestart:
 
 def test_duplicates_in_the_source(annotate: Start, web_project: Path) -> None:
     """The same picture under two names is asked about once."""
-    shutil.copy(web_project / path_of(1), web_project / path_of(20))
+    shutil.copy(web_project / locate(1), web_project / locate(20))
     page = annotate().page()
     page.tasks(20)
     assert_left(page, IMAGES)
@@ -193,7 +193,7 @@ def test_an_excluded_image_that_the_gallery_refused(annotate: Start, web_project
     running = annotate(dataset="first")
     answer_some(running.page(), 1)
     running.close()
-    shutil.copy(web_project / path_of(0), web_project / "images" / "moved.png")
+    shutil.copy(web_project / locate(0), web_project / "images" / "moved.png")
     page = annotate(dataset="second", exclude=["first"]).page()
     (key,) = [each["key"] for each in page.get("/api/images", name="moved").json()["images"]]
     assert page.post("/api/open", key=key).status_code == 409
@@ -227,7 +227,7 @@ def test_overlap_everybody_has_all_of_them(annotate: Start) -> None:
 
 def test_a_source_without_a_length(annotate: Start, web_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("odkeras.session.sources._COUNTED_BYTES", 0)
-    (web_project / "tasks.jsonl").write_text(json.dumps({"path": path_of(0)}) + "\n")
+    (web_project / "tasks.jsonl").write_text(json.dumps({"path": locate(0)}) + "\n")
     page = annotate(source="tasks.jsonl").page()
     answer_some(page, 1)
     time.sleep(0.1)
@@ -244,7 +244,7 @@ def test_it_costs_no_reading(annotate: Start, web_project: Path, read_files: lis
 
 
 def test_an_image_id_of_an_imported_answer(web_project: Path) -> None:
-    bring_in({"path": path_of(3)})
+    bring_in({"path": locate(3)})
     with AnswerDatabase.open("annotations.db") as database:
-        assert database.answered(DATASET) == {read_image(path_of(3)).image_id}
+        assert database.answered(DATASET) == {read_image(locate(3)).image_id}
         assert "03.png" in database.files(DATASET)

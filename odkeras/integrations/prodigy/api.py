@@ -77,7 +77,7 @@ class ProdigyApi:
         """Prodigy's default input hash of a task, as other recipes compute it."""
         return int(self.set_hashes(dict(task), overwrite=True)[INPUT_HASH])
 
-    def input_hash_of(self, image_id: str) -> int:
+    def hash_image_id(self, image_id: str) -> int:
         """The input hash that `with_hashes` gives to a task with this image."""
         return int(self.with_hashes({"image_id": image_id})[INPUT_HASH])
 

@@ -66,7 +66,7 @@ class DeliveryLedger:
         return self._hashes
 
 
-def hashes_of(answers: Iterable[Any]) -> list[Any]:
+def input_hashes(answers: Iterable[Any]) -> list[Any]:
     """Input hash of each answer; None for an answer without one."""
     return [answer.get(INPUT_HASH) for answer in answers if isinstance(answer, dict)]
 
@@ -87,7 +87,7 @@ def find_missing(db: Any, dataset: str, ledger: DeliveryLedger) -> list[Task]:
             latest.pop(value, None)
             latest[value] = example
     answers = [example for example in latest.values() if _is_about_boxes(example)]
-    ledger.add(missing.difference(hashes_of(answers)))
+    ledger.add(missing.difference(input_hashes(answers)))
     return answers
 
 

@@ -45,7 +45,7 @@ class AnsweredImages(Collection[str]):
         self._hashes |= read_input_hashes(db, list(names))
 
     def __contains__(self, image_id: object) -> bool:
-        return bool(self._hashes) and self._prodigy.input_hash_of(str(image_id)) in self._hashes
+        return bool(self._hashes) and self._prodigy.hash_image_id(str(image_id)) in self._hashes
 
     def __iter__(self) -> Iterator[str]:  # only hashes are known, so the ids cannot be listed
         return iter(())

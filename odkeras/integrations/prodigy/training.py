@@ -10,7 +10,7 @@ from typing import Any
 
 from odkeras.formats.prodigy import Task
 from odkeras.integrations.prodigy.api import ProdigyApi
-from odkeras.integrations.prodigy.ledger import DeliveryLedger, find_missing, hashes_of, redeliver
+from odkeras.integrations.prodigy.ledger import DeliveryLedger, find_missing, input_hashes, redeliver
 from odkeras.integrations.prodigy.recipe import Components, Recipe
 from odkeras.integrations.prodigy.source import Progress
 from odkeras.session.children import external_trainer_command
@@ -151,7 +151,7 @@ class TrainingRecipe(Recipe):
             self.warn(f"{len(batch)} answers are not stored for training yet; retrying: {error}")
             return None
         if path is not None:
-            self._ledger.add(hashes_of(batch))
+            self._ledger.add(input_hashes(batch))
             decisions = [str(answer.get("answer")) for answer in batch if isinstance(answer, dict)]
             counts = ", ".join(f"{decisions.count(decision)} {decision}" for decision in sorted(set(decisions)))
             self.log(f"{len(batch)} {'answer' if len(batch) == 1 else 'answers'} stored ({counts})", path.name)
