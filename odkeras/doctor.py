@@ -106,7 +106,7 @@ def check_environment(directory: Path | str = ".", *, probe: Callable[[], Probe]
         _check_gpu(probed, gpu_hardware=shutil.which("nvidia-smi") is not None),
         _check_disk(Path(directory)),
         _check_model_server(shutil.which("tensorflow_model_server")),
-        _check_prodigy(_version("prodigy")),
+        Check("Prodigy", True, _version("prodigy") or "not installed (optional)"),
     ]
 
 
@@ -220,7 +220,3 @@ def _check_model_server(path: str | None) -> Check:
     return Check(
         "TensorFlow Serving", True, path or "tensorflow_model_server is not on the PATH: the embedded server is used"
     )
-
-
-def _check_prodigy(version: str | None) -> Check:
-    return Check("Prodigy", True, version or "not installed (optional)")

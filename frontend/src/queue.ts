@@ -205,7 +205,7 @@ export class Queue {
   }
 }
 
-/** Gets newer suggestions for prefetched tasks that nobody has edited; the shown image gets them as an offer. Returns
+/** Gets newer suggestions for unedited prefetched tasks; the shown image gets them as an offer. Returns
  * the delay in ms before a retry, if some had none yet or the request failed; null if no retry is needed. */
 export async function renewSuggestions(who: Who, version: number, ahead: QueuedTask[], shown: QueuedTask | null): Promise<number | null> {
   const candidates = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter((queued) =>

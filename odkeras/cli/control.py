@@ -34,25 +34,25 @@ def add_commands(app: typer.Typer) -> None:
 
 @training.command("pause", epilog="Example: odkeras training pause raccoons")
 def pause(project: Where, model_dir: ModelDir = None) -> None:
-    """Hold training between two steps; `resume` goes on from there. Answers are kept."""
+    """Pause training after the current step; `resume` continues from there. Answers are kept."""
     _set("pause", project, model_dir)
 
 
 @training.command("resume", epilog="Example: odkeras training resume raccoons")
 def resume(project: Where, model_dir: ModelDir = None) -> None:
-    """Go on with training that was paused or stopped."""
+    """Resume training that was paused or stopped."""
     _set("resume", project, model_dir)
 
 
 @training.command("stop", epilog="Example: odkeras training stop raccoons/pipeline.config")
 def stop(project: Where, model_dir: ModelDir = None) -> None:
-    """End the round under way now, publish what it has learned, and begin no other one until `resume`."""
+    """End the current round now, publish its model, and start no other round until `resume`."""
     _set("stop", project, model_dir)
 
 
 @training.command("status", epilog="Example: odkeras training status raccoons --model-dir /shared/raccoons/model")
 def status(project: Where, model_dir: ModelDir = None) -> None:
-    """Say whether training is paused, and what the trainer does."""
+    """Print whether training is paused, and the trainer's status."""
     from odkeras.control import Control
 
     directories = _directories(project, model_dir)

@@ -68,8 +68,8 @@ def out(
 ) -> None:
     """Write the answers of a dataset to a file.
 
-    jsonl has the last answer of each session about each image. coco and tfrecord have the images whose last answer,
-    whoever gave it, is accept.
+    jsonl has each session's latest answer for each image. coco and tfrecord have the images whose latest answer of all
+    sessions is accept.
     """
     from odkeras.web.database import AnswerDatabase
     from odkeras.web.exports import check_dataset, silence_standard_output
@@ -102,7 +102,7 @@ def read_in(
     project: ProjectOption = None,
     answer: Annotated[str, typer.Option(help="Answer of examples without one: accept, reject or ignore.")] = "accept",
 ) -> None:
-    """Add answers to a dataset. What is in it already is not added again; `annotate` trains on the others next time.
+    """Add answers to a dataset. Answers that it has already are skipped; the next `annotate` trains on the new ones.
 
     Relative paths of images start beside the file.
     """
@@ -130,7 +130,7 @@ def stats(
     project: ProjectOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs; shares are from 0 to 1.")] = False,
 ) -> None:
-    """Show what the datasets hold, and how much of each model version's suggestions was kept.
+    """Show the answers of the datasets, and the share of each model version's suggestions that was kept.
 
     Shares: kept, moved and deleted of the suggestions; added of the objects.
     """

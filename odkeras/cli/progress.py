@@ -1,4 +1,4 @@
-"""Progress bars of the command line; silent where nobody looks."""
+"""Progress bars of the command line; silent unless standard error is a terminal."""
 
 from __future__ import annotations
 

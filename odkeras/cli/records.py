@@ -34,7 +34,7 @@ def from_csv(
     label_map: LabelMapOption,
     images: Annotated[Path | None, typer.Option(help="Base of relative paths; default: the CSV's directory.")] = None,
 ) -> None:
-    """Make a TFRecord from a CSV of known boxes. A row with a path alone is an image without objects."""
+    """Make a TFRecord from a CSV of known boxes. A row with only a path is an image without objects."""
     from odkeras.labels import LabelMap
     from odkeras.logs import configure_logging, quiet_import
 
@@ -56,9 +56,9 @@ def from_prodigy(
         bool, typer.Option("--masks", help="Masks for all images; a rectangle's is its box, filled.")
     ] = False,
 ) -> None:
-    """Make a TFRecord from exported answers: the accepted ones, the latest about each image.
+    """Make a TFRecord from exported answers: the latest answer for each image, if it is accept.
 
-    An image with a polygon or a freehand shape gets masks (PNG_MASKS), all others boxes alone. A model that learns
+    An image with a polygon or a freehand shape gets masks (PNG_MASKS), all others only boxes. A model that learns
     masks needs them for all of its images: --masks.
     """
     from odkeras.labels import LabelMap

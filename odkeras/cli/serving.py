@@ -50,7 +50,7 @@ def serve(
     socket_fd: Annotated[int | None, typer.Option("--socket-fd", hidden=True)] = None,
     stop_on_stdin_eof: Annotated[bool, typer.Option("--stop-on-stdin-eof", hidden=True)] = False,
 ) -> None:
-    """Serve the newest version over TensorFlow Serving's REST API; new versions are taken up without an
+    """Serve the newest version over TensorFlow Serving's REST API; new versions are loaded without
     interruption."""
     from odkeras.logs import configure_logging
 
@@ -125,7 +125,7 @@ def predict(
         typer.Option(help="Write the images with their boxes into this folder.", rich_help_panel=options.DIRECTORIES),
     ] = None,
 ) -> None:
-    """Find the boxes in images with a model that is served, or that was exported; prints one line of JSON per image.
+    """Detect boxes in images with a served or an exported model; prints one line of JSON per image.
 
     With --out: tasks with boxes, as `annotate` and `db in` take them (jsonl); path, xmin, ymin, xmax, ymax, label and
     score, as `records from-csv` takes them (csv); or COCO's images, categories and annotations with scores (coco). An
@@ -216,7 +216,7 @@ def _print(predictions: Iterable[FilePrediction]) -> int:
         skipped += bool(prediction.error)
         try:
             print(json.dumps(prediction.to_json()), flush=True)
-        except BrokenPipeError:  # whoever reads has seen enough
+        except BrokenPipeError:  # the reader has closed the pipe
             silence_standard_output()
             return skipped
     return skipped
@@ -234,8 +234,7 @@ def rollback(
 ) -> None:
     """Make an earlier version the newest again: a copy of it, under a new number, is served within a second or so.
 
-    Nothing is deleted. The trainer leaves it at that until its next round, which trains on from its last checkpoint and
-    publishes as usual.
+    Nothing is deleted. The trainer's next round continues from its last checkpoint and publishes as usual.
     """
     from odkeras.export.rollback import plan_rollback, roll_back
 

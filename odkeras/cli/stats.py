@@ -34,13 +34,13 @@ def stats(
     delete_seconds: Annotated[float, typer.Option(help="Seconds to delete a box.", rich_help_panel=options.COST)] = 1.6,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what people did with the suggestions, by model version and by annotator, and how much work that saved.
+    """Show how annotators edited the suggestions, by model version and by annotator, and the time that this saved.
 
-    Kept: good as it was (IoU 0.9 with the accepted box). Adjusted: moved (IoU 0.5 to 0.9). Relabelled: the right place,
-    another label. Deleted: belongs to no object. Added: an object without a suggestion. Precision and recall are those
+    Kept: unchanged or nearly (IoU 0.9 with the accepted box). Adjusted: moved (IoU 0.5 to 0.9). Relabelled: same place,
+    another label. Deleted: matches no object. Added: an object without a suggestion. Precision and recall are those
     at IoU 0.5.
 
-    The seconds are an estimate: each option says what one action costs. The defaults flatter the suggestions little:
+    The seconds are an estimate: each option sets the cost of one action. The defaults are conservative:
     7 s to draw a box is extreme clicking (the usual way took crowd workers 25.5 s), 2.4 s to verify one is the slowest
     that is reported; that moving a box takes half as long as drawing it is an assumption.
     """

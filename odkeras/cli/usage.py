@@ -58,7 +58,7 @@ def check_one_source(arguments: Sequence[str]) -> None:
 
 
 def missing_arguments(given: Sequence[str]) -> str:
-    """What to write instead of so few arguments; those that are given are recognized by what lies there."""
+    """The complete command line, for an error about missing arguments. The given ones are recognized by their paths."""
     projects = [argument for argument in given if _is_project(Path(argument))]
     config = projects[-1] if projects else None  # an earlier one is a dataset of the same name
     source = next((argument for argument in given if argument not in projects and Path(argument).exists()), None)

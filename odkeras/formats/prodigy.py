@@ -44,7 +44,7 @@ class ReadAnswer:
 
 
 def make_task(image: EncodedImage, *, file: str, path: str | None = None) -> Task:
-    """A task for `image_manual`. `file` is shown to the annotator, `path` is where the image lies, if it does."""
+    """A task for `image_manual`. `file` is shown to the annotator, `path` is the image's file, if it has one."""
     height, width = image.image_size_hw
     task: Task = {"image": image.data_uri, "width": width, "height": height, "image_id": image.image_id}
     task["meta"] = {"file": file}

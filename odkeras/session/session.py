@@ -4,7 +4,7 @@
         for task in session.stream("images"):       # suggestions of the newest model
             session.submit([answer_of(task)])       # durable when it returns; trained on in the background
 
-A front end (the web page, Prodigy, the simulated annotator) is an adapter between a session and whoever annotates.
+A front end (the web page, Prodigy, the simulated annotator) is an adapter between a session and its annotators.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class Panel:
         """The status as JSON, as the page of this session shows it."""
         with self._lock:
             version = self._status.version
-            here = self._facts.get("here") or ()
+            here, left = self._facts.get("here") or (), self._facts.get("left") or {}
             names = sorted({*self._counts, *here})
             return {
                 "trainer": _trainer_document(self._status.trainer),
@@ -171,7 +171,7 @@ class Panel:
                 "answers": _added(self._counts.values()),
                 "mine": dict(self._counts.get(session) or dict.fromkeys(DECISIONS, 0)),
                 "total": self._facts.get("total"),
-                "left": _left_for(session, self._facts.get("left") or {}),
+                "left": left.get(session, left.get(None)),
                 "pending": self._facts.get("pending", 0),
                 "training": self._facts.get("training", RUNNING),
                 "skipped": list(self._skipped),
@@ -214,10 +214,6 @@ def one_line(text: str) -> str:
     """The first non-empty line of a message, at most `_MAX_CHARACTERS` long. The rest is in the log files."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return first if len(first) <= _MAX_CHARACTERS else f"{first[:_MAX_CHARACTERS]}…"
-
-
-def _left_for(session: str, left: Mapping[str | None, int | None]) -> int | None:
-    return left.get(session, left.get(None))
 
 
 def _trainer_document(status: Mapping[str, Any] | None) -> Document | None:
