@@ -290,7 +290,7 @@ class TestCopying:
         desk.press("c")
         expect(desk.by("box-item")).to_have_count(2)
         desk.press("c")  # they are there already
-        expect(desk.page.get_by_text("all boxes of 00.png are here already").first).to_be_attached()
+        expect(desk.page.get_by_text("all boxes of 00.png are already here").first).to_be_attached()
         expect(desk.by("box-item")).to_have_count(2)
         desk.press("Control+z")
         expect(desk.by("box-item")).to_have_count(0)

@@ -203,7 +203,7 @@ class TestNothingToGive:
         queue.next_tasks(ANNA, 1)
         assert queue.next_tasks(ANNA, 1, have=[image_id(0)]) == Assignment(done=True)
 
-    @pytest.mark.parametrize(("count", "text"), [(1, "1 image is with other"), (2, "2 images are with other")])
+    @pytest.mark.parametrize(("count", "text"), [(1, "1 image is open in other"), (2, "2 images are open in other")])
     def test_others_have_the_rest(self, count: int, text: str) -> None:
         queue = make_queue(count)
         queue.next_tasks(BEN, count)
