@@ -19,7 +19,7 @@ _NAMES = {"path": ("path", "filename"), **{name: (name,) for name in _COORDINATE
 
 
 @dataclass(frozen=True, eq=False)
-class TruthImage:
+class GroundtruthImage:
     """An image file and its ground truth.
 
     Args:
@@ -33,7 +33,7 @@ class TruthImage:
     labels: tuple[str, ...]
 
 
-def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[TruthImage]:
+def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[GroundtruthImage]:
     """The images of a CSV file, in order of first appearance. The image files need not exist.
 
     The header is required. Columns may be in any order; unknown columns are ignored. `filename` is accepted for `path`
@@ -56,7 +56,7 @@ def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[TruthIm
     return [_truth_image(Path(images_dir) / path, boxes) for path, boxes in boxes_by_path.items()]
 
 
-def check_some_exist(truths: Sequence[TruthImage], csv_path: Path | str, images_dir: Path | str) -> None:
+def check_some_exist(truths: Sequence[GroundtruthImage], csv_path: Path | str, images_dir: Path | str) -> None:
     """Check that at least one image file exists. None does if `images_dir` is not the directory that the CSV's paths
     are relative to.
 
@@ -146,6 +146,6 @@ def _label(row: dict[str, str], where: str) -> str:
     return row["label"]
 
 
-def _truth_image(path: Path, boxes: list[tuple[list[float], str]]) -> TruthImage:
+def _truth_image(path: Path, boxes: list[tuple[list[float], str]]) -> GroundtruthImage:
     boxes_xyxy_px = np.array([box for box, _ in boxes], np.float32).reshape(-1, 4)
-    return TruthImage(path, boxes_xyxy_px, tuple(label for _, label in boxes))
+    return GroundtruthImage(path, boxes_xyxy_px, tuple(label for _, label in boxes))

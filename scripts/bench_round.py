@@ -37,7 +37,7 @@ from odkeras.session.events import Listener
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 from odkeras.shapes import CLASSES, generate_shapes
-from odkeras.simulation.truth import KnownImage, answer_task, read_known_images
+from odkeras.simulation.truth import LabeledImage, answer_task, read_labeled_images
 
 BATCH_SIZE = 4
 IMAGES_PER_ROUND = 10
@@ -139,18 +139,18 @@ def bench_evaluation(directory: Path, args: argparse.Namespace) -> dict[str, Any
     return {"evaluate_s": seconds[-1]}
 
 
-def known_images(directory: Path, args: argparse.Namespace) -> tuple[tuple[KnownImage, ...], LabelMap]:
+def known_images(directory: Path, args: argparse.Namespace) -> tuple[tuple[LabeledImage, ...], LabelMap]:
     csv, images_dir = truth_of(directory, args)
     label_map = LabelMap.load(directory / "label_map.pbtxt")
-    return read_known_images(csv, images_dir, label_map, on_skip=lambda file, reason: None).annotate, label_map
+    return read_labeled_images(csv, images_dir, label_map, on_skip=lambda file, reason: None).annotate, label_map
 
 
-def pick(known: tuple[KnownImage, ...], number: int) -> list[KnownImage]:
+def pick(known: tuple[LabeledImage, ...], number: int) -> list[LabeledImage]:
     start = number * IMAGES_PER_ROUND
     return [known[index % len(known)] for index in range(start, start + IMAGES_PER_ROUND)]
 
 
-def play_round(session: AnnotationSession, images: list[KnownImage], label_map: LabelMap) -> dict[str, float]:
+def play_round(session: AnnotationSession, images: list[LabeledImage], label_map: LabelMap) -> dict[str, float]:
     """Submit answers and wait until the version trained on them is served; returns seconds by stage."""
     answers = []
     for known in images:

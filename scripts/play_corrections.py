@@ -35,7 +35,7 @@ from bench_web import CHROMIUM, CHROMIUM_FLAGS
 from measuring import wait_until
 from odkeras import boxes as box_ops
 from odkeras.boxes import FloatArray
-from odkeras.groundtruth_csv import TruthImage, check_some_exist, read_truth_csv
+from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, read_truth_csv
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.web.database import AnswerDatabase
@@ -100,7 +100,7 @@ def choose(args: argparse.Namespace, rng: np.random.Generator) -> list[Photo]:
     return photos
 
 
-def suggest(truth: TruthImage, rng: np.random.Generator, first: int) -> Photo:
+def suggest(truth: GroundtruthImage, rng: np.random.Generator, first: int) -> Photo:
     """Make suggestions from the true boxes: every third box ends at the image border and every third beyond it, at the
     edges that are close to the border."""
     image = read_image(truth.path)

@@ -40,7 +40,7 @@ from odkeras.project import Project
 ORDERS = ("sequential", "random", "uncertain")
 STRATEGIES = ("none", "mirrored", "multi-worker")
 LOGGING_LEVELS = (10, 20, 30, 40, 50)
-PREDICT_TOGETHER = 5
+PREDICT_BATCH_SIZE = 5
 DEFAULT_MAX_PIXELS = 100_000_000
 DEFAULT_MODEL_NAME = "odkeras"
 DEFAULT_REST_PORT = 8501
@@ -265,7 +265,7 @@ class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
     ] = False
     predict_batch_size: Annotated[
         int, Meta(ge=1), Option("Images per prediction request.", "pbs", SUGGESTIONS, "annotate recipe", "1 or more")
-    ] = PREDICT_TOGETHER
+    ] = PREDICT_BATCH_SIZE
     tensorflow_serving: bool = False
     max_pixels: Annotated[int, Meta(ge=1), Option("", allowed="a number of pixels")] = DEFAULT_MAX_PIXELS
 

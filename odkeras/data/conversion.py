@@ -17,7 +17,7 @@ from odkeras.boxes import Groundtruth
 from odkeras.data.records import example_from_annotation, write_records
 from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError
 from odkeras.formats.prodigy import Task, read_answer
-from odkeras.groundtruth_csv import TruthImage, check_some_exist, read_truth_csv
+from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
 
@@ -203,7 +203,7 @@ class _Latest:
             yield self._spool.read(length)
 
 
-def _check_labels(truth: TruthImage, label_map: LabelMap) -> None:
+def _check_labels(truth: GroundtruthImage, label_map: LabelMap) -> None:
     for label in truth.labels:
         try:
             label_map.id_of(label)
@@ -211,7 +211,9 @@ def _check_labels(truth: TruthImage, label_map: LabelMap) -> None:
             raise LabelMapError(f"{truth.path.name}: {error}") from error
 
 
-def _annotation_of(truth: TruthImage, label_map: LabelMap, max_pixels: int, report: RecordsReport) -> Annotation | None:
+def _annotation_of(
+    truth: GroundtruthImage, label_map: LabelMap, max_pixels: int, report: RecordsReport
+) -> Annotation | None:
     file = truth.path.name
     try:
         image = read_image(truth.path, max_pixels=max_pixels)

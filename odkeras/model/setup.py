@@ -18,9 +18,9 @@ from odkeras.pipeline import (
     check_pipeline,
     check_trained_classes,
     check_version_classes,
-    fine_tune_checkpoint_of,
-    fine_tune_type_of,
-    label_map_path_of,
+    get_fine_tune_checkpoint,
+    get_fine_tune_type,
+    get_label_map_path,
     load_pipeline,
     num_classes,
     raise_for_problems,
@@ -77,7 +77,7 @@ def prepare_setup(
         LabelMapError: the label map cannot be read.
     """
     loaded = load_pipeline(path)
-    label_map_path = overrides.label_map_path or label_map_path_of(loaded)
+    label_map_path = overrides.label_map_path or get_label_map_path(loaded)
     if label_map_path is None:
         raise ConfigError(
             f"{path}: train_input_reader.label_map_path is not set, or still a placeholder; set it, or give "
@@ -97,9 +97,9 @@ def prepare_setup(
         check_trained_classes(config, label_map, model_dir=model_dir if is_from_here else None, export_dir=export_dir)
     if purpose == "loop" and read_png_masks(config):
         _log.info("%s: train_input_reader.mask_type is PNG_MASKS here, as in the records that the loop writes", path)
-    config.train_config.fine_tune_checkpoint = fine_tune_checkpoint_of(config) or ""
+    config.train_config.fine_tune_checkpoint = get_fine_tune_checkpoint(config) or ""
     if config.train_config.fine_tune_checkpoint:
-        config.train_config.fine_tune_checkpoint_type = fine_tune_type_of(config)
+        config.train_config.fine_tune_checkpoint_type = get_fine_tune_type(config)
     _log.info("%s: %d classes, batch size %d", path, num_classes(config), config.train_config.batch_size)
     return Setup(config, label_map)
 

@@ -19,12 +19,12 @@ from odkeras.pipeline.proto import (
     CHECKPOINT_V2,
     PipelineConfig,
     feature_extractor_type,
-    fine_tune_checkpoint_of,
-    fine_tune_type_of,
+    get_fine_tune_checkpoint,
+    get_fine_tune_type,
+    get_label_map_path,
+    get_model,
     is_placeholder,
-    label_map_path_of,
     loads_masks,
-    model_of,
     model_type,
     num_classes,
 )
@@ -38,7 +38,7 @@ FINE_TUNE_TYPES = ("classification", "detection", "full")
 
 
 @dataclass(frozen=True)
-class _Question:
+class _CheckContext:
     """The input of every check; for the fields see `check_pipeline`."""
 
     config: PipelineConfig
@@ -67,11 +67,11 @@ def check_pipeline(
         return [
             Problem("model", value, "no model that can be built", "use model { ssd {...} }, faster_rcnn or center_net")
         ]
-    question = _Question(config, label_map, purpose, step)
+    question = _CheckContext(config, label_map, purpose, step)
     return [problem for check in _CHECKS for problem in check(question)]
 
 
-def _check_feature_extractor(question: _Question) -> Iterator[Problem]:
+def _check_feature_extractor(question: _CheckContext) -> Iterator[Problem]:
     config, name = question.config, feature_extractor_type(question.config)
     field = f"model.{model_type(config)}.feature_extractor.type"
     if name in extractors.TF1_ONLY:
@@ -90,7 +90,7 @@ def _check_feature_extractor(question: _Question) -> Iterator[Problem]:
         yield Problem(field, name, "fetches ImageNet weights from the network while it is built", fix, "warning")
 
 
-def _check_tf1_settings(question: _Question) -> Iterator[Problem]:
+def _check_tf1_settings(question: _CheckContext) -> Iterator[Problem]:
     config = question.config
     if model_type(config) == "ssd" and config.model.ssd.matcher.WhichOneof("matcher_oneof") == "bipartite_matcher":
         yield Problem("model.ssd.matcher", "bipartite_matcher", "exists for TensorFlow 1 only", "use argmax_matcher")
@@ -102,7 +102,7 @@ def _check_tf1_settings(question: _Question) -> Iterator[Problem]:
         yield Problem("graph_rewriter", "", reason, "remove it; quantise the exported SavedModel instead", "warning")
 
 
-def _check_keypoint_label_map(question: _Question) -> Iterator[Problem]:
+def _check_keypoint_label_map(question: _CheckContext) -> Iterator[Problem]:
     """Check that the keypoint label map exists, since the API opens it while it builds the model."""
     config = question.config
     if model_type(config) != "center_net" or not config.model.center_net.keypoint_estimation_task:
@@ -114,7 +114,7 @@ def _check_keypoint_label_map(question: _Question) -> Iterator[Problem]:
         yield Problem("model.center_net.keypoint_label_map_path", path, reason, fix)
 
 
-def _check_shapes_suffice(question: _Question) -> Iterator[Problem]:
+def _check_shapes_suffice(question: _CheckContext) -> Iterator[Problem]:
     """Check that boxes and polygons are enough to train the model. If it needs other annotations, computing the first
     loss fails."""
     if question.purpose != "loop":
@@ -124,7 +124,7 @@ def _check_shapes_suffice(question: _Question) -> Iterator[Problem]:
         yield Problem(field, "", reason, "remove it, or train with `odkeras train` on records that have them")
 
 
-def _check_masks_are_loaded(question: _Question) -> Iterator[Problem]:
+def _check_masks_are_loaded(question: _CheckContext) -> Iterator[Problem]:
     """Check that a model that learns masks gets them. Without them, computing the first loss fails."""
     parts = extractors.mask_parts(question.config)
     if question.trains and parts and not loads_masks(question.config):
@@ -133,12 +133,12 @@ def _check_masks_are_loaded(question: _Question) -> Iterator[Problem]:
         yield Problem("train_input_reader.load_instance_masks", "", reason, fix)
 
 
-def _check_classes(question: _Question) -> Iterator[Problem]:
+def _check_classes(question: _CheckContext) -> Iterator[Problem]:
     field, count = f"model.{model_type(question.config)}.num_classes", num_classes(question.config)
     severity: Severity = "warning" if question.purpose == "export" else "error"
     label_map = question.label_map
     if label_map is None:
-        path = label_map_path_of(question.config)
+        path = get_label_map_path(question.config)
         problem, label_map = _read_label_map(path, severity)
         yield from problem
     if label_map is None:
@@ -167,13 +167,13 @@ def _read_label_map(path: str | None, severity: Severity) -> tuple[list[Problem]
         return [Problem(field, path, str(error), fix, severity)], None
 
 
-def _check_batch(question: _Question) -> Iterator[Problem]:
+def _check_batch(question: _CheckContext) -> Iterator[Problem]:
     if not question.trains:
         return
     batch_size = question.config.train_config.batch_size
     if batch_size < 1:
         yield Problem("train_config.batch_size", str(batch_size), "must be at least 1", "8 suits most machines")
-    resizer = model_of(question.config).image_resizer
+    resizer = get_model(question.config).image_resizer
     kind = resizer.WhichOneof("image_resizer_oneof")
     field = f"model.{model_type(question.config)}.image_resizer"
     if kind in (None, "pad_to_multiple_resizer"):
@@ -193,7 +193,7 @@ def _gives_one_size(kind: str, resizer: PipelineConfig) -> bool:
     )
 
 
-def _check_optimizer(question: _Question) -> Iterator[Problem]:
+def _check_optimizer(question: _CheckContext) -> Iterator[Problem]:
     if not question.trains:
         return
     problems = list(schedule_problems(question.config))
@@ -205,7 +205,7 @@ def _check_optimizer(question: _Question) -> Iterator[Problem]:
         yield Problem("train_config.optimizer.use_moving_average", "true", reason, fix)
 
 
-def _check_train_config(question: _Question) -> Iterator[Problem]:
+def _check_train_config(question: _CheckContext) -> Iterator[Problem]:
     if not question.trains:
         return
     train = question.config.train_config
@@ -233,10 +233,10 @@ def _regex_error(pattern: str) -> str:
     return ""
 
 
-def _check_fine_tuning(question: _Question) -> Iterator[Problem]:
+def _check_fine_tuning(question: _CheckContext) -> Iterator[Problem]:
     """Check the fine-tune checkpoint. Skipped if training resumes from its own checkpoint (step > 0), because the
     fine-tune checkpoint is not read then."""
-    train, path = question.config.train_config, fine_tune_checkpoint_of(question.config)
+    train, path = question.config.train_config, get_fine_tune_checkpoint(question.config)
     if not question.trains or question.step or not train.fine_tune_checkpoint:
         return
     field = "train_config.fine_tune_checkpoint"
@@ -255,7 +255,7 @@ def _check_fine_tuning(question: _Question) -> Iterator[Problem]:
 
 
 def _fine_tune_type_problems(config: PipelineConfig, path: str) -> Iterator[Problem]:
-    field, kind = "train_config.fine_tune_checkpoint_type", fine_tune_type_of(config)
+    field, kind = "train_config.fine_tune_checkpoint_type", get_fine_tune_type(config)
     extractor, checkpoint_type = feature_extractor_type(config), checkpoint_kind(path)
     allowed = [kind for kind in FINE_TUNE_TYPES if kind != "classification" or extractor not in extractors.NO_BACKBONE]
     if kind == "fine_tune" and model_type(config) == "center_net":
@@ -267,7 +267,7 @@ def _fine_tune_type_problems(config: PipelineConfig, path: str) -> Iterator[Prob
         yield Problem(field, kind, f"the checkpoint {path} holds a {checkpoint_type} model", f"use {checkpoint_type}")
 
 
-def _check_readers(question: _Question) -> Iterator[Problem]:
+def _check_readers(question: _CheckContext) -> Iterator[Problem]:
     config = question.config
     if question.purpose == "train":
         yield from _reader_problems(config.train_input_reader, "train_input_reader", "error")
@@ -297,7 +297,7 @@ def _has_official(path: str) -> bool:
     return spec is not None and any((Path(root) / path).exists() for root in spec.submodule_search_locations or ())
 
 
-_CHECKS: tuple[Callable[[_Question], Iterator[Problem]], ...] = (
+_CHECKS: tuple[Callable[[_CheckContext], Iterator[Problem]], ...] = (
     _check_feature_extractor,
     _check_tf1_settings,
     _check_keypoint_label_map,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from odkeras.errors import ConfigError
-from odkeras.pipeline.proto import CHECKPOINT_V2, PipelineConfig, label_map_path_of, set_num_classes
+from odkeras.pipeline.proto import CHECKPOINT_V2, PipelineConfig, get_label_map_path, set_num_classes
 
 _CHECKPOINT_FILE = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 
@@ -86,7 +86,7 @@ def _override_training(train: PipelineConfig, overrides: Overrides) -> None:
 
 def _override_readers(config: PipelineConfig, overrides: Overrides) -> None:
     if overrides.eval_records and not config.eval_input_reader:
-        config.eval_input_reader.add(shuffle=False, num_epochs=1, label_map_path=label_map_path_of(config) or "")
+        config.eval_input_reader.add(shuffle=False, num_epochs=1, label_map_path=get_label_map_path(config) or "")
     readers = [config.train_input_reader, *config.eval_input_reader]
     if overrides.label_map_path is not None:
         for reader in readers:

@@ -137,7 +137,7 @@ def model_type(config: PipelineConfig) -> str:
     return str(name)
 
 
-def model_of(config: PipelineConfig) -> Any:
+def get_model(config: PipelineConfig) -> Any:
     """The meta-architecture's own message (Ssd, FasterRcnn, CenterNet).
 
     Raises:
@@ -151,20 +151,20 @@ def model_of(config: PipelineConfig) -> Any:
 
 def feature_extractor_type(config: PipelineConfig) -> str:
     """The feature extractor's type, for example "ssd_mobilenet_v2_fpn_keras"; "" if it is not set."""
-    return str(model_of(config).feature_extractor.type)
+    return str(get_model(config).feature_extractor.type)
 
 
 def num_classes(config: PipelineConfig) -> int:
     """Number of classes without background; label-map ids must be in 1..num_classes."""
-    return int(model_of(config).num_classes)
+    return int(get_model(config).num_classes)
 
 
 def set_num_classes(config: PipelineConfig, count: int) -> None:
     """Set the number of classes in `config`, in place."""
-    model_of(config).num_classes = count
+    get_model(config).num_classes = count
 
 
-def label_map_path_of(config: PipelineConfig) -> str | None:
+def get_label_map_path(config: PipelineConfig) -> str | None:
     """The label map path of the training reader, else of the first evaluation reader that has one; None if none has."""
     readers = (config.train_input_reader, *config.eval_input_reader)
     return next((str(reader.label_map_path) for reader in readers if reader.label_map_path), None)
@@ -189,13 +189,13 @@ def is_placeholder(path: str) -> bool:
     return bool(_PLACEHOLDER.search(path))
 
 
-def fine_tune_checkpoint_of(config: PipelineConfig) -> str | None:
+def get_fine_tune_checkpoint(config: PipelineConfig) -> str | None:
     """The checkpoint to start from; None if it is not set or a placeholder (training starts from random weights)."""
     path = str(config.train_config.fine_tune_checkpoint)
     return path if path and not is_placeholder(path) else None
 
 
-def fine_tune_type_of(config: PipelineConfig) -> str:
+def get_fine_tune_type(config: PipelineConfig) -> str:
     """The fine_tune_checkpoint_type. If it is not set, the deprecated from_detection_checkpoint decides, as in the
     API."""
     train = config.train_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from odkeras.pipeline import extractors
-from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, fine_tune_checkpoint_of, model_of
+from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, get_fine_tune_checkpoint, get_model
 
 RANDOM_WEIGHTS = (
     "The model starts from random weights: good suggestions take hundreds of images. With a checkpoint a few dozen "
@@ -20,7 +20,7 @@ def downloads_weights(config: PipelineConfig) -> bool:
         ConfigError: the config has no model.
     """
     is_offered = feature_extractor_type(config) in extractors.DOWNLOADS_WEIGHTS
-    return is_offered and math.isclose(model_of(config).feature_extractor.depth_multiplier, 1.0)
+    return is_offered and math.isclose(get_model(config).feature_extractor.depth_multiplier, 1.0)
 
 
 def starts_from_random_weights(config: PipelineConfig) -> bool:
@@ -30,4 +30,4 @@ def starts_from_random_weights(config: PipelineConfig) -> bool:
     Raises:
         ConfigError: the config has no model.
     """
-    return fine_tune_checkpoint_of(config) is None and not downloads_weights(config)
+    return get_fine_tune_checkpoint(config) is None and not downloads_weights(config)

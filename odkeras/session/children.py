@@ -14,7 +14,7 @@ from odkeras.connections import is_loopback
 from odkeras.errors import ServingError, TrainingError
 from odkeras.logs import cpp_log_level
 from odkeras.serving.launch import server_command
-from odkeras.session.leash import leash_command
+from odkeras.session.exit_with_parent import exit_with_parent
 from odkeras.session.supervisor import ChildSpec
 
 _SERVER_POLL_S = 0.25
@@ -38,7 +38,7 @@ def server_child(settings: SessionSettings, log_path: Path, bound: socket.socket
         bound.close()
         command = server_command(name, base_path, rest_api_port=port, poll_wait_s=1, tensorflow_serving=True)
         env = {"TF_CPP_MIN_LOG_LEVEL": cpp_log_level(settings.tf_logging_level)}
-        return ChildSpec("server", tuple(leash_command(command)), log_path, env=env, error=ServingError)
+        return ChildSpec("server", tuple(exit_with_parent(command)), log_path, env=env, error=ServingError)
     command = server_command(
         name,
         base_path,

@@ -185,7 +185,7 @@ class AnnotationSession:
             store=self._images,
             ids=self._image_ids,
             max_pixels=self.options.max_pixels,
-            together=self.options.predict_batch_size,
+            batch_size=self.options.predict_batch_size,
             order=Order(self.options.order, self.options.order_seed),
         )
 

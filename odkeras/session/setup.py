@@ -12,8 +12,8 @@ from odkeras.labels import LabelMap
 from odkeras.pipeline import (
     check_trained_classes,
     check_training_continues,
+    get_label_map_path,
     has_checkpoints,
-    label_map_path_of,
     load_pipeline,
     starts_from_random_weights,
 )
@@ -87,7 +87,7 @@ def label_map_path(options: SessionSettings) -> Path:
     Raises:
         ConfigError: neither the options nor the config name one.
     """
-    path = options.label_map_path or label_map_path_of(load_pipeline(options.config))
+    path = options.label_map_path or get_label_map_path(load_pipeline(options.config))
     if not path:
         raise ConfigError(f"{options.config} has no label map; give one with --label-map-path")
     return Path(path)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from odkeras.config.settings import PREDICT_TOGETHER
+from odkeras.config.settings import PREDICT_BATCH_SIZE
 from odkeras.errors import ImageError
 from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
@@ -47,7 +47,7 @@ class TaskStream:
         store: stores every image whose task is returned; None stores none.
         ids: the cache of image ids; None reads every image.
         max_pixels: maximum pixels of an image; larger ones are skipped.
-        together: batch size of predictions.
+        batch_size: batch size of predictions.
         order: order of the images; None = that of the source.
 
     Attributes:
@@ -73,7 +73,7 @@ class TaskStream:
         store: ImageStore | None = None,
         ids: ImageIds | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
-        together: int = PREDICT_TOGETHER,
+        batch_size: int = PREDICT_BATCH_SIZE,
         order: Order | None = None,
     ) -> None:
         order = order or Order()
@@ -89,7 +89,7 @@ class TaskStream:
         self._prepare = prepare or (lambda task: task)
         bare = (task for item in order.arrange(items) if (task := self._load(item)) is not None)
         self._tasks = SuggestedTasks(
-            bare, suggest, is_fresh, together=together, look_ahead=order.look_ahead, choose=order.chooser()
+            bare, suggest, is_fresh, batch_size=batch_size, look_ahead=order.look_ahead, choose=order.chooser()
         )
         self._lock = threading.Lock()
 
@@ -234,7 +234,7 @@ class SuggestedTasks:
         tasks: tasks without suggestions.
         suggest: adds suggestions to a batch of tasks.
         is_fresh: whether a task's suggestions are those of the newest version.
-        together: batch size.
+        batch_size: batch size.
         look_ahead: number of tasks to read and predict before one is returned.
         choose: returns the index of the task to return, given the predicted tasks.
         clock: monotonic clock, for tests.
@@ -246,7 +246,7 @@ class SuggestedTasks:
         suggest: Suggest,
         is_fresh: Callable[[Task], bool],
         *,
-        together: int = PREDICT_TOGETHER,
+        batch_size: int = PREDICT_BATCH_SIZE,
         look_ahead: int = 0,
         choose: Callable[[Sequence[Task]], int] = lambda tasks: 0,
         clock: Callable[[], float] = time.monotonic,
@@ -257,7 +257,7 @@ class SuggestedTasks:
         self._source = iter(tasks)
         self._suggest = suggest
         self._is_fresh = is_fresh
-        self._together = together
+        self._batch_size = batch_size
         self._ended = False
         self._bare: deque[Task] = deque()
         self._suggested: deque[Task] = deque()  # the first ones of `_bare`, with suggestions
@@ -280,13 +280,13 @@ class SuggestedTasks:
 
     def _wants_more(self) -> bool:
         """Whether the look-ahead window has room for another batch."""
-        return not self._ended and len(self._bare) <= self._look_ahead - self._together
+        return not self._ended and len(self._bare) <= self._look_ahead - self._batch_size
 
     def _ask(self) -> None:
         """Add suggestions to all tasks of `_bare` that have none yet, in batches."""
         while len(self._suggested) < len(self._bare):
             start = len(self._suggested)
-            self._suggested.extend(self._suggest(list(self._bare)[start : start + self._together]))
+            self._suggested.extend(self._suggest(list(self._bare)[start : start + self._batch_size]))
 
     def _read_ahead(self) -> None:
         """Fill `_bare` up to a batch or the look-ahead window, for at most `READ_AHEAD_S`: the annotator is waiting.
@@ -294,7 +294,7 @@ class SuggestedTasks:
         At least one task is read, unless the source has ended.
         """
         started = self._clock()
-        most = max(self._together, self._look_ahead)
+        most = max(self._batch_size, self._look_ahead)
         while len(self._bare) < most and (not self._bare or self._clock() - started < READ_AHEAD_S):
             try:
                 self._bare.append(next(self._source))

@@ -7,7 +7,7 @@
 
 Each child runs in its own session, so that Ctrl-C in a terminal reaches only the parent, which then stops its children.
 A child's stdin is a pipe that only the parent holds open. If the parent dies, even by SIGKILL, the child reads
-end-of-file and exits (`--stop-on-stdin-eof`; `odkeras.session.leash` does it for programs without that flag).
+end-of-file and exits (`--stop-on-stdin-eof`; `exit_with_parent` does it for programs without that flag).
 """
 
 from __future__ import annotations

@@ -30,18 +30,18 @@ from odkeras.session.events import Event, Listener, gate_text
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 from odkeras.session.stream import TaskStream
-from odkeras.simulation.ledger import AnsweredBatch, Ledger
 from odkeras.simulation.report import ConsoleDisplay, CurvePoint, Display, status_text
+from odkeras.simulation.state import AnsweredBatch, SimulationState
 from odkeras.simulation.truth import (
-    KnownImage,
-    KnownImages,
+    LabeledImage,
+    LabeledImages,
     answer_task,
-    read_known_images,
+    read_labeled_images,
     read_suggestions,
     split_held_out,
 )
 
-PREDICT_TOGETHER = 8
+PREDICT_BATCH_SIZE = 8
 MAX_ATTEMPTS = 5
 _POLL_S = 0.2
 _LOST_AFTER_S = 10.0
@@ -97,7 +97,7 @@ def simulate(
     setup = SessionSetup.of(options)
     with ExitStack() as stack:
         show = display or stack.enter_context(ConsoleDisplay())
-        images = read_known_images(
+        images = read_labeled_images(
             truth_csv,
             images_dir or truth_csv.parent,
             setup.label_map,
@@ -107,12 +107,12 @@ def simulate(
         )
         if options.eval_split:
             images = _apart_from_eval_split(images, own_test=test_csv is not None)
-        ledger = Ledger(report_dir or config.parent / "report")
-        ledger.open(images, options)
-        return _run(setup, images, ledger, show, annotations, batch_size)
+        state = SimulationState(report_dir or config.parent / "report")
+        state.open(images, options)
+        return _run(setup, images, state, show, annotations, batch_size)
 
 
-def _apart_from_eval_split(labeled: KnownImages, *, own_test: bool) -> KnownImages:
+def _apart_from_eval_split(labeled: LabeledImages, *, own_test: bool) -> LabeledImages:
     """Choose order and held-out images so that they do not coincide with the trainer's hold-out split, which takes the
     images with the lowest ids (see `project.is_held_out`). In id order, the first batches would consist of held-out
     images alone. Without a test file, the lowest ids would also be the measured images, so the highest are used."""
@@ -121,26 +121,26 @@ def _apart_from_eval_split(labeled: KnownImages, *, own_test: bool) -> KnownImag
         images = tuple(sorted([*images, *held_out], key=lambda image: image.image_id))
         count = len(split_held_out(images))
         images, held_out = images[:-count], images[-count:]
-    return KnownImages(tuple(sorted(images, key=lambda image: image.image_id[::-1])), held_out)
+    return LabeledImages(tuple(sorted(images, key=lambda image: image.image_id[::-1])), held_out)
 
 
 def _run(
-    setup: SessionSetup, images: KnownImages, ledger: Ledger, show: Display, annotations: int, batch_size: int
+    setup: SessionSetup, images: LabeledImages, state: SimulationState, show: Display, annotations: int, batch_size: int
 ) -> SimulationResult:
     show.say(f"{len(images.annotate)} images to annotate, {len(images.held_out)} held out to measure on")
     if annotations > len(images.annotate):
         show.say(f"only {len(images.annotate)} images can be annotated, not {annotations}")
     try:
         with AnnotationSession.start(setup, _Messages(show), report_events=False) as session:
-            simulation = _Simulation(session, images, ledger, show)
+            simulation = _Simulation(session, images, state, show)
             simulation.start()
             for tasks in simulation.batches(annotations, batch_size):
                 simulation.play_round(tasks)
             show.progress("stopping")
     except KeyboardInterrupt:
-        show.say(ledger.what_is_kept())
+        show.say(state.what_is_kept())
         raise
-    return SimulationResult(tuple(ledger.points), ledger.curve_json, ledger.curve_png)
+    return SimulationResult(tuple(state.points), state.curve_json, state.curve_png)
 
 
 class _Messages(Listener):
@@ -159,36 +159,38 @@ class _Messages(Listener):
 class _Simulation:
     """Plays rounds in a running session."""
 
-    def __init__(self, session: AnnotationSession, images: KnownImages, ledger: Ledger, show: Display) -> None:
+    def __init__(
+        self, session: AnnotationSession, images: LabeledImages, state: SimulationState, show: Display
+    ) -> None:
         self._session = session
         self._known = images
         self._by_id = {image.image_id: image for image in images.annotate}
-        self._ledger = ledger
+        self._state = state
         self._show = show
 
     def start(self) -> None:
         """Wait for the first version, then measure it, or finish the round that an earlier run left unmeasured."""
         version = self._wait_for_version(1, "before the first annotation")
-        if not self._ledger.points and not self._ledger.answered:
+        if not self._state.points and not self._state.answered:
             scores = self._measure("before the first annotation")
             self._add(CurvePoint(0, scores["mAP"], scores["mAP50"], version=version))
-        if pending := self._ledger.pending():
+        if pending := self._state.pending():
             self._show.say(
-                f"continuing with the last {len(pending.image_ids)} of {self._ledger.annotations} annotations"
+                f"continuing with the last {len(pending.image_ids)} of {self._state.annotations} annotations"
             )
             self._finish_round(pending, put_at=None)
-        elif self._ledger.answered:
-            self._show.say(f"continuing after {self._ledger.annotations} annotations")
+        elif self._state.answered:
+            self._show.say(f"continuing after {self._state.annotations} annotations")
 
     def batches(self, annotations: int, batch_size: int) -> Iterator[list[Task]]:
         """The tasks of each round, fetched lazily."""
         images = self._known.annotate
         if self._session.options.order == "sequential":  # ordered by content: the same images in every run
-            for batch in self._ledger.batches_left(images[:annotations], batch_size):
+            for batch in self._state.batches_left(images[:annotations], batch_size):
                 yield self._fetch(batch)
             return
-        stream = self._session.stream([image.path for image in images], exclude=self._ledger.image_ids)
-        while (left := annotations - self._ledger.annotations) > 0:
+        stream = self._session.stream([image.path for image in images], exclude=self._state.image_ids)
+        while (left := annotations - self._state.annotations) > 0:
             if not (tasks := self._fetch_next(stream, min(left, batch_size))):
                 return
             yield tasks
@@ -219,10 +221,10 @@ class _Simulation:
         path = self._session.submit(answers)
         assert path is not None, "each image is answered once"
         answered = AnsweredBatch(path.name, tuple(task["image_id"] for task in tasks), work)
-        self._ledger.add_answered(answered)
+        self._state.add_answered(answered)
         self._finish_round(answered, put_at)
 
-    def _fetch(self, batch: Sequence[KnownImage]) -> list[Task]:
+    def _fetch(self, batch: Sequence[LabeledImage]) -> list[Task]:
         """The batch's tasks with suggestions. Retries: without suggestions, a server that is down for a moment would be
         counted as a useless model."""
         for _ in range(MAX_ATTEMPTS):
@@ -254,7 +256,7 @@ class _Simulation:
             publish_s = max(0.0, served_at - put_at - train_s)
         scores = self._measure(self._after())
         point = CurvePoint(
-            annotations=self._ledger.annotations,
+            annotations=self._state.annotations,
             mAP=scores["mAP"],
             mAP50=scores["mAP50"],
             edits=answered.edits,
@@ -307,7 +309,7 @@ class _Simulation:
         detections: list[Detections] = []
         while len(detections) < len(held_out):
             self._show.progress(f"{when}: measuring, image {len(detections)}/{len(held_out)}")
-            chunk = held_out[len(detections) : len(detections) + PREDICT_TOGETHER]
+            chunk = held_out[len(detections) : len(detections) + PREDICT_BATCH_SIZE]
             data = [read_image(image.path, max_pixels=self._session.options.max_pixels).data for image in chunk]
             try:
                 detections += self._session.client.predict(data)
@@ -317,8 +319,8 @@ class _Simulation:
         return coco_map([image.groundtruth for image in held_out], detections, sizes_hw)
 
     def _after(self) -> str:
-        return f"{self._ledger.annotations} annotations"
+        return f"{self._state.annotations} annotations"
 
     def _add(self, point: CurvePoint) -> None:
-        self._ledger.add_point(point)
+        self._state.add_point(point)
         self._show.point(point)

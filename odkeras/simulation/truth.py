@@ -16,7 +16,7 @@ from odkeras.annotation import Span
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import ConfigError, ImageError, LabelMapError
 from odkeras.formats.prodigy import Task, detections_from_spans, readable_spans, write_span
-from odkeras.groundtruth_csv import TruthImage, check_some_exist, exists, read_truth_csv
+from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, exists, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
 
@@ -27,7 +27,7 @@ OnSkip = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class KnownImage:
+class LabeledImage:
     """A readable image and its true boxes."""
 
     path: Path
@@ -37,7 +37,7 @@ class KnownImage:
 
 
 @dataclass(frozen=True, eq=False)
-class KnownImages:
+class LabeledImages:
     """The images of a simulation.
 
     Args:
@@ -46,8 +46,8 @@ class KnownImages:
         held_out: images that are never answered; the model is measured on them.
     """
 
-    annotate: tuple[KnownImage, ...]
-    held_out: tuple[KnownImage, ...]
+    annotate: tuple[LabeledImage, ...]
+    held_out: tuple[LabeledImage, ...]
 
     @property
     def held_out_id(self) -> str:
@@ -55,7 +55,7 @@ class KnownImages:
         return hashlib.sha256("".join(image.image_id for image in self.held_out).encode()).hexdigest()[:16]
 
 
-def read_known_images(
+def read_labeled_images(
     truth_csv: Path,
     images_dir: Path,
     label_map: LabelMap,
@@ -63,7 +63,7 @@ def read_known_images(
     test_csv: Path | None = None,
     on_skip: OnSkip,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> KnownImages:
+) -> LabeledImages:
     """Read the ground truth; without `test_csv`, hold out a fifth of the images, chosen by their content.
 
     Args:
@@ -90,10 +90,10 @@ def read_known_images(
         raise ConfigError(
             f"the {len(tested)} held-out images have no boxes to measure on; give a --test CSV that has some"
         )
-    return KnownImages(tuple(annotate), tuple(tested))
+    return LabeledImages(tuple(annotate), tuple(tested))
 
 
-def split_held_out(images: Sequence[KnownImage], share: float = HELD_OUT_SHARE) -> list[KnownImage]:
+def split_held_out(images: Sequence[LabeledImage], share: float = HELD_OUT_SHARE) -> list[LabeledImage]:
     """The hold-out split: images whose id, read as a number, is in the lowest `share` of all ids; at least one image.
 
     Whether an image is held out does not depend on the other images, except that the image with the lowest id is held
@@ -106,9 +106,9 @@ def split_held_out(images: Sequence[KnownImage], share: float = HELD_OUT_SHARE) 
 
 def _read_images(
     csv_path: Path, images_dir: Path, label_map: LabelMap, on_skip: OnSkip, max_pixels: int
-) -> list[KnownImage]:
+) -> list[LabeledImage]:
     """One entry per image content, sorted by image id."""
-    images: dict[str, KnownImage] = {}
+    images: dict[str, LabeledImage] = {}
     truths = read_truth_csv(csv_path, images_dir)
     check_some_exist(truths, csv_path, images_dir)
     missing = [truth.path for truth in truths if not exists(truth.path)]
@@ -123,11 +123,13 @@ def _read_images(
             on_skip(str(truth.path), error.reason)
             continue
         groundtruth = _groundtruth(truth, image.image_size_hw, label_map, csv_path)
-        images[image.image_id] = KnownImage(truth.path, image.image_id, image.image_size_hw, groundtruth)
+        images[image.image_id] = LabeledImage(truth.path, image.image_id, image.image_size_hw, groundtruth)
     return [images[image_id] for image_id in sorted(images)]
 
 
-def _groundtruth(truth: TruthImage, image_size_hw: tuple[int, int], label_map: LabelMap, csv_path: Path) -> Groundtruth:
+def _groundtruth(
+    truth: GroundtruthImage, image_size_hw: tuple[int, int], label_map: LabelMap, csv_path: Path
+) -> Groundtruth:
     try:
         classes = np.array([label_map.id_of(label) for label in truth.labels], np.int32)
     except LabelMapError as error:
@@ -137,7 +139,7 @@ def _groundtruth(truth: TruthImage, image_size_hw: tuple[int, int], label_map: L
     return Groundtruth(boxes[visible], classes[visible])
 
 
-def answer_task(task: Task, image: KnownImage, label_map: LabelMap) -> Task:
+def answer_task(task: Task, image: LabeledImage, label_map: LabelMap) -> Task:
     """The task as the browser would return it: true boxes in pixels, `answer` accept."""
     boxes_xyxy_px = box_ops.to_xyxy_px(image.groundtruth.boxes, image.image_size_hw).astype(float).tolist()
     spans = [
@@ -149,7 +151,7 @@ def answer_task(task: Task, image: KnownImage, label_map: LabelMap) -> Task:
     return {**task, "spans": spans, "answer": "accept", "_timestamp": int(time.time())}
 
 
-def _span_id(image: KnownImage, number: int) -> str:
+def _span_id(image: LabeledImage, number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{image.image_id}/{number}"))
 
 

@@ -29,7 +29,7 @@ from odkeras.formats.prodigy import Task
 from odkeras.numeric import is_whole
 from odkeras.web.files import PageFile
 from odkeras.web.gallery import MAX_PAGE
-from odkeras.web.gallery_desk import NotAvailableError
+from odkeras.web.gallery_service import NotAvailableError
 from odkeras.web.parameters import (
     IMAGE_ID,
     MAX_ANSWERS,

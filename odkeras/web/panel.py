@@ -29,7 +29,7 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """A line of the page's log; by `number`, a page knows which lines it already has."""
 
     number: int
@@ -66,7 +66,7 @@ class Panel:
         self._seen_versions: deque[int] = deque(maxlen=MAX_ROUNDS)
         self._first_loss: float | None = None
         self._status = SessionStatus()
-        self._lines: deque[Line] = deque(maxlen=MAX_LINES)
+        self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._last_line = 0
         self._skipped: deque[Document] = deque(maxlen=MAX_SKIPPED)
         self._skipped_count = 0
@@ -100,7 +100,7 @@ class Panel:
         with self._lock:
             self._last_line += 1
             text = one_line(event.text)  # the full text is on the terminal and in the log file
-            self._lines.append(Line(self._last_line, text, event.urgent, time.time(), event.version))
+            self._lines.append(LogLine(self._last_line, text, event.urgent, time.time(), event.version))
 
     def skipped(self, file: str, reason: str) -> None:
         """Callback for an image that cannot be used."""
@@ -145,7 +145,7 @@ class Panel:
         with self._lock:
             return sum((self._counts.get(session) or {}).values())
 
-    def lines_after(self, number: int) -> list[Line]:
+    def lines_after(self, number: int) -> list[LogLine]:
         """Log lines newer than the given number, oldest first."""
         with self._lock:
             return [line for line in self._lines if line.number > number]

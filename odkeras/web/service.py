@@ -33,7 +33,7 @@ from odkeras.web.database import AnswerDatabase
 from odkeras.web.deliveries import Deliveries
 from odkeras.web.downloads import Download, open_download
 from odkeras.web.gallery import Gallery
-from odkeras.web.gallery_desk import GalleryDesk
+from odkeras.web.gallery_service import GalleryService
 from odkeras.web.housekeeping import Housekeeping, ImagesLeft
 from odkeras.web.incoming import read_answer
 from odkeras.web.journal import Journal
@@ -117,7 +117,7 @@ class PageService:
             overlap=settings.overlap,
             exclude=settings.exclude or (),
         )
-        self.gallery = GalleryDesk(
+        self.gallery = GalleryService(
             self._images,
             database,
             self.dataset,

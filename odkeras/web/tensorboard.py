@@ -10,7 +10,7 @@ from pathlib import Path
 
 from odkeras.errors import OdkerasError, SetupError
 from odkeras.process import open_listener
-from odkeras.session.leash import leash_command
+from odkeras.session.exit_with_parent import exit_with_parent
 from odkeras.session.supervisor import ChildSpec, Supervisor
 
 HOST = "127.0.0.1"
@@ -61,7 +61,7 @@ class TensorBoard:
         with open_listener(HOST, 0) as bound:
             port = bound.getsockname()[1]
         program = [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.logdir)]
-        command = leash_command([*program, "--host", HOST, "--port", str(port), "--reload_interval", "5"])
+        command = exit_with_parent([*program, "--host", HOST, "--port", str(port), "--reload_interval", "5"])
         spec = ChildSpec("tensorboard", tuple(command), self._log_path, error=SetupError)
         self._supervisor = Supervisor([spec], stop_timeout_s=1.0)
         try:

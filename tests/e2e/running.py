@@ -14,7 +14,7 @@ from odkeras.inbox import put_batch
 from odkeras.labels import LabelMap
 from odkeras.project import Project, read_status
 from odkeras.shapes import ShapesDataset
-from odkeras.simulation.truth import KnownImage, answer_task, read_known_images
+from odkeras.simulation.truth import LabeledImage, answer_task, read_labeled_images
 
 
 @dataclass
@@ -25,14 +25,14 @@ class ShapesProject:
     pictures: ShapesDataset
     directories: Project
 
-    def known_images(self) -> list[KnownImage]:
+    def known_images(self) -> list[LabeledImage]:
         label_map = LabelMap.load(self.config.parent / "label_map.pbtxt")
-        known = read_known_images(
+        known = read_labeled_images(
             self.pictures.train_csv, self.pictures.images_dir, label_map, on_skip=lambda file, reason: None
         )
         return list(known.annotate)
 
-    def answer(self, images: list[KnownImage]) -> Path:
+    def answer(self, images: list[LabeledImage]) -> Path:
         """Put the right answers about `images` into the inbox."""
         label_map = LabelMap.load(self.config.parent / "label_map.pbtxt")
         tasks = [make_task(read_image(known.path), file=known.path.name) for known in images]

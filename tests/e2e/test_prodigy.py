@@ -24,7 +24,7 @@ from waiting import wait_until
 from odkeras.boxes import to_xyxy_px
 from odkeras.labels import LabelMap
 from odkeras.project import list_versions, read_jsonl
-from odkeras.simulation.truth import read_known_images
+from odkeras.simulation.truth import read_labeled_images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -41,7 +41,7 @@ class Truth:
     def __init__(self, project: ShapesProject) -> None:
         label_map = LabelMap.load(project.config.parent / "label_map.pbtxt")
         pictures = project.pictures
-        known = read_known_images(
+        known = read_labeled_images(
             pictures.train_csv,
             pictures.images_dir,
             label_map,

@@ -41,7 +41,7 @@ def use_fakes(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     load, is_random = setup.load_pipeline, setup.starts_from_random_weights
     set_attribute(setup, "load_pipeline", lambda path: path)
     set_attribute(setup, "starts_from_random_weights", lambda path: is_random(load(path)))
-    set_attribute(setup, "label_map_path_of", lambda path: str(path.parent / "label_map.pbtxt"))
+    set_attribute(setup, "get_label_map_path", lambda path: str(path.parent / "label_map.pbtxt"))
 
 
 def main() -> None:

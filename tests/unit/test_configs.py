@@ -14,8 +14,8 @@ from odkeras.labels import LabelMap
 from odkeras.pipeline import (
     PipelineConfig,
     check_pipeline,
+    get_label_map_path,
     is_placeholder,
-    label_map_path_of,
     learning_rate_at,
     list_templates,
     model_type,
@@ -24,7 +24,7 @@ from odkeras.pipeline import (
     read_template,
     template_header,
 )
-from odkeras.pipeline.proto import CHECKPOINT_V2, model_of
+from odkeras.pipeline.proto import CHECKPOINT_V2, get_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -67,7 +67,7 @@ def test_nothing_stands_in_the_way_of_the_loop(config: PipelineConfig) -> None:
 
 
 def test_no_paths_are_left_in(config: PipelineConfig, template: str) -> None:
-    assert label_map_path_of(config) is None
+    assert get_label_map_path(config) is None
     assert config.train_config.fine_tune_checkpoint == ""
     assert not [line for line in read_template(template).splitlines() if is_placeholder(line)]
 
@@ -104,7 +104,7 @@ def test_the_default_freezes_layers_that_its_backbone_has() -> None:
 
 def test_as_many_boxes_come_out_as_go_in_whatever_their_score(config: PipelineConfig) -> None:
     """Which of them are shown is for the annotator to say."""
-    model, most = model_of(config), config.train_config.max_number_of_boxes
+    model, most = get_model(config), config.train_config.max_number_of_boxes
     if model.DESCRIPTOR.name == "CenterNet":
         assert model.object_center_params.max_box_predictions == most
         return

@@ -10,7 +10,7 @@ from PIL import Image
 from odkeras.errors import RecordError
 from odkeras.groundtruth_csv import check_some_exist, read_truth_csv
 from odkeras.labels import LabelMap
-from odkeras.simulation.truth import read_known_images
+from odkeras.simulation.truth import read_labeled_images
 
 HEADER = "path,xmin,ymin,xmax,ymax,label"
 IMAGES = Path("/images")
@@ -136,7 +136,7 @@ class TestImagesThatAreElsewhere:
             names = [f"{number}{'x' * 300}.png" for number in range(missing)]
             rows = [f"{name},1,2,30,40,car" for name in [*names, "a.png", "b.png"]]
             skipped: list[str] = []
-            known = read_known_images(
+            known = read_labeled_images(
                 write(HEADER, *rows),
                 tmp_path,
                 LabelMap.from_names(["car"]),

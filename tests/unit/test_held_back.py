@@ -15,7 +15,7 @@ from odkeras.errors import ConfigError
 from odkeras.project import append_jsonl, is_held_out
 from odkeras.session.events import events_of_row
 from odkeras.simulation import simulate
-from odkeras.simulation.truth import KnownImages
+from odkeras.simulation.truth import LabeledImages
 from odkeras.version_names import VersionNames
 from tests.unit import test_simulate
 from tests.unit.test_waiting import ROUND, FakeLoop
@@ -85,12 +85,12 @@ class TestSimulation:
     def test_answers_and_held_out_images_are_on_both_sides(self, project: Path) -> None:
         """Images were answered in the order of their ids, the lowest of which are kept for evaluation: the trainer had
         nothing to train on. And without a test file none of these were answered at all."""
-        seen: list[KnownImages] = []
+        seen: list[LabeledImages] = []
 
         class Done(Exception):
             pass
 
-        def run(options: SessionSettings, known: KnownImages, *_: Any) -> None:
+        def run(options: SessionSettings, known: LabeledImages, *_: Any) -> None:
             seen.append(known)
             raise Done
 

@@ -83,7 +83,7 @@ class TestUncertainFirst:
         fresh = (lambda task: True) if versions is None else (lambda task: versions.pop(0) == 1)
         return (
             SuggestedTasks(
-                tasks, suggest, fresh, together=5, look_ahead=ordering.look_ahead, choose=ordering.chooser()
+                tasks, suggest, fresh, batch_size=5, look_ahead=ordering.look_ahead, choose=ordering.chooser()
             ),
             asked,
         )

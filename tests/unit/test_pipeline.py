@@ -17,8 +17,8 @@ from odkeras.pipeline import (
     Problem,
     apply_overrides,
     checkpoint_prefix,
-    fine_tune_checkpoint_of,
-    fine_tune_type_of,
+    get_fine_tune_checkpoint,
+    get_fine_tune_type,
     is_placeholder,
     list_templates,
     load_pipeline,
@@ -217,7 +217,7 @@ def test_placeholders(path: str, expected: bool) -> None:
 )
 def test_where_training_starts_from(train_config: str, checkpoint: str | None, kind: str) -> None:
     config = parse_pipeline(f"train_config {{ {train_config} }}", source="p")
-    assert (fine_tune_checkpoint_of(config), fine_tune_type_of(config)) == (checkpoint, kind)
+    assert (get_fine_tune_checkpoint(config), get_fine_tune_type(config)) == (checkpoint, kind)
 
 
 @pytest.mark.parametrize(

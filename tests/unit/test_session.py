@@ -199,7 +199,7 @@ class TestCommands:
             )
             assert bound.fileno() == -1
         assert child.pass_fds == ()
-        assert child.command[1:4] == ("-m", "odkeras.session.leash", str(program))
+        assert child.command[1:4] == ("-m", "odkeras.session.exit_with_parent", str(program))
         assert f"--rest_api_port={port}" in child.command
         assert child.env == {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -210,7 +210,7 @@ class TestLabelMap:
         assert load_label_map(options(tmp_path, label_map_path=tmp_path / "l.pbtxt")).names == ("a",)
 
     def test_named_by_nobody(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(setup, "label_map_path_of", lambda config: None)
+        monkeypatch.setattr(setup, "get_label_map_path", lambda config: None)
         with pytest.raises(ConfigError, match="has no label map"):
             load_label_map(options(project))
 

@@ -24,12 +24,12 @@ from odkeras.formats.prodigy import make_task, read_answer, with_suggestions
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.project import find_round, read_jsonl
-from odkeras.simulation import ledger as ledger_module
 from odkeras.simulation import simulate as module
-from odkeras.simulation.ledger import AnsweredBatch, Ledger
+from odkeras.simulation import state as state_module
 from odkeras.simulation.report import CurvePoint, draw_curve, read_curve
 from odkeras.simulation.simulate import SimulationResult, simulate
-from odkeras.simulation.truth import answer_task, read_known_images, read_suggestions, split_held_out
+from odkeras.simulation.state import AnsweredBatch, SimulationState
+from odkeras.simulation.truth import answer_task, read_labeled_images, read_suggestions, split_held_out
 
 IMAGES = 30
 LABELS = LabelMap.from_names(["thing"])
@@ -59,7 +59,7 @@ class Recorder:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake_processes.use_fakes(monkeypatch.setattr)
     monkeypatch.setattr(module, "_POLL_S", 0.02)
-    monkeypatch.setattr(ledger_module, "draw_curve", lambda points, path, title: path.write_bytes(b""))
+    monkeypatch.setattr(state_module, "draw_curve", lambda points, path, title: path.write_bytes(b""))
     make_project(tmp_path)
     return tmp_path
 
@@ -107,7 +107,7 @@ def test_training_that_is_held_is_not_waited_for(project: Path, action: str) -> 
 
 class TestKnownImages:
     def test_one_part_to_annotate_one_to_measure(self, project: Path) -> None:
-        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         ids = [image.image_id for image in (*known.annotate, *known.held_out)]
         assert len(set(ids)) == len(ids) == IMAGES
         assert 1 <= len(known.held_out) <= 14
@@ -115,7 +115,7 @@ class TestKnownImages:
         assert [image.image_id for image in known.annotate] == sorted(image.image_id for image in known.annotate)
 
     def test_the_split_does_not_depend_on_names_order_or_company(self, project: Path) -> None:
-        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         everything = [*known.annotate, *known.held_out]
         held_out = {image.image_id for image in known.held_out}
         assert {image.image_id for image in split_held_out(everything[::-1])} == held_out
@@ -123,13 +123,13 @@ class TestKnownImages:
         assert {image.image_id for image in split_held_out(half)} <= held_out | {min(i.image_id for i in half)}
 
     def test_at_least_one_is_held_out(self, project: Path) -> None:
-        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         assert split_held_out(known.annotate[-3:]) == [known.annotate[-3]]
 
     def test_a_test_file(self, project: Path) -> None:
         lines = (project / "truth.csv").read_text().splitlines()
         (project / "test.csv").write_text("\n".join([lines[0], *lines[2:5]]) + "\n")
-        known = read_known_images(
+        known = read_labeled_images(
             project / "truth.csv",
             project / "images",
             LABELS,
@@ -143,7 +143,7 @@ class TestKnownImages:
         (project / "images" / "03.png").unlink()
         (project / "images" / "04.png").write_bytes(b"x")
         skipped: dict[str, str] = {}
-        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=skipped.__setitem__)
+        known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=skipped.__setitem__)
         assert len(known.annotate) + len(known.held_out) == IMAGES - 2
         assert sorted(Path(file).name for file in skipped) == ["03.png", "04.png"]
 
@@ -151,7 +151,7 @@ class TestKnownImages:
         for number in range(3, 9):
             (project / "images" / f"{number:02}.png").unlink()
         told: list[str] = []
-        read_known_images(
+        read_labeled_images(
             project / "truth.csv", project / "images", LABELS, on_skip=lambda *what: told.append(": ".join(what))
         )
         where = project / "truth.csv"
@@ -160,7 +160,7 @@ class TestKnownImages:
 
     def test_an_unknown_label(self, project: Path) -> None:
         with pytest.raises(LabelMapError, match=r"truth\.csv"):
-            read_known_images(
+            read_labeled_images(
                 project / "truth.csv", project / "images", LabelMap.from_names(["car"]), on_skip=lambda *_: None
             )
 
@@ -168,14 +168,14 @@ class TestKnownImages:
         lines = (project / "truth.csv").read_text().splitlines()
         (project / "one.csv").write_text("\n".join(lines[:3]) + "\n")
         with pytest.raises(ConfigError, match="left to annotate"):
-            read_known_images(
+            read_labeled_images(
                 project / "one.csv", project / "images", LABELS, test_csv=project / "truth.csv", on_skip=lambda *_: None
             )
 
     def test_nothing_to_measure_on(self, project: Path) -> None:
         (project / "test.csv").write_text("path,xmin,ymin,xmax,ymax,label\n00.png,,,,,\n")
         with pytest.raises(ConfigError, match="no boxes to measure on"):
-            read_known_images(
+            read_labeled_images(
                 project / "truth.csv",
                 project / "images",
                 LABELS,
@@ -186,7 +186,7 @@ class TestKnownImages:
 
 class TestAnswers:
     def test_an_answer_means_what_is_known(self, project: Path) -> None:
-        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         for image in (*known.annotate, *known.held_out):
             task = make_task(read_image(image.path), file=image.path.name, path=str(image.path))
             answer = json.loads(json.dumps(answer_task(task, image, LABELS)))
@@ -197,7 +197,7 @@ class TestAnswers:
             assert annotation.groundtruth.classes.tolist() == image.groundtruth.classes.tolist()
 
     def test_spans_look_like_the_browsers(self, project: Path) -> None:
-        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         image = next(image for image in (*known.annotate, *known.held_out) if image.path.name == "01.png")
         task = make_task(read_image(image.path), file="01.png")
         answer = answer_task(task, image, LABELS)
@@ -257,7 +257,7 @@ class TestSimulate:
         assert json.loads((project / "data" / "thresholds.json").read_text()).keys() == {"1"}
 
     def test_what_it_leaves(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ledger_module, "draw_curve", draw_curve)
+        monkeypatch.setattr(state_module, "draw_curve", draw_curve)
         result = run(project, report_dir=project / "out")
         rows = json.loads((project / "out" / "curve.json").read_text())
         assert [row["annotations"] for row in rows] == [0, 4, 8, 12]
@@ -315,13 +315,13 @@ class TestSimulate:
     def test_fewer_images_than_asked_for(self, project: Path) -> None:
         display = Recorder()
         result = run(project, display, annotations=1000, batch_size=20)
-        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         assert result.points[-1].annotations == len(known.annotate)
         assert any(f"only {len(known.annotate)} images" in text for text in display.said)
 
     def test_an_image_that_breaks_on_the_way(self, project: Path) -> None:
         display = Recorder()
-        known = read_known_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
+        known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         broken = known.annotate[1].path
 
         def break_it(point: CurvePoint) -> None:
@@ -430,7 +430,7 @@ class TestLedger:
         assert [point.annotations for point in run(project, annotations=8).points] == [0, 4, 8]
 
     def test_what_is_kept(self, tmp_path: Path) -> None:
-        ledger = Ledger(tmp_path)
+        ledger = SimulationState(tmp_path)
         assert ledger.what_is_kept().startswith("stopped; saved: 0 annotations, 0 rows")
         ledger.add_answered(AnsweredBatch("1.jsonl", ("a", "b"), EditCounts()))
         assert "the round of the last 2" in ledger.what_is_kept()
@@ -555,8 +555,8 @@ def test_ctrl_c_while_the_curve_is_drawn_counts_afterwards(tmp_path: Path, monke
         assert reference() is None
         drawn.append(path)
 
-    monkeypatch.setattr(ledger_module, "draw_curve", draw)
-    ledger = Ledger(tmp_path)
+    monkeypatch.setattr(state_module, "draw_curve", draw)
+    ledger = SimulationState(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         ledger.add_point(CurvePoint(2, 0.1, 0.2))
     assert drawn == [ledger.curve_png]

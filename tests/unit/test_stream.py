@@ -110,7 +110,7 @@ class Numbered:
 class TestSuggestedTasks:
     def test_a_few_at_a_time_and_not_before_they_are_wanted(self) -> None:
         suggest = Numbered()
-        stream = SuggestedTasks(bare(5), suggest, lambda task: True, together=3)
+        stream = SuggestedTasks(bare(5), suggest, lambda task: True, batch_size=3)
         assert suggest.asked == []
         assert [next(stream)["image_id"] for _ in range(3)] == ["0", "1", "2"]
         assert suggest.asked == [["0", "1", "2"]]
@@ -119,7 +119,7 @@ class TestSuggestedTasks:
 
     def test_what_was_not_fetched_before_a_newer_version_came_is_predicted_again(self) -> None:
         suggest, fresh = Numbered(), [True, False, True, True]
-        stream = SuggestedTasks(bare(4), suggest, lambda task: fresh.pop(0), together=3)
+        stream = SuggestedTasks(bare(4), suggest, lambda task: fresh.pop(0), batch_size=3)
         tasks = [next(stream), next(stream)]
         assert suggest.asked == [["0", "1", "2"]]  # a minute later, or an hour: it is the same version
         tasks += stream
@@ -135,7 +135,7 @@ class TestSuggestedTasks:
                 clock.now += 4
 
         suggest = Numbered()
-        stream = SuggestedTasks(slow(), suggest, lambda task: True, together=3, clock=clock)
+        stream = SuggestedTasks(slow(), suggest, lambda task: True, batch_size=3, clock=clock)
         assert next(stream)["image_id"] == "0"
         assert suggest.asked == [["0", "1"]]  # the first, and the one that took too long
         assert [task["image_id"] for task in stream] == ["1", "2", "3"]
@@ -148,7 +148,7 @@ class TestSuggestedTasks:
                 raise errors.pop()
             return list(tasks)
 
-        stream = SuggestedTasks(bare(3), suggest, lambda task: True, together=2)
+        stream = SuggestedTasks(bare(3), suggest, lambda task: True, batch_size=2)
         with pytest.raises(ValueError, match="not this time"):
             next(stream)
         assert [task["image_id"] for task in stream] == ["0", "1", "2"]
@@ -361,7 +361,7 @@ class TestTaskStream:
             lambda tasks: [{**task, "hash_seen": task["hash"], "spans": [1]} for task in tasks],
             exclude=excluded,
             prepare=lambda task: {**task, "hash": len(task["spans"])},
-            together=1,
+            batch_size=1,
         )
         first = next(stream)
         assert first["meta"]["file"] == "1.png"
@@ -374,7 +374,7 @@ class TestTaskStream:
         """A copy of an image, a few files further, was handed out although the image had just been answered."""
         (images / "1.png").write_bytes((images / "0.png").read_bytes())
         answered: set[str] = set()
-        stream = TaskStream(images, as_they_are, exclude=answered, together=6)
+        stream = TaskStream(images, as_they_are, exclude=answered, batch_size=6)
         answered.add(next(stream)["image_id"])
         assert names(stream) == ["2.png", "3.png", "4.png", "5.png"]
         assert stream.excluded == 1
@@ -406,7 +406,7 @@ class TestTaskStream:
             assert len(list(TaskStream(images, as_they_are, ids=known))) == 6
 
     def test_nothing_is_read_before_it_is_asked_for(self, images: Path, opened: list[str]) -> None:
-        stream = TaskStream(images, as_they_are, together=2)
+        stream = TaskStream(images, as_they_are, batch_size=2)
         assert opened == []
         next(stream)
         assert opened == ["0.png", "1.png"]
@@ -473,7 +473,7 @@ class TestTaskStream:
 
     def test_what_is_read_ahead_is_predicted_by_the_newest_version(self, images: Path) -> None:
         suggest, fresh = Numbered(), [False, True]
-        stream = TaskStream(images, suggest, is_fresh=lambda task: fresh.pop(0), together=3)
+        stream = TaskStream(images, suggest, is_fresh=lambda task: fresh.pop(0), batch_size=3)
         assert [next(stream)["round"] for _ in range(3)] == [1, 2, 2]
         assert [len(ids) for ids in suggest.asked] == [3, 3]
 
@@ -502,7 +502,7 @@ class TestTaskStream:
         def slow(tasks: Sequence[Task]) -> list[Task]:
             return [task for task in tasks if sum(range(20_000)) > 0]
 
-        stream = TaskStream([path for path in sorted(images.iterdir()) for _ in range(20)], slow, together=1)
+        stream = TaskStream([path for path in sorted(images.iterdir()) for _ in range(20)], slow, batch_size=1)
         found: list[str] = []
         errors: list[BaseException] = []
 

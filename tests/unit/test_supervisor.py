@@ -16,7 +16,7 @@ from waiting import wait_until
 
 from odkeras.errors import ConfigError, SetupError, TrainingError
 from odkeras.process import open_listener
-from odkeras.session.leash import leash_command
+from odkeras.session.exit_with_parent import exit_with_parent
 from odkeras.session.supervisor import (
     ChildSpec,
     RestartPolicy,
@@ -195,10 +195,10 @@ class TestTheHostDies:
     HOST = """
         import sys, time
         from pathlib import Path
-        from odkeras.session.leash import leash_command
+        from odkeras.session.exit_with_parent import exit_with_parent
         from odkeras.session.supervisor import ChildSpec, Supervisor
         specs = [ChildSpec("trainer", (sys.executable, "child.py"), Path("trainer.log")),
-                 ChildSpec("server", tuple(leash_command([sys.executable, "deaf.py"])), Path("server.log"))]
+                 ChildSpec("server", tuple(exit_with_parent([sys.executable, "deaf.py"])), Path("server.log"))]
         with Supervisor(specs, say=print) as supervisor:
             print("pids", *supervisor.pids().values(), flush=True)
             time.sleep(60)
@@ -231,7 +231,7 @@ def _env() -> dict[str, str]:
 
 class TestLeash:
     def run(self, code: str) -> subprocess.Popen[str]:
-        command = leash_command([sys.executable, "-c", code])
+        command = exit_with_parent([sys.executable, "-c", code])
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_env())
 
     @pytest.mark.parametrize(

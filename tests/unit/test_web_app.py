@@ -584,14 +584,14 @@ class TestTensorBoard:
     def started(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Another program in its place."""
         started: list[str] = []
-        real = tensorboard.leash_command
+        real = tensorboard.exit_with_parent
 
         def command(given: list[str]) -> list[str]:
             started.append(" ".join(given))
             return real([sys.executable, "-c", self.program, *given[3:]])
 
         self.program = LISTENER
-        monkeypatch.setattr(tensorboard, "leash_command", command)
+        monkeypatch.setattr(tensorboard, "exit_with_parent", command)
         return started
 
     def test_it_is_started_once(self, page: Page, started: list[str]) -> None:
@@ -607,7 +607,7 @@ class TestTensorBoard:
         def command(given: list[str]) -> list[str]:
             return [str(web_project / "no such program")]
 
-        monkeypatch.setattr(tensorboard, "leash_command", command)
+        monkeypatch.setattr(tensorboard, "exit_with_parent", command)
         for _ in range(2):  # the second time it had no address, and that was all
             message = error_of(page.post("/api/tensorboard"), 409)
             assert "cannot start the tensorboard" in message

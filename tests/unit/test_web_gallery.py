@@ -403,7 +403,7 @@ class TestRemoteThumbnails:
     ) -> None:
         """Its thumbnails held the threads of the gallery for 15 seconds each, again and again."""
         monkeypatch.setattr("odkeras.web.thumbnails.SLOW_S", 60)
-        monkeypatch.setattr("odkeras.web.gallery_desk.FETCH_TIMEOUT_S", 60)
+        monkeypatch.setattr("odkeras.web.gallery_service.FETCH_TIMEOUT_S", 60)
         monkeypatch.setattr(web_app, "_FETCHING_THREADS", 1)
         monkeypatch.setattr(web_app, "_MAX_FETCHES_WAITING", 1)
         go = threading.Event()

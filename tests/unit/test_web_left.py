@@ -16,7 +16,7 @@ from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page
 from waiting import wait_until
 
 from odkeras.images import read_image
-from odkeras.session.stream import PREDICT_TOGETHER
+from odkeras.session.stream import PREDICT_BATCH_SIZE
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.imports import import_answers
 
@@ -240,7 +240,7 @@ def test_it_costs_no_reading(annotate: Start, web_project: Path, read_files: lis
     page = annotate().page()
     answer_some(page, 1)
     assert_left(page, IMAGES - 1)
-    assert len(set(read_files)) == PREDICT_TOGETHER
+    assert len(set(read_files)) == PREDICT_BATCH_SIZE
 
 
 def test_an_image_id_of_an_imported_answer(web_project: Path) -> None:

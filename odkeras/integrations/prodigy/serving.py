@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from odkeras.config.settings import PREDICT_TOGETHER, reachable
+from odkeras.config.settings import PREDICT_BATCH_SIZE, reachable
 from odkeras.integrations.prodigy.api import ProdigyApi
 from odkeras.integrations.prodigy.recipe import Recipe
 from odkeras.labels import LabelMap
@@ -34,7 +34,7 @@ class ServingmodelArguments:
     api: str | None = None
     exclude: Sequence[str] | None = None
     label: Sequence[str] | None = None
-    predict_batch_size: int = PREDICT_TOGETHER
+    predict_batch_size: int = PREDICT_BATCH_SIZE
 
     @property
     def url(self) -> str:
@@ -60,7 +60,7 @@ class ServingRecipe(Recipe):
         labels = chosen_labels(arguments.label, label_map, use_display_name=True)
         super().__init__(prodigy, labels=labels, dataset=arguments.dataset, exclude=arguments.exclude or ())
         self._source = source
-        self._together = arguments.predict_batch_size
+        self._batch_size = arguments.predict_batch_size
         self._client = ServingClient(arguments.url, arguments.model_name)
         self._version_client = ServingClient(
             arguments.url, arguments.model_name, timeout_s=VERSION_TIMEOUT_S, retries=0
@@ -91,7 +91,7 @@ class ServingRecipe(Recipe):
             prepare=self._prepare,
             on_skip=self.skipped,
             fetch=self._downloads.fetch,
-            together=self._together,
+            batch_size=self._batch_size,
         )
 
     def _report_suggestions(self, problem: str) -> None:

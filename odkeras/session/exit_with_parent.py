@@ -1,4 +1,4 @@
-"""Runs a program that must exit with its parent: `python -m odkeras.session.leash PROGRAM [ARGUMENT ...]`.
+"""Runs a program that must exit with its parent: `python -m odkeras.session.exit_with_parent PROGRAM [ARGUMENT ...]`.
 
 It is for programs that lack `--stop-on-stdin-eof`, such as `tensorflow_model_server`. It ends the program on SIGTERM,
 on SIGINT and when stdin closes, and exits with the program's exit status.
@@ -17,12 +17,12 @@ from odkeras.process import stop_with_parent
 STOP_TIMEOUT_S = 2.5
 
 
-def leash_command(command: Sequence[str]) -> list[str]:
+def exit_with_parent(command: Sequence[str]) -> list[str]:
     """The command that runs `command` under this module."""
-    return [sys.executable, "-m", "odkeras.session.leash", *command]
+    return [sys.executable, "-m", "odkeras.session.exit_with_parent", *command]
 
 
-def run_on_leash(command: Sequence[str], stdin_fd: int = 0) -> int:
+def run_until_parent_exits(command: Sequence[str], stdin_fd: int = 0) -> int:
     """Run the program and return its exit status; 128 + the signal number if a signal ended it.
 
     Args:
@@ -45,4 +45,4 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_on_leash(sys.argv[1:]))
+    sys.exit(run_until_parent_exits(sys.argv[1:]))

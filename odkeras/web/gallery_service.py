@@ -35,7 +35,7 @@ class OpenedImage:
     answered: bool
 
 
-class GalleryDesk:
+class GalleryService:
     """Serves the page's gallery. Thread-safe. Call `close` at the end.
 
     Args:

@@ -17,7 +17,7 @@ from odkeras.config.settings import SessionSettings
 from odkeras.errors import ConfigError
 from odkeras.project import append_jsonl, find_round, read_jsonl, write_atomically
 from odkeras.simulation.report import CurvePoint, draw_curve, read_curve, write_curve
-from odkeras.simulation.truth import KnownImage, KnownImages
+from odkeras.simulation.truth import LabeledImage, LabeledImages
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def _answered_batch(row: dict[str, Any]) -> AnsweredBatch:
     return AnsweredBatch(row["batch"], tuple(row["image_ids"]), EditCounts.from_json(edits))
 
 
-class Ledger:
+class SimulationState:
     """The answered batches and measured points of a simulation, stored in `report_dir`."""
 
     def __init__(self, report_dir: Path) -> None:
@@ -47,7 +47,7 @@ class Ledger:
         self._about_path = report_dir / "simulation.json"
         self._title = ""
 
-    def open(self, images: KnownImages, options: SessionSettings) -> None:
+    def open(self, images: LabeledImages, options: SessionSettings) -> None:
         """Load what an earlier run left and check that it belongs to this simulation.
 
         Raises:
@@ -96,7 +96,7 @@ class Ledger:
         measured = {point.annotations for point in self.points}
         return self.answered[-1] if self.answered and self.annotations not in measured else None
 
-    def batches_left(self, images: Sequence[KnownImage], batch_size: int) -> Iterator[list[KnownImage]]:
+    def batches_left(self, images: Sequence[LabeledImage], batch_size: int) -> Iterator[list[LabeledImage]]:
         done = self.image_ids
         left = iter([image for image in images if image.image_id not in done])
         while batch := list(islice(left, batch_size)):
