@@ -65,6 +65,15 @@ class Work:
     def __add__(self, other: Work) -> Work:
         return Work(self.images + other.images, self.edits + other.edits)
 
+    @classmethod
+    def from_json(cls, counts: Mapping[str, Any]) -> Work:
+        """The inverse of `to_json`. Unknown keys, of later odkeras versions, are ignored."""
+        images = int(counts.get("images") or 0)
+        return cls(images, EditCounts.from_json(counts) if images else EditCounts())
+
+    def to_json(self) -> dict[str, int]:
+        return {"images": self.images, **self.edits.to_json()}
+
     @property
     def precision(self) -> float | None:
         """Share of the suggestions that match an object of the same class (IoU >= 0.5), 0..1; None if there are no
@@ -196,3 +205,45 @@ def by_session(rows: Iterable[Row]) -> dict[str, Work]:
 def of_control(rows: Iterable[Row]) -> Work:
     """The work on control images, whose suggestions were hidden: measures the model without anchoring bias."""
     return sum((work_from_row(row) for row in rows if row.get("control")), Work())
+
+
+def round_counts(rows: Iterable[Row]) -> dict[str, Any]:
+    """The counts of images and edits of a round's answers, for metrics.jsonl.
+
+    Args:
+        rows: rows of work.jsonl. Of several rows with the same image and session, the last counts.
+
+    Returns:
+        Counts of the images whose suggestions were shown, and under "control" the counts of control images, whose
+        suggestions were hidden. {} without rows.
+    """
+    rows = last_rows(rows)
+    shown, control = sum((work_from_row(row) for row in rows if not row.get("control")), Work()), of_control(rows)
+    return {
+        **(shown.to_json() if shown.images else {}),
+        **({"control": control.to_json()} if control.images else {}),
+    }
+
+
+def round_scalars(counts: Mapping[str, Any]) -> dict[str, float]:
+    """Scalars of the counts of `round_counts` that can be compared between rounds.
+
+    They are shares of the suggestions, boxes per image, precision and recall of the suggestions, and the seconds saved
+    as `CostModel` estimates them. Scalars without data are left out.
+    """
+    scalars: dict[str, float] = {}
+    total, control = Work.from_json(counts), Work.from_json(counts.get("control") or {})
+    edits = total.edits
+    if edits.suggested:
+        for name in ("kept", "adjusted", "relabelled", "deleted"):
+            scalars[name] = getattr(edits, name) / edits.suggested
+    if total.images:
+        saved_s = total.seconds_saved(CostModel())
+        scalars["added_per_image"] = edits.added / total.images
+        scalars["suggested_per_image"] = edits.suggested / total.images
+        scalars["seconds_saved"] = saved_s
+        scalars["seconds_saved_per_image"] = saved_s / total.images
+    for prefix, work in (("", total), ("control_", control)):
+        shares = {f"{prefix}precision": work.precision, f"{prefix}recall": work.recall}
+        scalars |= {name: share for name, share in shares.items() if share is not None}
+    return scalars

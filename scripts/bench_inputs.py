@@ -268,7 +268,7 @@ def cached_dataset(config: Any, model: Any, once: Any, number: int, size_hw: tup
     def make() -> Any:
         return odapi_inputs.train_input(config.train_config, config.train_input_reader, config.model, model=model)
 
-    return inputs._with_builder(build, make, "train_input_reader")
+    return inputs._build_pipeline(build, make, "train_input_reader")
 
 
 def summary(variants: dict[str, Variant]) -> dict[str, Any]:

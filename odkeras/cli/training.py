@@ -140,8 +140,8 @@ def train(
 
     from odkeras.model.setup import prepare_setup
     from odkeras.pipeline import Overrides
-    from odkeras.training.plain import train_on_records
     from odkeras.training.strategy import grow_gpu_memory
+    from odkeras.training.train import train_on_records
 
     grow_gpu_memory()
     model_dir = options.beside(config, model_dir, "model")
@@ -202,8 +202,8 @@ def evaluate(
     from odkeras.cli.eval_table import print_metrics
     from odkeras.model.setup import prepare_setup
     from odkeras.pipeline import Overrides
-    from odkeras.training.evaluate import evaluate_checkpoint, evaluate_version
-    from odkeras.training.metric_sets import jsonable
+    from odkeras.training.evaluation import evaluate_checkpoint, evaluate_version
+    from odkeras.training.metrics import jsonable
     from odkeras.training.strategy import grow_gpu_memory
 
     grow_gpu_memory()

@@ -1,8 +1,10 @@
-"""Weights of detection models: name them, copy them between models, restore them from a fine-tune checkpoint."""
+"""Weights of detection models: name, copy, restore from a fine-tune checkpoint, and select those to train."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from odkeras.errors import CheckpointError
+from odkeras.errors import CheckpointError, ConfigError
+
+_log = logging.getLogger(__name__)
 
 Weights = dict[str, np.ndarray]
 
@@ -107,6 +111,52 @@ def restore_fine_tune_checkpoint(model: Any, checkpoint: str, checkpoint_type: s
     for path in report.new:
         variables[path].assign(before[path])
     return report
+
+
+def variables_to_train(variables: Sequence[Any], train_config: Any) -> list[Any]:
+    """The variables that `update_trainable_variables` names (all if empty), minus those that `freeze_variables` names.
+
+    Both are lists of regular expressions, searched for in Keras' variable names, as the API did with TensorFlow 1
+    (`model_lib.py`). Both are ignored without a fine-tune checkpoint, because frozen random weights would never learn.
+    Batch norm keeps updating its moving statistics in frozen layers.
+
+    Args:
+        variables: the trainable variables of a model.
+        train_config: the `train_config` of a resolved, checked pipeline.config.
+
+    Raises:
+        ConfigError: no variable is left to train.
+    """
+    only, frozen = (
+        [pattern for pattern in patterns if pattern]
+        for patterns in (train_config.update_trainable_variables, train_config.freeze_variables)
+    )
+    if not (only or frozen):
+        return list(variables)
+    if not train_config.fine_tune_checkpoint:
+        _log.info("no fine-tune checkpoint: all weights are trained, freeze_variables does not count")
+        return list(variables)
+    names = [variable.name.partition(":")[0] for variable in variables]
+    examples = f"{names[0]} and {names[-1]}"
+    for pattern in (*only, *frozen):
+        if not any(re.search(pattern, name) for name in names):
+            _log.warning("train_config: %r matches no weights; names look like %s", pattern, examples)
+
+    def matches(patterns: Sequence[str], name: str) -> bool:
+        return any(re.search(pattern, name) for pattern in patterns)
+
+    trained = [
+        variable
+        for variable, name in zip(variables, names, strict=True)
+        if (not only or matches(only, name)) and not matches(frozen, name)
+    ]
+    if not trained:
+        raise ConfigError(
+            f"train_config: freeze_variables: {frozen} with update_trainable_variables: {only} leaves no weights to "
+            f"train; names look like {examples}"
+        )
+    _log.info("%d of %d weights are frozen", len(variables) - len(trained), len(variables))
+    return trained
 
 
 def _check_readable(checkpoint: str) -> None:

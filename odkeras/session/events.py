@@ -169,7 +169,7 @@ def _events_of_round(row: Row, names: VersionNames) -> Iterator[Event]:
 
 
 def gate_text(gate: Mapping[str, Any]) -> str:
-    """The comparison in a round's `gate` (see `training.gate.Comparison`), in words."""
+    """The comparison in a round's `gate` (see `training.publishing.Comparison`), in words."""
     values = [gate.get(name) for name in ("value", "served_value", "tolerance")]
     value, served, tolerance = (
         f"{number:.3f}" if isinstance(number, (int, float)) else "not known" for number in values

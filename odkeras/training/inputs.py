@@ -1,28 +1,162 @@
-"""The input pipeline: the Object Detection API's own decoding, augmentation and padding, over any source of examples.
+"""The examples to train and to evaluate on, and the Object Detection API's own input pipeline over them.
 
-It is built without autograph: the API's functions do not need it, and it takes most of the building time.
+The pipeline is built without autograph: the API's functions do not need it, and it takes most of the building time.
+
+A sample of N evaluation examples consists of the N whose image ids have the smallest SHA-256 hashes. It is therefore a
+uniform sample of the whole record, the same one in every round and on every machine, and changes little when examples
+are added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import hashlib
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from object_detection import inputs as odapi_inputs
 from object_detection.builders import dataset_builder, decoder_builder
 
+from odkeras.data.records import class_texts, with_masks
+from odkeras.data.replay import StoredExample
 from odkeras.errors import ConfigError
-from odkeras.training.examples import examples_of_reader
-
-SourceFunction = Callable[[], Iterator[bytes]]
-_PREFETCHED_BATCHES = 2
+from odkeras.labels import LabelMap
 
 SERIALIZED = "odkeras/example"
 """Key of the serialized example among the features of `evaluation_dataset`: string (1,)."""
 
+_PREFETCHED_BATCHES = 2
+_SINGLE_EXAMPLES = (0, 1)  # `input_type` of a reader: not set, TF_EXAMPLE; 2 is TF_SEQUENCE_EXAMPLE
+_MAX_CHECKED = 1000  # records may have millions of examples
+_MAX_LISTED = 10
+_MAX_CACHED_SAMPLES = 16
+_cached_samples: dict[Hashable, set[int]] = {}  # the same files are sampled after every round
 
-def example_source(generate: SourceFunction) -> tf.data.Dataset:
+
+@dataclass(frozen=True)
+class ExampleSource:
+    """Examples to evaluate on, in a fixed order.
+
+    Args:
+        reader: an `input_reader_pb2.InputReader`, which says how to decode them.
+        read: returns a new iterator over the serialized `tf.train.Example`s.
+        identity: equal for two sources of the same examples.
+        where: describes the source in error messages.
+    """
+
+    reader: Any
+    read: Callable[[], Iterator[bytes]]
+    identity: Hashable
+    where: str
+
+
+def examples_of_reader(reader: Any, max_examples: int | None = None) -> ExampleSource:
+    """The examples of one `eval_input_reader`, each once, in file order.
+
+    `sample_1_of_n_examples` is honoured; `num_epochs` and `shuffle` are ignored.
+
+    Args:
+        reader: the `input_reader_pb2.InputReader`.
+        max_examples: take a sample of this many; None, 0 or less = all.
+
+    Raises:
+        ConfigError: the records do not exist or cannot be read, or they hold sequences instead of single examples.
+    """
+    patterns = list(reader.tf_record_input_reader.input_path)
+    where = f"eval_input_reader: {', '.join(patterns) or 'no records are named'}"
+    if reader.input_type not in _SINGLE_EXAMPLES:
+        raise ConfigError(f"{where}: records of sequences (TF_SEQUENCE_EXAMPLE) cannot be evaluated on")
+    try:
+        files = [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
+        stats = [tf.io.gfile.stat(path) for path in files]
+    except tf.errors.OpError as error:
+        raise ConfigError(f"{where}: {error.message}") from error
+    if not files:
+        paths = ", ".join(patterns) or "nothing"
+        raise ConfigError(f"eval_input_reader: the input pipeline cannot be built: there is no file {paths}")
+    every = max(1, reader.sample_1_of_n_examples)
+    versions = tuple((path, int(stat.length), int(stat.mtime_nsec)) for path, stat in zip(files, stats, strict=True))
+    identity = (versions, every, max_examples)
+
+    def read_all() -> Iterator[bytes]:
+        return itertools.islice(_read_files(files, where), 0, None, every)
+
+    read = read_all
+    if max_examples is not None and max_examples > 0:
+        if identity not in _cached_samples:
+            if len(_cached_samples) >= _MAX_CACHED_SAMPLES:
+                _cached_samples.clear()
+            _cached_samples[identity] = smallest_hashes(map(_image_id, read_all()), max_examples)
+        chosen = _cached_samples[identity]
+
+        def read() -> Iterator[bytes]:
+            return (serialized for number, serialized in enumerate(read_all()) if number in chosen)
+
+    return ExampleSource(reader, read, identity, where)
+
+
+def held_out_examples(
+    config: Any, examples: Sequence[StoredExample], max_examples: int | None = None, *, masks: bool = False
+) -> ExampleSource:
+    """The hold-out split of the answers, decoded as `train_input_reader` says.
+
+    Args:
+        config: a resolved `TrainEvalPipelineConfig`.
+        examples: the result of `ReplayStore.held_out()`.
+        max_examples: as in `examples_of_reader`.
+        masks: give examples without masks filled boxes as masks.
+    """
+    reader = type(config.train_input_reader)()
+    reader.CopyFrom(config.train_input_reader)
+    chosen = list(examples)
+    if max_examples is not None and max_examples > 0:
+        kept = smallest_hashes((example.image_id for example in chosen), max_examples)
+        chosen = [example for number, example in enumerate(chosen) if number in kept]
+
+    def read() -> Iterator[bytes]:
+        serialized = (example.read() for example in chosen)
+        return map(with_masks, serialized) if masks else serialized
+
+    identity = tuple((example.image_id, example.batch) for example in chosen)
+    return ExampleSource(reader, read, identity, "the answers that are kept for evaluation (--eval-split)")
+
+
+def smallest_hashes(names: Iterable[str], count: int) -> set[int]:
+    """The positions of the `count` names with the smallest hashes."""
+    hashes = ((hashlib.sha256(name.encode("utf-8", "replace")).digest(), number) for number, name in enumerate(names))
+    return {number for _, number in heapq.nsmallest(count, hashes)}
+
+
+def unknown_classes_warning(reader: Any, label_map: LabelMap) -> str:
+    """A warning about classes that the label map lacks, because the Object Detection API drops their objects silently.
+
+    Reads the reader's first `_MAX_CHECKED` examples. Returns "" if all classes are known, or if the records cannot be
+    read: the input pipeline reports that.
+    """
+    unknown: Counter[str] = Counter()
+    checked = 0
+    with contextlib.suppress(tf.errors.OpError, ConfigError, DecodeError):
+        files = [path for pattern in reader.tf_record_input_reader.input_path for path in tf.io.gfile.glob(pattern)]
+        for serialized in itertools.islice(_read_files(sorted(files), "train_input_reader"), _MAX_CHECKED):
+            features = tf.train.Example.FromString(serialized).features.feature
+            unknown.update(class_texts(features) - label_map.texts)
+            checked += 1
+    if not unknown:
+        return ""
+    listed = ", ".join(f"{name!r} in {count}" for name, count in sorted(unknown.items())[:_MAX_LISTED])
+    return (
+        f"the records have classes that are not in the label map ({listed} of the first {checked} examples): their "
+        "objects are not trained on, as if nothing were there"
+    )
+
+
+def example_source(generate: Callable[[], Iterator[bytes]]) -> tf.data.Dataset:
     """A dataset of serialized `tf.train.Example`s, string ().
 
     Each new iterator calls `generate` again, so the examples can change without building the pipeline again.
@@ -48,17 +182,36 @@ def training_dataset(
     Raises:
         ConfigError: no records, fewer record files than workers, or a configuration that the API refuses.
     """
+    reader = config.train_input_reader
     if source is None and input_context is not None:
-        _check_files_suffice(config.train_input_reader, input_context.num_input_pipelines)
-    build = dataset_builder.build if source is None else _builder_over(source)
+        # The API assigns whole files to workers, and a worker without a file would wait forever.
+        files = len(tf.io.gfile.glob(list(reader.tf_record_input_reader.input_path)))
+        workers = input_context.num_input_pipelines
+        if 0 < files < workers:
+            raise ConfigError(
+                f"train_input_reader: {workers} workers share {files} {'file' if files == 1 else 'files'}; make at "
+                "least as many files as workers"
+            )
 
-    def make() -> tf.data.Dataset:
+    def build() -> tf.data.Dataset:
         return odapi_inputs.train_input(
-            config.train_config, config.train_input_reader, config.model, model=model, input_context=input_context
+            config.train_config, reader, config.model, model=model, input_context=input_context
         )
 
-    dataset = _with_builder(build, make, "train_input_reader")
+    dataset_build = dataset_builder.build if source is None else _build_over(source)
+    dataset = _build_pipeline(dataset_build, build, "train_input_reader")
     return dataset if source is not None else dataset.repeat()
+
+
+def distributed_training_dataset(
+    config: Any, model: Any, strategy: tf.distribute.Strategy | None, source: tf.data.Dataset | None = None
+) -> Any:
+    """`training_dataset` for this strategy; None is no distribution."""
+    if strategy is None:
+        return training_dataset(config, model, source)
+    return strategy.distribute_datasets_from_function(
+        lambda context: training_dataset(config, model, source, input_context=context)
+    )
 
 
 def evaluation_dataset(config: Any, model: Any, reader: Any, source: tf.data.Dataset | None = None) -> tf.data.Dataset:
@@ -84,49 +237,32 @@ def evaluation_dataset(config: Any, model: Any, reader: Any, source: tf.data.Dat
     settings.CopyFrom(config.eval_config)
     settings.batch_size, settings.force_no_resize = 1, False
 
-    def make() -> tf.data.Dataset:
+    def build() -> tf.data.Dataset:
         return odapi_inputs.eval_input(settings, reader, config.model, model=model)
 
-    return _with_builder(_builder_over(source, keep_serialized=True), make, "eval_input_reader")
+    return _build_pipeline(_build_over(source, keep_serialized=True), build, "eval_input_reader")
 
 
-def _check_files_suffice(reader: Any, workers: int) -> None:
-    """Fail early: the API assigns whole files to workers, and a worker without a file would wait forever."""
-    files = len(tf.io.gfile.glob(list(reader.tf_record_input_reader.input_path)))
-    if 0 < files < workers:
-        noun = "file" if files == 1 else "files"
-        raise ConfigError(
-            f"train_input_reader: {workers} workers share {files} {noun}; make at least as many files as workers"
-        )
-
-
-def _with_builder(
-    build: Callable[..., tf.data.Dataset], make: Callable[[], tf.data.Dataset], field: str
+def _build_pipeline(
+    dataset_build: Callable[..., tf.data.Dataset], build: Callable[[], tf.data.Dataset], field: str
 ) -> tf.data.Dataset:
     builders: dict[str, Any] = odapi_inputs.INPUT_BUILDER_UTIL_MAP  # the API's own hook to replace the reader
-    usual = builders["dataset_build"]
-    builders["dataset_build"] = build
+    original = builders["dataset_build"]
+    builders["dataset_build"] = dataset_build
+    # Without autotuning, because it delays the end of a round. The tuning thread doubles its sleep each time, up to a
+    # minute. On a busy machine it can miss that its iterator is being destroyed, and the destructor waits for it.
+    # Measured: one round in six took 20.5, 41 or 82 s instead of 10, 26 or 41 s.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     try:
-        return _without_autotuning(tf.autograph.experimental.do_not_convert(make)())
+        return tf.autograph.experimental.do_not_convert(build)().with_options(options)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise ConfigError(f"{field}: the input pipeline cannot be built: {error}") from error
     finally:
-        builders["dataset_build"] = usual
+        builders["dataset_build"] = original
 
 
-def _without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Disable tf.data's autotuning, because it delays the end of a round.
-
-    The tuning thread doubles its sleep each time, up to a minute. On a busy machine it can miss that its iterator is
-    being destroyed, and the destructor waits for it. Measured: one round in six took 20.5, 41 or 82 s instead of 10, 26
-    or 41 s.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
-
-
-def _builder_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> Callable[..., tf.data.Dataset]:
+def _build_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> Callable[..., tf.data.Dataset]:
     """A stand-in for `dataset_builder.build` that reads `source` instead of files."""
 
     def build(
@@ -141,8 +277,13 @@ def _builder_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> 
             dataset = dataset.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
             batch_size = input_context.get_per_replica_batch_size(batch_size)
         decode = decoder_builder.build(reader).decode
+
+        def decode_and_keep(serialized: tf.Tensor) -> Any:
+            features, labels = transform_input_data_fn(decode(serialized))  # type: ignore[misc]  # never None here
+            return {**features, SERIALIZED: serialized}, labels
+
         if keep_serialized:
-            dataset = dataset.map(_keeping(decode, transform_input_data_fn), tf.data.AUTOTUNE)
+            dataset = dataset.map(decode_and_keep, tf.data.AUTOTUNE)
         else:
             dataset = dataset.map(decode, tf.data.AUTOTUNE)
             if transform_input_data_fn is not None:
@@ -152,9 +293,19 @@ def _builder_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> 
     return build
 
 
-def _keeping(decode: Callable[..., Any], transform: Any) -> Callable[[tf.Tensor], Any]:
-    def convert(serialized: tf.Tensor) -> Any:
-        features, labels = transform(decode(serialized))
-        return {**features, SERIALIZED: serialized}, labels
+def _read_files(files: Sequence[str], where: str) -> Iterator[bytes]:
+    try:
+        for path in files:
+            yield from tf.data.TFRecordDataset(path).as_numpy_iterator()
+    except tf.errors.OpError as error:
+        raise ConfigError(f"{where}: {error.message}") from error
 
-    return convert
+
+def _image_id(serialized: bytes) -> str:
+    """The example's `image/source_id`; a hash of the example if it has none."""
+    try:
+        features = tf.train.Example.FromString(serialized).features.feature
+    except Exception:  # a malformed example, which the input pipeline reports
+        features = {}
+    ids = features["image/source_id"].bytes_list.value if "image/source_id" in features else ()
+    return ids[0].decode("utf-8", "replace") if ids and ids[0] else hashlib.sha256(serialized).hexdigest()

@@ -23,7 +23,7 @@ class RoundOptions:
             so no answer is lost.
         replay: train on all answers so far; False trains on the newest answers only, as the 2019 recipe did.
         run_eval: evaluate after each round on the examples that `eval_input_reader` names.
-        eval_steps: evaluate on a sample of this many examples (see `training.examples`); None or 0 = all.
+        eval_steps: evaluate on a sample of this many examples (see `training.inputs`); None or 0 = all.
         eval_split: share of the images in the hold-out split, 0 <= share < 1. Their answers are never trained on;
             rounds are evaluated on them instead of on `eval_input_reader`. The split is a hash of the image's content,
             recomputed whenever examples are read (see `project.is_held_out`), so a larger share only adds images.

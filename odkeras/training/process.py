@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,15 +19,15 @@ from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import Overrides, check_pipeline, raise_for_problems
 from odkeras.process import stop_on_signals, stop_with_parent
 from odkeras.project import Project
-from odkeras.training.lock import lock_model_dir
-from odkeras.training.rounds import RoundOptions, Rounds, open_rounds
+from odkeras.training.checkpoints import lock_model_dir
+from odkeras.training.rounds import RoundOptions, open_rounds
 from odkeras.training.status import StatusFile
 from odkeras.training.strategy import grow_gpu_memory, make_strategy
 
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
-_BEAT_EVERY = 20
+_POLLS_PER_HEARTBEAT = 20
 _NICENESS = 10
 
 
@@ -66,36 +67,42 @@ def run_trainer(options: TrainerOptions) -> None:
     """
     stop = threading.Event()
     if options.give_way:
-        _give_way()
+        _lower_priority()
     if options.stop_on_stdin_eof:
-        stop_with_parent(stop.set)
-    with stop_on_signals(stop.set):
-        _run(options, stop)
-
-
-def _run(options: TrainerOptions, stop: threading.Event) -> None:
+        stop_with_parent(stop.set, sys.stdin.fileno())
     options.directories.create()
-    if options.once:
-        _check_training_runs(options)
-    try:
-        setup, strategy = _prepare(options)
-    except OdkerasError as error:
-        _note_failure(options.directories, error)
-        raise
-    with open_rounds(
-        setup.config,
-        setup.label_map,
-        options.directories,
-        options=options.rounds,
-        strategy=strategy,
-        live_version=options.live_version,
-        should_stop=stop.is_set,
-    ) as rounds:
-        rounds.start()
-        save_resolved(setup, options.directories.model_dir)
-        _serve_rounds(rounds, stop, once=options.once)
-    if options.once and not stop.is_set():
-        _check_training_runs(options)  # a pause during the run ends it, too, with answers left in the inbox
+    with stop_on_signals(stop.set):
+        if options.once:
+            _check_training_runs(options)
+        try:
+            setup, strategy = _prepare(options)
+        except OdkerasError as error:
+            # If another trainer holds the lock, status.json is that trainer's.
+            with suppress(SetupError, OSError), lock_model_dir(options.directories.model_dir, wait_s=0.0):
+                StatusFile(options.directories.status_path).update(state="failed", reason=str(error))
+            raise
+        with open_rounds(
+            setup.config,
+            setup.label_map,
+            options.directories,
+            options=options.rounds,
+            strategy=strategy,
+            live_version=options.live_version,
+            should_stop=stop.is_set,
+        ) as rounds:
+            save_resolved(setup, options.directories.model_dir)
+            polls = 0
+            while not stop.is_set():
+                if rounds.run_pending():
+                    continue
+                if options.once:
+                    break
+                polls += 1
+                if polls % _POLLS_PER_HEARTBEAT == 0:
+                    rounds.heartbeat()
+                stop.wait(_POLL_S)
+        if options.once and not stop.is_set():
+            _check_training_runs(options)  # a pause during the run ends it, too, with answers left in the inbox
 
 
 def _check_training_runs(options: TrainerOptions) -> None:
@@ -113,12 +120,12 @@ def _prepare(options: TrainerOptions) -> tuple[Setup, tf.distribute.Strategy | N
     setup = prepare_setup(options.config, model_dir, options.overrides, "loop", export_dir=export_dir)
     if options.rounds.evaluates and not options.rounds.eval_split:
         problems = check_pipeline(setup.config, label_map=setup.label_map, purpose="eval")
-        asked = "--run-eval" if options.rounds.run_eval else "--publish-if-better"
-        raise_for_problems(problems, source=f"{options.config}, with {asked}")
+        option = "--run-eval" if options.rounds.run_eval else "--publish-if-better"
+        raise_for_problems(problems, source=f"{options.config}, with {option}")
     return setup, make_strategy(options.strategy)
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """Lower the priority of this process, and of its session where Linux schedules by session (autogroup).
 
     With autogroup, nice values count only within a session, and a host starts the trainer in a session of its own.
@@ -127,22 +134,3 @@ def _give_way() -> None:
         os.nice(_NICENESS)
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
-
-
-def _note_failure(directories: Project, error: OdkerasError) -> None:
-    """Write the error to status.json, unless another trainer holds the lock: then the file is that trainer's."""
-    with suppress(SetupError, OSError), lock_model_dir(directories.model_dir, wait_s=0.0):
-        StatusFile(directories.status_path).update(state="failed", reason=str(error))
-
-
-def _serve_rounds(rounds: Rounds, stop: threading.Event, *, once: bool) -> None:
-    idle = 0
-    while not stop.is_set():
-        if rounds.run_pending():
-            continue
-        if once:
-            return
-        idle += 1
-        if idle % _BEAT_EVERY == 0:
-            rounds.beat()
-        stop.wait(_POLL_S)

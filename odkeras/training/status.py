@@ -1,4 +1,8 @@
-"""status.json: the current state of the trainer, for other processes. (metrics.jsonl has the history.)"""
+"""The files through which the trainer and other processes talk.
+
+status.json has the current state of the trainer, metrics.jsonl its history. Through control.json (see
+`odkeras.control`) other processes pause and stop the training.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,23 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from odkeras.project import write_atomically
+from odkeras.control import PAUSED, RUNNING, STOPPED, Control
+from odkeras.project import append_jsonl, read_jsonl, write_atomically
 
 _log = logging.getLogger(__name__)
 
 _MIN_INTERVAL_S = 0.3
+_POLL_S = 0.1
+_HEARTBEAT_S = 2.0
+_BETWEEN_ROUNDS = {
+    PAUSED: "paused; new answers wait",
+    STOPPED: "training is stopped; new answers wait until it is resumed",
+}
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,7 @@ class StatusFile:
         """Change fields of `Status`, given by name."""
         before = self.current
         self.current = replace(before, **changes)
-        changed = (before.state, before.reason, before.version) != (
-            self.current.state,
-            self.current.reason,
-            self.current.version,
-        )
+        changed = any(getattr(before, name) != getattr(self.current, name) for name in ("state", "reason", "version"))
         if changed or time.monotonic() - self._written_s >= _MIN_INTERVAL_S:
             self.write()
 
@@ -75,3 +83,92 @@ class StatusFile:
             write_atomically(self._path, json.dumps(content))
         except OSError as error:  # a full disk must not end the training just because of a progress report
             _log.warning("%s cannot be written: %s", self._path, error.strerror or error)
+
+
+class MetricsLog:
+    """Reads and appends to metrics.jsonl: rounds, evaluations and deletions, one JSON object per line.
+
+    Args:
+        path: the file; created by the first line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a line and return it. `kind` is "round", "evaluation" or "garbage" (deleted versions and records)."""
+        row = {"kind": kind, **values, "time": time.time()}
+        append_jsonl(self._path, [row])
+        return row
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The lines of kind "round", oldest first."""
+        return [row for row in read_jsonl(self._path) if row.get("kind") == "round"]
+
+    def last_round(self) -> int:
+        """The highest round number in the log; 0 before the first round."""
+        return max([0, *(int(row["round"]) for row in self.rounds())])
+
+    def last_outcome(self) -> str:
+        """Outcome of the last round in the log; "" before the first. Lines of odkeras 0.1 have no "outcome"."""
+        rows = self.rounds()
+        if not rows:
+            return ""
+        return str(rows[-1].get("outcome") or ("failed" if rows[-1].get("failed") else "published"))
+
+
+class Pauses:
+    """Carries out the requests of the control file and reports them in status.json.
+
+    Args:
+        control: the control file.
+        status: the trainer's status.json.
+        should_stop: polled; returns True when the process must exit, which also ends a pause.
+
+    Attributes:
+        paused_s: total seconds that training was paused between steps.
+    """
+
+    def __init__(self, control: Control, status: StatusFile, should_stop: Callable[[], bool]) -> None:
+        self._control = control
+        self._status = status
+        self._should_stop = should_stop
+        self._before: Status | None = None
+        self.paused_s = 0.0
+
+    def between_steps(self) -> bool:
+        """Block while training is paused. Returns True if training must not take another step now."""
+        if self._control.state == PAUSED and not self._should_stop():
+            self._wait()
+        return self._should_stop() or self._control.state == STOPPED
+
+    @property
+    def ends_round(self) -> bool:
+        """Whether the current round ends at this step. False when the process exits: the next start resumes the
+        round."""
+        return self._control.state == STOPPED and not self._should_stop()
+
+    def between_rounds(self) -> bool:
+        """Returns True if no round may start now. Never blocks."""
+        state = self._control.state
+        if state == RUNNING:
+            if self._before is not None:
+                self._status.update(state=self._before.state, reason=self._before.reason)
+                self._before = None
+        elif self._before is None or self._status.current.state != state:
+            self._before = self._before or self._status.current
+            self._status.update(state=state, reason=_BETWEEN_ROUNDS[state], round_step=0, round_steps=0)
+        return state != RUNNING
+
+    def _wait(self) -> None:
+        before, started = self._status.current, time.monotonic()
+        where = f"at step {before.round_step} of {before.round_steps}"
+        self._status.update(state=PAUSED, reason=f"paused in round {before.round}, {where}")
+        written = started
+        while self._control.state == PAUSED and not self._should_stop():
+            time.sleep(_POLL_S)
+            if time.monotonic() - written >= _HEARTBEAT_S:
+                written = time.monotonic()
+                self._status.write()  # heartbeat: readers take an old status.json for a dead trainer
+        self._status.update(state=before.state, reason=before.reason)
+        self.paused_s += time.monotonic() - started

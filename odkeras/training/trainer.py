@@ -26,8 +26,7 @@ from tf_keras.src import backend
 
 from odkeras.errors import TrainingError
 from odkeras.model.inference import build_detection_model, create_variables
-from odkeras.model.weights import copy_weights, named_variables, snapshot
-from odkeras.training.freezing import variables_to_train
+from odkeras.model.weights import copy_weights, named_variables, snapshot, variables_to_train
 
 _TOTAL_LOSS = "Loss/total_loss"
 _SNAPSHOT_EVERY_STEPS = 50
@@ -105,7 +104,14 @@ class Trainer:
                 name="global_step",
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
-            self.optimizer, self._learning_rate = _build_optimizer(config, self.model, self.step_variable)
+            self.optimizer, (rate,) = optimizer_builder.build(
+                config.train_config.optimizer, global_step=self.step_variable
+            )
+            if config.train_config.optimizer.use_moving_average:
+                self.optimizer.shadow_copy(self.model)
+            # Created ahead, so that the step is traced once and restoring a checkpoint finds the slots.
+            self.optimizer._create_all_weights(self.model.trainable_variables)
+        self._learning_rate: Callable[[], tf.Tensor] = rate if callable(rate) else lambda: rate
         self.variables = named_variables(self.model)
         self.trained_variables = variables_to_train(self.model.trainable_variables, config.train_config)
         self.bad_images: set[int] = set()
@@ -145,14 +151,13 @@ class Trainer:
         A finite loss does not imply that: it does not depend on the moving statistics of batch normalization, nor on
         the update that the step itself makes.
         """
-        watched = [*self.variables.values(), *(average for _, average in self._averages())]
-        finite = [tf.reduce_all(tf.math.is_finite(each)) for each in watched if each.dtype.is_floating]
-        return bool(tf.reduce_all(finite))
+        variables = [*self.variables.values(), *(average for _, average in self._averages())]
+        return bool(tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in variables if v.dtype.is_floating]))
 
     def optimizer_variables(self) -> dict[str, tf.Variable]:
         """The optimizer's state: momentum slots, moving averages and its own step counter."""
-        kept = [*self.optimizer.weights, *(average for _, average in self._averages())]
-        return {f"optimizer/{number}": variable for number, variable in enumerate(kept)}
+        variables = [*self.optimizer.weights, *(average for _, average in self._averages())]
+        return {f"optimizer/{number}": variable for number, variable in enumerate(variables)}
 
     def trace(self, element_spec: Any) -> None:
         """Trace the step ahead of the first batch, which would otherwise wait for it.
@@ -207,7 +212,7 @@ class Trainer:
     def _take_step(self, batches: Iterator[Batch], watch: _LossWatch) -> StepReport | None:
         features, labels = next(batches)
         if self._step_function is None:
-            self.trace(_spec_of((features, labels)))
+            self.trace(tf.nest.map_structure(tf.type_spec_from_value, (features, labels)))
         outputs = {name: float(value) for name, value in self._step_function(features, labels).items()}
         gradient_norm = outputs.pop("gradient_norm")
         learning_rate = outputs.pop("learning_rate")
@@ -323,7 +328,8 @@ class _LossWatch:
         """
         step = self._trainer.step
         if features is not None:
-            self._trainer.bad_images.update(_buckets(self._trainer.strategy, features))
+            for buckets in self._trainer.strategy.experimental_local_results(features[odapi_inputs.HASH_KEY]):
+                self._trainer.bad_images.update(int(bucket) for bucket in tf.reshape(buckets, [-1]).numpy())
         with self._trainer.strategy.scope():
             copy_weights(self._good, self._state)
             self._trainer.step_variable.assign(self._good_step)
@@ -353,28 +359,9 @@ def learning_phase(*, training: bool) -> Iterator[None]:
         yield
 
 
-def _build_optimizer(config: Any, model: Any, step: tf.Variable) -> tuple[Any, Callable[[], tf.Tensor]]:
-    optimizer, (rate,) = optimizer_builder.build(config.train_config.optimizer, global_step=step)
-    if config.train_config.optimizer.use_moving_average:
-        optimizer.shadow_copy(model)
-    optimizer._create_all_weights(
-        model.trainable_variables
-    )  # created ahead, so that the step is traced once and restoring a checkpoint finds the slots
-    return optimizer, rate if callable(rate) else lambda: rate
-
-
 def _needs_autograph(model_config: Any) -> bool:
     """Whether the step needs autograph, which doubles the tracing time.
 
     Only DeepMAC does: its loss branches on a tensor in Python.
     """
     return model_config.HasField("center_net") and model_config.center_net.HasField("deepmac_mask_estimation")
-
-
-def _spec_of(batch: Batch) -> Any:
-    return tf.nest.map_structure(tf.type_spec_from_value, batch)
-
-
-def _buckets(strategy: tf.distribute.Strategy, features: Mapping[str, Any]) -> set[int]:
-    per_replica = strategy.experimental_local_results(features[odapi_inputs.HASH_KEY])
-    return {int(bucket) for value in per_replica for bucket in tf.reshape(value, [-1]).numpy()}

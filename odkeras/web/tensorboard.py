@@ -16,7 +16,7 @@ from odkeras.session.supervisor import ChildSpec, Supervisor
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
 FIRST_DASHBOARD = "custom_scalars"
-"""The dashboard that shows the charts in the order of `training.board_layout`."""
+"""The dashboard that shows the charts in the order of `training.tensorboard`."""
 
 
 class TensorBoard:

@@ -191,11 +191,11 @@ def shared_models(
     def find_template(publisher: Any) -> Path | None:
         return real_find_template(publisher) or (saved_once if publisher._graph == saved_graph else None)
 
-    for module in ("training.published", "training.plain", "training.evaluate", "export.command"):
+    for module in ("training.publishing", "training.train", "training.evaluation", "export.command"):
         monkeypatch.setattr(f"odkeras.{module}.InferenceModel", build_inference)
-    for module in ("training.rounds", "training.plain"):
+    for module in ("training.rounds", "training.train"):
         monkeypatch.setattr(f"odkeras.{module}.Trainer", build_trainer)
-        monkeypatch.setattr(f"odkeras.{module}.training_dataset", build_dataset)
+    monkeypatch.setattr("odkeras.training.inputs.training_dataset", build_dataset)
     monkeypatch.setattr("odkeras.training.rounds.example_source", build_source)
     monkeypatch.setattr(trainer, "trace", lambda element_spec: None)
     monkeypatch.setattr(Publisher, "_find_template", find_template)

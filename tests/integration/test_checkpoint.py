@@ -25,8 +25,8 @@ from odkeras.model.checkpoint import (
 from odkeras.model.inference import create_variables
 from odkeras.model.weights import named_variables, snapshot
 from odkeras.pipeline import PipelineConfig
+from odkeras.training.checkpoints import CheckpointStore
 from odkeras.training.inputs import training_dataset
-from odkeras.training.store import CheckpointStore
 from odkeras.training.trainer import Trainer, learning_phase
 
 pytestmark = pytest.mark.integration

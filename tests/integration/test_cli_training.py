@@ -21,8 +21,8 @@ from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.pipeline import load_pipeline, set_num_classes
 from odkeras.project import is_held_out, list_versions, read_jsonl
-from odkeras.training import lock, process
-from odkeras.training.lock import lock_model_dir
+from odkeras.training import checkpoints, process
+from odkeras.training.checkpoints import lock_model_dir
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
@@ -98,7 +98,7 @@ class TestTrain:
     def test_a_signal_ends_it_in_order(
         self, odkeras: Odkeras, with_records: TinyProject, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
     ) -> None:
-        from odkeras.training.summaries import TrainingSummaries
+        from odkeras.training.tensorboard import TrainingSummaries
 
         def step(self: TrainingSummaries, report: Any) -> None:
             if report.step == 2:
@@ -277,7 +277,7 @@ class TestTrainer:
     def test_until_it_is_told_to_stop(
         self, odkeras: Odkeras, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(process, "_BEAT_EVERY", 1)
+        monkeypatch.setattr(process, "_POLLS_PER_HEARTBEAT", 1)
         beats: list[float] = []
 
         def beat(self: Any) -> None:
@@ -287,7 +287,7 @@ class TestTrainer:
             elif project.metrics():
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr("odkeras.training.rounds.Rounds.beat", beat)
+        monkeypatch.setattr("odkeras.training.rounds.Rounds.heartbeat", beat)
         assert odkeras("trainer", project.config_path, "--steps-per-epoch", "1").status == 0
         assert len(project.metrics()) == 1
         assert project.status()["state"] == "ended"
@@ -298,8 +298,8 @@ class TestTrainer:
         reading, writing = os.pipe()
         with os.fdopen(reading) as stdin, os.fdopen(writing, "w") as host:
             monkeypatch.setattr(sys, "stdin", stdin)
-            monkeypatch.setattr(process, "_BEAT_EVERY", 1)
-            monkeypatch.setattr("odkeras.training.rounds.Rounds.beat", lambda self: host.close())
+            monkeypatch.setattr(process, "_POLLS_PER_HEARTBEAT", 1)
+            monkeypatch.setattr("odkeras.training.rounds.Rounds.heartbeat", lambda self: host.close())
             assert odkeras("trainer", project.config_path, "--stop-on-stdin-eof").status == 0
         assert project.status()["state"] == "ended"
 
@@ -392,7 +392,7 @@ class TestTrainer:
         self, odkeras: Odkeras, project: TinyProject, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It wrote "failed" into the status.json of the one at work, which a host took for the end of the training."""
-        monkeypatch.setattr(lock, "WAIT_S", 0.0)
+        monkeypatch.setattr(checkpoints, "LOCK_WAIT_S", 0.0)
         odkeras("trainer", project.config_path, "--once")
         before = project.status()
         with lock_model_dir(project.directories.model_dir):

@@ -12,7 +12,7 @@ from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.errors import ConfigError
 from odkeras.project import is_held_out
-from odkeras.training.examples import examples_held_out
+from odkeras.training.inputs import held_out_examples
 from odkeras.training.process import TrainerOptions, _prepare
 from odkeras.training.rounds import RoundOptions, Rounds
 from odkeras.training.trainer import image_bucket
@@ -26,7 +26,6 @@ MAP = "DetectionBoxes_Precision/mAP"
 def begin(project: TinyProject, eval_split: float, **options: Any) -> Rounds:
     settings = RoundOptions(**{"steps_per_epoch": 1, "eval_split": eval_split, **options})
     rounds = Rounds(project.config(), LABEL_MAP, project.directories, settings)
-    rounds.start()
     return rounds
 
 
@@ -53,10 +52,10 @@ def kept(shapes: list[Annotation], share: float) -> set[str]:
 
 
 def evaluated_ids(rounds: Rounds) -> set[str]:
-    assert rounds._judge is not None
+    assert rounds._validator is not None
     return {
         records.annotation_from_example(serialized).image_id
-        for source in rounds._judge.sources()
+        for source in rounds._validator.sources()
         for serialized in source.read()
     }
 
@@ -78,7 +77,7 @@ class TestRounds:
         evaluations = project.metrics("evaluation")
         assert evaluations[-1]["round"] == 4 and 0 <= evaluations[-1]["metrics"][MAP] <= 1
         buckets = {image_bucket(image_id) for image_id in kept}
-        rounds._chosen = rounds._store.examples()  # where they lie now
+        rounds._chosen = rounds._replay.examples()  # where they lie now
         seen: set[int] = set()
         for features, _ in itertools.islice(rounds._dataset, 8):  # twice over the training set
             seen |= set(features["hash"].numpy().tolist())
@@ -124,8 +123,8 @@ class TestRounds:
         rounds.run_pending()
         assert not ids(rounds._chosen) & kept
         assert evaluated_ids(rounds) == kept - {others[0].image_id}
-        assert rounds._judge is not None
-        (source,) = rounds._judge.sources()
+        assert rounds._validator is not None
+        (source,) = rounds._validator.sources()
         truths = {each.image_id: each.groundtruth for each in map(records.annotation_from_example, source.read())}
         assert len(truths[again.image_id]) == 0
 
@@ -141,7 +140,7 @@ class TestRounds:
             rounds.run_pending()
             expected = {shape.image_id for shape in shapes if is_held_out(shape.image_id, other)}
             assert ids(rounds._chosen) == {shape.image_id for shape in shapes} - expected
-            assert ids(rounds._store.held_out()) == expected
+            assert ids(rounds._replay.held_out()) == expected
 
     def test_a_damaged_held_out_answer_fails_only_the_evaluation(
         self, project: TinyProject, shapes: list[Annotation], share: float, monkeypatch: pytest.MonkeyPatch
@@ -149,7 +148,7 @@ class TestRounds:
         def broken(self: Any) -> Iterator[bytes]:
             yield b"no example"
 
-        monkeypatch.setattr("odkeras.training.evaluate.Evaluator._read", broken)
+        monkeypatch.setattr("odkeras.training.evaluation.Evaluator._read", broken)
         rounds = begin(project, share)
         project.put(shapes)
         assert rounds.run_pending()
@@ -167,7 +166,7 @@ class TestMasks:
         project.put(shapes)
         rounds.run_pending()
         for masks in (False, True):
-            source = examples_held_out(project.config(), rounds._store.held_out(), masks=masks)
+            source = held_out_examples(project.config(), rounds._replay.held_out(), masks=masks)
             features = [records._parse(serialized).features.feature for serialized in source.read()]
             assert [records.MASK_FEATURE in each for each in features] == [masks] * len(kept)
 

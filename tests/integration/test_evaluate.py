@@ -24,12 +24,22 @@ from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup
 from odkeras.model.weights import copy_weights, named_variables, snapshot
 from odkeras.pipeline import PipelineConfig
-from odkeras.training.detectors import SavedDetector
-from odkeras.training.evaluate import _without_padding, evaluate, evaluate_checkpoint, evaluate_version
-from odkeras.training.examples import examples_of_reader, smallest_hashes
-from odkeras.training.inputs import SERIALIZED, evaluation_dataset, training_dataset
-from odkeras.training.metric_sets import primary_metric
-from odkeras.training.store import CheckpointStore
+from odkeras.training.checkpoints import CheckpointStore
+from odkeras.training.evaluation import (
+    SavedModelDetector,
+    _without_padding,
+    evaluate,
+    evaluate_checkpoint,
+    evaluate_version,
+)
+from odkeras.training.inputs import (
+    SERIALIZED,
+    evaluation_dataset,
+    examples_of_reader,
+    smallest_hashes,
+    training_dataset,
+)
+from odkeras.training.metrics import primary_metric
 from odkeras.training.trainer import Trainer
 from tests.fixtures_training import LABEL_MAP
 from tests.integration.conftest import _state_of, kept_as_is
@@ -249,7 +259,7 @@ class TestMasks:
         assert set(MASK_SETS.values()) < set(found)
 
     def test_a_model_without_masks(self, oracle: Oracle, masked: PipelineConfig) -> None:
-        with pytest.raises(ConfigError, match="compares masks, and the model makes none"):
+        with pytest.raises(ConfigError, match="compares masks, and the model predicts none"):
             evaluate(oracle, masked)
 
 
@@ -468,8 +478,8 @@ class TestCheckpoints:
             means.append(float(np.mean([np.mean(variable) for variable in model.variables])))
             return {}
 
-        monkeypatch.setattr("odkeras.training.evaluate.evaluate", look)
-        monkeypatch.setattr("odkeras.training.evaluate.InferenceModel", lambda _: inference)
+        monkeypatch.setattr("odkeras.training.evaluation.evaluate", look)
+        monkeypatch.setattr("odkeras.training.evaluation.InferenceModel", lambda _: inference)
         yield means
 
     def test_the_newest_or_a_named_one(
@@ -565,7 +575,7 @@ class TestVersions:
 
         model = Model()
         tf.saved_model.save(model, str(tmp_path / "7"), signatures={"serving_default": model.call})
-        detect = SavedDetector(tmp_path / "7")
+        detect = SavedModelDetector(tmp_path / "7")
         for serialized in examples_of_reader(config.eval_input_reader[0]).read():
             found = detect({SERIALIZED: tf.constant([serialized])})
             seen.append([round(each * 1000) for each in found["detection_scores"][0].numpy().tolist()])
@@ -580,8 +590,10 @@ class TestVersions:
 
         model = Model()
         tf.saved_model.save(model, str(tmp_path / "7"), signatures={"serving_default": model.call})
-        with pytest.raises(CheckpointError, match=r"is none of a detector: its inputs are text, and detection_boxes, "):
-            SavedDetector(tmp_path / "7")
+        with pytest.raises(
+            CheckpointError, match="is not that of a detector: its inputs are text, and detection_boxes"
+        ):
+            SavedModelDetector(tmp_path / "7")
 
 
 def _id_of(serialized: bytes) -> str:

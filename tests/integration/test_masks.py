@@ -129,7 +129,6 @@ class MaskLoop:
         put_batch(self.project.directories.inbox_dir, [polygon_answer(shapes[1])])
         options = RoundOptions(steps_per_epoch=2, run_eval=True)
         self.rounds = Rounds(config, LABEL_MAP, self.project.directories, options)
-        self.rounds.start()
         self._listen()
         assert self.rounds.run_pending()
 

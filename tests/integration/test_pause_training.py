@@ -32,7 +32,6 @@ PAUSED_S = 0.5
 def begin(project: TinyProject, should_stop: Callable[[], bool] = lambda: False) -> Rounds:
     options = RoundOptions(steps_per_epoch=STEPS)
     rounds = Rounds(project.config(), LABEL_MAP, project.directories, options, should_stop=should_stop)
-    rounds.start()
     return rounds
 
 

@@ -15,12 +15,11 @@ from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.setup import Setup
 from odkeras.model.weights import snapshot
 from odkeras.pipeline import PipelineConfig
-from odkeras.training import lock
-from odkeras.training.examples import what_is_dropped
-from odkeras.training.lock import lock_model_dir
-from odkeras.training.plain import start_from_fine_tune_checkpoint, train_on_records
-from odkeras.training.store import CheckpointStore
-from odkeras.training.summaries import TrainingSummaries
+from odkeras.training import checkpoints
+from odkeras.training.checkpoints import CheckpointStore, lock_model_dir
+from odkeras.training.inputs import unknown_classes_warning
+from odkeras.training.tensorboard import TrainingSummaries
+from odkeras.training.train import start_from_fine_tune_checkpoint, train_on_records
 from odkeras.training.trainer import StepReport
 from tests.fixtures_training import LABEL_MAP
 
@@ -102,7 +101,7 @@ class TestCheckpoints:
         self, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Both wrote their checkpoints over each other's."""
-        monkeypatch.setattr(lock, "WAIT_S", 0.0)
+        monkeypatch.setattr(checkpoints, "LOCK_WAIT_S", 0.0)
         with lock_model_dir(tmp_path), pytest.raises(SetupError, match="another training is using"):
             train_on_records(setup, tmp_path, steps=1)
 
@@ -137,10 +136,10 @@ class TestFineTuning:
 def test_classes_missing_from_the_label_map_are_reported(config: PipelineConfig, tmp_path: Path) -> None:
     """Their objects were dropped silently, and the model trained that there is nothing."""
     reader = config.train_input_reader
-    assert what_is_dropped(reader, LABEL_MAP) == ""
+    assert unknown_classes_warning(reader, LABEL_MAP) == ""
     renamed = LabelMap.from_names([f"{LABEL_MAP.names[0]}s", *LABEL_MAP.names[1:]])
-    said = what_is_dropped(reader, renamed)
+    said = unknown_classes_warning(reader, renamed)
     assert said.startswith(f"the records have classes that are not in the label map ({LABEL_MAP.names[0]!r} in ")
     assert "of the first 12 examples): their objects are not trained on" in said
     reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "none.record")]
-    assert what_is_dropped(reader, renamed) == ""
+    assert unknown_classes_warning(reader, renamed) == ""

@@ -19,9 +19,9 @@ from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.setup import Setup
 from odkeras.model.weights import snapshot
 from odkeras.project import list_versions
-from odkeras.training.evaluate import Evaluator, evaluate_checkpoint, evaluate_version
-from odkeras.training.gate import Comparison, Judge, plan_start
+from odkeras.training.evaluation import Evaluator, evaluate_checkpoint, evaluate_version
 from odkeras.training.process import TrainerOptions, _prepare
+from odkeras.training.publishing import Comparison, ModelValidator, plan_start
 from odkeras.training.rounds import RoundOptions, Rounds
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
@@ -46,7 +46,6 @@ def gated(project: TinyProject, shape_records: dict[str, Path]) -> TinyProject:
 def begin(project: TinyProject, **options: Any) -> Rounds:
     settings = RoundOptions(**{"steps_per_epoch": 2, "publish_if_better": True, **options})
     rounds = Rounds(project.config(), LABEL_MAP, project.directories, settings)
-    rounds.start()
     return rounds
 
 
@@ -156,7 +155,7 @@ class TestOneRound:
         values += [0.1, ConfigError("no examples")]
         row = play(gated, rounds, shapes)
         assert row["outcome"] == "failed"
-        assert row["failed"].endswith("since the evaluation failed: no examples")
+        assert row["failed"].endswith("because the evaluation failed: no examples")
         assert "gate" not in row and len(versions(gated)) == 1
         assert gated.metrics("evaluation")[0]["failed"] == "no examples"
         begin(gated)
@@ -222,7 +221,7 @@ class TestRealFigures:
         row = play(gated, rounds, shapes)
         assert row["outcome"] == "published" and row["gate"]["served_value"] is not None
         trained = snapshot(rounds._trainer.variables)
-        for name, value in snapshot(rounds._published.variables).items():
+        for name, value in snapshot(rounds._model.variables).items():
             np.testing.assert_array_equal(value, trained[name])
 
     def test_on_answers_that_are_kept_for_evaluation(self, project: TinyProject, shapes: list[Annotation]) -> None:
@@ -286,7 +285,7 @@ class TestTheNextStart:
 
         name = gated.put(shapes[:1])
         with monkeypatch.context() as patch:
-            patch.setattr(Judge, "compare", killed)
+            patch.setattr(ModelValidator, "compare", killed)
             with pytest.raises(Killed):
                 rounds.run_pending()
         assert gated.metrics() == []
@@ -364,27 +363,27 @@ def version(step: int = 4, **changes: Any) -> ExportInfo:
     ("changes", "expected"),
     [
         ({"any_version": False, "newest": None}, "publish"),
-        ({"newest": None}, "leave"),  # somebody else's
-        ({"newest": None, "unreported": True}, "conclude"),
+        ({"newest": None}, "keep"),  # somebody else's
+        ({"newest": None, "unreported": True}, "decide"),
         ({"same_graph": False}, "publish"),
         # freshly built weights of another model: the one that has learned something stays
-        ({"same_graph": False, "learned": False, "step": 0}, "leave"),
+        ({"same_graph": False, "learned": False, "step": 0}, "keep"),
         ({"same_graph": False, "learned": False, "step": 0, "newest": version(0, learned=False)}, "publish"),
-        ({"step": 4}, "leave"),  # it is that checkpoint's
-        ({"step": 4, "unreported": True}, "leave"),  # killed between the version and its line
-        ({}, "conclude"),
-        ({"unreported": True}, "conclude"),
-        ({"last_outcome": "held back"}, "leave"),
-        ({"last_outcome": "failed"}, "leave"),
-        ({"last_outcome": "held back", "unreported": True}, "conclude"),
-        ({"last_outcome": "held back", "same_graph": False}, "leave"),  # odkeras was updated meanwhile
+        ({"step": 4}, "keep"),  # it is that checkpoint's
+        ({"step": 4, "unreported": True}, "keep"),  # killed between the version and its line
+        ({}, "decide"),
+        ({"unreported": True}, "decide"),
+        ({"last_outcome": "held back"}, "keep"),
+        ({"last_outcome": "failed"}, "keep"),
+        ({"last_outcome": "held back", "unreported": True}, "decide"),
+        ({"last_outcome": "held back", "same_graph": False}, "keep"),  # odkeras was updated meanwhile
         ({"step": 4, "same_graph": False}, "publish"),
-        ({"newest": version(2, copy_of=1, replaced_step=4)}, "leave"),
-        ({"newest": version(2, copy_of=1, replaced_step=4), "same_graph": False}, "leave"),
+        ({"newest": version(2, copy_of=1, replaced_step=4)}, "keep"),
+        ({"newest": version(2, copy_of=1, replaced_step=4), "same_graph": False}, "keep"),
         # killed after it had published the round, and then somebody went back
-        ({"newest": version(2, copy_of=1, replaced_step=6), "unreported": True}, "leave"),
+        ({"newest": version(2, copy_of=1, replaced_step=6), "unreported": True}, "keep"),
         # killed in the round after somebody had gone back
-        ({"newest": version(2, copy_of=1, replaced_step=4), "unreported": True}, "conclude"),
+        ({"newest": version(2, copy_of=1, replaced_step=4), "unreported": True}, "decide"),
     ],
 )
 def test_what_the_next_start_does(changes: dict[str, Any], expected: str) -> None:

@@ -27,10 +27,10 @@ from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.weights import named_variables, snapshot
 from odkeras.project import Project, list_versions, read_jsonl
-from odkeras.training import lock
-from odkeras.training.lock import lock_model_dir
+from odkeras.training import checkpoints
+from odkeras.training import rounds as rounds_module
+from odkeras.training.checkpoints import CheckpointStore, lock_model_dir
 from odkeras.training.rounds import LEAST_STEPS, RoundOptions, Rounds, open_rounds, steps_of_round
-from odkeras.training.store import CheckpointStore
 from odkeras.training.trainer import Trainer, image_bucket
 from tests.fixtures_training import LABEL_MAP, TinyProject, answer
 
@@ -58,7 +58,6 @@ def begin(
         live_version=live_version,
         should_stop=should_stop,
     )
-    rounds.start()
     return rounds
 
 
@@ -111,7 +110,7 @@ class TestTheFirstVersion:
 
     def test_the_trainer_starts_from_what_was_published(self, project: TinyProject) -> None:
         rounds = begin(project)
-        weights = snapshot(named_variables(rounds._published.inference.model))
+        weights = snapshot(named_variables(rounds._model.inference.model))
         assert_same(snapshot(rounds._trainer.variables), weights)
 
     def test_one_that_is_there_is_served_as_it_is(self, project: TinyProject) -> None:
@@ -157,9 +156,8 @@ class TestTheFirstVersion:
         before, directories = versions(project), project.directories
         elsewhere = Project(directories.data_dir, project.folder / "other", directories.export_dir)
         elsewhere.create()
-        rounds = Rounds(project.config(), LABEL_MAP, elsewhere, RoundOptions(steps_per_epoch=2))
         with pytest.raises(CheckpointError, match="export has 2 training steps, but there is no checkpoint"):
-            rounds.start()
+            Rounds(project.config(), LABEL_MAP, elsewhere, RoundOptions(steps_per_epoch=2))
         for path in directories.model_dir.glob("ckpt-*.data*"):
             path.unlink()
         with pytest.raises(CheckpointError, match="none of the checkpoints fits"):
@@ -249,9 +247,9 @@ class TestARound:
         project.put(shapes[:2])
         rounds.run_pending()
         trained = snapshot(rounds._trainer.variables)
-        assert_same(snapshot(rounds._published.variables), trained)
+        assert_same(snapshot(rounds._model.variables), trained)
         for variable, weights in zip(
-            rounds._published.inference.variables, published_weights(project, versions(project)[-1]), strict=True
+            rounds._model.inference.variables, published_weights(project, versions(project)[-1]), strict=True
         ):
             np.testing.assert_array_equal(variable, weights)
         assert any(not np.array_equal(before[name], trained[name]) for name in before)
@@ -268,10 +266,9 @@ class TestARound:
         labels = LabelMap.from_names([f"{name}s", *LABEL_MAP.names[1:]])
         again = replace(project.directories, model_dir=project.folder / "m2", export_dir=project.folder / "e2")
         again.create()
-        rounds = Rounds(project.config(), labels, again, RoundOptions(steps_per_epoch=1))
         said = f"{old} of 6 annotated images are not used: they have classes that are not in the label map ({name!r} in"
         with caplog.at_level(logging.WARNING, "odkeras"):
-            rounds.start()
+            rounds = Rounds(project.config(), labels, again, RoundOptions(steps_per_epoch=1))
         assert said in caplog.text
         assert said in rounds.status.current.reason
         assert rounds.run_pending()
@@ -590,17 +587,17 @@ class TestKilled:
         assert again.run_pending() is True
         assert [(row["step"], row["batches"]) for row in project.metrics()] == [(2, [name])]
 
-    @pytest.mark.parametrize("at", ["take_weights", "publish"])
+    @pytest.mark.parametrize("at", ["copy_weights", "publish"])
     def test_between_its_checkpoint_and_the_version(
         self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch, at: str
     ) -> None:
         name = project.put(shapes[:3])
         rounds = begin(project)
-        self.killed_at(rounds, monkeypatch, rounds._published, at)
+        self.killed_at(rounds, monkeypatch, rounds_module if at == "copy_weights" else rounds._model, at)
         trained = snapshot(rounds._trainer.variables)
         again = begin(project)
         assert [version_step(project, version) for version in versions(project)] == [0, 2]
-        assert_same(snapshot(again._published.variables), trained)
+        assert_same(snapshot(again._model.variables), trained)
         (row,) = project.metrics()
         assert (row["round"], row["step"], row["batches"]) == (1, 2, [name])
         assert row["version"] == versions(project)[-1] and row["examples"] == 3
@@ -692,20 +689,9 @@ class TestKilled:
             assert [path for path in others if not path.exists()] == []
 
 
-class open_tiny:
-    """`open_rounds` of a tiny project, started."""
-
-    def __init__(self, project: TinyProject, **options: Any) -> None:
-        settings = RoundOptions(**{"steps_per_epoch": 2, **options})
-        self._context = open_rounds(project.config(), LABEL_MAP, project.directories, options=settings)
-
-    def __enter__(self) -> Rounds:
-        rounds = self._context.__enter__()
-        rounds.start()
-        return rounds
-
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)
+def open_tiny(project: TinyProject, **options: Any) -> contextlib.AbstractContextManager[Rounds]:
+    settings = RoundOptions(**{"steps_per_epoch": 2, **options})
+    return open_rounds(project.config(), LABEL_MAP, project.directories, options=settings)
 
 
 class TestOneTrainer:
@@ -717,7 +703,7 @@ class TestOneTrainer:
         assert project.status()["version"] == versions(project)[0]
 
     def test_a_second_one_is_refused(self, project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lock, "WAIT_S", 0.0)
+        monkeypatch.setattr(checkpoints, "LOCK_WAIT_S", 0.0)
         with (
             open_tiny(project),
             pytest.raises(SetupError, match=r"another training is using .*model; stop it, or name another --model-dir"),
@@ -764,7 +750,7 @@ class TestOneTrainer:
     def test_a_sign_of_life(self, project: TinyProject) -> None:
         rounds = begin(project)
         before = project.status()["updated"]
-        rounds.beat()
+        rounds.heartbeat()
         assert project.status()["updated"] > before
 
 

@@ -34,7 +34,7 @@ from odkeras.model.inference import InferenceModel
 from odkeras.model.weights import copy_weights, named_variables, snapshot
 from odkeras.pipeline import load_pipeline
 from odkeras.training.inputs import training_dataset
-from odkeras.training.store import CheckpointStore
+from odkeras.training.checkpoints import CheckpointStore
 from odkeras.training.trainer import Trainer
 
 tf.keras.utils.set_random_seed(2019)

@@ -18,15 +18,21 @@ from tensorboard.util import tensor_util
 from odkeras.annotation import Annotation
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.inbox import put_batch
-from odkeras.training.board_layout import CATEGORIES, layout
-from odkeras.training.curves import ALL_CLASSES, THRESHOLDS, coco_curves, curve_of
-from odkeras.training.exhibits import ComparedExample, Exhibits
-from odkeras.training.panels import LEAST_PX, MOST_PX, Pen, best, compare, fitted, from_any_range
-from odkeras.training.round_work import work_figures, work_of_round
+from odkeras.training.metrics import ALL_CLASSES, THRESHOLDS, PrecisionRecallCurve, coco_curves
+from odkeras.training.pictures import (
+    MAX_SIDE_PX,
+    MIN_SIDE_PX,
+    BoxAnnotator,
+    EvaluatedExample,
+    EvalVisualizations,
+    best,
+    resize_to_fit,
+    to_uint8,
+)
 from odkeras.training.rounds import RoundOptions, open_rounds
-from odkeras.training.summaries import TrainingSummaries
+from odkeras.training.tensorboard import CATEGORIES, TrainingSummaries, layout
 from odkeras.training.trainer import StepReport
-from odkeras.work import CostModel
+from odkeras.work import CostModel, round_counts, round_scalars
 from tests.fixtures_training import LABEL_MAP, Answer, TinyProject, answer
 
 pytestmark = pytest.mark.integration
@@ -70,7 +76,6 @@ def test_rounds_with_a_restart(project: TinyProject, shapes: list[Annotation], s
     options = RoundOptions(steps_per_epoch=10, run_eval=True)
     for start in (0, 2):
         with open_rounds(project.config(), LABEL_MAP, project.directories, options=options) as rounds:
-            rounds.start()
             for number in (start, start + 1):
                 put_batch(project.directories.inbox_dir, [suggested(shapes[number])])
                 assert rounds.run_pending()
@@ -91,10 +96,10 @@ def test_rounds_with_a_restart(project: TinyProject, shapes: list[Annotation], s
     # pictures: at most three of a round's first batch, at most four that are evaluated
     assert {tag for tag in tags(train) if "examples" in tag} == {"training_examples/1", "training_examples/2"}
     assert steps(train, "training_examples/1") == [0, 10, 20, 30]
-    assert max(picture(train, "training_examples/1").size) >= LEAST_PX
+    assert max(picture(train, "training_examples/1").size) >= MIN_SIDE_PX
     assert {tag for tag in tags(evaluated) if "examples" in tag} == {f"evaluation_examples/{n}" for n in (1, 2, 3, 4)}
     first, last = (np.asarray(picture(evaluated, "evaluation_examples/1", number), float) for number in (0, -1))
-    assert first.shape == last.shape and first.shape[1] > 2 * LEAST_PX * 0.7
+    assert first.shape == last.shape and first.shape[1] > 2 * MIN_SIDE_PX * 0.7
     half = first.shape[1] // 2 - 8
     assert np.abs(first[:, :half] - last[:, :half]).mean() < 1  # the truth of the same example
 
@@ -162,7 +167,7 @@ class TestOneAxis:
         with TrainingSummaries(tmp_path, LABEL_MAP, every_steps=1, write=False) as summaries:
             summaries.describe("config")
             summaries.step(report(1))
-            summaries.evaluation(1, {"mAP": 0.5}, Exhibits())
+            summaries.evaluation(1, {"mAP": 0.5}, EvalVisualizations())
             summaries.round(1, {"train_s": 1.0, "steps": 1})
         assert list(tmp_path.iterdir()) == []
 
@@ -174,9 +179,9 @@ class TestAnEvaluation:
         assert tags(read(tmp_path / "eval")) == {"mAP"}
 
     def test_a_curve(self, tmp_path: Path) -> None:
-        curve = curve_of([0.95, 0.6, 0.2], [True, False, True], 4)
+        curve = PrecisionRecallCurve.from_matches([0.95, 0.6, 0.2], [True, False, True], 4)
         with TrainingSummaries(tmp_path) as summaries:
-            summaries.evaluation(7, {}, Exhibits((), {"precision_recall/circle": curve}))
+            summaries.evaluation(7, {}, EvalVisualizations((), {"precision_recall/circle": curve}))
         events = read(tmp_path / "eval")
         assert steps(events, "precision_recall/circle/pr_curves") == [7]
         (stored,) = events.Tensors("precision_recall/circle/pr_curves")
@@ -192,7 +197,7 @@ class TestAnEvaluation:
         """The area under a curve, taken as COCO takes it, is the class's average precision at IoU 0.5."""
         from object_detection.metrics import coco_evaluation
 
-        from odkeras.training.metric_sets import MetricSet
+        from odkeras.training.metrics import MetricSet
 
         categories = [{"id": id, "name": LABEL_MAP.name_of(id)} for id in LABEL_MAP.ids]
         metric_set = MetricSet("coco_detection_metrics", coco_evaluation.CocoDetectionEvaluator(categories), {})
@@ -222,32 +227,34 @@ class TestAnEvaluation:
             levels = np.linspace(0, 1, 101)
             area = np.mean([max([0.0, *curve.precision[curve.recall >= level - 1e-9]]) for level in levels])
             assert area == pytest.approx(expected, abs=0.02)
-        assert coco_curves.__module__ == "odkeras.training.curves"
+        assert coco_curves.__module__ == "odkeras.training.metrics"
 
 
 class TestPanels:
     @pytest.mark.parametrize(
         ("size_hw", "expected_wh"),
         [
-            ((48, 64), (LEAST_PX, 240)),  # tiny: scaled up
+            ((48, 64), (MIN_SIDE_PX, 240)),  # tiny: scaled up
             ((400, 300), (300, 400)),  # as it is
-            ((1000, 2000), (MOST_PX, 240)),  # scaled down
-            ((2, 2000), (MOST_PX, 1)),
+            ((1000, 2000), (MAX_SIDE_PX, 240)),  # scaled down
+            ((2, 2000), (MAX_SIDE_PX, 1)),
         ],
     )
     def test_sizes(self, size_hw: tuple[int, int], expected_wh: tuple[int, int]) -> None:
-        assert fitted(np.zeros((*size_hw, 3), np.uint8)).size == expected_wh
+        assert resize_to_fit(np.zeros((*size_hw, 3), np.uint8)).size == expected_wh
 
     def test_colours_are_those_of_the_page(self) -> None:
         image = np.full((300, 400, 3), 255, np.uint8)
-        drawn = Pen(LABEL_MAP).draw(image, Groundtruth([[0.25, 0.25, 0.75, 0.75]], [2]))
+        drawn = BoxAnnotator(LABEL_MAP).draw(image, Groundtruth([[0.25, 0.25, 0.75, 0.75]], [2]))
         assert drawn.getpixel((100, 150)) == (0x0A, 0x7F, 0xD1)
         assert drawn.getpixel((200, 150)) == (255, 255, 255)
 
     def test_side_by_side(self) -> None:
         image = np.full((300, 400, 3), 255, np.uint8)
         box, other = [0.1, 0.1, 0.5, 0.5], [0.5, 0.5, 0.9, 0.9]
-        panel = compare(Pen(LABEL_MAP), image, Groundtruth([box], [1]), Detections([box, other], [0.8, 0.4], [1, 2]))
+        panel = BoxAnnotator(LABEL_MAP).draw_example(
+            EvaluatedExample(image, Groundtruth([box], [1]), Detections([box, other], [0.8, 0.4], [1, 2]))
+        )
         assert panel.size == (808, 324)
         orange, blue = (0xE6, 0x9F, 0x00), (0x0A, 0x7F, 0xD1)
         assert panel.getpixel((40, 24 + 90)) == panel.getpixel((448, 24 + 90)) == orange
@@ -255,18 +262,19 @@ class TestPanels:
 
     def test_where_no_score_is_high_enough_the_best_few_are_shown(self) -> None:
         found = Detections(np.tile([0.1, 0.1, 0.5, 0.5], (5, 1)), [0.1, 0.4, np.nan, 0.3, 0.2], [1, 2, 1, 1, 1])
+        image = np.zeros((30, 40, 3), np.uint8)
         np.testing.assert_allclose(best(found).scores, [0.4, 0.3, 0.2], rtol=1e-6)
-        compare(Pen(), np.zeros((30, 40, 3), np.uint8), Groundtruth.empty(), found)
-        compare(Pen(), np.zeros((30, 40, 3), np.uint8), Groundtruth.empty(), Detections.empty())
+        BoxAnnotator().draw_example(EvaluatedExample(image, Groundtruth.empty(), found))
+        BoxAnnotator().draw_example(EvaluatedExample(image, Groundtruth.empty(), Detections.empty()))
 
     def test_strange_boxes_and_labels_do_no_harm(self) -> None:
         boxes = [[np.nan, 0, 1, 1], [0.9, 0.9, 0.1, 0.1], [-2, -2, 3, 3], [0, 0, 0, 0], [0.97, 0.97, 1, 1]]
-        Pen(LABEL_MAP).draw(np.zeros((30, 40, 3), np.uint8), Detections(boxes, np.ones(5), [1, 2, 99, 0, 3]))
+        BoxAnnotator(LABEL_MAP).draw(np.zeros((30, 40, 3), np.uint8), Detections(boxes, np.ones(5), [1, 2, 99, 0, 3]))
 
     def test_whatever_the_model_s_preprocessing_made_of_it(self) -> None:
-        image = from_any_range(np.array([[[-1.0, 0.0, 1.0]]], np.float32))
+        image = to_uint8(np.array([[[-1.0, 0.0, 1.0]]], np.float32))
         assert image.dtype == np.uint8 and image.ravel().tolist() == [0, 127, 255]
-        assert from_any_range(np.zeros((2, 2, 1), np.float32)).shape == (2, 2, 3)
+        assert to_uint8(np.zeros((2, 2, 1), np.float32)).shape == (2, 2, 3)
 
 
 ROW = {"image_id": "a", "session": "", "version": 1, "kept": 3, "kept_70": 4, "adjusted": 2, "relabelled": 1}
@@ -279,7 +287,7 @@ class TestWork:
             {**ROW, "deleted": 2, "added": 4},
             {**ROW, "image_id": "b", "kept": 1, "adjusted": 0, "deleted": 0, "added": 0, "control": True},
         ]
-        counts = work_of_round(rows)
+        counts = round_counts(rows)
         control = counts.pop("control")
         assert counts == {
             "images": 1,
@@ -291,11 +299,11 @@ class TestWork:
             "added": 4,
         }
         assert control["images"] == 1 and control["kept"] == 1
-        assert work_of_round([]) == {}
+        assert round_counts([]) == {}
 
     def test_figures(self) -> None:
         counts = {"images": 2, "kept": 3, "kept_70": 4, "adjusted": 2, "relabelled": 1, "deleted": 2, "added": 4}
-        figures = work_figures({**counts, "control": {"images": 1, "kept": 1, "added": 1}})
+        figures = round_scalars({**counts, "control": {"images": 1, "kept": 1, "added": 1}})
         cost = CostModel()
         saved = 10 * cost.draw_s - (
             8 * cost.verify_s + 2 * cost.adjust_s + cost.relabel_s + 2 * cost.delete_s + 4 * cost.draw_s
@@ -318,10 +326,10 @@ class TestWork:
         )
 
     def test_before_the_first_suggestion(self) -> None:
-        assert set(work_figures({"images": 2, "added": 4})) == {
+        assert set(round_scalars({"images": 2, "added": 4})) == {
             *("added_per_image", "suggested_per_image", "seconds_saved", "seconds_saved_per_image", "recall")
         }
-        assert work_figures({}) == {}
+        assert round_scalars({}) == {}
 
 
 def test_the_layout_names_each_chart_once() -> None:
@@ -338,9 +346,9 @@ def test_charts_that_would_stay_empty_are_left_out() -> None:
 
 
 def test_a_panel_in_an_evaluation(tmp_path: Path) -> None:
-    example = ComparedExample(np.zeros((30, 40, 3), np.uint8), Groundtruth.empty(), Detections.empty())
+    example = EvaluatedExample(np.zeros((30, 40, 3), np.uint8), Groundtruth.empty(), Detections.empty())
     with TrainingSummaries(tmp_path, LABEL_MAP) as summaries:
-        summaries.evaluation(3, {}, Exhibits((example,)))
+        summaries.evaluation(3, {}, EvalVisualizations((example,)))
     (path,) = (tmp_path / "eval").iterdir()
     kinds = [
         value.metadata.plugin_data.plugin_name

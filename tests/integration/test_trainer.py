@@ -17,11 +17,10 @@ from odkeras.annotation import Annotation
 from odkeras.errors import ConfigError, TrainingError
 from odkeras.init_project import DEFAULT_TEMPLATE
 from odkeras.model.inference import build_detection_model, create_variables
-from odkeras.model.weights import copy_weights, named_variables, snapshot
+from odkeras.model.weights import copy_weights, named_variables, snapshot, variables_to_train
 from odkeras.pipeline import PipelineConfig, parse_pipeline, read_template
-from odkeras.training.freezing import variables_to_train
+from odkeras.training.checkpoints import CheckpointStore
 from odkeras.training.inputs import training_dataset
-from odkeras.training.store import CheckpointStore
 from odkeras.training.trainer import Batch, StepReport, Trainer, _needs_autograph, image_bucket, learning_phase
 
 pytestmark = pytest.mark.integration

@@ -12,9 +12,8 @@ import pytest
 from waiting import wait_until
 
 from odkeras.control import Control
-from odkeras.training import pauses
-from odkeras.training.pauses import Pauses
-from odkeras.training.status import StatusFile
+from odkeras.training import status
+from odkeras.training.status import Pauses, StatusFile
 
 
 class Trainer:
@@ -33,8 +32,8 @@ class Trainer:
 
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
-    monkeypatch.setattr(pauses, "_BEAT_S", 0.05)
-    monkeypatch.setattr(pauses, "_POLL_S", 0.01)
+    monkeypatch.setattr(status, "_HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(status, "_POLL_S", 0.01)
     made = Trainer(tmp_path)
     made.status.update(state="training", reason="training on 8 images", round=7, round_step=40, round_steps=100)
     return made
@@ -43,7 +42,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
 def test_nothing_is_held_while_training_runs(trainer: Trainer) -> None:
     before = trainer.said()
     assert trainer.pauses.between_steps() is False
-    assert trainer.pauses.held_s == 0
+    assert trainer.pauses.paused_s == 0
     assert trainer.said() == before
 
 
@@ -60,7 +59,7 @@ def test_a_pause_between_steps(trainer: Trainer) -> None:
     trainer.control.set("resume")
     thread.join(10)
     assert ended == [False]
-    assert trainer.pauses.held_s > 0.05
+    assert trainer.pauses.paused_s > 0.05
     assert (trainer.said()["state"], trainer.said()["reason"]) == ("training", "training on 8 images")
 
 

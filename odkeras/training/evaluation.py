@@ -9,26 +9,87 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 from object_detection import model_lib_v2
 
 from odkeras import project
 from odkeras.errors import CheckpointError, ConfigError
+from odkeras.export.signatures import DEFAULT_SIGNATURE
 from odkeras.model.checkpoint import choose_checkpoints, restore_for_prediction, saved_averages
 from odkeras.model.inference import CLASS_ID_OFFSET, InferenceModel, build_detection_model
 from odkeras.model.setup import Setup
-from odkeras.training.curves import Curve
-from odkeras.training.detectors import Detector, Detects, SavedDetector, in_process
-from odkeras.training.examples import ExampleSource, examples_of_reader
-from odkeras.training.exhibits import Exhibits, Gallery
-from odkeras.training.inputs import evaluation_dataset, example_source
-from odkeras.training.metric_sets import make_metric_sets, overall_first
+from odkeras.training.inputs import SERIALIZED, ExampleSource, evaluation_dataset, example_source, examples_of_reader
+from odkeras.training.metrics import PrecisionRecallCurve, make_metric_sets, overall_first
+from odkeras.training.pictures import EvalVisualizations, ExampleSelection
 
 Progress = Callable[[int], None]
 
+Detector = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
+"""Maps the features of one example (see `evaluation_dataset`) to the detections that `InferenceModel.detect` describes,
+with a batch size of 1."""
+
 _log = logging.getLogger(__name__)
+
+_REQUIRED = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+_MASKS = "detection_masks"
+_PER_IMAGE = {
+    "groundtruth_verified_neg_classes",
+    "groundtruth_not_exhaustive_classes",
+    "groundtruth_image_classes",
+    "groundtruth_labeled_classes",
+}
+
+
+class DetectionModel(Protocol):
+    """The part of `InferenceModel` that an evaluation uses."""
+
+    model: Any
+
+    def detect(self, images: Any, true_shapes: Any) -> dict[str, tf.Tensor]: ...
+
+
+def model_detector(inference: DetectionModel) -> Detector:
+    """A detector that calls `inference`, with the weights that the model has at the time of each call."""
+    return lambda features: inference.detect(features["image"], features["true_image_shape"])
+
+
+class SavedModelDetector:
+    """A detector that calls the `serving_default` signature of an exported version.
+
+    The signature gets the encoded image, as it would from a client. Models of other tools may take pixels instead;
+    they get the decoded image, (1, H, W, 3) in the signature's dtype.
+
+    Raises:
+        CheckpointError: the directory has no SavedModel that can be loaded, or its signature is not that of a detector.
+    """
+
+    def __init__(self, version_dir: Path) -> None:
+        try:
+            # Kept, because the signature alone does not keep the variables alive.
+            self._saved_model = tf.saved_model.load(str(version_dir))
+            self._signature = self._saved_model.signatures[DEFAULT_SIGNATURE]
+        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"{version_dir} cannot be loaded as a SavedModel: {reason}") from error
+        inputs = self._signature.structured_input_signature[1]
+        missing = [name for name in _REQUIRED if name not in self._signature.structured_outputs]
+        if len(inputs) != 1 or missing:
+            raise CheckpointError(
+                f"the signature {DEFAULT_SIGNATURE} of {version_dir} is not that of a detector: its inputs are "
+                f"{', '.join(sorted(inputs))}, and {', '.join(missing) or 'nothing'} is missing among its outputs"
+            )
+        ((self._input, self._spec),) = inputs.items()
+
+    def __call__(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        encoded = tf.io.parse_example(features[SERIALIZED], {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        images = encoded["image/encoded"]
+        if self._spec.dtype != tf.string:
+            pixels = tf.io.decode_image(images[0], channels=3, expand_animations=False)
+            images = tf.cast(pixels[tf.newaxis], self._spec.dtype)
+        outputs = self._signature(**{self._input: images})
+        return {name: tf.cast(outputs[name], tf.float32) for name in (*_REQUIRED, _MASKS) if name in outputs}
 
 
 class Evaluator:
@@ -39,11 +100,11 @@ class Evaluator:
         model: the `DetectionModel` whose `preprocess` prepares the images.
 
     Attributes:
-        exhibits: example images and curves of the last evaluation, for TensorBoard.
+        visualizations: example images and curves of the last evaluation, for TensorBoard.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
-        self.exhibits = Exhibits()
+        self.visualizations = EvalVisualizations()
         self._config = config
         self._model = model
         self._datasets: dict[str, tf.data.Dataset] = {}
@@ -68,38 +129,32 @@ class Evaluator:
                 support.
         """
         metrics: dict[str, float] = {}
-        curves: dict[str, Curve] = {}
-        galleries = [Gallery() for _ in sources]
-        for number, (source, gallery) in enumerate(zip(sources, galleries, strict=True)):
+        curves: dict[str, PrecisionRecallCurve] = {}
+        selections = [ExampleSelection() for _ in sources]
+        for number, (source, selection) in enumerate(zip(sources, selections, strict=True)):
             prefix = "" if len(sources) == 1 else f"{source.reader.name or number}/"
-            found, found_curves = self._evaluate_source(detect, source, progress, gallery)
-            metrics.update({f"{prefix}{name}": value for name, value in found.items()})
-            curves.update({f"{prefix}{name}": curve for name, curve in found_curves.items()})
-        self.exhibits = Exhibits(galleries[0].examples() if galleries else (), curves)
+            sets = make_metric_sets(self._config.eval_config, source.reader.label_map_path)
+            count = 0
+            for eval_dict in self._detect_all(detect, source):
+                for metric_set in sets:
+                    metric_set.add(eval_dict)
+                selection.add(eval_dict)
+                count += 1
+                progress(count)
+            if not count:
+                raise ConfigError(f"no examples to evaluate on in {source.where}")
+            for metric_set in sets:
+                metrics |= {f"{prefix}{name}": value for name, value in metric_set.evaluate().items()}
+                curves |= {f"{prefix}{name}": curve for name, curve in metric_set.curves.items()}
+        self.visualizations = EvalVisualizations(selections[0].examples() if selections else (), curves)
         return overall_first(metrics)
 
-    def _evaluate_source(
-        self, detect: Detector, source: ExampleSource, progress: Progress, gallery: Gallery
-    ) -> tuple[dict[str, float], dict[str, Curve]]:
-        sets = make_metric_sets(self._config.eval_config, source.reader.label_map_path)
-        done = 0
+    def _detect_all(self, detect: Detector, source: ExampleSource) -> Iterator[Mapping[str, Any]]:
         for features, labels in self._examples(source):
             outputs = detect(features)
             detections = {**outputs, "detection_classes": outputs["detection_classes"] - CLASS_ID_OFFSET}
             eval_dict, _ = model_lib_v2.prepare_eval_dict(detections, _without_padding(labels), features)
-            for each in sets:
-                each.add(eval_dict)
-            gallery.add(eval_dict)
-            done += 1
-            progress(done)
-        if not done:
-            raise ConfigError(f"no examples to evaluate on in {source.where}")
-        metrics: dict[str, float] = {}
-        curves: dict[str, Curve] = {}
-        for each in sets:
-            metrics.update(each.evaluate())
-            curves.update(each.curves)
-        return metrics, curves
+            yield eval_dict
 
     def _examples(self, source: ExampleSource) -> Iterator[tuple[Mapping[str, tf.Tensor], dict[str, tf.Tensor]]]:
         key = str(source.reader)
@@ -136,7 +191,7 @@ def named_sources(config: Any, max_examples: int | None = None) -> list[ExampleS
 
 
 def evaluate(
-    inference: Detects,
+    inference: DetectionModel,
     config: Any,
     *,
     max_examples: int | None = None,
@@ -148,15 +203,15 @@ def evaluate(
         inference: the model to evaluate, with its current weights.
         config: a resolved `TrainEvalPipelineConfig`. Every `eval_input_reader` is evaluated; if there are several,
             metric names start with the reader's name.
-        max_examples: evaluate on a fixed random sample of this many examples per reader (see `training.examples`);
-            None, 0 or less = all.
+        max_examples: evaluate on a fixed random sample of this many examples per reader (see `training.inputs`); None,
+            0 or less = all.
         progress: callback with the number of examples evaluated so far.
 
     Raises:
         ConfigError: no examples, or an unknown metric set.
     """
     sources = named_sources(config, max_examples)
-    return Evaluator(config, inference.model).evaluate(in_process(inference), sources, progress=progress)
+    return Evaluator(config, inference.model).evaluate(model_detector(inference), sources, progress=progress)
 
 
 def evaluate_checkpoint(
@@ -182,9 +237,9 @@ def evaluate_checkpoint(
             f"there is no checkpoint in {model_dir}; train first, or give --checkpoint or --model-dir"
         )
     inference = InferenceModel(setup.config.model)
-    found = restore_for_prediction(inference.model, checkpoints)
-    if found is not None and setup.config.eval_config.use_moving_averages and not saved_averages(found):
-        _log.warning("eval_config.use_moving_averages: %s has none; its weights themselves are evaluated", found)
+    restored = restore_for_prediction(inference.model, checkpoints)
+    if restored is not None and setup.config.eval_config.use_moving_averages and not saved_averages(restored):
+        _log.warning("eval_config.use_moving_averages: %s has none; its weights themselves are evaluated", restored)
     return evaluate(inference, setup.config, max_examples=max_examples, progress=progress)
 
 
@@ -208,8 +263,8 @@ def evaluate_version(
         raise CheckpointError(f"there is no version {version}; in {export_dir} there are: {known}")
     sources = named_sources(setup.config, max_examples)
     model = build_detection_model(setup.config.model, is_training=False)
-    detect = SavedDetector(project.version_dir(export_dir, version))
-    return Evaluator(setup.config, model).evaluate(detect, sources, progress=progress)
+    detector = SavedModelDetector(project.version_dir(export_dir, version))
+    return Evaluator(setup.config, model).evaluate(detector, sources, progress=progress)
 
 
 def _without_padding(labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -219,15 +274,8 @@ def _without_padding(labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     objects of the first class.
     """
     count = int(labels["num_groundtruth_boxes"][0])
-    per_box = {
-        name
+    rows = labels["groundtruth_boxes"].shape[1]
+    return {
+        name: value[:, :count] if value.shape.rank >= 2 and value.shape[1] == rows and name not in _PER_IMAGE else value
         for name, value in labels.items()
-        if value.shape.rank >= 2 and value.shape[1] == labels["groundtruth_boxes"].shape[1]
     }
-    per_image = {
-        "groundtruth_verified_neg_classes",
-        "groundtruth_not_exhaustive_classes",
-        "groundtruth_image_classes",
-        "groundtruth_labeled_classes",
-    }
-    return {name: value[:, :count] if name in per_box - per_image else value for name, value in labels.items()}

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import tensorflow as tf
 
+from odkeras.locks import locked
 from odkeras.model.checkpoint import (
     free_number,
     list_checkpoints,
@@ -17,9 +20,28 @@ from odkeras.model.checkpoint import (
     saved_number,
     tidy_up,
 )
-from odkeras.project import TEMPORARY_PREFIX
+from odkeras.project import LOCK_NAME, TEMPORARY_PREFIX
 from odkeras.training.strategy import is_chief
 from odkeras.training.trainer import Trainer
+
+LOCK_WAIT_S = 30.0
+_EVERY_STEPS = 1000  # in a cluster, whose workers must save at the same step
+
+
+def lock_model_dir(model_dir: Path, wait_s: float | None = None) -> AbstractContextManager[None]:
+    """Lock the model directory until the block ends, because its checkpoints are of one training.
+
+    The system releases the lock if the process is killed.
+
+    Args:
+        model_dir: created if missing.
+        wait_s: seconds to wait for another training that is being stopped; None = `LOCK_WAIT_S`.
+
+    Raises:
+        SetupError: another training holds the lock.
+    """
+    taken = f"another training is using {model_dir}; stop it, or name another --model-dir"
+    return locked(model_dir / LOCK_NAME, taken=taken, wait_s=LOCK_WAIT_S if wait_s is None else wait_s)
 
 
 class LoopState(tf.Module):
@@ -34,10 +56,15 @@ class LoopState(tf.Module):
 
     def __init__(self) -> None:
         super().__init__(name="loop")
-        self.round = _counter("round")
-        self.trained_record = _counter("trained_record")
-        self.open_record = _counter("open_record")
-        self.round_end_step = _counter("round_end_step")
+
+        def counter(name: str) -> tf.Variable:
+            first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+            return tf.Variable(0, trainable=False, dtype=tf.int64, name=name, aggregation=first)
+
+        self.round = counter("round")
+        self.trained_record = counter("trained_record")
+        self.open_record = counter("open_record")
+        self.round_end_step = counter("round_end_step")
 
 
 class CheckpointStore:
@@ -82,11 +109,6 @@ class CheckpointStore:
             shutil.rmtree(self._directory, ignore_errors=True)
         return path
 
-    def save_if_finite(self) -> None:
-        """`save` during training, skipped if a weight is not finite: such steps are undone later."""
-        if self._trainer.is_finite:
-            self.save()
-
     def restore(self) -> str | None:
         """Restore the newest readable checkpoint and return its path prefix; None if there is no checkpoint.
 
@@ -101,6 +123,40 @@ class CheckpointStore:
         return path
 
 
+class PeriodicSaver:
+    """Saves checkpoints periodically during a training.
+
+    Args:
+        store: saves them.
+        trainer: the trainer.
+        every_s: seconds between checkpoints; None saves every 1000 steps, as the workers of a cluster must.
+    """
+
+    def __init__(self, store: CheckpointStore, trainer: Trainer, every_s: float | None) -> None:
+        self._store = store
+        self._trainer = trainer
+        self._every_s = every_s
+        self._saved_s = time.monotonic()
+        self._saved_step = trainer.step
+
+    def save_when_due(self) -> None:
+        """Save if the interval is over and all weights are finite: other steps are undone later."""
+        if self._every_s is None:
+            due = self._trainer.step - self._saved_step >= _EVERY_STEPS
+        else:
+            due = time.monotonic() - self._saved_s > self._every_s
+        if due:
+            if self._trainer.is_finite:
+                self._store.save()
+            self._saved_s, self._saved_step = time.monotonic(), self._trainer.step
+
+    def save_at_end(self) -> None:
+        """Save if steps were taken since the last checkpoint."""
+        if self._trainer.step != self._saved_step:
+            self._store.save()
+            self._saved_s, self._saved_step = time.monotonic(), self._trainer.step
+
+
 def rounds_in(checkpoint: str) -> int:
     """Number of finished rounds in a checkpoint; 0 for a checkpoint of another tool.
 
@@ -108,9 +164,3 @@ def rounds_in(checkpoint: str) -> int:
         CheckpointError: the checkpoint cannot be read.
     """
     return saved_number(checkpoint, "loop/round")
-
-
-def _counter(name: str) -> tf.Variable:
-    return tf.Variable(
-        0, trainable=False, dtype=tf.int64, name=name, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
-    )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
@@ -15,18 +13,15 @@ from odkeras.errors import ConfigError
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup, save_resolved
 from odkeras.model.weights import RestoreReport, named_variables, restore_fine_tune_checkpoint
-from odkeras.training.examples import what_is_dropped
-from odkeras.training.inputs import training_dataset
-from odkeras.training.lock import lock_model_dir
-from odkeras.training.store import CheckpointStore
+from odkeras.training.checkpoints import CheckpointStore, PeriodicSaver, lock_model_dir
+from odkeras.training.inputs import distributed_training_dataset, unknown_classes_warning
 from odkeras.training.strategy import is_chief, is_multi_worker, make_strategy
-from odkeras.training.summaries import TrainingSummaries
+from odkeras.training.tensorboard import TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult
 
 _log = logging.getLogger(__name__)
 
 _DEFAULT_CHECKPOINT_EVERY_S = 120.0
-_CHECKPOINT_EVERY_STEPS = 1000  # in a cluster, whose workers must save at the same step
 
 
 def train_on_records(
@@ -64,7 +59,7 @@ def train_on_records(
     if target <= 0:
         raise ConfigError("how many steps? give --steps, or set train_config.num_steps in the pipeline.config")
     distribution = make_strategy(strategy)
-    together = is_multi_worker(distribution)
+    in_cluster = is_multi_worker(distribution)
     with _sole_writer(model_dir, distribution) as writes:
         trainer = Trainer(setup.config, distribution)
         store = CheckpointStore(trainer, model_dir, max_checkpoints_num)
@@ -72,14 +67,14 @@ def train_on_records(
             start_from_fine_tune_checkpoint(trainer, setup)
         if writes:
             save_resolved(setup, model_dir)
-            if dropped := what_is_dropped(setup.config.train_input_reader, setup.label_map):
-                _log.warning("%s", dropped)
-        dataset = _dataset(setup.config, trainer, distribution)
+            if warning := unknown_classes_warning(setup.config.train_input_reader, setup.label_map):
+                _log.warning("%s", warning)
+        dataset = distributed_training_dataset(setup.config, trainer.model, distribution)
         with TrainingSummaries(model_dir, setup.label_map, step=trainer.step, write=writes) as summaries:
             summaries.describe(setup.config, ("train",))
-            saver = _Saver(store, trainer, None if together else checkpoint_every_s)
+            saver = PeriodicSaver(store, trainer, None if in_cluster else checkpoint_every_s)
 
-            def note(report: StepReport) -> None:
+            def on_step_taken(report: StepReport) -> None:
                 summaries.step(report)
                 on_step(report)
                 saver.save_when_due()
@@ -88,7 +83,10 @@ def train_on_records(
             remaining = max(0, target - trainer.step)
             try:
                 return trainer.train(
-                    batches, remaining, on_step=note, should_stop=(lambda: False) if together else should_stop
+                    batches,
+                    remaining,
+                    on_step=on_step_taken,
+                    should_stop=(lambda: False) if in_cluster else should_stop,
                 )
             finally:
                 saver.save_at_end()
@@ -117,45 +115,3 @@ def _sole_writer(model_dir: Path, strategy: tf.distribute.Strategy | None) -> It
         return
     with lock_model_dir(model_dir):
         yield True
-
-
-def _dataset(config: Any, trainer: Trainer, strategy: tf.distribute.Strategy | None) -> Any:
-    if strategy is None:
-        return training_dataset(config, trainer.model)
-    return strategy.distribute_datasets_from_function(
-        lambda context: training_dataset(config, trainer.model, input_context=context)
-    )
-
-
-class _Saver:
-    """Saves checkpoints periodically, and at the end if there are steps since the last one.
-
-    Args:
-        every_s: seconds between checkpoints; None saves every `_CHECKPOINT_EVERY_STEPS` steps.
-    """
-
-    def __init__(self, store: CheckpointStore, trainer: Trainer, every_s: float | None) -> None:
-        self._store = store
-        self._trainer = trainer
-        self._every_s = every_s
-        self._saved_s = time.monotonic()
-        self._saved_step = trainer.step
-
-    def save_when_due(self) -> None:
-        """Save if the interval is over and all weights are finite. Called after every step."""
-        if self._every_s is None:
-            due = self._trainer.step - self._saved_step >= _CHECKPOINT_EVERY_STEPS
-        else:
-            due = time.monotonic() - self._saved_s > self._every_s
-        if due:
-            self._store.save_if_finite()
-            self._note_saved()
-
-    def save_at_end(self) -> None:
-        """Save if steps were taken since the last checkpoint."""
-        if self._trainer.step != self._saved_step:
-            self._store.save()
-            self._note_saved()
-
-    def _note_saved(self) -> None:
-        self._saved_s, self._saved_step = time.monotonic(), self._trainer.step

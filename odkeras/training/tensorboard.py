@@ -13,31 +13,87 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import tensorflow as tf
 from object_detection.core import standard_fields
-from object_detection.utils import ops
 from PIL import Image
+from tensorboard.compat.proto import summary_pb2
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.pr_curve import summary as pr_summary
+from tensorboard.util import tensor_util
 
-from odkeras.boxes import Groundtruth
 from odkeras.labels import LabelMap
-from odkeras.training.board_layout import ALL_RUNS, layout_summary
-from odkeras.training.curves import THRESHOLDS, Curve
-from odkeras.training.exhibits import Exhibits
-from odkeras.training.panels import Pen, as_jpeg, compare, from_any_range
-from odkeras.training.per_class import ABSENT
-from odkeras.training.round_work import work_figures
+from odkeras.training.metrics import ABSENT, THRESHOLDS, PrecisionRecallCurve
+from odkeras.training.pictures import BoxAnnotator, EvalVisualizations, encode_jpeg
 from odkeras.training.trainer import Batch, StepReport
+from odkeras.work import round_scalars
 
-_MAX_IMAGES = 3
-_TRAINING = "as the model sees them, after augmentation"
-_COMPARED = "truth left, detections right; the same examples in every round"
+_TRAINED = "as the model sees them, after augmentation"
+_EVALUATED = "truth left, detections right; the same examples in every round"
+
+ALL_RUNS = ("train", "eval", "loop")
+
+_READER = r"(.+/)?"  # with more than one `eval_input_reader`, metric names start with the reader's name
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart; it draws a line for every matching tag.
+
+    Args:
+        title: shown above the chart. About forty characters fit.
+        tags: a regular expression that tags must match.
+        run: the event directory that the tags are in. Without it the chart would be empty.
+    """
+
+    title: str
+    tags: str
+    run: str
+
+
+CATEGORIES: Mapping[str, Sequence[Chart]] = {
+    "Is it learning?": (
+        Chart("total loss", r"^Loss/total_loss$", "train"),
+        Chart("mAP, and mAP at IoU 0.5", rf"^{_READER}\w+_Precision/mAP(@0?\.50?IOU)?$", "eval"),
+        Chart("suggestions kept, and right (share)", r"^work/(kept|precision)$", "loop"),
+    ),
+    "Evaluation": (
+        Chart(
+            "average precision of each class, IoU 0.5",
+            rf"^{_READER}\w+PerformanceByCategory/(mAP@\.50IOU|AP50|AP@.+)/.+$",
+            "eval",
+        ),
+        Chart("mAP at IoU 0.75", rf"^{_READER}\w+_Precision/mAP@\.75IOU$", "eval"),
+        Chart("average recall", rf"^{_READER}\w+_Recall/AR@\d+$", "eval"),
+    ),
+    "Losses": (
+        Chart("losses but the total", r"^Loss/(?!total_loss$).+$", "train"),
+        Chart("learning rate", r"^optimizer/learning_rate$", "train"),
+        Chart("gradient norm, before clipping", r"^optimizer/gradient_norm$", "train"),
+    ),
+    "Speed": (
+        Chart("images per second", r"^speed/images_per_s$", "train"),
+        Chart("seconds of training, of waiting for data", r"^seconds/(train|input)_s$", "loop"),
+        Chart("seconds of a round's other stages", r"^seconds/(?!(train|input)_s$).+$", "loop"),
+        Chart("steps per second", r"^speed/steps_per_s$", "train"),
+        Chart("images trained on", r"^round/examples$", "loop"),
+    ),
+    "Work saved": (
+        Chart("what became of the suggestions (share)", r"^work/(kept|adjusted|relabelled|deleted)$", "loop"),
+        Chart("precision and recall of suggestions", r"^work/(control_)?(precision|recall)$", "loop"),
+        Chart("boxes per image, suggested and added", r"^work/(added|suggested)_per_image$", "loop"),
+        Chart("seconds saved per image, estimated", r"^work/seconds_saved_per_image$", "loop"),
+    ),
+}
+"""In display order: TensorBoard opens the first category. Custom Scalars draws no line for a tag with parentheses, such
+as "mAP (small)"; those tags appear in the other dashboards."""
 
 
 class TrainingSummaries:
@@ -66,7 +122,7 @@ class TrainingSummaries:
         self._every_steps = every_steps
         self._writes = write
         self._first_step = step
-        self._pen = Pen(label_map)
+        self._annotator = BoxAnnotator(label_map)
         self._label_map = label_map
         self._batch_size = 0
         self._speed = _Speed()
@@ -76,7 +132,7 @@ class TrainingSummaries:
             for name in ("train", "eval", "loop")
         }
         for name in self._writers:
-            self._take_back(name, step)
+            self._hide_events_after(name, step)
 
     def __enter__(self) -> TrainingSummaries:
         return self
@@ -114,7 +170,7 @@ class TrainingSummaries:
     def step(self, report: StepReport) -> None:
         """Write losses, learning rate, gradient norm and speed, if the step is a multiple of `every_steps`."""
         if report.step <= self._last_step:  # steps were undone, because the loss was not finite
-            self._take_back("train", report.step - 1)
+            self._hide_events_after("train", report.step - 1)
         self._last_step = report.step
         self._speed.start(report.step)
         if report.step % self._every_steps:
@@ -134,18 +190,20 @@ class TrainingSummaries:
         self._speed = _Speed()
         for number, batch in enumerate(batches):
             if number == 0:
-                self._note_batch(step, batch)
+                self._write_batch(step, batch)
             yield batch
 
-    def evaluation(self, step: int, metrics: Mapping[str, float], exhibits: Exhibits | None = None) -> None:
+    def evaluation(
+        self, step: int, metrics: Mapping[str, float], visualizations: EvalVisualizations | None = None
+    ) -> None:
         """Write an evaluation: scalars, example images and PR curves. Metrics without groundtruth are left out."""
         known = {name: value for name, value in metrics.items() if math.isfinite(value) and value != ABSENT}
         self._scalars("eval", known, step)
-        if self._writes and exhibits is not None:
-            for number, each in enumerate(exhibits.examples, start=1):
-                panel = compare(self._pen, each.image, each.truth, each.found)
-                self._picture("eval", f"evaluation_examples/{number}", panel, step, _COMPARED)
-            for name, curve in exhibits.curves.items():
+        if self._writes and visualizations is not None:
+            for number, example in enumerate(visualizations.examples, start=1):
+                picture = self._annotator.draw_example(example)
+                self._picture("eval", f"evaluation_examples/{number}", picture, step, _EVALUATED)
+            for name, curve in visualizations.curves.items():
                 self._curve(name, curve, step)
         self._writers["eval"].flush()
 
@@ -156,7 +214,7 @@ class TrainingSummaries:
         values["round/published"] = float(row.get("outcome", "published") == "published")
         if row.get("steps") and row.get("train_s"):
             values |= self._speeds(row["steps"] / row["train_s"])
-        values |= {f"work/{name}": value for name, value in work_figures(row.get("work") or {}).items()}
+        values |= {f"work/{name}": value for name, value in round_scalars(row.get("work") or {}).items()}
         gate = row.get("gate") or {}
         values |= {"gate/new_weights": gate.get("value"), "gate/served_version": gate.get("served_value")}
         self._scalars("loop", {name: value for name, value in values.items() if value is not None}, step)
@@ -168,32 +226,34 @@ class TrainingSummaries:
         self._scalars("loop", {f"seconds/{stage}": value}, step)
         self._writers["loop"].flush()
 
-    def leave_out(self, seconds: float) -> None:
+    def exclude_pause(self, seconds: float) -> None:
         """Exclude a pause from the speed: training was paused for this long since the last step."""
-        self._speed.leave_out(seconds)
+        self._speed.exclude_pause(seconds)
 
     def _speeds(self, steps_per_s: float) -> dict[str, float]:
         images = {"speed/images_per_s": steps_per_s * self._batch_size} if self._batch_size else {}
         return {"speed/steps_per_s": steps_per_s, **images}
 
-    def _note_batch(self, step: int, batch: Batch) -> None:
+    def _write_batch(self, step: int, batch: Batch) -> None:
         image = batch[0][standard_fields.InputDataFields.image]
         replicas = image.values if isinstance(image, tf.distribute.DistributedValues) else [image]
-        self._batch_size = sum(int(each.shape[0]) for each in replicas)
+        self._batch_size = sum(int(images.shape[0]) for images in replicas)
         if not self._writes:
             return
-        features, labels = tf.nest.map_structure(_of_first_replica, batch)
-        for number, picture in enumerate(draw_examples(self._pen, features, labels), start=1):
-            self._picture("train", f"training_examples/{number}", picture, step, _TRAINING)
+        features, labels = tf.nest.map_structure(
+            lambda value: value.values[0] if isinstance(value, tf.distribute.DistributedValues) else value, batch
+        )
+        for number, picture in enumerate(self._annotator.draw_batch(features, labels), start=1):
+            self._picture("train", f"training_examples/{number}", picture, step, _TRAINED)
 
     def _picture(self, writer: str, tag: str, picture: Image.Image, step: int, description: str) -> None:
         """Write an image as JPEG. `tf.summary.image` writes PNG, which is larger, and event files are never pruned."""
         about = image_metadata.create_summary_metadata(display_name=None, description=description)
-        content = [str(picture.width).encode(), str(picture.height).encode(), as_jpeg(picture)]
+        content = [str(picture.width).encode(), str(picture.height).encode(), encode_jpeg(picture)]
         with self._writers[writer].as_default(step=step):
             tf.summary.write(tag, tf.constant(content), metadata=about)
 
-    def _curve(self, name: str, curve: Curve, step: int) -> None:
+    def _curve(self, name: str, curve: PrecisionRecallCurve, step: int) -> None:
         title = name if "/" in name else f"precision_recall/{name}"
         summary = pr_summary.raw_data_pb(
             title,
@@ -217,7 +277,7 @@ class TrainingSummaries:
         with self._writers[writer].as_default(step=step):
             tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
 
-    def _take_back(self, name: str, step: int) -> None:
+    def _hide_events_after(self, name: str, step: int) -> None:
         """Make TensorBoard hide events after `step`: it does so at a session start event with an earlier step."""
         if self._writes:
             log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
@@ -236,7 +296,7 @@ class _Speed:
         if self._step is None or step < self._step:
             self._step, self._at = step, time.monotonic()
 
-    def leave_out(self, seconds: float) -> None:
+    def exclude_pause(self, seconds: float) -> None:
         self._at += seconds
 
     def since_last(self, step: int) -> float | None:
@@ -249,30 +309,31 @@ class _Speed:
         return speed
 
 
-def draw_examples(
-    pen: Pen, features: Mapping[str, tf.Tensor], labels: Mapping[str, tf.Tensor], most: int = _MAX_IMAGES
-) -> list[Image.Image]:
-    """Draw the first `most` images of a batch with their groundtruth boxes.
+def layout(runs: Collection[str] = ALL_RUNS) -> Any:
+    """The `layout_pb2.Layout` of the charts whose event directory is in `runs`. Empty categories are left out."""
+    categories = []
+    for title, charts in CATEGORIES.items():
+        protos = [
+            layout_pb2.Chart(title=chart.title, multiline=layout_pb2.MultilineChartContent(tag=[chart.tags]))
+            for chart in charts
+            if chart.run in runs
+        ]
+        if protos:
+            categories.append(layout_pb2.Category(title=title, chart=protos))
+    return layout_pb2.Layout(category=categories)
 
-    Args:
-        pen: draws the boxes.
-        features, labels: a batch of `inputs.training_dataset`. Class indices of its one-hot vectors start at 0; they
-            are drawn as label-map ids, from 1.
-        most: maximum number of images.
+
+def layout_summary(runs: Collection[str] = ALL_RUNS) -> Any:
+    """The layout as a `summary_pb2.Summary`.
+
+    TensorBoard's own `custom_scalar.summary.pb` does not set `data_class`, and TensorBoard's fast loader drops
+    summaries without one.
     """
-    fields = standard_fields.InputDataFields
-    labels = ops.bfloat16_to_float32_nested(dict(labels))
-    pictures = []
-    for number, count in enumerate(labels[fields.num_groundtruth_boxes][:most].numpy().tolist()):
-        image = from_any_range(tf.cast(features[fields.image][number], tf.float32).numpy())
-        boxes = labels[fields.groundtruth_boxes][number, :count].numpy()
-        classes = tf.argmax(labels[fields.groundtruth_classes][number, :count], axis=-1).numpy() + 1
-        pictures.append(pen.draw(image, Groundtruth(boxes, classes)))
-    return pictures
-
-
-def _of_first_replica(value: Any) -> tf.Tensor:
-    return value.values[0] if isinstance(value, tf.distribute.DistributedValues) else value
+    about = layout_metadata.create_summary_metadata()
+    about.data_class = summary_pb2.DATA_CLASS_TENSOR
+    tensor = tensor_util.make_tensor_proto(layout(runs).SerializeToString())
+    value = summary_pb2.Summary.Value(tag=layout_metadata.CONFIG_SUMMARY_TAG, metadata=about, tensor=tensor)
+    return summary_pb2.Summary(value=[value])
 
 
 def _fenced(text: str) -> str:

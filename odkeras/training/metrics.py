@@ -1,0 +1,376 @@
+"""Metrics of an evaluation: runs the Object Detection API's evaluators, and adds what they leave out.
+
+With the public pycocotools and lvis, the API reports neither per-class metrics nor precision-recall curves, although
+both packages compute what they need: a precision for every class, and every match.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from object_detection import eval_util
+from object_detection.core import standard_fields
+from object_detection.metrics import coco_tools, lvis_tools
+from object_detection.utils import label_map_util
+
+from odkeras.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+LVIS = "lvis_mask_metrics"
+
+ABSENT = -1.0
+"""COCO's value of a metric without groundtruth. Means leave it out."""
+
+THRESHOLDS = 101
+"""Number of score thresholds of a precision-recall curve, evenly spaced from 0 to 1."""
+
+ALL_CLASSES = "all classes"
+MAX_CLASSES = 10
+"""Maximum number of single classes with a precision-recall curve."""
+
+_MASK_SETS = ("coco_mask_metrics", LVIS)  # and those with `segmentation` in their names
+_CHALLENGES = ("oid_challenge_detection_metrics", "oid_challenge_segmentation_metrics")
+_COCO = ("coco_detection_metrics", "coco_mask_metrics")
+_PREFIXES = {
+    "coco_detection_metrics": "DetectionBoxes_",
+    "coco_mask_metrics": "DetectionMasks_",
+    LVIS: "DetectionMasks_",
+}
+_PER_CLASS = ("PerformanceBy", "ByCategory/", "BySuperCategory/")  # in the names that odkeras and the API use
+_ALL_SIZES, _MAX_DETECTIONS = 0, -1  # indices of COCO's area range "all" and of its largest `maxDets`
+
+_Counts = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionRecallCurve:
+    """True and false positives at each score threshold. Adding two curves adds their counts.
+
+    Args:
+        true_positives: float64 (THRESHOLDS,): detections with at least that score that match an object (IoU >= 0.5).
+        false_positives: float64 (THRESHOLDS,): detections with at least that score that match none.
+        objects: number of groundtruth objects.
+    """
+
+    true_positives: _Counts
+    false_positives: _Counts
+    objects: int
+
+    @classmethod
+    def from_matches(cls, scores: Any, matched: Any, objects: int) -> PrecisionRecallCurve:
+        """The curve of N detections.
+
+        Args:
+            scores: (N,), 0 to 1.
+            matched: (N,), whether each detection matches an object.
+            objects: number of groundtruth objects.
+        """
+        thresholds = np.floor(np.clip(scores, 0.0, 1.0) * (THRESHOLDS - 1)).astype(int)
+        matched = np.asarray(matched, bool)
+
+        def at_least(thresholds: Any) -> _Counts:
+            return np.cumsum(np.bincount(thresholds, minlength=THRESHOLDS)[::-1])[::-1].astype(float)
+
+        return cls(at_least(thresholds[matched]), at_least(thresholds[~matched]), objects)
+
+    @property
+    def false_negatives(self) -> _Counts:
+        """float64 (THRESHOLDS,): objects that no detection with at least that score matches."""
+        return self.objects - self.true_positives
+
+    @property
+    def precision(self) -> _Counts:
+        """float64 (THRESHOLDS,). 0 where there are no detections; TensorBoard skips those thresholds."""
+        return self.true_positives / np.maximum(self.true_positives + self.false_positives, 1e-7)
+
+    @property
+    def recall(self) -> _Counts:
+        """float64 (THRESHOLDS,). 0 if there are no objects."""
+        return self.true_positives / max(self.objects, 1)
+
+    def __add__(self, other: PrecisionRecallCurve) -> PrecisionRecallCurve:
+        return PrecisionRecallCurve(
+            self.true_positives + other.true_positives,
+            self.false_positives + other.false_positives,
+            self.objects + other.objects,
+        )
+
+
+class MetricSet:
+    """Computes one metric set: `add` every example, then call `evaluate`.
+
+    Args:
+        name: its key in `eval_config.metrics_set`.
+        evaluator: the API's `DetectionEvaluator`.
+        super_categories: class names of each super-category, by its name.
+
+    Attributes:
+        curves: precision-recall curves of the last `evaluate`, by metric name. {} for other evaluators than COCO's,
+            which do not expose their matches.
+    """
+
+    def __init__(self, name: str, evaluator: Any, super_categories: Mapping[str, list[str]]) -> None:
+        self.name = name
+        self._evaluator = evaluator
+        self._super_categories = super_categories
+        self.curves: dict[str, PrecisionRecallCurve] = {}
+
+    def add(self, eval_dict: Mapping[str, Any]) -> None:
+        """Add one example, in the form that `model_lib_v2.prepare_eval_dict` returns.
+
+        Raises:
+            ConfigError: the metrics compare masks, and the example or the model has none.
+        """
+        if self.name in _MASK_SETS or "segmentation" in self.name:
+            _check_masks(self.name, eval_dict)
+        if self.name in _CHALLENGES:
+            eval_dict = _with_class_ids(eval_dict)
+        if self.name == LVIS:
+            count = standard_fields.DetectionResultFields.num_detections
+            if count in eval_dict:  # LVIS's evaluator fails without any detection: keep one of the padding, of score 0
+                eval_dict = {**eval_dict, count: tf.maximum(eval_dict[count], 1)}
+        self._evaluator.add_eval_dict(eval_dict)
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics by name. The first one is the primary metric of the set (mAP)."""
+        prefix = _PREFIXES.get(self.name, "")
+        with _capture_evaluation() as captured, contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints a table
+            metrics = {str(name): float(value) for name, value in self._evaluator.evaluate().items()}
+        by_class = _per_class(captured, prefix)
+        self.curves = self._curves(captured.get("COCO"))
+        # With `all_metrics_per_category` the API reports some of the per-class metrics, too.
+        prefixes = tuple(f"{metric}/" for metric in by_class)
+        metrics = {name: value for name, value in metrics.items() if not name.startswith(prefixes)}
+        for metric, values in by_class.items():
+            metrics |= {f"{metric}/{label}": value for label, value in values.items()}
+        if by_class:
+            precisions = next(iter(by_class.values()))
+            for name, labels in self._super_categories.items():
+                members = np.array([precisions.get(label, ABSENT) for label in labels])
+                metrics[f"{prefix}PerformanceBySuperCategory/{name}"] = _mean(members)
+        return metrics
+
+    def _curves(self, evaluation: Any | None) -> dict[str, PrecisionRecallCurve]:
+        if evaluation is None or evaluation.params.iouType == "keypoints":
+            return {}
+        kind = "precision_recall_masks" if self.name in _MASK_SETS else "precision_recall"
+        return {f"{kind}/{label}": curve for label, curve in coco_curves(evaluation).items()}
+
+
+def make_metric_sets(eval_config: Any, label_map_path: str) -> list[MetricSet]:
+    """One `MetricSet` for each name in `eval_config.metrics_set` (COCO detection metrics when empty).
+
+    Raises:
+        ConfigError: a metric set that is unknown or not supported, or a super-category with an unknown class.
+    """
+    categories = list(label_map_util.create_category_index_from_labelmap(label_map_path).values())
+    groups = _super_categories(eval_config, [category["name"] for category in categories])
+    names = list(eval_config.metrics_set) or [eval_util.EVAL_DEFAULT_METRIC]
+    if eval_config.parameterized_metric:
+        _log.warning("eval_config.parameterized_metric is ignored: it is for keypoints, and odkeras predicts none")
+    return [MetricSet(name, _make_evaluator(eval_config, name, categories), groups) for name in dict.fromkeys(names)]
+
+
+def overall_first(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The same metrics, overall ones before those of one class or super-category."""
+    return dict(sorted(metrics.items(), key=lambda item: any(part in item[0] for part in _PER_CLASS)))  # a stable sort
+
+
+def primary_metric(metrics: Mapping[str, float]) -> str:
+    """Name of the primary metric: the mAP of the first metric set, on the first reader."""
+    return next(iter(metrics))
+
+
+def jsonable(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The same metrics with None for NaN, which JSON lacks. PASCAL VOC reports NaN for a class without groundtruth."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def coco_curves(evaluation: Any) -> dict[str, PrecisionRecallCurve]:
+    """Curves keyed by class name: all classes together first, then the `MAX_CLASSES` classes with the most objects.
+
+    Args:
+        evaluation: a `COCOEvalWrapper` that has evaluated boxes or masks.
+
+    Returns:
+        An empty dict if there are no objects.
+    """
+    by_class: dict[str, PrecisionRecallCurve] = {}
+    images = len(evaluation.params.imgIds)
+    for number, category in enumerate(evaluation.params.catIds):
+        start = (number * len(evaluation.params.areaRng) + _ALL_SIZES) * images
+        curve = _curve_of_class(evaluation.evalImgs[start : start + images], evaluation.params.iouThrs)
+        if curve.objects:
+            by_class[evaluation.GetCategory(category)["name"]] = curve
+    if not by_class:
+        return {}
+    first, *others = by_class.values()
+    largest = sorted(by_class, key=lambda name: -by_class[name].objects)[:MAX_CLASSES]
+    return {ALL_CLASSES: sum(others, first), **{name: by_class[name] for name in by_class if name in largest}}
+
+
+def _curve_of_class(results: Sequence[Any], iou_thresholds: Any) -> PrecisionRecallCurve:
+    """The curve of one class, given COCOeval's result of each image."""
+    half = int(np.flatnonzero(np.isclose(iou_thresholds, 0.5))[0])
+    scores, matched, objects = [np.zeros(0)], [np.zeros(0, bool)], 0
+    for result in results:
+        if result is None:  # an image with neither objects nor detections of the class
+            continue
+        counts = ~np.asarray(result["dtIgnore"])[half].astype(bool)
+        scores.append(np.asarray(result["dtScores"], float)[counts])
+        matched.append(np.asarray(result["dtMatches"])[half][counts] > 0)
+        objects += int(np.sum(np.asarray(result["gtIgnore"]) == 0))
+    return PrecisionRecallCurve.from_matches(np.concatenate(scores), np.concatenate(matched), objects)
+
+
+@contextlib.contextmanager
+def _capture_evaluation() -> Iterator[dict[str, Any]]:
+    """Yields a dict that gets the evaluation that finishes within the block, under "COCO" or "LVIS".
+
+    It patches two module attributes of the API, so it is not thread-safe.
+    """
+    captured: dict[str, Any] = {}
+    originals = coco_tools.COCOEvalWrapper, lvis_tools.LVISEvalWrapper
+
+    class CocoEval(coco_tools.COCOEvalWrapper):
+        def summarize(self) -> None:
+            super().summarize()
+            if self.params.iouType in ("bbox", "segm"):
+                # The API reads it for `all_metrics_per_category`, but only a patched pycocotools sets it.
+                self.category_stats = _category_stats(self.eval, self.params)
+                captured["COCO"] = self
+
+    class LvisEval(lvis_tools.LVISEvalWrapper):
+        def run(self) -> None:
+            super().run()
+            captured["LVIS"] = self
+
+    coco_tools.COCOEvalWrapper, lvis_tools.LVISEvalWrapper = CocoEval, LvisEval
+    try:
+        yield captured
+    finally:
+        coco_tools.COCOEvalWrapper, lvis_tools.LVISEvalWrapper = originals
+
+
+def _per_class(captured: Mapping[str, Any], prefix: str) -> dict[str, dict[str, float]]:
+    """Average precision by metric, then by class name.
+
+    The metrics are `<prefix>PerformanceByCategory/mAP` and `.../mAP@.50IOU` after COCO's evaluation, `.../AP` and
+    `.../AP50` after LVIS'; none after any other. `ABSENT` for a class without groundtruth.
+    """
+    if "COCO" in captured:
+        evaluation, metrics = captured["COCO"], ("mAP", "mAP@.50IOU")
+        labels = [evaluation.GetCategory(number)["name"] for number in evaluation.GetCategoryIdList()]
+        precision = evaluation.eval["precision"][:, :, :, _ALL_SIZES, _MAX_DETECTIONS]
+        half = np.isclose(evaluation.params.iouThrs, 0.5)
+    elif "LVIS" in captured:
+        evaluation, metrics = captured["LVIS"], ("AP", "AP50")
+        labels = [evaluation.lvis_gt.cats[number]["name"] for number in evaluation.params.cat_ids]
+        precision = evaluation.eval["precision"][:, :, :, _ALL_SIZES]
+        half = np.isclose(evaluation.params.iou_thrs, 0.5)
+    else:
+        return {}
+    values = (_mean_of_each_class(precision), _mean_of_each_class(precision[half]))
+    return {
+        f"{prefix}PerformanceByCategory/{metric}": dict(zip(labels, column, strict=True))
+        for metric, column in zip(metrics, values, strict=True)
+    }
+
+
+def _mean(values: Any) -> float:
+    """The mean of the values that are not `ABSENT`; `ABSENT` if all are. The mean of COCO's precisions is the AP."""
+    present = values[values > ABSENT]
+    return float(np.mean(present)) if present.size else ABSENT
+
+
+def _mean_of_each_class(values: Any) -> list[float]:
+    """The means over the first two axes of an array (thresholds, recalls, classes)."""
+    return [_mean(values[:, :, number]) for number in range(values.shape[2])]
+
+
+def _category_stats(evaluated: Mapping[str, Any], params: Any) -> Any:
+    """COCO's twelve metrics of each class, (12, classes), in the order of pycocotools' `stats`."""
+    precision, recall = evaluated["precision"], evaluated["recall"]
+    last = len(params.maxDets) - 1
+    rows = [
+        precision[..., _ALL_SIZES, last],
+        precision[np.isclose(params.iouThrs, 0.5)][..., _ALL_SIZES, last],
+        precision[np.isclose(params.iouThrs, 0.75)][..., _ALL_SIZES, last],
+        *(precision[..., size, last] for size in (1, 2, 3)),
+        *(recall[..., _ALL_SIZES, index][:, np.newaxis] for index in range(last + 1)),
+        *(recall[..., size, last][:, np.newaxis] for size in (1, 2, 3)),
+    ]
+    return np.array([_mean_of_each_class(row) for row in rows])
+
+
+def _make_evaluator(eval_config: Any, name: str, categories: list[dict[str, Any]]) -> Any:
+    settings = type(eval_config)()
+    settings.CopyFrom(eval_config)
+    settings.metrics_set[:] = [name]
+    settings.include_metrics_per_category = name in _COCO and settings.all_metrics_per_category
+    settings.super_categories.clear()
+    del settings.parameterized_metric[:]
+    if name == LVIS:
+        settings.all_metrics_per_category = False
+        categories = [{"frequency": "f", **category} for category in categories]
+    known = ", ".join(sorted(eval_util.EVAL_METRICS_CLASS_DICT))
+    try:
+        options = eval_util.evaluator_options_from_eval_config(settings)
+        (evaluator,) = eval_util.get_evaluators(settings, categories, options)
+    except ValueError as error:
+        raise ConfigError(f"eval_config.metrics_set: {error}; known: {known}") from error
+    except TypeError as error:  # coco_keypoint_metrics has required arguments that describe the keypoints
+        raise ConfigError(f"eval_config.metrics_set: {name} cannot be used: odkeras predicts no keypoints") from error
+    if not hasattr(evaluator, "add_eval_dict"):
+        raise ConfigError(f"eval_config.metrics_set: the API computes {name} from files alone, not from a model")
+    return evaluator
+
+
+def _super_categories(eval_config: Any, labels: list[str]) -> dict[str, list[str]]:
+    groups = {
+        name: [label.strip() for label in text.split(",") if label.strip()]
+        for name, text in sorted(eval_config.super_categories.items())
+    }
+    for name, members in groups.items():
+        unknown = [label for label in members if label not in labels]
+        if unknown:
+            raise ConfigError(
+                f"eval_config.super_categories: {name!r} names {unknown[0]!r}, which is not in the label map (known: "
+                f"{', '.join(labels)})"
+            )
+    return groups
+
+
+def _check_masks(name: str, eval_dict: Mapping[str, Any]) -> None:
+    if standard_fields.InputDataFields.groundtruth_instance_masks not in eval_dict:
+        raise ConfigError(
+            f"eval_config.metrics_set: {name} compares masks, and the examples have none; set load_instance_masks: "
+            "true in the eval_input_reader"
+        )
+    if standard_fields.DetectionResultFields.detection_masks not in eval_dict:
+        raise ConfigError(f"eval_config.metrics_set: {name} compares masks, and the model predicts none")
+
+
+def _with_class_ids(eval_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace k-hot vectors of image classes by class ids, as the OpenImages challenge evaluators expect.
+
+    The API's input pipeline has a k-hot vector of the verified classes (all ones if the record has none), and its own
+    evaluation loop passes that on as if it were a list of ids.
+    """
+    fields = standard_fields.InputDataFields
+    changed = dict(eval_dict)
+    for field, first_id in ((fields.groundtruth_image_classes, 1), (fields.groundtruth_labeled_classes, 0)):
+        if field in changed:  # `prepare_eval_dict` has added the background class before the labeled classes
+            ids = np.flatnonzero(np.array(changed[field])[0]) + first_id
+            changed[field] = tf.constant(ids[np.newaxis], tf.int64)
+    return changed
