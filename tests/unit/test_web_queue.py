@@ -130,21 +130,11 @@ class TestHandingOut:
         assert numbers(queue.next_tasks(ANNA, 2)) == [0, 1]
         assert len(queue.open_tasks("anna")) == 2
 
-    def test_what_a_tab_has_is_not_given_again(self) -> None:
-        queue = make_queue()
-        queue.next_tasks(ANNA, 2)
-        assert numbers(queue.next_tasks(ANNA, 2, have=[image_id(0), image_id(1)])) == [2, 3]
-
     def test_a_page_that_was_loaded_again_gets_the_same_ones_first(self) -> None:
         queue = make_queue()
         queue.next_tasks(ANNA, 3)
         queue.note_answered("anna", image_id(1))
         assert numbers(queue.next_tasks(ANNA, 4)) == [0, 2, 3, 4]
-
-    def test_a_tab_that_remembers_some_gets_the_others(self) -> None:
-        queue = make_queue()
-        queue.next_tasks(ANNA, 3)
-        assert numbers(queue.next_tasks(ANNA, 2, have=[image_id(1)])) == [0, 2]
 
     def test_two_tabs_of_one_session_get_different_ones(self) -> None:
         queue = make_queue()
@@ -166,17 +156,6 @@ class TestHandingOut:
         assert queue.next_tasks(ANNA, 5) == Assignment(done=True)
         assert queue.task(image_id(1)) is None
 
-    def test_an_answer_of_somebody_else_counts_as_well(self) -> None:
-        queue = make_queue(2)
-        queue.next_tasks(ANNA, 1)
-        queue.note_answered("ben", image_id(0))
-        assert numbers(queue.next_tasks(ANNA, 5)) == [1]
-
-    def test_an_image_that_was_answered_before_it_came_out_of_the_stream(self) -> None:
-        queue = make_queue(3)
-        queue.note_answered("anna", image_id(1))
-        assert numbers(queue.next_tasks(ANNA, 5)) == [0, 2]
-
     @pytest.mark.parametrize("overlap", [False, True])
     def test_the_same_picture_twice_in_the_source(self, overlap: bool) -> None:
         twice = [0, 1, 0, 2, 1, 2, 2]
@@ -192,17 +171,6 @@ class TestHandingOut:
 
 
 class TestNothingToGive:
-    def test_done(self) -> None:
-        queue = make_queue(0)
-        assert not queue.all_answered()
-        assert queue.next_tasks(ANNA, 1) == Assignment(done=True)
-        assert queue.all_answered()
-
-    def test_its_own_last_tasks_are_all_there_is(self) -> None:
-        queue = make_queue(1)
-        queue.next_tasks(ANNA, 1)
-        assert queue.next_tasks(ANNA, 1, have=[image_id(0)]) == Assignment(done=True)
-
     @pytest.mark.parametrize(("count", "text"), [(1, "1 image is open in other"), (2, "2 images are open in other")])
     def test_others_have_the_rest(self, count: int, text: str) -> None:
         queue = make_queue(count)
@@ -249,13 +217,6 @@ class TestGone:
         assert told == [1]
         assert numbers(queue.next_tasks(BEN, 5, have=[image_id(2)])) == [0, 1]
 
-    def test_those_that_came_back_come_before_new_ones(self, clock: Clock) -> None:
-        queue = make_queue(6, clock=clock)
-        queue.next_tasks(ANNA, 2)
-        clock.now += GONE_AFTER_S + 1
-        queue.release_gone()
-        assert numbers(queue.next_tasks(BEN, 3)) == [0, 1, 2]
-
     def test_a_connected_tab_is_there(self, clock: Clock) -> None:
         queue = make_queue(3, clock=clock)
         queue.next_tasks(ANNA, 2)
@@ -281,24 +242,6 @@ class TestGone:
         assert numbers(queue.next_tasks(ANNA, 1, have=[image_id(0), image_id(1), image_id(2)])) == [3]
         assert numbers(queue.next_tasks(BEN, 9, have=[image_id(0)])) == [4, 5]
 
-    def test_an_answer_that_comes_while_it_waits_for_somebody(self, clock: Clock) -> None:
-        queue = make_queue(2, clock=clock)
-        queue.next_tasks(ANNA, 2)
-        clock.now += GONE_AFTER_S + 1
-        queue.release_gone()
-        queue.note_answered("anna", image_id(0))
-        assert numbers(queue.next_tasks(BEN, 9)) == [1]
-
-    def test_an_answer_after_it_went_to_somebody_else(self, clock: Clock) -> None:
-        queue = make_queue(2, clock=clock)
-        queue.next_tasks(ANNA, 1)
-        clock.now += GONE_AFTER_S + 1
-        queue.release_gone()
-        queue.next_tasks(BEN, 1)
-        queue.note_answered("anna", image_id(0))
-        assert numbers(queue.next_tasks(BEN, 9)) == [1]
-        queue.note_answered("ben", image_id(0))
-
 
 class TestAfterARestart:
     def test_a_page_keeps_what_it_shows(self) -> None:
@@ -311,14 +254,6 @@ class TestAfterARestart:
         assert numbers(queue.next_tasks(ANNA, 5, have=[image_id(0)])) == [1]
         assert numbers(queue.next_tasks(BEN, 5)) == []
         assert len(queue.open_tasks("anna")) == 1
-
-    def test_what_is_claimed_by_a_tab_that_goes_is_free_again(self) -> None:
-        clock = Clock()
-        queue = make_queue(3, clock=clock)
-        queue.next_tasks(ANNA, 1, have=[image_id(1), image_id(2)])
-        clock.now += GONE_AFTER_S + 1
-        queue.release_gone()
-        assert numbers(queue.next_tasks(BEN, 5)) == [0, 1, 2]
 
     def test_with_overlap_also_when_another_session_has_got_it_already(self) -> None:
         """Another session had pulled the image out of the stream: a second tab of the session was given it, too."""
