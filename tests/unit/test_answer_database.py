@@ -80,7 +80,7 @@ def test_a_file_name_that_is_not_utf8_is_stored(database: AnswerDatabase) -> Non
 
 
 @pytest.mark.parametrize("example", [{"answer": "accept", "x": float("nan")}, {"answer": "accept", "x": {1}}, {}])
-def test_what_is_no_answer_is_refused_with_all_that_came_with_it(database: AnswerDatabase, example: Any) -> None:
+def test_an_invalid_answer_rolls_back_its_batch(database: AnswerDatabase, example: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         database.add("d", [answer_of(), StoredAnswer(example, B, "anna")])
     assert "d" not in database
@@ -292,7 +292,7 @@ def test_no_database_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("table", "version"), [("example", 0), ("example", 1), ("example", 7), ("answers", 0)])
-def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path, table: str, version: int) -> None:
+def test_another_program_s_database_is_refused_and_unchanged(tmp_path: Path, table: str, version: int) -> None:
     """It was switched to another journal mode before it was looked at; one with our schema's number was taken."""
     path = tmp_path / "prodigy.db"
     with closing(sqlite3.connect(path)) as connection:
@@ -323,7 +323,7 @@ def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_a_full_disk_stores_nothing_by_halves_and_is_got_over(database: AnswerDatabase) -> None:
+def test_a_full_disk_rolls_back_and_recovers(database: AnswerDatabase) -> None:
     database.add("d", [answer_of(A, answer_id="first")])
     large = [answer_of(f"{number:032x}", extra={"x": "x" * 10_000}) for number in range(20)]
     database._connection.execute(f"PRAGMA max_page_count = {pragma(database, 'page_count') + 5}")

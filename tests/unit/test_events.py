@@ -106,11 +106,11 @@ def told(items: list[Event]) -> list[str]:
         ),
     ],
 )
-def test_what_changed_between_two_looks(before: SessionStatus, now: SessionStatus, expected: list[str]) -> None:
+def test_events_for_each_change_of_status(before: SessionStatus, now: SessionStatus, expected: list[str]) -> None:
     assert told(list(events_between(before, now, VersionNames()))) == expected
 
 
-def test_the_log_of_what_was_given_up_is_beside_the_sentence() -> None:
+def test_a_failure_has_one_sentence_and_its_log() -> None:
     """Fifteen lines of a log stood in the news, and over the image."""
     look = SessionStatus(
         failure="the trainer ended with status 2: out of memory",
@@ -215,7 +215,7 @@ ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.1234
         ({}, []),
     ],
 )
-def test_what_a_line_of_metrics_says(row: dict[str, Any], expected: list[str]) -> None:
+def test_events_for_each_row_of_metrics(row: dict[str, Any], expected: list[str]) -> None:
     assert told(list(events_of_row(row, VersionNames([row])))) == expected
 
 
@@ -232,11 +232,11 @@ def test_details_are_for_who_wants_to_know_more() -> None:
         (None, "trainer: waiting", "trainer: waiting"),
     ],
 )
-def test_on_a_terminal_the_number_is_told_too(version: int | None, text: str, line: str) -> None:
+def test_the_terminal_shows_the_version_number(version: int | None, text: str, line: str) -> None:
     assert Event(text, version=version).line == line
 
 
-def test_what_a_line_of_rejected_says() -> None:
+def test_an_event_for_a_rejected_answer() -> None:
     item = event_of_rejected({"batch": "1.jsonl", "number": 1, "reason": "a.png: label 'cat' is not in the label map"})
     assert told([item]) == [
         "! an answer cannot be used for training (see rejected.jsonl): a.png: label 'cat' is not in the label map"

@@ -96,7 +96,7 @@ def run(project: Path, display: Recorder | None = None, **changes: Any) -> Simul
 
 
 @pytest.mark.parametrize("action", ["pause", "stop"])
-def test_training_that_is_held_is_not_waited_for(project: Path, action: str) -> None:
+def test_paused_training_ends_the_simulation(project: Path, action: str) -> None:
     """It waited for the first round for ever."""
     (project / "model").mkdir()
     control = Control(project / "model" / "control.json")
@@ -345,7 +345,7 @@ class TestSimulate:
 
 
 class TestTrouble:
-    def test_a_crash_of_the_trainer_costs_nothing(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_crashed_trainer_is_restarted(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "crash-once")
         display = Recorder()
         result = run(project, display)
@@ -353,7 +353,7 @@ class TestTrouble:
         assert any("trainer was killed by SIGKILL; restarting it" in text for text in display.said)
         assert len(read_jsonl(project / "data" / "trained.jsonl")) == 12
 
-    def test_a_crash_of_the_server_costs_nothing(self, project: Path) -> None:
+    def test_a_crashed_server_is_restarted(self, project: Path) -> None:
         display = Recorder()
 
         def kill_server(point: CurvePoint) -> None:
@@ -378,14 +378,14 @@ class TestTrouble:
         with pytest.raises(ConfigError, match="batch_size is 0"):
             run(project)
 
-    def test_a_round_that_fails_is_said(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_round_is_reported(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "fail-round")
         display = Recorder()
         result = run(project, display, annotations=4)
         assert result.points[-1].mAP50 == 0
         assert any("the loss is not finite" in text for text in display.said)
 
-    def test_a_batch_that_the_trainer_drops(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_dropped_batch_is_reported(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_TRAINER", "lose-batch")
         monkeypatch.setattr(module, "_LOST_AFTER_S", 0.3)
         with pytest.raises(TrainingError, match="did not train on it: nothing to train on"):
@@ -507,7 +507,7 @@ class TestTheHostIsStopped:
         host.wait()
         wait_until(lambda: not any(running(pid) for pid in pids))
 
-    def test_going_on_after_kill_9(
+    def test_a_simulation_resumes_after_kill_9(
         self, host: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         wait_until(lambda: read_jsonl(tmp_path / "report" / "answered.jsonl"))

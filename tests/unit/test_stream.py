@@ -108,7 +108,7 @@ class Numbered:
 
 
 class TestSuggestedTasks:
-    def test_a_few_at_a_time_and_not_before_they_are_wanted(self) -> None:
+    def test_suggestions_are_requested_in_batches_on_demand(self) -> None:
         suggest = Numbered()
         stream = SuggestedTasks(bare(5), suggest, lambda task: True, batch_size=3)
         assert suggest.asked == []
@@ -117,7 +117,7 @@ class TestSuggestedTasks:
         assert [task["image_id"] for task in stream] == ["3", "4"]
         assert suggest.asked == [["0", "1", "2"], ["3", "4"]]
 
-    def test_what_was_not_fetched_before_a_newer_version_came_is_predicted_again(self) -> None:
+    def test_prefetched_tasks_are_predicted_again_by_a_newer_version(self) -> None:
         suggest, fresh = Numbered(), [True, False, True, True]
         stream = SuggestedTasks(bare(4), suggest, lambda task: fresh.pop(0), batch_size=3)
         tasks = [next(stream), next(stream)]
@@ -126,7 +126,7 @@ class TestSuggestedTasks:
         assert [task["round"] for task in tasks] == [1, 1, 2, 2]
         assert suggest.asked[1:] == [["2", "3"]]
 
-    def test_a_slow_source_does_not_hold_back_what_is_there(self) -> None:
+    def test_a_slow_source_does_not_delay_available_tasks(self) -> None:
         clock = Clock()
 
         def slow() -> Iterator[Task]:
@@ -186,7 +186,7 @@ class TestSuggester:
         assert not suggest.is_fresh(task)
         assert suggest([task])[0]["spans"]
 
-    def test_a_threshold_of_each_class_which_learns_what_else_was_found(self, images: Path) -> None:
+    def test_learned_thresholds_apply_per_class_and_store_candidates(self, images: Path) -> None:
         class Learning:
             learns = True
 
@@ -258,7 +258,7 @@ class TestSuggester:
         assert predictor.asked_versions == [7, 8]
         assert said == []
 
-    def test_not_for_ever(self, images: Path) -> None:
+    def test_a_swapped_version_is_retried_once(self, images: Path) -> None:
         class Racing(FakePredictor):
             def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
                 assert version is not None
@@ -290,7 +290,7 @@ class TestSuggester:
             assert "_suggestions" not in suggested[2]
         assert said == ["no suggestions for 2.png: the server rejects it: cannot decode"]
 
-    def test_what_is_fresh(self, images: Path) -> None:
+    def test_is_fresh_compares_versions(self, images: Path) -> None:
         predictor = FakePredictor(None)
         suggester, tasks = self.suggester(predictor, ask_again_after_s=0.0), tasks_of(images)[:1]
         assert not suggester.is_fresh(suggester(tasks)[0])  # nothing was suggested
@@ -304,7 +304,7 @@ class TestSuggester:
         predictor.version = None
         assert suggester.is_fresh(task)  # nobody there who knows better
 
-    def test_a_stranger_at_the_servers_port_is_asked_once_and_left_alone(self, images: Path) -> None:
+    def test_another_program_at_the_port_is_asked_once(self, images: Path) -> None:
         """It was taken for a refusal of one of the images, and asked again for each of them, every time."""
         asked: list[int] = []
 
@@ -334,7 +334,7 @@ class TestSuggester:
         suggester(tasks_of(images))
         assert len(told) == 6  # no suggestions, nothing to tell
 
-    def test_an_unknown_class_is_left_out_and_told_of_once(self, images: Path) -> None:
+    def test_an_unknown_class_is_reported_once(self, images: Path) -> None:
         said: list[str] = []
         suggester = self.suggester(FakePredictor(found=5), warn=said.append)
         for _ in range(2):
@@ -370,7 +370,7 @@ class TestTaskStream:
         assert names(stream) == ["3.png", "4.png", "5.png"]
         assert (stream.total, stream.excluded, stream.skipped) == (6, 2, 0)
 
-    def test_what_is_answered_after_it_was_read_is_left_out_too(self, images: Path) -> None:
+    def test_images_answered_after_reading_are_skipped(self, images: Path) -> None:
         """A copy of an image, a few files further, was handed out although the image had just been answered."""
         (images / "1.png").write_bytes((images / "0.png").read_bytes())
         answered: set[str] = set()

@@ -163,7 +163,7 @@ class TestLog:
         log.write_text("y" * 10**6)
         assert len(page.get("/api/log", process="trainer").json()["text"]) == LOG_BYTES
 
-    def test_there_is_none_here(self, page: Page) -> None:
+    def test_a_missing_log_gets_404(self, page: Page) -> None:
         text = error_of(page.get("/api/log", process="server"), 404)
         assert text == "the server has no log here; it may run on another machine"
 
@@ -177,7 +177,7 @@ class TestLog:
         assert page.get("/api/log", process="trainer").status_code == 401
 
 
-class TestWhatMakesNoSense:
+class TestInvalidRequests:
     @pytest.mark.parametrize("route", POSTS)
     @pytest.mark.parametrize(
         ("body", "message"),
@@ -198,7 +198,7 @@ class TestWhatMakesNoSense:
         assert message in error_of(response, 400)
 
     @pytest.mark.parametrize("route", [each for each in POSTS if each != "tensorboard"])
-    def test_sessions_and_tabs_that_are_none(self, guest: Page, route: str) -> None:
+    def test_invalid_sessions_and_tabs_are_refused(self, guest: Page, route: str) -> None:
         for name in (None, "", "a b", "é", "a/b", "x" * 65, 5, True, [], {}, "a\n", "\0", "anna\u0660", "\ud800"):
             for key in ("session", "tab"):
                 answers, image_id = [{}], "0" * 32  # what else there is to look at is as it should be
@@ -308,7 +308,7 @@ class TestWhatMakesNoSense:
         assert found["saved"] == [answer["answer_id"]]
         assert "box 1: x must be a number" in found["refused"][0]["reason"]
 
-    def test_what_is_very_deep(self, guest: Page) -> None:
+    def test_deeply_nested_json_is_refused(self, guest: Page) -> None:
         (task,) = guest.tasks()["tasks"]
         for depth in (100, 900, 5000):
             deep = "[" * depth + "]" * depth
@@ -333,7 +333,7 @@ class TestWhatMakesNoSense:
         assert page.save() == 0
 
 
-class TestWhatIsNotThere:
+class TestNotFound:
     @pytest.mark.parametrize(
         "path",
         [
@@ -413,7 +413,7 @@ class TestImages:
             "/pipeline.config",
         ],
     )
-    def test_no_other_file_whatever_the_path(self, shared: Annotating, path: str) -> None:
+    def test_path_traversal_gets_404(self, shared: Annotating, path: str) -> None:
         """By hand: clients tidy paths up."""
         shared.page().tasks()
         address = shared.url.removeprefix("http://").split(":")
@@ -434,7 +434,7 @@ class TestFiles:
         assert response.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
         assert page.http.get("/page.js").headers["content-type"] == "text/javascript; charset=utf-8"
 
-    def test_what_is_built(self, tmp_path: Path) -> None:
+    def test_page_files_are_those_of_the_build(self, tmp_path: Path) -> None:
         (tmp_path / "index.html").write_text("<html>")
         (tmp_path / "page.js").write_text("1")
         (tmp_path / "secret.pem").write_text("key")
@@ -444,7 +444,7 @@ class TestFiles:
         assert found["/"].data == b"<html>"
 
     @pytest.mark.parametrize("there", [True, False])
-    def test_what_is_not_built(self, tmp_path: Path, there: bool) -> None:
+    def test_a_missing_build_is_an_error(self, tmp_path: Path, there: bool) -> None:
         folder = tmp_path / "static"
         if there:
             folder.mkdir()
@@ -529,7 +529,7 @@ class TestEvents:
             assert board.release_gone() == 0
         wait_until(lambda: all(each.connections == 0 for each in board._tabs.values()))
 
-    def test_it_ends_when_we_do(self, running: Annotating, page: Page) -> None:
+    def test_the_event_stream_ends_with_the_server(self, running: Annotating, page: Page) -> None:
         with page.events() as events:
             next(events)
             started = time.monotonic()
@@ -601,7 +601,7 @@ class TestTensorBoard:
         (command,) = started
         assert "--logdir model --host 127.0.0.1" in command
 
-    def test_that_it_cannot_be_started_is_said_with_what_to_do(
+    def test_a_tensorboard_that_cannot_start_is_reported(
         self, page: Page, web_project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def command(given: list[str]) -> list[str]:
@@ -651,7 +651,7 @@ def test_other_web_pages(page: Page, running: Annotating) -> None:
     assert error_of(form, 415) == "send application/json"
 
 
-def test_what_went_wrong_here_is_told_without_a_path_of_ours(
+def test_an_internal_error_does_not_show_paths(
     page: Page, running: Annotating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running.service.outbox, "deliver_now", lambda: {}["missing"])
@@ -685,7 +685,7 @@ JSON = st.recursive(
 )
 @example("answers", "answers", [{"answer_id": "\ud800"}])
 @example("answers", "answers", [{"answer_id": "a", "image_id": "\ud800", "answer": "accept"}])
-def test_whatever_a_page_sends_is_no_mistake_of_ours(guest: Page, route: str, key: str, value: Any) -> None:
+def test_any_json_gets_200_400_or_404(guest: Page, route: str, key: str, value: Any) -> None:
     assert guest.post(f"/api/{route}", **{key: value}).status_code in (200, 400, 404)
 
 

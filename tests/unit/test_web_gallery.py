@@ -142,7 +142,7 @@ class TestListing:
         assert files(ben, annotator="anna") == ["00.png"]
         assert entry(ben, "00.png")["decision"] is None
 
-    def test_images_from_elsewhere_are_listed_too(self, annotate: Annotate) -> None:
+    def test_answered_images_outside_the_source_are_listed(self, annotate: Annotate) -> None:
         started = annotate()
         example = {"answer": "accept", "spans": [], "meta": {"file": "from elsewhere.jpg"}}
         started.service.database.add(DATASET, [StoredAnswer(example, "f" * 32, "carl")])
@@ -158,7 +158,7 @@ class TestListing:
         (web_project / "data" / "image_ids.jsonl").unlink(missing_ok=True)
         assert files(annotate().page()) == NAMES
 
-    def test_a_stream_says_that_the_rest_is_not_known(self, annotate: Annotate) -> None:
+    def test_a_source_without_a_length_is_listed_as_incomplete(self, annotate: Annotate) -> None:
         paths = [f"images/{name}" for name in NAMES]
         page = annotate(source=(path for path in paths)).page()
         page.tasks(2)
@@ -166,7 +166,7 @@ class TestListing:
         assert [each["file"] for each in found["images"]] == ["00.png", "01.png"]
         assert "stream" in found["missing"]
 
-    def test_a_large_file_is_no_stream(
+    def test_a_large_jsonl_file_is_listed_completely(
         self, web_project: Path, annotate: Annotate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("odkeras.session.sources._COUNTED_BYTES", 0)
@@ -219,7 +219,7 @@ class TestListing:
             {"offset": "-1"},
         ],
     )
-    def test_nonsense_is_refused(self, annotate: Annotate, query: dict[str, str]) -> None:
+    def test_invalid_filters_are_refused(self, annotate: Annotate, query: dict[str, str]) -> None:
         assert annotate().page().get("/api/images", **query).status_code == 400
 
 
@@ -398,7 +398,7 @@ class TestThumbnails:
 
 
 class TestRemoteThumbnails:
-    def test_a_server_that_says_nothing_keeps_nobody_waiting(
+    def test_a_silent_image_server_does_not_block_the_gallery(
         self, web_project: Path, annotate: Annotate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its thumbnails held the threads of the gallery for 15 seconds each, again and again."""

@@ -87,7 +87,7 @@ def test_a_file_without_end_is_given_up_when_it_is_too_large(server: ImageServer
         web.fetch(server.url("/a.png"))
 
 
-def test_a_server_that_does_not_answer(server: ImageServer) -> None:
+def test_a_server_that_does_not_answer_times_out(server: ImageServer) -> None:
     go_on = threading.Event()
 
     def never(handler: BaseHTTPRequestHandler) -> None:
@@ -99,7 +99,7 @@ def test_a_server_that_does_not_answer(server: ImageServer) -> None:
     go_on.set()
 
 
-def test_a_server_that_sends_byte_by_byte(server: ImageServer) -> None:
+def test_a_server_that_sends_byte_by_byte_times_out(server: ImageServer) -> None:
     """Each byte comes in time, so that no timeout of the connection ends it."""
     given_up = threading.Event()
 

@@ -134,7 +134,9 @@ class TestUnusable:
 
 
 class TestRestart:
-    def test_answered_ones_in_the_middle(self, annotate: Start, web_project: Path, read_files: list[str]) -> None:
+    def test_answered_images_in_the_middle_do_not_count(
+        self, annotate: Start, web_project: Path, read_files: list[str]
+    ) -> None:
         running = annotate()
         page = running.page()
         tasks = page.tasks(8)["tasks"]
@@ -213,7 +215,7 @@ def test_excluded_datasets(annotate: Start, web_project: Path) -> None:
     assert_left(page, 0)
 
 
-def test_overlap_everybody_has_all_of_them(annotate: Start) -> None:
+def test_with_overlap_each_session_has_its_own_count(annotate: Start) -> None:
     running = annotate(overlap=True)
     anna, ben = running.page("anna"), running.page("ben")
     answer_some(anna, 5)
@@ -235,7 +237,7 @@ def test_a_source_without_a_length(annotate: Start, web_project: Path, monkeypat
     assert (panel["total"], panel["left"]) == (None, None)
 
 
-def test_it_costs_no_reading(annotate: Start, web_project: Path, read_files: list[str]) -> None:
+def test_counting_reads_no_image(annotate: Start, web_project: Path, read_files: list[str]) -> None:
     """Images are read when their turn comes, and none for the sake of counting."""
     page = annotate().page()
     answer_some(page, 1)

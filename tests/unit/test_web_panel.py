@@ -55,7 +55,7 @@ def document(panel: Panel, session: str = "anna") -> dict[str, Any]:
     return dict(json.loads(json.dumps(panel.document(session), allow_nan=False)))
 
 
-def test_before_anything_was_seen(panel: Panel) -> None:
+def test_the_document_before_the_first_event(panel: Panel) -> None:
     nothing = {"accept": 0, "reject": 0, "ignore": 0}
     assert document(panel) == {
         "trainer": None,

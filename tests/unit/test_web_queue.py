@@ -45,7 +45,7 @@ def make_queue(count: int = 6, *, before: dict[str | None, set[str]] | None = No
 
 
 class TestMemory:
-    def test_what_was_handed_out_is_not_kept(self) -> None:
+    def test_answered_tasks_are_removed_from_memory(self) -> None:
         """The order in which images came grew by an entry for each image, for as long as the page ran."""
         queue = make_queue(500)
         for number in range(500):
@@ -57,7 +57,7 @@ class TestMemory:
 
 
 class TestAllAnswered:
-    def test_only_when_somebody_has_seen_the_end(self) -> None:
+    def test_all_answered_needs_the_end_of_the_stream(self) -> None:
         queue = make_queue(3)
         for number in numbers(queue.next_tasks(ANNA, 3)):
             assert not queue.all_answered()
@@ -66,7 +66,7 @@ class TestAllAnswered:
         assert queue.next_tasks(ANNA, 1).done
         assert queue.all_answered()
 
-    def test_not_while_somebody_has_some(self) -> None:
+    def test_all_answered_waits_for_assigned_tasks(self) -> None:
         clock = Clock()
         queue = make_queue(2, clock=clock)
         queue.next_tasks(BEN, 1)
@@ -80,7 +80,7 @@ class TestAllAnswered:
         queue.note_answered("anna", image_id(0))
         assert queue.all_answered()
 
-    def test_with_overlap_when_everybody_is_through(self) -> None:
+    def test_all_answered_with_overlap_needs_every_session(self) -> None:
         queue = make_queue(2, overlap=True)
         for tab in (ANNA, BEN):
             queue.next_tasks(tab, 1)
@@ -104,7 +104,7 @@ class TestAllAnswered:
 class TestEarlierSuggestions:
     """The image on the screen keeps its suggestions until the person takes the newer ones: these are judged."""
 
-    def test_those_that_were_shown_are_known_until_the_answer(self) -> None:
+    def test_shown_suggestions_are_kept_until_the_answer(self) -> None:
         version = [1]
         queue = make_queue(
             stream=(task_of(number, 1) for number in range(2)),
@@ -125,12 +125,12 @@ class TestEarlierSuggestions:
 
 
 class TestHandingOut:
-    def test_in_the_order_of_the_source(self) -> None:
+    def test_tasks_come_in_the_order_of_the_source(self) -> None:
         queue = make_queue()
         assert numbers(queue.next_tasks(ANNA, 2)) == [0, 1]
         assert len(queue.open_tasks("anna")) == 2
 
-    def test_a_page_that_was_loaded_again_gets_the_same_ones_first(self) -> None:
+    def test_a_reloaded_page_gets_its_tasks_first(self) -> None:
         queue = make_queue()
         queue.next_tasks(ANNA, 3)
         queue.note_answered("anna", image_id(1))
@@ -143,13 +143,13 @@ class TestHandingOut:
         assert numbers(queue.next_tasks(BEN, 2)) == [4, 5]
         assert len(queue.open_tasks("anna")) == 6, "they share them"
 
-    def test_nothing_is_read_before_it_is_asked_for(self) -> None:
+    def test_the_stream_is_read_on_demand(self) -> None:
         read: list[int] = []
         queue = make_queue(stream=(read.append(number) or task_of(number) for number in range(9)))
         queue.next_tasks(ANNA, 2)
         assert read == [0, 1]
 
-    def test_answered_ones_never_again(self) -> None:
+    def test_answered_images_are_not_handed_out_again(self) -> None:
         queue = make_queue(2, before={None: {image_id(0)}})
         assert numbers(queue.next_tasks(ANNA, 5)) == [1]
         queue.note_answered("anna", image_id(1))
@@ -172,14 +172,14 @@ class TestHandingOut:
 
 class TestNothingToGive:
     @pytest.mark.parametrize(("count", "text"), [(1, "1 image is open in other"), (2, "2 images are open in other")])
-    def test_others_have_the_rest(self, count: int, text: str) -> None:
+    def test_waiting_says_that_others_have_the_rest(self, count: int, text: str) -> None:
         queue = make_queue(count)
         queue.next_tasks(BEN, count)
         found = queue.next_tasks(ANNA, 1)
         assert (found.tasks, found.done) == ((), False)
         assert found.waiting.startswith(text)
 
-    def test_a_source_that_fails_does_not_end_it(self) -> None:
+    def test_a_failing_source_does_not_end_the_queue(self) -> None:
         class Failing:
             asked = 0
 
@@ -203,7 +203,7 @@ class TestGone:
     def clock(self) -> Clock:
         return Clock()
 
-    def test_tasks_of_a_tab_that_is_gone_go_to_others(self, clock: Clock) -> None:
+    def test_tasks_of_a_closed_tab_go_to_others(self, clock: Clock) -> None:
         told: list[int] = []
         queue = make_queue(3, clock=clock, on_free=lambda: told.append(1))
         queue.next_tasks(ANNA, 2)
@@ -217,7 +217,7 @@ class TestGone:
         assert told == [1]
         assert numbers(queue.next_tasks(BEN, 5, have=[image_id(2)])) == [0, 1]
 
-    def test_a_connected_tab_is_there(self, clock: Clock) -> None:
+    def test_a_connected_tab_keeps_its_tasks(self, clock: Clock) -> None:
         queue = make_queue(3, clock=clock)
         queue.next_tasks(ANNA, 2)
         queue.connect(ANNA)
@@ -233,7 +233,7 @@ class TestGone:
         assert queue.release_gone() == 2
         assert queue.sessions_here() == set()
 
-    def test_a_tab_that_was_away_keeps_what_nobody_took(self, clock: Clock) -> None:
+    def test_a_returning_tab_keeps_tasks_that_were_not_reassigned(self, clock: Clock) -> None:
         queue = make_queue(6, clock=clock)
         queue.next_tasks(ANNA, 3)
         clock.now += GONE_AFTER_S + 1
@@ -244,7 +244,7 @@ class TestGone:
 
 
 class TestAfterARestart:
-    def test_a_page_keeps_what_it_shows(self) -> None:
+    def test_a_page_claims_what_it_shows_after_a_restart(self) -> None:
         queue = make_queue(4)
         assert numbers(queue.next_tasks(ANNA, 1, have=[image_id(0), image_id(2)])) == [1]
         assert numbers(queue.next_tasks(BEN, 9)) == [3]
@@ -269,7 +269,7 @@ class TestAfterARestart:
 
 
 class TestReopen:
-    def test_it_is_known_again_but_not_assigned_again(self) -> None:
+    def test_a_reopened_image_is_known_but_not_assigned_again(self) -> None:
         queue = make_queue(2)
         queue.next_tasks(ANNA, 1)
         queue.note_answered("anna", image_id(0))
@@ -280,7 +280,7 @@ class TestReopen:
         queue.note_answered("anna", image_id(0))
         assert queue.task(image_id(0)) is None
 
-    def test_one_that_somebody_has_is_left_as_it_is(self) -> None:
+    def test_an_assigned_image_is_not_replaced_by_reopening(self) -> None:
         queue = make_queue(2)
         queue.next_tasks(ANNA, 1)
         queue.reopen(BEN, image_id(0), {**task_of(0), "answer": "accept"})
@@ -380,7 +380,7 @@ class TestNewerSuggestions:
         assert queue.task(image_id(0)) == task_of(0, 2), "an answer is compared with what was shown"
         assert queue.task(image_id(1)) == task_of(1, 1)
 
-    def test_what_came_back_goes_out_with_the_newest(self, queue: TaskQueue, model: Model) -> None:
+    def test_released_tasks_get_the_newest_suggestions(self, queue: TaskQueue, model: Model) -> None:
         queue.next_tasks(ANNA, 2)
         clock: Any = queue._clock
         clock.now += GONE_AFTER_S + 1
@@ -395,7 +395,7 @@ class TestNewerSuggestions:
         model.version = 2
         assert versions(queue.next_tasks(BEN, 2).tasks) == {0: 2, 1: 2}
 
-    def test_an_answer_while_the_model_thinks(self, queue: TaskQueue, model: Model) -> None:
+    def test_an_answer_during_a_prediction_wins(self, queue: TaskQueue, model: Model) -> None:
         queue.next_tasks(ANNA, 2)
         model.version = 2
         refresh = model.refresh
@@ -418,7 +418,7 @@ def run_together(*jobs: Callable[[], None]) -> None:
 
 class TestManyAtOnce:
     @pytest.mark.parametrize("overlap", [False, True])
-    def test_nothing_is_given_twice_and_nothing_is_lost(self, overlap: bool) -> None:
+    def test_threads_get_each_task_exactly_once(self, overlap: bool) -> None:
         count, given, lock = 300, [], threading.Lock()
         queue = make_queue(count, overlap=overlap)
         tabs = [Tab(name, str(number)) for name in ("anna", "ben", "cleo") for number in range(3)]

@@ -113,7 +113,7 @@ class TestReadSpans:
             ([rect()] * (MAX_SPANS + 1), f"{MAX_SPANS + 1} boxes are more than {MAX_SPANS}"),
         ],
     )
-    def test_what_cannot_be_used_is_refused_by_its_number(self, spans: Any, message: str) -> None:
+    def test_unusable_boxes_are_refused_with_their_number(self, spans: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             read_spans(spans, LABELS, SIZE_HW)
 
@@ -198,7 +198,7 @@ class TestReadSpans:
             ),
         )
     )
-    def test_whatever_comes_nothing_but_value_error_is_raised(self, spans: Any) -> None:
+    def test_any_input_raises_only_value_error(self, spans: Any) -> None:
         try:
             read = read_spans(spans, LABELS, SIZE_HW)
         except ValueError:
