@@ -212,7 +212,7 @@ def test_a_device_is_written_to_and_not_replaced(database: AnswerDatabase) -> No
 
 def test_a_reader_that_closes_the_pipe_is_no_error(database: AnswerDatabase, folder: Path) -> None:
     """As `odkeras db out shapes | head -1` does."""
-    add(database, *(example_of(f"{number:032x}", rect(1, 2, 3, 4)) for number in range(2000)))
+    add(database, *(example_of(f"{number:032x}", rect(1, 2, 3, 4)) for number in range(500)))
     command = [sys.executable, "-m", "odkeras", "db", "out", "shapes"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     readers = [
