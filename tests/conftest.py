@@ -31,7 +31,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: pytest-xdist hands them out in this order, and no worker is left with one."""
+    """Files with slow tests come first: pytest-xdist hands them out in this order, and no worker is left with one.
+
+    Trainers lower their priority. Beside another worker that uses all cores they take several times as long, so e2e
+    timeouts are generous.
+    """
     order = ("e2e", "integration", "browser", "unit")
     items.sort(key=lambda item: order.index(item.path.parent.name))
 

@@ -91,6 +91,6 @@ def _wait_for_version(desk: Desk, after: int) -> int:
     desk.page.wait_for_function(
         "after => Number(document.querySelector('[data-testid=version]')?.dataset.version || 0) > after",
         arg=after,
-        timeout=120_000,
+        timeout=300_000,
     )
     return int(desk.by("version").get_attribute("data-version") or 0)

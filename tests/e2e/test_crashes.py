@@ -43,7 +43,7 @@ def test_the_trainer_is_killed_again_and_again(shapes_project: ShapesProject, tm
     names.append(shapes_project.answer(images[24:26]).name)
     with (tmp_path / "trainer.log").open("ab") as log:
         command = shapes_project.trainer_command("--once")
-        done = subprocess.run(command, stdout=log, stderr=log, timeout=120, check=False)
+        done = subprocess.run(command, stdout=log, stderr=log, timeout=400, check=False)
     assert done.returncode == 0, (tmp_path / "trainer.log").read_text()[-4000:]
     assert_everything_is_trained(shapes_project, names, [image.image_id for image in images[:26]])
     assert_nothing_is_half_written(shapes_project)
@@ -56,7 +56,7 @@ def run_until_killed(project: ShapesProject, state: str, after_s: float, log_pat
         trainer = subprocess.Popen(project.trainer_command(), stdout=log, stderr=log)
     try:
         if state != "starting":
-            wait_until(lambda: project.state() == state or trainer.poll() is not None, timeout_s=60)
+            wait_until(lambda: project.state() == state or trainer.poll() is not None, timeout_s=200)
         time.sleep(after_s)
         assert trainer.poll() is None, log_path.read_text()[-4000:]
     finally:
@@ -119,7 +119,7 @@ def test_the_whole_tree_is_killed(shapes_project: ShapesProject, tmp_path: Path)
         host.wait()
         wait_until(lambda: processes_about(folder) == [])
     with log_path.open("ab") as log:
-        done = subprocess.run(command, stdout=log, stderr=log, timeout=240, check=False)
+        done = subprocess.run(command, stdout=log, stderr=log, timeout=600, check=False)
     assert done.returncode == 0, log_path.read_text()[-4000:]
     assert processes_about(folder) == []
     curve = json.loads((folder / "report" / "curve.json").read_text())

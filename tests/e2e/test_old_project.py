@@ -39,22 +39,22 @@ def rounds(project: Project) -> list[dict[str, Any]]:
     return [row for row in read_jsonl(project.metrics_path) if row["kind"] == "round"]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_an_old_project_continues(project: Project) -> None:
     arguments = AnnotateSettings(
         dataset="shapes", source="shapes/images", config=Path("pipeline.config"), steps_per_epoch=2
     )
     anna = Tab("anna", "tab")
     with open_page(arguments) as service:
-        wait_until(lambda: service.panel.version == OLD_VERSION, "the old version is served", timeout_s=120)
+        wait_until(lambda: service.panel.version == OLD_VERSION, "the old version is served", timeout_s=400)
         assert {entry["state"] for entry in service.history("anna")} == {"delivered", "saved"}
         assert service.outbox.pending == 1, "the answers that the trainer has are not delivered again"
         open_before = [task["image_id"] for task in service.next_tasks(anna, 9, []).tasks]
         assert len(open_before) == 3, "nine images, six of them answered"
         assert service.train_now() == (1, False)
-        wait_until(lambda: len(rounds(project)) == 2, "a second round", timeout_s=180)
+        wait_until(lambda: len(rounds(project)) == 2, "a second round", timeout_s=400)
         version = rounds(project)[1]["version"]
-        wait_until(lambda: service.panel.version == version, "its version is served", timeout_s=60)
+        wait_until(lambda: service.panel.version == version, "its version is served", timeout_s=200)
     assert [(row["round"], row["examples"]) for row in rounds(project)] == [(1, 4), (2, 5)], "with the old examples"
     assert OLD_VERSION in list_versions(project.export_dir)
     with open_page(arguments) as service:

@@ -26,7 +26,7 @@ from odkeras.labels import LabelMap
 from odkeras.project import list_versions, read_jsonl
 from odkeras.simulation.truth import read_labeled_images
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "image_train.py"
@@ -89,7 +89,7 @@ def test_answers_bring_suggestions_of_the_next_version(shapes_project: ShapesPro
         first = wait_until(lambda: list_versions(export_dir))[0]
         wait_until(lambda: f"is served (version {first})" in log.read_text())
         truth.answer(annotator, tasks)
-        wait_until(lambda: len(list_versions(export_dir)) > 1, timeout_s=90)
+        wait_until(lambda: len(list_versions(export_dir)) > 1, timeout_s=400)
         second = list_versions(export_dir)[1]
         wait_until(lambda: f"is served (version {second})" in log.read_text())
         tasks = annotator.questions()
@@ -151,7 +151,7 @@ def test_an_external_server_and_an_external_trainer(
             truth.answer(annotator, annotator.questions())
             wait_until(
                 lambda: "version" in (rows := read_jsonl(tmp_path / "model_dir" / "metrics.jsonl")) or rows,
-                timeout_s=90,
+                timeout_s=400,
             )
             served = wait_until(lambda: list_versions(tmp_path / "export_dir")[1:])[-1]
             wait_until(lambda: f"is served (version {served})" in log_path.read_text())
