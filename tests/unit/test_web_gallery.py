@@ -410,7 +410,7 @@ class TestRemoteThumbnails:
         with image_server() as server, ThreadPoolExecutor(3) as pool:
             data = (web_project / "images/00.png").read_bytes()
             urls = [server.url(f"/{number}.png") for number in range(4)]
-            server.pages["/0.png"] = lambda handler: go.wait(10)
+            server.pages["/0.png"] = lambda handler: go.wait(60)
             server.put("/1.png", data)
             server.put("/2.png", data)
             lines = [json.dumps({"image": url}) for url in urls]

@@ -35,7 +35,7 @@ def test_the_bytes(server: ImageServer, web: WebImages, png_bytes: bytes) -> Non
     [
         (401, "the server answers with status 401 (needs a login)"),
         (403, "the server answers with status 403 (not allowed, or the link has expired)"),
-        (404, "the server answers with status 404 (not there)"),
+        (404, "the server answers with status 404 (not found)"),
         (410, "the server answers with status 410"),
         (500, "the server answers with status 500"),
         (503, "the server answers with status 503"),
