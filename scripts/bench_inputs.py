@@ -194,14 +194,14 @@ def make_variants(config: Any, record: Path) -> dict[str, Variant]:
     import tensorflow as tf
     from object_detection.builders import decoder_builder
 
-    from odkeras.data.replay import index_record, shuffled_forever
+    from odkeras.data.replay import index_record, shuffle_and_repeat
     from odkeras.model.inference import build_detection_model, static_image_size
     from odkeras.training.inputs import example_source, training_dataset
 
     examples = index_record(record)
     model = build_detection_model(config.model, is_training=True)
     decode = decoder_builder.build(config.train_input_reader).decode
-    endless = example_source(lambda: shuffled_forever(examples))
+    endless = example_source(lambda: shuffle_and_repeat(examples))
     once = example_source(lambda: (example.read() for example in examples))
     size_hw = static_image_size(config.model)
     plain = type(config)()

@@ -228,14 +228,14 @@ def _work_on_steps(connection: Connection, config_path: Path, record: Path, turn
     from odkeras import compat
 
     compat.prepare()
-    from odkeras.data.replay import index_record, shuffled_forever
+    from odkeras.data.replay import index_record, shuffle_and_repeat
     from odkeras.pipeline import load_pipeline
     from odkeras.training.inputs import example_source, training_dataset
     from odkeras.training.trainer import Trainer
 
     config, examples = load_pipeline(config_path), index_record(record)
     trainer = Trainer(config)
-    dataset = training_dataset(config, trainer.model, example_source(lambda: shuffled_forever(examples)))
+    dataset = training_dataset(config, trainer.model, example_source(lambda: shuffle_and_repeat(examples)))
     trainer.trace(dataset.element_spec)
     batches = iter(dataset)
     batch = next(batches)

@@ -75,7 +75,7 @@ def csv_to_records(
 
     def examples() -> Iterator[bytes]:
         for done, truth in enumerate(truths, start=1):
-            annotation = _annotation_of(truth, label_map, max_pixels, report)
+            annotation = _read_annotation(truth, label_map, max_pixels, report)
             if annotation is not None:
                 report.count(annotation)
                 yield example_from_annotation(annotation, label_map).SerializeToString()
@@ -108,7 +108,8 @@ def prodigy_to_records(
         RecordError: the file cannot be read, the TFRecord cannot be written, or no accepted answer is left.
     """
     try:
-        lines = _count_lines(Path(jsonl_path))
+        with Path(jsonl_path).open("rb") as file:
+            lines = sum(1 for _ in file)
         with Path(jsonl_path).open("rb") as file:
             return answers_to_records(
                 ((f"{jsonl_path}:{number}", line) for number, line in enumerate(file, start=1)),
@@ -149,20 +150,20 @@ def answers_to_records(
     _make_folder_of(out)
     try:
         with tempfile.TemporaryFile(dir=Path(out).parent) as spool:
-            kept = _Latest(spool, label_map, report, masks)
+            latest = _LatestAnswers(spool, label_map, report, masks)
             for number, (where, answer) in enumerate(answers, start=1):
-                kept.take(answer, where, max_pixels)
+                latest.take(answer, where, max_pixels)
                 if progress is not None:
                     progress(number)
-            kept.count_all()
+            latest.count_all()
             _check_not_empty(report, source)
-            write_records(out, kept.examples())
+            write_records(out, latest.examples())
     except OSError as error:
         raise RecordError(f"cannot convert {source} to {out}: {error.strerror}") from error
     return report
 
 
-class _Latest:
+class _LatestAnswers:
     """Keeps the latest accepted answer of each image. Examples are spooled to a file, since a data set may not fit in
     memory."""
 
@@ -186,11 +187,9 @@ class _Latest:
         if read.annotation is None:
             self._places.pop(str(read.withdrawn_image_id), None)
             return
-        made = example_from_annotation(read.annotation, self._label_map, masks=self._masks)
-        example = made.SerializeToString()
-        place = (self._spool.tell(), len(example), len(read.annotation.groundtruth))
+        example = example_from_annotation(read.annotation, self._label_map, masks=self._masks).SerializeToString()
+        self._places[read.annotation.image_id] = (self._spool.tell(), len(example), len(read.annotation.groundtruth))
         self._spool.write(example)
-        self._places[read.annotation.image_id] = place
 
     def count_all(self) -> None:
         self._report.images = len(self._places)
@@ -211,7 +210,7 @@ def _check_labels(truth: GroundtruthImage, label_map: LabelMap) -> None:
             raise LabelMapError(f"{truth.path.name}: {error}") from error
 
 
-def _annotation_of(
+def _read_annotation(
     truth: GroundtruthImage, label_map: LabelMap, max_pixels: int, report: RecordsReport
 ) -> Annotation | None:
     file = truth.path.name
@@ -241,8 +240,3 @@ def _make_folder_of(out: Path | str) -> None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecordError(f"cannot write {out}: {error.strerror}") from error
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)

@@ -41,9 +41,9 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, mask
     Raises:
         LabelMapError: a class is not in the label map.
     """
-    image, truth = annotation.image, annotation.groundtruth
+    image, groundtruth = annotation.image, annotation.groundtruth
     height, width = image.image_size_hw
-    names = [label_map.name_of(class_id).encode() for class_id in truth.classes]
+    names = [label_map.name_of(class_id).encode() for class_id in groundtruth.classes]
     features = {
         "image/encoded": _bytes([image.data]),
         "image/format": _bytes([image.format.encode()]),
@@ -53,15 +53,15 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, mask
         "image/source_id": _bytes([annotation.image_id.encode()]),
         "image/key/sha256": _bytes([image.image_id.encode()]),
         _CLASS_TEXT: _bytes(names),
-        "image/object/class/label": _ints(truth.classes),
-        "image/object/is_crowd": _ints(np.zeros(len(truth), np.int64)),
-        "image/object/difficult": _ints(np.zeros(len(truth), np.int64)),
+        "image/object/class/label": _ints(groundtruth.classes),
+        "image/object/is_crowd": _ints(np.zeros(len(groundtruth), np.int64)),
+        "image/object/difficult": _ints(np.zeros(len(groundtruth), np.int64)),
         BATCH_FEATURE: _bytes([annotation.batch.encode()]),
     }
     for column, side in enumerate(("ymin", "xmin", "ymax", "xmax")):
-        features[f"image/object/bbox/{side}"] = _floats(truth.boxes[:, column])
+        features[f"image/object/bbox/{side}"] = _floats(groundtruth.boxes[:, column])
     if masks or annotation.polygons:
-        features[MASK_FEATURE] = _bytes(_png_masks(truth.boxes, image.image_size_hw, annotation.polygons))
+        features[MASK_FEATURE] = _bytes(_png_masks(groundtruth.boxes, image.image_size_hw, annotation.polygons))
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
@@ -75,10 +75,10 @@ def annotation_from_example(serialized: bytes) -> Annotation:
     """
     features = _parse(serialized).features.feature
     file = _text(features, "image/filename")
-    image = _image_of(features, file)
+    image = _image(features, file)
     image_id = _text(features, "image/source_id") or image.image_id
-    truth = _groundtruth_of(features, file)
-    return Annotation(image, truth, image_id, file, _text(features, BATCH_FEATURE))
+    groundtruth = _groundtruth(features, file)
+    return Annotation(image, groundtruth, image_id, file, _text(features, BATCH_FEATURE))
 
 
 def with_masks(serialized: bytes) -> bytes:
@@ -92,7 +92,7 @@ def with_masks(serialized: bytes) -> bytes:
     if MASK_FEATURE in features:
         return serialized
     file = _text(features, "image/filename")
-    boxes, size_hw = _groundtruth_of(features, file).boxes, _image_of(features, file).image_size_hw
+    boxes, size_hw = _groundtruth(features, file).boxes, _image(features, file).image_size_hw
     features[MASK_FEATURE].CopyFrom(_bytes(_png_masks(boxes, size_hw)))
     return example.SerializeToString()
 
@@ -162,7 +162,7 @@ def _png(mask: BoolArray) -> bytes:
     return buffer.getvalue()
 
 
-def _image_of(features: Any, file: str) -> EncodedImage:
+def _image(features: Any, file: str) -> EncodedImage:
     data = _values(features, "image/encoded", "bytes_list")
     if not data:
         raise RecordError(f"example {file!r} has no image/encoded")
@@ -176,7 +176,7 @@ def _image_of(features: Any, file: str) -> EncodedImage:
         raise RecordError(f"example {file!r}: {error.reason}") from error
 
 
-def _groundtruth_of(features: Any, file: str) -> Groundtruth:
+def _groundtruth(features: Any, file: str) -> Groundtruth:
     sides = [_values(features, f"image/object/bbox/{side}", "float_list") for side in ("ymin", "xmin", "ymax", "xmax")]
     classes = _values(features, "image/object/class/label", "int64_list")
     lengths = [len(side) for side in [*sides, classes]]

@@ -66,12 +66,15 @@ class StoredExample:
 
 
 class ReplayStore:
-    """The examples of one data directory. Call `load` before use.
+    """The examples of one data directory.
 
     Args:
         project: the directories.
         eval_split: share of the images that is held out from training, 0 to 1; see `project.is_held_out`.
         class_texts: `LabelMap.texts`; examples with other classes are not used. None uses all.
+
+    Raises:
+        RecordError: a record is damaged.
     """
 
     def __init__(self, project: Project, eval_split: float = 0.0, class_texts: Collection[str] | None = None) -> None:
@@ -81,16 +84,9 @@ class ReplayStore:
         self._examples: dict[str, StoredExample] = {}
         self._withdrawn: dict[str, str] = {}
         self.batches: set[str] = set()
-
-    def load(self) -> None:
-        """Index the records in the directory.
-
-        Raises:
-            RecordError: a record is damaged.
-        """
-        for row in read_jsonl(self._project.withdrawn_path):
-            self._note_withdrawal(str(row["image_id"]), str(row["batch"]))
-        self._index([self._project.replay_record, *self._project.train_records()])
+        for row in read_jsonl(project.withdrawn_path):
+            self._withdraw(str(row["image_id"]), str(row["batch"]))
+        self._index([project.replay_record, *project.train_records()])
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -101,16 +97,16 @@ class ReplayStore:
         Args:
             only: restrict them to these TFRecord files; None for all.
         """
-        return [each for each in self._usable(only) if not is_held_out(each.image_id, self._eval_split)]
+        return [example for example in self._usable(only) if not is_held_out(example.image_id, self._eval_split)]
 
     def held_out(self) -> list[StoredExample]:
         """The evaluation examples, oldest answer first."""
-        return [each for each in self._usable() if is_held_out(each.image_id, self._eval_split)]
+        return [example for example in self._usable() if is_held_out(example.image_id, self._eval_split)]
 
     @property
-    def what_is_left_out(self) -> str:
+    def unknown_classes_message(self) -> str:
         """A message about images whose classes are not in the label map, and what to do; "" if there are none."""
-        unknown = [names for each in self._examples.values() if (names := self._unknown_classes(each))]
+        unknown = [names for example in self._examples.values() if (names := self._unknown_classes(example))]
         if not unknown:
             return ""
         counts = sorted(Counter(name for names in unknown for name in names).items())
@@ -149,7 +145,7 @@ class ReplayStore:
             self._project.withdrawn_path, [{"image_id": image_id, "batch": batch} for image_id, batch in new.items()]
         )
         for image_id, batch in new.items():
-            self._note_withdrawal(image_id, batch)
+            self._withdraw(image_id, batch)
 
     def compact(self, keep: int) -> list[Path]:
         """Move the examples of all but the newest `keep` records to replay.record, and delete those records.
@@ -163,18 +159,18 @@ class ReplayStore:
             The deleted records.
         """
         files = self._project.train_records()
-        leaving = files[:-keep] if keep > 0 else []
-        if not leaving:
+        merged = files[:-keep] if keep > 0 else []
+        if not merged:
             return []
         target = self._project.replay_record
-        moving = self._all(only={target, *leaving})
-        records.write_records(target, (example.read() for example in moving))
-        for path in leaving:
+        examples = self._all(only={target, *merged})
+        records.write_records(target, (example.read() for example in examples))
+        for path in merged:
             path.unlink(missing_ok=True)
         self._index([target])
-        return leaving
+        return merged
 
-    def _note_withdrawal(self, image_id: str, batch: str) -> None:
+    def _withdraw(self, image_id: str, batch: str) -> None:
         self._withdrawn[image_id] = max(batch, self._withdrawn.get(image_id, ""))
         stored = self._examples.get(image_id)
         if stored is not None and stored.batch <= batch:
@@ -184,13 +180,11 @@ class ReplayStore:
         for path in paths:
             for example in index_record(path):
                 self.batches.add(example.batch)
-                self._offer(example)
-
-    def _offer(self, example: StoredExample) -> None:
-        known = self._examples.get(example.image_id)
-        withdrawn = self._withdrawn.get(example.image_id)
-        if (known is None or example.batch >= known.batch) and (withdrawn is None or example.batch > withdrawn):
-            self._examples[example.image_id] = example
+                indexed, withdrawn = self._examples.get(example.image_id), self._withdrawn.get(example.image_id)
+                if indexed is not None and example.batch < indexed.batch:
+                    continue
+                if withdrawn is None or example.batch > withdrawn:
+                    self._examples[example.image_id] = example
 
 
 def index_record(path: Path) -> list[StoredExample]:
@@ -201,25 +195,21 @@ def index_record(path: Path) -> list[StoredExample]:
     """
     try:
         with path.open("rb") as file:
-            return [_position(path, offset, data) for offset, data in iter_records(file)]
+            return [_stored_example(path, offset, data) for offset, data in iter_records(file)]
     except FileNotFoundError:
         return []
     except DamagedRecordError as error:
-        raise RecordError(f"{path} {error}; move it away to go on without its examples") from error
+        raise RecordError(f"{path} {error}; move it away to continue without its examples") from error
 
 
-def _position(path: Path, offset: int, data: bytes) -> StoredExample:
-    image_id, batch, classes = _identity(data, path)
-    return StoredExample(image_id, batch, path, offset, len(data), classes)
-
-
-def _identity(data: bytes, path: Path) -> tuple[str, str, frozenset[str]]:
+def _stored_example(path: Path, offset: int, data: bytes) -> StoredExample:
     try:
         features = tf.train.Example.FromString(data).features.feature
     except Exception as error:  # the import path of protobuf's DecodeError differs between versions
-        raise RecordError(f"{path} holds something else than tf.train.Example: {error}") from error
+        raise RecordError(f"{path} has a record that is not a tf.train.Example: {error}") from error
     image_id = _text(features, "image/source_id") or records.annotation_from_example(data).image_id
-    return image_id, _text(features, records.BATCH_FEATURE), records.class_texts(features)
+    batch, classes = _text(features, records.BATCH_FEATURE), records.class_texts(features)
+    return StoredExample(image_id, batch, path, offset, len(data), classes)
 
 
 def _text(features: tf.train.Features, name: str) -> str:
@@ -227,7 +217,7 @@ def _text(features: tf.train.Features, name: str) -> str:
     return values[0].decode("utf-8", "replace") if values else ""
 
 
-def shuffled_forever(examples: Sequence[StoredExample], seed: int | None = None) -> Iterator[bytes]:
+def shuffle_and_repeat(examples: Sequence[StoredExample], seed: int | None = None) -> Iterator[bytes]:
     """Yield the serialized examples endlessly, reshuffled for every epoch. Yields nothing if there are none.
 
     Args:

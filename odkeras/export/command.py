@@ -43,15 +43,24 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
     """
     checkpoints = choose_checkpoints(model_dir, checkpoint)
     inference = InferenceModel(setup.config.model)
-    found = restore_for_prediction(inference.model, checkpoints)
-    source, step, learned = _describe(inference, setup, found, named=checkpoint is not None)
-    if found is None:
-        _check_nothing_better_is_there(model_dir, export_dir, source, learned=learned)
+    restored = restore_for_prediction(inference.model, checkpoints)
+    train = setup.config.train_config
+    if restored is not None:
+        source, step = f"checkpoint {restored}", checkpoint_step(restored)
+        learned = checkpoint is not None or step > 0
+    else:
+        source, step, learned = "freshly built weights", 0, False
+        if train.fine_tune_checkpoint:
+            report = restore_fine_tune_checkpoint(
+                inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type
+            )
+            source, learned = f"{train.fine_tune_checkpoint} ({report})", not report.new
+        _check_replaces_nothing_better(model_dir, export_dir, source, learned=learned)
     version = Publisher(inference, export_dir, setup.label_map).publish(step, learned=learned)
     return ExportResult(export_dir / str(version), source, step)
 
 
-def _check_nothing_better_is_there(model_dir: Path, export_dir: Path, source: str, *, learned: bool) -> None:
+def _check_replaces_nothing_better(model_dir: Path, export_dir: Path, source: str, *, learned: bool) -> None:
     """Check that a version without training steps does not replace a better one.
 
     A downloaded detector (`learned`, but no training steps of our own) may replace another version without training
@@ -60,20 +69,7 @@ def _check_nothing_better_is_there(model_dir: Path, export_dir: Path, source: st
     trained = classes_of_newest_version(export_dir)
     if trained is not None and (trained.steps > 0 or not learned):
         raise CheckpointError(
-            f"there is no checkpoint in {model_dir}, and {export_dir} has a model with {trained.steps} training steps "
-            f"behind it, which is not replaced by {source}. Give --checkpoint or the --model-dir that it was trained "
+            f"there is no checkpoint in {model_dir}, and {export_dir} has a model with {trained.steps} training steps, "
+            f"which is not replaced by {source}. Give --checkpoint or the --model-dir that it was trained "
             "in, or another --export-dir"
         )
-
-
-def _describe(inference: InferenceModel, setup: Setup, found: str | None, *, named: bool) -> tuple[str, int, bool]:
-    if found is not None:
-        step = checkpoint_step(found)
-        return f"checkpoint {found}", step, named or step > 0
-    train = setup.config.train_config
-    if train.fine_tune_checkpoint:
-        report = restore_fine_tune_checkpoint(
-            inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type
-        )
-        return f"{train.fine_tune_checkpoint} ({report})", 0, not report.new
-    return "freshly built weights", 0, False

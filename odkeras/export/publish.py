@@ -75,7 +75,17 @@ class Publisher:
         Raises:
             CheckpointError: a weight is not finite; such a model cannot detect anything.
         """
-        _check_finite(self._inference)
+        # The outputs cannot be checked instead: `InferenceModel.detect` turns invalid detections into padding.
+        broken = [
+            path
+            for path, variable in named_variables(self._inference.model).items()
+            if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable)))
+        ]
+        if broken:
+            raise CheckpointError(
+                f"not published: {len(broken)} of the model's weights are not finite, the first: {broken[0]}. A lower "
+                "learning rate, or gradient_clipping_by_norm in train_config, prevents that"
+            )
         self._export_dir.mkdir(parents=True, exist_ok=True)
         partial = self._export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
@@ -86,7 +96,7 @@ class Publisher:
         project.sync_to_disk(self._export_dir)
         return version
 
-    def takes(self, info: ExportInfo | None) -> bool:
+    def has_graph_of(self, info: ExportInfo | None) -> bool:
         """Whether a version with this metadata has the same graph as this model, so that `load` can read its weights.
 
         False for None.
@@ -115,7 +125,8 @@ class Publisher:
             self._checkpoint.write(str(directory / "variables" / "variables"))
         write_warmup_requests(directory, self._inference.static_size or (320, 320))
         write_export_info(directory, info)
-        _sync_tree(directory)
+        for path in [*directory.rglob("*"), directory]:
+            project.sync_to_disk(path)
 
     def _find_template(self) -> Path | None:
         """The newest version with the same graph; None if there is none."""
@@ -124,23 +135,6 @@ class Publisher:
             if info is not None and info.graph == self._graph and (directory / "saved_model.pb").is_file():
                 return directory
         return None
-
-
-def _check_finite(inference: InferenceModel) -> None:
-    """Check that all weights are finite.
-
-    The outputs cannot be checked instead: `InferenceModel.detect` turns detections that are not finite into padding.
-    """
-    broken = [
-        path
-        for path, variable in named_variables(inference.model).items()
-        if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable)))
-    ]
-    if broken:
-        raise CheckpointError(
-            f"not published: {len(broken)} of the model's weights are not finite, the first: {broken[0]}. A lower "
-            "learning rate, or gradient_clipping_by_norm in train_config, prevents that"
-        )
 
 
 def graph_fingerprint(model_config: Any) -> str:
@@ -164,17 +158,12 @@ def apply_retention(export_dir: Path, keep: int, live: int | None = None) -> lis
         The deleted versions.
     """
     ours = {number: path for number, path in project.version_dirs(export_dir).items() if path.name == str(number)}
-    doomed = project.plan_retention(list(ours), keep, () if live is None else (live,))
-    for version in doomed:
-        grave = export_dir / f".tmp-deleted-{version}-{os.getpid()}"
+    deleted = project.plan_retention(list(ours), keep, () if live is None else (live,))
+    for version in deleted:
+        temporary = export_dir / f".tmp-deleted-{version}-{os.getpid()}"
         try:
-            ours[version].rename(grave)
+            ours[version].rename(temporary)
         except FileNotFoundError:
             continue
-        shutil.rmtree(grave, ignore_errors=True)
-    return list(doomed)
-
-
-def _sync_tree(directory: Path) -> None:
-    for path in [*directory.rglob("*"), directory]:
-        project.sync_to_disk(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+    return list(deleted)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from odkeras import project
 from odkeras.errors import ConfigError, SetupError
-from odkeras.export.info import ExportInfo, read_export_info, write_export_info
+from odkeras.export.info import read_export_info, write_export_info
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def plan_rollback(export_dir: Path, to: int | None = None) -> RollbackPlan:
     versions = project.list_versions(export_dir)
     if not versions:
         raise ConfigError(f"{export_dir} has no version to go back to; is it the export directory?")
-    newest, known = versions[-1], ", ".join(map(str, versions))
+    newest, listed = versions[-1], ", ".join(map(str, versions))
     if to is None:
         info = read_export_info(project.version_dir(export_dir, newest))
         origin = info.copy_of if info is not None and info.copy_of is not None else newest
@@ -55,13 +55,13 @@ def plan_rollback(export_dir: Path, to: int | None = None) -> RollbackPlan:
         if not earlier:
             before = "" if origin == newest else f" (a copy of {origin})"
             raise ConfigError(
-                f"there is no version before {newest}{before} to go back to; in {export_dir} there are: {known}"
+                f"there is no version before {newest}{before} to go back to; in {export_dir} there are: {listed}"
             )
         return RollbackPlan(earlier[-1], newest)
     if to not in versions:
-        raise ConfigError(f"there is no version {to}; in {export_dir} there are: {known}")
+        raise ConfigError(f"there is no version {to}; in {export_dir} there are: {listed}")
     if to == newest:
-        raise ConfigError(f"version {to} is the newest already; earlier ones in {export_dir}: {known}")
+        raise ConfigError(f"version {to} is the newest already; earlier ones in {export_dir}: {listed}")
     return RollbackPlan(to, newest)
 
 
@@ -94,10 +94,7 @@ def _copy(export_dir: Path, plan: RollbackPlan, partial: Path) -> None:
     if info is not None:
         origin = info.copy_of if info.copy_of is not None else plan.source
         replaced = read_export_info(project.version_dir(export_dir, plan.newest))
-        write_export_info(partial, replace(info, copy_of=origin, replaced_step=_steps_behind(info, replaced)))
+        steps = [max(version.step, version.replaced_step) for version in (info, replaced) if version is not None]
+        write_export_info(partial, replace(info, copy_of=origin, replaced_step=max(steps)))
     for path in [*partial.rglob("*"), partial]:
         project.sync_to_disk(path)
-
-
-def _steps_behind(*infos: ExportInfo | None) -> int:
-    return max(max(info.step, info.replaced_step) for info in infos if info is not None)

@@ -30,10 +30,14 @@ class ServingModule(tf.Module):
         self.weights = inference.variables
         self._inference = inference
         self._detect = inference.detect
+        methods = {
+            DEFAULT_SIGNATURE: (self._from_bytes, tf.TensorSpec([None], tf.string, name="image_bytes")),
+            "image_tensor": (self._from_pixels, tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")),
+            "tf_example": (self._from_examples, tf.TensorSpec([None], tf.string, name="examples")),
+        }
         self._functions = {
-            DEFAULT_SIGNATURE: _function(self._from_bytes, tf.TensorSpec([None], tf.string, name="image_bytes")),
-            "image_tensor": _function(self._from_pixels, tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")),
-            "tf_example": _function(self._from_examples, tf.TensorSpec([None], tf.string, name="examples")),
+            name: tf.function(method, input_signature=[spec], autograph=False)
+            for name, (method, spec) in methods.items()
         }
 
     @property
@@ -75,12 +79,6 @@ class ServingModule(tf.Module):
         outputs = self._inference.detect.get_concrete_function().structured_outputs
         spec = {name: tf.TensorSpec(value.shape[1:], value.dtype) for name, value in outputs.items()}
         return tf.map_fn(detect_one, batch, parallel_iterations=1, fn_output_signature=spec)
-
-
-def _function(
-    method: Callable[[tf.Tensor], dict[str, tf.Tensor]], spec: tf.TensorSpec
-) -> tf.types.experimental.PolymorphicFunction:
-    return tf.function(method, input_signature=[spec], autograph=False)
 
 
 def _decode(data: tf.Tensor) -> tf.Tensor:

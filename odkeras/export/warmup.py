@@ -18,10 +18,13 @@ def write_warmup_requests(version_dir: Path, image_size_hw: tuple[int, int] = (3
     Args:
         image_size_hw: height and width of the JPEG in pixels.
     """
+    height, width = image_size_hw
+    jpeg = io.BytesIO()
+    Image.new("RGB", (width, height), (127, 127, 127)).save(jpeg, "JPEG")
     path = version_dir / WARMUP_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(prediction_log("serving_default", {"image_bytes": np.array([_grey_jpeg(image_size_hw)], object)}))
+        writer.write(prediction_log("serving_default", {"image_bytes": np.array([jpeg.getvalue()], object)}))
 
 
 def prediction_log(signature_name: str, inputs: dict[str, np.ndarray]) -> bytes:
@@ -37,10 +40,3 @@ def prediction_log(signature_name: str, inputs: dict[str, np.ndarray]) -> bytes:
     for name, array in inputs.items():
         request.inputs.add(key=name, value=tf.make_tensor_proto(array).SerializeToString())
     return bytes(log.SerializeToString())
-
-
-def _grey_jpeg(image_size_hw: tuple[int, int]) -> bytes:
-    height, width = image_size_hw
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (127, 127, 127)).save(buffer, "JPEG")
-    return buffer.getvalue()

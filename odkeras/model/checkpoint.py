@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _UNREADABLE = (tf.errors.OpError, ValueError, IndexError, RuntimeError)  # what TensorFlow raises for damaged files
 _NUMBERED = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})", re.ASCII)
 _NUMBER = re.compile(r"-(\d+)$", re.ASCII)
-_HALF_WRITTEN = re.compile(r"ckpt-\d+_temp|checkpoint\.tmp[0-9a-f]+", re.ASCII)  # TensorFlow's temporary names
+_PARTIAL = re.compile(r"ckpt-\d+_temp|checkpoint\.tmp[0-9a-f]+", re.ASCII)  # TensorFlow's temporary names
 
 
 def list_checkpoints(model_dir: Path) -> list[str]:
@@ -46,11 +46,11 @@ def choose_checkpoints(model_dir: Path, checkpoint: str | None = None) -> list[s
     Raises:
         CheckpointError: `checkpoint` does not exist.
     """
-    known = list_checkpoints(model_dir)
+    checkpoints = list_checkpoints(model_dir)
     if checkpoint is None:
-        return known
+        return checkpoints
     if not Path(f"{checkpoint}.index").is_file():
-        names = ", ".join(Path(path).name for path in known) or "none"
+        names = ", ".join(Path(path).name for path in checkpoints) or "none"
         raise CheckpointError(f"no checkpoint {checkpoint!r}; in {model_dir} there are: {names}")
     return [checkpoint]
 
@@ -127,11 +127,11 @@ def restore_newest(model: Any, checkpoints: list[str], whole: tf.train.Checkpoin
 def restore_for_prediction(model: Any, checkpoints: list[str]) -> str | None:
     """`restore_newest`, but with the moving averages of the weights if the optimizer kept them, as in published
     versions."""
-    path = restore_newest(model, checkpoints)
-    if path is not None:
-        averages = saved_averages(path)
-        copy_weights(averages, {name: each for name, each in named_variables(model).items() if name in averages})
-    return path
+    checkpoint = restore_newest(model, checkpoints)
+    if checkpoint is not None:
+        averages = saved_averages(checkpoint)
+        copy_weights(averages, {path: var for path, var in named_variables(model).items() if path in averages})
+    return checkpoint
 
 
 def saved_averages(checkpoint: str) -> dict[str, np.ndarray]:
@@ -161,14 +161,14 @@ def tidy_up(model_dir: Path) -> None:
     """
     whole = _whole_numbers(model_dir)
     parts = [path for path, number in _numbered_files(model_dir) if number not in whole and path.suffix != ".index"]
-    for path in (*parts, *(path for path in model_dir.iterdir() if _HALF_WRITTEN.fullmatch(path.name))):
+    for path in (*parts, *(path for path in model_dir.iterdir() if _PARTIAL.fullmatch(path.name))):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    known = list_checkpoints(model_dir)
-    if set(known) - set(_listed(model_dir)):
-        tf.compat.v1.train.update_checkpoint_state(str(model_dir), known[-1], known)
+    checkpoints = list_checkpoints(model_dir)
+    if set(checkpoints) - set(_listed(model_dir)):
+        tf.compat.v1.train.update_checkpoint_state(str(model_dir), checkpoints[-1], checkpoints)
 
 
 def _listed(model_dir: Path) -> list[str]:
@@ -189,7 +189,7 @@ def _whole_numbers(model_dir: Path) -> set[int]:
 
 
 def _value_key(node: Any) -> str:
-    return str(next(each.checkpoint_key for each in node.attributes if each.name == "VARIABLE_VALUE"))
+    return str(next(value.checkpoint_key for value in node.attributes if value.name == "VARIABLE_VALUE"))
 
 
 def _paths_below(nodes: Any, name: str) -> dict[int, str]:

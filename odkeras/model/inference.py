@@ -147,12 +147,12 @@ class InferenceModel:
         detections[fields.detection_classes] = (
             tf.cast(detections[fields.detection_classes], tf.float32) + CLASS_ID_OFFSET
         )
-        return _real_ones_first(
+        return _pad_invalid_detections(
             {name: tf.cast(detections[name], tf.float32) for name in _OUTPUTS if name in detections}
         )
 
 
-def _real_ones_first(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def _pad_invalid_detections(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Turn detections that have no area or are not finite into padding: moved behind the others, with score 0 and a box
     of zeros, and not counted in `num_detections`. The API pads images with fewer than D detections in the same way.
 
@@ -164,10 +164,12 @@ def _real_ones_first(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     has_area = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
     is_finite = tf.reduce_all(tf.math.is_finite(boxes), axis=-1) & tf.math.is_finite(scores)
     counted = tf.sequence_mask(tf.cast(outputs["num_detections"], tf.int32), tf.shape(scores)[1])
-    is_real = has_area & is_finite & counted
-    order = tf.argsort(tf.cast(~is_real, tf.int32), stable=True)
-    moved = {name: tf.gather(value, order, batch_dims=1) for name, value in outputs.items() if name != "num_detections"}
-    keep = tf.gather(is_real, order, batch_dims=1)
-    moved["detection_boxes"] = tf.where(keep[..., tf.newaxis], moved["detection_boxes"], 0.0)
-    moved["detection_scores"] = tf.where(keep, moved["detection_scores"], 0.0)
-    return {**moved, "num_detections": tf.reduce_sum(tf.cast(is_real, tf.float32), axis=-1)}
+    is_valid = has_area & is_finite & counted
+    order = tf.argsort(tf.cast(~is_valid, tf.int32), stable=True)
+    ordered = {
+        name: tf.gather(value, order, batch_dims=1) for name, value in outputs.items() if name != "num_detections"
+    }
+    keep = tf.gather(is_valid, order, batch_dims=1)
+    ordered["detection_boxes"] = tf.where(keep[..., tf.newaxis], ordered["detection_boxes"], 0.0)
+    ordered["detection_scores"] = tf.where(keep, ordered["detection_scores"], 0.0)
+    return {**ordered, "num_detections": tf.reduce_sum(tf.cast(is_valid, tf.float32), axis=-1)}

@@ -26,7 +26,7 @@ def named_variables(root: Any) -> dict[str, tf.Variable]:
     counters to them.
     """
     view = tf.train.TrackableView(root)
-    found: dict[str, tf.Variable] = {}
+    variables: dict[str, tf.Variable] = {}
     seen: set[int] = set()
     queue: list[tuple[str, Any]] = [("", root)]
     while queue:
@@ -35,10 +35,10 @@ def named_variables(root: Any) -> dict[str, tf.Variable]:
             continue
         seen.add(id(node))
         if isinstance(node, tf.Variable):
-            found[path] = node
+            variables[path] = node
             continue
         queue.extend((f"{path}/{name}" if path else name, child) for name, child in sorted(view.children(node).items()))
-    return found
+    return variables
 
 
 def copy_weights(source: Mapping[str, Any], target: Mapping[str, tf.Variable]) -> None:
@@ -97,9 +97,8 @@ def restore_fine_tune_checkpoint(model: Any, checkpoint: str, checkpoint_type: s
     before = snapshot(variables)
     floating = {path: variable for path, variable in variables.items() if variable.dtype.is_floating}
     for variable in floating.values():
-        variable.assign(
-            tf.fill(variable.shape, tf.constant(np.nan, variable.dtype))
-        )  # NaN is a marker: a variable that is still NaN after the restore was not in the checkpoint
+        # NaN is a marker: a variable that is still NaN after the restore was not in the checkpoint.
+        variable.assign(tf.fill(variable.shape, tf.constant(np.nan, variable.dtype)))
     try:
         _restore_objects(model, checkpoint, checkpoint_type)
         restored = [path for path, variable in floating.items() if not np.isnan(np.ravel(variable.numpy())[:1]).any()]
@@ -161,8 +160,8 @@ def variables_to_train(variables: Sequence[Any], train_config: Any) -> list[Any]
 
 def _check_readable(checkpoint: str) -> None:
     if not Path(f"{checkpoint}.index").is_file():
-        near = sorted(str(path)[: -len(".index")] for path in Path(checkpoint).parent.glob("*.index"))
-        hint = f"; there is: {', '.join(near)}" if near else ""
+        others = sorted(str(path)[: -len(".index")] for path in Path(checkpoint).parent.glob("*.index"))
+        hint = f"; there is: {', '.join(others)}" if others else ""
         raise CheckpointError(
             f"fine_tune_checkpoint: no checkpoint {checkpoint!r} ({checkpoint}.index is not a file){hint}"
         )
@@ -203,10 +202,10 @@ def _as_trackables(objects: Mapping[str, Any]) -> dict[str, Any]:
 def _check_feature_extractor(report: RestoreReport, checkpoint: str, checkpoint_type: str) -> None:
     if any("feature_extractor" in path for path in report.restored):
         return
-    held = ", ".join(_top_level(checkpoint))
+    keys = ", ".join(_top_level(checkpoint))
     raise CheckpointError(
         f"fine_tune_checkpoint: nothing of the feature extractor was found in {checkpoint!r} with "
-        f"fine_tune_checkpoint_type {checkpoint_type!r}; the checkpoint holds: {held}. It belongs to another "
+        f"fine_tune_checkpoint_type {checkpoint_type!r}; the checkpoint has: {keys}. It belongs to another "
         'architecture, or is of another type: "classification" (a backbone), "detection" or "full" (a detector)'
     )
 

@@ -95,7 +95,7 @@ class ServingModel:
     @property
     def has_same_graph(self) -> bool:
         """Whether the newest version has the graph of this model, so that its weights can be loaded."""
-        return self._publisher.takes(self.newest_info)
+        return self._publisher.has_graph_of(self.newest_info)
 
     @contextlib.contextmanager
     def newest_version(self) -> Iterator[Detector]:

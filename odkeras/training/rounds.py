@@ -23,9 +23,9 @@ import tensorflow as tf
 
 from odkeras import project
 from odkeras.control import Control
-from odkeras.data.intake import Intake, record_number, take_batches
+from odkeras.data.ingest import IngestResult, ingest, record_number
 from odkeras.data.records import with_masks
-from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
+from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffle_and_repeat
 from odkeras.errors import OdkerasError, TrainingError
 from odkeras.export.publish import apply_retention
 from odkeras.labels import LabelMap
@@ -97,8 +97,7 @@ class Rounds:
         resumes = self._model.checkpoint is not None
         check_training_continues(directories.model_dir, directories.export_dir, has_checkpoint=resumes)
         self._replay = ReplayStore(directories, options.eval_split, label_map.texts)
-        self._replay.load()
-        if left_out := self._replay.what_is_left_out:
+        if left_out := self._replay.unknown_classes_message:
             _log.warning("%s", left_out)
         held_out = options.eval_split > 0
         self._validator = (
@@ -135,20 +134,20 @@ class Rounds:
             return False
         started = time.monotonic()
         trained = int(self._checkpoints.loop.trained_record.numpy())
-        intake = take_batches(self._directories, self._replay, self._label_map, after_record=trained, masks=self._masks)
+        ingested = ingest(self._directories, self._replay, self._label_map, after_record=trained, masks=self._masks)
         records_s = time.monotonic() - started
         new_records = [path for path in self._directories.train_records() if record_number(path) > trained]
         if not new_records:
-            if intake.batches:
-                self._wait(intake.why_nothing_trains)
+            if ingested.batches:
+                self._wait(ingested.no_record_reason)
             return False
         self._chosen = self._replay.examples(None if self._options.replay else new_records)
         if self._chosen:
-            self._run_round(new_records, intake, records_s)
+            self._run_round(new_records, ingested, records_s)
         else:
             self._save_as_trained(new_records)
             kept = "is kept for evaluation, or " if self._options.eval_split else ""
-            reason = self._replay.what_is_left_out
+            reason = self._replay.unknown_classes_message
             self._wait(reason or f"every image of the newest answers {kept}was rejected or ignored later")
         return True
 
@@ -204,10 +203,10 @@ class Rounds:
 
     def _examples(self) -> Iterator[bytes]:
         """The training examples, repeated without end. With masks, examples that have none get filled boxes."""
-        examples = shuffled_forever(self._chosen)
+        examples = shuffle_and_repeat(self._chosen)
         return map(with_masks, examples) if self._masks else examples
 
-    def _run_round(self, new_records: list[Path], intake: Intake, records_s: float) -> None:
+    def _run_round(self, new_records: list[Path], ingested: IngestResult, records_s: float) -> None:
         steps = self._open_round(new_records)
         started, paused_s = time.monotonic(), self._pauses.paused_s
         failure = ""
@@ -225,7 +224,7 @@ class Rounds:
                 return
             self._checkpoints.loop.round_end_step.assign(self._trainer.step)
         seconds = {"records_s": records_s, "train_s": train_s, "input_s": result.input_seconds}
-        self._close_round(new_records, intake, result, seconds, failure)
+        self._close_round(new_records, ingested, result, seconds, failure)
 
     def _open_round(self, new_records: list[Path]) -> int:
         """Set the step at which this round ends, or resume an interrupted round. Returns the number of steps left."""
@@ -237,7 +236,9 @@ class Rounds:
         steps = int(loop.round_end_step.numpy()) - self._trainer.step
         self.status.update(
             state="training",
-            reason="; ".join(filter(None, (f"training on {len(self._chosen)} images", self._replay.what_is_left_out))),
+            reason="; ".join(
+                filter(None, (f"training on {len(self._chosen)} images", self._replay.unknown_classes_message))
+            ),
             round=int(loop.round.numpy()) + 1,
             round_step=0,
             round_steps=steps,
@@ -265,9 +266,14 @@ class Rounds:
         return self._trainer.train(batches, steps, on_step=on_step, should_stop=should_stop)
 
     def _close_round(
-        self, new_records: list[Path], intake: Intake, result: TrainingResult, seconds: dict[str, float], failure: str
+        self,
+        new_records: list[Path],
+        ingested: IngestResult,
+        result: TrainingResult,
+        seconds: dict[str, float],
+        failure: str,
     ) -> None:
-        batches = {*intake.batches, *_batches_in(new_records)}
+        batches = {*ingested.batches, *_batches_in(new_records)}
         started = time.monotonic()
         self._checkpoints.loop.round.assign_add(1)
         self._save_as_trained(new_records)
@@ -281,10 +287,10 @@ class Rounds:
         seconds["publish_s"] = time.monotonic() - started - decision.evaluate_s
         if decision.evaluate_s:
             seconds["evaluate_s"] = decision.evaluate_s
-        # Otherwise an earlier process began this round, and `intake` has only a part of its answers.
-        complete = new_records == [intake.record]
-        work = round_counts(intake.work) if complete else self._work_in(new_records)
-        row = self._report_round(batches, result, seconds, decision, work, intake.problems[:_MAX_PROBLEMS])
+        # Otherwise an earlier process began this round, and `ingested` has only a part of its answers.
+        complete = new_records == [ingested.record]
+        work = round_counts(ingested.work) if complete else self._work_in(new_records)
+        row = self._report_round(batches, result, seconds, decision, work, ingested.problems[:_MAX_PROBLEMS])
         if self._validator is not None and not failure:
             self._report_evaluation(row["round"], decision.evaluation or self._evaluate(self._validator))
         self._collect_garbage()

@@ -195,21 +195,21 @@ class Trainer:
         """
         started, first = time.monotonic(), self.step
         self.bad_images.clear()
-        watch, timed = _LossWatch(self), _TimedBatches(batches)
+        guard, timed = _NonFiniteGuard(self), _TimedBatches(batches)
         losses: deque[float] = deque(maxlen=_RECENT_LOSSES)
         while True:
             while self.step < first + steps and not should_stop():
-                report = self._take_step(timed, watch)
+                report = self._take_step(timed, guard)
                 if report is not None:
                     losses.append(report.loss)
                     on_step(report)
             if self.step == first or self.is_finite:
                 break
-            watch.undo()
+            guard.undo()
         mean = sum(losses) / len(losses) if losses else None
         return TrainingResult(self.step - first, time.monotonic() - started, mean, timed.seconds)
 
-    def _take_step(self, batches: Iterator[Batch], watch: _LossWatch) -> StepReport | None:
+    def _take_step(self, batches: Iterator[Batch], guard: _NonFiniteGuard) -> StepReport | None:
         features, labels = next(batches)
         if self._step_function is None:
             self.trace(tf.nest.map_structure(tf.type_spec_from_value, (features, labels)))
@@ -217,9 +217,9 @@ class Trainer:
         gradient_norm = outputs.pop("gradient_norm")
         learning_rate = outputs.pop("learning_rate")
         if not (math.isfinite(outputs[_TOTAL_LOSS]) and math.isfinite(gradient_norm)):
-            watch.undo(features)
+            guard.undo(features)
             return None
-        if not watch.keep():
+        if not guard.accept():
             return None
         return StepReport(self.step, outputs, learning_rate, gradient_norm)
 
@@ -286,7 +286,7 @@ class _TimedBatches(Iterator[Batch]):
             self.seconds += time.monotonic() - started
 
 
-class _LossWatch:
+class _NonFiniteGuard:
     """Takes snapshots of good weights during a call of `Trainer.train`, and restores them after a non-finite step.
 
     The snapshot includes the optimizer: its momentum slots keep a NaN forever.
@@ -300,7 +300,7 @@ class _LossWatch:
         self._since_snapshot = 0
         self._restores = 0
 
-    def keep(self) -> bool:
+    def accept(self) -> bool:
         """Accept a step with a finite loss. Every `_SNAPSHOT_EVERY_STEPS` steps the weights are checked, too.
 
         Returns:

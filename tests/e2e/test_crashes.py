@@ -67,13 +67,12 @@ def run_until_killed(project: ShapesProject, state: str, after_s: float, log_pat
 def assert_everything_is_trained(project: ShapesProject, batches: list[str], image_ids: list[str]) -> None:
     import tensorflow as tf
 
-    from odkeras.data.intake import record_number
+    from odkeras.data.ingest import record_number
     from odkeras.data.replay import ReplayStore
 
     directories = project.directories
     assert list_batches(directories.inbox_dir) == []
     store = ReplayStore(directories)
-    store.load()
     assert {example.image_id for example in store.examples()} == set(image_ids)
     rounds = [row for row in read_jsonl(directories.metrics_path) if row["kind"] == "round"]
     assert {name for row in rounds for name in row["batches"]} == set(batches)

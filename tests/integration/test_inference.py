@@ -11,7 +11,7 @@ from odkeras.errors import ConfigError
 from odkeras.images import decode_rgb
 from odkeras.model.inference import (
     InferenceModel,
-    _real_ones_first,
+    _pad_invalid_detections,
     build_detection_model,
     create_variables,
     static_image_size,
@@ -77,7 +77,7 @@ def test_invalid_detections_become_padding() -> None:
         "detection_masks": tf.reshape(tf.range(8.0), [1, 8, 1, 1]),
         "num_detections": tf.constant([7.0]),  # the last one is padding already
     }
-    found = {name: value.numpy()[0].tolist() for name, value in _real_ones_first(outputs).items()}
+    found = {name: value.numpy()[0].tolist() for name, value in _pad_invalid_detections(outputs).items()}
     assert found["num_detections"] == 2.0
     assert np.allclose(found["detection_boxes"], [box, box] + [[0.0] * 4] * 6)
     assert np.allclose(found["detection_scores"], [0.9, 0.5] + [0.0] * 6)

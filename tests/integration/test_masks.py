@@ -13,7 +13,7 @@ from google.protobuf import text_format
 
 from odkeras.annotation import Annotation
 from odkeras.data.conversion import prodigy_to_records
-from odkeras.data.intake import take_batches
+from odkeras.data.ingest import ingest
 from odkeras.data.replay import ReplayStore
 from odkeras.inbox import put_batch
 from odkeras.model.setup import prepare_setup
@@ -152,7 +152,7 @@ class MaskLoop:
         box = {"label": "triangle", "x": left, "y": top, "width": right - left, "height": bottom - top}
         span = {name: value if isinstance(value, str) else float(value) for name, value in box.items()}
         put_batch(self.project.directories.inbox_dir, [{**given, "spans": [span]}])
-        take_batches(self.project.directories, ReplayStore(self.project.directories), LABEL_MAP)
+        ingest(self.project.directories, ReplayStore(self.project.directories), LABEL_MAP)
 
 
 @pytest.fixture(scope="module", params=["faster_rcnn", "center_net"])

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from odkeras.annotation import Annotation
 from odkeras.data import records
-from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffled_forever
+from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffle_and_repeat
 from odkeras.errors import RecordError
 from odkeras.labels import Label, LabelMap
 from odkeras.project import Project
@@ -52,7 +52,6 @@ def write(directories: Project, number: int, *places: Place) -> Path:
 
 def loaded(directories: Project) -> ReplayStore:
     store = ReplayStore(directories)
-    store.load()
     return store
 
 
@@ -104,16 +103,15 @@ class TestClassesThatTheLabelMapDoesNotHave:
 
     def store(self, directories: Project, label_map: LabelMap, eval_split: float = 0.0) -> ReplayStore:
         store = ReplayStore(directories, eval_split, label_map.texts)
-        store.load()
         return store
 
     def test_images_with_unknown_classes_are_skipped_and_reported(self, written: Project) -> None:
         label_map = LabelMap((Label(1, "racoon"), Label(2, "cat", "Tom")))
         store = self.store(written, label_map)
         assert [each.image_id for each in store.examples()] == ["new", "nothing", "shown"]
-        assert "2 of 5 annotated images are not used" in store.what_is_left_out
-        assert "('cat' in" not in store.what_is_left_out and "('raccoon' in 2)" in store.what_is_left_out
-        assert "Restore these names in the label map" in store.what_is_left_out
+        assert "2 of 5 annotated images are not used" in store.unknown_classes_message
+        assert "('cat' in" not in store.unknown_classes_message and "('raccoon' in 2)" in store.unknown_classes_message
+        assert "Restore these names in the label map" in store.unknown_classes_message
         assert [each.image_id for each in self.store(written, label_map, 1.0).held_out()] == ["new", "nothing", "shown"]
 
     def test_they_stay_in_the_records(self, written: Project) -> None:
@@ -123,7 +121,7 @@ class TestClassesThatTheLabelMapDoesNotHave:
         assert len(store.compact(1)) == 1
         store = self.store(written, LabelMap.from_names(["raccoon", "racoon", "cat", "Tom"]))
         assert len(store.examples()) == 6
-        assert store.what_is_left_out == ""
+        assert store.unknown_classes_message == ""
 
 
 class TestWithdrawal:
@@ -315,7 +313,7 @@ class TestShuffling:
         return index_record(write(directories, 1, *((f"i{number}", "b1") for number in range(12))))
 
     def test_every_example_once_per_pass(self, stored: list[StoredExample]) -> None:
-        stream = shuffled_forever(stored)
+        stream = shuffle_and_repeat(stored)
         passes = [list(itertools.islice(stream, len(stored))) for _ in range(3)]
         for one in passes:
             assert sorted(one) == sorted(each.read() for each in stored)
@@ -323,6 +321,6 @@ class TestShuffling:
 
     def test_a_seed_gives_the_same_order(self, stored: list[StoredExample]) -> None:
         def first(seed: int | None) -> list[bytes]:
-            return list(itertools.islice(shuffled_forever(stored, seed), 30))
+            return list(itertools.islice(shuffle_and_repeat(stored, seed), 30))
 
         assert first(1) == first(1) != first(2)

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from odkeras.annotation import Annotation
-from odkeras.data.intake import take_batches
+from odkeras.data.ingest import ingest
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import CheckpointError, RequestError, SetupError, TrainingError
 from odkeras.export.info import write_export_info
@@ -313,7 +313,7 @@ class TestARound:
         assert rounds.run_pending() is False
         assert project.metrics() == []
         assert project.status()["reason"] == (
-            "the last answers held nothing to train on: 2 rejected or ignored, 0 that could not be used "
+            "the last answers have nothing to train on: 2 were rejected or ignored, 0 could not be used "
             "(see rejected.jsonl)"
         )
 
@@ -342,7 +342,7 @@ class TestARound:
     ) -> None:
         """It counted as a round that nobody reported: the next start wrote one of no steps into metrics.jsonl."""
         project.put(shapes[:2])
-        take_batches(project.directories, ReplayStore(project.directories), LABEL_MAP)  # killed after that
+        ingest(project.directories, ReplayStore(project.directories), LABEL_MAP)  # killed after that
         project.put(shapes[:2], "ignore")
         rounds = begin(project, replay=False)
         assert rounds.run_pending() is True
@@ -744,7 +744,7 @@ class TestOneTrainer:
         begin(project).run_pending()
         (record,) = project.directories.train_records()
         record.write_bytes(record.read_bytes()[:-1])
-        with pytest.raises(Exception, match=r"is damaged at byte .* move it away to go on without its examples"):
+        with pytest.raises(Exception, match=r"is damaged at byte .* move it away to continue without its examples"):
             begin(project)
 
     def test_a_sign_of_life(self, project: TinyProject) -> None:

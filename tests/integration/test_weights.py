@@ -99,7 +99,7 @@ class TestFineTuning:
         with self.unchanged(inference.model), pytest.raises(CheckpointError) as caught:
             restore_fine_tune_checkpoint(inference.model, path, "detection")
         assert "nothing of the feature extractor was found" in str(caught.value)
-        assert "the checkpoint holds: latent/.ATTRIBUTES" in str(caught.value)
+        assert "the checkpoint has: latent/.ATTRIBUTES" in str(caught.value)
 
     def test_no_such_checkpoint_says_which_there_are(self, inference: Any, foreign: tuple[Any, str]) -> None:
         with pytest.raises(CheckpointError) as caught:

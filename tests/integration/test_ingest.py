@@ -15,8 +15,9 @@ import tensorflow as tf
 from odkeras import inbox
 from odkeras import project as rules
 from odkeras.annotation import Annotation
-from odkeras.data import intake, records, replay
-from odkeras.data.intake import Intake, record_number, take_batches
+from odkeras.data import ingest as ingesting
+from odkeras.data import records, replay
+from odkeras.data.ingest import IngestResult, ingest, record_number
 from odkeras.data.replay import ReplayStore, index_record
 from odkeras.errors import InboxError, RecordError
 from odkeras.image_store import ImageStore
@@ -38,13 +39,11 @@ class Data:
     def put(self, *answers: Answer) -> str:
         return put_batch(self.directories.inbox_dir, answers).name
 
-    def take(self, store: ReplayStore | None = None, **options: Any) -> Intake:
-        return take_batches(self.directories, self.store() if store is None else store, LABEL_MAP, **options)
+    def take(self, store: ReplayStore | None = None, **options: Any) -> IngestResult:
+        return ingest(self.directories, self.store() if store is None else store, LABEL_MAP, **options)
 
     def store(self) -> ReplayStore:
-        store = ReplayStore(self.directories)
-        store.load()
-        return store
+        return ReplayStore(self.directories)
 
     def counting(self) -> dict[str, str]:
         """Image to batch of what is trained on."""
@@ -105,7 +104,7 @@ class TestImagesBesideTheInbox:
         self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Days of answers, taken into memory at once, ended the trainer again and again."""
-        monkeypatch.setattr(intake, "MOST_BYTES", 1.5 * len(shapes[0].image.data))
+        monkeypatch.setattr(ingesting, "MAX_BYTES", 1.5 * len(shapes[0].image.data))
         paths = [self.put(data, each) for each in shapes[:4]]
         for path in paths:
             os.utime(path, (0, 0))  # and nothing of what still waits is deleted
@@ -124,7 +123,7 @@ class TestOneRecord:
         second = data.put(answer(shapes[2]))
         found = data.take(clock=lambda: 1_700_000_000.9)
         record = data.directories.data_dir / "1700000000_train.record"
-        assert found == Intake(batches=(first, second), record=record, accepted=3)
+        assert found == IngestResult(batches=(first, second), record=record, accepted=3)
         read = [records.annotation_from_example(example) for example in records.read_records(record)]
         assert [each.batch for each in read] == [first, first, second]
         for given, got in zip(shapes, read, strict=False):
@@ -160,7 +159,7 @@ class TestMasks:
         polygon = {"label": "triangle", "type": "polygon", "points": list(self.CORNERS)}
         return {**answer(shapes[0]), "spans": [polygon, span("circle", 60, 20, 80, 40)]}
 
-    def masks(self, found: Intake) -> list[list[np.ndarray]]:
+    def masks(self, found: IngestResult) -> list[list[np.ndarray]]:
         """The masks of each example in the record, in the order of its objects."""
         assert found.record is not None
         features = [tf.train.Example.FromString(each).features.feature for each in records.read_records(found.record)]
@@ -193,7 +192,7 @@ class TestWithdrawals:
         data.take()
         batch = data.put(answer(shapes[0], decision))
         found = data.take()
-        assert replace(found, work=()) == Intake(batches=(batch,), withdrawn=1)
+        assert replace(found, work=()) == IngestResult(batches=(batch,), withdrawn=1)
         assert [row["image_id"] for row in found.work if row["withdrawn"]] == [shapes[0].image_id]
         assert len(data.directories.train_records()) == 1
         assert list(data.counting()) == [shapes[1].image_id]
@@ -285,10 +284,11 @@ class TestFailures:
         def fail(path: Path) -> bytes:
             raise PermissionError(13, "Permission denied")
 
+        store = data.store()
         with monkeypatch.context() as patched:
             patched.setattr(Path, "read_bytes", fail)
             with pytest.raises(InboxError, match=r"cannot read the batch .*: Permission denied"):
-                take_batches(data.directories, ReplayStore(data.directories), LABEL_MAP)
+                data.take(store)
         assert len(data.inbox()) == 1
 
     def test_a_full_disk(self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,14 +330,14 @@ class CrashPoint:
         patched.setattr(self.owner, self.name, replacement)
 
 
-# What take_batches calls, in its order, each with the number of its calls for the batches below.
+# What ingest calls, in its order, each with the number of its calls for the batches below.
 STEPS: list[tuple[Any, str, int]] = [
     (inbox, "read_batch", 4),
-    (intake, "_note_rejected", 1),
+    (ingesting, "_note_rejected", 1),
     (rules, "append_jsonl", 1),
     (ReplayStore, "withdraw", 1),
     (replay, "append_jsonl", 1),
-    (intake, "_write_record", 1),
+    (ingesting, "_write_record", 1),
     (records, "write_records", 1),
     (rules, "sync_to_disk", 2),  # of the record, and of its name
     (Path, "replace", 1),
@@ -388,7 +388,7 @@ class TestCrashes:
         ]
         withdrawn = [(row["image_id"], row["batch"]) for row in read_jsonl(data.directories.withdrawn_path)]
         assert withdrawn == [(e.image_id, second), (c.image_id, third)]
-        assert data.take() == Intake()
+        assert data.take() == IngestResult()
 
     def test_answers_that_a_later_batch_undid_do_not_come_back(
         self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch

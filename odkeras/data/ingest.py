@@ -25,7 +25,7 @@ from odkeras.labels import LabelMap
 from odkeras.project import Project
 from odkeras.work import Row, withdrawn_row, work_row
 
-MOST_BYTES = 512 * 2**20
+MAX_BYTES = 512 * 2**20
 """Bytes of encoded images per record after which no further batch is read. Bounds the memory when many batches have
 accumulated while no trainer was running."""
 
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Intake:
+class IngestResult:
     """The result of ingesting the inbox once.
 
     Args:
@@ -55,15 +55,15 @@ class Intake:
     work: tuple[Row, ...] = ()
 
     @property
-    def why_nothing_trains(self) -> str:
-        """The message to show if there is no record."""
+    def no_record_reason(self) -> str:
+        """Why there is no record."""
         return (
-            f"the last answers held nothing to train on: {self.withdrawn} rejected or ignored, {self.unusable} that "
+            f"the last answers have nothing to train on: {self.withdrawn} were rejected or ignored, {self.unusable} "
             "could not be used (see rejected.jsonl)"
         )
 
 
-def take_batches(
+def ingest(
     directories: Project,
     store: ReplayStore,
     label_map: LabelMap,
@@ -72,8 +72,8 @@ def take_batches(
     masks: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     clock: Callable[[], float] = time.time,
-) -> Intake:
-    """Convert waiting batches to one new record, oldest first, up to about `MOST_BYTES` of images.
+) -> IngestResult:
+    """Convert waiting batches to one new record, oldest first, up to about `MAX_BYTES` of images.
 
     Args:
         directories: the project's directories: source of the batches, target of the record.
@@ -88,10 +88,15 @@ def take_batches(
         InboxError: a batch cannot be read.
         RecordError: the record cannot be written; the batches stay in the inbox.
     """
-    waiting = [path for path in inbox.list_batches(directories.inbox_dir) if not _was_taken(path, store)]
+    waiting = []
+    for path in inbox.list_batches(directories.inbox_dir):
+        if path.name in store.batches:  # after a crash between writing the record and deleting the batch
+            path.unlink(missing_ok=True)
+        else:
+            waiting.append(path)
     if not waiting:
-        return Intake()
-    answers = _Answers(label_map, max_pixels, ImageStore(directories.kept_images_dir))
+        return IngestResult()
+    answers = _AnswerReader(label_map, max_pixels, ImageStore(directories.kept_images_dir))
     paths = answers.read_some(waiting)
     _note_rejected(directories.rejected_path, answers.rejected)
     # A crash after this line appends the rows again; that is harmless, since only the last row of an image is used.
@@ -106,7 +111,7 @@ def take_batches(
         path.unlink(missing_ok=True)
     if not inbox.list_batches(directories.inbox_dir):  # waiting batches may refer to unclaimed images
         ImageStore(inbox.images_dir(directories.inbox_dir)).remove_unclaimed()
-    return Intake(
+    return IngestResult(
         batches=tuple(path.name for path in paths),
         record=record,
         accepted=len(answers.annotations),
@@ -117,18 +122,7 @@ def take_batches(
     )
 
 
-def _was_taken(path: Path, store: ReplayStore) -> bool:
-    """Whether the batch is already in a record, after a crash between writing the record and deleting the batch.
-
-    Deletes the batch then.
-    """
-    if path.name not in store.batches:
-        return False
-    path.unlink(missing_ok=True)
-    return True
-
-
-class _Answers:
+class _AnswerReader:
     """The answers of several batches. The latest answer of each image wins."""
 
     def __init__(self, label_map: LabelMap, max_pixels: int, kept_images: ImageStore) -> None:
@@ -143,14 +137,12 @@ class _Answers:
         self._image_bytes = 0  # sum over all answers read; an image with two answers counts twice
 
     def read_some(self, paths: Sequence[Path]) -> list[Path]:
-        """Read batches until their images exceed `MOST_BYTES`, but at least one; return the paths of those read."""
-        done: list[Path] = []
-        for path in paths:
-            if done and self._image_bytes > MOST_BYTES:
-                break
+        """Read batches until their images exceed `MAX_BYTES`, but at least one; return the paths of those read."""
+        for count, path in enumerate(paths):
+            if count and self._image_bytes > MAX_BYTES:
+                return list(paths[:count])
             self.read(path)
-            done.append(path)
-        return done
+        return list(paths)
 
     def read(self, path: Path) -> None:
         for number, (answer, error) in enumerate(inbox.read_batch(path), start=1):
