@@ -279,7 +279,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("owner", "name", "error"),
         [
-            (publish, "_sync_tree", KeyboardInterrupt()),
+            (publish, "write_export_info", KeyboardInterrupt()),
             (Path, "rename", OSError(28, "No space left on device")),
             (tf.train.Checkpoint, "write", tf.errors.ResourceExhaustedError(None, None, "No space left on device")),
         ],
