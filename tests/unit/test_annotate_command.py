@@ -279,7 +279,7 @@ class TestTheSameWorkFromAnywhere:
         (tmp_path / "mine.db").rename(tmp_path / "gone.db")
         second = self.command(tmp_path, "project/images", "project")
         assert self.answered(second) == ["00.png"]
-        warning = f"answers of dataset things were delivered to the trainer in {project}/data, and this database"
+        warning = f"answers of dataset things were delivered to the trainer in {project}/data, but this database"
         assert any(line.startswith(warning) for line in second.lines[:7])
 
 
