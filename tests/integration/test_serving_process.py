@@ -145,7 +145,7 @@ def test_predict_with_and_without_the_server(server: Running, publisher: Publish
     assert alone.stdout == by_server.stdout
     wrong = predict("--model-name", "small", "--url", server.url)
     assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert wrong.stderr == ("error: no model 'small' there; this server serves 'tiny': pass that as --model-name\n")
+    assert wrong.stderr == ("error: no model 'small'; this server serves 'tiny': pass that as --model-name\n")
 
 
 def test_a_version_that_cannot_be_loaded(tmp_path: Path) -> None:
