@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from odkeras.config import declared_options
+
 RECIPES_DIR = Path(__file__).parents[1] / "recipes"
 README = RECIPES_DIR / "README.md"
 FILES = ("image_train", "image_serving")
@@ -49,8 +51,10 @@ def table_of(file: str) -> str:
     function, annotations = read_recipe(file)
     defaults = inspect.signature(function).parameters
     rows = ["| argument | default | |", "| --- | --- | --- |"]
+    declared = {each.name: each.default_on("recipe") for each in declared_options("recipe")}
     for name, (text, kind, abbreviation, _) in annotations.items():
-        rows.append(f"| {_spelled(name, kind, abbreviation)} | {_default(defaults[name].default, kind)} | {text} |")
+        default = declared[name] if file == "image_train" and name in declared else defaults[name].default
+        rows.append(f"| {_spelled(name, kind, abbreviation)} | {_default(default, kind)} | {text} |")
     return "\n".join(rows)
 
 

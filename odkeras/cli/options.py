@@ -149,8 +149,9 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
             for problem in unknown_variables():
                 print(f"warning: {problem}", file=sys.stderr)
             mine = {name: value for name, value in values.items() if name not in declared}
-            options = {name: _parsed(declared[name], value) for name, value in values.items() if name in declared}
-            function(**mine, given=Given(options, {name: _origin(ctx, declared[name]) for name in options}))
+            origins = {name: _origin(ctx, each) for name, each in declared.items()}
+            options = {name: _parsed(each, values[name], origins[name]) for name, each in declared.items()}
+            function(**mine, given=Given(options, origins))
 
         parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
         parameters += [
@@ -180,7 +181,7 @@ def _default(declared: Declared, command: str) -> Any:
     return None if default == () else default
 
 
-def _parsed(declared: Declared, value: Any) -> Any:
+def _parsed(declared: Declared, value: Any, origin: str) -> Any:
     if _is_repeated(declared):
         return tuple(value or ())
     if declared.option.parse is None or value is None:
@@ -188,7 +189,7 @@ def _parsed(declared: Declared, value: Any) -> Any:
     try:
         return declared.option.parse(value)
     except ValueError as error:
-        raise ConfigError(f"{declared.flag}: {error}") from error
+        raise ConfigError(f"{origin or declared.flag}: {error}") from error
 
 
 def _origin(ctx: typer.Context, declared: Declared) -> str:

@@ -68,13 +68,13 @@ def settings(
     from odkeras.config.sources import effective_values, unknown_variables
     from odkeras.errors import ConfigError
 
-    rows = effective_values(config, command)
+    rows = list(effective_values(config, command))
     if not rows:
         raise ConfigError(f"--command {command}: it must be annotate, simulate, trainer or recipe")
-    width = max(len(declared.flag) for declared, _, _ in rows)
-    for declared, value, origin in rows:
-        shown = "(hidden)" if declared.option.secret and value else value
-        print(f"{declared.flag:{width}}  {'' if shown in (None, ()) else shown!s:20}  {origin}")
+    width = max(len(row.declared.flag) for row in rows)
+    for row in rows:
+        value = "(hidden)" if row.declared.option.secret and row.value else row.value
+        print(f"{row.declared.flag:{width}}  {'' if value in (None, ()) else value!s:20}  {row.origin or 'default'}")
     for problem in unknown_variables():
         print(f"warning: {problem}")
 

@@ -9,7 +9,7 @@ import msgspec
 from odkeras import __version__
 from odkeras.config.option import field_types, is_path
 from odkeras.config.settings import TrainingSettings
-from odkeras.errors import ConfigError
+from odkeras.errors import ConfigError, SetupError
 from odkeras.project import write_atomically
 
 RUN_NAME = "run.json"
@@ -28,17 +28,24 @@ class RunConfig(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def write_run(settings: TrainingSettings, serving_url: str = "") -> Path:
-    """Write `run.json` with absolute paths into the model directory; returns its absolute path."""
-    values = {name: getattr(settings, name) for name in field_types(TrainingSettings)}
+    """Write `run.json` with absolute paths into the model directory; returns its absolute path.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
+    types = field_types(TrainingSettings)
+    values = {name: getattr(settings, name) for name in types}
     places = settings.project
     values |= {name: getattr(places, name) for name in ("data_dir", "model_dir", "export_dir")}
     values = {
-        name: str(Path(value).absolute()) if is_path(field_types(TrainingSettings)[name]) and value else value
-        for name, value in values.items()
+        name: str(Path(value).absolute()) if is_path(types[name]) and value else value for name, value in values.items()
     }
     path = places.model_dir.absolute() / RUN_NAME
     document = {"odkeras": __version__, **values, "serving_url": serving_url}
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    try:
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    except OSError as error:
+        raise SetupError(f"cannot write the trainer's configuration {path}: {error.strerror or error}") from error
     return path
 
 
@@ -51,5 +58,5 @@ def read_run(path: Path) -> RunConfig:
     try:
         document = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
         return msgspec.convert(document, RunConfig, dec_hook=lambda type_, value: type_(value))
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, ConfigError) as error:
         raise ConfigError(f"{path}: cannot be used as the trainer's configuration: {error}") from error

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from odkeras.config.option import ENVIRONMENT_PREFIX, Declared, check_value, field_types, is_names, is_path
 from odkeras.config.settings import AnnotateSettings, declared_options
@@ -54,26 +57,60 @@ def read_project_file(config: Path) -> dict[str, Any]:
     return values
 
 
-def effective_values(
-    config: Path, command: str, environment: Mapping[str, str] = os.environ
-) -> list[tuple[Declared, Any, str]]:
-    """Each option of a command with its value, unless a flag overrides it, and where the value comes from.
+@dataclass(frozen=True)
+class Effective:
+    """An option with its value.
 
-    A value of the environment is its text.
+    Args:
+        origin: where the value comes from, as a user wrote it: the flag, the environment variable, or file and key; ""
+            for the default.
+    """
+
+    declared: Declared
+    value: Any
+    origin: str
+
+
+def effective_values(
+    config: Path,
+    command: str,
+    given: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[Effective]:
+    """Yields each option of a command with its value: that of the flag, else of the environment, else of the project
+    file, else the default.
+
+    Args:
+        config: the pipeline.config, beside which the project file is.
+        given: values of the flags, by name; only those that were given.
 
     Raises:
-        ConfigError: the project file is wrong.
+        ConfigError: a value is not allowed; names its origin.
     """
-    file = read_project_file(config)
-    rows: list[tuple[Declared, Any, str]] = []
+    file, types = read_project_file(config), field_types(AnnotateSettings)
     for each in declared_options(command):
-        if environment.get(each.variable):
-            rows.append((each, environment[each.variable], each.variable))
+        if given is not None and each.name in given:
+            value, origin = given[each.name], each.flag
+        elif text := environment.get(each.variable):
+            value, origin = _value_of_text(each, text), each.variable
         elif each.name in file:
-            rows.append((each, file[each.name], str(config.parent / PROJECT_FILE)))
+            value, origin = file[each.name], f"{config.parent / PROJECT_FILE}: {each.name}"
         else:
-            rows.append((each, each.default_on(command), "default"))
-    return rows
+            value, origin = each.default_on(command), ""
+        if isinstance(value, str) and is_path(types[each.name]):
+            value = Path(value)
+        check_value(each.name, value, types[each.name], origin=origin or each.flag)
+        yield Effective(each, value, origin)
+
+
+def _value_of_text(declared: Declared, text: str) -> Any:
+    """The value of an environment variable; the text itself if it is none, which the check then refuses."""
+    try:
+        if declared.option.parse is not None:
+            return declared.option.parse(text)
+        return text if is_path(declared.type) else msgspec.convert(text, declared.type, strict=False)
+    except (ValueError, msgspec.ValidationError):
+        return text
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from odkeras.control import PAUSED, STOPPED
 from odkeras.formats.prodigy import Task
 from odkeras.project import JsonlTail, Project
 from odkeras.version_names import VersionNames
@@ -126,7 +125,7 @@ def _events_of_trainer(trainer: Row) -> Iterator[Event]:
     if state == "training":
         where = f"round {trainer.get('round')}, {trainer.get('round_steps')} steps"
         yield Event(f"trainer: {where}: {reason}", details=dict(trainer))
-    elif state in (PAUSED, STOPPED) and state in str(reason):  # the reason names the state already
+    elif state and str(state) in str(reason):  # the reason names the state already: "building: building the model"
         yield Event(f"trainer: {reason}", details=dict(trainer))
     elif state:
         yield Event(f"trainer: {state}{f': {reason}' if reason else ''}", details=dict(trainer))

@@ -28,7 +28,7 @@ from odkeras.process import open_listener
 from odkeras.project import read_status, version_dir
 from odkeras.serving.client import ServingClient
 from odkeras.session.answers import write_answers
-from odkeras.session.children import server_child, trainer_child
+from odkeras.session.children import external_trainer_command, server_child, trainer_child
 from odkeras.session.events import Event, Listener, SessionStatus, StatusWatcher
 from odkeras.session.image_ids import ImageIds
 from odkeras.session.order import Order
@@ -65,6 +65,7 @@ class AnnotationSession:
         client: client of the model server, for predictions.
         version_client: client for the version alone, which is polled: with the timeout and the retries of `client`, a
             server that hangs would block the status and every task.
+        downloads: fetches images at URLs.
         listener: receives events.
 
     Attributes:
@@ -78,6 +79,7 @@ class AnnotationSession:
         processes: Supervisor,
         client: ServingClient,
         version_client: ServingClient,
+        downloads: WebImages,
         listener: Listener,
     ) -> None:
         self.setup = setup
@@ -93,7 +95,7 @@ class AnnotationSession:
         self._image_ids = ImageIds(self.project.image_ids_path)
         self._images = ImageStore(images_dir(self.project.inbox_dir))
         self._kept_images = ImageStore(self.project.kept_images_dir)
-        self._downloads = self._stack.enter_context(WebImages())
+        self._downloads = downloads
         threshold = self.options.threshold
         self._threshold = (
             AutoThreshold(self.label_map, self.project.data_dir / "thresholds.json")
@@ -126,7 +128,7 @@ class AnnotationSession:
                 only what the session itself does.
 
         Raises:
-            ConfigError, SetupError: a directory cannot be created, or the port is taken.
+            ConfigError, SetupError: a directory or the trainer's configuration cannot be written, or no port is free.
         """
         listener = _Unfailing(listener or LogListener())
         setup.project.create()
@@ -140,11 +142,13 @@ class AnnotationSession:
                 say=lambda text: listener.event(Event(text)),
                 warn=lambda text: listener.event(Event.problem(text)),
             )
-            session = cls(setup, processes, client, version_client, listener)
+            downloads = stack.enter_context(WebImages())
+            session = cls(setup, processes, client, version_client, downloads, listener)
             stack.enter_context(processes)
             if report_events:
+                session._announce()
                 stack.enter_context(StatusWatcher(session.status, setup.project, listener))
-            session._stack.push(stack.pop_all())
+            session._stack = stack.pop_all()
         return session
 
     def __enter__(self) -> AnnotationSession:
@@ -290,6 +294,18 @@ class AnnotationSession:
         if status is not None and status.get("state") == "failed":
             return TrainingError(f"the trainer failed: {status.get('reason') or 'it gave no reason'}")
         return self._processes.failure()
+
+    def _announce(self) -> None:
+        """Report the addresses and, for an external trainer, the command that starts it."""
+        texts = [
+            f"model server at {self.url}, training in {self.project.model_dir}",
+            f"watch the training with: tensorboard --logdir {self.project.model_dir}",
+        ]
+        if self.options.external_trainer:
+            command = external_trainer_command(self.options, self.url)
+            texts.append(f"start the trainer on its machine with: {command}")
+        for text in texts:
+            self._listener.event(Event(text))
 
     def _has_learned(self, version: int) -> bool:
         info = read_export_info(version_dir(self.project.export_dir, version))

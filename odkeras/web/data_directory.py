@@ -11,6 +11,7 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
+from odkeras.errors import SetupError
 from odkeras.project import Project, read_jsonl, write_atomically
 from odkeras.web.deliveries import Deliveries
 
@@ -20,12 +21,15 @@ def attach_data_directory(deliveries: Deliveries, dataset: str, project: Project
 
     Raises:
         DatabaseError: the database cannot be written.
-        OSError: the data directory cannot be written.
+        SetupError: the data directory cannot be written.
     """
     note = _read_note(project)
     if not note["id"]:
         note["id"] = uuid.uuid4().hex
-        write_atomically(project.data_id_path, json.dumps(note))
+        try:
+            write_atomically(project.data_id_path, json.dumps(note))
+        except OSError as error:
+            raise SetupError(f"cannot write {project.data_id_path}: {error.strerror or error}") from error
     deliveries.use_data_directory(note["id"], _answered_in_0_1(project, dataset))
 
 

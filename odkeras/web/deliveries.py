@@ -93,6 +93,14 @@ class Deliveries:
         )
         return [PendingAnswer(*row) for row in self._database.read(query, self._dataset, limit)]
 
+    def pending_in(self, batch: str) -> list[PendingAnswer]:
+        """All answers of an interrupted delivery. A part of them under the batch's name would replace the whole."""
+        query = (
+            f"SELECT answer_id, session, image_id, batch FROM answers WHERE {self._is_pending} AND batch = ? "
+            "ORDER BY answered_at, id"
+        )
+        return [PendingAnswer(*row) for row in self._database.read(query, self._dataset, batch)]
+
     def count_pending(self, *, in_no_batch: bool = False) -> int:
         """Number of answers that the trainer does not have yet; with `in_no_batch`, of those that are in no batch."""
         condition = f"{self._is_pending} AND batch IS NULL" if in_no_batch else self._is_pending

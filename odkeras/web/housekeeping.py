@@ -58,7 +58,7 @@ class Housekeeping:
 
     Args:
         figures: returns further fields for the panel; see `Panel.update`.
-        find_answered: called once; see `ImagesLeft.find_answered`.
+        datasets: the datasets whose answered images are looked up once; see `ImagesLeft.find_answered`.
     """
 
     def __init__(

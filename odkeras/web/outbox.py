@@ -189,15 +189,15 @@ class Outbox:
         return True
 
     def _next(self, limit: int) -> list[PendingAnswer]:
-        """The next batch of at most `limit` answers: one whose delivery was interrupted, else those not under
-        correction."""
+        """The next batch: one whose delivery was interrupted, whatever its size, else at most `limit` answers that are
+        not under correction."""
         with self._condition:
             oldest = time.monotonic() - self._rules.correction_s
             self._corrected = {key: since for key, since in self._corrected.items() if since > oldest}
             corrected = set(self._corrected)
         pending = self._deliveries.pending(limit + len(corrected))
         if pending and pending[0].batch is not None and not self._delivering:
-            return [row for row in pending if row.batch == pending[0].batch]
+            return self._deliveries.pending_in(pending[0].batch)
         ready = [row for row in pending if row.batch is None]
         return [row for row in ready if self._key(row.session, row.image_id) not in corrected][:limit]
 

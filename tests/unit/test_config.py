@@ -12,8 +12,8 @@ import pytest
 
 from odkeras.config import AnnotateSettings, SessionSettings, TrainingSettings, declared_options
 from odkeras.config.run import read_run, write_run
-from odkeras.config.sources import read_project_file, unknown_variables
-from odkeras.errors import ConfigError
+from odkeras.config.sources import effective_values, read_project_file, unknown_variables
+from odkeras.errors import ConfigError, SetupError
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,6 +136,41 @@ class TestProjectFile:
         assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
 
 
+class TestEffectiveValues:
+    """A flag overrides the environment, which overrides the file, which overrides the default."""
+
+    def rows(self, config: Path, given: dict[str, object], **environment: str) -> dict[str, tuple[object, str]]:
+        rows = effective_values(config, "recipe", given, environment)
+        return {row.declared.name: (row.value, row.origin) for row in rows}
+
+    def test_what_overrides_what(self, config: Path) -> None:
+        (config.parent / "odkeras.toml").write_text("steps_per_epoch = 1\neval_steps = 2\ncontrol = 0.3\n")
+        rows = self.rows(
+            config,
+            {"steps_per_epoch": 7},
+            ODKERAS_STEPS_PER_EPOCH="8",
+            ODKERAS_EVAL_STEPS="9",
+            ODKERAS_RUN_EVAL="true",
+            ODKERAS_LABEL="car,van",
+            ODKERAS_MODEL_DIR="m",
+        )
+        assert rows["steps_per_epoch"] == (7, "--steps-per-epoch")
+        assert rows["eval_steps"] == (9, "ODKERAS_EVAL_STEPS")
+        assert rows["run_eval"] == (True, "ODKERAS_RUN_EVAL")
+        assert rows["label"] == (("car", "van"), "ODKERAS_LABEL")
+        assert rows["model_dir"] == (Path("m"), "ODKERAS_MODEL_DIR")
+        assert rows["control"] == (0.3, f"{config.parent / 'odkeras.toml'}: control")
+        assert rows["temp_files_num"] == (5, "")
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [("STEPS_PER_EPOCH", "many"), ("EVAL_SPLIT", "2"), ("THRESHOLD", "high"), ("RUN_EVAL", "perhaps")],
+    )
+    def test_a_wrong_variable_is_named(self, config: Path, name: str, text: str) -> None:
+        with pytest.raises(ConfigError, match=f"^ODKERAS_{name} is "):
+            self.rows(config, {}, **{f"ODKERAS_{name}": text})
+
+
 def test_misspelt_variables_are_reported() -> None:
     (message,) = unknown_variables({"ODKERAS_EVAL_SPLITT": "1", "ODKERAS_EVAL_SPLIT": "0.1", "ODKERAS_HOME": "x"})
     assert message == "the environment variable ODKERAS_EVAL_SPLITT is no option; did you mean ODKERAS_EVAL_SPLIT?"
@@ -160,6 +195,17 @@ class TestRunFile:
         path.write_text(json.dumps({"config": str(config), **change}))
         with pytest.raises(ConfigError, match=message):
             read_run(path)
+
+    def test_a_value_that_only_the_option_refuses_is_named_with_the_file(self, config: Path) -> None:
+        path = config.parent / "run.json"
+        path.write_text(json.dumps({"config": str(config), "eval_steps": 0}))
+        with pytest.raises(ConfigError, match=r"run\.json: cannot be used .*: eval_steps is 0; allowed: "):
+            read_run(path)
+
+    def test_a_directory_that_cannot_be_written(self, config: Path) -> None:
+        (config.parent / "model").write_text("a file in the way")
+        with pytest.raises(SetupError, match="cannot write the trainer's configuration"):
+            write_run(SessionSettings(config=config))
 
     @pytest.mark.parametrize("content", ["", "[]", "{", '{"odkeras": "1"}'])
     def test_no_run_file(self, tmp_path: Path, content: str) -> None:

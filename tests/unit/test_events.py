@@ -50,7 +50,7 @@ def told(items: list[Event]) -> list[str]:
         (
             SessionStatus(),
             SessionStatus({"state": "building", "reason": "building the model"}),
-            ["trainer: building: building the model"],
+            ["trainer: building the model"],
         ),
         (SessionStatus(), SessionStatus({"state": "starting", "reason": ""}), ["trainer: starting"]),
         (SessionStatus(), SessionStatus({}), []),  # somebody else's status.json

@@ -27,6 +27,7 @@ from prodigy_annotator import ui_answer
 from waiting import wait_until
 
 from odkeras.config import AnnotateSettings
+from odkeras.config.run import read_run
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import Label, LabelMap
 from odkeras.project import append_jsonl, read_jsonl
@@ -549,7 +550,7 @@ class TestArguments:
             ({"ip": "localhost", "port": 70000}, 2, "port is 70000"),
             ({"replay": "yes"}, 2, "replay is 'yes'; allowed: on, off"),
             ({"predict_batch_size": 0}, 2, "--predict-batch-size is 0"),
-            ({"model_name": "a/b"}, 2, "--model-name is 'a/b'"),
+            ({"model_name": "a/b"}, 2, "model_name is 'a/b'"),
             ({"api": "flickr"}, 2, "--api flickr: the installed Prodigy has no such API loader"),
             ({"data_dir": "model"}, 2, "data_dir, model_dir and export_dir must be three different directories"),
         ],
@@ -663,6 +664,16 @@ class TestArguments:
         assert [str(path) for path in vars(there.project).values()] == ["x", "model_dir", "export_dir"]
         assert (there.external_server, there.server_url, there.model_name) == (True, "http://10.0.0.1:8501", "odkeras")
 
+    def test_options_from_the_project_file_and_the_environment(
+        self, run: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (project / "odkeras.toml").write_text('label = ["other"]\nsteps_per_epoch = 3\n')
+        monkeypatch.setenv("ODKERAS_EVAL_STEPS", "9")
+        ctrl = run(external_trainer=True, steps_per_epoch=None)
+        assert ctrl.config["labels"] == ["other"]
+        saved = read_run(project / "model" / "run.json")
+        assert (saved.steps_per_epoch, saved.eval_steps) == (3, 9)
+
     def test_a_tensorflow_serving_on_the_path_is_used(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         program = project / "bin" / "tensorflow_model_server"
         program.parent.mkdir()
@@ -722,10 +733,8 @@ class TestCommandLine:
 
         run_line("image.trainmodel", "cars", "images", "p.config", "-F", str(RECIPES / "image_train.py"))
         (found,) = parsed
-        given = {name: value for name, value in vars(found).items() if value is not None}
-        assert given.pop("config_path") == "p.config"
-        settings = AnnotateSettings(config=Path("p.config"), **given)
-        assert settings == AnnotateSettings(config=Path("p.config"), dataset="cars", source="images", eval_steps=50)
+        given = {name: value for name, value in vars(found).items() if value not in (None, False)}
+        assert given == {"dataset": "cars", "source": "images", "config_path": "p.config"}
 
     @all_eras
     def test_new_options(self, project: Path, prodigy_double: ModuleType, parsed: list[Any]) -> None:

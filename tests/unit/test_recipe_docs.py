@@ -39,7 +39,8 @@ def test_the_recipe_has_the_declared_options() -> None:
     parameters = inspect.signature(function).parameters
     assert list(parameters) == list(annotations)
     for declared in declared_options("recipe"):
-        assert parameters[declared.name].default == declared.default_on("recipe")
+        not_given = False if declared.type is bool else None
+        assert parameters[declared.name].default is not_given, "its default is that of the declaration"
         assert annotations[declared.name][2] == (declared.option.short or None)
     function, annotations = read_recipe("image_serving")
     fields = {field.name: field.default for field in dataclasses.fields(ServingmodelArguments)}

@@ -211,6 +211,17 @@ class TestFailure:
         time.sleep(0.1)
         assert outbox.pending == 1
 
+    def test_an_interrupted_delivery_is_repeated_whole(self, desk: Desk, trainer: Trainer) -> None:
+        """The next start may have smaller batches: a part under the batch's name would replace the whole in the inbox,
+        and the trainer would skip the other part, because it knows the name."""
+        images = [f"{number:04}" for number in range(MAX_TOGETHER + 30)]
+        desk.answer(*images)
+        ids = [row.answer_id for row in desk.deliveries.pending(1000)]
+        desk.deliveries.assign_batch(ids, "000")
+        outbox = desk.start(batch_size=5)
+        wait_until(lambda: is_empty(outbox))
+        assert trainer.batches == {"000": [f"accept {image}" for image in images]}
+
 
 class TestClose:
     def test_fewer_than_a_batch_stay_in_the_database(self, desk: Desk, trainer: Trainer) -> None:

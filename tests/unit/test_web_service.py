@@ -16,6 +16,7 @@ import pytest
 from fixtures_web import DATASET, IMAGES, SPAN, Annotating, answer_to, answers_in
 from waiting import wait_until
 
+from odkeras.config.run import read_run
 from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError
 from odkeras.images import read_image
@@ -805,6 +806,15 @@ class TestFullDisk:
 
 
 class TestStarting:
+    def test_an_external_trainer_is_started_by_the_command_that_is_printed(
+        self, annotate: Start, web_project: Path
+    ) -> None:
+        running = annotate()  # its trainer is external
+        run_path = web_project / "model" / "run.json"
+        assert running.journal.has(f"start the trainer on its machine with: odkeras trainer --config {run_path}")
+        assert running.journal.has("watch the training with: tensorboard --logdir model")
+        assert read_run(run_path).steps_per_epoch == 5
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [

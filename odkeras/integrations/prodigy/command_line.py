@@ -44,7 +44,8 @@ def with_recipe_signature(function: Callable[..., Any]) -> Callable[..., Any]:
     defaults = {name: default for name, (_, _, default) in _POSITIONAL.items()}
     types = {name: kind for name, (_, kind, _) in _POSITIONAL.items()}
     for each in declared_options("recipe"):
-        defaults[each.name], types[each.name] = each.default_on("recipe"), _type_of(each)
+        # None says that the flag was not given, so that the environment or the project file may have the value.
+        defaults[each.name], types[each.name] = False if each.type is bool else None, _type_of(each)
     required = inspect.Parameter.empty
     parameters = [name if default is required else f"{name}=defaults[{name!r}]" for name, default in defaults.items()]
     scope: dict[str, Any] = {"function": function, "defaults": defaults}

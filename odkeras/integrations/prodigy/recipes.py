@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from odkeras.config.option import check_value, field_types, is_path
 from odkeras.config.parsing import is_host
 from odkeras.config.settings import DEFAULT_REST_PORT, AnnotateSettings
+from odkeras.config.sources import effective_values
 from odkeras.errors import ConfigError
 from odkeras.integrations.prodigy.api import ProdigyApi, exit_on_error
 from odkeras.integrations.prodigy.recipe import Components
@@ -15,6 +14,7 @@ from odkeras.integrations.prodigy.serving import ServingmodelArguments, ServingR
 from odkeras.integrations.prodigy.source import open_recipe_source
 from odkeras.integrations.prodigy.training import TrainingRecipe
 from odkeras.labels import LabelMap
+from odkeras.project import config_path as find_config
 from odkeras.session.arguments import check_dataset, resolve
 from odkeras.session.setup import SessionSetup, check_server, how_to_serve
 
@@ -24,16 +24,16 @@ def trainmodel(*, config_path: str, **arguments: Any) -> Components:
 
     Args:
         config_path: the project folder, or its pipeline.config.
-        arguments: the other arguments of the recipe; None for those that were not given.
+        arguments: the other arguments of the recipe; None, or False for a flag, for those that were not given. They
+            come from the environment, the project file, or the default.
     """
     with exit_on_error(TrainingRecipe.name):
         prodigy = ProdigyApi.installed()
+        config = find_config(config_path)
         given = {name: value for name, value in arguments.items() if value is not None}
-        types = field_types(AnnotateSettings)
-        for name, value in given.items():
-            if not is_path(types[name]):
-                check_value(name, value, types[name], origin=f"--{name.replace('_', '-')}")
-        settings = resolve(AnnotateSettings(config=Path(config_path), **{"source": None, **given}))
+        flags = {name: value for name, value in given.items() if value is not False}
+        options = {row.declared.name: row.value for row in effective_values(config, "recipe", flags)}
+        settings = resolve(AnnotateSettings(config=config, **{"source": None, **given, **options}))
         source = open_recipe_source(settings.source, settings.api or None, prodigy)
         setup = SessionSetup.of(settings, settings.label)
         setup.project.create()

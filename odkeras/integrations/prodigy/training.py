@@ -13,7 +13,6 @@ from odkeras.integrations.prodigy.api import ProdigyApi
 from odkeras.integrations.prodigy.ledger import DeliveryLedger, find_missing, input_hashes, redeliver
 from odkeras.integrations.prodigy.recipe import Components, Recipe
 from odkeras.integrations.prodigy.source import Progress
-from odkeras.session.children import external_trainer_command
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 from odkeras.session.sources import Source
@@ -125,13 +124,8 @@ class TrainingRecipe(Recipe):
         self.log("stopped; the same command continues from here")
 
     def _open(self) -> TaskStream:
-        options = self._setup.options
         session = AnnotationSession.start(self._setup, self)
         try:
-            self.log(f"model server at {session.url}, training in {session.project.model_dir}")
-            self.log(f"watch the training with: tensorboard --logdir {session.project.model_dir}")
-            if options.external_trainer:
-                self.log(f"start the trainer on its machine with: {external_trainer_command(options, session.url)}")
             stream = session.stream(self._source, exclude=self._answered, prepare=self._prepare)
         except BaseException:
             session.close()
