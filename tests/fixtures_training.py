@@ -9,6 +9,7 @@ from typing import Any
 
 from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth, from_xyxy_px, to_xyxy_px
+from odkeras.config import TrainingSettings
 from odkeras.formats.prodigy import make_task
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.images import read_image
@@ -92,6 +93,9 @@ class TinyProject:
 
     def config(self) -> PipelineConfig:
         return load_pipeline(self.config_path)
+
+    def settings(self, **options: Any) -> TrainingSettings:
+        return TrainingSettings(config=self.config_path, **options)
 
     def save(self, config: PipelineConfig) -> None:
         save_pipeline(config, self.config_path)

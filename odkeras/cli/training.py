@@ -69,22 +69,14 @@ def trainer(
     settings = _trainer_settings(project, run_config, serving_url, given)
     configure_logging(settings.tf_logging_level)
     quiet_import("tensorflow")
-    from odkeras.pipeline import Overrides
-    from odkeras.training.process import TrainerOptions, run_trainer
-    from odkeras.training.rounds import RoundOptions
+    from odkeras.training.process import run_trainer
 
     run_trainer(
-        TrainerOptions(
-            config=settings.config,
-            directories=settings.project,
-            rounds=RoundOptions.of(settings),
-            overrides=Overrides(batch_size=settings.batch_size, label_map_path=_text(settings.label_map_path)),
-            strategy=settings.strategy,
-            once=once,
-            stop_on_stdin_eof=stop_on_stdin_eof,
-            give_way=give_way,
-            live_version=_live_version(settings.serving_url, settings.model_name),
-        )
+        settings,
+        once=once,
+        stop_on_stdin_eof=stop_on_stdin_eof,
+        give_way=give_way,
+        live_version=_live_version(settings.serving_url, settings.model_name),
     )
 
 

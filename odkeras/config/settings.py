@@ -44,6 +44,8 @@ PREDICT_BATCH_SIZE = 5
 DEFAULT_MAX_PIXELS = 100_000_000
 DEFAULT_MODEL_NAME = "odkeras"
 DEFAULT_REST_PORT = 8501
+LEAST_STEPS = 100
+"""Minimum steps of a round. Fewer hardly change a model; these take about as long as annotating a few images."""
 
 
 Count = Annotated[int, Meta(ge=0)]
@@ -196,6 +198,16 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
         return Project(
             self.data_dir or beside / "data", self.model_dir or beside / "model", self.export_dir or beside / "export"
         )
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether rounds are evaluated, either on request or because another option needs it."""
+        return self.run_eval or self.eval_split > 0 or self.publish_if_better
+
+    def steps_of_round(self, one_pass: int) -> int:
+        """Steps of a round, given the number of steps in one pass over the training set. `steps_per_epoch` 0 means one
+        pass, for commands of version 0.1.0."""
+        return self.steps_per_epoch if self.steps_per_epoch > 0 else max(one_pass, LEAST_STEPS)
 
 
 class SessionSettings(TrainingSettings, frozen=True, kw_only=True):

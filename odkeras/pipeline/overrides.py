@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from odkeras.config.settings import TrainingSettings
 from odkeras.errors import ConfigError
 from odkeras.pipeline.proto import CHECKPOINT_V2, PipelineConfig, get_label_map_path, set_num_classes
 
@@ -45,6 +46,12 @@ class Overrides:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be a whole number from 1; got {value}")
+
+    @classmethod
+    def of(cls, settings: TrainingSettings) -> Overrides:
+        """The overrides among a trainer's settings."""
+        path = settings.label_map_path
+        return cls(batch_size=settings.batch_size, label_map_path=None if path is None else str(path))
 
 
 def apply_overrides(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:

@@ -1,6 +1,6 @@
 """The outer training loop: takes answers, trains a round, publishes a version.
 
-    with open_rounds(config, label_map, directories, options=options) as rounds:
+    with open_rounds(config, label_map, settings) as rounds:
         while not stop.is_set():
             rounds.run_pending() or stop.wait(0.2)
 
@@ -22,6 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from odkeras import project
+from odkeras.config.settings import TrainingSettings
 from odkeras.control import Control
 from odkeras.data.ingest import IngestResult, ingest, record_number
 from odkeras.data.records import with_masks
@@ -32,21 +33,19 @@ from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step
 from odkeras.model.weights import copy_weights
 from odkeras.pipeline import check_training_continues, loads_masks
-from odkeras.project import Project, read_jsonl
+from odkeras.project import read_jsonl
 from odkeras.training.checkpoints import CheckpointStore, PeriodicSaver, lock_model_dir, rounds_in
 from odkeras.training.inputs import distributed_training_dataset, example_source
-from odkeras.training.options import LEAST_STEPS, RoundOptions, steps_of_round
 from odkeras.training.publishing import ModelValidator, PublishDecision, ServingModel, plan_start, publish_round
 from odkeras.training.status import MetricsLog, Pauses, StatusFile
 from odkeras.training.tensorboard import ALL_RUNS, TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_bucket
 from odkeras.work import round_counts
 
-__all__ = ["LEAST_STEPS", "RoundOptions", "Rounds", "open_rounds", "steps_of_round"]
-
 _log = logging.getLogger(__name__)
 
 _MAX_PROBLEMS = 20
+CHECKPOINT_EVERY_S = 60.0  # within a long round
 
 
 class Rounds:
@@ -57,8 +56,7 @@ class Rounds:
     Args:
         config: a resolved, checked `TrainEvalPipelineConfig`.
         label_map: the project's label map.
-        directories: the data, model and export directories.
-        options: options of the rounds.
+        settings: the directories, and the options of the rounds.
         strategy: how to distribute the step; None runs it on the default device.
         live_version: returns the version being served, which is never deleted; None if unknown.
         should_stop: polled between steps, like the control file (see `odkeras.control`); True ends the process.
@@ -72,8 +70,7 @@ class Rounds:
         self,
         config: Any,
         label_map: LabelMap,
-        directories: Project,
-        options: RoundOptions,
+        settings: TrainingSettings,
         *,
         strategy: tf.distribute.Strategy | None = None,
         live_version: Callable[[], int | None] = lambda: None,
@@ -82,8 +79,8 @@ class Rounds:
     ) -> None:
         self._config = config
         self._label_map = label_map
-        self._directories = directories
-        self._options = options
+        self._settings = settings
+        self._directories = directories = settings.project
         self._live_version = live_version
         self._masks = loads_masks(config)
         self._chosen: list[StoredExample] = []  # the examples of the current round
@@ -96,20 +93,20 @@ class Rounds:
         self._model = ServingModel(config, label_map, directories, self.status)
         resumes = self._model.checkpoint is not None
         check_training_continues(directories.model_dir, directories.export_dir, has_checkpoint=resumes)
-        self._replay = ReplayStore(directories, options.eval_split, label_map.texts)
+        self._replay = ReplayStore(directories, settings.eval_split, label_map.texts)
         if left_out := self._replay.unknown_classes_message:
             _log.warning("%s", left_out)
-        held_out = options.eval_split > 0
+        held_out = settings.eval_split > 0
         self._validator = (
-            ModelValidator(config, self._model, self._replay, held_out=held_out, max_examples=options.eval_steps)
-            if options.evaluates
+            ModelValidator(config, self._model, self._replay, held_out=held_out, max_examples=settings.eval_steps)
+            if settings.evaluates
             else None
         )
         decision = self._publish_at_start()  # before the trainer is built, so that the first suggestions come sooner
 
         self.status.update(state="building", reason="building the training step")
         self._trainer = Trainer(config, strategy)
-        self._checkpoints = CheckpointStore(self._trainer, directories.model_dir, options.max_checkpoints_num)
+        self._checkpoints = CheckpointStore(self._trainer, directories.model_dir, settings.max_checkpoints_num)
         if resumes:
             self._checkpoints.restore()
         else:
@@ -141,12 +138,12 @@ class Rounds:
             if ingested.batches:
                 self._wait(ingested.no_record_reason)
             return False
-        self._chosen = self._replay.examples(None if self._options.replay else new_records)
+        self._chosen = self._replay.examples(None if self._settings.replay == "on" else new_records)
         if self._chosen:
             self._run_round(new_records, ingested, records_s)
         else:
             self._save_as_trained(new_records)
-            kept = "is kept for evaluation, or " if self._options.eval_split else ""
+            kept = "is kept for evaluation, or " if self._settings.eval_split else ""
             reason = self._replay.unknown_classes_message
             self._wait(reason or f"every image of the newest answers {kept}was rejected or ignored later")
         return True
@@ -183,8 +180,8 @@ class Rounds:
         return PublishDecision("published")
 
     def _publish(self, step: int) -> PublishDecision:
-        validator = self._validator if self._options.publish_if_better else None
-        return publish_round(self._model, step, validator, self._options.publish_tolerance)
+        validator = self._validator if self._settings.publish_if_better else None
+        return publish_round(self._model, step, validator, self._settings.publish_tolerance)
 
     def _report_unreported_round(self, decision: PublishDecision) -> None:
         """Write the metrics.jsonl line of a round whose process ended between its checkpoint and that line."""
@@ -232,7 +229,7 @@ class Rounds:
         if int(loop.open_record.numpy()) != newest:
             one_pass = math.ceil(len(self._chosen) / self._config.train_config.batch_size)
             loop.open_record.assign(newest)
-            loop.round_end_step.assign(self._trainer.step + steps_of_round(self._options.steps_per_epoch, one_pass))
+            loop.round_end_step.assign(self._trainer.step + self._settings.steps_of_round(one_pass))
         steps = int(loop.round_end_step.numpy()) - self._trainer.step
         self.status.update(
             state="training",
@@ -247,7 +244,7 @@ class Rounds:
 
     def _train(self, steps: int) -> TrainingResult:
         last_step = self._trainer.step + steps
-        saver = PeriodicSaver(self._checkpoints, self._trainer, self._options.checkpoint_every_s)
+        saver = PeriodicSaver(self._checkpoints, self._trainer, CHECKPOINT_EVERY_S)
 
         def on_step(report: StepReport) -> None:
             left = last_step - report.step
@@ -355,7 +352,7 @@ class Rounds:
             self._summaries.evaluation(self._trainer.step, metrics, visualizations)
 
     def _collect_garbage(self) -> None:
-        keep = self._options.temp_files_num
+        keep = self._settings.temp_files_num
         versions: list[int] = []
         try:
             versions = apply_retention(self._directories.export_dir, keep, self._live_version())
@@ -374,13 +371,14 @@ def _batches_in(records: Iterable[Path]) -> set[str]:
 
 
 @contextlib.contextmanager
-def open_rounds(config: Any, label_map: LabelMap, directories: Project, **kwargs: Any) -> Iterator[Rounds]:
+def open_rounds(config: Any, label_map: LabelMap, settings: TrainingSettings, **kwargs: Any) -> Iterator[Rounds]:
     """Create the directories, lock the model directory, and yield `Rounds(...)`. Errors are written to status.json.
 
     Raises:
         SetupError: another trainer holds the lock on the model directory.
         OdkerasError: see `Rounds`.
     """
+    directories = settings.project
     directories.create()
     with lock_model_dir(directories.model_dir), contextlib.ExitStack() as stack:
         project.remove_stale_temporaries(directories.export_dir, older_than_s=0.0)
@@ -388,7 +386,7 @@ def open_rounds(config: Any, label_map: LabelMap, directories: Project, **kwargs
             project.remove_stale_temporaries(directory)  # old ones only: hosts write answers and control.json there
         status = StatusFile(directories.status_path)
         try:
-            rounds = Rounds(config, label_map, directories, status=status, **kwargs)
+            rounds = Rounds(config, label_map, settings, status=status, **kwargs)
             stack.callback(rounds.close)
             yield rounds
         except Exception as error:

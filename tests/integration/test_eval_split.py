@@ -13,8 +13,8 @@ from odkeras.data import records
 from odkeras.errors import ConfigError
 from odkeras.project import is_held_out
 from odkeras.training.inputs import held_out_examples
-from odkeras.training.process import TrainerOptions, _prepare
-from odkeras.training.rounds import RoundOptions, Rounds
+from odkeras.training.process import prepare_training
+from odkeras.training.rounds import Rounds
 from odkeras.training.trainer import image_bucket
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
@@ -24,9 +24,8 @@ MAP = "DetectionBoxes_Precision/mAP"
 
 
 def begin(project: TinyProject, eval_split: float, **options: Any) -> Rounds:
-    settings = RoundOptions(**{"steps_per_epoch": 1, "eval_split": eval_split, **options})
-    rounds = Rounds(project.config(), LABEL_MAP, project.directories, settings)
-    return rounds
+    settings = project.settings(**{"steps_per_epoch": 1, "eval_split": eval_split, **options})
+    return Rounds(project.config(), LABEL_MAP, settings)
 
 
 def ids(examples: Sequence[Any]) -> set[str]:
@@ -93,9 +92,9 @@ class TestRounds:
         assert row["outcome"] == "published"
         assert project.metrics("evaluation") == []
 
-    @pytest.mark.parametrize("replay", [True, False])
+    @pytest.mark.parametrize("replay", ["on", "off"])
     def test_no_round_when_all_answers_are_held_out(
-        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str], replay: bool
+        self, project: TinyProject, shapes: list[Annotation], share: float, kept: set[str], replay: str
     ) -> None:
         rounds = begin(project, share, replay=replay)
         project.put([shape for shape in shapes if shape.image_id in kept])
@@ -174,11 +173,9 @@ class TestMasks:
 class TestOptions:
     @pytest.mark.parametrize(("share", "runs"), [(0.2, True), (0.0, False)])
     def test_eval_split_replaces_an_evaluation_record(self, project: TinyProject, share: float, runs: bool) -> None:
-        options = TrainerOptions(
-            project.config_path, project.directories, RoundOptions(eval_split=share, run_eval=True)
-        )
+        settings = project.settings(eval_split=share, run_eval=True)
         if runs:
-            _prepare(options)
+            prepare_training(settings)
         else:
             with pytest.raises(ConfigError, match="with --run-eval: eval_input_reader"):
-                _prepare(options)
+                prepare_training(settings)

@@ -20,7 +20,7 @@ from odkeras.model.setup import prepare_setup
 from odkeras.pipeline import Overrides, PipelineConfig, Purpose
 from odkeras.pipeline.proto import PNG_MASKS
 from odkeras.project import append_jsonl, list_versions
-from odkeras.training.rounds import RoundOptions, Rounds
+from odkeras.training.rounds import Rounds
 from odkeras.training.trainer import StepReport, image_bucket
 from tests.fixtures_training import LABEL_MAP, Answer, TinyProject, answer
 
@@ -127,8 +127,8 @@ class MaskLoop:
         self.project.save(config)
         self._store_without_masks(polygon_answer(shapes[0]))
         put_batch(self.project.directories.inbox_dir, [polygon_answer(shapes[1])])
-        options = RoundOptions(steps_per_epoch=2, run_eval=True)
-        self.rounds = Rounds(config, LABEL_MAP, self.project.directories, options)
+        settings = self.project.settings(steps_per_epoch=2, run_eval=True)
+        self.rounds = Rounds(config, LABEL_MAP, settings)
         self._listen()
         assert self.rounds.run_pending()
 

@@ -19,7 +19,7 @@ from odkeras.export.publish import read_export_info
 from odkeras.inbox import list_batches
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.project import list_versions
-from odkeras.training.rounds import RoundOptions, Rounds
+from odkeras.training.rounds import Rounds
 from odkeras.training.trainer import StepReport
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
@@ -30,9 +30,8 @@ PAUSED_S = 0.5
 
 
 def begin(project: TinyProject, should_stop: Callable[[], bool] = lambda: False) -> Rounds:
-    options = RoundOptions(steps_per_epoch=STEPS)
-    rounds = Rounds(project.config(), LABEL_MAP, project.directories, options, should_stop=should_stop)
-    return rounds
+    settings = project.settings(steps_per_epoch=STEPS)
+    return Rounds(project.config(), LABEL_MAP, settings, should_stop=should_stop)
 
 
 def control_of(project: TinyProject) -> Control:

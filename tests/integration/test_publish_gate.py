@@ -20,9 +20,9 @@ from odkeras.model.setup import Setup
 from odkeras.model.weights import snapshot
 from odkeras.project import list_versions
 from odkeras.training.evaluation import Evaluator, evaluate_checkpoint, evaluate_version
-from odkeras.training.process import TrainerOptions, _prepare
+from odkeras.training.process import prepare_training
 from odkeras.training.publishing import Comparison, ModelValidator, plan_start
-from odkeras.training.rounds import RoundOptions, Rounds
+from odkeras.training.rounds import Rounds
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
@@ -44,9 +44,8 @@ def gated(project: TinyProject, shape_records: dict[str, Path]) -> TinyProject:
 
 
 def begin(project: TinyProject, **options: Any) -> Rounds:
-    settings = RoundOptions(**{"steps_per_epoch": 2, "publish_if_better": True, **options})
-    rounds = Rounds(project.config(), LABEL_MAP, project.directories, settings)
-    return rounds
+    settings = project.settings(**{"steps_per_epoch": 2, "publish_if_better": True, **options})
+    return Rounds(project.config(), LABEL_MAP, settings)
 
 
 def versions(project: TinyProject) -> list[int]:
@@ -402,11 +401,5 @@ def test_what_the_next_start_does(changes: dict[str, Any], expected: str) -> Non
 
 class TestOptions:
     def test_it_needs_examples(self, project: TinyProject) -> None:
-        options = TrainerOptions(project.config_path, project.directories, RoundOptions(publish_if_better=True))
         with pytest.raises(ConfigError, match="with --publish-if-better: eval_input_reader"):
-            _prepare(options)
-
-    @pytest.mark.parametrize("tolerance", [-0.1, 1.5])
-    def test_wrong_tolerances(self, tolerance: float) -> None:
-        with pytest.raises(ConfigError, match=r"--publish-tolerance .*: it must be 0 to 1"):
-            RoundOptions(publish_tolerance=tolerance)
+            prepare_training(project.settings(publish_if_better=True))

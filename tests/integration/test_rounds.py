@@ -26,11 +26,11 @@ from odkeras.inbox import list_batches, put_batch
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.weights import named_variables, snapshot
-from odkeras.project import Project, list_versions, read_jsonl
+from odkeras.project import list_versions, read_jsonl
 from odkeras.training import checkpoints
 from odkeras.training import rounds as rounds_module
 from odkeras.training.checkpoints import CheckpointStore, lock_model_dir
-from odkeras.training.rounds import LEAST_STEPS, RoundOptions, Rounds, open_rounds, steps_of_round
+from odkeras.training.rounds import Rounds, open_rounds
 from odkeras.training.trainer import Trainer, image_bucket
 from tests.fixtures_training import LABEL_MAP, TinyProject, answer
 
@@ -49,16 +49,8 @@ def begin(
     **options: Any,
 ) -> Rounds:
     """A trainer that has just been started. It may simply be dropped, as a killed one is."""
-    options = {"steps_per_epoch": 2, **options}
-    rounds = Rounds(
-        project.config(),
-        LABEL_MAP,
-        project.directories,
-        RoundOptions(**options),
-        live_version=live_version,
-        should_stop=should_stop,
-    )
-    return rounds
+    settings = project.settings(**{"steps_per_epoch": 2, **options})
+    return Rounds(project.config(), LABEL_MAP, settings, live_version=live_version, should_stop=should_stop)
 
 
 def play(project: TinyProject, rounds: Rounds, shapes: list[Annotation], number: int = 0) -> dict[str, Any]:
@@ -154,10 +146,10 @@ class TestTheFirstVersion:
         """With another --model-dir, as the advice for checkpoints that do not fit was, random weights replaced it."""
         play(project, begin(project), shapes)
         before, directories = versions(project), project.directories
-        elsewhere = Project(directories.data_dir, project.folder / "other", directories.export_dir)
-        elsewhere.create()
+        elsewhere = project.settings(model_dir=project.folder / "other")
+        elsewhere.project.create()
         with pytest.raises(CheckpointError, match="export has 2 training steps, but there is no checkpoint"):
-            Rounds(project.config(), LABEL_MAP, elsewhere, RoundOptions(steps_per_epoch=2))
+            Rounds(project.config(), LABEL_MAP, elsewhere)
         for path in directories.model_dir.glob("ckpt-*.data*"):
             path.unlink()
         with pytest.raises(CheckpointError, match="none of the checkpoints fits"):
@@ -264,15 +256,15 @@ class TestARound:
         old = sum(1 in each.groundtruth.classes for each in shapes[:6])
         assert 0 < old < 6
         labels = LabelMap.from_names([f"{name}s", *LABEL_MAP.names[1:]])
-        again = replace(project.directories, model_dir=project.folder / "m2", export_dir=project.folder / "e2")
-        again.create()
+        again = project.settings(model_dir=project.folder / "m2", export_dir=project.folder / "e2", steps_per_epoch=1)
+        again.project.create()
         said = f"{old} of 6 annotated images are not used: they have classes that are not in the label map ({name!r} in"
         with caplog.at_level(logging.WARNING, "odkeras"):
-            rounds = Rounds(project.config(), labels, again, RoundOptions(steps_per_epoch=1))
+            rounds = Rounds(project.config(), labels, again)
         assert said in caplog.text
         assert said in rounds.status.current.reason
         assert rounds.run_pending()
-        assert read_jsonl(again.metrics_path)[-1]["examples"] == 6 - old
+        assert read_jsonl(again.project.metrics_path)[-1]["examples"] == 6 - old
 
     def test_what_comes_in_meanwhile_makes_the_next_round(self, project: TinyProject, shapes: list[Annotation]) -> None:
         rounds = begin(project)
@@ -286,19 +278,12 @@ class TestARound:
         assert [row["round"] for row in project.metrics()] == [1, 2]
 
     def test_without_replay_on_the_new_answers_alone(self, project: TinyProject, shapes: list[Annotation]) -> None:
-        rounds = begin(project, replay=False)
+        rounds = begin(project, replay="off")
         for some in (shapes[:3], shapes[3:5]):
             project.put(some)
             rounds.run_pending()
         assert {example.image_id for example in rounds._chosen} == {each.image_id for each in shapes[3:5]}
         assert [row["examples"] for row in project.metrics()] == [3, 2]
-
-    @pytest.mark.parametrize(
-        ("steps_per_epoch", "one_pass", "steps"),
-        [(7, 3, 7), (-1, 3, LEAST_STEPS), (0, 3, LEAST_STEPS), (-1, LEAST_STEPS + 1, LEAST_STEPS + 1)],
-    )
-    def test_how_many_steps(self, steps_per_epoch: int, one_pass: int, steps: int) -> None:
-        assert steps_of_round(steps_per_epoch, one_pass) == steps
 
     def test_an_image_without_objects_trains(self, project: TinyProject, shapes: list[Annotation]) -> None:
         empty = Annotation(shapes[0].image, shapes[0].groundtruth.empty(), shapes[0].image_id, "empty.jpg")
@@ -344,7 +329,7 @@ class TestARound:
         project.put(shapes[:2])
         ingest(project.directories, ReplayStore(project.directories), LABEL_MAP)  # killed after that
         project.put(shapes[:2], "ignore")
-        rounds = begin(project, replay=False)
+        rounds = begin(project, replay="off")
         assert rounds.run_pending() is True
         assert project.status()["reason"] == "every image of the newest answers was rejected or ignored later"
         assert rounds.run_pending() is False
@@ -561,7 +546,10 @@ class TestKilled:
         again.run_pending()
         assert [(row["step"], row["steps"], row["batches"]) for row in project.metrics()] == [(4, 4, [name])]
 
-    def test_while_it_trains_after_a_checkpoint(self, project: TinyProject, shapes: list[Annotation]) -> None:
+    def test_while_it_trains_after_a_checkpoint(
+        self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rounds_module, "CHECKPOINT_EVERY_S", -1.0)
         name = project.put(shapes[:3])
 
         def die_at_3() -> bool:
@@ -569,7 +557,7 @@ class TestKilled:
                 raise Killed
             return False
 
-        rounds = begin(project, steps_per_epoch=5, checkpoint_every_s=-1.0, should_stop=die_at_3)
+        rounds = begin(project, steps_per_epoch=5, should_stop=die_at_3)
         with pytest.raises(Killed):
             rounds.run_pending()
         again = begin(project, steps_per_epoch=5)
@@ -690,8 +678,7 @@ class TestKilled:
 
 
 def open_tiny(project: TinyProject, **options: Any) -> contextlib.AbstractContextManager[Rounds]:
-    settings = RoundOptions(**{"steps_per_epoch": 2, **options})
-    return open_rounds(project.config(), LABEL_MAP, project.directories, options=settings)
+    return open_rounds(project.config(), LABEL_MAP, project.settings(**{"steps_per_epoch": 2, **options}))
 
 
 class TestOneTrainer:

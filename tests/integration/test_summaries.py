@@ -29,7 +29,7 @@ from odkeras.training.pictures import (
     resize_to_fit,
     to_uint8,
 )
-from odkeras.training.rounds import RoundOptions, open_rounds
+from odkeras.training.rounds import open_rounds
 from odkeras.training.tensorboard import CATEGORIES, TrainingSummaries, layout
 from odkeras.training.trainer import StepReport
 from odkeras.work import CostModel, round_counts, round_scalars
@@ -73,9 +73,9 @@ def suggested(annotation: Annotation, version: int = 1, **changes: Any) -> Answe
 @pytest.mark.usefixtures("shared_models")
 def test_rounds_with_a_restart(project: TinyProject, shapes: list[Annotation], shape_records: dict[str, Path]) -> None:
     project.write(eval_records=(str(shape_records["test"]),))
-    options = RoundOptions(steps_per_epoch=10, run_eval=True)
+    settings = project.settings(steps_per_epoch=10, run_eval=True)
     for start in (0, 2):
-        with open_rounds(project.config(), LABEL_MAP, project.directories, options=options) as rounds:
+        with open_rounds(project.config(), LABEL_MAP, settings) as rounds:
             for number in (start, start + 1):
                 put_batch(project.directories.inbox_dir, [suggested(shapes[number])])
                 assert rounds.run_pending()

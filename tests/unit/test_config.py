@@ -12,6 +12,7 @@ import pytest
 
 from odkeras.config import AnnotateSettings, SessionSettings, TrainingSettings, declared_options
 from odkeras.config.run import read_run, write_run
+from odkeras.config.settings import LEAST_STEPS
 from odkeras.config.sources import effective_values, read_project_file, unknown_variables
 from odkeras.errors import ConfigError, SetupError
 
@@ -220,6 +221,15 @@ def test_wrong_values_are_refused_wherever_settings_are_made() -> None:
             settings(config=Path("c"), steps_per_epoch=-2)
     with pytest.raises(ConfigError, match="answers_per_round is 0; allowed: 1 or more"):
         AnnotateSettings(config=Path("c"), dataset="d", source="s", answers_per_round=0)
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "one_pass", "steps"),
+    [(7, 3, 7), (-1, 3, LEAST_STEPS), (0, 3, LEAST_STEPS), (-1, LEAST_STEPS + 1, LEAST_STEPS + 1)],
+)
+def test_steps_of_a_round(steps_per_epoch: int, one_pass: int, steps: int) -> None:
+    settings = TrainingSettings(config=Path("c"), steps_per_epoch=steps_per_epoch)
+    assert settings.steps_of_round(one_pass) == steps
 
 
 def test_help_stays_quick() -> None:
