@@ -63,6 +63,10 @@ class CheckpointError(OdkerasError):
     """A checkpoint is missing, unreadable, or belongs to another model."""
 
 
+class WeightsError(OdkerasError):
+    """Pretrained weights cannot be downloaded, unpacked or converted."""
+
+
 class TrainingError(OdkerasError):
     """A training round cannot continue."""
 

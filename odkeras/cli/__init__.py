@@ -7,7 +7,7 @@ import sys
 import typer
 
 from odkeras import __version__
-from odkeras.cli import annotate, control, db, project, records, serving, stats, training
+from odkeras.cli import annotate, control, db, project, records, serving, stats, training, weights
 from odkeras.errors import OdkerasError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ def _options(
 
 
 project.add_commands(app)
+weights.add_commands(app)
 records.add_commands(app)
 annotate.add_commands(app)
 stats.add_commands(app)

@@ -21,7 +21,7 @@ LAYERS = {
     "process groundtruth_csv metrics work prediction_log tfrecord",
     "config": "pipeline init_project",
     "data": "data",
-    "model": "compat model",
+    "model": "compat model pretrained",
     "export": "export",
     "training": "training",
     "serving": "serving",

@@ -1,0 +1,1 @@
+"""Pretrained weights by name: detectors of the model zoo, and backbones of Keras Applications."""

@@ -1,0 +1,183 @@
+"""The cache of pretrained weights on this machine.
+
+    downloads/FILE.part      interrupted downloads, which the next call continues
+    zoo/NAME/                checkpoint/ckpt-N.* and pipeline.config of a detector
+    backbones/FILE.h5        weights of Keras Applications
+    backbones/NAME-RGB-.../  a checkpoint that was converted from them (odkeras.pretrained.conversion)
+    checksums/FILE.sha256    checksum of the file when it was downloaded first
+
+A folder or file with its final name is complete: it is written under a temporary name and then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from odkeras.errors import WeightsError
+from odkeras.locks import locked
+from odkeras.pretrained.archive import unpack_model
+from odkeras.pretrained.catalogue import KERAS_ADDRESS, ZOO_ADDRESS, Backbone, ZooModel
+from odkeras.pretrained.download import WAYS_OUT, DownloadOptions, download
+from odkeras.project import write_atomically
+
+CACHE_VARIABLE = "ODKERAS_CACHE"
+LOCK_WAIT_S = 3600.0
+"""How long a call waits for another process that downloads the same weights."""
+
+
+def default_cache_folder() -> Path:
+    """$ODKERAS_CACHE, otherwise the platform's cache directory (~/.cache/odkeras on Linux)."""
+    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_path("odkeras", appauthor=False)).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class WeightsCache:
+    """Pretrained weights on this machine, downloaded on first use. Several processes may use it at once.
+
+    Args:
+        folder: created on first use.
+        options: how to download.
+    """
+
+    folder: Path = field(default_factory=default_cache_folder)
+    options: DownloadOptions = field(default_factory=DownloadOptions)
+
+    def zoo_folder(self, model: ZooModel) -> Path:
+        """Where the checkpoint and the pipeline.config of a detector are, or will be."""
+        return self.folder / "zoo" / model.archive_name
+
+    def converted_folder(self, backbone: Backbone, keras_file: Path, channel_order: str) -> Path:
+        """Where the checkpoint that is converted from `keras_file` is, or will be."""
+        return self.folder / "backbones" / f"{backbone.name}-{channel_order}-{_checksum(keras_file)[:12]}"
+
+    def has(self, weights: ZooModel | Backbone) -> bool:
+        """Whether the weights can be used without the network."""
+        if isinstance(weights, ZooModel):
+            return self.zoo_folder(weights).is_dir()
+        return (self.folder / "backbones" / weights.file_name).is_file()
+
+    def zoo_model(self, model: ZooModel) -> Path:
+        """The folder of a detector, downloaded and unpacked if it is not there yet.
+
+        Raises:
+            WeightsError: it cannot be downloaded, is damaged, has another checksum than before, or cannot be stored.
+        """
+        folder = self.zoo_folder(model)
+        with self.writing(model.archive_name):
+            if not folder.is_dir():
+                archive = self._download(ZOO_ADDRESS, f"{model.date}/{model.file_name}")
+                try:
+                    self._unpack(archive, folder)
+                finally:
+                    archive.unlink(missing_ok=True)
+        return folder
+
+    def unpacked(self, archive: Path) -> Path:
+        """The folder of a detector whose archive is on the disk already. Each content has its own folder.
+
+        Raises:
+            WeightsError: the archive cannot be read, is damaged, or cannot be stored.
+        """
+        name = archive.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
+        folder = self.folder / "zoo" / f"{name}-{_checksum(archive)[:12]}"
+        with self.writing(folder.name):
+            if not folder.is_dir():
+                self._unpack(archive, folder)
+        return folder
+
+    def keras_file(self, backbone: Backbone) -> Path:
+        """The weights file of a backbone, downloaded if it is not there yet.
+
+        Raises:
+            WeightsError: as for `zoo_model`.
+        """
+        path = self.folder / "backbones" / backbone.file_name
+        with self.writing(backbone.file_name):
+            if not path.is_file():
+                downloaded = self._download(KERAS_ADDRESS, backbone.path, md5=backbone.md5)
+                path.parent.mkdir(exist_ok=True)
+                downloaded.replace(path)
+        return path
+
+    @contextlib.contextmanager
+    def new_folder(self, folder: Path) -> Iterator[Path]:
+        """A temporary folder that becomes `folder` after the block, or is deleted if the block raises."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-", ignore_cleanup_errors=True) as temporary:
+            content = Path(temporary) / folder.name
+            content.mkdir()
+            yield content
+            content.rename(folder)
+
+    def name_of(self, checkpoint: str) -> str:
+        """The name of the weights that a checkpoint of the cache belongs to; "" if it is not in the cache."""
+        with contextlib.suppress(ValueError):
+            kind, name, *_ = Path(checkpoint).absolute().relative_to(self.folder).parts
+            if kind == "zoo":
+                return name
+            if kind == "backbones":
+                return name.partition("-")[0]
+        return ""
+
+    def _unpack(self, archive: Path, folder: Path) -> None:
+        with self.new_folder(folder) as content:
+            unpack_model(archive, content)
+
+    def _download(self, address: str, path: str, *, md5: str = "") -> Path:
+        file = self.folder / "downloads" / path.rpartition("/")[2]
+        file.parent.mkdir(exist_ok=True)
+        source = download(self.options.addresses(address, path), file, self.options)
+        try:
+            self._verify(file, source, md5)
+        except WeightsError:
+            file.unlink()
+            raise
+        return file
+
+    def _verify(self, file: Path, source: str, md5: str) -> None:
+        """Compare with the published checksum; where none is published, with that of the first download."""
+        if md5 and (actual := _checksum(file, "md5")) != md5:
+            raise WeightsError(f"{source}: the MD5 checksum is {actual}, but {md5} is published; {WAYS_OUT}")
+        remembered, actual = self.folder / "checksums" / f"{file.name}.sha256", _checksum(file)
+        if not remembered.is_file():
+            remembered.parent.mkdir(exist_ok=True)
+            write_atomically(remembered, actual)
+        elif (known := remembered.read_text(encoding="utf-8").strip()) != actual:
+            raise WeightsError(
+                f"{source}: the SHA-256 checksum is {actual}, but was {known} at the first download, so the file has "
+                f"changed; if you trust the new one, delete {remembered}"
+            )
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Hold the lock of one download or conversion. An error of the disk becomes a WeightsError."""
+        busy = f"another process has been downloading {name} to {self.folder} for {LOCK_WAIT_S:.0f} s; stop it first"
+        try:
+            with locked(self.folder / "locks" / f"{name}.lock", taken=busy, wait_s=LOCK_WAIT_S):
+                yield
+        except OSError as error:
+            free = f"{shutil.disk_usage(self.folder).free / 2**20:.0f} MB free; " if self.folder.is_dir() else ""
+            raise WeightsError(
+                f"cannot store {name} in {self.folder}: {error.strerror or error}; {free}name another folder with "
+                f"the environment variable {CACHE_VARIABLE}"
+            ) from error
+
+
+def _checksum(path: Path, algorithm: str = "sha256") -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()
