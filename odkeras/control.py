@@ -17,12 +17,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final, Literal
 
 from odkeras.errors import ConfigError, SetupError
 from odkeras.project import read_status, write_atomically
 
-RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
-ACTIONS = {"pause": PAUSED, "resume": RUNNING, "stop": STOPPED}
+TrainingState = Literal["running", "paused", "stopped"]
+TrainingAction = Literal["pause", "resume", "stop"]
+RUNNING: Final = "running"
+PAUSED: Final = "paused"
+STOPPED: Final = "stopped"
+_ACTIONS: dict[TrainingAction, TrainingState] = {"pause": PAUSED, "resume": RUNNING, "stop": STOPPED}
 _LOOK_EVERY_S = 0.05
 
 
@@ -39,7 +44,7 @@ class Control:
         self._clock = clock
         self._looked_at = -1e9
         self._seen: tuple[int, int, int] | None = None
-        self._state = RUNNING
+        self._state: TrainingState = RUNNING
         self._lock = threading.Lock()
 
     def check_running(self, project: Path, what: str) -> None:
@@ -61,7 +66,7 @@ class Control:
         )
 
     @property
-    def state(self) -> str:
+    def state(self) -> TrainingState:
         """The state: "running", "paused" or "stopped". Cheap enough for every training step: the file is
         polled at most every 50 ms and read only if its inode, size or modification time changed."""
         with self._lock:
@@ -71,7 +76,7 @@ class Control:
                 self._look()
             return self._state
 
-    def set(self, action: str) -> str:
+    def set(self, action: TrainingAction) -> TrainingState:
         """Write a new state and return it.
 
         Args:
@@ -81,7 +86,7 @@ class Control:
             KeyError: any other action.
             SetupError: the file cannot be written.
         """
-        state = ACTIONS[action]
+        state = _ACTIONS[action]
         try:
             write_atomically(self._path, json.dumps({"state": state, "changed": time.time()}) + "\n")
         except OSError as error:
@@ -98,5 +103,6 @@ class Control:
             return
         seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if seen != self._seen:
-            state = str((read_status(self._path) or {}).get("state"))
-            self._seen, self._state = seen, state if state in ACTIONS.values() else RUNNING
+            written = (read_status(self._path) or {}).get("state")
+            self._seen = seen
+            self._state = next((state for state in _ACTIONS.values() if state == written), RUNNING)

@@ -2,20 +2,37 @@
 
 import type {
   AnswersReply,
-  Decision,
+  AnswersRequest,
+  BoxesQuery,
+  BoxesReply,
+  EmptyRequest,
+  Failure,
   GalleryFilter,
   GalleryPage,
-  NextStep,
-  PastAnswer,
+  History,
+  ImagesQuery,
+  Log,
+  LogQuery,
+  NextSteps,
+  OpenedTask,
+  OpenRequest,
+  ProcessName,
   Project,
+  ReopenRequest,
+  SaveReply,
+  Sender,
   SentAnswer,
+  SessionQuery,
   SharedLink,
-  Span,
-  Task,
+  SuggestionsReply,
+  SuggestionsRequest,
   TasksReply,
+  TasksRequest,
+  TensorBoardReply,
   TrainingAction,
-  TrainingState,
-} from "./wire";
+  TrainingReply,
+  TrainingRequest,
+} from "./messages";
 
 export class ApiError extends Error {
   /** status: the HTTP status; 0 if there was no response, because the server cannot be reached. */
@@ -31,35 +48,37 @@ export class ApiError extends Error {
   }
 }
 
-export interface Who {
-  session: string;
-  tab: string;
-}
-
 const TIMEOUT_MS = 20_000;
 /** Timeout for requests that may wait for a prediction or for the start of TensorBoard. */
 const LONG_TIMEOUT_MS = 120_000;
 
-async function call<T>(
-  path: string,
-  body?: unknown,
-  options: { timeout_ms?: number; keepalive?: boolean } = {},
-): Promise<T> {
+interface Options {
+  timeout_ms?: number;
+  keepalive?: boolean;
+}
+
+function post<Body, Reply>(path: string, body: Body, { keepalive, timeout_ms }: Options = {}): Promise<Reply> {
+  const headers = { "Content-Type": "application/json" };
+  return call(path, { method: "POST", headers, body: JSON.stringify(body), keepalive }, timeout_ms);
+}
+
+function get<Query extends object, Reply>(path: string, query: Query): Promise<Reply> {
+  return call(`${path}?${parameters(query)}`);
+}
+
+async function call<Reply>(path: string, options: RequestInit = {}, timeout_ms = TIMEOUT_MS): Promise<Reply> {
   const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(), options.timeout_ms ?? TIMEOUT_MS);
+  const timer = setTimeout(() => abort.abort(), timeout_ms);
   try {
     const reply = await fetch(path, {
-      method: body === undefined ? "GET" : "POST",
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: body === undefined ? null : JSON.stringify(body),
+      ...options,
       credentials: "same-origin",
       cache: "no-store",
-      keepalive: options.keepalive ?? false,
       signal: abort.signal,
     });
     const text = await reply.text();
     if (!reply.ok) throw refusal(reply.status, text);
-    return JSON.parse(text) as T;
+    return JSON.parse(text) as Reply;
   } catch (error) {
     if (error instanceof ApiError) throw error;
     if (error instanceof SyntaxError) throw new ApiError(500, "the server's reply could not be read");
@@ -73,7 +92,7 @@ function refusal(status: number, text: string): ApiError {
   if (status === 401)
     return new ApiError(401, "This browser is no longer signed in. Open the link with the token again.");
   try {
-    const { error } = JSON.parse(text) as { error?: unknown };
+    const { error } = JSON.parse(text) as Partial<Failure>;
     if (typeof error === "string" && error) return new ApiError(status, error);
   } catch {
     // The body is not our server's JSON error.
@@ -83,37 +102,35 @@ function refusal(status: number, text: string): ApiError {
   return new ApiError(status, `the server answered with an error (${status})`);
 }
 
-const query = (values: Record<string, string>) => new URLSearchParams(values).toString();
+/** The query of a URL; values that are null or "" are left out. */
+function parameters(values: object): string {
+  const given = Object.entries(values).filter(([, value]) => value !== null && value !== "");
+  return new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+}
 
-const texts = (values: Record<string, string | number | null>) =>
-  Object.fromEntries(
-    Object.entries(values)
-      .filter(([, value]) => value !== null && value !== "")
-      .map(([name, value]) => [name, String(value)]),
-  );
+const LONG = { timeout_ms: LONG_TIMEOUT_MS };
 
 export const api = {
-  project: (who: Who) => call<Project>(`/api/project?${query({ session: who.session })}`),
-  tasks: (who: Who, count: number, have: string[]) =>
-    call<TasksReply>("/api/tasks", { ...who, count, have }, { timeout_ms: LONG_TIMEOUT_MS }),
-  answers: (who: Who, answers: SentAnswer[], keepalive = false) =>
-    call<AnswersReply>("/api/answers", { ...who, answers }, { keepalive }),
-  reopen: (who: Who, image_id: string) => call<{ task: Task; answer: Decision }>("/api/reopen", { ...who, image_id }),
-  images: (who: Who, filter: GalleryFilter, offset: number, limit: number) =>
-    call<GalleryPage>(`/api/images?${query({ ...who, ...texts({ ...filter, offset, limit }) })}`),
-  open: (who: Who, key: string) =>
-    call<{ task: Task; answer: Decision | null }>("/api/open", { ...who, key }, { timeout_ms: LONG_TIMEOUT_MS }),
-  boxes: (who: Who, image_id: string) =>
-    call<{ file: string; spans: Span[] }>(`/api/boxes?${query({ session: who.session, image_id })}`),
-  save: (who: Who) => call<{ delivered: number; resumed: boolean }>("/api/save", { ...who }),
-  training: (who: Who, action: TrainingAction) =>
-    call<{ training: TrainingState }>("/api/training", { ...who, action }),
-  suggestions: (who: Who, image_ids: string[]) =>
-    call<{ tasks: Task[] }>("/api/suggestions", { ...who, image_ids }, { timeout_ms: LONG_TIMEOUT_MS }),
-  log: (process: string) => call<{ path: string; text: string }>(`/api/log?${query({ process })}`),
-  history: (who: Who) => call<{ answers: PastAnswer[] }>(`/api/history?${query({ session: who.session })}`),
-  tensorboard: () => call<{ url: string }>("/api/tensorboard", {}, { timeout_ms: LONG_TIMEOUT_MS }),
-  nextSteps: () => call<{ steps: NextStep[] }>("/api/next-steps"),
-  link: () => call<SharedLink>("/api/link", {}),
-  eventsUrl: (who: Who) => `/api/events?${query({ session: who.session, tab: who.tab })}`,
+  project: ({ session }: Sender) => get<SessionQuery, Project>("/api/project", { session }),
+  tasks: (who: Sender, count: number, have: string[]) =>
+    post<TasksRequest, TasksReply>("/api/tasks", { ...who, count, have }, LONG),
+  answers: (who: Sender, answers: SentAnswer[], keepalive = false) =>
+    post<AnswersRequest, AnswersReply>("/api/answers", { ...who, answers }, { keepalive }),
+  reopen: (who: Sender, image_id: string) => post<ReopenRequest, OpenedTask>("/api/reopen", { ...who, image_id }),
+  images: (who: Sender, filter: GalleryFilter, offset: number, limit: number) =>
+    get<ImagesQuery & GalleryFilter, GalleryPage>("/api/images", { ...who, ...filter, offset, limit }),
+  open: (who: Sender, key: string) => post<OpenRequest, OpenedTask>("/api/open", { ...who, key }, LONG),
+  boxes: ({ session }: Sender, image_id: string) =>
+    get<BoxesQuery, BoxesReply>("/api/boxes", { session, image_id }),
+  save: (who: Sender) => post<Sender, SaveReply>("/api/save", who),
+  training: (who: Sender, action: TrainingAction) =>
+    post<TrainingRequest, TrainingReply>("/api/training", { ...who, action }),
+  suggestions: (who: Sender, image_ids: string[]) =>
+    post<SuggestionsRequest, SuggestionsReply>("/api/suggestions", { ...who, image_ids }, LONG),
+  log: (process: ProcessName) => get<LogQuery, Log>("/api/log", { process }),
+  history: ({ session }: Sender) => get<SessionQuery, History>("/api/history", { session }),
+  tensorboard: () => post<EmptyRequest, TensorBoardReply>("/api/tensorboard", {}, LONG),
+  nextSteps: () => call<NextSteps>("/api/next-steps"),
+  link: () => post<EmptyRequest, SharedLink>("/api/link", {}),
+  eventsUrl: (who: Sender) => `/api/events?${parameters(who)}`,
 };

@@ -15,7 +15,7 @@ import { Outbox, type Waiting } from "./outbox";
 import { Queue, renewSuggestions } from "./queue";
 import { Records } from "./records";
 import { View } from "./view";
-import type { Project } from "./wire";
+import type { Project } from "./messages";
 import { errorMessage } from "./format";
 
 const TRY_AGAIN_MS = 2_000;

@@ -2,7 +2,7 @@
 
 import type { ImageAnnotation, Polygon, Rectangle, Shape } from "@annotorious/annotorious";
 import { uuid } from "./identity";
-import type { Point, Span } from "./wire";
+import type { Point, Span } from "./messages";
 
 /** suggested: unchanged from the model; adjusted: a changed suggestion; drawn: by a person; given: from the source. */
 export type Origin = "suggested" | "adjusted" | "drawn" | "given";

@@ -34,7 +34,7 @@ import { uuid } from "./identity";
 import { styleLayer, stripHandles } from "./layer";
 import { Steps } from "./steps";
 import { Tags } from "./tags";
-import type { Point, Span, Task } from "./wire";
+import type { Point, Span, Task } from "./messages";
 
 /** Origin of our own changes; the library's changes (to polygons) do not have it. The library exports no such value. */
 const OURS = "REMOTE" as never;

@@ -1,7 +1,7 @@
 /** Label colours as one constructed style sheet, because the content security policy forbids style attributes. */
 
 import type { Box } from "./boxes";
-import type { Label } from "./wire";
+import type { Label } from "./messages";
 
 /** Colour for labels that are not in the label map. */
 export const FALLBACK = "#8a8f98";

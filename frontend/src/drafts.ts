@@ -3,14 +3,14 @@
 import type { Box } from "./boxes";
 import type { AppStore } from "./store";
 import type { QueuedTask } from "./queue";
-import type { Span, Task } from "./wire";
+import type { Span, Task } from "./messages";
 
 export interface Draft {
   spans: Span[];
   /** The task's boxes as they were received, and the model version that suggested them. */
   first: Span[];
   version: number | null;
-  threshold: number;
+  threshold: number | null;
   /** Whether the image had been answered before and was reopened. */
   reopened: boolean;
   saved_at_ms: number;

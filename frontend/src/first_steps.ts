@@ -1,6 +1,6 @@
 /** Hints for the first images. Each is shown once; this browser stores which ones were shown. */
 
-import type { Decision } from "./wire";
+import type { Decision } from "./messages";
 
 const KEY = "odkeras:told";
 /** Number of answers after which the explanation of the answers disappears, unless it is closed earlier. */

@@ -1,6 +1,6 @@
 /** Texts for the trainer's states and for figures. */
 
-import type { Decision, PanelState, Trainer, TrainingState } from "./wire";
+import type { Decision, PanelState, Trainer, TrainingState } from "./messages";
 
 export const PAST: { [decision in Decision]: string } = { accept: "accepted", reject: "rejected", ignore: "ignored" };
 

@@ -1,7 +1,7 @@
 /** The gallery's list of images. Only the pages that are scrolled into view are fetched. */
 
-import { api, type Who } from "./api";
-import type { GalleryFilter, GalleryImage } from "./wire";
+import { api } from "./api";
+import type { GalleryFilter, GalleryImage, Sender } from "./messages";
 import { errorMessage } from "./format";
 
 const PAGE = 100;
@@ -11,7 +11,9 @@ const ASK_AFTER_MS = 80;
 const MIN_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 10_000;
 
-export const NO_FILTER: GalleryFilter = {
+export type Filter = Required<GalleryFilter>;
+
+export const NO_FILTER: Filter = {
   state: "all",
   label: "",
   decision: "",
@@ -37,8 +39,8 @@ export class GalleryList {
   private not_before = 0;
 
   constructor(
-    private readonly who: Who,
-    private readonly filter: GalleryFilter,
+    private readonly who: Sender,
+    private readonly filter: Filter,
     private readonly changed: () => void,
   ) {
     void this.fetch(0);

@@ -3,7 +3,7 @@
 import type { Canvas } from "./canvas";
 import { between, type Hit, type Reach } from "./grips";
 import { tagText } from "./tags";
-import type { Point } from "./wire";
+import type { Point } from "./messages";
 import type { View } from "./view";
 import { undoHint } from "./format";
 

@@ -1,7 +1,7 @@
 /** Hit testing of boxes and the effect of drags. Reach is in screen pixels, everything else in image pixels. */
 
 import { cut, shifted, type Rect, type Size } from "./boxes";
-import type { Point } from "./wire";
+import type { Point } from "./messages";
 
 /** The dragged part of a box: an edge or corner by its compass point, or the whole box. */
 export type Grip = "n" | "ne" | "e" | "se" | "s" | "sw" | "w" | "nw" | "move";

@@ -1,6 +1,6 @@
 /** The page's identity: the session from its URL, and a tab id that survives a reload. */
 
-import type { Who } from "./api";
+import type { Sender } from "./messages";
 
 const TAB_KEY = "odkeras:tab";
 /** Followed by the session's name: the id of the tab closed last. The next page to be opened takes over its images. */
@@ -20,7 +20,7 @@ export function uuid(): string {
 }
 
 /** ask: asks the user for a name; called with the name stored in this browser, or "". */
-export async function whoAmI(ask: (known: string) => Promise<string>): Promise<Who> {
+export async function whoAmI(ask: (known: string) => Promise<string>): Promise<Sender> {
   const session = await chooseSession(ask);
   const tab = await ownTab(session);
   window.addEventListener("pagehide", () => leave(session, tab));

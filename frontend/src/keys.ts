@@ -2,7 +2,7 @@
 
 import type { AppStore } from "./store";
 import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, showOffer, takeBack, toggleSuggestions } from "./edits";
-import type { Decision } from "./wire";
+import type { Decision } from "./messages";
 
 interface Binding {
   group: string;

@@ -1,6 +1,6 @@
 /** The labels of a dataset in the page: ten with keys, the recently used ones, and a search. */
 
-import type { Label } from "./wire";
+import type { Label } from "./messages";
 
 /** In keyboard order. */
 export const LABEL_KEYS = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"] as const;

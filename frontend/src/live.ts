@@ -1,7 +1,7 @@
 /** The server-sent events: panel state, news, and the hint that tasks are available. */
 
-import { api, type Who } from "./api";
-import type { News, PanelState } from "./wire";
+import { api } from "./api";
+import type { News, PanelState, Sender } from "./messages";
 
 const MIN_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 10_000;
@@ -29,7 +29,7 @@ export class Live {
   private lostTimer = 0;
 
   constructor(
-    private readonly who: Who,
+    private readonly who: Sender,
     private readonly listener: Listener,
   ) {}
 

@@ -1,7 +1,7 @@
 /** Pending answers. An answer is removed only when the server confirms that it was saved or refused. */
 
-import { api, ApiError, type Who } from "./api";
-import type { AnswersReply, Decision, SentAnswer, Span } from "./wire";
+import { api, ApiError } from "./api";
+import type { AnswersReply, Decision, Sender, SentAnswer, Span } from "./messages";
 
 export interface Waiting {
   answer_id: string;
@@ -39,7 +39,7 @@ export class Outbox {
   private backoff_ms = MIN_BACKOFF_MS;
 
   constructor(
-    private readonly who: Who,
+    private readonly who: Sender,
     dataset: string,
     private readonly changed: (saved: Waiting[]) => void,
   ) {

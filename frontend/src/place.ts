@@ -1,7 +1,7 @@
 /** Finds a position for a box's button on the screen: beside the box and in view. Lengths are in screen pixels. */
 
 import type { Rect } from "./boxes";
-import type { Point } from "./wire";
+import type { Point } from "./messages";
 
 /** The upper left corner of a square button; gap_px: space for the box's handles. */
 export function besideBox(box: Rect, view: Rect, side_px: number, gap_px: number): Point {

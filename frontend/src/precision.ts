@@ -1,6 +1,6 @@
 /** Mean average precision under the names of the different metric sets. */
 
-import type { Evaluation } from "./wire";
+import type { Evaluation } from "./messages";
 
 const MAP = /(^|\/)mAP$/i;
 const MAP50 = /(^|\/)mAP(50|@0?\.50?(IOU)?)$/i;

@@ -1,10 +1,10 @@
 /** Prefetched tasks with their decoded images, so that the next image appears at once. */
 
-import { api, ApiError, type Who } from "./api";
+import { api, ApiError } from "./api";
 import { withIds, type Origin } from "./boxes";
 import { draftedTask, type Draft } from "./drafts";
 import { uuid } from "./identity";
-import type { Decision, Span, Task } from "./wire";
+import type { Decision, Sender, Span, Task } from "./messages";
 import { errorMessage } from "./format";
 
 export class QueuedTask {
@@ -146,7 +146,7 @@ export class Queue {
   private timer = 0;
 
   constructor(
-    private readonly who: Who,
+    private readonly who: Sender,
     private readonly prefetch: number,
     private readonly around: Surroundings,
   ) {}
@@ -207,7 +207,7 @@ export class Queue {
 
 /** Gets newer suggestions for unedited prefetched tasks; the shown image gets them as an offer. Returns
  * the delay in ms before a retry, if some had none yet or the request failed; null if no retry is needed. */
-export async function renewSuggestions(who: Who, version: number, ahead: QueuedTask[], shown: QueuedTask | null): Promise<number | null> {
+export async function renewSuggestions(who: Sender, version: number, ahead: QueuedTask[], shown: QueuedTask | null): Promise<number | null> {
   const candidates = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter((queued) =>
     queued.canRequest(version),
   );

@@ -1,8 +1,8 @@
 /** The latest answers: the server's list, preceded by this page's answers that are pending or not in the list yet. */
 
-import { api, type Who } from "./api";
+import { api } from "./api";
 import type { Waiting } from "./outbox";
-import type { PastAnswer } from "./wire";
+import type { PastAnswer, Sender } from "./messages";
 
 const REFRESH_MS = 250;
 
@@ -16,7 +16,7 @@ export class Records {
   private timer = 0;
 
   constructor(
-    private readonly who: Who,
+    private readonly who: Sender,
     private readonly changed: () => void,
   ) {}
 

@@ -1,6 +1,6 @@
 /** The page's state: the shown image, the queue and the answers. Components render it; keys change it. */
 
-import { api, type Who } from "./api";
+import { api } from "./api";
 import type { Canvas } from "./canvas";
 import type { Colours } from "./colours";
 import { Display } from "./display";
@@ -9,7 +9,7 @@ import type { FirstSteps } from "./first_steps";
 import type { Gestures } from "./gestures";
 import { uuid } from "./identity";
 import type { LabelBook } from "./labels";
-import { NO_FILTER } from "./gallery";
+import { NO_FILTER, type Filter } from "./gallery";
 import type { Live } from "./live";
 import { Notices } from "./notices";
 import type { Outbox, Waiting } from "./outbox";
@@ -17,7 +17,7 @@ import { QueuedTask, type Queue } from "./queue";
 import type { PastRecord, Records } from "./records";
 import { trainedNow } from "./training";
 import type { View } from "./view";
-import type { Decision, GalleryFilter, Project, Span, Task } from "./wire";
+import type { Decision, Project, Sender, Span, Task } from "./messages";
 import { errorMessage, PAST } from "./format";
 
 export interface StageElements {
@@ -50,7 +50,7 @@ export class AppStore {
   labelsOpen = false;
   galleryOpen = false;
   /** The last filter of the gallery, with which it opens again. */
-  galleryFilter: GalleryFilter = NO_FILTER;
+  galleryFilter: Filter = NO_FILTER;
   hand = false;
   panelOpen = true;
   helpOpen = false;
@@ -67,7 +67,7 @@ export class AppStore {
   view: View | null = null;
   gestures: Gestures | null = null;
 
-  who: Who = { session: "", tab: "" };
+  who: Sender = { session: "", tab: "" };
   records: Records | null = null;
   elements: StageElements | null = null;
   /** The panel's answer counts at the last request for the history. */

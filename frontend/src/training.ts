@@ -2,7 +2,7 @@
 
 import { api } from "./api";
 import type { AppStore } from "./store";
-import type { TrainingAction, TrainingState } from "./wire";
+import type { TrainingAction, TrainingState } from "./messages";
 import { pluralize, errorMessage } from "./format";
 
 const DONE: { [state in TrainingState]: string } = {

@@ -1,7 +1,7 @@
 /** The size of the image on the screen. Zooming changes the layout inside a scroll container. */
 
 import type { Rect, Size } from "./boxes";
-import type { Point } from "./wire";
+import type { Point } from "./messages";
 
 /** The same value as in stage.css. */
 const MARGIN_PX = 14;

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from odkeras.control import TrainingAction
     from odkeras.project import Project
 
 _SILENT_S = 30.0
@@ -59,7 +60,7 @@ def status(project: Where, model_dir: ModelDir = None) -> None:
     _say(Control(directories.control_path).state, directories)
 
 
-def _set(action: str, project: Path, model_dir: Path | None) -> None:
+def _set(action: TrainingAction, project: Path, model_dir: Path | None) -> None:
     from odkeras.control import Control
 
     directories = _directories(project, model_dir)

@@ -12,43 +12,28 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict
 from typing import Any, TypeVar
 
-import anyio
-from anyio import to_thread
+import msgspec
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from odkeras.connections import is_loopback
-from odkeras.control import ACTIONS
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError
 from odkeras.formats.prodigy import Task
-from odkeras.numeric import is_whole
+from odkeras.web import replies, requests
 from odkeras.web.files import PageFile
-from odkeras.web.gallery import MAX_PAGE
 from odkeras.web.gallery_service import NotAvailableError
-from odkeras.web.parameters import (
-    IMAGE_ID,
-    MAX_ANSWERS,
-    BadRequestError,
-    read_body,
-    read_filter,
-    read_ids,
-    read_name,
-    read_tab,
-    read_whole_number,
-)
 from odkeras.web.pictures import media_type
 from odkeras.web.queue import Tab
+from odkeras.web.requests import BadRequestError, read_body, read_query
 from odkeras.web.security import App, Guard, Policy
 from odkeras.web.service import PageService
 from odkeras.web.sharing import Sharing
 
-MAX_TASKS = 20
-PROCESSES = ("trainer", "server")
 SHOWN_EVERY_S = 0.25
 ALIVE_EVERY_S = 10.0
 _THREADS = 16
@@ -88,10 +73,10 @@ class _Handlers:
         self._files = files
         self._closing = closing
         self._sharing = sharing
-        self._predicting: anyio.CapacityLimiter | None = None
-        self._storing: anyio.CapacityLimiter | None = None
-        self._browsing: anyio.CapacityLimiter | None = None
-        self._fetching: anyio.CapacityLimiter | None = None
+        self._predicting = CapacityLimiter(_THREADS)
+        self._storing = CapacityLimiter(_STORING_THREADS)
+        self._browsing = CapacityLimiter(_BROWSING_THREADS)
+        self._fetching = CapacityLimiter(_FETCHING_THREADS)
 
     def starlette(self) -> Starlette:
         api: dict[str, Callable[[Request], Any]] = {
@@ -115,7 +100,7 @@ class _Handlers:
             "/images/{image_id}": self.image,
             "/api/images": self.images,
             "/api/boxes": self.boxes,
-            "/thumbnails/{key}": self.thumbnail,
+            "/thumbnails/{image_id}": self.thumbnail,
         }
         routes += [Route(path, self._guarded(handler), methods=["GET"]) for path, handler in reads.items()]
         routes.append(Route("/api/events", self._guarded(self.events), methods=["GET"]))
@@ -153,62 +138,51 @@ class _Handlers:
 
     async def project(self, request: Request) -> Response:
         near = request.client is not None and is_loopback(request.client.host)
-        return _json(self._service.about(read_name(request.query_params.get("session"), "session"), tensorboard=near))
+        query = read_query(request, requests.SessionQuery)
+        return _json(self._service.about(query.session, tensorboard=near))
 
     async def log_end(self, request: Request) -> Response:
-        process = request.query_params.get("process")
-        if process not in PROCESSES:
-            raise BadRequestError(400, f"process must be one of {', '.join(PROCESSES)}; got {str(process)[:80]!r}")
+        process = read_query(request, requests.LogQuery).process
         log = await self._store(self._service.log_end, process)
         if log is None:
             raise BadRequestError(404, f"the {process} has no log here; it may run on another machine")
         return _json(log)
 
     async def history(self, request: Request) -> Response:
-        session = read_name(request.query_params.get("session"), "session")
-        return _json({"answers": await self._store(self._service.history, session)})
+        query = read_query(request, requests.SessionQuery)
+        return _json(await self._store(self._service.history, query.session))
 
     async def tasks(self, request: Request) -> Response:
-        body = await read_body(request)
-        count = body.get("count", 1)
-        if not is_whole(count, 1, MAX_TASKS):
-            raise BadRequestError(400, f"count must be 1 to {MAX_TASKS}; got {count!r}")
-        assignment = await self._predict(self._service.next_tasks, read_tab(body), count, read_ids(body, "have"))
+        body = await read_body(request, requests.TasksRequest)
+        assignment = await self._predict(self._service.next_tasks, _tab(body), body.count, body.have)
         tasks = [task_document(task) for task in assignment.tasks]
         return _json({"tasks": tasks, "done": assignment.done, "waiting": assignment.waiting})
 
     async def suggestions(self, request: Request) -> Response:
-        body = await read_body(request)
-        renewed = await self._predict(self._service.suggest_again, read_tab(body), read_ids(body, "image_ids"))
+        body = await read_body(request, requests.SuggestionsRequest)
+        renewed = await self._predict(self._service.suggest_again, _tab(body), body.image_ids)
         return _json({"tasks": [task_document(task) for task in renewed]})
 
     async def answers(self, request: Request) -> Response:
-        body = await read_body(request)
-        answers = body.get("answers")
-        if not isinstance(answers, list) or not 0 < len(answers) <= MAX_ANSWERS:
-            raise BadRequestError(400, f"answers must be a list of 1 to {MAX_ANSWERS} answers")
-        saved, refused = await self._store(self._service.answer, read_tab(body), answers)
-        reasons = [{"answer_id": answer_id, "reason": reason} for answer_id, reason in refused]
-        return _json({"saved": saved, "refused": reasons})
+        body = await read_body(request, requests.AnswersRequest)
+        saved, refused = await self._store(self._service.answer, _tab(body), body.answers)
+        return _json(replies.AnswersReply(saved, [replies.Refusal(*refusal) for refusal in refused]))
 
     async def reopen(self, request: Request) -> Response:
-        body = await read_body(request)
-        image_id = read_ids({"image_ids": [body.get("image_id")]}, "image_ids")[0]
-        task = await self._store(self._service.reopen, read_tab(body), image_id)
+        body = await read_body(request, requests.ReopenRequest)
+        task = await self._store(self._service.reopen, _tab(body), body.image_id)
         if task is None:
-            raise BadRequestError(404, f"image {image_id} has no answer by this session")
+            raise BadRequestError(404, f"image {body.image_id} has no answer by this session")
         return _json({"task": task_document(task), "answer": task.get("answer")})
 
     async def images(self, request: Request) -> Response:
-        query = request.query_params
-        tab = read_tab(query)
-        offset, limit = read_whole_number(query, "offset", 0, 10**9), read_whole_number(query, "limit", 100, MAX_PAGE)
-        return _json(await self._browse(self._service.gallery.page, tab, read_filter(query), offset, limit))
+        query = read_query(request, requests.ImagesQuery)
+        wanted = read_query(request, requests.GalleryFilter)
+        page = await self._browse(self._service.gallery.page, _tab(query), wanted, query.offset, query.limit)
+        return _json(page)
 
     async def thumbnail(self, request: Request) -> Response:
-        key = str(request.path_params["key"])
-        if not IMAGE_ID.fullmatch(key):
-            raise BadRequestError(404, "no such image")
+        key = _image_id(request)
         gallery = self._service.gallery
         is_remote = await self._browse(gallery.must_be_fetched, key)
         thumbnail = await (self._fetch if is_remote else self._browse)(gallery.thumbnail, key)
@@ -218,54 +192,47 @@ class _Handlers:
         return Response(thumbnail, media_type="image/jpeg", headers=headers)
 
     async def open(self, request: Request) -> Response:
-        body = await read_body(request)
-        key = read_ids({"keys": [body.get("key")]}, "keys")[0]
+        body = await read_body(request, requests.OpenRequest)
         try:
-            opened = await self._predict(self._service.gallery.open, read_tab(body), key)
+            opened = await self._predict(self._service.gallery.open, _tab(body), body.key)
         except NotAvailableError as error:
             raise BadRequestError(409, str(error)) from error
         answer = opened.task.get("answer") if opened.answered else None
         return _json({"task": task_document(opened.task), "answer": answer})
 
     async def boxes(self, request: Request) -> Response:
-        query = request.query_params
-        image_id = read_ids({"image_id": [query.get("image_id")]}, "image_id")[0]
-        boxes = await self._browse(self._service.gallery.boxes, read_name(query.get("session"), "session"), image_id)
+        query = read_query(request, requests.BoxesQuery)
+        boxes = await self._browse(self._service.gallery.boxes, query.session, query.image_id)
         if boxes is None:
-            raise BadRequestError(404, f"image {image_id} has no answer")
+            raise BadRequestError(404, f"image {query.image_id} has no answer")
         return _json({"file": boxes["file"], "spans": [_span_document(span) for span in boxes["spans"]]})
 
     async def save(self, request: Request) -> Response:
-        read_tab(await read_body(request))
+        await read_body(request, requests.Sender)
         delivered, resumed = await self._store(self._service.train_now)
-        return _json({"delivered": delivered, "resumed": resumed})
+        return _json(replies.SaveReply(delivered, resumed))
 
     async def training(self, request: Request) -> Response:
-        body = await read_body(request)
-        read_tab(body)
-        action = body.get("action")
-        if not isinstance(action, str) or action not in ACTIONS:
-            raise BadRequestError(400, f"action must be one of {', '.join(ACTIONS)}; got {str(action)[:80]!r}")
-        return _json({"training": await self._store(self._service.control_training, action)})
+        body = await read_body(request, requests.TrainingRequest)
+        return _json(replies.TrainingReply(await self._store(self._service.control_training, body.action)))
 
     async def tensorboard(self, request: Request) -> Response:
-        await read_body(request)
+        await read_body(request, requests.EmptyRequest)
         if request.client is None or not is_loopback(request.client.host):
             raise BadRequestError(409, f"from another machine, run there: {self._service.tensorboard_command}")
         try:
-            return _json({"url": await to_thread.run_sync(self._service.tensorboard_url)})
+            return _json(replies.TensorBoardReply(await to_thread.run_sync(self._service.tensorboard_url)))
         except OdkerasError as error:
             raise BadRequestError(409, f"{error}; or run: {self._service.tensorboard_command}") from error
 
     async def link(self, request: Request) -> Response:
-        await read_body(request)
+        await read_body(request, requests.EmptyRequest)
         origin = request.headers.get("origin") or f"http://{request.headers.get('host', '')}"
         url, works_elsewhere = self._sharing.link(origin)
-        return _json({"url": url, "works_elsewhere": works_elsewhere})
+        return _json(replies.SharedLink(url, works_elsewhere))
 
     async def next_steps(self, request: Request) -> Response:
-        steps = await self._store(self._service.next_steps)
-        return _json({"steps": [asdict(step) for step in steps]})
+        return _json(replies.NextSteps(await self._store(self._service.next_steps)))
 
     async def export(self, request: Request) -> Response:
         """The labels as a download. Cross-site requests are refused, so that other web pages cannot start one."""
@@ -282,18 +249,14 @@ class _Handlers:
         return StreamingResponse(download.chunks(), media_type=download.media_type, headers=headers)
 
     async def image(self, request: Request) -> Response:
-        image_id = request.path_params["image_id"]
-        if not IMAGE_ID.fullmatch(image_id):
-            raise BadRequestError(404, "no such image")
-        picture = await self._store(self._service.picture, image_id)
+        picture = await self._store(self._service.picture, _image_id(request))
         if picture is None:
             raise BadRequestError(404, "no such image, or its file is missing")
         headers = {"cache-control": "private, max-age=31536000, immutable"}
         return Response(picture.data, media_type=media_type(picture), headers=headers)
 
     async def events(self, request: Request) -> Response:
-        query = request.query_params
-        tab = read_tab(query)
+        tab = _tab(read_query(request, requests.Sender))
         last = request.headers.get("last-event-id", "0")
         seen = int(last) if last.isdecimal() and len(last) < 12 else 0
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -311,10 +274,10 @@ class _Handlers:
                 parts = []
                 if service.panel.revision != revision:
                     revision = service.panel.revision
-                    parts.append(_event("state", service.panel.document(tab.session)))
+                    parts.append(_event("state", service.panel.state(tab.session)))
                 for line in service.panel.lines_after(seen if seen <= service.panel.last_line else 0):
                     seen = line.number
-                    parts.append(_event("news", line.document(), seen))
+                    parts.append(_event("news", line.message(), seen))
                 if service.free_count != free:
                     free = service.free_count
                     parts.append(_event("tasks", {}))
@@ -329,25 +292,33 @@ class _Handlers:
             service.queue.disconnect(tab)
 
     async def _predict(self, call: Callable[..., T], *arguments: Any) -> T:
-        self._predicting = self._predicting or anyio.CapacityLimiter(_THREADS)
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._predicting)
 
     async def _browse(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run in the gallery's own pool, so that scrolling through thousands of images does not delay answers."""
-        self._browsing = self._browsing or anyio.CapacityLimiter(_BROWSING_THREADS)
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._browsing)
 
     async def _fetch(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run in the pool for remote images, so that an unresponsive server does not block the gallery. Requests beyond
         a short queue fail at once with 503."""
-        self._fetching = self._fetching or anyio.CapacityLimiter(_FETCHING_THREADS)
         if self._fetching.statistics().tasks_waiting >= _MAX_FETCHES_WAITING:
             raise BadRequestError(503, "too many images are being fetched from other servers; retry later")
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._fetching)
 
     async def _store(self, call: Callable[..., T], *arguments: Any) -> T:
-        self._storing = self._storing or anyio.CapacityLimiter(_STORING_THREADS)
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._storing)
+
+
+def _tab(sender: requests.Sender) -> Tab:
+    return Tab(sender.session, sender.tab)
+
+
+def _image_id(request: Request) -> str:
+    """The image id in the path of the URL."""
+    try:
+        return msgspec.convert(request.path_params["image_id"], requests.ImageId)
+    except msgspec.ValidationError as error:
+        raise BadRequestError(404, "no such image") from error
 
 
 def task_document(task: Task) -> dict[str, Any]:
@@ -375,17 +346,21 @@ def _span_document(span: Mapping[str, Any]) -> dict[str, Any]:
 
 def _event(name: str, document: Any, number: int | None = None) -> bytes:
     identity = f"id: {number}\n" if number is not None else ""
-    return f"{identity}event: {name}\ndata: {json.dumps(document)}\n\n".encode()
+    return f"{identity}event: {name}\ndata: {_encode(document)}\n\n".encode()
 
 
 def _json(document: Any, status: int = 200) -> Response:
-    """ASCII only: strings from clients may contain surrogates, which UTF-8 cannot encode."""
-    body = json.dumps(document, allow_nan=False)
-    return Response(body, status, media_type="application/json", headers={"cache-control": "no-store"})
+    headers = {"cache-control": "no-store"}
+    return Response(_encode(document), status, media_type="application/json", headers=headers)
+
+
+def _encode(document: Any) -> str:
+    """JSON in ASCII: strings from clients may contain surrogates, which UTF-8, and with it msgspec, cannot encode."""
+    return json.dumps(msgspec.to_builtins(document), allow_nan=False)
 
 
 def _error(status: int, message: str) -> Response:
-    return _json({"error": message}, status)
+    return _json(replies.Failure(message), status)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -30,9 +30,9 @@ from odkeras.web.gallery_rows import (
     task_file,
     task_sort_key,
 )
+from odkeras.web.requests import GalleryFilter
 from odkeras.web.schema import BUSY_S
 
-MAX_PAGE = 200
 MAX_BOXES = 60
 _MAX_RECORD_CHARACTERS = 64 * 1024
 """Larger records contain an image. They are not kept in memory and appear once the stream has reached them."""
@@ -45,30 +45,6 @@ CREATE TEMP TABLE source (
 CREATE INDEX temp.source_in_order ON source (sort_key);
 CREATE INDEX temp.source_of_image ON source (image_id);
 """
-
-Document = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class GalleryFilter:
-    """Filter for the gallery; the default matches all images.
-
-    Args:
-        state: "all", "answered" or "unanswered".
-        label: at least one box has this label; "" matches all.
-        decision: the answer is accept, reject or ignore; "" matches all.
-        annotator: this session has answered; "" matches all.
-        min_score, max_score: bounds for the lowest score of the suggested boxes, 0..1; None for no bound.
-        name: substring of the file name, not case-sensitive (ASCII letters); "" matches all.
-    """
-
-    state: str = "all"
-    label: str = ""
-    decision: str = ""
-    annotator: str = ""
-    min_score: float | None = None
-    max_score: float | None = None
-    name: str = ""
 
 
 @dataclass(frozen=True)

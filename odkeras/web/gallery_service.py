@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from odkeras.annotation import Decision
 from odkeras.errors import ImageError, OdkerasError
 from odkeras.formats.prodigy import Task
 from odkeras.images import EncodedImage
@@ -13,8 +14,10 @@ from odkeras.numeric import is_number
 from odkeras.session.sources import Item
 from odkeras.session.web_images import WebImages
 from odkeras.web.database import AnswerDatabase
-from odkeras.web.gallery import MAX_BOXES, Document, Gallery, GalleryEntry, GalleryFilter
+from odkeras.web.gallery import MAX_BOXES, Gallery, GalleryEntry
 from odkeras.web.queue import Tab, TaskQueue
+from odkeras.web.replies import GalleryBox, GalleryImage, GalleryPage
+from odkeras.web.requests import GalleryFilter
 from odkeras.web.thumbnails import FETCH_TIMEOUT_S, RemoteImages, Thumbnails
 
 
@@ -74,16 +77,16 @@ class GalleryService:
     def close(self) -> None:
         self._web.close()
 
-    def page(self, tab: Tab, wanted: GalleryFilter, offset: int, limit: int) -> Document:
-        """The images from `offset` on, as JSON for the page."""
+    def page(self, tab: Tab, wanted: GalleryFilter, offset: int, limit: int) -> GalleryPage:
+        """The images from `offset` on."""
         open_tasks = {task["image_id"]: task for task in self._queue.open_tasks(tab.session)}
         total, entries = self._gallery.page(wanted, tab.session, list(open_tasks.values()), offset, limit)
         examples = self._gallery.examples(entries)
         images = [
-            self._document(tab, entry, examples.get(entry.answer or -1) or open_tasks.get(entry.image_id or ""))
+            self._image(tab, entry, examples.get(entry.answer or -1) or open_tasks.get(entry.image_id or ""))
             for entry in entries
         ]
-        return {"total": total, "offset": offset, "images": images, "missing": self._gallery.missing}
+        return GalleryPage(total, offset, images, self._gallery.missing)
 
     def must_be_fetched(self, key: str) -> bool:
         """Whether `thumbnail` would have to download the image."""
@@ -120,7 +123,7 @@ class GalleryService:
         who = "another tab of yours" if holder.session == tab.session else f"annotator {holder.session}"
         raise NotAvailableError(f"{who} has this image open; wait until it is answered or released")
 
-    def boxes(self, session: str, image_id: str) -> Document | None:
+    def boxes(self, session: str, image_id: str) -> dict[str, Any] | None:
         """The boxes of an answer, to be copied to another image; None if the image has no answer."""
         task = self._example(session, image_id) or self._database.any_example(self._dataset, image_id)
         if task is None:
@@ -165,34 +168,34 @@ class GalleryService:
             raise ImageError("no such image", key)
         return image.data
 
-    def _document(self, tab: Tab, entry: GalleryEntry, task: Task | None) -> Document:
+    def _image(self, tab: Tab, entry: GalleryEntry, task: Task | None) -> GalleryImage:
         holder = self._queue.holder(tab.session, entry.image_id) if entry.image_id and entry.answer is None else None
-        return {
-            "key": entry.key,
-            "image_id": entry.image_id,
-            "file": entry.file,
-            "thumbnail": f"/thumbnails/{entry.key}",
-            "decision": entry.decision,
-            "annotator": entry.session,
-            "score": entry.lowest_score,
-            "held": "" if holder is None else ("here" if holder == tab else "elsewhere"),
-            "holder": None if holder is None else holder.session,
-            "boxes": _box_documents(task) if task is not None else [],
-        }
+        return GalleryImage(
+            key=entry.key,
+            image_id=entry.image_id,
+            file=entry.file,
+            thumbnail=f"/thumbnails/{entry.key}",
+            decision=None if entry.decision is None else Decision(entry.decision),
+            annotator=entry.session,
+            score=entry.lowest_score,
+            held="" if holder is None else ("here" if holder == tab else "elsewhere"),
+            holder=None if holder is None else holder.session,
+            boxes=_boxes(task) if task is not None else [],
+        )
 
 
-def _box_documents(task: Mapping[str, Any]) -> list[Document]:
-    """The first `MAX_BOXES` boxes as fractions of the image's size; empty if the size is unknown."""
+def _boxes(task: Mapping[str, Any]) -> list[GalleryBox]:
+    """The first `MAX_BOXES` boxes; empty if the size of the image is unknown."""
     width, height = task.get("width"), task.get("height")
     if not _is_positive(width) or not _is_positive(height):
         return []
-    documents: list[Document] = []
+    boxes: list[GalleryBox] = []
     for span in (task.get("spans") or ())[:MAX_BOXES]:
         x, y, w, h = (span.get(name) if isinstance(span, dict) else None for name in ("x", "y", "width", "height"))
         if is_number(x) and is_number(y) and is_number(w) and is_number(h):
-            rect = [round(value, 4) for value in (x / width, y / height, w / width, h / height)]
-            documents.append({"label": str(span.get("label")), "rect": rect})
-    return documents
+            rect = (round(x / width, 4), round(y / height, 4), round(w / width, 4), round(h / height, 4))
+            boxes.append(GalleryBox(str(span.get("label")), rect))
+    return boxes
 
 
 def _is_positive(value: Any) -> TypeGuard[float]:

@@ -8,28 +8,13 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from odkeras.config.settings import SessionSettings
 from odkeras.errors import OdkerasError
 from odkeras.pipeline import check_pipeline, load_pipeline
 from odkeras.session.setup import load_label_map
-
-
-@dataclass(frozen=True)
-class NextStep:
-    """One suggested command.
-
-    Args:
-        title: what the command achieves.
-        command: shell command to paste; "" if there is only a remark.
-        remark: additional information.
-    """
-
-    title: str
-    command: str
-    remark: str = ""
+from odkeras.web.replies import NextStep
 
 
 def next_steps(options: SessionSettings, dataset: str, db: Path) -> list[NextStep]:

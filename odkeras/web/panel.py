@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast
 
 from odkeras.annotation import DECISIONS
 from odkeras.control import RUNNING
@@ -15,6 +15,7 @@ from odkeras.numeric import is_number
 from odkeras.project import JsonlTail, Project
 from odkeras.session.events import Event, SessionStatus
 from odkeras.version_names import FIRST_TIME, VersionNames
+from odkeras.web import replies
 from odkeras.web.stored import VersionEdits
 
 MAX_LINES = 50
@@ -24,8 +25,6 @@ MAX_METRICS = 16
 
 _ROUND_FIGURES = ("round", "loss", "steps", "examples", "train_s", "version")
 _MAX_CHARACTERS = 300
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class LogLine:
     at: float
     version: int | None = None
 
-    def document(self) -> Document:
-        return {"text": self.text, "urgent": self.urgent, "at": self.at, "version": self.version}
+    def message(self) -> replies.News:
+        return replies.News(self.text, self.urgent, self.at, self.version)
 
 
 class Panel:
-    """Collects the status in `document`; every change increases `revision`. Thread-safe.
+    """Collects the status in `state`; every change increases `revision`. Thread-safe.
 
     Args:
         project: the directories, for the trainer's metrics.
@@ -68,14 +67,14 @@ class Panel:
         self._status = SessionStatus()
         self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._last_line = 0
-        self._skipped: deque[Document] = deque(maxlen=MAX_SKIPPED)
+        self._skipped: deque[replies.SkippedImage] = deque(maxlen=MAX_SKIPPED)
         self._skipped_count = 0
-        self._rounds: deque[Document] = deque(maxlen=MAX_ROUNDS)
-        self._evaluations: deque[Document] = deque(maxlen=MAX_ROUNDS)
-        self._facts: Document = {}
+        self._rounds: deque[replies.Round] = deque(maxlen=MAX_ROUNDS)
+        self._evaluations: deque[replies.Evaluation] = deque(maxlen=MAX_ROUNDS)
+        self._facts: dict[str, Any] = {}
         self._is_counted = False
         self._counts: Mapping[str, Mapping[str, int]] = {}
-        self._versions: list[Document] = []
+        self._versions: list[replies.VersionUse] = []
         self.revision = 0
 
     @property
@@ -105,7 +104,7 @@ class Panel:
     def skipped(self, file: str, reason: str) -> None:
         """Callback for an image that cannot be used."""
         with self._lock:
-            self._skipped.append({"file": file, "reason": reason})
+            self._skipped.append(replies.SkippedImage(file, reason))
             self._skipped_count += 1
             self.revision += 1
 
@@ -129,11 +128,11 @@ class Panel:
             raise
         with self._lock:
             self._counts = counts
-            self._versions = [_version_document(row) for row in edits]
+            self._versions = [_version_use(row) for row in edits]
             self.revision += 1
 
     def update(self, **facts: Any) -> None:
-        """Set further fields of the document: total, left (by session; under None for all sessions together),
+        """Set further fields of the state: total, left (by session; under None for all sessions together),
         pending, training (running, paused or stopped), here (the sessions with an open page)."""
         with self._lock:
             if any(self._facts.get(name) != value for name, value in facts.items()):
@@ -155,59 +154,54 @@ class Panel:
         """Number of the newest log line; 0 if there is none."""
         return self._last_line
 
-    def document(self, session: str) -> Document:
-        """The status as JSON, as the page of this session shows it."""
+    def state(self, session: str) -> replies.PanelState:
+        """The status as the page of this session shows it."""
         with self._lock:
             version = self._status.version
             here, left = self._facts.get("here") or (), self._facts.get("left") or {}
             names = sorted({*self._counts, *here})
-            return {
-                "trainer": _trainer_document(self._status.trainer),
-                "failure": one_line(self._status.failure),
-                "failed": self._status.failed,
-                "version": version,
-                "names": self._names_of_versions(),
-                "published_s_ago": _age_s(version),
-                "answers": _added(self._counts.values()),
-                "mine": dict(self._counts.get(session) or dict.fromkeys(DECISIONS, 0)),
-                "total": self._facts.get("total"),
-                "left": left.get(session, left.get(None)),
-                "pending": self._facts.get("pending", 0),
-                "training": self._facts.get("training", RUNNING),
-                "skipped": list(self._skipped),
-                "skipped_count": self._skipped_count,
-                "sessions": [
-                    {"name": name, "answers": sum((self._counts.get(name) or {}).values()), "here": name in here}
-                    for name in names
-                ],
-                "versions": self._versions[-MAX_ROUNDS:],
-                "first_loss": self._first_loss,
-                "rounds": list(self._rounds),
-                "evaluations": list(self._evaluations),
-            }
+            return replies.PanelState(
+                trainer=_trainer(self._status.trainer),
+                failure=one_line(self._status.failure),
+                failed=cast(Literal["", "trainer", "server"], self._status.failed),
+                version=version,
+                names=self._names_of_versions(),
+                published_s_ago=_age_s(version),
+                answers=_total(self._counts.values()),
+                mine=_total([self._counts.get(session) or {}]),
+                total=self._facts.get("total"),
+                left=left.get(session, left.get(None)),
+                pending=self._facts.get("pending", 0),
+                training=self._facts.get("training", RUNNING),
+                skipped=list(self._skipped),
+                skipped_count=self._skipped_count,
+                sessions=[replies.Annotator(name, self.answered_by(name), name in here) for name in names],
+                versions=self._versions[-MAX_ROUNDS:],
+                first_loss=self._first_loss,
+                rounds=list(self._rounds),
+                evaluations=list(self._evaluations),
+            )
 
     def _names_of_versions(self) -> dict[str, str]:
         """Display names of all versions that the page may mention, by version."""
-        of_rounds = [row["version"] for row in self._rounds if isinstance(row["version"], int)]
-        of_answers = [row["version"] for row in self._versions[-MAX_ROUNDS:]]
+        of_rounds = [row.version for row in self._rounds if isinstance(row.version, int)]
+        of_answers = [row.version for row in self._versions[-MAX_ROUNDS:]]
         return {str(version): self._names.of(version) for version in {*of_rounds, *of_answers, *self._seen_versions}}
 
     def _add_row(self, row: Mapping[str, Any]) -> None:
         self._names.note(row)
-        kind = row.get("kind")
+        kind, failed = row.get("kind"), one_line(str(row.get("failed") or ""))
         if kind == "round":
-            figures = {name: row[name] if _is_figure(row.get(name)) else None for name in _ROUND_FIGURES}
-            self._rounds.append({**figures, "failed": one_line(str(row.get("failed") or ""))})
+            figures = {name: value if _is_figure(value := row.get(name)) else None for name in _ROUND_FIGURES}
+            self._rounds.append(replies.Round(**figures, failed=failed))
             if self._first_loss is None:
                 self._first_loss = figures["loss"]
         elif kind == "evaluation":
             metrics = row.get("metrics")
             metrics = metrics if isinstance(metrics, Mapping) else {}
             numbers = [(name, value) for name, value in metrics.items() if _is_figure(value)]
-            figures = dict(numbers[:MAX_METRICS])  # per-class metrics could be thousands
-            self._evaluations.append(
-                {"round": row.get("round"), "metrics": figures, "failed": one_line(str(row.get("failed") or ""))}
-            )
+            shown = dict(numbers[:MAX_METRICS])  # per-class metrics could be thousands
+            self._evaluations.append(replies.Evaluation(row.get("round"), shown, failed))
 
 
 def one_line(text: str) -> str:
@@ -216,17 +210,17 @@ def one_line(text: str) -> str:
     return first if len(first) <= _MAX_CHARACTERS else f"{first[:_MAX_CHARACTERS]}…"
 
 
-def _trainer_document(status: Mapping[str, Any] | None) -> Document | None:
+def _trainer(status: Mapping[str, Any] | None) -> replies.Trainer | None:
     if status is None:
         return None
-    return {
-        "state": str(status.get("state") or ""),
-        "reason": one_line(str(status.get("reason") or "")),
-        "round": status.get("round"),
-        "step": status.get("round_step"),
-        "steps": status.get("round_steps"),
-        "loss": status.get("loss") if _is_figure(status.get("loss")) else None,
-    }
+    return replies.Trainer(
+        state=str(status.get("state") or ""),
+        reason=one_line(str(status.get("reason") or "")),
+        round=status.get("round"),
+        step=status.get("round_step"),
+        steps=status.get("round_steps"),
+        loss=status.get("loss") if _is_figure(status.get("loss")) else None,
+    )
 
 
 def _age_s(version: int | None) -> float | None:
@@ -234,16 +228,15 @@ def _age_s(version: int | None) -> float | None:
     return None if version is None or version < FIRST_TIME else max(0.0, time.time() - version)
 
 
-def _version_document(row: VersionEdits) -> Document:
-    return {"version": row.version, "images": row.images, "suggested": row.edits.suggested, **row.counts}
+def _version_use(row: VersionEdits) -> replies.VersionUse:
+    return replies.VersionUse(version=row.version, images=row.images, suggested=row.edits.suggested, **row.counts)
 
 
-def _added(counts: Any) -> dict[str, int]:
-    total = dict.fromkeys(DECISIONS, 0)
+def _total(counts: Iterable[Mapping[str, int]]) -> replies.Counts:
+    total: Counter[str] = Counter()
     for of_session in counts:
-        for decision, number in of_session.items():
-            total[decision] = total.get(decision, 0) + number
-    return total
+        total.update(of_session)
+    return replies.Counts(**{decision: total[decision] for decision in DECISIONS})
 
 
 def _is_figure(value: Any) -> bool:

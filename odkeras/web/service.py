@@ -17,9 +17,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from odkeras.annotation import Decision
 from odkeras.colours import colour_of
 from odkeras.config.settings import AnnotateSettings
-from odkeras.control import RUNNING, Control
+from odkeras.control import RUNNING, Control, TrainingAction, TrainingState
 from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
@@ -28,6 +29,7 @@ from odkeras.numeric import is_whole
 from odkeras.session.session import AnnotationSession
 from odkeras.session.sources import Source
 from odkeras.session.supervisor import log_tail
+from odkeras.web import replies
 from odkeras.web.data_directory import note_delivery
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.deliveries import Deliveries
@@ -39,7 +41,7 @@ from odkeras.web.incoming import read_answer
 from odkeras.web.journal import Journal
 from odkeras.web.next_steps import NextStep, next_steps
 from odkeras.web.outbox import DeliveryRules, Outbox
-from odkeras.web.panel import Document, Panel
+from odkeras.web.panel import Panel
 from odkeras.web.pictures import Pictures
 from odkeras.web.queue import Assignment, Tab, TaskQueue
 from odkeras.web.stored import StoredAnswer
@@ -160,7 +162,7 @@ class PageService:
         self.housekeeping.start()
         self._stack = stack.pop_all()
 
-    def about(self, session: str, *, tensorboard: bool) -> Document:
+    def about(self, session: str, *, tensorboard: bool) -> replies.Project:
         """The values that do not change while the page is open.
 
         Args:
@@ -170,21 +172,21 @@ class PageService:
 
         labels = self.session.setup.labels
         colors = [colour_of(number) for number in range(len(labels))]
-        return {
-            "dataset": self.dataset,
-            "session": session,
-            "labels": [{"name": name, "color": color} for name, color in zip(labels, colors, strict=True)],
-            "source": str(self._settings.source),
-            "prefetch": PREFETCH,
-            "batch_size": self._batch_size,
-            "answered": self.panel.answered_by(session),
-            "random_weights": self._random_weights,
-            "threshold": self._settings.threshold,
-            "tensorboard": tensorboard and self._settings.tensorboard,
-            "logdir": str(self._tensorboard.logdir),
-            "odkeras": __version__,
-            "instance": self.instance,
-        }
+        return replies.Project(
+            dataset=self.dataset,
+            session=session,
+            labels=[replies.Label(name, color) for name, color in zip(labels, colors, strict=True)],
+            source=str(self._settings.source),
+            prefetch=PREFETCH,
+            batch_size=self._batch_size,
+            answered=self.panel.answered_by(session),
+            random_weights=self._random_weights,
+            threshold=self._settings.threshold,
+            tensorboard=tensorboard and self._settings.tensorboard,
+            logdir=str(self._tensorboard.logdir),
+            odkeras=__version__,
+            instance=self.instance,
+        )
 
     def next_tasks(self, tab: Tab, count: int, have: Collection[str]) -> Assignment:
         """Lease tasks to a tab; see `TaskQueue.next_tasks`. With `sync`, one batch until it was trained on."""
@@ -255,7 +257,7 @@ class PageService:
             self.control_training("resume")
         return self.outbox.deliver_now(), resumed
 
-    def control_training(self, action: str) -> str:
+    def control_training(self, action: TrainingAction) -> TrainingState:
         """`pause`, `resume` or `stop` training; returns the new state.
 
         Raises:
@@ -265,26 +267,27 @@ class PageService:
         self.panel.update(training=state)
         return state
 
-    def log_end(self, process: str) -> Document | None:
+    def log_end(self, process: replies.ProcessName) -> replies.Log | None:
         """The last lines of the trainer's or the server's log; None if it does not exist on this machine."""
         path = self.session.project.logs_dir / f"{process}.log"
         text = log_tail(path, LOG_LINES, most_bytes=LOG_BYTES)
-        return {"process": process, "path": str(path), "text": text} if text else None
+        return replies.Log(process, str(path), text) if text else None
 
-    def history(self, session: str) -> list[Document]:
-        """The session's latest answers, newest first, as JSON for the page."""
+    def history(self, session: str) -> replies.History:
+        """The session's latest answers, newest first."""
         now = time.time()
-        return [
-            {
-                "image_id": entry.image_id,
-                "file": entry.file,
-                "answer": entry.decision,
-                "boxes": entry.boxes,
-                "answered_s_ago": max(0.0, now - entry.answered_at),
-                "state": "delivered" if entry.delivered else "saved",
-            }
+        answers = [
+            replies.PastAnswer(
+                image_id=entry.image_id,
+                file=entry.file,
+                answer=Decision(entry.decision),
+                boxes=entry.boxes,
+                answered_s_ago=max(0.0, now - entry.answered_at),
+                state="delivered" if entry.delivered else "saved",
+            )
             for entry in self.database.history(self.dataset, session)
         ]
+        return replies.History(answers)
 
     def next_steps(self) -> list[NextStep]:
         """The commands to suggest once all images are answered."""

@@ -29,6 +29,7 @@ from odkeras.natural_order import natural_key
 from odkeras.web import app as web_app
 from odkeras.web import gallery as gallery_module
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.requests import GalleryFilter
 from odkeras.web.stored import StoredAnswer
 from odkeras.web.thumbnails import RETRY_AFTER_S, RemoteImages, Thumbnails
 
@@ -539,7 +540,7 @@ class TestDatabase:
             noted_after = staticmethod(lambda number: [])
 
         gallery = gallery_module.Gallery(path, DATASET, Nothing)  # type: ignore[arg-type, return-value]
-        wanted = gallery_module.GalleryFilter(label="thing")
+        wanted = GalleryFilter(label="thing")
         gallery.page(wanted, "anna", [], 0, 1)
         started = time.thread_time()  # of the processor: the machine may do other things as well
         total, entries = gallery.page(wanted, "anna", [], 9_900, 100)

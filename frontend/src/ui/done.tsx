@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api";
 import type { AppStore } from "../store";
-import type { NextStep } from "../wire";
+import type { NextStep } from "../messages";
 import { CopyButton } from "./copying";
 import { pluralize } from "../format";
 

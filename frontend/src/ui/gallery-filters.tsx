@@ -2,16 +2,15 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { AppStore } from "../store";
-import { NO_FILTER } from "../gallery";
-import type { GalleryFilter } from "../wire";
+import { NO_FILTER, type Filter } from "../gallery";
 
 const TYPED_AFTER_MS = 200;
 
 interface FiltersProps {
   store: AppStore;
-  filter: GalleryFilter;
+  filter: Filter;
   narrowed: boolean;
-  onChange: (values: Partial<GalleryFilter>) => void;
+  onChange: (values: Partial<Filter>) => void;
 }
 
 export function GalleryFilters({ store, filter, narrowed, onChange }: FiltersProps) {
@@ -34,7 +33,7 @@ export function GalleryFilters({ store, filter, narrowed, onChange }: FiltersPro
           ["answered", "answered"],
           ["unanswered", "not answered"],
         ]}
-        onChange={(state) => onChange({ state: state as GalleryFilter["state"] })}
+        onChange={(state) => onChange({ state: state as Filter["state"] })}
       />
       <Choice
         name="Decision"
@@ -46,7 +45,7 @@ export function GalleryFilters({ store, filter, narrowed, onChange }: FiltersPro
           ["reject", "rejected"],
           ["ignore", "ignored"],
         ]}
-        onChange={(decision) => onChange({ decision: decision as GalleryFilter["decision"] })}
+        onChange={(decision) => onChange({ decision: decision as Filter["decision"] })}
       />
       <Choice
         name="Label"

@@ -3,8 +3,8 @@
 import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
 import { FALLBACK } from "../colours";
 import type { AppStore } from "../store";
-import { GalleryList, NO_FILTER } from "../gallery";
-import type { GalleryFilter, GalleryImage } from "../wire";
+import { GalleryList, NO_FILTER, type Filter } from "../gallery";
+import type { GalleryImage } from "../messages";
 import { pluralize, PAST } from "../format";
 import { GalleryFilters } from "./gallery-filters";
 import { useDialog } from "./hooks";
@@ -35,12 +35,12 @@ export function Gallery({ store }: { store: AppStore }) {
 }
 
 function Contents({ store }: { store: AppStore }) {
-  const [filter, setFilter] = useState<GalleryFilter>(store.galleryFilter);
+  const [filter, setFilter] = useState<Filter>(store.galleryFilter);
   const [refused, setRefused] = useState("");
   const [opening, setOpening] = useState<string | null>(null);
   const list = useList(store, filter);
   const narrowed = JSON.stringify(filter) !== JSON.stringify(NO_FILTER);
-  const change = (values: Partial<GalleryFilter>) => {
+  const change = (values: Partial<Filter>) => {
     store.galleryFilter = { ...store.galleryFilter, ...values };
     setFilter(store.galleryFilter);
     setRefused("");
@@ -80,9 +80,9 @@ function Contents({ store }: { store: AppStore }) {
   );
 }
 
-function useList(store: AppStore, filter: GalleryFilter): GalleryList {
+function useList(store: AppStore, filter: Filter): GalleryList {
   const [, render] = useReducer((count: number) => count + 1, 0);
-  const kept = useRef<{ filter: GalleryFilter; list: GalleryList } | null>(null);
+  const kept = useRef<{ filter: Filter; list: GalleryList } | null>(null);
   if (kept.current?.filter !== filter) {
     kept.current?.list.close();
     kept.current = { filter, list: new GalleryList(store.who, filter, () => render(undefined)) };

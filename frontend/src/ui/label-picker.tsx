@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { AppStore } from "../store";
 import { chooseLabel, labelTarget } from "../edits";
 import { LABEL_KEYS, type LabelBook, type LabelKey } from "../labels";
-import type { Label } from "../wire";
+import type { Label } from "../messages";
 import { pluralize } from "../format";
 import { useDialog } from "./hooks";
 import { Icon } from "./icons";

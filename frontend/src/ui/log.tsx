@@ -3,8 +3,9 @@
 import { useState } from "preact/hooks";
 import { api } from "../api";
 import { errorMessage } from "../format";
+import type { ProcessName } from "../messages";
 
-export function ShowLog({ process }: { process: "trainer" | "server" }) {
+export function ShowLog({ process }: { process: ProcessName }) {
   const [text, setText] = useState("");
   const [path, setPath] = useState("");
   const [open, setOpen] = useState(false);

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { api } from "../api";
 import type { AppStore } from "../store";
 import { readPrecision } from "../precision";
-import type { PanelState } from "../wire";
+import type { PanelState } from "../messages";
 import { Bar, LineChart } from "./charts";
 import { RandomWeights } from "./first_steps";
 import { Icon } from "./icons";

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import type { AppStore } from "../store";
 import { sessionName } from "../identity";
-import type { SharedLink } from "../wire";
+import type { SharedLink } from "../messages";
 import { CopyButton } from "./copying";
 import { Section } from "./side";
 import { errorMessage } from "../format";

@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import type { AppStore } from "../store";
 import { removeSuggestions, showOffer, takeBack, toggleSuggestions } from "../edits";
 import { bootstrap } from "../bootstrap";
-import type { Task } from "../wire";
+import type { Task } from "../messages";
 import { pluralize, PAST, versionName, versionNumber } from "../format";
 import { BoxButton } from "./box_button";
 import { DisplaySettings } from "./display";
@@ -166,6 +166,9 @@ function offerText({ canvas, live }: AppStore, { version }: Task): string {
   return `Newer suggestions${name} are available.${canvas?.touched ? " Your own boxes are kept." : ""}`;
 }
 
+const scoreText = ({ threshold }: Task) =>
+  threshold === null ? "" : `; score ${Math.round(threshold * 100)} % or more`;
+
 /** A line below the stage that describes the shown image. */
 export function Caption({ store }: { store: AppStore }) {
   const { shown, ready, canvas } = store;
@@ -175,7 +178,7 @@ export function Caption({ store }: { store: AppStore }) {
   const origin = shown.reopened
     ? `answered before: ${PAST[shown.reopened]}`
     : task.version !== null
-      ? `${pluralize(suggested, "suggestion")} by the model of ${versionName(store.live?.panel, task.version)}; score ${Math.round(task.threshold * 100)} % or more`
+      ? `${pluralize(suggested, "suggestion")} by the model of ${versionName(store.live?.panel, task.version)}${scoreText(task)}`
       : "no model yet";
   return (
     <p class="caption">

@@ -2,7 +2,7 @@
 
 import type { AppStore } from "../store";
 import { controlTraining } from "../training";
-import type { PanelState, TrainingAction, TrainingState } from "../wire";
+import type { PanelState, TrainingAction, TrainingState } from "../messages";
 import { readPrecision } from "../precision";
 import { ago, figure, trainerProgress, trainingText, versionName, versionNumber } from "../format";
 import { useTicking } from "./hooks";
