@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from odkeras.pipeline import (
     save_pipeline,
     template_header,
 )
+from odkeras.pipeline.few_images import tune_for_few_images
 from odkeras.pipeline.files import checkpoint_kind, is_remote
 from odkeras.pipeline.proto import PipelineConfig
 from odkeras.pipeline.weights import RANDOM_WEIGHTS
 
-ZOO = "https://github.com/tensorflow/models/blob/master/research/object_detection/g3doc/tf2_detection_zoo.md"
 DEFAULT_TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
+SUGGESTED_WEIGHTS = "ssd_mobilenet_v2_fpnlite_320x320"
+"""Those of the default template's architecture, by their name in odkeras.pretrained."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,53 @@ class InitResult:
         return (self.config_path, self.label_map_path)
 
 
+@dataclass(frozen=True)
+class StartingPoint:
+    """The pipeline.config that a project begins with, and the weights that its training starts from.
+
+    Args:
+        config: its label map, records, number of classes and checkpoint are replaced.
+        header: comment lines for the file.
+        checkpoint: prefix of the checkpoint; None for random weights.
+        checkpoint_type: "classification", "detection" or "full"; None detects it from the checkpoint.
+    """
+
+    config: PipelineConfig
+    header: str
+    checkpoint: str | None = None
+    checkpoint_type: str | None = None
+
+    @classmethod
+    def from_template(
+        cls, template: str, checkpoint: str | None = None, checkpoint_type: str | None = None
+    ) -> StartingPoint:
+        """A template of configs/.
+
+        Raises:
+            ConfigError: no such template.
+        """
+        text = read_template(template)
+        header = f"# Written by `odkeras init` from the template {template}, whose comments follow.\n"
+        config = parse_pipeline(text, source=f"template {template}")
+        return cls(config, f"{header}{_PATHS_HEADER}#\n{template_header(text)}", checkpoint, checkpoint_type)
+
+    @classmethod
+    def from_zoo(cls, name: str, config: PipelineConfig, checkpoint: str) -> StartingPoint:
+        """A detector of the model zoo, with its own pipeline.config, whose training is adapted to few images."""
+        header = (
+            f"# Written by `odkeras init` from the pipeline.config of {name}, with its weights.\n{_PATHS_HEADER}"
+            "# The network is the original one. Its training is adapted to few images: optimizer, learning rate,\n"
+            "# batch size, augmentation and decay of batch norm are those of odkeras' templates.\n"
+        )
+        return cls(tune_for_few_images(config), header, checkpoint, "detection")
+
+
+_PATHS_HEADER = (
+    "# The paths below are absolute: update them after moving this folder.\n"
+    "# label_map_path, num_classes and input_path and everything else may be edited.\n"
+)
+
+
 def init_project(
     directory: Path | str,
     labels: Sequence[str] = (),
@@ -50,6 +99,7 @@ def init_project(
     template: str = DEFAULT_TEMPLATE,
     fine_tune_checkpoint: str | None = None,
     fine_tune_checkpoint_type: str | None = None,
+    find_start: Callable[[], StartingPoint] | None = None,
     force: bool = False,
 ) -> InitResult:
     """Write DIRECTORY/pipeline.config and DIRECTORY/label_map.pbtxt.
@@ -61,6 +111,8 @@ def init_project(
         template: one of `list_templates()`.
         fine_tune_checkpoint: prefix of the checkpoint to start from; None for random weights.
         fine_tune_checkpoint_type: "classification", "detection" or "full"; None detects it from the checkpoint.
+        find_start: returns what to use instead of the template and the checkpoint. Called after the labels and
+            the files are checked, because it may download.
         force: overwrite existing files.
 
     Raises:
@@ -69,20 +121,23 @@ def init_project(
     directory = Path(directory).absolute()
     config_path, label_map_path = directory / "pipeline.config", directory / "label_map.pbtxt"
     label_map = LabelMap.from_names(collect_label_names(labels, labels_file))
-    text = read_template(template)
+    _refuse_to_overwrite([config_path, label_map_path], force)
+    if find_start is not None:
+        start = find_start()
+    else:
+        start = StartingPoint.from_template(template, fine_tune_checkpoint, fine_tune_checkpoint_type)
     overrides = Overrides(
-        fine_tune_checkpoint=_absolute(fine_tune_checkpoint),
-        fine_tune_checkpoint_type=_restore_type(fine_tune_checkpoint, fine_tune_checkpoint_type),
+        fine_tune_checkpoint=_absolute(start.checkpoint),
+        fine_tune_checkpoint_type=_restore_type(start.checkpoint, start.checkpoint_type),
         label_map_path=str(label_map_path),
         num_classes=label_map.max_id,
         train_records=(str(directory / "data" / "*_train.record"),),
         eval_records=(str(directory / "data" / "*_eval.record"),),
     )
-    config = apply_overrides(parse_pipeline(text, source=f"template {template}"), overrides)
-    raise_for_problems(check_pipeline(config, label_map=label_map, purpose="loop"), source=f"template {template}")
-    _refuse_to_overwrite([config_path, label_map_path], force)
-    _write(config, _header(template, text), label_map, config_path, label_map_path)
-    return InitResult(config_path, label_map_path, _next_steps(directory, fine_tune_checkpoint is None))
+    config = apply_overrides(start.config, overrides)
+    raise_for_problems(check_pipeline(config, label_map=label_map, purpose="loop"), source=str(config_path))
+    _write(config, start.header, label_map, config_path, label_map_path)
+    return InitResult(config_path, label_map_path, _next_steps(directory, start.checkpoint is None))
 
 
 def _absolute(checkpoint: str | None) -> str:
@@ -110,18 +165,6 @@ def _refuse_to_overwrite(paths: Sequence[Path], force: bool) -> None:
         raise ConfigError(f"already there: {', '.join(present)}; choose another directory, or overwrite with --force")
 
 
-def _header(template: str, text: str) -> str:
-    return "\n".join(
-        [
-            f"# Written by `odkeras init` from the template {template}, whose comments follow.",
-            "# The paths below are absolute: update them after moving this folder.",
-            "# label_map_path, num_classes and input_path and everything else may be edited.",
-            "#",
-            template_header(text),
-        ]
-    )
-
-
 def _write(config: PipelineConfig, header: str, label_map: LabelMap, config_path: Path, label_map_path: Path) -> None:
     try:
         config_path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,11 +189,8 @@ def _next_steps(directory: Path, from_random_weights: bool) -> str:
         f"  odkeras trainer {config}",
     ]
     if from_random_weights:
-        steps += [
-            RANDOM_WEIGHTS,
-            "A checkpoint is a set of files with trained weights. The TensorFlow 2 Detection Model Zoo has some to",
-            f"download: {ZOO}",
-            "Unpack one of this architecture (the first lines of pipeline.config name it, where there is one), and",
-            "give this command again with --force --fine-tune-checkpoint MODEL_FOLDER/checkpoint/ckpt-0",
-        ]
+        steps.append(
+            f"{RANDOM_WEIGHTS} Add --force --weights {SUGGESTED_WEIGHTS} to this command, or another name from "
+            "`odkeras weights list`."
+        )
     return "\n".join(steps)

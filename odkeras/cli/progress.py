@@ -28,10 +28,11 @@ def progress_bar(what: str, total: int | None = None, *, in_bytes: bool = False)
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total, note="")
+        # Of a download that turns out not to be needed there is nothing to show.
+        task = progress.add_task(what, total=total, note="", visible=not in_bytes)
 
         def advance(done: int, total: int | None = None, note: str = "") -> None:
-            progress.update(task, completed=done, note=note)
+            progress.update(task, completed=done, note=note, visible=True)
             if total is not None:
                 progress.update(task, total=total)
 

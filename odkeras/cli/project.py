@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from odkeras.cli import options
+from odkeras.cli.weights import Mirror, Offline, TimeoutS, open_cache
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("init", epilog="Example: odkeras init raccoons --label raccoon")(init)
+    example = "Example: odkeras init raccoons --label raccoon --weights ssd_mobilenet_v2_fpnlite_320x320"
+    app.command("init", epilog=example)(init)
     app.command("settings", epilog="Example: odkeras settings raccoons/")(settings)
     app.command("doctor", epilog="Example: odkeras doctor")(doctor)
 
@@ -27,30 +30,46 @@ def init(
     template: Annotated[
         str | None, typer.Option(help="A configuration of configs/ to start from; an unknown name lists them.")
     ] = None,
-    fine_tune_checkpoint: Annotated[
+    weights: Annotated[
         str | None,
         typer.Option(
-            help="Start from these trained weights, not from random ones: the path of a checkpoint without .index, as "
-            "in a model downloaded from the TensorFlow 2 Detection Model Zoo: FOLDER/checkpoint/ckpt-0."
+            "--weights",
+            "-w",
+            help="Start from these trained weights, not from random ones: a name from `odkeras weights list`, which is "
+            "downloaded; or a file: an archive of the model zoo (.tar.gz) or its unpacked folder, a checkpoint, or a "
+            "weights file of Keras Applications (.h5).",
         ),
+    ] = None,
+    fine_tune_checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Start from this checkpoint: its path without .index, for example FOLDER/checkpoint/ckpt-0."),
     ] = None,
     fine_tune_type: Annotated[
         str | None, typer.Option(help="classification, detection or full; default: detected from the checkpoint.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier call.")] = False,
+    mirror: Mirror = "",
+    offline: Offline = False,
+    timeout_s: TimeoutS = 30.0,
 ) -> None:
     """Write a project that is ready to annotate: a pipeline.config and a label map."""
+    from odkeras.errors import ConfigError
     from odkeras.init_project import DEFAULT_TEMPLATE, init_project
+    from odkeras.pretrained.starting_point import find_starting_point
 
-    result = init_project(
-        directory,
-        label or (),
-        labels_file=labels_file,
-        template=template or DEFAULT_TEMPLATE,
-        fine_tune_checkpoint=fine_tune_checkpoint,
-        fine_tune_checkpoint_type=fine_tune_type,
-        force=force,
-    )
+    if weights and (fine_tune_checkpoint or fine_tune_type):
+        raise ConfigError("give --weights, or --fine-tune-checkpoint with --fine-tune-type, not both")
+    with open_cache(weights or "", mirror, offline, timeout_s) as cache:
+        result = init_project(
+            directory,
+            label or (),
+            labels_file=labels_file,
+            template=template or DEFAULT_TEMPLATE,
+            fine_tune_checkpoint=fine_tune_checkpoint,
+            fine_tune_checkpoint_type=fine_tune_type,
+            find_start=partial(find_starting_point, weights, template=template, cache=cache) if weights else None,
+            force=force,
+        )
     for path in result.paths:
         print(f"wrote {path}")
     print(result.next_steps)

@@ -180,14 +180,16 @@ def _check_batch(question: _CheckContext) -> Iterator[Problem]:
         yield Problem(
             field, kind or "", "cannot be used for training", "use fixed_shape_resizer or keep_aspect_ratio_resizer"
         )
-    elif batch_size > 1 and not _gives_one_size(kind, resizer):
+    elif batch_size > 1 and not gives_one_size(resizer):
         reason = f"produces images of different sizes, which do not fit into one batch of {batch_size}"
         yield Problem(
             field, kind, reason, "set pad_to_max_dimension: true in keep_aspect_ratio_resizer, or batch_size: 1"
         )
 
 
-def _gives_one_size(kind: str, resizer: PipelineConfig) -> bool:
+def gives_one_size(resizer: PipelineConfig) -> bool:
+    """Whether an image_resizer produces images of one size, so that they fit into a batch."""
+    kind = resizer.WhichOneof("image_resizer_oneof")
     return kind == "fixed_shape_resizer" or (
         kind == "keep_aspect_ratio_resizer" and bool(resizer.keep_aspect_ratio_resizer.pad_to_max_dimension)
     )

@@ -8,8 +8,8 @@ from odkeras.pipeline import extractors
 from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, get_fine_tune_checkpoint, get_model
 
 RANDOM_WEIGHTS = (
-    "The model starts from random weights: good suggestions take hundreds of images. With a checkpoint a few dozen "
-    "images are enough."
+    "The model starts from random weights: good suggestions take hundreds of images. With trained weights a "
+    "few dozen images are enough."
 )
 
 

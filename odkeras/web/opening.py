@@ -56,7 +56,7 @@ def open_page(settings: AnnotateSettings, journal: Journal | None = None) -> Pag
         journal.show_in(panel)
         panel.count()
         if setup.starts_from_random_weights:
-            journal.say(f"{RANDOM_WEIGHTS} `odkeras init --help` says how to give one: --fine-tune-checkpoint")
+            journal.say(f"{RANDOM_WEIGHTS} `odkeras init --weights NAME` downloads some.")
         session = AnnotationSession.start(setup, journal)
         stack.callback(session.close)
         service = PageService(settings, journal, database, session, source, panel)

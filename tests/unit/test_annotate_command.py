@@ -140,7 +140,7 @@ def test_the_terminal_says_that_weights_are_random_as_long_as_they_are(
     save_pipeline(parse_pipeline(read_template("shapes_96"), source="template"), config)
     command = start()
     command.link()
-    assert words in command.output and "--fine-tune-checkpoint" in command.output
+    assert words in command.output and "odkeras init --weights" in command.output
     command.end()
     text = config.read_text().replace("train_config {", 'train_config {\n  fine_tune_checkpoint: "/zoo/ckpt-0"', 1)
     config.write_text(text)

@@ -37,6 +37,7 @@ WITH_TENSORFLOW = (
     "odkeras.export",
     "odkeras.serving.backend",
     "odkeras.compat",
+    "odkeras.pretrained.conversion",
 )
 UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "orbit", "official", "tf_slim"}
