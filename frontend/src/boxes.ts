@@ -52,6 +52,8 @@ export function labelBodies(id: string, label: string): ImageAnnotation["bodies"
   return [{ id: `${id}-label`, annotation: id, purpose: "tagging", value: label }];
 }
 
+export const isPolygon = (shape: Shape): shape is Polygon => (shape.type as string) === "POLYGON";
+
 export function fromSpan(span: Span): ImageAnnotation {
   const isPolygon = span.type === "polygon" && (span.points?.length ?? 0) > 2;
   return annotation(span.id, span.label, isPolygon ? polygonShape(span.points!) : rectShape(span));
@@ -64,8 +66,8 @@ export function readLabel(shown: ImageAnnotation): string {
 function readSpan(shown: ImageAnnotation): Span {
   const { id, target } = shown;
   const label = readLabel(shown);
-  if ((target.selector.type as string) === "POLYGON") {
-    const points = (target.selector as Polygon).geometry.points.map(([x, y]) => [rounded(x!), rounded(y!)] as Point);
+  if (isPolygon(target.selector)) {
+    const points = target.selector.geometry.points.map(([x, y]) => [rounded(x!), rounded(y!)] as Point);
     const { minX, minY, maxX, maxY } = polygonShape(points).geometry.bounds;
     return { id, label, type: "polygon", x: minX, y: minY, width: maxX - minX, height: maxY - minY, points };
   }
@@ -145,7 +147,7 @@ export function copyAnnotation(span: Span, size: Size): ImageAnnotation {
   const { label, type, points } = span;
   const shown = fromSpan({ id: uuid(), label, type, points, ...cut(span, size) });
   const { selector } = shown.target;
-  const inside = (selector.type as string) === "POLYGON" ? clippedPolygon(selector as Polygon, size) : null;
+  const inside = isPolygon(selector) ? clippedPolygon(selector, size) : null;
   return inside ? { ...shown, target: { ...shown.target, selector: inside } } : shown;
 }
 

@@ -1,14 +1,6 @@
-/** The image with its boxes. Annotorious stores, draws, selects and edits the shapes; everything else is here. */
+/** The image with its boxes: what the page's tools do with them, and the undo history. */
 
-import {
-  createImageAnnotator,
-  UserSelectAction,
-  type ImageAnnotation,
-  type ImageAnnotator,
-  type ImageAnnotatorState,
-  type Polygon,
-  type Shape,
-} from "@annotorious/annotorious";
+import type { ImageAnnotation, Shape } from "@annotorious/annotorious";
 import {
   annotation,
   toBox,
@@ -16,7 +8,7 @@ import {
   copyAnnotation,
   cut,
   fromSpan,
-  labelBodies,
+  isPolygon,
   readLabel,
   movedPolygon,
   rectShape,
@@ -31,17 +23,13 @@ import type { Colours } from "./colours";
 import { dragged, hitAt, type Hit, type Reach } from "./grips";
 import { Handles } from "./handles";
 import { uuid } from "./identity";
-import { styleLayer, stripHandles } from "./layer";
+import { Layer } from "./layer";
+import type { Point, Span, Task } from "./messages";
 import { Steps } from "./steps";
 import { Tags } from "./tags";
-import type { Point, Span, Task } from "./messages";
-
-/** Origin of our own changes; the library's changes (to polygons) do not have it. The library exports no such value. */
-const OURS = "REMOTE" as never;
 
 export interface Contents {
   image: HTMLImageElement;
-  size: Size;
   /** The boxes as they are now; task.spans has them as they were received. */
   spans: Span[];
   task: Task;
@@ -69,7 +57,8 @@ export class Canvas {
   /** Warning about the box that was changed last; "" if there is none. */
   warning = "";
 
-  private annotator: ImageAnnotator | null = null;
+  /** null while no image is shown. */
+  private layer: Layer | null = null;
   private size: Size = { width: 1, height: 1 };
   private steps = new Steps<State>({ boxes: [], task: null });
   /** The dragged box, as it was before the drag. */
@@ -81,7 +70,6 @@ export class Canvas {
   private hidden = new Set<string>();
   private readonly tags: Tags;
   private readonly handles: Handles;
-  private readonly handleObserver = new MutationObserver(() => stripHandles(this.frame));
 
   constructor(
     private readonly frame: HTMLElement,
@@ -97,36 +85,29 @@ export class Canvas {
 
   show(contents: Contents): void {
     this.clear();
-    this.size = contents.size;
     this.origin = contents.origin;
-    this.task = contents.task;
+    this.task = this.size = contents.task;
     this.first = new Map(contents.task.spans.map((span) => [span.id, span]));
     this.frame.prepend(contents.image);
-    this.annotator = createImageAnnotator(contents.image, { drawingEnabled: false, userSelectAction: this.selectable });
-    const { store, selection } = this.annotator.state;
-    styleLayer(contents);
-    const layer = contents.image.parentElement?.querySelector("svg");
-    if (layer) this.handleObserver.observe(layer, { childList: true, subtree: true });
-    store.bulkUpsertAnnotations(contents.spans.map(fromSpan), OURS);
-    this.steps = new Steps<State>({ boxes: store.all(), task: this.task });
-    store.observe(({ origin, changes }) => {
-      // Deferred, so that other observers see the change before its correction.
-      if (origin !== OURS) queueMicrotask(() => changes.updated?.forEach(({ newValue }) => this.keepPolygon(newValue.id)));
-      this.update();
-    });
-    selection.subscribe(({ selected }: { selected: { id: string }[] }) => {
-      this.selected = selected[0]?.id ?? null;
-      if (this.chosen !== this.selected) this.chosen = null;
-      this.update();
+    const shapes = contents.spans.map(fromSpan);
+    this.layer = new Layer(contents.image, this.size, contents.description, shapes, (id) => this.hidden.has(id));
+    this.steps = new Steps<State>({ boxes: this.layer.shapes, task: this.task });
+    this.layer.listen({
+      changed: () => this.update(),
+      edited: (id) => this.keepPolygon(id),
+      selected: (id) => {
+        this.selected = id;
+        if (this.chosen !== id) this.chosen = null;
+        this.update();
+      },
     });
   }
 
   clear(): void {
-    this.handleObserver.disconnect();
     const image = this.frame.querySelector("img");
-    this.annotator?.destroy();
+    this.layer?.destroy();
     image?.remove();
-    this.annotator = null;
+    this.layer = null;
     this.boxes = [];
     this.selected = null;
     this.chosen = null;
@@ -155,13 +136,12 @@ export class Canvas {
 
   /** Shows a box's handles. Keys move and remove the box, but label keys do not change it. */
   activate(id: string | null): void {
-    if (id) this.annotator?.state.selection.setSelected(id);
-    else this.annotator?.state.selection.clear();
+    this.layer?.select(id);
   }
 
   /** Selects the smallest visible box at a point, or else `otherwise`; buffer is in image pixels. */
   selectAt(x: number, y: number, buffer: number, otherwise: string | null = null): void {
-    this.select(this.visibleAt(x, y, buffer)?.id ?? otherwise);
+    this.select(this.layer?.at(x, y, buffer)?.id ?? otherwise);
   }
 
   selectNext(step: 1 | -1): void {
@@ -186,7 +166,7 @@ export class Canvas {
   /** Adds a drawn box; returns the suggestion that it replaces, if any. */
   draw(rect: Rect, label: string): Box | null {
     const replaced = replacedBy(rect, label, this.suggestions);
-    if (replaced) this.annotator?.state.store.deleteAnnotation(replaced.id, OURS);
+    if (replaced) this.layer?.remove([replaced.id]);
     this.commit([this.insert(rect, label)]);
     return replaced;
   }
@@ -202,22 +182,22 @@ export class Canvas {
         !isStrip(span, cut(span, this.size)) &&
         !isThere(span, span.label, this.boxes),
     );
-    if (!fresh.length || !this.annotator) return 0;
+    if (!fresh.length || !this.layer) return 0;
     const copies = fresh.map((span) => copyAnnotation(span, this.size));
-    this.annotator.state.store.bulkAddAnnotations(copies, false, OURS);
+    this.layer.add(copies);
     this.commit(copies.map(({ id }) => id));
     return copies.length;
   }
 
   remove(id: string): void {
-    this.annotator?.state.store.deleteAnnotation(id, OURS);
+    this.layer?.remove([id]);
     this.commit();
   }
 
   removeSuggestions(): number {
     const ids = this.suggestions.map(({ id }) => id);
     if (!ids.length) return 0;
-    this.annotator?.state.store.bulkDeleteAnnotations(ids, OURS);
+    this.layer?.remove(ids);
     this.commit();
     return ids.length;
   }
@@ -227,42 +207,38 @@ export class Canvas {
   replaceSuggestions(task: Task): number {
     const { spans } = task;
     this.task = task;
-    const store = this.annotator?.state.store;
     const isUntouched = ({ origin }: Box) => origin === "suggested" || origin === "given";
     const untouched = this.boxes.filter(isUntouched);
     const kept = this.boxes.filter((box) => !isUntouched(box));
     const fresh = spans.filter((span) => !isCovered(span, span.label, kept));
     for (const span of spans) this.first.set(span.id, span);
-    store?.bulkDeleteAnnotations(
-      untouched.map(({ id }) => id),
-      OURS,
-    );
-    for (const span of fresh) store?.addAnnotation(fromSpan(span), OURS);
+    this.layer?.remove(untouched.map(({ id }) => id));
+    this.layer?.add(fresh.map(fromSpan));
     this.commit();
     return fresh.length;
   }
 
   relabel(id: string, label: string): void {
-    const shown = this.annotator?.state.store.getAnnotation(id);
+    const shown = this.layer?.get(id);
     if (!shown || readLabel(shown) === label) return;
-    this.annotator?.state.store.updateAnnotation({ ...shown, bodies: labelBodies(id, label) }, OURS);
+    this.layer?.relabel(id, label);
     this.commit([id]);
   }
 
   /** Moves the selected box or one of its corners by (dx, dy) image pixels. */
   nudge(dx: number, dy: number, grip: "move" | "nw" | "se"): void {
-    const shown = this.selected && this.annotator?.state.store.getAnnotation(this.selected);
+    const shown = this.selected && this.layer?.get(this.selected);
     if (!shown) return;
     const { selector } = shown.target;
     if (isPolygon(selector)) {
       if (grip !== "move") return;
-      this.setShape(shown.id, movedPolygon(selector as Polygon, dx, dy, this.size));
+      this.layer?.reshape(shown.id, movedPolygon(selector, dx, dy, this.size));
     } else {
       const box = this.boxRect(shown.id);
       // Opposite edges must stay one pixel apart.
       const least = (delta: number, side: number) => (grip === "nw" ? Math.min(delta, side) : Math.max(delta, -side));
       const step = grip === "move" ? [dx, dy] : [least(dx, box.width - 1), least(dy, box.height - 1)];
-      this.setShape(shown.id, rectShape(dragged(box, grip, step[0]!, step[1]!, this.size)));
+      this.layer?.reshape(shown.id, rectShape(dragged(box, grip, step[0]!, step[1]!, this.size)));
     }
     this.commit([shown.id], `${grip} ${shown.id}`);
   }
@@ -275,7 +251,7 @@ export class Canvas {
 
   /** Shows the handles of the box whose edge is at the point, else of the smallest box at it. */
   hover(at: Point | null, hit: Hit | null): void {
-    const under = at && (hit?.id ?? this.visibleAt(at[0], at[1], 0)?.id);
+    const under = at && (hit?.id ?? this.layer?.at(at[0], at[1], 0)?.id);
     const hovered = this.boxes.find(({ id, type }) => id === under && type === "rect")?.id ?? null;
     if (hovered === this.hovered) return;
     this.hovered = hovered;
@@ -284,11 +260,12 @@ export class Canvas {
 
   /** Drags by (dx, dy) image pixels from the box's position at the start. It is not an undo step before `drop`. */
   drag({ id, grip }: Hit, dx: number, dy: number): void {
+    const shown = this.layer?.get(id);
     // A key may have removed the box since the press.
-    if (!this.boxes.some((box) => box.id === id)) return;
-    if (this.dragging?.id !== id) this.dragging = { id, rect: this.boxRect(id), shape: this.annotationShape(id) };
+    if (!shown) return;
+    if (this.dragging?.id !== id) this.dragging = { id, rect: this.boxRect(id), shape: shown.target.selector };
     if (id !== this.selected) this.activate(id);
-    this.setShape(id, rectShape(dragged(this.dragging.rect, grip, dx, dy, this.size)));
+    this.layer?.reshape(id, rectShape(dragged(this.dragging.rect, grip, dx, dy, this.size)));
   }
 
   drop(): void {
@@ -304,18 +281,18 @@ export class Canvas {
   putBack(): void {
     const dragged = this.dragging;
     this.dragging = null;
-    if (dragged) this.setShape(dragged.id, dragged.shape);
+    if (dragged) this.layer?.reshape(dragged.id, dragged.shape);
   }
 
   canGo(step: -1 | 1): boolean {
-    return this.annotator !== null && this.steps.has(step);
+    return this.layer !== null && this.steps.has(step);
   }
 
   /** Undo (-1) or redo (1) one step; false if there is none. */
   go(step: -1 | 1): boolean {
     const state = this.steps.go(step);
-    if (!state || !this.annotator) return false;
-    this.restore(state.boxes);
+    if (!state || !this.layer) return false;
+    this.layer.restore(state.boxes);
     this.task = state.task;
     this.warning = "";
     this.touched = true;
@@ -330,14 +307,13 @@ export class Canvas {
 
   hideSuggestions(hide: boolean): void {
     this.suggestionsHidden = hide;
-    if (hide && this.hasSelectedSuggestion()) this.select(null);
+    if (hide && this.suggestions.some(({ id }) => id === this.selected)) this.select(null);
     this.update();
   }
 
   /** Updates everything that depends on the boxes or on their position on the screen. */
   update(): void {
-    const all = this.annotator?.state.store.all() ?? [];
-    this.boxes = all.map((shown) => toBox(shown, this.first.get(shown.id), this.origin));
+    this.boxes = (this.layer?.shapes ?? []).map((shown) => toBox(shown, this.first.get(shown.id), this.origin));
     this.hidden = new Set(this.suggestionsHidden ? this.suggestions.map(({ id }) => id) : []);
     this.colours.paint(this.boxes, this.hidden, this.selected);
     const selected = this.boxes.find(({ id }) => id === this.selected);
@@ -347,24 +323,9 @@ export class Canvas {
     this.changed();
   }
 
-  /** Only polygons use the library's editor. Boxes are edited by gestures.ts, with the same rules for all of them. */
-  private readonly selectable = ({ id, target }: ImageAnnotation) => {
-    if (this.hidden.has(id)) return UserSelectAction.NONE;
-    return isPolygon(target.selector) ? UserSelectAction.EDIT : UserSelectAction.SELECT;
-  };
-
-  private visibleAt(x: number, y: number, buffer: number): ImageAnnotation | undefined {
-    const { store } = (this.annotator?.state ?? {}) as Partial<ImageAnnotatorState>;
-    return store?.getAt(x, y, ({ id }) => !this.hidden.has(id), buffer);
-  }
-
   /** The part of a box that is inside the image. */
   private boxRect(id: string): Rect {
     return cut(this.boxes.find((box) => box.id === id)!, this.size);
-  }
-
-  private annotationShape(id: string): Shape {
-    return this.annotator!.state.store.getAnnotation(id)!.target.selector;
   }
 
   private showHandles(): void {
@@ -379,7 +340,7 @@ export class Canvas {
 
   private insert(rect: Rect, label: string): string {
     const id = uuid();
-    this.annotator?.state.store.addAnnotation(annotation(id, label, rectShape(cut(rect, this.size))), OURS);
+    this.layer?.add([annotation(id, label, rectShape(cut(rect, this.size)))]);
     this.activate(id);
     return id;
   }
@@ -387,42 +348,20 @@ export class Canvas {
   /** Records an undo step after a person changed the boxes. changed: ids of the boxes to check for warnings. */
   private commit(changed: string[] = [], kind = ""): void {
     this.touched = true;
-    this.steps.add({ boxes: this.annotator?.state.store.all() ?? [], task: this.task }, kind);
+    this.steps.add({ boxes: this.layer?.shapes ?? [], task: this.task }, kind);
     this.update();
     const boxes = this.boxes.filter(({ id }) => changed.includes(id));
     this.warning = boxes.map((box) => oddity(box, this.boxes, this.scale())).find(Boolean) ?? "";
     this.changed();
   }
 
-  /** One call per box: if several boxes change at once, the library treats them as polygons that are being edited. */
-  private restore(state: ImageAnnotation[]): void {
-    const { store } = this.annotator!.state;
-    const now = new Map(store.all().map((shown) => [shown.id, shown]));
-    const wanted = new Set(state.map(({ id }) => id));
-    for (const id of now.keys()) if (!wanted.has(id)) store.deleteAnnotation(id, OURS);
-    for (const shown of state) {
-      if (!now.has(shown.id)) store.addAnnotation(shown, OURS);
-      else if (now.get(shown.id) !== shown) store.updateAnnotation(shown, OURS);
-    }
-  }
-
-  private hasSelectedSuggestion(): boolean {
-    return this.suggestions.some(({ id }) => id === this.selected);
-  }
-
+  /** Clips an edited polygon to the image. */
   private keepPolygon(id: string): void {
-    const shown = this.annotator?.state.store.getAnnotation(id);
-    if (!shown) return;
-    const inside = clippedPolygon(shown.target.selector as Polygon, this.size);
-    if (inside) this.setShape(id, inside);
+    const selector = this.layer?.get(id)?.target.selector;
+    if (!selector || !isPolygon(selector)) return;
+    const inside = clippedPolygon(selector, this.size);
+    if (inside) this.layer?.reshape(id, inside);
     this.chosen = null;
     this.commit([id], `polygon ${id}`);
   }
-
-  private setShape(id: string, selector: Shape): void {
-    const shown = this.annotator?.state.store.getAnnotation(id);
-    if (shown) this.annotator?.state.store.updateTarget({ ...shown.target, selector }, OURS);
-  }
 }
-
-const isPolygon = ({ type }: Shape) => (type as string) === "POLYGON";

@@ -276,7 +276,6 @@ export class AppStore {
     this.view?.show(task);
     this.canvas?.show({
       image,
-      size: task,
       spans: queued.spans,
       task,
       origin: queued.origin,
