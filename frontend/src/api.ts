@@ -48,6 +48,8 @@ export class ApiError extends Error {
   }
 }
 
+export const toApiError = (error: unknown) => (error instanceof ApiError ? error : new ApiError(500, String(error)));
+
 const TIMEOUT_MS = 20_000;
 /** Timeout for requests that may wait for a prediction or for the start of TensorBoard. */
 const LONG_TIMEOUT_MS = 120_000;

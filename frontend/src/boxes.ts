@@ -37,7 +37,7 @@ export function rectShape({ x, y, width, height }: Rect): Rectangle {
   return { type: "RECTANGLE", geometry: { x, y, w: width, h: height, rot: 0, bounds } } as Rectangle;
 }
 
-export function polygonShape(points: Point[]): Polygon {
+function polygonShape(points: Point[]): Polygon {
   const xs = points.map(([x]) => x);
   const ys = points.map(([, y]) => y);
   const bounds = { minX: Math.min(...xs), minY: Math.min(...ys), maxX: Math.max(...xs), maxY: Math.max(...ys) };
@@ -117,26 +117,27 @@ function sameGeometry(first: Span, now: Span): boolean {
 
 const close = (a: number, b: number) => Math.abs(a - b) < 0.02;
 const rounded = (value: number) => Math.round(value * 100) / 100;
-const between = (value: number, low: number, high: number) => Math.min(Math.max(value, low), Math.max(low, high));
+/** The value within a range; `low` if the range is empty. */
+export const clamp = (value: number, low: number, high: number) => Math.min(Math.max(value, low), Math.max(low, high));
 
 /** Clips a box to the image; the result is at least one pixel wide and high. */
 export function cut({ x, y, width, height }: Rect, size: Size): Rect {
-  const left = between(x, 0, size.width - 1);
-  const top = between(y, 0, size.height - 1);
-  const right = between(x + width, left + 1, size.width);
-  const bottom = between(y + height, top + 1, size.height);
+  const left = clamp(x, 0, size.width - 1);
+  const top = clamp(y, 0, size.height - 1);
+  const right = clamp(x + width, left + 1, size.width);
+  const bottom = clamp(y + height, top + 1, size.height);
   return { x: left, y: top, width: right - left, height: bottom - top };
 }
 
 /** Moves a box into the image; the size is kept if it fits. */
 export function shifted({ x, y, width, height }: Rect, size: Size): Rect {
-  const moved = { x: between(x, 0, size.width - width), y: between(y, 0, size.height - height), width, height };
+  const moved = { x: clamp(x, 0, size.width - width), y: clamp(y, 0, size.height - height), width, height };
   return cut(moved, size);
 }
 
 /** Clips a polygon to the image and recomputes its bounds; null if nothing changes. */
 export function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon | null {
-  const points = shape.geometry.points.map(([x, y]) => [between(x!, 0, width), between(y!, 0, height)] as Point);
+  const points = shape.geometry.points.map(([x, y]) => [clamp(x!, 0, width), clamp(y!, 0, height)] as Point);
   const inside = polygonShape(points);
   const same = points.every(([x, y], i) => x === shape.geometry.points[i]![0] && y === shape.geometry.points[i]![1]);
   return same && JSON.stringify(inside.geometry.bounds) === JSON.stringify(shape.geometry.bounds) ? null : inside;

@@ -86,7 +86,8 @@ export class Canvas {
   show(contents: Contents): void {
     this.clear();
     this.origin = contents.origin;
-    this.task = this.size = contents.task;
+    this.size = contents.task;
+    this.task = contents.task;
     this.first = new Map(contents.task.spans.map((span) => [span.id, span]));
     this.frame.prepend(contents.image);
     const shapes = contents.spans.map(fromSpan);

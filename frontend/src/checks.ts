@@ -9,7 +9,7 @@ const SAME_FROM = 0.8;
 const TINY_IMAGE_PX = 4;
 const TINY_SCREEN_PX = 6;
 
-export function iou(a: Rect, b: Rect): number {
+function iou(a: Rect, b: Rect): number {
   const across = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
   const down = Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y);
   const both = Math.max(0, across) * Math.max(0, down);

@@ -4,7 +4,7 @@ import type { Box } from "./boxes";
 import type { Label } from "./messages";
 
 /** Colour for labels that are not in the label map. */
-export const FALLBACK = "#8a8f98";
+const FALLBACK = "#8a8f98";
 
 export class Colours {
   private readonly sheet = new CSSStyleSheet();

@@ -1,5 +1,7 @@
 /** Display settings of the page, the image and the boxes, stored in this browser. */
 
+import { loadJson, save } from "./storage";
+
 export type Theme = "auto" | "light" | "dark";
 export type Names = "all" | "selected" | "none";
 
@@ -62,11 +64,8 @@ export class Display {
 
   set(values: Partial<Settings>): void {
     this.take(checked({ ...this.settings, ...values }));
-    try {
-      localStorage.setItem(KEY, JSON.stringify(this.settings));
-    } catch {
-      // Without storage, the settings last until the page is closed.
-    }
+    // Without storage, the settings last until the page is closed.
+    save(KEY, JSON.stringify(this.settings));
   }
 
   reset(): void {
@@ -94,12 +93,8 @@ export class Display {
 }
 
 function stored(): Settings {
-  try {
-    const value: unknown = JSON.parse(localStorage.getItem(KEY) ?? "{}");
-    return checked(typeof value === "object" && value !== null ? value : {});
-  } catch {
-    return { ...DEFAULTS };
-  }
+  const value = loadJson(KEY);
+  return checked(typeof value === "object" && value !== null ? value : {});
 }
 
 /** Replaces settings that are missing or invalid (written by another version of the page) by their defaults. */

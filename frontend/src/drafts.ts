@@ -4,6 +4,7 @@ import type { Box } from "./boxes";
 import type { AppStore } from "./store";
 import type { QueuedTask } from "./queue";
 import type { Span, Task } from "./messages";
+import { keysWith, load, loadJson, save } from "./storage";
 
 export interface Draft {
   spans: Span[];
@@ -56,49 +57,28 @@ export class Drafts {
   /** Deletes a draft after the image was answered or the draft was discarded. */
   drop(image_id: string): void {
     if (this.pending?.image_id === image_id) this.pending = null;
-    try {
-      localStorage.removeItem(this.prefix + image_id);
-    } catch {
-      // Without storage there are no drafts.
-    }
+    save(this.prefix + image_id, null);
   }
 
   /** Notes in this tab which answered image is shown: after a reload, the server would send a different one. */
   noteShown(queued: QueuedTask | null): void {
-    try {
-      if (queued?.reopened) sessionStorage.setItem(this.reopenedKey, queued.id);
-      else sessionStorage.removeItem(this.reopenedKey);
-    } catch {
-      // Without storage, a different image is shown after a reload.
-    }
+    // Without storage, a different image is shown after a reload.
+    save(this.reopenedKey, queued?.reopened ? queued.id : null, "sessionStorage");
   }
 
   /** The answered image that this tab showed when the page was left. */
   reopened(): string | null {
-    try {
-      return sessionStorage.getItem(this.reopenedKey);
-    } catch {
-      return null;
-    }
+    return load(this.reopenedKey, "sessionStorage");
   }
 
   /** Restores an image's draft, if there is one. labels: the allowed labels. */
   restore(queued: QueuedTask, labels: string[]): void {
     if (queued.touched) return;
-    const draft = this.find(queued.id);
+    const draft = loadJson(this.prefix + queued.id);
     // An answer that was given elsewhere in the meantime is newer than a draft from before it.
-    if (!draft || (queued.reopened !== null && !draft.reopened)) return;
+    if (!isDraft(draft) || (queued.reopened !== null && !draft.reopened)) return;
     const allowed = new Set([...labels, ...queued.task.spans.map(({ label }) => label)]);
     if (draft.spans.every(({ label }) => allowed.has(label))) queued.restore(draft);
-  }
-
-  private find(image_id: string): Draft | null {
-    try {
-      const draft: unknown = JSON.parse(localStorage.getItem(this.prefix + image_id) ?? "null");
-      return isDraft(draft) ? draft : null;
-    } catch {
-      return null;
-    }
   }
 }
 
@@ -116,58 +96,32 @@ export function draftedTask(task: Task, { first, version, threshold }: Draft): T
  * priority over drafts. */
 function keep(key: string, text: string): void {
   if (text.length > MAX_CHARACTERS) return;
-  try {
-    const others = stored().filter((other) => other.key !== key);
-    let characters = text.length;
-    others.forEach((other, index) => {
-      characters += other.text.length;
-      if (index >= MAX_DRAFTS - 1 || characters > MAX_CHARACTERS) localStorage.removeItem(other.key);
-    });
-    localStorage.setItem(key, text);
-  } catch {
-    makeRoom(key, text);
-  }
+  const others = stored().filter((other) => other.key !== key);
+  let characters = text.length;
+  others.forEach((other, index) => {
+    characters += other.characters;
+    if (index >= MAX_DRAFTS - 1 || characters > MAX_CHARACTERS) save(other.key, null);
+  });
+  if (!save(key, text)) makeRoom(key, text);
 }
 
-/** Deletes the oldest drafts until this one fits, because the storage is full. */
+/** Deletes the oldest drafts until this one fits, because the storage is full. Without storage, a reload loses the
+ * current boxes. The outbox warns about answers itself. */
 function makeRoom(key: string, text: string): void {
-  try {
-    for (const old of stored().reverse()) {
-      localStorage.removeItem(old.key);
-      if (fits(key, text)) return;
-    }
-  } catch {
-    // Without storage, a reload loses the current boxes. The outbox warns about answers itself.
-  }
-}
-
-function fits(key: string, text: string): boolean {
-  try {
-    localStorage.setItem(key, text);
-    return true;
-  } catch {
-    return false;
+  for (const old of stored().reverse()) {
+    save(old.key, null);
+    if (save(key, text)) return;
   }
 }
 
 /** All drafts in this browser, newest first. */
-function stored(): { key: string; text: string; saved_at_ms: number }[] {
-  return Object.keys(localStorage)
-    .filter((key) => key.startsWith(PREFIX))
-    .map((key) => {
-      const text = localStorage.getItem(key) ?? "";
-      return { key, text, saved_at_ms: savedAt(text) };
-    })
+function stored(): { key: string; characters: number; saved_at_ms: number }[] {
+  return keysWith(PREFIX)
+    .map((key) => ({ key, characters: load(key)?.length ?? 0, saved_at_ms: savedAt(key) }))
     .sort((a, b) => b.saved_at_ms - a.saved_at_ms);
 }
 
-function savedAt(text: string): number {
-  try {
-    return Number((JSON.parse(text) as Partial<Draft> | null)?.saved_at_ms) || 0;
-  } catch {
-    return 0;
-  }
-}
+const savedAt = (key: string) => Number((loadJson(key) as Partial<Draft> | null)?.saved_at_ms) || 0;
 
 function isDraft(value: unknown): value is Draft {
   const draft = value as Partial<Draft> | null;

@@ -1,6 +1,7 @@
 /** Hints for the first images. Each is shown once; this browser stores which ones were shown. */
 
 import type { Decision } from "./messages";
+import { loadJson, save } from "./storage";
 
 const KEY = "odkeras:told";
 /** Number of answers after which the explanation of the answers disappears, unless it is closed earlier. */
@@ -50,19 +51,12 @@ export class FirstSteps {
 
   private remember(topic: Topic): void {
     this.shownHints.add(topic);
-    try {
-      localStorage.setItem(KEY, JSON.stringify([...this.shownHints]));
-    } catch {
-      // Without storage, the next page shows the hint again.
-    }
+    // Without storage, the next page shows the hint again.
+    save(KEY, JSON.stringify([...this.shownHints]));
   }
 }
 
 function remembered(): Set<Topic> {
-  try {
-    const topics: unknown = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-    return new Set(Array.isArray(topics) ? (topics as Topic[]) : []);
-  } catch {
-    return new Set();
-  }
+  const topics = loadJson(KEY);
+  return new Set(Array.isArray(topics) ? (topics as Topic[]) : []);
 }

@@ -17,7 +17,7 @@ const STATES: { [state: string]: string } = {
   failed: "failed",
 };
 
-export function trainerText(trainer: Trainer | null): string {
+function trainerText(trainer: Trainer | null): string {
   if (!trainer) return "no status from the trainer yet";
   const { state, step, steps, round } = trainer;
   const progress = state === "training" && step != null && steps ? `, step ${step} of ${steps}` : "";
@@ -84,7 +84,10 @@ export const undoHint = (key: string) => (isCoarse() ? "the ↶ button" : key);
 
 export const pluralize = (count: number, one: string, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
 
-export const share = (part: number, whole: number) => (whole ? `${Math.round((part / whole) * 100)} %` : "–");
+export const percent = (share: number) => `${Math.round(share * 100)} %`;
+
+/** A part of a whole in percent; “–” if the whole is 0. */
+export const share = (part: number, whole: number) => (whole ? percent(part / whole) : "–");
 
 export function figure(value: number): string {
   return Math.abs(value) >= 100 ? value.toFixed(0) : Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(2);

@@ -1,15 +1,13 @@
 /** The gallery's list of images. Only the pages that are scrolled into view are fetched. */
 
 import { api } from "./api";
+import { Backoff } from "./backoff";
 import type { GalleryFilter, GalleryImage, Sender } from "./messages";
 import { errorMessage } from "./format";
 
 const PAGE = 100;
 /** Delay before a request, so that fast scrolling causes none. */
 const ASK_AFTER_MS = 80;
-/** Exponential backoff after failures. */
-const MIN_BACKOFF_MS = 1_000;
-const MAX_BACKOFF_MS = 10_000;
 
 export type Filter = Required<GalleryFilter>;
 
@@ -34,7 +32,7 @@ export class GalleryList {
   private wanted: number[] = [];
   private timer = 0;
   private closed = false;
-  private backoff_ms = MIN_BACKOFF_MS;
+  private readonly backoff = new Backoff(1_000, 10_000);
   /** performance.now() before which no request is sent. */
   private not_before = 0;
 
@@ -77,12 +75,11 @@ export class GalleryList {
       if (this.closed) return;
       this.pages.set(page, images);
       Object.assign(this, { total, missing, trouble: "" });
-      this.backoff_ms = MIN_BACKOFF_MS;
+      this.backoff.reset();
     } catch (error) {
       this.asked.delete(page);
       this.trouble = errorMessage(error);
-      this.not_before = performance.now() + this.backoff_ms;
-      this.backoff_ms = Math.min(2 * this.backoff_ms, MAX_BACKOFF_MS);
+      this.not_before = performance.now() + this.backoff.next();
       // Nothing on the screen would request the first page, because it shows no images yet.
       if (!this.wanted.includes(page)) this.wanted.push(page);
       this.schedule();

@@ -1,6 +1,7 @@
 /** The page's identity: the session from its URL, and a tab id that survives a reload. */
 
 import type { Sender } from "./messages";
+import { load, save } from "./storage";
 
 const TAB_KEY = "odkeras:tab";
 /** Followed by the session's name: the id of the tab closed last. The next page to be opened takes over its images. */
@@ -23,7 +24,8 @@ export function uuid(): string {
 export async function whoAmI(ask: (known: string) => Promise<string>): Promise<Sender> {
   const session = await chooseSession(ask);
   const tab = await ownTab(session);
-  window.addEventListener("pagehide", () => leave(session, tab));
+  // Without storage, the images are freed once the server considers this tab gone.
+  window.addEventListener("pagehide", () => save(LEFT_KEY + session, tab));
   return { session, tab };
 }
 
@@ -33,9 +35,10 @@ async function chooseSession(ask: (known: string) => Promise<string>): Promise<s
   const given = address.searchParams.get("session");
   if (given) return given;
   if (given === null && isThisMachine(address.hostname)) return DEFAULT_SESSION;
-  const known = sessionName(rememberedName());
+  const known = sessionName(load(NAME_KEY) ?? "");
   const name = given === null && known ? known : await ask(known);
-  rememberName(name);
+  // Without storage, the name is kept in the URL only.
+  save(NAME_KEY, name);
   address.searchParams.set("session", name);
   history.replaceState(null, "", address);
   return name;
@@ -56,22 +59,6 @@ export function sessionName(text: string): string {
   return name.toLowerCase() === DEFAULT_SESSION ? "" : name;
 }
 
-function rememberedName(): string {
-  try {
-    return localStorage.getItem(NAME_KEY) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-function rememberName(name: string): void {
-  try {
-    localStorage.setItem(NAME_KEY, name);
-  } catch {
-    // Without storage, the name is kept in the URL only.
-  }
-}
-
 /** "Duplicate tab" copies sessionStorage, so take a new id if another tab replies that it has ours. */
 async function ownTab(session: string): Promise<string> {
   const known = remembered(session);
@@ -83,31 +70,16 @@ async function ownTab(session: string): Promise<string> {
       if (data?.ask === tab) channel.postMessage({ taken: tab });
     };
   }
-  try {
-    sessionStorage.setItem(TAB_KEY, tab);
-  } catch {
-    // Without storage, a reload is a new tab; its tasks are freed once the server considers the old tab gone.
-  }
+  // Without storage, a reload is a new tab; its tasks are freed once the server considers the old tab gone.
+  save(TAB_KEY, tab, "sessionStorage");
   return tab;
 }
 
 /** The id from before a reload, else that of the tab closed last, which is removed so that only one page takes it. */
 function remembered(session: string): string | null {
-  try {
-    const left = localStorage.getItem(LEFT_KEY + session);
-    localStorage.removeItem(LEFT_KEY + session);
-    return sessionStorage.getItem(TAB_KEY) ?? left;
-  } catch {
-    return null;
-  }
-}
-
-function leave(session: string, tab: string): void {
-  try {
-    localStorage.setItem(LEFT_KEY + session, tab);
-  } catch {
-    // Without storage, the images are freed once the server considers this tab gone.
-  }
+  const left = load(LEFT_KEY + session);
+  save(LEFT_KEY + session, null);
+  return load(TAB_KEY, "sessionStorage") ?? left;
 }
 
 function isTaken(channel: BroadcastChannel, tab: string): Promise<boolean> {

@@ -1,6 +1,7 @@
 /** The labels of a dataset in the page: ten with keys, the recently used ones, and a search. */
 
 import type { Label } from "./messages";
+import { loadJson, save } from "./storage";
 
 /** In keyboard order. */
 export const LABEL_KEYS = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"] as const;
@@ -113,11 +114,8 @@ export class LabelBook {
   }
 
   private write(): void {
-    try {
-      localStorage.setItem(this.storageKey, JSON.stringify({ keys: this.keys, recent: this.recent } satisfies Stored));
-    } catch {
-      // Without storage, the next page starts with the first ten labels again.
-    }
+    // Without storage, the next page starts with the first ten labels again.
+    save(this.storageKey, JSON.stringify({ keys: this.keys, recent: this.recent } satisfies Stored));
   }
 }
 
@@ -141,12 +139,8 @@ const fold = (text: string) =>
     .trim();
 
 function read(key: string): Stored {
-  try {
-    const stored = JSON.parse(localStorage.getItem(key) ?? "null") as Partial<Stored> | null;
-    return { keys: texts(stored?.keys), recent: texts(stored?.recent).filter((name) => name !== null) };
-  } catch {
-    return { keys: [], recent: [] };
-  }
+  const stored = loadJson(key) as Partial<Stored> | null;
+  return { keys: texts(stored?.keys), recent: texts(stored?.recent).filter((name) => name !== null) };
 }
 
 const texts = (value: unknown): (string | null)[] =>

@@ -1,10 +1,9 @@
 /** The server-sent events: panel state, news, and the hint that tasks are available. */
 
 import { api } from "./api";
+import { Backoff } from "./backoff";
 import type { News, PanelState, Sender } from "./messages";
 
-const MIN_BACKOFF_MS = 1_000;
-const MAX_BACKOFF_MS = 10_000;
 const NEWS_KEPT = 50;
 const DISCONNECTED_AFTER_MS = 2_500;
 
@@ -24,7 +23,7 @@ export class Live {
   published_at: number | null = null;
 
   private source: EventSource | null = null;
-  private backoff_ms = MIN_BACKOFF_MS;
+  private readonly backoff = new Backoff(1_000, 10_000);
   private timer = 0;
   private lostTimer = 0;
 
@@ -48,7 +47,7 @@ export class Live {
   private onOpen(): void {
     clearTimeout(this.lostTimer);
     this.lostTimer = 0;
-    this.backoff_ms = MIN_BACKOFF_MS;
+    this.backoff.reset();
     this.lost = false;
     this.listener.connected();
   }
@@ -61,8 +60,7 @@ export class Live {
     // After an HTTP error, EventSource does not reconnect by itself.
     if (source.readyState !== EventSource.CLOSED) return;
     clearTimeout(this.timer);
-    this.timer = window.setTimeout(() => this.open(), this.backoff_ms);
-    this.backoff_ms = Math.min(this.backoff_ms * 2, MAX_BACKOFF_MS);
+    this.timer = window.setTimeout(() => this.open(), this.backoff.next());
   }
 
   private onState(panel: PanelState): void {

@@ -1,7 +1,9 @@
 /** Pending answers. An answer is removed only when the server confirms that it was saved or refused. */
 
-import { api, ApiError } from "./api";
+import { api, ApiError, toApiError } from "./api";
+import { Backoff } from "./backoff";
 import type { AnswersReply, Decision, Sender, SentAnswer, Span } from "./messages";
+import { keysWith, loadJson, save } from "./storage";
 
 export interface Waiting {
   answer_id: string;
@@ -14,14 +16,12 @@ export interface Waiting {
   answered_at_ms: number;
 }
 
-export interface Refused extends Waiting {
+interface Refused extends Waiting {
   reason: string;
 }
 
 const PREFIX = "odkeras:outbox";
 const MAX_BATCH = 40;
-const MIN_BACKOFF_MS = 500;
-const MAX_BACKOFF_MS = 8_000;
 /** Browsers limit the size of requests that outlive the page (keepalive). */
 const KEEPALIVE_BYTES = 60_000;
 
@@ -36,7 +36,7 @@ export class Outbox {
   private readonly prefix: string;
   private sending: Promise<void> | null = null;
   private timer = 0;
-  private backoff_ms = MIN_BACKOFF_MS;
+  private readonly backoff = new Backoff(500, 8_000);
 
   constructor(
     private readonly who: Sender,
@@ -91,9 +91,8 @@ export class Outbox {
         const batch = this.waiting.slice(0, MAX_BATCH);
         this.settle(batch, await api.answers(this.who, batch.map(asSent)));
       } catch (error) {
-        this.trouble = error instanceof ApiError ? error : new ApiError(500, String(error));
-        this.timer = window.setTimeout(() => void this.flush(), this.backoff_ms);
-        this.backoff_ms = Math.min(this.backoff_ms * 2, MAX_BACKOFF_MS);
+        this.trouble = toApiError(error);
+        this.timer = window.setTimeout(() => void this.flush(), this.backoff.next());
         this.changed([]);
         return;
       }
@@ -111,47 +110,30 @@ export class Outbox {
       if (reason !== undefined) this.refused.push({ ...entry, reason });
     }
     this.trouble = null;
-    this.backoff_ms = MIN_BACKOFF_MS;
+    this.backoff.reset();
     this.persist();
     this.changed(settled.filter(({ answer_id }) => saved.has(answer_id)));
   }
 
   /** Each tab has its own storage key, so that two tabs of a session do not overwrite each other's answers. */
   private persist(): void {
-    const key = this.prefix + this.who.tab;
-    try {
-      if (this.waiting.length) localStorage.setItem(key, JSON.stringify(this.waiting));
-      else localStorage.removeItem(key);
-      this.persisted = true;
-    } catch {
-      this.persisted = false;
-    }
+    this.persisted = save(this.prefix + this.who.tab, this.waiting.length ? JSON.stringify(this.waiting) : null);
   }
 
   /** Takes over the answers of earlier pages of this session. If such a page is still open, both send them, which is
    * safe because storing is idempotent. */
   private adopt(): void {
-    try {
-      const keys = Object.keys(localStorage).filter((key) => key.startsWith(this.prefix));
-      const seen = new Map<string, Waiting>();
-      for (const key of keys) for (const entry of parsed(localStorage.getItem(key))) seen.set(entry.answer_id, entry);
-      this.waiting = [...seen.values()].sort((a, b) => a.answered_at_ms - b.answered_at_ms);
-      this.persist();
-      if (this.persisted)
-        keys.filter((key) => key !== this.prefix + this.who.tab).forEach((key) => localStorage.removeItem(key));
-    } catch {
-      this.persisted = false;
-    }
+    const keys = keysWith(this.prefix);
+    const seen = new Map(keys.flatMap(stored).map((entry) => [entry.answer_id, entry]));
+    this.waiting = [...seen.values()].sort((a, b) => a.answered_at_ms - b.answered_at_ms);
+    this.persist();
+    if (this.persisted) keys.filter((key) => key !== this.prefix + this.who.tab).forEach((key) => save(key, null));
   }
 }
 
-function parsed(text: string | null): Waiting[] {
-  try {
-    const entries: unknown = JSON.parse(text ?? "[]");
-    return Array.isArray(entries) ? entries.filter((entry) => entry?.answer_id && entry?.image_id) : [];
-  } catch {
-    return [];
-  }
+function stored(key: string): Waiting[] {
+  const entries = loadJson(key);
+  return Array.isArray(entries) ? entries.filter((entry) => entry?.answer_id && entry?.image_id) : [];
 }
 
 function asSent({ answer_id, image_id, answer, spans, version, answered_at_ms }: Waiting): SentAnswer {

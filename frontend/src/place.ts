@@ -1,6 +1,6 @@
 /** Finds a position for a box's button on the screen: beside the box and in view. Lengths are in screen pixels. */
 
-import type { Rect } from "./boxes";
+import { clamp, type Rect } from "./boxes";
 import type { Point } from "./messages";
 
 /** The upper left corner of a square button; gap_px: space for the box's handles. */
@@ -31,5 +31,3 @@ function inside(box: Rect, view: Rect, side_px: number, gap_px: number): Point {
   const x = clamp(box.x + (box.width - side_px) / 2, view.x, view.x + view.width - side_px);
   return [x, clamp(box.y + gap_px, view.y + gap_px, view.y + view.height - side_px - gap_px)];
 }
-
-const clamp = (value: number, low: number, high: number) => Math.max(low, Math.min(value, Math.max(low, high)));

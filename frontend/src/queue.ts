@@ -1,6 +1,6 @@
 /** Prefetched tasks with their decoded images, so that the next image appears at once. */
 
-import { api, ApiError } from "./api";
+import { api, toApiError, type ApiError } from "./api";
 import { withIds, type Origin } from "./boxes";
 import { draftedTask, type Draft } from "./drafts";
 import { uuid } from "./identity";
@@ -194,7 +194,7 @@ export class Queue {
       this.waiting = reply.tasks.length ? "" : reply.waiting;
       if (!this.done && !this.ahead.length) this.askAgain(wanted);
     } catch (error) {
-      this.trouble = error instanceof ApiError ? error : new ApiError(500, String(error));
+      this.trouble = toApiError(error);
       this.askAgain(wanted);
     }
     this.around.changed();

@@ -2,6 +2,7 @@
 
 import { cut, type Box, type Size } from "./boxes";
 import { inkOn, type Colours } from "./colours";
+import { percent } from "./format";
 
 const LINE_PX = 20;
 /** Approximate width of a letter. Measuring each tag would be slow while boxes are dragged. */
@@ -72,5 +73,3 @@ export class Tags {
 export function tagText(box: Box): string {
   return box.origin === "suggested" && box.score !== undefined ? `${box.label} ${percent(box.score)}` : box.label;
 }
-
-export const percent = (share: number) => `${Math.round(share * 100)} %`;

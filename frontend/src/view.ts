@@ -1,6 +1,6 @@
 /** The size of the image on the screen. Zooming changes the layout inside a scroll container. */
 
-import type { Rect, Size } from "./boxes";
+import { clamp, type Rect, type Size } from "./boxes";
 import type { Point } from "./messages";
 
 /** The same value as in stage.css. */
@@ -46,7 +46,7 @@ export class View {
     const seen = this.scroll.getBoundingClientRect();
     const [clientX, clientY] = at ?? [seen.left + seen.width / 2, seen.top + seen.height / 2];
     const [x, y] = this.toImage(clientX, clientY);
-    this.zoom = Math.min(Math.max(this.zoom * factor, MIN_ZOOM), MAX_ZOOM);
+    this.zoom = clamp(this.zoom * factor, MIN_ZOOM, MAX_ZOOM);
     if (Math.abs(this.zoom - 1) < 0.02) this.zoom = 1;
     this.layOut();
     const frame = this.frame.getBoundingClientRect();
@@ -66,7 +66,7 @@ export class View {
   /** As toImage, but clamped to the image, because a drag may start or end outside. */
   inside(at: Point): Point {
     const [x, y] = this.toImage(...at);
-    return [Math.min(Math.max(x, 0), this.size.width), Math.min(Math.max(y, 0), this.size.height)];
+    return [clamp(x, 0, this.size.width), clamp(y, 0, this.size.height)];
   }
 
   /** Converts a rectangle of the image to screen pixels relative to an element's upper left corner. */

@@ -1,7 +1,6 @@
 /** The dialog with all images: filter, browse, open. Only the visible rows are rendered. */
 
 import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
-import { FALLBACK } from "../colours";
 import type { AppStore } from "../store";
 import { GalleryList, NO_FILTER, type Filter } from "../gallery";
 import type { GalleryImage } from "../messages";
@@ -265,7 +264,7 @@ function Picture({ store, image }: { store: AppStore; image: GalleryImage }) {
               y={y * size[1]}
               width={width * size[0]}
               height={height * size[1]}
-              stroke={store.labels?.label(label)?.color ?? FALLBACK}
+              stroke={store.colours?.of(label)}
             />
           ))}
         </svg>

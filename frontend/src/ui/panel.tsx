@@ -12,7 +12,7 @@ import { Invite } from "./people";
 import { ShowLog } from "./log";
 import { Section } from "./side";
 import { Training } from "./training";
-import { clock, pluralize, errorMessage, share, versionName, versionNumber } from "../format";
+import { clock, percent, pluralize, errorMessage, share, versionName, versionNumber } from "../format";
 
 const ROWS = 8;
 
@@ -113,7 +113,7 @@ function Charts({ panel }: { panel: PanelState }) {
         per="model of"
         values={kept}
         top={1}
-        format={(value) => share(value, 1)}
+        format={percent}
       />
       <LineChart title="mAP per evaluation, 0 to 1" per="round" values={maps} top={1} />
       <LineChart title="mAP50 per evaluation, 0 to 1" per="round" values={maps50} top={1} />

@@ -3,13 +3,11 @@
 import type { RefObject } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import type { Box } from "../boxes";
-import { FALLBACK } from "../colours";
 import type { AppStore } from "../store";
 import type { PastRecord } from "../records";
-import { percent } from "../tags";
 import { useTicking } from "./hooks";
 import { Icon } from "./icons";
-import { ago, isCoarse, pluralize, PAST } from "../format";
+import { ago, isCoarse, percent, pluralize, PAST } from "../format";
 
 export function Section({
   title,
@@ -85,7 +83,7 @@ export function Boxes({ store }: { store: AppStore }) {
         <li
           key={box.id}
           class={box.id === canvas?.selected ? "selected" : ""}
-          style={{ "--box": colour(store, box.label) }}
+          style={{ "--box": store.colours?.of(box.label) }}
         >
           <button
             type="button"
@@ -135,10 +133,6 @@ function useFocusKept(list: RefObject<HTMLUListElement | null>, image_id: string
     keeping.current = false;
   }, [image_id, count]);
   return keeping;
-}
-
-function colour(store: AppStore, label: string): string {
-  return store.labels?.label(label)?.color ?? FALLBACK;
 }
 
 export function History({ store }: { store: AppStore }) {

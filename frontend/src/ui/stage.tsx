@@ -5,7 +5,7 @@ import type { AppStore } from "../store";
 import { removeSuggestions, showOffer, takeBack, toggleSuggestions } from "../edits";
 import { bootstrap } from "../bootstrap";
 import type { Task } from "../messages";
-import { pluralize, PAST, versionName, versionNumber } from "../format";
+import { percent, pluralize, PAST, versionName, versionNumber } from "../format";
 import { BoxButton } from "./box_button";
 import { DisplaySettings } from "./display";
 import { Done } from "./done";
@@ -167,7 +167,7 @@ function offerText({ canvas, live }: AppStore, { version }: Task): string {
 }
 
 const scoreText = ({ threshold }: Task) =>
-  threshold === null ? "" : `; score ${Math.round(threshold * 100)} % or more`;
+  threshold === null ? "" : `; score ${percent(threshold)} or more`;
 
 /** A line below the stage that describes the shown image. */
 export function Caption({ store }: { store: AppStore }) {

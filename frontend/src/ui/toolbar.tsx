@@ -2,6 +2,7 @@
 
 import type { AppStore } from "../store";
 import { copyBoxes, removeSelected, removeSuggestions, takeBack, toggleSuggestions } from "../edits";
+import { percent } from "../format";
 import { Icon, type IconName } from "./icons";
 
 interface ToolProps {
@@ -36,7 +37,7 @@ export function Tools({ store }: { store: AppStore }) {
   const { canvas, view, ready } = store;
   const hidden = canvas?.suggestionsHidden ?? false;
   const suggestions = canvas?.suggestions.length ?? 0;
-  const zoom = view && ready ? `${Math.round(view.scale * 100)} %` : "–";
+  const zoom = view && ready ? percent(view.scale) : "–";
   return (
     <div class="tools" role="group" aria-label="Tools">
       <Tool icon="box" label="Draw boxes" pressed={!store.hand} onClick={() => store.set({ hand: false })} />
