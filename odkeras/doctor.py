@@ -17,7 +17,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from odkeras.errors import OdkerasError
 from odkeras.odapi import ODAPI_INSTALL_COMMAND
+from odkeras.pipeline import (
+    get_fine_tune_checkpoint,
+    get_fine_tune_type,
+    load_pipeline,
+    starts_from_random_weights,
+)
+from odkeras.pipeline.files import checkpoint_problems
+from odkeras.pretrained.cache import WeightsCache
+from odkeras.pretrained.catalogue import BACKBONES, ZOO
 
 TENSORFLOW = "2.21"
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
@@ -87,11 +97,14 @@ def probe_tensorflow(timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
     return Probe(versions["tensorflow"], versions["keras"], tuple(versions["gpus"]))
 
 
-def check_environment(directory: Path | str = ".", *, probe: Callable[[], Probe] = probe_tensorflow) -> list[Check]:
+def check_environment(
+    directory: Path | str = ".", *, config: Path | None = None, probe: Callable[[], Probe] = probe_tensorflow
+) -> list[Check]:
     """Run all checks, the most basic ones first.
 
     Args:
         directory: parent of the data, model and export directories; its free disk space is checked. It need not exist.
+        config: the pipeline.config of a project, whose weights are checked; None to check only the machine.
         probe: replaces the TensorFlow child process in tests.
     """
     probed = probe() if _version("tensorflow") else Probe(error="not installed")
@@ -107,6 +120,8 @@ def check_environment(directory: Path | str = ".", *, probe: Callable[[], Probe]
         _check_disk(Path(directory)),
         _check_model_server(shutil.which("tensorflow_model_server")),
         Check("Prodigy", True, _version("prodigy") or "not installed (optional)"),
+        _check_cache(WeightsCache()),
+        *([_check_weights(config, WeightsCache())] if config is not None else []),
     ]
 
 
@@ -214,6 +229,30 @@ def _check_disk(directory: Path) -> Check:
     if free >= MIN_FREE_BYTES:
         return Check("Disk", True, detail)
     return Check("Disk", False, detail, "free some space, or lower --temp-files-num and --max-checkpoints-num")
+
+
+def _check_cache(cache: WeightsCache) -> Check:
+    names = [weights.name for weights in (*ZOO, *BACKBONES) if cache.has(weights)]
+    return Check("Weights cache", True, f"{cache.folder}: {', '.join(names) or 'nothing downloaded yet'}")
+
+
+def _check_weights(config_path: Path, cache: WeightsCache) -> Check:
+    name = "Weights in use"
+    try:
+        config = load_pipeline(config_path)
+        if starts_from_random_weights(config):
+            fix = "for better suggestions from the start: odkeras init --weights NAME; names: odkeras weights list"
+            return Check(name, True, f"random ones, in {config_path}", fix)
+    except OdkerasError as error:
+        return Check(name, False, str(error), f"correct {config_path}")
+    checkpoint = get_fine_tune_checkpoint(config)
+    if checkpoint is None:
+        return Check(name, True, "those of ImageNet, which are downloaded while the model is built")
+    problem = next(checkpoint_problems(checkpoint, field="fine_tune_checkpoint"), None)
+    if problem is not None:
+        return Check(name, False, f"{checkpoint} {problem.reason}", problem.fix)
+    source = cache.name_of(checkpoint) or "a checkpoint of your own"
+    return Check(name, True, f"{source} ({get_fine_tune_type(config)}): {checkpoint}")
 
 
 def _check_model_server(path: str | None) -> Check:

@@ -33,10 +33,11 @@ SUGGESTED_WEIGHTS = "ssd_mobilenet_v2_fpnlite_320x320"
 
 @dataclass(frozen=True)
 class InitResult:
-    """The files written, and instructions for the next steps."""
+    """The files written, the checkpoint that training starts from (None: random weights), and the next steps."""
 
     config_path: Path
     label_map_path: Path
+    checkpoint: str | None
     next_steps: str
 
     @property
@@ -137,7 +138,7 @@ def init_project(
     config = apply_overrides(start.config, overrides)
     raise_for_problems(check_pipeline(config, label_map=label_map, purpose="loop"), source=str(config_path))
     _write(config, start.header, label_map, config_path, label_map_path)
-    return InitResult(config_path, label_map_path, _next_steps(directory, start.checkpoint is None))
+    return InitResult(config_path, label_map_path, start.checkpoint, _next_steps(directory, start.checkpoint is None))
 
 
 def _absolute(checkpoint: str | None) -> str:

@@ -16,7 +16,7 @@ def add_commands(app: typer.Typer) -> None:
     example = "Example: odkeras init raccoons --label raccoon --weights ssd_mobilenet_v2_fpnlite_320x320"
     app.command("init", epilog=example)(init)
     app.command("settings", epilog="Example: odkeras settings raccoons/")(settings)
-    app.command("doctor", epilog="Example: odkeras doctor")(doctor)
+    app.command("doctor", epilog="Example: odkeras doctor raccoons/")(doctor)
 
 
 def init(
@@ -72,6 +72,8 @@ def init(
         )
     for path in result.paths:
         print(f"wrote {path}")
+    if result.checkpoint:
+        print(f"starts from {result.checkpoint}")
     print(result.next_steps)
 
 
@@ -98,11 +100,17 @@ def settings(
         print(f"warning: {problem}")
 
 
-def doctor() -> None:
-    """Check the installation: Python, TensorFlow, the Object Detection API, GPU, disk."""
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="A project, or its pipeline.config: which weights it starts from.", show_default=False),
+    ] = None,
+) -> None:
+    """Check the installation: Python, TensorFlow, the Object Detection API, GPU, disk, weights."""
     from odkeras.doctor import all_ok, check_environment
+    from odkeras.project import config_path
 
-    checks = check_environment()
+    checks = check_environment(config=config_path(config) if config is not None else None)
     width = max(len(check.name) for check in checks)
     for check in checks:
         print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:{width}}  {check.detail}")

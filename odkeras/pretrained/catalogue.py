@@ -152,12 +152,7 @@ def _resnet(depth: int, md5: str, top1: float, centernet: tuple[str, ...]) -> Ba
         md5,
         top1,
         "faster_rcnn_resnet50_640",
-        (
-            f"faster_rcnn_resnet{depth}_keras",
-            f"faster_rcnn_resnet{depth}_fpn_keras",
-            f"ssd_resnet{depth}_v1_fpn_keras",
-            *centernet,
-        ),
+        (f"faster_rcnn_resnet{depth}_keras", f"ssd_resnet{depth}_v1_fpn_keras", *centernet),
     )
 
 

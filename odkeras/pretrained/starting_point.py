@@ -61,14 +61,17 @@ def _from_backbone(backbone: Backbone, file: Path, template: str | None, cache: 
 
 
 def _put_into(backbone: Backbone, config: PipelineConfig) -> str:
-    """Make a feature extractor with this backbone that of the config, in place, unless it has one already."""
+    """Make the config's feature extractor one with this backbone, in place, and return its name."""
+    current = feature_extractor_type(config)
+    if current in backbone.feature_extractors:
+        return current
     fitting = [name for name in backbone.feature_extractors if name in known(model_type(config))]
-    if feature_extractor_type(config) in fitting:
-        return feature_extractor_type(config)
-    if not fitting:
+    # The networks of SSD differ in more than the backbone, and their settings do not fit each other.
+    is_other_network = model_type(config) == "ssd" and not all("efficientnet" in each for each in (current, *fitting))
+    if not fitting or is_other_network:
         raise ConfigError(
-            f"{backbone.name} does not fit the template, whose model is {model_type(config)}; leave --template out, or "
-            f"take one for {', '.join(backbone.feature_extractors)}"
+            f"{backbone.name} does not fit the template, whose feature extractor is {current}; leave --template out, "
+            f"or take one with {' or '.join(backbone.feature_extractors)}"
         )
     get_model(config).feature_extractor.type = fitting[0]
     return fitting[0]

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from zoo_archives import save_archive
 
 from odkeras import doctor
 from odkeras.doctor import Check, Probe, all_ok, check_environment, probe_tensorflow
+from odkeras.init_project import init_project
+from odkeras.pretrained.cache import WeightsCache
 
 GOOD = Probe("2.21.0", "tf_keras", ())
 
@@ -41,6 +44,7 @@ def test_this_environment_is_fine() -> None:
         "Disk",
         "TensorFlow Serving",
         "Prodigy",
+        "Weights cache",
     ]
 
 
@@ -163,3 +167,28 @@ def test_doctor_itself_does_not_import_tensorflow() -> None:
         "assert 'tensorflow' not in sys.modules and 'official' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def weights_in_use(config: Path) -> Check:
+    return by_name(check_environment(config=config, probe=lambda: GOOD))["Weights in use"]
+
+
+def test_the_weights_in_use_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODKERAS_CACHE", str(tmp_path / "cache"))
+    random = weights_in_use(init_project(tmp_path / "random", ["a"]).config_path)
+    assert random.ok and random.detail.startswith("random ones") and "--weights NAME" in random.fix
+
+    folder = tmp_path / "cache" / "zoo" / "efficientdet_d0_coco17_tpu-32"
+    WeightsCache().unpacked(save_archive(tmp_path / "m.tar.gz")).rename(folder)
+    checkpoint = str(folder / "checkpoint" / "ckpt-0")
+    config = init_project(tmp_path / "zoo", ["a"], fine_tune_checkpoint=checkpoint).config_path
+    named = weights_in_use(config)
+    assert (named.ok, named.detail) == (True, f"efficientdet_d0_coco17_tpu-32 (detection): {checkpoint}")
+    cached = by_name(check_environment(probe=lambda: GOOD))["Weights cache"]
+    assert cached.detail == f"{tmp_path / 'cache'}: efficientdet_d0"
+
+    Path(f"{checkpoint}.index").unlink()
+    gone = weights_in_use(config)
+    assert not gone.ok and f"no such checkpoint: {checkpoint}.index" in gone.detail
+    config.write_text("model {")
+    assert not weights_in_use(config).ok

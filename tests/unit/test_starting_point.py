@@ -115,9 +115,10 @@ def test_a_file_of_keras_needs_its_name(tmp_path: Path, weights: WeightsCache) -
         find_starting_point(str(tmp_path / "mine.h5"), template=None, cache=weights)
 
 
-def test_a_backbone_does_not_go_into_every_template(tmp_path: Path, weights: WeightsCache) -> None:
+@pytest.mark.parametrize("template", ["centernet_resnet50_512", "ssd_mobilenet_v2_fpnlite_320"])
+def test_a_backbone_does_not_go_into_every_template(tmp_path: Path, weights: WeightsCache, template: str) -> None:
     (weights.folder / "backbones").mkdir(parents=True)
     (weights.folder / "backbones" / "efficientnetb0_notop.h5").write_bytes(b"")
-    message = "efficientnet_b0_imagenet does not fit the template, whose model is center_net; .*ssd_efficientnet-b0"
+    message = "efficientnet_b0_imagenet does not fit the template, whose feature extractor is .*ssd_efficientnet-b0"
     with pytest.raises(ConfigError, match=message):
-        find_starting_point("efficientnet_b0_imagenet", template="centernet_resnet50_512", cache=weights)
+        find_starting_point("efficientnet_b0_imagenet", template=template, cache=weights)
