@@ -1,11 +1,16 @@
-"""The annotation model, independent of any file format: decisions, spans, annotations and edit counts.
+"""The annotation model, independent of any file format.
+
+    Task ──► Answer ──► Annotation
+     │                      what the model is trained on: an image and its ground truth
+     └ an image to annotate, with `Span`s and the `Suggestions` of a model
 
 Each file format has one module that reads and writes these values, for example `odkeras.formats.prodigy`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -13,8 +18,9 @@ import numpy as np
 
 from odkeras import boxes as box_ops
 from odkeras import polygons as polygon_ops
-from odkeras.boxes import FloatArray, Groundtruth
+from odkeras.boxes import Detections, FloatArray, Groundtruth
 from odkeras.images import EncodedImage
+from odkeras.labels import LabelMap
 
 
 class Decision(str, Enum):
@@ -49,6 +55,7 @@ class Span:
         points_xy_px: two opposite corners of a rectangle, or the vertices of a polygon in drawing order.
         score: the model's score, 0..1; None for a span that no model suggested.
         id: unique among the spans of one image; "" if it has none.
+        other: what else the span's record has, as JSON; carried along unchanged.
 
     Raises:
         ValueError: there are no points.
@@ -58,6 +65,7 @@ class Span:
     points_xy_px: tuple[tuple[float, float], ...]
     score: float | None = None
     id: str = ""
+    other: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.points_xy_px:
@@ -82,6 +90,103 @@ class Span:
                 clipped = polygon_ops.clip(polygon)
                 return Outline(polygon_ops.bounds(clipped), clipped)
         return Outline(box_ops.clip(box_ops.from_xyxy_px([self.xyxy_px], image_size_hw))[0], None)
+
+
+def detections_from_spans(spans: Iterable[Span], label_map: LabelMap, image_size_hw: tuple[int, int]) -> Detections:
+    """Spans as detections; those with a label that the map lacks are left out. A missing score is 0."""
+    with_ids = [(span, label_map.find_id(span.label)) for span in spans]
+    rows = [(span.xyxy_px, span.score or 0.0, class_id) for span, class_id in with_ids if class_id is not None]
+    return Detections(
+        box_ops.from_xyxy_px([box for box, _, _ in rows], image_size_hw),
+        np.array([score for _, score, _ in rows], np.float32),
+        np.array([class_id for _, _, class_id in rows], np.int32),
+    )
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """What one version of the model suggested for an image.
+
+    Args:
+        version: the version; None if it is not known.
+        threshold: the lowest score of `spans`, 0 to 1.
+        spans: the suggested objects, each with its score.
+        hidden: the annotator does not see them, because the image is a control image.
+        candidates: all detections, best first, from which a threshold is learned; () if none is.
+        uncertainty: of the model about the image, 0 to 1.
+    """
+
+    version: int | None
+    threshold: float = 0.0
+    spans: tuple[Span, ...] = ()
+    hidden: bool = False
+    candidates: tuple[Span, ...] = ()
+    uncertainty: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to annotate.
+
+    Args:
+        image_id: the stable id of the image.
+        file: file name, for people.
+        image: the encoded image, or where it is: a path, a URL or a data URI; "" if that is not known.
+        image_size_hw: height and width in pixels; None if they are not known, as for some imported answers.
+        path: path or URL of the image's own file; None if it has none.
+        spans: the objects that the annotator sees at first.
+        suggestions: what the model suggested; None without a model.
+        meta: facts that are shown with the image, as JSON.
+        other: what else the task's record has, as JSON; carried along unchanged.
+    """
+
+    image_id: str
+    file: str
+    image: EncodedImage | str
+    image_size_hw: tuple[int, int] | None
+    path: str | None = None
+    spans: tuple[Span, ...] = ()
+    suggestions: Suggestions | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    other: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, image: EncodedImage, *, file: str, path: str | None = None) -> Task:
+        """The task of an image, without spans."""
+        return cls(image.image_id, file, image, image.image_size_hw, path)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels.
+
+        Raises:
+            ValueError: they are not known.
+        """
+        if self.image_size_hw is None:
+            raise ValueError(f"{self.file}: the size of its image is not known")
+        return self.image_size_hw
+
+    @property
+    def version(self) -> int | None:
+        """The version of the model whose suggestions the task has; None if it has none."""
+        return None if self.suggestions is None else self.suggestions.version
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An annotator's answer about an image.
+
+    Args:
+        task: the task, whose `spans` are now those of the annotator.
+        decision: what the annotator decided.
+        session: who answered; "" if unknown.
+        answered_at: seconds since the epoch; None if unknown.
+    """
+
+    task: Task
+    decision: Decision
+    session: str = ""
+    answered_at: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from odkeras.annotation import EditCounts
+from odkeras.annotation import Answer, Decision, EditCounts, Suggestions, detections_from_spans
 from odkeras.boxes import Groundtruth
-from odkeras.formats.prodigy import Task, detections_from_spans, readable_spans
 from odkeras.labels import LabelMap
 from odkeras.metrics import count_edits
-from odkeras.numeric import is_whole
 
 Row = dict[str, Any]
 
@@ -103,62 +101,54 @@ class Work:
         return self.seconds_without(cost) - self.seconds_with(cost)
 
 
-def work_row(answer: Task) -> Row | None:
+def work_row(answer: Answer) -> Row | None:
     """The row of `work.jsonl` for an accepted answer; None if no model version made suggestions for it.
 
     Raises:
-        AnswerError, KeyError, TypeError, ValueError: its suggestions do not have the format of `with_suggestions`.
+        ValueError: the size of its image is not known.
     """
-    suggestions = answer.get("_suggestions")
-    if not isinstance(suggestions, Mapping) or not is_whole(suggestions.get("version"), 0):
+    suggestions = answer.task.suggestions
+    if suggestions is None or suggestions.version is None:
         return None
-    control = bool(suggestions.get("control"))
-    session = answer.get("_session_id")
     return {
-        "image_id": answer.get("image_id"),
-        "session": session if isinstance(session, str) else "",
-        "version": suggestions["version"],
-        **({"control": True} if control else {}),
-        **count_answer_edits(answer, suggestions.get("hidden_spans" if control else "spans")).to_json(),
-        "answered_at": answer.get("_timestamp"),
+        "image_id": answer.task.image_id,
+        "session": answer.session,
+        "version": suggestions.version,
+        **({"control": True} if suggestions.hidden else {}),
+        **count_answer_edits(answer, suggestions).to_json(),
+        "answered_at": answer.answered_at,
     }
 
 
-def withdrawn_row(answer: Task) -> Row:
+def withdrawn_row(answer: Answer) -> Row:
     """The row of `work.jsonl` for a rejected or ignored answer. It cancels earlier rows of this image and session."""
-    session = answer.get("_session_id")
-    return {
-        "image_id": answer.get("image_id"),
-        "session": session if isinstance(session, str) else "",
-        "withdrawn": True,
-    }
+    return {"image_id": answer.task.image_id, "session": answer.session, "withdrawn": True}
 
 
-def shown_edits(answer: Task) -> EditCounts | None:
+def shown_edits(answer: Answer) -> EditCounts | None:
     """The edits to the suggestions that were shown for an accepted answer; None if no model made any, or if they were
     hidden (control images).
 
     Raises:
-        KeyError, TypeError, ValueError: `height` or `width` is missing or invalid.
+        ValueError: the size of its image is not known.
     """
-    suggestions = answer.get("_suggestions")
-    if not isinstance(suggestions, Mapping) or suggestions.get("version") is None or suggestions.get("control"):
+    suggestions = answer.task.suggestions
+    if answer.decision is not Decision.ACCEPT or suggestions is None or suggestions.version is None:
         return None
-    return count_answer_edits(answer, suggestions.get("spans"))
+    return None if suggestions.hidden else count_answer_edits(answer, suggestions)
 
 
-def count_answer_edits(answer: Task, suggested: Any) -> EditCounts:
-    """Compare suggested spans with the spans of the answer, by the names of their labels.
+def count_answer_edits(answer: Answer, suggestions: Suggestions) -> EditCounts:
+    """Compare the suggestions with the spans of the answer, by the names of their labels.
 
     Raises:
-        KeyError, TypeError, ValueError: `height` or `width` is missing or invalid.
+        ValueError: the size of its image is not known.
     """
-    size_hw = (int(answer["height"]), int(answer["width"]))
-    before, after = readable_spans(suggested), readable_spans(answer.get("spans"))
+    before, after = suggestions.spans, answer.task.spans
     names = sorted({span.label for span in [*before, *after]})
     if not names:
         return EditCounts()
-    label_map = LabelMap.from_names(names)
+    label_map, size_hw = LabelMap.from_names(names), answer.task.size_hw
     truth = detections_from_spans(after, label_map, size_hw)
     return count_edits(Groundtruth(truth.boxes, truth.classes), detections_from_spans(before, label_map, size_hw))
 

@@ -45,9 +45,10 @@ from measuring import (
     wait_until,
     write_photographs,
 )
+from odkeras.annotation import Task
 from odkeras.boxes import Detections
 from odkeras.config.settings import SessionSettings
-from odkeras.formats.prodigy import make_task
+from odkeras.formats.prodigy import write_task
 from odkeras.images import read_image
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
@@ -274,7 +275,7 @@ def measure_while_training(
 
 def answers_about(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Accepted answers with one box each."""
-    tasks = [make_task(read_image(path), file=path.name) for path in paths]
+    tasks = [write_task(Task.of(read_image(path), file=path.name)) for path in paths]
     return [{**task, "spans": [SPAN], "answer": "accept"} for task in tasks]
 
 

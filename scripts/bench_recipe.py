@@ -182,7 +182,7 @@ def measure_predictions(project: Path, args: argparse.Namespace) -> dict[str, An
     with served(project) as session:
         in_process = load_in_process(version_dir(project / "export", list_versions(project / "export")[-1]))
         call = lambda: in_process(images)  # noqa: E731
-        request = lambda: session.client.predict(images, batch_size=TOGETHER)  # noqa: E731
+        request = lambda: session.model.client.predict(images, batch_size=TOGETHER)  # noqa: E731
         for _ in range(2):
             call()
             request()

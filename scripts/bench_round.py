@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from measuring import DEFAULT_TEMPLATE, Row, quiet_environment, report, say
+from odkeras.annotation import Task
 from odkeras.config.settings import SessionSettings
-from odkeras.formats.prodigy import make_task
+from odkeras.formats.prodigy import write_answer
 from odkeras.images import read_image
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
@@ -154,8 +155,8 @@ def play_round(session: AnnotationSession, images: list[LabeledImage], label_map
     """Submit answers and wait until the version trained on them is served; returns seconds by stage."""
     answers = []
     for known in images:
-        task = make_task(read_image(known.path), file=known.path.name)
-        answers.append(answer_task(task, known, label_map))
+        task = Task.of(read_image(known.path), file=known.path.name)
+        answers.append(write_answer(answer_task(task, known, label_map)))
     started = time.perf_counter()
     batch = session.submit(answers)
     assert batch is not None, "each image is answered once"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odkeras.annotation import Annotation
+from odkeras.annotation import Annotation, Task
 from odkeras.boxes import Groundtruth, from_xyxy_px, to_xyxy_px
 from odkeras.config import TrainingSettings
-from odkeras.formats.prodigy import make_task
+from odkeras.formats.prodigy import write_task
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.images import read_image
 from odkeras.inbox import put_batch
@@ -46,7 +46,7 @@ def read_annotations(pictures: ShapesDataset, csv_path: Path) -> list[Annotation
 
 def answer(annotation: Annotation, decision: str = "accept") -> Answer:
     """What a person's browser sends about a picture: its true boxes, in pixels."""
-    task = make_task(annotation.image, file=annotation.file)
+    task = write_task(Task.of(annotation.image, file=annotation.file))
     truth, size_hw = annotation.groundtruth, annotation.image.image_size_hw
     spans = [
         {"label": LABEL_MAP.name_of(int(class_id)), "points": [[x1, y1], [x1, y2], [x2, y2], [x2, y1]]}

@@ -16,7 +16,7 @@ from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth
 from odkeras.data.records import example_from_annotation, write_records
 from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError
-from odkeras.formats.prodigy import Task, read_answer
+from odkeras.formats.prodigy import Record, read_annotation
 from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
@@ -125,7 +125,7 @@ def prodigy_to_records(
 
 
 def answers_to_records(
-    answers: Iterable[tuple[str, bytes | Task]],
+    answers: Iterable[tuple[str, bytes | Record]],
     out: Path | str,
     *,
     label_map: LabelMap,
@@ -137,7 +137,7 @@ def answers_to_records(
     """Convert answers to a TFRecord. The latest answer of an image wins.
 
     Args:
-        answers: (location for messages, answer); the answer is a task or a line of JSON.
+        answers: (location for messages, answer); the answer is a record or a line of JSON.
         source: origin of the answers, for messages.
         masks: write masks for every example, not only for those with polygons; see `example_from_annotation`.
         progress: callback for progress, called with the number of answers done.
@@ -174,12 +174,12 @@ class _LatestAnswers:
         self._masks = masks
         self._places: dict[str, tuple[int, int, int]] = {}  # image id -> offset, length, boxes
 
-    def take(self, answer: bytes | Task, where: str, max_pixels: int) -> None:
+    def take(self, answer: bytes | Record, where: str, max_pixels: int) -> None:
         if isinstance(answer, bytes) and not answer.strip():
             return
         try:
-            task = json.loads(answer) if isinstance(answer, bytes) else answer
-            read = read_answer(task, self._label_map, max_pixels=max_pixels)
+            record = json.loads(answer) if isinstance(answer, bytes) else answer
+            read = read_annotation(record, self._label_map, max_pixels=max_pixels)
         except (AnswerError, ValueError) as error:
             self._report.skipped.append((where, str(error)))
             return

@@ -18,7 +18,7 @@ from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import AnswerError, ImageError
-from odkeras.formats.prodigy import read_answer
+from odkeras.formats.prodigy import read_annotation, read_answer
 from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri, encode_image, read_image
 from odkeras.labels import LabelMap
@@ -175,7 +175,7 @@ class _AnswerReader:
             return answer
 
     def _take(self, answer: dict[str, Any], batch: str) -> None:
-        read = read_answer(answer, self._label_map, batch=batch, max_pixels=self._max_pixels)
+        read = read_annotation(answer, self._label_map, batch=batch, max_pixels=self._max_pixels)
         for problem in read.problems:
             _log.warning("%s: %s", batch, problem)
         self.problems.extend(read.problems)
@@ -187,14 +187,14 @@ class _AnswerReader:
         elif read.withdrawn_image_id is not None:
             self.annotations.pop(read.withdrawn_image_id, None)
             self.withdrawn[read.withdrawn_image_id] = batch
-            self.work.append(withdrawn_row(answer))
+            self.work.append(withdrawn_row(read_answer(answer, read.withdrawn_image_id)))
 
     def _note_work(self, answer: dict[str, Any], annotation: Annotation) -> None:
-        """Record the edit counts. They are only statistics: an answer with invalid suggestions is still trained on."""
+        """Record the edit counts. They are only statistics: an answer without a size is still trained on."""
         try:
-            row = work_row(answer)
-        except (AnswerError, ValueError, TypeError, KeyError) as error:
-            _log.warning("%s: its suggestions cannot be read: %s", annotation.file, error)
+            row = work_row(read_answer(answer, annotation.image_id))
+        except ValueError as error:
+            _log.warning("%s: its edits cannot be counted: %s", annotation.file, error)
             return
         if row is not None:
             self.work.append(row)

@@ -1,36 +1,56 @@
-"""Prodigy's task dicts: tasks with suggestions are written, answers are read.
+"""Prodigy's records: JSON objects for tasks and answers. The answer database, the inbox and JSONL files have the same.
 
 Spans are in pixels of the upright image, with the origin at the top left.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from odkeras import boxes as box_ops
-from odkeras.annotation import Annotation, Decision, Span, is_list_of_pairs
-from odkeras.boxes import Detections, FloatArray, Groundtruth
+from odkeras.annotation import (
+    Annotation,
+    Answer,
+    Decision,
+    Span,
+    Suggestions,
+    Task,
+    is_list_of_pairs,
+)
+from odkeras.boxes import FloatArray, Groundtruth
 from odkeras.errors import AnswerError, ImageError, LabelMapError
 from odkeras.image_ref import ImageRef, is_data_uri
 from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage
 from odkeras.labels import LabelMap
-from odkeras.numeric import is_number
+from odkeras.numeric import is_number, is_whole
 
-Task = dict[str, Any]
+Record = dict[str, Any]
+"""A task or an answer as JSON."""
 T = TypeVar("T")
 DECIMALS = 2
 """Of a pixel, in what is written."""
+HASHES = ("_input_hash", "_task_hash")
+"""Keys of Prodigy's hashes, which it makes itself."""
+_MAX_TIMESTAMP_S = 1e12
+_KEYS = frozenset(
+    {
+        *("image_id", "image", "path", "height", "width", "meta", "spans", "_suggestions"),
+        *("answer", "_view_id", "_timestamp", "_session_id", "_annotator_id"),
+    }
+)
+"""Keys that `Task` and `Answer` have fields for."""
+_SPAN_KEYS = frozenset({"label", "type", "x", "y", "width", "height", "w", "h", "center", "points", "score", "id"})
 
 
 @dataclass(frozen=True)
-class ReadAnswer:
-    """What an answer says.
+class ReadAnnotation:
+    """What the trainer learns from an answer.
 
     Args:
         annotation: what to train on, if the answer was "accept".
@@ -43,52 +63,134 @@ class ReadAnswer:
     problems: tuple[str, ...] = ()
 
 
-def make_task(image: EncodedImage, *, file: str, path: str | None = None) -> Task:
-    """A task for `image_manual`. `file` is shown to the annotator, `path` is the image's file, if it has one."""
-    height, width = image.image_size_hw
-    task: Task = {"image": image.data_uri, "width": width, "height": height, "image_id": image.image_id}
-    task["meta"] = {"file": file}
-    if path is not None:
-        task["path"] = path
-    task["spans"] = []
-    return task
+def write_task(task: Task) -> Record:
+    """The task as a record for `image_manual`. `_suggestions` keeps what was suggested, for comparisons."""
+    record: Record = {**task.other, "image_id": task.image_id}
+    if task.image:
+        record["image"] = task.image if isinstance(task.image, str) else task.image.data_uri
+    if task.path is not None:
+        record["path"] = task.path
+    if task.image_size_hw is not None:
+        record["height"], record["width"] = task.image_size_hw
+    record["meta"] = write_meta(task)
+    record["spans"] = [write_span(span) for span in task.spans]
+    if task.suggestions is not None:
+        record["_suggestions"] = _write_suggestions(task.suggestions)
+    return record
 
 
-def with_suggestions(
-    task: Task,
-    detections: Detections,
-    label_map: LabelMap,
-    *,
-    threshold: float,
-    version: int | None,
-    use_display_name: bool = False,
-) -> Task:
-    """A copy of the task whose spans are the detections of at least `threshold`.
+def write_meta(task: Task) -> dict[str, Any]:
+    """The facts that `image_manual` shows with the image: the file's name, and about suggestions that are not hidden
+    the highest score and the model version."""
+    meta = {**task.meta, "file": task.file}
+    if task.suggestions is None or task.suggestions.hidden:
+        return meta
+    scores = [span.score for span in task.suggestions.spans if span.score is not None]
+    facts = {"score": max(scores, default=None), "model version": task.suggestions.version}
+    return {**meta, **{name: value for name, value in facts.items() if value is not None}}
 
-    Detections that cannot be drawn are left out: not finite, without area inside the image, of a class that the label
-    map does not have. `_suggestions` keeps what was suggested, so that it can be compared with the answer.
+
+def _write_suggestions(suggestions: Suggestions) -> Record:
+    spans = [write_span(span) for span in suggestions.spans]
+    record: Record = {
+        "version": suggestions.version,
+        "threshold": suggestions.threshold,
+        "spans": [] if suggestions.hidden else spans,
+        "uncertainty": suggestions.uncertainty,
+    }
+    if suggestions.candidates:
+        record["candidates"] = [
+            [span.label, span.score, [round(value, 1) for value in span.xyxy_px]] for span in suggestions.candidates
+        ]
+    return {**record, "control": True, "hidden_spans": spans} if suggestions.hidden else record
+
+
+def read_task(record: Record, image_id: str | None = None) -> Task:
+    """The task of a record, or of an answer, whose spans it then has. What cannot be read is left out. Never raises.
+
+    Args:
+        image_id: the id of its image; None = the record's own.
     """
-    size_hw = (int(task["height"]), int(task["width"]))
-    name_of = label_map.display_name_of if use_display_name else label_map.name_of
-    spans: list[dict[str, Any]] = []
-    shown = detections.above(threshold)
-    for box, score, class_id in zip(shown.boxes, shown.scores, shown.classes, strict=True):
-        corners = _visible_corners_px(box, size_hw)
-        if corners is not None and int(class_id) in label_map.ids:
-            spans.append(write_span(Span(name_of(int(class_id)), corners, round(float(score), 4))))
-    meta = dict(task.get("meta") or {})
-    if spans:
-        meta["score"] = max(span["score"] for span in spans)
-    if version is not None:
-        meta["model version"] = version
-    record = {"version": version, "threshold": float(threshold), "spans": copy.deepcopy(spans)}
-    return {**task, "spans": spans, "meta": meta, "_suggestions": record}
+    image, path, id = (record.get(key) for key in ("image", "path", "image_id"))
+    height, width = record.get("height"), record.get("width")
+    size_hw = None
+    if is_number(height) and is_number(width) and height >= 1 and width >= 1:
+        size_hw = (int(height), int(width))
+    meta = dict(record["meta"]) if isinstance(record.get("meta"), Mapping) else {}
+    meta.pop("file", None)
+    suggestions = _read_suggestions(record.get("_suggestions"))
+    if suggestions is not None:
+        meta.pop("score", None)
+        meta.pop("model version", None)
+    return Task(
+        image_id=image_id or (id if isinstance(id, str) else ""),
+        file=_file_name(record, image_id),
+        image=image if isinstance(image, str) else "",
+        image_size_hw=size_hw,
+        path=path if isinstance(path, str) else None,
+        spans=tuple(readable_spans(record.get("spans"))),
+        suggestions=suggestions,
+        meta=meta,
+        other={key: value for key, value in record.items() if key not in _KEYS},
+    )
 
 
-def read_answer(
-    answer: Task, label_map: LabelMap, *, batch: str = "", max_pixels: int = DEFAULT_MAX_PIXELS
-) -> ReadAnswer:
-    """Understand an answer.
+def _read_suggestions(record: Any) -> Suggestions | None:
+    if not isinstance(record, Mapping):
+        return None
+    version, threshold, uncertainty = (record.get(key) for key in ("version", "threshold", "uncertainty"))
+    hidden = bool(record.get("control"))
+    return Suggestions(
+        version=version if is_whole(version, 0) else None,
+        threshold=float(threshold) if is_number(threshold) else 0.0,
+        spans=tuple(readable_spans(record.get("hidden_spans" if hidden else "spans"))),
+        hidden=hidden,
+        candidates=tuple(_read_candidates(record.get("candidates"))),
+        uncertainty=float(uncertainty) if is_number(uncertainty) else 0.0,
+    )
+
+
+def _read_candidates(rows: Any) -> Iterator[Span]:
+    for row in rows if isinstance(rows, list) else ():
+        with suppress(ValueError, TypeError):  # another tool's
+            label, score, (left, top, right, bottom) = row
+            if isinstance(label, str) and all(map(is_number, (score, left, top, right, bottom))):
+                yield Span(label, ((left, top), (right, bottom)), float(score))
+
+
+def write_answer(answer: Answer) -> Record:
+    """The answer as Prodigy stores it. `_session_id` and `_annotator_id` are the session."""
+    record = write_task(answer.task)
+    record |= {"answer": answer.decision.value, "_view_id": "image_manual"}
+    if answer.answered_at is not None:
+        record["_timestamp"] = int(answer.answered_at)
+    if answer.session:
+        record |= {"_session_id": answer.session, "_annotator_id": answer.session}
+    return record
+
+
+def read_answer(record: Record, image_id: str | None = None) -> Answer:
+    """The answer of a record. What cannot be read of its task is left out.
+
+    Args:
+        image_id: the id of its image; None = the record's own.
+
+    Raises:
+        AnswerError: it has no known decision.
+    """
+    session, at = record.get("_session_id"), record.get("_timestamp")
+    return Answer(
+        read_task(record, image_id),
+        _read_decision(record),
+        session if isinstance(session, str) else "",
+        float(at) if is_number(at, _MAX_TIMESTAMP_S) else None,
+    )
+
+
+def read_annotation(
+    answer: Record, label_map: LabelMap, *, batch: str = "", max_pixels: int = DEFAULT_MAX_PIXELS
+) -> ReadAnnotation:
+    """What the trainer learns from an answer.
 
     An accepted answer without spans is an image without objects. One whose spans are all unusable is not: it raises.
 
@@ -97,11 +199,8 @@ def read_answer(
     """
     if not isinstance(answer, dict):
         raise AnswerError(f"an answer must be a JSON object; got {type(answer).__name__}")
-    decision = answer.get("answer")
-    if decision in (Decision.REJECT.value, Decision.IGNORE.value):
-        return ReadAnswer(None, _given_id(answer) or _read_image(answer, max_pixels).image_id)
-    if decision != Decision.ACCEPT.value:
-        raise AnswerError(f"{_file_name(answer)}: answer must be 'accept', 'reject' or 'ignore'; got {decision!r}")
+    if _read_decision(answer) is not Decision.ACCEPT:
+        return ReadAnnotation(None, _given_id(answer) or _read_image(answer, max_pixels).image_id)
     image = _read_image(answer, max_pixels)
     file = _file_name(answer)
     objects, problems = _read_objects(answer, image, label_map, file)
@@ -109,7 +208,15 @@ def read_answer(
     groundtruth = Groundtruth(boxes, np.array([item.class_id for item in objects], np.int32))
     polygons = tuple(item.polygon for item in objects)
     image_id = _given_id(answer) or image.image_id
-    return ReadAnswer(Annotation(image, groundtruth, image_id, file, batch, polygons), None, problems)
+    return ReadAnnotation(Annotation(image, groundtruth, image_id, file, batch, polygons), None, problems)
+
+
+def _read_decision(answer: Record) -> Decision:
+    try:
+        return Decision(answer.get("answer"))
+    except ValueError as error:
+        got = repr(answer.get("answer"))[:40]
+        raise AnswerError(f"{_file_name(answer)}: answer must be 'accept', 'reject' or 'ignore'; got {got}") from error
 
 
 class _Object(NamedTuple):
@@ -120,19 +227,11 @@ class _Object(NamedTuple):
     polygon: FloatArray | None
 
 
-def _visible_corners_px(box: np.ndarray, size_hw: tuple[int, int]) -> tuple[tuple[float, float], ...] | None:
-    """Two corners of a normalised box, clipped to the image; None if it is not finite or nothing is left of it."""
-    if not np.isfinite(box).all():
-        return None
-    xyxy_px = box_ops.to_xyxy_px(box_ops.clip(box[None]), size_hw)[0]
-    left, top, right, bottom = (round(float(value), DECIMALS) for value in xyxy_px)
-    return ((left, top), (right, bottom)) if right > left and bottom > top else None
-
-
 def write_span(span: Span) -> dict[str, Any]:
     """The span as `image_manual` has it; coordinates are rounded to `DECIMALS`."""
     left, top, right, bottom = (round(value, DECIMALS) for value in span.xyxy_px)
     written: dict[str, Any] = {
+        **span.other,
         "label": span.label,
         "type": "polygon" if span.is_polygon else "rect",
         "x": left,
@@ -162,7 +261,13 @@ def read_span(span: Any) -> Span:
     label, score, id = span.get("label"), span.get("score"), span.get("id")
     if not isinstance(label, str) or not label.strip():
         raise AnswerError("it has no label")
-    return Span(label, _corners_px(span), score if is_number(score) else None, id if isinstance(id, str) else "")
+    return Span(
+        label,
+        _corners_px(span),
+        score if is_number(score) else None,
+        id if isinstance(id, str) else "",
+        {key: value for key, value in span.items() if key not in _SPAN_KEYS},
+    )
 
 
 def _corners_px(span: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
@@ -196,18 +301,7 @@ def readable_spans(spans: Any) -> list[Span]:
     return read
 
 
-def detections_from_spans(spans: Iterable[Span], label_map: LabelMap, image_size_hw: tuple[int, int]) -> Detections:
-    """Suggested spans as detections; those with a label that the map lacks are left out. A missing score is 0."""
-    with_ids = [(span, label_map.find_id(span.label)) for span in spans]
-    rows = [(span.xyxy_px, span.score or 0.0, class_id) for span, class_id in with_ids if class_id is not None]
-    return Detections(
-        box_ops.from_xyxy_px([box for box, _, _ in rows], image_size_hw),
-        np.array([score for _, score, _ in rows], np.float32),
-        np.array([class_id for _, _, class_id in rows], np.int32),
-    )
-
-
-def _given_id(answer: Task) -> str | None:
+def _given_id(answer: Record) -> str | None:
     """The answer's own id of its image. One that is not UTF-8 (a lone surrogate) cannot be written to a record."""
     image_id = answer.get("image_id")
     if not isinstance(image_id, str) or not image_id:
@@ -219,7 +313,7 @@ def _given_id(answer: Task) -> str | None:
     return image_id
 
 
-def _file_name(answer: Task) -> str:
+def _file_name(answer: Record, image_id: str | None = None) -> str:
     """A name for people: the task's own, else that of the image's file, else its id."""
     meta = answer.get("meta")
     if isinstance(meta, dict) and isinstance(meta.get("file"), str) and meta["file"]:
@@ -228,10 +322,11 @@ def _file_name(answer: Task) -> str:
         value = answer.get(key)
         if isinstance(value, str) and value and not is_data_uri(value):
             return value.partition("?")[0].rstrip("/").rpartition("/")[2] or value
-    return _given_id(answer) or "image"
+    own = answer.get("image_id")
+    return image_id or (own if isinstance(own, str) and own else "image")
 
 
-def _read_image(answer: Task, max_pixels: int) -> EncodedImage:
+def _read_image(answer: Record, max_pixels: int) -> EncodedImage:
     source = _file_name(answer)
     reference = ImageRef.of_record(answer, name=source)
     if not reference.places:
@@ -243,13 +338,13 @@ def _read_image(answer: Task, max_pixels: int) -> EncodedImage:
 
 
 def _read_objects(
-    answer: Task, image: EncodedImage, label_map: LabelMap, file: str
+    answer: Record, image: EncodedImage, label_map: LabelMap, file: str
 ) -> tuple[list[_Object], tuple[str, ...]]:
     size_hw = _frame_hw(answer, image.image_size_hw, file)
     return convert_spans(answer, lambda span: _read_object(span, size_hw, label_map), where=f"{file}: ")
 
 
-def convert_spans(answer: Task, convert: Callable[[Span], T], *, where: str = "") -> tuple[list[T], tuple[str, ...]]:
+def convert_spans(answer: Record, convert: Callable[[Span], T], *, where: str = "") -> tuple[list[T], tuple[str, ...]]:
     """The converted spans of an accepted answer, and why each of the others was left out.
 
     Args:
@@ -274,7 +369,7 @@ def convert_spans(answer: Task, convert: Callable[[Span], T], *, where: str = ""
     return usable, tuple(problems)
 
 
-def _frame_hw(answer: Task, image_size_hw: tuple[int, int], file: str) -> tuple[float, float]:
+def _frame_hw(answer: Record, image_size_hw: tuple[int, int], file: str) -> tuple[float, float]:
     """The size that the spans refer to: the answer's own, if it has one. Another scale will do, another shape not."""
     width, height = answer.get("width"), answer.get("height")
     if not is_number(width) or not is_number(height) or width <= 0 or height <= 0:

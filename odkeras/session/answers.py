@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record
 from odkeras.image_ref import ImageRef, is_data_uri
 from odkeras.image_store import ImageStore
 from odkeras.inbox import STORED_IMAGE, images_dir, put_batch
 
 
 def write_answers(
-    inbox_dir: Path, answers: Sequence[Task], *, name: str | None = None, warn: Callable[[str], None]
+    inbox_dir: Path, answers: Sequence[Record], *, name: str | None = None, warn: Callable[[str], None]
 ) -> Path | None:
     """Write answers as one batch; durable when this returns.
 
@@ -42,7 +42,7 @@ def write_answers(
     return put_batch(inbox_dir, usable, name=name) if usable else None
 
 
-def _without_image(answer: Task, store: ImageStore) -> Task:
+def _without_image(answer: Record, store: ImageStore) -> Record:
     """The answer with a reference to its stored image. An image that the answer only names by a path is stored, because
     the trainer's machine may not have the file. Unchanged if the image cannot be found or stored."""
     image_id = answer.get("image_id")
@@ -72,5 +72,5 @@ def _why_not_json(answer: object) -> str:
     return ""
 
 
-def _all_but_image(answer: Task) -> Task:
+def _all_but_image(answer: Record) -> Record:
     return {key: value for key, value in answer.items() if key != "image"}

@@ -11,7 +11,7 @@ import msgspec
 from odkeras.annotation import DECISIONS
 from odkeras.config.settings import AnnotateSettings
 from odkeras.errors import ConfigError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record
 from odkeras.project import config_path
 from odkeras.serving.launch import find_tensorflow_serving
 
@@ -59,7 +59,7 @@ def split_dataset(source: Any) -> tuple[str, str] | None:
     return name, decision
 
 
-def choose_examples(chosen: tuple[str, str], examples: Sequence[Task], *, known: Sequence[str]) -> list[Task]:
+def choose_examples(chosen: tuple[str, str], examples: Sequence[Record], *, known: Sequence[str]) -> list[Record]:
     """The examples of a dataset that have the decision.
 
     Args:

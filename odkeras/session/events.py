@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from odkeras.formats.prodigy import Task
+from odkeras.annotation import Task
 from odkeras.project import JsonlTail, Project
 from odkeras.version_names import VersionNames
 

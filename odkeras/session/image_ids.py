@@ -19,10 +19,10 @@ class ImageIds:
     """Image ids by fingerprint (`sources.Item.fingerprint`: path, size and time of a file). Thread-safe.
 
     Args:
-        path: the JSON Lines file, read on first use and created by the first `note`.
+        path: the JSON Lines file, read on first use and created by the first `note`; None keeps the ids in memory.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._ids: dict[str, str] | None = None
         self._noted: list[tuple[str, str]] = []
@@ -52,7 +52,7 @@ class ImageIds:
             return self._noted[number:]
 
     def _append(self, fingerprint: str, image_id: str) -> None:
-        if not self._writable:
+        if self._path is None or not self._writable:
             return
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -64,7 +64,7 @@ class ImageIds:
     def _known(self) -> dict[str, str]:
         if self._ids is None:
             try:
-                rows = read_jsonl(self._path)
+                rows = read_jsonl(self._path) if self._path is not None else []
             except OSError:
                 rows = []
             self._ids = {str(row.get("image")): str(row.get("id")) for row in rows}

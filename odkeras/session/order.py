@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from odkeras.annotation import Task
 from odkeras.boxes import Detections
-from odkeras.formats.prodigy import Task
 from odkeras.session.sources import Item
 
 LOOK_AHEAD = 20
@@ -62,7 +62,7 @@ class _UncertainFirst:
         self._chosen += 1
         if self._chosen % RANDOM_EVERY == 0:
             return 0  # a random one, because the tasks are shuffled
-        worth = [float((task.get("_suggestions") or {}).get("uncertainty") or 0.0) for task in tasks]
+        worth = [0.0 if task.suggestions is None else task.suggestions.uncertainty for task in tasks]
         return int(np.argmax(worth))
 
 

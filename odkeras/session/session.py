@@ -13,36 +13,36 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from odkeras.annotation import Task
 from odkeras.errors import ImageError, OdkerasError, ServingError, TrainingError
 from odkeras.export.info import read_export_info
-from odkeras.formats.prodigy import Task
-from odkeras.image_ref import is_data_uri
+from odkeras.formats.prodigy import Record
+from odkeras.image_ref import is_data_uri, is_url
 from odkeras.image_store import ImageStore
 from odkeras.images import bytes_from_data_uri, encode_image, is_image_file, recall_image
 from odkeras.inbox import images_dir, new_batch_name
 from odkeras.process import open_listener
-from odkeras.project import read_status, version_dir
-from odkeras.serving.client import ServingClient
+from odkeras.project import Project, read_status, version_dir
 from odkeras.session.answers import write_answers
 from odkeras.session.children import external_trainer_command, server_child, trainer_child
 from odkeras.session.events import Event, Listener, SessionStatus, StatusWatcher
 from odkeras.session.image_ids import ImageIds
 from odkeras.session.order import Order
+from odkeras.session.reader import ImageReader
+from odkeras.session.remote_model import RemoteModel
 from odkeras.session.setup import SessionSetup
 from odkeras.session.sources import Source
 from odkeras.session.stream import Prepare, TaskStream
-from odkeras.session.suggester import Suggester
+from odkeras.session.suggester import Suggester, SuggestionRules
 from odkeras.session.supervisor import ChildSpec, Supervisor
 from odkeras.session.thresholds import AutoThreshold, FixedThreshold
 from odkeras.session.waiting import BatchWait
 from odkeras.session.web_images import WebImages
-
-VERSION_TIMEOUT_S = 2.0
-_PREDICT_TIMEOUT_S = 30.0
 
 _log = logging.getLogger("odkeras.session")
 
@@ -62,23 +62,19 @@ class AnnotationSession:
     Args:
         setup: what the session is made of.
         processes: the trainer and the server.
-        client: client of the model server, for predictions.
-        version_client: client for the version alone, which is polled: with the timeout and the retries of `client`, a
-            server that hangs would block the status and every task.
+        model: the served model.
         downloads: fetches images at URLs.
         listener: receives events.
 
     Attributes:
-        setup, options, project, label_map: as given.
-        client: the client of the model server.
+        setup, options, project, label_map, model: as given.
     """
 
     def __init__(
         self,
         setup: SessionSetup,
         processes: Supervisor,
-        client: ServingClient,
-        version_client: ServingClient,
+        model: RemoteModel,
         downloads: WebImages,
         listener: Listener,
     ) -> None:
@@ -86,35 +82,26 @@ class AnnotationSession:
         self.options = setup.options
         self.project = setup.project
         self.label_map = setup.label_map
-        self.client = client
-        self._version_client = version_client
+        self.model = model
         self._processes = processes
         self._listener = listener
         self._started_at = time.time()
         self._stack = ExitStack()
-        self._image_ids = ImageIds(self.project.image_ids_path)
-        self._images = ImageStore(images_dir(self.project.inbox_dir))
         self._kept_images = ImageStore(self.project.kept_images_dir)
-        self._downloads = downloads
+        self._reader = ImageReader(
+            downloads.fetch,
+            ImageStore(images_dir(self.project.inbox_dir)),
+            ImageIds(self.project.image_ids_path),
+            self.options.max_pixels,
+        )
         threshold = self.options.threshold
         self._threshold = (
             AutoThreshold(self.label_map, self.project.data_dir / "thresholds.json")
             if isinstance(threshold, str)
             else FixedThreshold(threshold)
         )
-        self._suggester = Suggester(
-            client,
-            self.label_map,
-            threshold=self._threshold,
-            control=self.options.control,
-            use_display_name=self.options.use_display_name,
-            classes=setup.classes,
-            has_learned=self._has_learned,
-            available_version=self.available_version,
-            on_problem=self._report_suggestions,
-            on_suggested=listener.suggested,
-            warn=self._warn,
-        )
+        rules = SuggestionRules(self._threshold, self.options.control, self.options.use_display_name, setup.classes)
+        self._suggester = Suggester(model, self.label_map, rules, listener, batch_size=self.options.predict_batch_size)
 
     @classmethod
     def start(
@@ -134,16 +121,20 @@ class AnnotationSession:
         setup.project.create()
         with ExitStack() as stack:
             url, children = _plan_children(setup, stack)
-            name = setup.options.model_name
-            client = stack.enter_context(ServingClient(url, name, timeout_s=_PREDICT_TIMEOUT_S))
-            version_client = stack.enter_context(ServingClient(url, name, timeout_s=VERSION_TIMEOUT_S, retries=0))
             processes = Supervisor(
                 children,
                 say=lambda text: listener.event(Event(text)),
                 warn=lambda text: listener.event(Event.problem(text)),
             )
-            downloads = stack.enter_context(WebImages())
-            session = cls(setup, processes, client, version_client, downloads, listener)
+            own_server = not setup.options.external_server
+            model = RemoteModel(
+                url,
+                setup.options.model_name,
+                is_running=lambda: not own_server or processes.running("server"),
+                has_learned=lambda version: _has_learned(setup.project, version),
+            )
+            stack.callback(model.close)
+            session = cls(setup, processes, model, stack.enter_context(WebImages()), listener)
             stack.enter_context(processes)
             if report_events:
                 session._announce()
@@ -166,7 +157,7 @@ class AnnotationSession:
     @property
     def url(self) -> str:
         """Base URL of the model server."""
-        return self.client.base_url
+        return self.model.client.base_url
 
     def stream(self, source: Source, *, exclude: Collection[str] = (), prepare: Prepare | None = None) -> TaskStream:
         """Tasks with the newest model's suggestions.
@@ -181,24 +172,20 @@ class AnnotationSession:
         return TaskStream(
             source,
             self._suggester,
-            is_fresh=self._suggester.is_fresh,
+            self._reader,
             exclude=exclude,
             prepare=prepare,
             on_skip=self._listener.skipped,
-            fetch=self._downloads.fetch,
-            store=self._images,
-            ids=self._image_ids,
-            max_pixels=self.options.max_pixels,
-            batch_size=self.options.predict_batch_size,
             order=Order(self.options.order, self.options.order_seed),
         )
 
-    def submit(self, answers: Sequence[Task], *, batch: str | None = None) -> Path | None:
+    def submit(self, answers: Sequence[Record], *, batch: str | None = None) -> Path | None:
         """Write answers as one batch for the trainer; durable when this returns.
 
         The round that trains on the batch has the file's name in its line in metrics.jsonl.
 
         Args:
+            answers: answers in Prodigy's format; see `formats.prodigy.write_answer`.
             batch: name of the batch, from `new_batch_name`; submitting a batch again under its name is idempotent.
 
         Returns:
@@ -220,26 +207,26 @@ class AnnotationSession:
         return new_batch_name(self.project.inbox_dir)
 
     def with_image_path(self, task: Task) -> Task:
-        """The task with its image's path in place of base64 data, for a front end that keeps many tasks.
+        """The task with its image's path in place of the image, for a front end that keeps many tasks.
 
         An image without a file is saved in the data directory. If that fails, the task is returned unchanged and the
         problem is reported.
         """
-        image = task.get("image")
-        if not isinstance(image, str) or not is_data_uri(image):
+        image, path = task.image, task.path
+        if isinstance(image, str) and not is_data_uri(image):
             return task
-        path = task.get("path")
-        if isinstance(path, str) and is_image_file(path, str(task.get("image_id"))):
-            return {**task, "image": path}
-        source = str(path or task.get("image_id") or "image")
+        if path is not None and is_image_file(path, task.image_id):
+            return replace(task, image=path)
+        source = path or task.image_id or "image"
         try:
-            data = bytes_from_data_uri(image)
-            encoded = recall_image(data, str(task.get("image_id")), source=source) or encode_image(data, source=source)
-            kept = str(self._kept_images.put(encoded).absolute())
+            if isinstance(image, str):
+                data = bytes_from_data_uri(image)
+                image = recall_image(data, task.image_id, source=source) or encode_image(data, source=source)
+            kept = str(self._kept_images.put(image).absolute())
         except (OSError, ImageError) as error:  # a task with a large image is better than a lost image
             self._warn(f"{source}: the image stays in the task: {error}")
             return task
-        return {**task, "image": kept, "path": path if isinstance(path, str) and "://" in path else kept}
+        return replace(task, image=kept, path=path if path is not None and is_url(path) else kept)
 
     def latest_loss(self) -> float | None:
         """The training loss that the trainer reported last; None if it has not reported any."""
@@ -266,14 +253,8 @@ class AnnotationSession:
         return status if float(status.get("updated") or 0) >= self._started_at else None  # else an earlier trainer's
 
     def available_version(self) -> int | None:
-        """The version being served; None while the server is down or loading. Returns within two seconds.
-
-        Raises:
-            RequestError: something other than a model server responds at that port.
-        """
-        if not self.options.external_server and not self._processes.running("server"):
-            return None  # the socket is open even without a server process, so a request would time out
-        return self._version_client.available_version()
+        """See `RemoteModel.available_version`."""
+        return self.model.available_version()
 
     def status(self) -> SessionStatus:
         """The status of the trainer and the server. Never raises; a problem is its `failure`."""
@@ -307,13 +288,6 @@ class AnnotationSession:
         for text in texts:
             self._listener.event(Event(text))
 
-    def _has_learned(self, version: int) -> bool:
-        info = read_export_info(version_dir(self.project.export_dir, version))
-        return info is None or info.learned
-
-    def _report_suggestions(self, problem: str) -> None:
-        self._listener.event(Event(f"no suggestions: {problem}" if problem else "suggestions are available again"))
-
     def _warn(self, text: str) -> None:
         self._listener.event(Event.problem(text))
 
@@ -339,6 +313,11 @@ class _Unfailing(Listener):
     def skipped(self, name: str, reason: str) -> None:
         with suppress(Exception):
             self._listener.skipped(name, reason)
+
+
+def _has_learned(project: Project, version: int) -> bool:
+    info = read_export_info(version_dir(project.export_dir, version))
+    return info is None or info.learned
 
 
 def _plan_children(setup: SessionSetup, stack: ExitStack) -> tuple[str, list[ChildSpec]]:

@@ -2,10 +2,10 @@
 
     items, total = open_source("images/", on_skip=print)         # or tasks.jsonl, "-", an iterable
     for item in items:
-        task, image = load_task(item, fetch=WebImages().fetch)   # reads and validates the image
+        task = load_task(item, fetch=WebImages().fetch)          # reads and validates the image
 
-A record of a JSONL file has its image in `image` (data URI, http(s) URL or path) or `path`. Its other keys are copied
-to the task.
+A record of a JSONL file has its image in `image` (data URI, http(s) URL or path) or `path`. Its other keys are carried
+along in `Task.other`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from odkeras.annotation import is_list_of_pairs
+from odkeras.annotation import Span, Task
 from odkeras.errors import ConfigError, ImageError
-from odkeras.formats.prodigy import Task, make_task
+from odkeras.formats.prodigy import HASHES, Record, read_task
 from odkeras.image_ref import Fetch, ImageRef, is_data_uri, is_url
 from odkeras.images import (
     DEFAULT_MAX_PIXELS,
@@ -33,22 +33,16 @@ from odkeras.images import (
     read_image,
 )
 from odkeras.inbox import STORED_IMAGE
-from odkeras.numeric import is_number
 
-Source = Path | str | Iterable[Path | Task]
+Source = Path | str | Iterable[Path | Record]
 OnSkip = Callable[[str, str], None]
 
 STDIN = "-"
 _COUNTED_BYTES = 256 * 2**20
 _JSONL = frozenset({".jsonl", ".ndjson"})
 _KINDS = "JPEG, PNG, WebP, BMP, GIF, TIFF"
-_NOT_CARRIED = frozenset(
-    {
-        *("answer", "image", "path", "width", "height", "meta", "image_id", "_suggestions", "_is_binary"),
-        *("_input_hash", "_task_hash", "_session_id", "_annotator_id", "_view_id", "_timestamp", STORED_IMAGE),
-    }
-)
-"""Keys that are not copied from a record to its task: those of an earlier answer, and those that are set again."""
+_NOT_CARRIED = ("_is_binary", *HASHES, STORED_IMAGE)
+"""Keys of an earlier answer, which its image's next task does not have."""
 
 
 @dataclass(frozen=True)
@@ -157,22 +151,17 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
     return _read_lines(Path(source), on_skip), _number_of_lines(Path(source))
 
 
-def load_task(
-    item: Item, *, fetch: Fetch | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> tuple[Task, EncodedImage]:
+def load_task(item: Item, *, fetch: Fetch | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Task:
     """Read an item's image and create its task.
 
-    A record's other keys are copied to the task. Its spans are copied if the record has the image's size; they are
-    shown while no model is being served. If the record's `image_id` or `path` is not that of the image, it is kept as
-    `source_image_id` or `source_path`.
+    A record's other keys are carried along. Its spans are shown while no model is being served, if the record has the
+    image's size. If the record's `image_id` or `path` is not that of the image, it is kept as `source_image_id` or
+    `source_path`.
 
     Args:
         item: the item to read.
         fetch: returns the bytes at an http(s) URL; None refuses URLs.
         max_pixels: maximum number of pixels of the image.
-
-    Returns:
-        The task and the image.
 
     Raises:
         ImageError: the image cannot be read, or the record cannot be written as JSON; the message has the reason.
@@ -180,9 +169,8 @@ def load_task(
     if item.record is None:
         assert item.path is not None
         image = read_image(item.path, max_pixels=max_pixels)
-        return make_task(image, file=item.path.name, path=str(absolute_path(item.path))), image
-    image, path = _read_record(item, fetch, max_pixels)
-    return _task_of_record(item.record, image, path), image
+        return Task.of(image, file=item.path.name, path=str(absolute_path(item.path)))
+    return _task_of_record(item.record, *_read_record(item, fetch, max_pixels))
 
 
 def read_item_bytes(item: Item, *, fetch: Fetch | None = None) -> bytes:
@@ -295,42 +283,34 @@ def _path_of_copy(item: Item, image: EncodedImage) -> str | None:
 
 
 def _task_of_record(record: Mapping[str, Any], image: EncodedImage, path: str | None) -> Task:
+    read = read_task(dict(record))
     meta = record.get("meta")
-    meta = dict(meta) if isinstance(meta, Mapping) else {}
-    if "_suggestions" in record:  # then `with_suggestions` added these keys, for another model's suggestions
-        meta = {key: value for key, value in meta.items() if key not in ("score", "model version")}
-    file = meta.get("file")
+    file = meta.get("file") if isinstance(meta, Mapping) else None
     if not isinstance(file, str) or not file:
         place = path or record.get("path")
         file = _base_name(place) if isinstance(place, str) and place else "image"
-    task = make_task(image, file=file, path=path)
-    for key in ("image_id", "path"):
-        if key in record and record[key] != task.get(key):
-            task[f"source_{key}"] = record[key]
-    carried = {key: value for key, value in record.items() if key not in _NOT_CARRIED}
-    carried["spans"] = _usable_spans(record, image.image_size_hw)
-    task = {**task, **carried, "meta": {**meta, **task["meta"]}}
+    task = Task.of(image, file=file, path=path)
+    other = {key: value for key, value in read.other.items() if key not in _NOT_CARRIED}
+    for key, own in (("image_id", task.image_id), ("path", task.path)):
+        if key in record and record[key] != own:
+            other[f"source_{key}"] = record[key]
+    spans = _drawable(read.spans) if _is_of_size(record, image.image_size_hw) else ()
+    task = replace(task, spans=spans, meta=read.meta, other=other)
     _check_json(task)
     return task
 
 
 def _check_json(task: Task) -> None:
+    carried = [task.meta, task.other, *(span.other for span in task.spans)]
     try:
-        json.dumps({key: value for key, value in task.items() if key != "image"}, allow_nan=False)
+        json.dumps(carried, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ImageError(f"the record is not plain JSON: {error}", task["meta"]["file"]) from error
+        raise ImageError(f"the record is not plain JSON: {error}", task.file) from error
 
 
-def _usable_spans(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> list[Any]:
-    """The record's spans that the page can draw: those with points, if the record is for an image of this size."""
-    spans = record.get("spans")
-    if not isinstance(spans, list) or not _is_of_size(record, image_size_hw):
-        return []
-    return [span for span in spans if isinstance(span, Mapping) and _has_corners(span.get("points"))]
-
-
-def _has_corners(points: Any) -> bool:
-    return is_list_of_pairs(points) and len(points) > 1 and all(is_number(value) for point in points for value in point)
+def _drawable(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    """The spans that the page can draw."""
+    return tuple(span for span in spans if len(span.points_xy_px) > 1)
 
 
 def _is_of_size(record: Mapping[str, Any], image_size_hw: tuple[int, int]) -> bool:

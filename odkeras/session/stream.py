@@ -13,23 +13,29 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
-from odkeras.config.settings import PREDICT_BATCH_SIZE
+from odkeras.annotation import Task
 from odkeras.errors import ImageError
-from odkeras.formats.prodigy import Task
-from odkeras.image_store import ImageStore
-from odkeras.images import DEFAULT_MAX_PIXELS
-from odkeras.session.image_ids import ImageIds
 from odkeras.session.order import Order
+from odkeras.session.reader import ImageReader
 from odkeras.session.remaining import Remaining
-from odkeras.session.sources import STDIN, Fetch, Item, OnSkip, Source, load_task, open_source, read_item_bytes
+from odkeras.session.sources import STDIN, Item, OnSkip, Source, open_source
 
 READ_AHEAD_S = 0.5
 
-Suggest = Callable[[Sequence[Task]], list[Task]]
 Prepare = Callable[[Task], Task | None]
+
+
+class Suggesting(Protocol):
+    """The part of `Suggester` that the stream uses."""
+
+    batch_size: int
+
+    def __call__(self, tasks: Sequence[Task]) -> list[Task]: ...
+
+    def is_fresh(self, task: Task) -> bool: ...
 
 
 class TaskStream:
@@ -37,20 +43,16 @@ class TaskStream:
 
     Args:
         source: see `sources.open_source`.
-        suggest: adds suggestions to a batch of tasks; returns as many tasks, in the same order.
-        is_fresh: whether a task's suggestions are those of the newest version; called for every task.
+        suggester: adds suggestions to a batch of tasks; returns as many tasks, in the same order.
+        reader: reads the images, and stores those whose tasks are returned; None = one without URLs and without store.
         exclude: `image_id`s to leave out. Checked again for every task, so the collection may grow meanwhile.
         prepare: called with every task before it has suggestions; returns the task, or None to leave it out. (Prodigy's
             `set_hashes` belongs here, because hashes must not depend on the suggestions.)
         on_skip: callback with name and reason of every image that cannot be used.
-        fetch: returns the bytes at a URL; None skips images at URLs.
-        store: stores every image whose task is returned; None stores none.
-        ids: the cache of image ids; None reads every image.
-        max_pixels: maximum pixels of an image; larger ones are skipped.
-        batch_size: batch size of predictions.
         order: order of the images; None = that of the source.
 
     Attributes:
+        reader: as given.
         total: number of items in the source; None if unknown.
         excluded: number of images left out so far.
         skipped: number of images so far that could not be used.
@@ -63,34 +65,27 @@ class TaskStream:
     def __init__(
         self,
         source: Source,
-        suggest: Suggest,
+        suggester: Suggesting,
+        reader: ImageReader | None = None,
         *,
-        is_fresh: Callable[[Task], bool] = lambda task: True,
         exclude: Collection[str] = (),
         prepare: Prepare | None = None,
         on_skip: OnSkip | None = None,
-        fetch: Fetch | None = None,
-        store: ImageStore | None = None,
-        ids: ImageIds | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        batch_size: int = PREDICT_BATCH_SIZE,
         order: Order | None = None,
     ) -> None:
         order = order or Order()
+        self.reader = reader or ImageReader()
         self.excluded = 0
         self.skipped = 0
         self._on_skip = on_skip or (lambda name, reason: None)
-        self._suggest = suggest
+        self._suggester = suggester
         self._exclude = exclude
-        self._fetch, self._store, self._ids, self._max_pixels = fetch, store, ids, max_pixels
         self._source = source
         items, self.total = open_source(source, on_skip=self._lose)
         self.remaining = Remaining(self.total)
         self._prepare = prepare or (lambda task: task)
         bare = (task for item in order.arrange(items) if (task := self._load(item)) is not None)
-        self._tasks = SuggestedTasks(
-            bare, suggest, is_fresh, batch_size=batch_size, look_ahead=order.look_ahead, choose=order.chooser()
-        )
+        self._tasks = SuggestedTasks(bare, suggester, look_ahead=order.look_ahead, choose=order.chooser())
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Task]:
@@ -99,7 +94,7 @@ class TaskStream:
     def __next__(self) -> Task:
         with self._lock:
             for task in self._tasks:
-                if not self._is_excluded(task.get("image_id")):  # it may have been answered since it was read
+                if not self._is_excluded(task.image_id):  # it may have been answered since it was read
                     return task
             raise StopIteration
 
@@ -116,7 +111,7 @@ class TaskStream:
             tasks: tasks that contain their images.
         """
         with self._lock:
-            return self._suggest(tasks) if tasks else []
+            return self._suggester(tasks) if tasks else []
 
     def items(self) -> Iterator[Item]:
         """Yields all items of the source, in its order; none if `total` is None, as for a source that can be read only
@@ -124,36 +119,20 @@ class TaskStream:
         if self.total is not None:
             yield from open_source(self._source, on_skip=lambda name, reason: None)[0]
 
-    def id_of(self, fingerprint: str | None) -> str | None:
-        """The id of the image with this fingerprint; None if the image has not been read yet."""
-        return self._ids.id_of(fingerprint) if self._ids is not None else None
-
-    def noted_after(self, number: int) -> list[tuple[str, str]]:
-        """See `ImageIds.noted_after`."""
-        return self._ids.noted_after(number) if self._ids is not None else []
-
     def read(self, item: Item) -> Task:
         """The task of one image, out of order and without suggestions. Images that have an answer are not left out.
 
         Raises:
             ImageError: the image cannot be read, or `prepare` left it out, because another dataset has an answer.
         """
-        task, image = load_task(item, fetch=self._fetch, max_pixels=self._max_pixels)
+        task = self.reader.read(item)
         prepared = self._prepare(task)
-        if self._ids is not None:
-            self._ids.note(item.fingerprint, image.image_id)
-        is_left = prepared is not None and image.image_id not in self._exclude
-        self.remaining.found(item.number, image.image_id if is_left else None)
+        is_left = prepared is not None and task.image_id not in self._exclude
+        self.remaining.found(item.number, task.image_id if is_left else None)
         if prepared is None:
             raise ImageError("another dataset has an answer about this image", item.name)
-        if self._store is not None:
-            with suppress(OSError):  # disk full: the answer will contain the image instead
-                self._store.put(image)
+        self.reader.keep(prepared)
         return prepared
-
-    def read_bytes(self, item: Item) -> bytes:
-        """See `sources.read_item_bytes`."""
-        return read_item_bytes(item, fetch=self._fetch)
 
     def look_up(self, files: Collection[str], *, stop: Callable[[], bool] = lambda: False) -> None:
         """Update `remaining` for the images with these file names now, because they may have answers.
@@ -173,15 +152,12 @@ class TaskStream:
                 self._look_up(item)
 
     def _look_up(self, item: Item) -> None:
-        fingerprint = item.fingerprint
-        image_id = self._ids.id_of(fingerprint) if self._ids is not None else None
+        image_id = self.reader.ids.id_of(item.fingerprint)
         if image_id is None:
             try:
-                image_id = load_task(item, max_pixels=self._max_pixels)[1].image_id
+                image_id = self.reader.read(item, fetch=False).image_id
             except Exception:  # reported when the stream reaches the image
                 return
-            if self._ids is not None:
-                self._ids.note(fingerprint, image_id)
         self.remaining.found(item.number, None if image_id in self._exclude else image_id)
 
     def _lose(self, name: str, reason: str) -> None:
@@ -194,15 +170,14 @@ class TaskStream:
 
     def _load(self, item: Item) -> Task | None:
         task = self._load_if_wanted(item)
-        self.remaining.found(item.number, None if task is None else str(task["image_id"]))
+        self.remaining.found(item.number, None if task is None else task.image_id)
         return task
 
     def _load_if_wanted(self, item: Item) -> Task | None:
-        fingerprint = item.fingerprint if self._ids is not None else None
-        if self._ids is not None and self._is_excluded(self._ids.id_of(fingerprint)):
+        if self._is_excluded(self.reader.ids.id_of(item.fingerprint)):
             return None
         try:
-            task, image = load_task(item, fetch=self._fetch, max_pixels=self._max_pixels)
+            task = self.reader.read(item)
             prepared = self._prepare(task)
         except ImageError as error:
             self._skip(error.source or item.name, error.reason)
@@ -210,15 +185,12 @@ class TaskStream:
         except Exception as error:  # one bad image must not end the stream
             self._skip(item.name, f"{type(error).__name__}: {error}")
             return None
-        if self._ids is not None:
-            self._ids.note(fingerprint, image.image_id)
-        if self._is_excluded(image.image_id):
+        if self._is_excluded(task.image_id):
             return None
         if prepared is None:
             self.excluded += 1
-        elif self._store is not None:
-            with suppress(OSError):  # disk full: the answer will contain the image instead
-                self._store.put(image)
+        else:
+            self.reader.keep(prepared)
         return prepared
 
     def _is_excluded(self, image_id: str | None) -> bool:
@@ -232,9 +204,7 @@ class SuggestedTasks:
 
     Args:
         tasks: tasks without suggestions.
-        suggest: adds suggestions to a batch of tasks.
-        is_fresh: whether a task's suggestions are those of the newest version.
-        batch_size: batch size.
+        suggester: adds suggestions to a batch of tasks.
         look_ahead: number of tasks to read and predict before one is returned.
         choose: returns the index of the task to return, given the predicted tasks.
         clock: monotonic clock, for tests.
@@ -243,10 +213,8 @@ class SuggestedTasks:
     def __init__(
         self,
         tasks: Iterable[Task],
-        suggest: Suggest,
-        is_fresh: Callable[[Task], bool],
+        suggester: Suggesting,
         *,
-        batch_size: int = PREDICT_BATCH_SIZE,
         look_ahead: int = 0,
         choose: Callable[[Sequence[Task]], int] = lambda tasks: 0,
         clock: Callable[[], float] = time.monotonic,
@@ -255,9 +223,8 @@ class SuggestedTasks:
         self._choose = choose
         self._clock = clock
         self._source = iter(tasks)
-        self._suggest = suggest
-        self._is_fresh = is_fresh
-        self._batch_size = batch_size
+        self._suggester = suggester
+        self._batch_size = suggester.batch_size
         self._ended = False
         self._bare: deque[Task] = deque()
         self._suggested: deque[Task] = deque()  # the first ones of `_bare`, with suggestions
@@ -266,7 +233,7 @@ class SuggestedTasks:
         return self
 
     def __next__(self) -> Task:
-        if self._suggested and not self._is_fresh(self._suggested[0]):
+        if self._suggested and not self._suggester.is_fresh(self._suggested[0]):
             self._suggested.clear()
         if not self._suggested or self._wants_more():
             self._read_ahead()
@@ -286,7 +253,7 @@ class SuggestedTasks:
         """Add suggestions to all tasks of `_bare` that have none yet, in batches."""
         while len(self._suggested) < len(self._bare):
             start = len(self._suggested)
-            self._suggested.extend(self._suggest(list(self._bare)[start : start + self._batch_size]))
+            self._suggested.extend(self._suggester(list(self._bare)[start : start + self._batch_size]))
 
     def _read_ahead(self) -> None:
         """Fill `_bare` up to a batch or the look-ahead window, for at most `READ_AHEAD_S`: the annotator is waiting.

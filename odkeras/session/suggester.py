@@ -4,27 +4,53 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from odkeras.boxes import Detections
-from odkeras.errors import RequestError, ServerUnavailableError, ServingError
-from odkeras.formats.prodigy import Task, with_suggestions
-from odkeras.images import bytes_from_data_uri
+from odkeras import boxes as box_ops
+from odkeras.annotation import Span, Suggestions, Task
+from odkeras.boxes import Detections, FloatArray
+from odkeras.config.settings import PREDICT_BATCH_SIZE
+from odkeras.errors import ImageError, RequestError, ServerUnavailableError, ServingError
+from odkeras.formats.prodigy import DECIMALS
 from odkeras.labels import LabelMap
+from odkeras.session.events import Event, Listener
 from odkeras.session.order import uncertainty
-from odkeras.session.thresholds import FixedThreshold, Threshold, list_candidates
+from odkeras.session.thresholds import Threshold, list_candidates
 
 ASK_AGAIN_AFTER_S = 1.0
 
 
-class Predictor(Protocol):
-    """The part of `serving.client.ServingClient` that the stream uses."""
+class Model(Protocol):
+    """The served model; see `remote_model.RemoteModel`."""
 
     def available_version(self) -> int | None: ...
 
+    def has_learned(self, version: int) -> bool: ...
+
     def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]: ...
+
+
+@dataclass(frozen=True)
+class SuggestionRules:
+    """Which detections become suggestions.
+
+    Args:
+        threshold: minimum score of a suggestion. If it learns (`Threshold.learns`), tasks also get all detections as
+            candidates.
+        control: share of control images, 0 <= share < 1. Their suggestions are hidden, so that they do not influence
+            the annotator. The choice depends on the image id alone.
+        use_display_name: label suggestions with display names instead of names.
+        classes: ids of the classes to suggest; None = all of the label map.
+    """
+
+    threshold: Threshold
+    control: float = 0.0
+    use_display_name: bool = False
+    classes: tuple[int, ...] | None = None
 
 
 class Suggester:
@@ -34,53 +60,35 @@ class Suggester:
     task is delayed by a timeout.
 
     Args:
-        predictor: the client of the model server.
+        model: the served model. `available_version` is called before every prediction, so it must be quick. A version
+            that has not learned anything is never called, and suggests nothing.
         label_map: names of the classes.
-        threshold: minimum score of a suggestion, 0 to 1. For a threshold that learns (`Threshold.learns`), tasks also
-            get all detections as candidates.
-        control: share of control images, 0 <= share < 1. Their suggestions are hidden, so that they do not influence
-            the annotator. The choice depends on the image id alone.
-        use_display_name: label suggestions with display names instead of names.
-        classes: ids of the classes to suggest; None = all of the label map.
-        has_learned: whether a version is trained. A version that is not is never called, and suggests nothing.
-        available_version: returns the version being served; called before every prediction, so it must be quick. None =
-            the predictor's method.
-        on_problem: callback when suggestions stop, with the reason, and when they are back, with "".
-        on_suggested: callback for every task with its suggestions, and the seconds that its prediction took.
-        warn: callback, once per problem, if the model detects a class that the label map lacks (it is not suggested),
-            or if the server refuses an image.
+        rules: which detections become suggestions.
+        listener: receives an event when suggestions stop and when they are back, and, once per problem, if the model
+            detects a class that the label map lacks or if the server refuses an image; and each task that has got its
+            suggestions.
+        batch_size: batch size of predictions.
         ask_again_after_s: seconds without requests after the server was unavailable.
         clock: monotonic clock, for tests.
     """
 
     def __init__(
         self,
-        predictor: Predictor,
+        model: Model,
         label_map: LabelMap,
+        rules: SuggestionRules,
+        listener: Listener,
         *,
-        threshold: float | Threshold,
-        control: float = 0.0,
-        use_display_name: bool = False,
-        classes: Collection[int] | None = None,
-        has_learned: Callable[[int], bool] = lambda version: True,
-        available_version: Callable[[], int | None] | None = None,
-        on_problem: Callable[[str], None] | None = None,
-        on_suggested: Callable[[Task, float], None] | None = None,
-        warn: Callable[[str], None] | None = None,
+        batch_size: int = PREDICT_BATCH_SIZE,
         ask_again_after_s: float = ASK_AGAIN_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._predictor = predictor
-        self._available_version = available_version or predictor.available_version
-        self._has_learned = has_learned
+        self.batch_size = batch_size
+        self._model = model
         self._label_map = label_map
-        self._threshold = threshold if not isinstance(threshold, (int, float)) else FixedThreshold(float(threshold))
-        self._control = control
-        self._use_display_name = use_display_name
-        self._classes = None if classes is None else np.array(sorted(classes), np.int32)
-        self._on_problem = on_problem or (lambda reason: None)
-        self._on_suggested = on_suggested or (lambda task, seconds: None)
-        self._warn = warn or (lambda problem: None)
+        self._rules = rules
+        self._threshold = rules.threshold
+        self._listener = listener
         self._ask_again_after_s = ask_again_after_s
         self._clock = clock
         self._problem = ""
@@ -95,9 +103,7 @@ class Suggester:
         except RequestError as error:  # one bad image fails the whole batch: retry each task alone
             if len(tasks) > 1:
                 return [self([task])[0] for task in tasks]
-            self._warn_once(
-                str(error), f"no suggestions for {tasks[0]['meta']['file']}: the server rejects it: {error}"
-            )
+            self._warn_once(str(error), f"no suggestions for {tasks[0].file}: the server rejects it: {error}")
             return list(tasks)
         except ServingError as error:
             self._failed_at = self._clock()
@@ -112,9 +118,8 @@ class Suggester:
 
         False for a task without suggestions.
         """
-        version = (task.get("_suggestions") or {}).get("version")
         try:
-            return version is not None and self._available_version() in (version, None)
+            return task.version is not None and self._model.available_version() in (task.version, None)
         except ServingError:
             return True
 
@@ -125,7 +130,7 @@ class Suggester:
         suggested = [self._with_suggestions(*pair, version) for pair in zip(tasks, detections, strict=True)]
         self._check_classes(detections)
         for task in suggested:
-            self._on_suggested(task, seconds)
+            self._listener.suggested(task, seconds)
         return suggested
 
     def _with_suggestions(self, task: Task, detected: Detections, version: int) -> Task:
@@ -133,27 +138,21 @@ class Suggester:
         thresholds = {int(class_id): self._threshold.of(int(class_id)) for class_id in set(wanted.classes.tolist())}
         lowest = min(1.0, min(thresholds.values(), default=self._threshold.of(0)))  # above 1 means a hidden class
         keep = wanted.scores >= np.array([thresholds[int(class_id)] for class_id in wanted.classes], np.float32)
-        shown = Detections(wanted.boxes[keep], wanted.scores[keep], wanted.classes[keep])
-        suggested = with_suggestions(
-            task,
-            shown,
-            self._label_map,
-            threshold=lowest,
+        name_of = self._label_map.display_name_of if self._rules.use_display_name else self._label_map.name_of
+        hidden = is_control(task.image_id, self._rules.control)
+        suggestions = Suggestions(
             version=version,
-            use_display_name=self._use_display_name,
+            threshold=float(lowest),
+            spans=visible_spans(_choose(wanted, keep), self._label_map.ids, name_of, task.size_hw),
+            hidden=hidden,
+            candidates=list_candidates(wanted, self._label_map, task.size_hw) if self._threshold.learns else (),
+            uncertainty=round(uncertainty(wanted), 4),
         )
-        suggestions = {**suggested["_suggestions"], "uncertainty": round(uncertainty(wanted), 4)}
-        if self._threshold.learns:
-            size_hw = (int(task["height"]), int(task["width"]))
-            suggestions["candidates"] = list_candidates(wanted, self._label_map, size_hw)
-        suggested = {**suggested, "_suggestions": suggestions}
-        return without_showing(suggested, task) if is_control(task, self._control) else suggested
+        return replace(task, spans=() if hidden else suggestions.spans, suggestions=suggestions)
 
     def _wanted(self, detections: Detections) -> Detections:
-        if self._classes is None:
-            return detections
-        keep = np.isin(detections.classes, self._classes)
-        return Detections(detections.boxes[keep], detections.scores[keep], detections.classes[keep])
+        classes = self._rules.classes
+        return detections if classes is None else _choose(detections, np.isin(detections.classes, classes))
 
     def _predict(self, images: Sequence[bytes]) -> tuple[int, list[Detections]]:
         """The version and the detections of each image.
@@ -165,10 +164,10 @@ class Suggester:
             version = self._served_version()
             if version is None:
                 raise ServerUnavailableError("the model server is unreachable or has no version loaded yet")
-            if not self._has_learned(version):
+            if not self._model.has_learned(version):
                 return version, [Detections.empty()] * len(images)
             try:
-                return version, self._predictor.predict(images, batch_size=len(images), version=version)
+                return version, self._model.predict(images, batch_size=len(images), version=version)
             except ServerUnavailableError:
                 if attempt == 2 or self._served_version() in (None, version):
                     raise
@@ -176,7 +175,7 @@ class Suggester:
 
     def _served_version(self) -> int | None:
         try:
-            return self._available_version()
+            return self._model.available_version()
         except RequestError as error:  # something other than a model server responds; the images are not the cause
             raise ServerUnavailableError(str(error)) from error
 
@@ -193,37 +192,58 @@ class Suggester:
     def _warn_once(self, what: str, text: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
-            self._warn(text)
+            self._listener.event(Event.problem(text))
 
     def _report(self, problem: str) -> None:
         if bool(problem) != bool(self._problem):
-            self._on_problem(problem)
+            self._listener.event(Event(f"no suggestions: {problem}" if problem else "suggestions are available again"))
         self._problem = problem
 
 
-def is_control(task: Task, share: float) -> bool:
-    """Whether a task is a control image, which is shown without suggestions.
+def visible_spans(
+    detections: Detections, ids: Collection[int], name_of: Callable[[int], str], image_size_hw: tuple[int, int]
+) -> tuple[Span, ...]:
+    """The detections that can be drawn: finite, of a class in `ids`, with an area inside the image, to which they are
+    clipped."""
+    spans = []
+    for box, score, class_id in zip(detections.boxes, detections.scores, detections.classes, strict=True):
+        corners = _visible_corners_px(box, image_size_hw)
+        if corners is not None and int(class_id) in ids:
+            spans.append(Span(name_of(int(class_id)), corners, round(float(score), 4)))
+    return tuple(spans)
+
+
+def _visible_corners_px(box: FloatArray, size_hw: tuple[int, int]) -> tuple[tuple[float, float], ...] | None:
+    """Two corners of a normalised box, clipped to the image; None if it is not finite or nothing is left of it."""
+    if not np.isfinite(box).all():
+        return None
+    xyxy_px = box_ops.to_xyxy_px(box_ops.clip(box[None]), size_hw)[0]
+    left, top, right, bottom = (round(float(value), DECIMALS) for value in xyxy_px)
+    return ((left, top), (right, bottom)) if right > left and bottom > top else None
+
+
+def _choose(detections: Detections, keep: npt.NDArray[np.bool_]) -> Detections:
+    return Detections(detections.boxes[keep], detections.scores[keep], detections.classes[keep])
+
+
+def is_control(image_id: str, share: float) -> bool:
+    """Whether an image is a control image, which is shown without suggestions.
 
     It depends on other digits of the image id than the hold-out split (see `project.is_held_out`), so that the two are
     independent.
     """
-    digits = str(task.get("image_id"))[8:16]
     try:
-        return share > 0 and int(digits, 16) < share * 16**8
+        return share > 0 and int(image_id[8:16], 16) < share * 16**8
     except ValueError:
         return False
-
-
-def without_showing(suggested: Task, bare: Task) -> Task:
-    """The task without visible suggestions. The hidden spans are kept in `_suggestions`."""
-    suggestions = {**suggested["_suggestions"], "control": True, "hidden_spans": suggested["spans"], "spans": []}
-    return {**bare, "spans": [], "_suggestions": suggestions}
 
 
 def image_bytes(task: Task) -> bytes:
     """The encoded image of a task.
 
     Raises:
-        ImageError: the task holds no data URI.
+        ImageError: the task has only the location of its image.
     """
-    return bytes_from_data_uri(task["image"])
+    if isinstance(task.image, str):
+        raise ImageError("the image of the task is not loaded", task.file)
+    return task.image.data

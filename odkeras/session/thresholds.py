@@ -8,20 +8,20 @@ detections as `candidates`, shown or not, and the accepted answer tells which of
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from odkeras import boxes as box_ops
+from odkeras.annotation import Answer, Decision, Span
 from odkeras.boxes import Detections
 from odkeras.errors import AnswerError
-from odkeras.formats.prodigy import Task, readable_spans
+from odkeras.formats.prodigy import Record, read_answer
 from odkeras.labels import LabelMap
 from odkeras.project import write_atomically
 from odkeras.work import CostModel
@@ -38,7 +38,6 @@ _MAX_CANDIDATES = 30
 _KEPT_IOU, _MATCH_IOU = 0.9, 0.5
 _OUTCOMES = ("kept", "adjusted", "deleted")
 
-_log = logging.getLogger(__name__)
 Judged = tuple[float, str]
 
 
@@ -53,7 +52,7 @@ class Threshold(Protocol):
 
     def of(self, class_id: int) -> float: ...
 
-    def note(self, answers: Iterable[Task]) -> None: ...
+    def note(self, answers: Iterable[Record]) -> None: ...
 
 
 class FixedThreshold:
@@ -68,7 +67,7 @@ class FixedThreshold:
         """The threshold, whatever the class."""
         return self._value
 
-    def note(self, answers: Iterable[Task]) -> None:
+    def note(self, answers: Iterable[Record]) -> None:
         """Does nothing."""
 
 
@@ -97,14 +96,13 @@ class AutoThreshold:
         with self._lock:
             return self._chosen.get(class_id, FIRST_THRESHOLD)
 
-    def note(self, answers: Iterable[Task]) -> None:
-        """Learn from the candidates of accepted answers. Malformed answers are logged and skipped."""
+    def note(self, answers: Iterable[Record]) -> None:
+        """Learn from the candidates of accepted answers. Malformed answers are skipped; the trainer reports them."""
         changed = False
         for answer in answers:
             try:
-                judgements = judge(answer, self._label_map)
-            except (AnswerError, ValueError, TypeError, KeyError, AttributeError) as error:
-                _log.warning("an answer's suggestions cannot be evaluated: %s", error)
+                judgements = judge(read_answer(answer), self._label_map)
+            except (AnswerError, AttributeError):  # not a JSON object
                 continue
             with self._lock:
                 for class_id, judged in judgements.items():
@@ -161,7 +159,7 @@ def choose_threshold(judged: Sequence[Judged], cost: CostModel) -> float:
     return chosen
 
 
-def judge(answer: Task, label_map: LabelMap) -> dict[int, list[Judged]]:
+def judge(answer: Answer, label_map: LabelMap) -> dict[int, list[Judged]]:
     """Compare the candidates of an accepted answer with its boxes.
 
     Greedy matching within each class: in order of descending score, each candidate takes the free box with the highest
@@ -170,18 +168,18 @@ def judge(answer: Task, label_map: LabelMap) -> dict[int, list[Judged]]:
     Returns:
         (score, outcome) of each candidate, by class id. {} for an answer that is not accepted or has no candidates.
     """
-    suggestions = answer.get("_suggestions")
-    if answer.get("answer") != "accept" or not isinstance(suggestions, Mapping) or not suggestions.get("candidates"):
+    suggestions = answer.task.suggestions
+    if answer.decision is not Decision.ACCEPT or suggestions is None:
         return {}
     truth: dict[int, list[tuple[float, ...]]] = {}
-    for span in readable_spans(answer.get("spans")):
+    for span in answer.task.spans:
         if (class_id := label_map.find_id(span.label)) is not None:
             truth.setdefault(class_id, []).append(span.xyxy_px)
     judged: dict[int, list[Judged]] = {}
-    for label, score, box_xyxy_px in sorted(suggestions["candidates"], key=lambda row: -row[1]):
-        if (class_id := label_map.find_id(label)) is not None:
-            outcome = _take(box_xyxy_px, truth.get(class_id, []))
-            judged.setdefault(class_id, []).append((float(score), outcome))
+    for span in sorted(suggestions.candidates, key=lambda span: -(span.score or 0.0)):
+        if (class_id := label_map.find_id(span.label)) is not None:
+            outcome = _take(span.xyxy_px, truth.get(class_id, []))
+            judged.setdefault(class_id, []).append((span.score or 0.0, outcome))
     return judged
 
 
@@ -197,8 +195,8 @@ def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
     return "kept" if overlap[best] >= _KEPT_IOU else "adjusted"
 
 
-def list_candidates(detections: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> list[list[Any]]:
-    """[label, score, [xmin, ymin, xmax, ymax] in pixels] of a model's detections, best first.
+def list_candidates(detections: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> tuple[Span, ...]:
+    """A model's detections as spans, best first, clipped to the image.
 
     At most `_MAX_CANDIDATES`, of classes in the label map and with a score of at least `_MIN_SCORE`.
     """
@@ -209,12 +207,10 @@ def list_candidates(detections: Detections, label_map: LabelMap, image_size_hw: 
         if detections.scores[index] >= _MIN_SCORE and int(detections.classes[index]) in label_map.ids
     ]
     boxes = box_ops.to_xyxy_px(box_ops.clip(detections.boxes), image_size_hw)
-    return [
-        [
-            label_map.name_of(int(detections.classes[index])),
-            round(float(detections.scores[index]), 4),
-            [round(float(value), 1) for value in boxes[index]],
-        ]
-        for index in chosen[:_MAX_CANDIDATES]
-        if np.isfinite(boxes[index]).all()
-    ]
+    spans = []
+    for index in chosen[:_MAX_CANDIDATES]:
+        if np.isfinite(boxes[index]).all():
+            left, top, right, bottom = map(float, boxes[index])
+            name, score = label_map.name_of(int(detections.classes[index])), round(float(detections.scores[index]), 4)
+            spans.append(Span(name, ((left, top), (right, bottom)), score))
+    return tuple(spans)

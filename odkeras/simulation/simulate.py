@@ -18,11 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from odkeras.annotation import EditCounts
+from odkeras.annotation import EditCounts, Task, detections_from_spans
 from odkeras.boxes import Detections
 from odkeras.config.settings import SessionSettings
 from odkeras.control import Control
 from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
+from odkeras.formats.prodigy import write_answer
 from odkeras.images import read_image
 from odkeras.metrics import coco_map, count_edits
 from odkeras.project import JsonlTail, find_round, is_held_out
@@ -37,7 +38,6 @@ from odkeras.simulation.truth import (
     LabeledImages,
     answer_task,
     read_labeled_images,
-    read_suggestions,
     split_held_out,
 )
 
@@ -45,8 +45,6 @@ PREDICT_BATCH_SIZE = 8
 MAX_ATTEMPTS = 5
 _POLL_S = 0.2
 _LOST_AFTER_S = 10.0
-
-Task = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -198,9 +196,9 @@ class _Simulation:
     def _fetch_next(self, stream: TaskStream, count: int) -> list[Task]:
         self._show.progress(f"{self._after()}: fetching {count} tasks")
         self._wait_for_version(1, self._after())
-        tasks = [task for task in islice(stream, count) if task["image_id"] in self._by_id]
+        tasks = [task for task in islice(stream, count) if task.image_id in self._by_id]
         for _ in range(MAX_ATTEMPTS):
-            if all("_suggestions" in task for task in tasks):
+            if all(task.suggestions is not None for task in tasks):
                 break
             time.sleep(1.0)
             self._wait_for_version(1, self._after())
@@ -211,16 +209,18 @@ class _Simulation:
         label_map = self._session.label_map
         work = sum(
             (
-                count_edits(self._by_id[task["image_id"]].groundtruth, read_suggestions(task, label_map))
+                count_edits(
+                    self._by_id[task.image_id].groundtruth, detections_from_spans(task.spans, label_map, task.size_hw)
+                )
                 for task in tasks
             ),
             EditCounts(),
         )
-        answers = [answer_task(task, self._by_id[task["image_id"]], label_map) for task in tasks]
+        answers = [answer_task(task, self._by_id[task.image_id], label_map) for task in tasks]
         put_at = time.monotonic()
-        path = self._session.submit(answers)
+        path = self._session.submit([write_answer(answer) for answer in answers])
         assert path is not None, "each image is answered once"
-        answered = AnsweredBatch(path.name, tuple(task["image_id"] for task in tasks), work)
+        answered = AnsweredBatch(path.name, tuple(task.image_id for task in tasks), work)
         self._state.add_answered(answered)
         self._finish_round(answered, put_at)
 
@@ -230,11 +230,11 @@ class _Simulation:
         for _ in range(MAX_ATTEMPTS):
             self._show.progress(f"{self._after()}: fetching {len(batch)} tasks")
             tasks = list(self._session.stream([image.path for image in batch]))
-            if all("_suggestions" in task for task in tasks):
+            if all(task.suggestions is not None for task in tasks):
                 break
             time.sleep(1.0)
             self._wait_for_version(1, self._after())
-        tasks = [task for task in tasks if task["image_id"] in self._by_id]
+        tasks = [task for task in tasks if task.image_id in self._by_id]
         if not tasks:
             raise ImageError("none of the round's images can be read any more", str(batch[0].path))
         return tasks
@@ -312,7 +312,7 @@ class _Simulation:
             chunk = held_out[len(detections) : len(detections) + PREDICT_BATCH_SIZE]
             data = [read_image(image.path, max_pixels=self._session.options.max_pixels).data for image in chunk]
             try:
-                detections += self._session.client.predict(data)
+                detections += self._session.model.client.predict(data)
             except ServerUnavailableError:
                 self._tick(when, waiting_for="waiting for the model server")
         sizes_hw = [image.image_size_hw for image in held_out]

@@ -6,16 +6,15 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from odkeras import boxes as box_ops
-from odkeras.annotation import Span
-from odkeras.boxes import Detections, Groundtruth
+from odkeras.annotation import Answer, Decision, Span, Task
+from odkeras.boxes import Groundtruth
 from odkeras.errors import ConfigError, ImageError, LabelMapError
-from odkeras.formats.prodigy import Task, detections_from_spans, readable_spans, write_span
 from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, exists, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
@@ -139,23 +138,17 @@ def _groundtruth(
     return Groundtruth(boxes[visible], classes[visible])
 
 
-def answer_task(task: Task, image: LabeledImage, label_map: LabelMap) -> Task:
-    """The task as the browser would return it: true boxes in pixels, `answer` accept."""
+def answer_task(task: Task, image: LabeledImage, label_map: LabelMap) -> Answer:
+    """The answer of an annotator who makes no mistakes: accepted, with the true boxes."""
     boxes_xyxy_px = box_ops.to_xyxy_px(image.groundtruth.boxes, image.image_size_hw).astype(float).tolist()
-    spans = [
-        write_span(Span(label_map.name_of(int(class_id)), ((left, top), (right, bottom)), id=_span_id(image, number)))
+    spans = tuple(
+        Span(label_map.name_of(int(class_id)), ((left, top), (right, bottom)), id=_span_id(image, number))
         for number, ((left, top, right, bottom), class_id) in enumerate(
             zip(boxes_xyxy_px, image.groundtruth.classes, strict=True)
         )
-    ]
-    return {**task, "spans": spans, "answer": "accept", "_timestamp": int(time.time())}
+    )
+    return Answer(replace(task, spans=spans), Decision.ACCEPT, answered_at=time.time())
 
 
 def _span_id(image: LabeledImage, number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{image.image_id}/{number}"))
-
-
-def read_suggestions(task: Task, label_map: LabelMap) -> Detections:
-    """The suggestions shown to the annotator: the task's spans as detections."""
-    size_hw = (int(task["height"]), int(task["width"]))
-    return detections_from_spans(readable_spans(task.get("spans")), label_map, size_hw)

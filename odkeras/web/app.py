@@ -21,9 +21,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from odkeras.annotation import Span, Task
 from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import write_meta, write_span
 from odkeras.web import replies, requests
 from odkeras.web.files import PageFile
 from odkeras.web.gallery_service import NotAvailableError
@@ -41,7 +42,6 @@ _STORING_THREADS = 4  # they share a processor and a disk, so more threads would
 _BROWSING_THREADS = 3
 _FETCHING_THREADS = 4
 _MAX_FETCHES_WAITING = 16
-_SPAN_KEYS = ("id", "label", "type", "x", "y", "width", "height", "points", "score")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -156,12 +156,12 @@ class _Handlers:
         body = await read_body(request, requests.TasksRequest)
         assignment = await self._predict(self._service.next_tasks, _tab(body), body.count, body.have)
         tasks = [task_document(task) for task in assignment.tasks]
-        return _json({"tasks": tasks, "done": assignment.done, "waiting": assignment.waiting})
+        return _json(replies.TasksReply(tasks, assignment.done, assignment.waiting))
 
     async def suggestions(self, request: Request) -> Response:
         body = await read_body(request, requests.SuggestionsRequest)
         renewed = await self._predict(self._service.suggest_again, _tab(body), body.image_ids)
-        return _json({"tasks": [task_document(task) for task in renewed]})
+        return _json(replies.SuggestionsReply([task_document(task) for task in renewed]))
 
     async def answers(self, request: Request) -> Response:
         body = await read_body(request, requests.AnswersRequest)
@@ -170,10 +170,10 @@ class _Handlers:
 
     async def reopen(self, request: Request) -> Response:
         body = await read_body(request, requests.ReopenRequest)
-        task = await self._store(self._service.reopen, _tab(body), body.image_id)
-        if task is None:
+        answer = await self._store(self._service.reopen, _tab(body), body.image_id)
+        if answer is None:
             raise BadRequestError(404, f"image {body.image_id} has no answer by this session")
-        return _json({"task": task_document(task), "answer": task.get("answer")})
+        return _json(replies.OpenedTask(task_document(answer.task), answer.decision))
 
     async def images(self, request: Request) -> Response:
         query = read_query(request, requests.ImagesQuery)
@@ -197,15 +197,14 @@ class _Handlers:
             opened = await self._predict(self._service.gallery.open, _tab(body), body.key)
         except NotAvailableError as error:
             raise BadRequestError(409, str(error)) from error
-        answer = opened.task.get("answer") if opened.answered else None
-        return _json({"task": task_document(opened.task), "answer": answer})
+        return _json(replies.OpenedTask(task_document(opened.task), opened.decision))
 
     async def boxes(self, request: Request) -> Response:
         query = read_query(request, requests.BoxesQuery)
-        boxes = await self._browse(self._service.gallery.boxes, query.session, query.image_id)
-        if boxes is None:
+        answer = await self._browse(self._service.gallery.answer, query.session, query.image_id)
+        if answer is None:
             raise BadRequestError(404, f"image {query.image_id} has no answer")
-        return _json({"file": boxes["file"], "spans": [_span_document(span) for span in boxes["spans"]]})
+        return _json(replies.BoxesReply(answer.task.file, [_span_document(span) for span in answer.task.spans]))
 
     async def save(self, request: Request) -> Response:
         await read_body(request, requests.Sender)
@@ -321,27 +320,26 @@ def _image_id(request: Request) -> str:
         raise BadRequestError(404, "no such image") from error
 
 
-def task_document(task: Task) -> dict[str, Any]:
+def task_document(task: Task) -> replies.Task:
     """The parts of a task that the page gets; file system paths are left out."""
-    meta = task.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
-    suggestions = task.get("_suggestions") or {}
-    return {
-        "image_id": task["image_id"],
-        "image": f"/images/{task['image_id']}",
-        "width": task["width"],
-        "height": task["height"],
-        "file": str(meta.get("file") or task["image_id"]),
-        "spans": [_span_document(span) for span in task.get("spans") or () if isinstance(span, Mapping)],
-        "version": suggestions.get("version"),
-        "threshold": suggestions.get("threshold"),
-        "meta": {key: value for key, value in meta.items() if isinstance(value, (str, int, float)) and key != "path"},
-    }
+    height, width = task.size_hw
+    meta = {key: value for key, value in write_meta(task).items() if isinstance(value, (str, int, float))}
+    meta.pop("path", None)
+    return replies.Task(
+        image_id=task.image_id,
+        image=f"/images/{task.image_id}",
+        width=width,
+        height=height,
+        file=task.file,
+        spans=[_span_document(span) for span in task.spans],
+        version=task.version,
+        threshold=None if task.suggestions is None else task.suggestions.threshold,
+        meta=meta,
+    )
 
 
-def _span_document(span: Mapping[str, Any]) -> dict[str, Any]:
-    span_document = {key: span[key] for key in _SPAN_KEYS if key in span}
-    return {"type": "rect", **span_document}
+def _span_document(span: Span) -> replies.Span:
+    return msgspec.convert({"id": "", **write_span(span)}, replies.Span)
 
 
 def _event(name: str, document: Any, number: int | None = None) -> bytes:

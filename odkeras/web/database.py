@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from odkeras.annotation import DECISIONS, EditCounts
+from odkeras.annotation import DECISIONS, Answer, EditCounts, Task
 from odkeras.errors import DatabaseError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record, read_answer, read_task, write_task
 from odkeras.web import gallery_rows
 from odkeras.web.schema import BUSY_S, prepare
 from odkeras.web.stored import (
@@ -128,7 +128,7 @@ class AnswerDatabase:
             gallery_rows.insert_row(
                 execute,
                 row_id,
-                answer.example,
+                read_task(answer.example, answer.image_id),
                 dataset=dataset,
                 image_id=answer.image_id,
                 session=answer.session,
@@ -151,7 +151,7 @@ class AnswerDatabase:
         Raises:
             DatabaseError: the database cannot be written.
         """
-        rows = [(dataset, task["image_id"], json.dumps(task)) for task in tasks]
+        rows = [(dataset, task.image_id, json.dumps(write_task(task))) for task in tasks]
         with self.transaction("cannot store the assignments"):
             self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
 
@@ -175,7 +175,7 @@ class AnswerDatabase:
 
     def iter_examples(
         self, dataset: str, *, decision: str | None = None, replaced: bool = False
-    ) -> Iterator[tuple[str, Task]]:
+    ) -> Iterator[tuple[str, Record]]:
         """(image_id, example) of each session's latest answer for each image, in the order in which they were given.
 
         Args:
@@ -186,7 +186,7 @@ class AnswerDatabase:
         query = f"SELECT id FROM answers WHERE {' AND '.join(wanted)} ORDER BY answered_at, id"
         yield from self._read_each(query, dataset, *([decision] if decision else []))
 
-    def iter_latest(self, dataset: str, *, decision: str | None = None) -> Iterator[tuple[str, Task]]:
+    def iter_latest(self, dataset: str, *, decision: str | None = None) -> Iterator[tuple[str, Record]]:
         """(image_id, example) of the latest answer for each image over all sessions, in the order in which they were
         given.
 
@@ -202,15 +202,15 @@ class AnswerDatabase:
         query = f"SELECT id FROM answers WHERE {wanted} ORDER BY answered_at, id"
         yield from self._read_each(query, dataset, *([decision] if decision else []))
 
-    def examples(self, dataset: str, *, decision: str | None = None, replaced: bool = False) -> list[Task]:
+    def examples(self, dataset: str, *, decision: str | None = None, replaced: bool = False) -> list[Record]:
         """The examples of `iter_examples`, as a list."""
         return [example for _, example in self.iter_examples(dataset, decision=decision, replaced=replaced)]
 
-    def example(self, dataset: str, session: str, image_id: str) -> Task | None:
+    def answer(self, dataset: str, session: str, image_id: str) -> Answer | None:
         """A session's latest answer for an image; None if there is none."""
         query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
         rows = self.read(query, dataset, session, image_id)
-        return {**self.load(rows[0][0]), "image_id": image_id} if rows else None
+        return read_answer(self.load(rows[0][0]), image_id) if rows else None
 
     def answered_at(self, dataset: str, session: str, image_id: str) -> float | None:
         """Time of a session's latest answer for an image, in seconds since the epoch; None if there is none."""
@@ -226,16 +226,16 @@ class AnswerDatabase:
     def open_task(self, dataset: str, image_id: str) -> Task | None:
         """A stored open task, possibly of an earlier run; None if there is none."""
         rows = self.read("SELECT task FROM open_tasks WHERE dataset = ? AND image_id = ?", dataset, image_id)
-        return self.load(rows[0][0]) if rows else None
+        return read_task(self.load(rows[0][0])) if rows else None
 
-    def any_example(self, dataset: str, image_id: str) -> Task | None:
+    def any_answer(self, dataset: str, image_id: str) -> Answer | None:
         """The latest answer for an image over all sessions; None if there is none."""
         query = (
             "SELECT example FROM answers WHERE dataset = ? AND image_id = ? AND replaced = 0 "
             "ORDER BY answered_at DESC, id DESC LIMIT 1"
         )
         rows = self.read(query, dataset, image_id)
-        return {**self.load(rows[0][0]), "image_id": image_id} if rows else None
+        return read_answer(self.load(rows[0][0]), image_id) if rows else None
 
     def answered(self, dataset: str, *, session: str | None = None) -> set[str]:
         """Ids of the images answered by one session, or by any session when None."""
@@ -295,16 +295,16 @@ class AnswerDatabase:
             for version, images, kept, adjusted, relabelled, deleted, added in self.read(query, dataset)
         ]
 
-    def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Task]]:
+    def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Record]]:
         """(image_id, example) of the rows whose ids `query` selects. Loads one row at a time, because examples may
         contain images."""
         for (row_id,) in self.read(query, *values):
             for image_id, text in self.read("SELECT image_id, example FROM answers WHERE id = ?", row_id):
                 yield image_id, self.load(text)
 
-    def load(self, text: str) -> Task:
+    def load(self, text: str) -> Record:
         """The example of a row; see `with_places_below`."""
-        example: Task = json.loads(text)
+        example: Record = json.loads(text)
         return with_places_below(self._folder, example)
 
     def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.stored import PendingAnswer
 
@@ -106,7 +106,7 @@ class Deliveries:
         condition = f"{self._is_pending} AND batch IS NULL" if in_no_batch else self._is_pending
         return int(self._database.read(f"SELECT COUNT(*) FROM answers WHERE {condition}", self._dataset)[0][0])
 
-    def read_examples(self, answer_ids: Iterable[str]) -> list[Task]:
+    def read_examples(self, answer_ids: Iterable[str]) -> list[Record]:
         """The examples of these answers, in their order, each with its `image_id`."""
         query = "SELECT image_id, example FROM answers WHERE dataset = ? AND answer_id = ?"
         return [

@@ -21,9 +21,9 @@ from typing import IO, Any
 
 from odkeras import __version__
 from odkeras.errors import ConfigError, RecordError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.coco import CocoExport, to_coco
+from odkeras.formats.prodigy import Record, read_task
 from odkeras.project import atomic_path
-from odkeras.web.coco import CocoExport, to_coco
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import DatasetLabels, labels_of_dataset
 from odkeras.web.pictures import Pictures
@@ -38,7 +38,7 @@ def check_dataset(database: AnswerDatabase, dataset: str) -> None:
         raise ConfigError(f"{database.path} has no dataset {dataset!r} (known: {names})")
 
 
-def write_jsonl(examples: Iterable[Task], out: Path | None) -> int:
+def write_jsonl(examples: Iterable[Record], out: Path | None) -> int:
     """Write one ASCII JSON object per line; returns the number of lines. Files are written atomically.
 
     Args:
@@ -55,11 +55,11 @@ def write_jsonl(examples: Iterable[Task], out: Path | None) -> int:
     return number
 
 
-def with_image(image_id: str, example: Task) -> Task | None:
+def with_image(image_id: str, example: Record) -> Record | None:
     """The example with its image as a data URI; None if the image is missing or was replaced by another one."""
     if str(example.get("image") or "").startswith("data:"):
         return example
-    image = Pictures().find(image_id, example)
+    image = Pictures().find(image_id, read_task(example, image_id))
     return None if image is None else {**example, "image": image.data_uri}
 
 
@@ -123,7 +123,7 @@ def coco_of_dataset(
     return DatasetExport(export, labels, description)
 
 
-def _counted(answers: Iterable[tuple[str, Task]], progress: Callable[[int], object]) -> Iterator[tuple[str, Task]]:
+def _counted(answers: Iterable[tuple[str, Record]], progress: Callable[[int], object]) -> Iterator[tuple[str, Record]]:
     for number, answer in enumerate(answers, start=1):
         yield answer
         progress(number)

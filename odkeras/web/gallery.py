@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from odkeras.annotation import Task
 from odkeras.errors import DatabaseError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import read_task
 from odkeras.session.sources import Item
 from odkeras.session.stream import TaskStream
 from odkeras.web.gallery_rows import (
@@ -27,7 +28,6 @@ from odkeras.web.gallery_rows import (
     label_pattern,
     place_key,
     storable,
-    task_file,
     task_sort_key,
 )
 from odkeras.web.requests import GalleryFilter
@@ -152,7 +152,7 @@ class Gallery:
                 rows = {row_id: connection.execute(query, (row_id,)).fetchone() for row_id in ids}
             except sqlite3.Error as error:
                 raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
-        return {row_id: json.loads(row[0]) for row_id, row in rows.items() if row is not None}
+        return {row_id: read_task(json.loads(row[0])) for row_id, row in rows.items() if row is not None}
 
     def item(self, key: str) -> Item | None:
         """The source item behind an entry's key; None if the source has no such item."""
@@ -185,7 +185,7 @@ class Gallery:
 
     def _read_source(self, connection: sqlite3.Connection) -> None:
         stream = self.stream
-        self._noted = len(stream.noted_after(0))
+        self._noted = len(stream.reader.ids.noted_after(0))
         self._items, self._keys, self._unlisted, rows = {}, {}, 0, []
         for item in stream.items():
             if _is_large(item):
@@ -197,7 +197,9 @@ class Gallery:
             key = _fingerprint_key(fingerprint)
             self._items[key] = item
             self._keys[fingerprint] = key
-            rows.append((key, stream.id_of(fingerprint), storable(item.file), _item_sort_key(item, fingerprint)))
+            rows.append(
+                (key, stream.reader.ids.id_of(fingerprint), storable(item.file), _item_sort_key(item, fingerprint))
+            )
         connection.execute("BEGIN")
         insert = "INSERT OR IGNORE INTO source (key, image_id, file, sort_key) VALUES (?, ?, ?, ?)"
         connection.executemany(insert, rows)
@@ -205,7 +207,7 @@ class Gallery:
 
     def _note_ids(self, connection: sqlite3.Connection) -> None:
         """Store the ids of images that were read since the last call."""
-        noted = self.stream.noted_after(self._noted)
+        noted = self.stream.reader.ids.noted_after(self._noted)
         self._noted += len(noted)
         updates = [(image_id, self._keys[fingerprint]) for fingerprint, image_id in noted if fingerprint in self._keys]
         if updates:
@@ -213,12 +215,10 @@ class Gallery:
 
     def _note_tasks(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            image_id, spans = task["image_id"], task.get("spans")
-            facts = (joined_labels(spans), find_lowest_score(task))
+            facts = (joined_labels(task.spans), find_lowest_score(task))
             update = "UPDATE source SET labels = ?, lowest_score = ? WHERE image_id = ?"
-            if not connection.execute(update, (*facts, image_id)).rowcount:
-                file = task_file(task, image_id)
-                row = (image_id, image_id, file, task_sort_key(task, file), *facts)
+            if not connection.execute(update, (*facts, task.image_id)).rowcount:
+                row = (task.image_id, task.image_id, storable(task.file), task_sort_key(task), *facts)
                 connection.execute("INSERT OR IGNORE INTO source VALUES (?, ?, ?, ?, ?, ?)", row)
 
 

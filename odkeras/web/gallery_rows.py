@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from odkeras.formats.prodigy import Task
+from odkeras.annotation import Span, Task
+from odkeras.formats.prodigy import read_task
 from odkeras.natural_order import natural_key
-from odkeras.numeric import is_number
 from odkeras.web.stored import with_places_below
 
 TABLE = """
@@ -64,9 +64,9 @@ def insert_row(
         "DELETE FROM gallery WHERE dataset = ? AND image_id = ? AND session = ?",
         (dataset, image_id, session),
     )
-    file = task_file(task, image_id)
-    labels = joined_labels(task.get("spans"))
-    row = (task_sort_key(task, file), file, decision, answered_at, labels, find_lowest_score(task))
+    file = storable(task.file)
+    labels = joined_labels(task.spans)
+    row = (task_sort_key(task), file, decision, answered_at, labels, find_lowest_score(task))
     execute(_INSERT, (answer, dataset, image_id, session, *row))
     execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
 
@@ -82,20 +82,14 @@ def fill(connection: sqlite3.Connection, folder: Path) -> None:
     for row_id in ids:  # one at a time, because examples may contain images
         *values, text = connection.execute(query, (row_id,)).fetchone()
         given = dict(zip(("dataset", "image_id", "session", "decision", "answered_at"), values, strict=True))
-        insert_row(connection.execute, row_id, with_places_below(folder, json.loads(text)), **given)
+        task = read_task(with_places_below(folder, json.loads(text)), given["image_id"])
+        insert_row(connection.execute, row_id, task, **given)
 
 
-def task_file(task: Mapping[str, Any], image_id: str) -> str:
-    """The display name of the file, as valid Unicode for SQLite."""
-    meta = task.get("meta")
-    file = meta.get("file") if isinstance(meta, Mapping) else None
-    return storable(file if isinstance(file, str) and file else image_id)
-
-
-def task_sort_key(task: Mapping[str, Any], file: str) -> str:
+def task_sort_key(task: Task) -> str:
     """The sort key of a task's image; see `place_key`."""
-    path = task.get("path")
-    return place_key(file, path) if isinstance(path, str) and path else natural_key(file)
+    file = storable(task.file)
+    return place_key(file, task.path) if task.path else natural_key(file)
 
 
 def place_key(file: str, place: str) -> str:
@@ -114,10 +108,10 @@ def place_key(file: str, place: str) -> str:
     return f"{natural_key(file)}{_SEPARATOR}{storable(place)}"
 
 
-def joined_labels(spans: Any) -> str:
+def joined_labels(spans: Iterable[Span]) -> str:
     """All labels of the boxes as one string, to be searched with `label_pattern`; "" without labels."""
-    labels = {span["label"] for span in _mappings(spans) if isinstance(span.get("label"), str)}
-    return storable("".join(f"{_SEPARATOR}{label}" for label in sorted(labels)) + _SEPARATOR) if labels else ""
+    labels = sorted({span.label for span in spans})
+    return storable("".join(f"{_SEPARATOR}{label}" for label in labels) + _SEPARATOR) if labels else ""
 
 
 def label_pattern(label: str) -> str:
@@ -125,23 +119,14 @@ def label_pattern(label: str) -> str:
     return storable(f"{_SEPARATOR}{label}{_SEPARATOR}")
 
 
-def find_lowest_score(task: Mapping[str, Any]) -> float | None:
+def find_lowest_score(task: Task) -> float | None:
     """The lowest score of all suggested boxes, including deleted ones; without suggestions, of the task's boxes. None
     if no box has a score."""
-    suggestions = task.get("_suggestions")
-    suggested = _scores(suggestions.get("spans")) if isinstance(suggestions, Mapping) else []
-    return min(suggested or _scores(task.get("spans")), default=None)
+    suggested = () if task.suggestions is None or task.suggestions.hidden else task.suggestions.spans
+    scores = ([span.score for span in spans if span.score is not None] for spans in (suggested, task.spans))
+    return min(next(filter(None, scores), []), default=None)
 
 
 def storable(text: str) -> str:
     """Escape surrogates, which Python uses for bytes that are not UTF-8 and which SQLite cannot store."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _scores(spans: Any) -> list[float]:
-    scores = [span.get("score") for span in _mappings(spans)]
-    return [float(score) for score in scores if is_number(score)]
-
-
-def _mappings(spans: Any) -> Iterable[Mapping[str, Any]]:
-    return (span for span in spans if isinstance(span, Mapping)) if isinstance(spans, list) else ()

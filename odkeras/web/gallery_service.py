@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeGuard
 
-from odkeras.annotation import Decision
+from odkeras.annotation import Answer, Decision, Task
 from odkeras.errors import ImageError, OdkerasError
-from odkeras.formats.prodigy import Task
 from odkeras.images import EncodedImage
-from odkeras.numeric import is_number
 from odkeras.session.sources import Item
 from odkeras.session.web_images import WebImages
 from odkeras.web.database import AnswerDatabase
@@ -30,12 +27,12 @@ class OpenedImage:
     """An image opened from the gallery, as a task.
 
     Args:
-        task: the task; contains the answer if there is one.
-        answered: whether the image has an answer.
+        task: the task, with the boxes of the answer if there is one.
+        decision: the decision of the answer; None if there is none.
     """
 
     task: Task
-    answered: bool
+    decision: Decision | None = None
 
 
 class GalleryService:
@@ -59,7 +56,7 @@ class GalleryService:
         read: Callable[[Item], Task],
         *,
         find_picture: Callable[[str], EncodedImage | None],
-        reopen: Callable[[Tab, str, Task | None], Task | None],
+        reopen: Callable[[Tab, str, Answer | None], Answer | None],
         keep_open: Callable[[Task], Task],
     ) -> None:
         self._gallery = gallery
@@ -79,7 +76,7 @@ class GalleryService:
 
     def page(self, tab: Tab, wanted: GalleryFilter, offset: int, limit: int) -> GalleryPage:
         """The images from `offset` on."""
-        open_tasks = {task["image_id"]: task for task in self._queue.open_tasks(tab.session)}
+        open_tasks = {task.image_id: task for task in self._queue.open_tasks(tab.session)}
         total, entries = self._gallery.page(wanted, tab.session, list(open_tasks.values()), offset, limit)
         examples = self._gallery.examples(entries)
         images = [
@@ -108,44 +105,40 @@ class GalleryService:
         """
         item = self._gallery.item(key)
         read = self._read(item) if item is not None else None
-        image_id = read["image_id"] if read is not None else key
-        task = self._answer_about(tab, image_id)
-        if task is not None:
-            return OpenedImage(task, answered=True)
+        image_id = read.image_id if read is not None else key
+        answer = self._answer_about(tab, image_id)
+        if answer is not None:
+            return OpenedImage(answer.task, answer.decision)
         if (excluded := self._gallery.excluded_by(image_id)) is not None:
             raise NotAvailableError(f"this image is excluded: it is in dataset {excluded}")
         task = self._queue.take(tab, image_id, lambda: self._suggested(image_id, read))
         if task is not None:
-            return OpenedImage(self._keep_open(task), answered=False)
+            return OpenedImage(self._keep_open(task))
         holder = self._queue.holder(tab.session, image_id)
         if holder is None:
             raise NotAvailableError("this image has just been answered; reload the list")
         who = "another tab of yours" if holder.session == tab.session else f"annotator {holder.session}"
         raise NotAvailableError(f"{who} has this image open; wait until it is answered or released")
 
-    def boxes(self, session: str, image_id: str) -> dict[str, Any] | None:
-        """The boxes of an answer, to be copied to another image; None if the image has no answer."""
-        task = self._example(session, image_id) or self._database.any_example(self._dataset, image_id)
-        if task is None:
-            return None
-        spans = [span for span in task.get("spans") or () if isinstance(span, dict)]
-        return {"file": str((task.get("meta") or {}).get("file") or image_id), "spans": spans}
+    def answer(self, session: str, image_id: str) -> Answer | None:
+        """An answer whose boxes are copied to another image; None if the image has no answer."""
+        return self._answer(session, image_id) or self._database.any_answer(self._dataset, image_id)
 
-    def _answer_about(self, tab: Tab, image_id: str) -> Task | None:
-        example = self._example(tab.session, image_id)
-        if example is None:
+    def _answer_about(self, tab: Tab, image_id: str) -> Answer | None:
+        answer = self._answer(tab.session, image_id)
+        if answer is None:
             return None
-        task = self._reopen(tab, image_id, example)
-        if task is None:
+        reopened = self._reopen(tab, image_id, answer)
+        if reopened is None:
             raise NotAvailableError("the image of this answer is missing, and its size is unknown")
-        return task
+        return reopened
 
-    def _example(self, session: str, image_id: str) -> Task | None:
+    def _answer(self, session: str, image_id: str) -> Answer | None:
         """The effective answer, which the gallery lists: the session's own with `overlap`, else the latest of all
         sessions."""
         if self._gallery.overlap:
-            return self._database.example(self._dataset, session, image_id)
-        return self._database.any_example(self._dataset, image_id)
+            return self._database.answer(self._dataset, session, image_id)
+        return self._database.any_answer(self._dataset, image_id)
 
     def _read(self, item: Item) -> Task:
         try:
@@ -162,7 +155,7 @@ class GalleryService:
     def _read_bytes(self, key: str) -> bytes:
         item = self._gallery.item(key)
         if item is not None:
-            return self._remote.get(item.url) if item.url is not None else self._gallery.stream.read_bytes(item)
+            return self._remote.get(item.url) if item.url is not None else self._gallery.stream.reader.read_bytes(item)
         image = self._find_picture(key)
         if image is None:
             raise ImageError("no such image", key)
@@ -184,19 +177,14 @@ class GalleryService:
         )
 
 
-def _boxes(task: Mapping[str, Any]) -> list[GalleryBox]:
+def _boxes(task: Task) -> list[GalleryBox]:
     """The first `MAX_BOXES` boxes; empty if the size of the image is unknown."""
-    width, height = task.get("width"), task.get("height")
-    if not _is_positive(width) or not _is_positive(height):
+    if task.image_size_hw is None:
         return []
+    height, width = task.image_size_hw
     boxes: list[GalleryBox] = []
-    for span in (task.get("spans") or ())[:MAX_BOXES]:
-        x, y, w, h = (span.get(name) if isinstance(span, dict) else None for name in ("x", "y", "width", "height"))
-        if is_number(x) and is_number(y) and is_number(w) and is_number(h):
-            rect = (round(x / width, 4), round(y / height, 4), round(w / width, 4), round(h / height, 4))
-            boxes.append(GalleryBox(str(span.get("label")), rect))
+    for span in task.spans[:MAX_BOXES]:
+        left, top, right, bottom = span.xyxy_px
+        x, y, w, h = left / width, top / height, (right - left) / width, (bottom - top) / height
+        boxes.append(GalleryBox(span.label, (round(x, 4), round(y, 4), round(w, 4), round(h, 4))))
     return boxes
-
-
-def _is_positive(value: Any) -> TypeGuard[float]:
-    return is_number(value) and value > 0

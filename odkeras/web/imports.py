@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from odkeras.annotation import DECISIONS, EditCounts
 from odkeras.errors import AnswerError, ImageError, RecordError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record, read_answer
 from odkeras.image_ref import ImageRef, is_data_uri, is_file, is_url
 from odkeras.images import absolute_path
 from odkeras.numeric import is_number, is_whole
@@ -156,7 +156,7 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
     )
 
 
-def derive_answer_id(example: Task, image_id: str) -> str:
+def derive_answer_id(example: Record, image_id: str) -> str:
     """A digest of the answer that does not depend on key order, formatting or the image's location.
 
     Raises:
@@ -170,7 +170,7 @@ def derive_answer_id(example: Task, image_id: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def read_session(example: Task, dataset: str) -> str:
+def read_session(example: Record, dataset: str) -> str:
     """The session's name. Prodigy's `_session_id` is dataset and session, joined by a hyphen."""
     session = example.get("_session_id")
     if not isinstance(session, str) or not session:
@@ -178,7 +178,7 @@ def read_session(example: Task, dataset: str) -> str:
     return _encodable(session.removeprefix(f"{dataset}-") or session)
 
 
-def read_image_id(example: Task, base_dir: Path) -> str:
+def read_image_id(example: Record, base_dir: Path) -> str:
     """The example's own id if it has the form of ours; else the id of the image, which is read; else, for a URL or a
     missing file, a digest of the location.
 
@@ -193,7 +193,7 @@ def read_image_id(example: Task, base_dir: Path) -> str:
     return own if isinstance(own, str) and _IMAGE_ID.fullmatch(own) else reference.identify()
 
 
-def _with_answer(example: Task, decision: str) -> Task:
+def _with_answer(example: Record, decision: str) -> Record:
     if example.get("answer") is None:
         example = {**example, "answer": decision}
     if example["answer"] not in DECISIONS:
@@ -203,7 +203,7 @@ def _with_answer(example: Task, decision: str) -> Task:
     return example
 
 
-def _with_paths(example: Task, base_dir: Path) -> Task:
+def _with_paths(example: Record, base_dir: Path) -> Record:
     """Make relative paths of existing files absolute, because their base directory will not be known later."""
     reference = ImageRef.of_record(example, base_dir)
     changed = {}
@@ -217,7 +217,7 @@ def _with_paths(example: Task, base_dir: Path) -> Task:
     return {**example, **changed}
 
 
-def _answered_at(example: Task, now: float) -> float:
+def _answered_at(example: Record, now: float) -> float:
     """`_timestamp` in seconds. One in the future (milliseconds?) is ignored: no later answer could replace it."""
     seconds = example.get("_timestamp")
     if is_number(seconds, now + _DAY_S) and seconds > 0:
@@ -225,17 +225,15 @@ def _answered_at(example: Task, now: float) -> float:
     return now
 
 
-def _suggested(example: Task) -> tuple[int | None, EditCounts | None]:
+def _suggested(example: Record) -> tuple[int | None, EditCounts | None]:
     """The model version of the suggestions, and the edits to them if the image was accepted; None if unknown."""
-    suggestions = example.get("_suggestions")
-    version = suggestions.get("version") if isinstance(suggestions, dict) else None
+    answer = read_answer(example)
+    version = answer.task.version
     if not is_whole(version, 1, 2**63 - 1):
         return None, None
-    if example["answer"] != "accept":
-        return version, None
     try:
-        return version, shown_edits(example)
-    except (AttributeError, KeyError, TypeError, ValueError):  # spans that lack keys of ours
+        return version, shown_edits(answer)
+    except ValueError:  # its size is not known
         return version, None
 
 

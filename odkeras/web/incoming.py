@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from odkeras.annotation import DECISIONS
-from odkeras.formats.prodigy import Task
-from odkeras.integrations.prodigy.api import INPUT_HASH, TASK_HASH
+from odkeras.annotation import DECISIONS, Answer, Decision, Span, Task
+from odkeras.formats.prodigy import HASHES, write_answer
 from odkeras.numeric import is_number
 from odkeras.web.spans import read_spans
 from odkeras.web.stored import StoredAnswer
@@ -16,11 +16,10 @@ from odkeras.work import shown_edits
 
 _MAX_AGE_S = 365 * 86400.0
 _FRESH_S = 10.0
-_MADE_HERE = (INPUT_HASH, TASK_HASH)
 
 
-def read_answer(
-    answer: Any,
+def read_posted_answer(
+    posted: Any,
     *,
     dataset: str,
     session: str,
@@ -39,44 +38,41 @@ def read_answer(
     Raises:
         ValueError: the answer is invalid; with the reason.
     """
-    if not isinstance(answer, Mapping):
-        raise ValueError(f"an answer must be a JSON object; got {type(answer).__name__}")
-    answer_id, image_id, decision = (answer.get(name) for name in ("answer_id", "image_id", "answer"))
+    if not isinstance(posted, Mapping):
+        raise ValueError(f"an answer must be a JSON object; got {type(posted).__name__}")
+    answer_id, image_id, decision = (posted.get(name) for name in ("answer_id", "image_id", "answer"))
     if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64 or not answer_id.isascii():
         raise ValueError(f"answer_id must be a string of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
     if decision not in DECISIONS:
         raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {str(decision)[:80]!r}")
-    task = task_of(str(image_id), answer.get("version"))
+    task = task_of(str(image_id), posted.get("version"))
     if task is None:
         raise ValueError(f"image {str(image_id)[:80]!r} was never assigned in dataset {dataset!r}")
-    spans = _read_spans(answer, labels, (int(task["height"]), int(task["width"])))
-    task = as_shown(task, answer)
-    answered_at = _answered_at(_age_s(answer.get("age_ms")), lambda: last_answered_at(str(image_id)))
-    name = f"{dataset}-{session}"
-    example = {key: value for key, value in task.items() if key not in _MADE_HERE}
-    example |= {"spans": spans, "answer": decision, "_view_id": "image_manual", "_timestamp": int(answered_at)}
-    example |= {"_session_id": name, "_annotator_id": name}
-    suggestions = task.get("_suggestions") or {}
+    spans = _read_spans(posted, labels, task.size_hw)
+    answered_at = _answered_at(_age_s(posted.get("age_ms")), lambda: last_answered_at(str(image_id)))
+    other = {key: value for key, value in task.other.items() if key not in HASHES}
+    task = replace(as_shown(task, posted), spans=spans, other=other)
+    answer = Answer(task, Decision(decision), f"{dataset}-{session}", answered_at)
     return StoredAnswer(
-        example,
-        image_id=str(image_id),
+        write_answer(answer),
+        image_id=task.image_id,
         session=session,
         answered_at=answered_at,
         answer_id=answer_id,
-        version=suggestions.get("version"),
-        edits=shown_edits(example) if decision == "accept" else None,
+        version=task.version,
+        edits=shown_edits(answer),
     )
 
 
-def _read_spans(answer: Mapping[str, Any], labels: Collection[str], size_hw: tuple[int, int]) -> list[Any]:
+def _read_spans(posted: Mapping[str, Any], labels: Collection[str], size_hw: tuple[int, int]) -> tuple[Span, ...]:
     """Every span of an accepted image must be usable. Rejected and ignored images drop spans that are not."""
-    spans = answer.get("spans")
+    spans = posted.get("spans")
     try:
         return read_spans([] if spans is None else spans, labels, size_hw)
     except ValueError:
-        if answer["answer"] == "accept":
+        if posted["answer"] == Decision.ACCEPT.value:
             raise
-        return []
+        return ()
 
 
 def _answered_at(age_s: float, last: Callable[[], float | None]) -> float:
@@ -87,12 +83,10 @@ def _answered_at(age_s: float, last: Callable[[], float | None]) -> float:
     return at if before is None else max(at, before + 0.001)
 
 
-def as_shown(task: Task, answer: Mapping[str, Any]) -> Task:
+def as_shown(task: Task, posted: Mapping[str, Any]) -> Task:
     """Drop the task's suggestions if the page showed those of another version, because these were not reviewed."""
-    suggestions = task.get("_suggestions") or {}
-    if "version" not in answer or answer["version"] == suggestions.get("version"):
-        return task
-    return {key: value for key, value in task.items() if key != "_suggestions"}
+    is_shown = "version" not in posted or posted["version"] == task.version
+    return task if is_shown else replace(task, suggestions=None)
 
 
 def _age_s(age_ms: Any) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record
 from odkeras.web.deliveries import Deliveries
 from odkeras.web.stored import PendingAnswer
 
@@ -50,7 +50,7 @@ class Trainer(Protocol):
 
     def new_batch_name(self) -> str: ...
 
-    def submit(self, answers: Sequence[Task], *, batch: str | None = None) -> Path | None: ...
+    def submit(self, answers: Sequence[Record], *, batch: str | None = None) -> Path | None: ...
 
     def wait_until_served(self, batch: Path, *, stop: Callable[[], bool]) -> float | None: ...
 

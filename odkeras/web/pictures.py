@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from odkeras.formats.prodigy import Task
+from dataclasses import replace
+
+from odkeras.annotation import Task
 from odkeras.image_ref import ImageRef
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
@@ -26,12 +28,16 @@ class Pictures:
             path = store.locate(name) if name else None
             if path is not None and (image := ImageRef((str(path),)).find(image_id)):
                 return image
-        return ImageRef.of_record(task or {}).find(image_id)
+        if task is None:
+            return None
+        if isinstance(task.image, EncodedImage):
+            return task.image if task.image.image_id == image_id else None
+        return ImageRef(tuple(place for place in (task.image, task.path) if place)).find(image_id)
 
     def with_image(self, task: Task) -> Task | None:
-        """The task with its image as a data URI, ready for prediction; None if the image is missing."""
-        image = self.find(str(task.get("image_id")), task)
-        return None if image is None else {**task, "image": image.data_uri}
+        """The task with its image, ready for prediction; None if the image is missing."""
+        image = self.find(task.image_id, task)
+        return None if image is None else replace(task, image=image)
 
 
 def media_type(image: EncodedImage) -> str:

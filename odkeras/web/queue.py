@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from odkeras.formats.prodigy import Task
+from odkeras.annotation import Task
 
 GONE_AFTER_S = 20.0
 """Seconds without a connection or request after which a tab's leases expire. A reload takes a second or two. A phone
@@ -166,8 +166,8 @@ class TaskQueue:
         changed = [(old, new) for old, new in zip(mine, fresh, strict=True) if new is not old]
         with self._lock:
             for old, _ in changed:  # the annotator may be correcting the old suggestions right now
-                if old["image_id"] in self._tasks:
-                    self._earlier.setdefault(old["image_id"], {})[_suggested_version(old)] = old
+                if old.image_id in self._tasks:
+                    self._earlier.setdefault(old.image_id, {})[old.version] = old
         return [new for _, new in changed]
 
     def task(self, image_id: str, version: Any = None) -> Task | None:
@@ -175,7 +175,7 @@ class TaskQueue:
         them earlier, else the newest. None if the image is unknown."""
         with self._lock:
             newest = self._tasks.get(image_id)
-            if newest is None or _suggested_version(newest) == version:
+            if newest is None or newest.version == version:
                 return newest
             earlier = self._earlier.get(image_id, {}).get(version) if isinstance(version, int) else None
             return earlier or newest
@@ -315,8 +315,8 @@ class TaskQueue:
                 for queue in self._queues.values():
                     del self._order[: queue.position]
                     queue.position = 0
-            self._tasks.setdefault(task["image_id"], task)
-            self._order.append(task["image_id"])
+            self._tasks.setdefault(task.image_id, task)
+            self._order.append(task.image_id)
 
     def _is_behind(self, queue: _Queue) -> bool:
         """Whether tasks have come out of the stream that the queue has neither leased nor answered."""
@@ -332,12 +332,12 @@ class TaskQueue:
         stale = [task for task in tasks if not self._is_fresh(task)]
         if not stale:
             return tasks
-        again = {task["image_id"]: task for task in self._refresh(stale)}
-        fresh = [again.get(task["image_id"], task) for task in tasks]
+        again = {task.image_id: task for task in self._refresh(stale)}
+        fresh = [again.get(task.image_id, task) for task in tasks]
         with self._lock:
             for task in fresh:
-                if task["image_id"] in self._tasks:
-                    self._tasks[task["image_id"]] = task
+                if task.image_id in self._tasks:
+                    self._tasks[task.image_id] = task
         return fresh
 
     def _nothing(self, queue: _Queue, tab: Tab) -> Assignment:
@@ -347,11 +347,6 @@ class TaskQueue:
             images = "1 image is" if others == 1 else f"{others} images are"
             return Assignment(waiting=f"{images} open in other annotators' pages; you get those that they release")
         return Assignment(done=self._exhausted, waiting="" if self._exhausted else "no images yet")
-
-
-def _suggested_version(task: Task) -> int | None:
-    version = (task.get("_suggestions") or {}).get("version")
-    return version if isinstance(version, int) else None
 
 
 def _release(queue: _Queue, gone: Collection[Tab]) -> int:

@@ -13,19 +13,18 @@ import time
 import uuid
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from odkeras.annotation import Decision
+from odkeras.annotation import Answer, Decision, Task
 from odkeras.colours import colour_of
 from odkeras.config.settings import AnnotateSettings
 from odkeras.control import RUNNING, Control, TrainingAction, TrainingState
-from odkeras.formats.prodigy import Task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
 from odkeras.inbox import images_dir
-from odkeras.numeric import is_whole
 from odkeras.session.session import AnnotationSession
 from odkeras.session.sources import Source
 from odkeras.session.supervisor import log_tail
@@ -37,7 +36,7 @@ from odkeras.web.downloads import Download, open_download
 from odkeras.web.gallery import Gallery
 from odkeras.web.gallery_service import GalleryService
 from odkeras.web.housekeeping import Housekeeping, ImagesLeft
-from odkeras.web.incoming import read_answer
+from odkeras.web.incoming import read_posted_answer
 from odkeras.web.journal import Journal
 from odkeras.web.next_steps import NextStep, next_steps
 from odkeras.web.outbox import DeliveryRules, Outbox
@@ -227,21 +226,23 @@ class PageService:
             self._store(accepted)
         return [stored.answer_id for stored in accepted], refused
 
-    def reopen(self, tab: Tab, image_id: str, example: Task | None = None) -> Task | None:
+    def reopen(self, tab: Tab, image_id: str, answer: Answer | None = None) -> Answer | None:
         """The answer for an image, to be corrected: with overlap the session's own, else the latest of all sessions.
         None if the session has not answered the image, or if the image is missing and its size unknown.
 
         Args:
-            example: an answer of any session, to be corrected instead.
+            answer: an answer of any session, to be corrected instead.
         """
-        own = example or self.database.example(self.dataset, tab.session, image_id)
-        if example is None and own is not None and not self._settings.overlap:  # else a later correction would be lost
-            example = self.database.any_example(self.dataset, image_id)
-        example = self._sized(example or own)
-        if example is not None:
-            self.outbox.hold_back(tab.session, image_id)
-            self.queue.reopen(tab, image_id, example)
-        return example
+        own = answer or self.database.answer(self.dataset, tab.session, image_id)
+        if answer is None and own is not None and not self._settings.overlap:  # else a later correction would be lost
+            answer = self.database.any_answer(self.dataset, image_id)
+        answer = answer or own
+        task = self._sized(answer.task) if answer is not None else None
+        if answer is None or task is None:
+            return None
+        self.outbox.hold_back(tab.session, image_id)
+        self.queue.reopen(tab, image_id, task)
+        return replace(answer, task=task)
 
     def train_now(self) -> tuple[int, bool]:
         """Deliver all pending answers to the trainer, and resume training if it is paused or stopped.
@@ -299,11 +300,9 @@ class PageService:
 
     def picture(self, image_id: str) -> EncodedImage | None:
         """An image that was leased or answered; None for any other image."""
-        task = (
-            self.queue.task(image_id)
-            or self.database.open_task(self.dataset, image_id)
-            or self.database.any_example(self.dataset, image_id)
-        )
+        task = self.queue.task(image_id) or self.database.open_task(self.dataset, image_id)
+        if task is None and (answer := self.database.any_answer(self.dataset, image_id)) is not None:
+            task = answer.task
         return None if task is None else self._pictures.find(image_id, task)
 
     def tensorboard_url(self) -> str:
@@ -319,7 +318,7 @@ class PageService:
         return self._tensorboard.command
 
     def _read_answer(self, session: str, answer: Any) -> StoredAnswer:
-        return read_answer(
+        return read_posted_answer(
             answer,
             dataset=self.dataset,
             session=session,
@@ -336,8 +335,11 @@ class PageService:
             version: version of the suggestions that the page showed, as the page reports it.
         """
         task = self.queue.task(image_id, version) or self.database.open_task(self.dataset, image_id)
-        task = task or self.database.example(self.dataset, session, image_id)
-        return self._sized(task or self.database.any_example(self.dataset, image_id))
+        if task is None:
+            answer = self.database.answer(self.dataset, session, image_id)
+            answer = answer or self.database.any_answer(self.dataset, image_id)
+            task = None if answer is None else answer.task
+        return self._sized(task)
 
     def _kept(self, handout: Assignment) -> Assignment:
         """Store leased tasks before the page gets them, because their answers may arrive after a restart."""
@@ -347,13 +349,10 @@ class PageService:
 
     def _sized(self, task: Task | None) -> Task | None:
         """The task with its image's size, which imported examples may lack; None if the image is missing."""
-        if task is None or (is_whole(task.get("height"), 1) and is_whole(task.get("width"), 1)):
+        if task is None or task.image_size_hw is not None:
             return task
-        image = self._pictures.find(str(task["image_id"]), task)
-        if image is None:
-            return None
-        height, width = image.image_size_hw
-        return {**task, "height": height, "width": width}
+        image = self._pictures.find(task.image_id, task)
+        return None if image is None else replace(task, image_size_hw=image.image_size_hw)
 
     def _store(self, accepted: Sequence[StoredAnswer]) -> None:
         shared = not self._settings.overlap
@@ -368,15 +367,15 @@ class PageService:
 
     def _is_fresh(self, task: Task) -> bool:
         version = self.panel.version
-        return version is None or (task.get("_suggestions") or {}).get("version") == version
+        return version is None or task.version == version
 
     def _refresh(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks that have newer suggestions, with these; the others are left out."""
         bare = [with_image for task in tasks if (with_image := self._pictures.with_image(task)) is not None]
-        by_id = {task["image_id"]: task for task in tasks}
+        by_id = {task.image_id: task for task in tasks}
         again = self.stream.suggest_again(bare)
         return [
-            {**new, "image": by_id[new["image_id"]]["image"]}
+            replace(new, image=by_id[new.image_id].image)
             for old, new in zip(bare, again, strict=True)
             if new is not old
         ]

@@ -1,4 +1,4 @@
-"""Validates the page's spans, clips them to the image and converts them to Prodigy's format."""
+"""Validates the page's spans and clips them to the image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from odkeras.annotation import Span, is_list_of_pairs
-from odkeras.formats.prodigy import write_span
 from odkeras.numeric import is_number
 
 MAX_SPANS = 2000
@@ -16,8 +15,8 @@ _MIN_SIDE_PX = 0.5
 _MAX_PX = 1e7
 
 
-def read_spans(spans: Any, labels: Collection[str], image_size_hw: tuple[int, int]) -> list[dict[str, Any]]:
-    """Convert the page's spans to Prodigy's format, clipped to the image.
+def read_spans(spans: Any, labels: Collection[str], image_size_hw: tuple[int, int]) -> tuple[Span, ...]:
+    """The spans that the page sent, clipped to the image.
 
     Args:
         labels: the allowed labels.
@@ -30,7 +29,7 @@ def read_spans(spans: Any, labels: Collection[str], image_size_hw: tuple[int, in
         raise ValueError(f"spans must be a list; got {type(spans).__name__}")
     if len(spans) > MAX_SPANS:
         raise ValueError(f"{len(spans)} boxes are more than {MAX_SPANS}")
-    return [write_span(_read_span(span, number, labels, image_size_hw)) for number, span in enumerate(spans, start=1)]
+    return tuple(_read_span(span, number, labels, image_size_hw) for number, span in enumerate(spans, start=1))
 
 
 def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: tuple[int, int]) -> Span:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.annotation import DECISIONS, EditCounts
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class StoredAnswer:
         delivered: whether the trainer already has the answer.
     """
 
-    example: Task
+    example: Record
     image_id: str
     session: str
     answered_at: float = field(default_factory=time.time)
@@ -129,7 +129,7 @@ def to_json(answer: StoredAnswer) -> str:
     return text
 
 
-def with_places_below(folder: Path, example: Task) -> Task:
+def with_places_below(folder: Path, example: Record) -> Record:
     """Make the relative image paths of a stored example absolute if they exist below the database's directory. Earlier
     versions stored paths relative to the working directory, which also held the database. Nothing changes if that still
     is the working directory.

@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from odkeras.formats.prodigy import make_task
+from odkeras.annotation import Task
+from odkeras.formats.prodigy import write_answer
 from odkeras.images import read_image
 from odkeras.inbox import put_batch
 from odkeras.labels import LabelMap
@@ -35,8 +36,8 @@ class ShapesProject:
     def answer(self, images: list[LabeledImage]) -> Path:
         """Put the right answers about `images` into the inbox."""
         label_map = LabelMap.load(self.config.parent / "label_map.pbtxt")
-        tasks = [make_task(read_image(known.path), file=known.path.name) for known in images]
-        answers = [answer_task(task, known, label_map) for task, known in zip(tasks, images, strict=True)]
+        tasks = [Task.of(read_image(known.path), file=known.path.name) for known in images]
+        answers = [write_answer(answer_task(task, known, label_map)) for task, known in zip(tasks, images, strict=True)]
         return put_batch(self.directories.inbox_dir, answers)
 
     def trainer_command(self, *more: str) -> list[str]:

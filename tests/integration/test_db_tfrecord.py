@@ -11,11 +11,12 @@ import pytest
 from pictures import IMAGE_SIZE_HW, TRUTH_XYXY_PX, draw_pixels, encode
 from typer.testing import CliRunner
 
+from odkeras.annotation import Task
 from odkeras.boxes import to_xyxy_px
 from odkeras.cli import app
 from odkeras.data.records import MASK_FEATURE, annotation_from_example, read_records
 from odkeras.errors import RecordError
-from odkeras.formats.prodigy import make_task
+from odkeras.formats.prodigy import write_task
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.web.database import AnswerDatabase
@@ -39,7 +40,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path = tmp_path / f"{kind}.jpg"
             path.write_bytes(encode(draw_pixels(seed=seed), "JPEG"))
             image = read_image(path)
-            task = {**make_task(image, file=path.name, path=str(path)), "image": str(path), "answer": "accept"}
+            task = {
+                **write_task(Task.of(image, file=path.name, path=str(path))),
+                "image": str(path),
+                "answer": "accept",
+            }
             database.add(
                 "shapes",
                 [

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pictures import TRUTH_XYXY_PX, draw_pixels, encode
 from typer.testing import CliRunner
 
-from odkeras.annotation import Annotation
+from odkeras.annotation import Annotation, Task
 from odkeras.boxes import Groundtruth, to_xyxy_px
 from odkeras.cli import app
 from odkeras.data.conversion import RecordsReport, csv_to_records, prodigy_to_records
@@ -28,7 +28,7 @@ from odkeras.data.records import (
     write_records,
 )
 from odkeras.errors import LabelMapError, RecordError
-from odkeras.formats.prodigy import make_task
+from odkeras.formats.prodigy import write_task
 from odkeras.images import EncodedImage, encode_image, read_image
 from odkeras.labels import LabelMap
 
@@ -276,7 +276,7 @@ def answer(image: EncodedImage, decision: str, *boxes_px: list[float], **extra: 
         {"label": "car", "points": [[x, y], [x, bottom], [right, bottom], [right, y]]}
         for x, y, right, bottom in boxes_px
     ]
-    return {**make_task(image, file="a.jpg"), "spans": spans, "answer": decision, **extra}
+    return {**write_task(Task.of(image, file="a.jpg")), "spans": spans, "answer": decision, **extra}
 
 
 def write_jsonl(path: Path, *rows: Any) -> Path:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from odkeras.annotation import EditCounts
+from odkeras.annotation import Decision, EditCounts
 from odkeras.errors import DatabaseError
+from odkeras.formats.prodigy import read_answer
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.deliveries import Deliveries
 from odkeras.web.stored import StoredAnswer, hash_image_id
@@ -104,7 +105,7 @@ def test_an_older_answer_that_arrives_late_does_not_win(database: AnswerDatabase
     assert database.add("d", [older]) == []
     assert decisions(database) == ["reject"]
     assert decisions(database, replaced=True) == ["accept", "reject"]
-    assert database.example("d", "anna", A) == newer.example
+    assert database.answer("d", "anna", A) == read_answer(newer.example)
     assert [each.answer_id for each in Deliveries(database, "d").pending(99)] == [newer.answer_id]
 
 
@@ -126,8 +127,10 @@ def test_every_session_has_its_own_last_answer(database: AnswerDatabase) -> None
     database.add("d", [answer_of(session="anna", at=1), answer_of(session="ben", at=2, decision="reject")])
     database.add("d", [answer_of(B, session="ben", at=3)])
     assert decisions(database) == ["accept", "reject", "accept"]
-    assert database.example("d", "anna", A)["answer"] == "accept"  # type: ignore[index]
-    assert database.example("d", "anna", B) is None
+    annas = database.answer("d", "anna", A)
+    assert annas is not None
+    assert annas.decision is Decision.ACCEPT
+    assert database.answer("d", "anna", B) is None
     assert database.answered("d") == {A, B}
     assert database.answered("d", session="anna") == {A}
     assert [(image_id, example["answer"]) for image_id, example in database.iter_latest("d")] == [

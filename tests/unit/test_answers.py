@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from odkeras import inbox
+from odkeras.annotation import Task
 from odkeras.errors import InboxError
-from odkeras.formats.prodigy import Task, make_task
+from odkeras.formats.prodigy import Record, write_task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage
 from odkeras.inbox import list_batches, new_batch_name, read_batch
@@ -26,7 +27,7 @@ class Place:
     def write(self, *answers: Any, name: str | None = None) -> Path | None:
         return write_answers(self.inbox_dir, answers, name=name, warn=self.warned.append)
 
-    def batches(self) -> list[list[Task]]:
+    def batches(self) -> list[list[Record]]:
         return [[answer for answer, _ in read_batch(path) if answer] for path in list_batches(self.inbox_dir)]
 
 
@@ -35,7 +36,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def answer(image_id: str | None, **changes: Any) -> Task:
+def answer(image_id: str | None, **changes: Any) -> Record:
     span = {"label": "car", "points": [[8, 6], [8, 30], [40, 30], [40, 6]]}
     found = {"image_id": image_id, "answer": "accept", "spans": [span], "width": 64, "height": 48}
     return {**found, "_timestamp": 1700000000, "_session_id": "ann", **changes}
@@ -72,7 +73,7 @@ def test_a_batch_written_again_under_its_name_is_replaced(place: Place) -> None:
 class TestImages:
     def test_a_stored_image_is_left_out(self, place: Place, image: EncodedImage) -> None:
         path = place.store.put(image)
-        task = {**make_task(image, file="a.jpg"), "answer": "accept"}
+        task = {**write_task(Task.of(image, file="a.jpg")), "answer": "accept"}
         place.write(task)
         ((stored,),) = place.batches()
         assert stored == {
@@ -82,7 +83,7 @@ class TestImages:
         assert task["image"] == image.data_uri  # the caller's answer is unchanged
 
     def test_an_image_that_is_not_stored_stays_in_the_answer(self, place: Place, image: EncodedImage) -> None:
-        task = {**make_task(image, file="a.jpg"), "answer": "accept"}
+        task = {**write_task(Task.of(image, file="a.jpg")), "answer": "accept"}
         place.write(task)
         assert place.batches() == [[task]]
 

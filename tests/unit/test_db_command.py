@@ -17,10 +17,9 @@ from click.testing import Result
 from pictures import draw_pixels, encode
 from typer.testing import CliRunner
 
-from odkeras.annotation import EditCounts
+from odkeras.annotation import Decision, EditCounts
 from odkeras.cli import app
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError, RecordError
-from odkeras.formats.prodigy import make_task
 from odkeras.images import read_image
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import keep_label_map
@@ -477,7 +476,9 @@ def test_answers_without_a_time_keep_the_order_of_the_file(database: AnswerDatab
     times = [entry.answered_at for entry in database.history("shapes", "anna")]
     assert times == sorted(times, reverse=True) and times[0] - times[-1] < 1
     run("in", "shapes", write(folder / "b.jsonl", {**example_of(C, answer="ignore"), "_timestamp": None}))
-    assert database.example("shapes", "anna", C)["answer"] == "ignore"  # type: ignore[index]
+    answer = database.answer("shapes", "anna", C)
+    assert answer is not None
+    assert answer.decision is Decision.IGNORE
 
 
 def test_examples_without_an_answer_get_one(database: AnswerDatabase, folder: Path) -> None:
@@ -497,7 +498,7 @@ def test_in_gives_images_the_same_ids_as_annotate(
     for seed, name in enumerate(names):
         (folder / name).write_bytes(encode(draw_pixels(seed=seed), "PNG"))
     beside, here, other = (read_image(folder / name) for name in names)
-    inside = make_task(other, file="other.png")["image"]
+    inside = other.data_uri
     places = ["images/a.png", "here.png", inside, "https://a.org/b.jpg", "gone.png"]
     lines = [json.dumps({"image": place, "answer": "accept", "image_id": "17"}) + "\n" for place in places]
     run("in", "shapes", write(folder / "data" / "a.jsonl", *lines))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +13,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import draw_pixels, encode
 
-from odkeras.annotation import Annotation
+from odkeras.annotation import Annotation, Answer, Decision, Span, Suggestions, Task
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import AnswerError
-from odkeras.formats.prodigy import Task, make_task, read_answer, with_suggestions
+from odkeras.formats.prodigy import (
+    Record,
+    read_annotation,
+    read_answer,
+    read_task,
+    write_answer,
+    write_task,
+)
 from odkeras.images import encode_image
 from odkeras.labels import Label, LabelMap
+from odkeras.session.events import Listener
+from odkeras.session.suggester import Suggester, SuggestionRules
+from odkeras.session.thresholds import FixedThreshold
 
 LABEL_MAP = LabelMap((Label(1, "car"), Label(4, "n01", "person")))
 IMAGE = encode_image(encode(draw_pixels(), "JPEG"), source="fixture")
 
 
-def rect(x: Any, y: Any, width: Any, height: Any, label: Any = "car") -> Task:
+def rect(x: Any, y: Any, width: Any, height: Any, label: Any = "car") -> Record:
     """A span as Prodigy 1.10 and later write it."""
     points = [[x, y], [x, y + height], [x + width, y + height], [x + width, y]]
     return {"id": "0ef6", "label": label, "color": "yellow", "x": x, "y": y, "width": width, "height": height,
             "center": [x + width / 2, y + height / 2], "type": "rect", "points": points}  # fmt: skip
 
 
-def accepted(*spans: Any, **extra: Any) -> Task:
-    return {**make_task(IMAGE, file="a.jpg"), "spans": list(spans), "answer": "accept", **extra}
+def accepted(*spans: Any, **extra: Any) -> Record:
+    return {**write_task(Task.of(IMAGE, file="a.jpg")), "spans": list(spans), "answer": "accept", **extra}
 
 
-def annotation_of(answer: Task, label_map: LabelMap = LABEL_MAP) -> Annotation:
-    read = read_answer(answer, label_map)
+def annotation_of(answer: Record, label_map: LabelMap = LABEL_MAP) -> Annotation:
+    read = read_annotation(answer, label_map)
     assert read.annotation is not None
     assert read.withdrawn_image_id is None
     return read.annotation
@@ -44,8 +56,8 @@ def annotation_of(answer: Task, label_map: LabelMap = LABEL_MAP) -> Annotation:
 
 
 def test_a_task_has_what_the_page_needs() -> None:
-    task = make_task(IMAGE, file="a.jpg", path="/images/a.jpg")
-    assert task == {
+    task = Task.of(IMAGE, file="a.jpg", path="/images/a.jpg")
+    assert write_task(task) == {
         "image": IMAGE.data_uri,
         "width": 64,
         "height": 48,
@@ -54,7 +66,7 @@ def test_a_task_has_what_the_page_needs() -> None:
         "path": "/images/a.jpg",
         "spans": [],
     }
-    assert "path" not in make_task(IMAGE, file="a.jpg")
+    assert "path" not in write_task(Task.of(IMAGE, file="a.jpg"))
 
 
 DETECTIONS = Detections(
@@ -64,10 +76,32 @@ DETECTIONS = Detections(
 )
 
 
+class Found:
+    """A served model that detects the same in every image."""
+
+    def __init__(self, detections: Detections, version: int = 3) -> None:
+        self._detections = detections
+        self._version = version
+
+    def available_version(self) -> int:
+        return self._version
+
+    def has_learned(self, version: int) -> bool:
+        return True
+
+    def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
+        return [self._detections] * len(images)
+
+
+def suggested(model: Found, threshold: float, *, use_display_name: bool = False) -> Record:
+    rules = SuggestionRules(FixedThreshold(threshold), use_display_name=use_display_name)
+    (task,) = Suggester(model, LABEL_MAP, rules, Listener())([Task.of(IMAGE, file="a.jpg")])
+    return write_task(task)
+
+
 def test_suggestions_become_spans() -> None:
-    task = make_task(IMAGE, file="a.jpg")
-    suggested = with_suggestions(task, DETECTIONS, LABEL_MAP, threshold=0.4, version=17)
-    first, second = suggested["spans"]
+    record = suggested(Found(DETECTIONS, version=17), 0.4)
+    first, second = record["spans"]
     assert first == {
         "type": "rect",
         "label": "n01",
@@ -80,25 +114,15 @@ def test_suggestions_become_spans() -> None:
         "points": [[32.0, 12.0], [32.0, 24.0], [48.0, 24.0], [48.0, 12.0]],
     }
     assert (second["x"], second["y"], second["width"], second["height"]) == (6.4, 0.0, 57.6, 24.0)  # clipped
-    assert suggested["meta"] == {"file": "a.jpg", "score": 0.9, "model version": 17}
-    assert suggested["_suggestions"] == {"version": 17, "threshold": 0.4, "spans": suggested["spans"]}
-    assert task == make_task(IMAGE, file="a.jpg")  # untouched
-
-
-def test_suggestions_are_plain_json_and_a_copy() -> None:
-    suggested = with_suggestions(make_task(IMAGE, file="a"), DETECTIONS, LABEL_MAP, threshold=0, version=None)
-    assert json.loads(json.dumps(suggested)) == suggested
-    suggested["spans"][0]["points"][0][0] = -1
-    assert suggested["_suggestions"]["spans"][0]["points"][0][0] == 32.0
-    assert suggested["_suggestions"]["version"] is None
-    assert "model version" not in suggested["meta"]
+    assert record["meta"] == {"file": "a.jpg", "score": 0.9, "model version": 17}
+    made = {"version": 17, "threshold": 0.4, "spans": record["spans"], "uncertainty": 0.64}
+    assert record["_suggestions"] == made
+    assert json.loads(json.dumps(record)) == record
 
 
 def test_suggestions_use_display_names_when_asked_for() -> None:
-    suggested = with_suggestions(
-        make_task(IMAGE, file="a"), DETECTIONS, LABEL_MAP, threshold=0.5, version=1, use_display_name=True
-    )
-    assert [span["label"] for span in suggested["spans"]] == ["person"]
+    record = suggested(Found(DETECTIONS), 0.5, use_display_name=True)
+    assert [span["label"] for span in record["spans"]] == ["person"]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +141,51 @@ def test_suggestions_use_display_names_when_asked_for() -> None:
 )
 def test_detections_that_cannot_be_drawn_are_not_suggested(box: list[float], score: float, class_id: int) -> None:
     detections = Detections(np.array([box]), np.array([score]), np.array([class_id]))
-    suggested = with_suggestions(make_task(IMAGE, file="a"), detections, LABEL_MAP, threshold=0.4, version=3)
-    assert suggested["spans"] == []
-    assert suggested["meta"] == {"file": "a", "model version": 3}
+    record = suggested(Found(detections), 0.4)
+    assert record["spans"] == []
+    assert record["meta"] == {"file": "a.jpg", "model version": 3}
+
+
+CANDIDATE = Span("car", ((1.0, 2.0), (3.0, 4.0)), 0.3)
+SHOWN = Span("car", ((1.0, 2.0), (13.0, 14.0)), 0.9, id="7")
+
+
+@pytest.mark.parametrize(
+    "suggestions",
+    [
+        None,
+        Suggestions(None),
+        Suggestions(17, 0.5, (SHOWN,), uncertainty=0.25),
+        Suggestions(17, 0.5, (SHOWN,), hidden=True, candidates=(SHOWN, CANDIDATE)),
+    ],
+)
+def test_what_is_written_is_read_again(suggestions: Suggestions | None) -> None:
+    drawn = Span("car", ((1.0, 1.0), (9.0, 1.0), (5.0, 8.0)), other={"color": "red"})
+    task = Task("ab", "a.jpg", "/a.jpg", (48, 64), "/a.jpg", (drawn,), suggestions, {"camera": 3}, {"own": [1]})
+    record = write_task(task)
+    read = read_task(json.loads(json.dumps(record)))
+    assert dataclasses.replace(read, suggestions=None) == dataclasses.replace(task, suggestions=None)
+    assert read.spans[0].other == {"color": "red"}
+    assert write_task(read) == record
+    answer = Answer(task, Decision.REJECT, "things-anna", 1700000000.0)
+    assert write_answer(read_answer(write_answer(answer))) == write_answer(answer)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"meta": "front", "spans": {"x": 1}, "_suggestions": "none", "image": 5, "path": [], "height": "48"},
+        {
+            "spans": [5, {}, {"label": 3}],
+            "_suggestions": {"version": "x", "spans": 1, "candidates": [[1], 2, ["a", 1, 2]]},
+        },
+        {"image_id": "\ud800", "width": True, "height": 0},
+    ],
+)
+def test_what_cannot_be_read_is_left_out(record: Record) -> None:
+    task = read_task(record)
+    assert (task.spans, task.image_size_hw, task.version, task.path) == ((), None, None, None)
+    assert task.suggestions is None or task.suggestions.candidates == ()
 
 
 # --- accepted answers
@@ -134,7 +200,7 @@ def test_an_accepted_answer_becomes_an_annotation() -> None:
     assert annotation.file == "a.jpg"
 
 
-POLYGON: Task = {"label": "car", "type": "polygon", "points": [[32, 14], [40, 12], [48, 20], [36, 24]]}
+POLYGON: Record = {"label": "car", "type": "polygon", "points": [[32, 14], [40, 12], [48, 20], [36, 24]]}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +217,7 @@ POLYGON: Task = {"label": "car", "type": "polygon", "points": [[32, 14], [40, 12
         POLYGON,
     ],
 )
-def test_boxes_of_all_versions_of_prodigy(span: Task) -> None:
+def test_boxes_of_all_versions_of_prodigy(span: Record) -> None:
     annotation = annotation_of(accepted(span))
     np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
 
@@ -195,7 +261,7 @@ def test_points_make_a_polygon_whatever_the_type_says(kind: Any) -> None:
         {"label": "car", "x": 32, "y": 12, "width": 16, "height": 12},
     ],
 )
-def test_rectangles_are_not_stored_as_polygons(span: Task) -> None:
+def test_rectangles_are_not_stored_as_polygons(span: Record) -> None:
     annotation = annotation_of(accepted(span))
     np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-4)
     assert annotation.polygons == ()
@@ -224,7 +290,7 @@ def test_a_polygon_across_the_edge_is_cut_there() -> None:
 
 
 def test_an_unusable_span_does_not_shift_the_polygons() -> None:
-    read = read_answer(accepted(rect(1, 2, 3, 4), {**POLYGON, "label": "zebra"}, POLYGON), LABEL_MAP)
+    read = read_annotation(accepted(rect(1, 2, 3, 4), {**POLYGON, "label": "zebra"}, POLYGON), LABEL_MAP)
     assert read.annotation is not None and len(read.problems) == 1
     assert polygons_px(read.annotation) == [None, POLYGON["points"]]
 
@@ -259,7 +325,7 @@ def test_accepted_without_boxes_is_an_image_without_objects(spans: Any) -> None:
     answer["spans"] = spans
     if spans == "absent":
         del answer["spans"]
-    read = read_answer(answer, LABEL_MAP)
+    read = read_annotation(answer, LABEL_MAP)
     assert read.annotation is not None
     assert len(read.annotation.groundtruth) == 0
     assert read.problems == ()
@@ -289,7 +355,7 @@ UNUSABLE: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("span", "problem"), UNUSABLE)
 def test_an_unusable_box_is_left_out_and_reported(span: Any, problem: str) -> None:
-    read = read_answer(accepted(rect(32, 12, 16, 12), span), LABEL_MAP)
+    read = read_annotation(accepted(rect(32, 12, 16, 12), span), LABEL_MAP)
     assert read.annotation is not None
     assert len(read.annotation.groundtruth) == 1
     assert len(read.problems) == 1
@@ -304,7 +370,7 @@ box = st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.05, 0.1), st.f
 def test_a_suggestion_accepted_as_it_is_comes_back(rows: list[tuple[float, ...]], class_id: int) -> None:
     boxes = np.array([[y, x, y + height, x + width] for y, x, height, width in rows], np.float32).reshape(-1, 4)
     detections = Detections(boxes, np.full(len(boxes), 0.8), np.full(len(boxes), class_id))
-    task = with_suggestions(make_task(IMAGE, file="a"), detections, LABEL_MAP, threshold=0.5, version=1)
+    task = suggested(Found(detections), 0.5)
     answer = json.loads(json.dumps({**task, "answer": "accept"}))
     truth = annotation_of(answer).groundtruth
     np.testing.assert_allclose(truth.boxes, boxes, atol=0.011 / 48)  # spans have two decimals of a pixel
@@ -316,25 +382,27 @@ def test_a_suggestion_accepted_as_it_is_comes_back(rows: list[tuple[float, ...]]
 
 @pytest.mark.parametrize("decision", ["reject", "ignore"])
 def test_a_rejected_image_is_withdrawn(decision: str) -> None:
-    read = read_answer(accepted(rect(1, 1, 5, 5), answer=decision), LABEL_MAP)
+    read = read_annotation(accepted(rect(1, 1, 5, 5), answer=decision), LABEL_MAP)
     assert (read.annotation, read.withdrawn_image_id) == (None, IMAGE.image_id)
 
 
 def test_a_rejected_image_without_an_id_is_withdrawn_by_its_bytes() -> None:
-    assert read_answer({"image": IMAGE.data_uri, "answer": "reject"}, LABEL_MAP).withdrawn_image_id == IMAGE.image_id
+    assert (
+        read_annotation({"image": IMAGE.data_uri, "answer": "reject"}, LABEL_MAP).withdrawn_image_id == IMAGE.image_id
+    )
 
 
 @pytest.mark.parametrize("decision", [None, "", "yes", 1, True, ["accept"]])
 def test_unknown_decisions_are_refused(decision: Any) -> None:
     with pytest.raises(AnswerError, match="answer must be 'accept', 'reject' or 'ignore'; got "):
-        read_answer(accepted(answer=decision), LABEL_MAP)
+        read_annotation(accepted(answer=decision), LABEL_MAP)
 
 
 def test_malformed_answers_are_refused() -> None:
     with pytest.raises(AnswerError, match="an answer must be a JSON object; got list"):
-        read_answer([], LABEL_MAP)  # type: ignore[arg-type]
+        read_annotation([], LABEL_MAP)  # type: ignore[arg-type]
     with pytest.raises(AnswerError, match="'spans' must be a list; got dict"):
-        read_answer(accepted(spans={"x": 1}), LABEL_MAP)
+        read_annotation(accepted(spans={"x": 1}), LABEL_MAP)
 
 
 # --- where the image is
@@ -386,7 +454,7 @@ def test_an_image_that_cannot_be_read(keys: dict[str, Any], message: str) -> Non
     if str(keys.get("image")).startswith("data:"):
         keys = {**keys, "meta": {"file": "d.jpg"}}
     with pytest.raises(AnswerError) as raised:
-        read_answer({**keys, "answer": "accept"}, LABEL_MAP)
+        read_annotation({**keys, "answer": "accept"}, LABEL_MAP)
     assert message in str(raised.value)
 
 
@@ -397,7 +465,7 @@ def test_our_own_image_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_id_that_does_not_match_the_bytes_is_not_trusted() -> None:
     with pytest.raises(AnswerError, match="truncated"):
-        read_answer(accepted(image=IMAGE.data_uri[:-40]), LABEL_MAP)
+        read_annotation(accepted(image=IMAGE.data_uri[:-40]), LABEL_MAP)
 
 
 def test_the_id_of_the_task_is_kept() -> None:
@@ -414,7 +482,7 @@ def test_the_id_of_the_task_is_kept() -> None:
         ({"meta": {}, "image_id": None}, "image"),
     ],
 )
-def test_the_file_name_comes_from_meta_path_or_id(keys: Task, file: str) -> None:
+def test_the_file_name_comes_from_meta_path_or_id(keys: Record, file: str) -> None:
     assert annotation_of({**accepted(), "image_id": "5", **keys}).file == file
 
 
@@ -431,7 +499,7 @@ def test_spans_on_an_image_of_another_shape_are_refused() -> None:
     with pytest.raises(
         AnswerError, match=r"a\.jpg: the spans are for an image of 48 x 64, but this one has 64 x 48 pixels"
     ):
-        read_answer(accepted(rect(1, 1, 5, 5), width=48, height=64), LABEL_MAP)
+        read_annotation(accepted(rect(1, 1, 5, 5), width=48, height=64), LABEL_MAP)
 
 
 @pytest.mark.parametrize(

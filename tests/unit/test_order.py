@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tasks import FakeSuggester, bare_task
 
+from odkeras.annotation import Suggestions, Task
 from odkeras.boxes import Detections
 from odkeras.session import order
 from odkeras.session.order import LOOK_AHEAD, RANDOM_EVERY, Order, shuffled, uncertainty
@@ -74,38 +77,36 @@ class TestUncertainFirst:
         """Tasks with that uncertainty; (stream, how many were asked about at once)."""
         asked: list[int] = []
 
-        def suggest(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        def suggest(tasks: Sequence[Task]) -> list[Task]:
             asked.append(len(tasks))
-            return [{**task, "_suggestions": {"uncertainty": worth[task["number"]]}} for task in tasks]
+            uncertain = [Suggestions(1, uncertainty=worth[int(task.image_id)]) for task in tasks]
+            return [replace(task, suggestions=made) for task, made in zip(tasks, uncertain, strict=True)]
 
         ordering = Order("uncertain")
-        tasks = ({"number": number} for number in range(len(worth)))
+        tasks = (bare_task(str(number)) for number in range(len(worth)))
         fresh = (lambda task: True) if versions is None else (lambda task: versions.pop(0) == 1)
-        return (
-            SuggestedTasks(
-                tasks, suggest, fresh, batch_size=5, look_ahead=ordering.look_ahead, choose=ordering.chooser()
-            ),
-            asked,
-        )
+        suggester = FakeSuggester(suggest, fresh, batch_size=5)
+        chosen = SuggestedTasks(tasks, suggester, look_ahead=ordering.look_ahead, choose=ordering.chooser())
+        return chosen, asked
 
     def test_the_least_certain_of_the_window_comes_first(self) -> None:
         worth = [0.1] * 40
         worth[7], worth[13], worth[30] = 0.9, 0.8, 1.0
         stream, asked = self.stream(worth)
-        assert [next(stream)["number"] for _ in range(2)] == [7, 13]  # 30 is beyond the window
+        assert [int(next(stream).image_id) for _ in range(2)] == [7, 13]  # 30 is beyond the window
         assert asked == [5, 5, 5, 5]
         assert LOOK_AHEAD == 20
 
     def test_every_fifth_is_taken_at_random(self) -> None:
         worth = [0.0, *np.linspace(0.1, 1, 39).tolist()]
         stream, _ = self.stream(worth)
-        numbers = [next(stream)["number"] for _ in range(RANDOM_EVERY)]
+        numbers = [int(next(stream).image_id) for _ in range(RANDOM_EVERY)]
         assert numbers[-1] == 0  # the first that came, whatever the model thinks of it
         assert 0 not in numbers[:-1]
 
     def test_all_come_out_once_and_the_window_is_filled_by_batches(self) -> None:
         stream, asked = self.stream([0.5] * 33)
-        assert sorted(task["number"] for task in stream) == list(range(33))
+        assert sorted(int(task.image_id) for task in stream) == list(range(33))
         assert set(asked) <= {5, 3}
 
     def test_a_newer_version_is_asked_about_the_whole_window(self) -> None:
@@ -117,4 +118,4 @@ class TestUncertainFirst:
 
 def test_an_unknown_model_leaves_the_order_random() -> None:
     choose = Order("uncertain").chooser()
-    assert choose([{"number": 0}, {"number": 1}]) == 0
+    assert choose([bare_task("0"), bare_task("1")]) == 0

@@ -24,7 +24,7 @@ from PIL import Image, ImageColor
 from odkeras.boxes import Detections
 from odkeras.colours import colour_of
 from odkeras.errors import ConfigError
-from odkeras.formats.prodigy import read_answer
+from odkeras.formats.prodigy import read_annotation
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.labels import LabelMap
 from odkeras.serving.predict import predict_files
@@ -231,7 +231,7 @@ class TestPredictions:
         assert (status, err) == (0, "tasks.jsonl: 3 images, 3 boxes\n")
         tasks = [json.loads(line) for line in (folder / "tasks.jsonl").read_text().splitlines()]
         label_map = LabelMap.load(folder / "map.pbtxt")
-        annotation = read_answer({**tasks[0], "answer": "accept"}, label_map).annotation
+        annotation = read_annotation({**tasks[0], "answer": "accept"}, label_map).annotation
         assert annotation is not None
         assert annotation.groundtruth.boxes.tolist() == [[0.25, 0.25, 0.75, 0.75]]
         assert annotation.groundtruth.classes.tolist() == [2]

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from waiting import wait_until
 
+from odkeras.annotation import Answer, Decision, Task
 from odkeras.config import SessionSettings
 from odkeras.config.run import read_run
 from odkeras.errors import (
@@ -30,6 +31,7 @@ from odkeras.errors import (
     ServingError,
     TrainingError,
 )
+from odkeras.formats.prodigy import Record, write_answer
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
 from odkeras.process import open_listener
@@ -67,8 +69,8 @@ class Recorder(Listener):
     def event(self, event: Event) -> None:
         self.events.append(event)
 
-    def suggested(self, task: dict[str, Any], seconds: float) -> None:
-        self.suggested_files.append(task["meta"]["file"])
+    def suggested(self, task: Task, seconds: float) -> None:
+        self.suggested_files.append(task.file)
 
     def skipped(self, name: str, reason: str) -> None:
         self.events.append(Event(f"skipped {name}: {reason}"))
@@ -86,8 +88,12 @@ def start(options: SessionSettings, listener: Listener | None = None, **more: bo
     return AnnotationSession.start(SessionSetup.of(options), listener, **more)
 
 
+def accepted(task: Task) -> Record:
+    return write_answer(Answer(task, Decision.ACCEPT))
+
+
 def submit(session: AnnotationSession, project: Path) -> Path:
-    batch = session.submit([{**task, "answer": "accept"} for task in session.stream(project / "images")])
+    batch = session.submit([accepted(task) for task in session.stream(project / "images")])
     assert batch is not None
     return batch
 
@@ -229,14 +235,14 @@ class TestSession:
 
     def test_learns_from_answers(self, session: AnnotationSession, project: Path) -> None:
         first = list(session.stream(project / "images"))
-        assert [task["spans"] for task in first] == [[], [], []]
-        assert all("_suggestions" in task for task in first)
+        assert [task.spans for task in first] == [(), (), ()]
+        assert all(task.suggestions is not None for task in first)
         version = session.available_version()
         assert version is not None
-        session.submit([{**task, "answer": "accept"} for task in first])
+        session.submit([accepted(task) for task in first])
         wait_until(lambda: (session.available_version() or 0) > version)
-        (span,) = next(session.stream(project / "images"))["spans"]
-        assert span["label"] == "thing"
+        (span,) = next(session.stream(project / "images")).spans
+        assert span.label == "thing"
         status = session.status()
         assert status.failure == ""
         assert status.trainer is not None
@@ -286,13 +292,13 @@ class TestSession:
         with start(options(project, predict_batch_size=9)) as session:
             wait_until(session.available_version)
             sizes: list[int] = []
-            ask = session.client._predict_batch
+            ask = session.model.client._predict_batch
 
             def noting(images: list[bytes], version: int | None) -> Any:
                 sizes.append(len(images))
                 return ask(images, version)
 
-            monkeypatch.setattr(session.client, "_predict_batch", noting)
+            monkeypatch.setattr(session.model.client, "_predict_batch", noting)
             next(session.stream([project / "images" / "0.png"] * 20))
         assert sizes == [9]
 
@@ -350,13 +356,13 @@ class TestSession:
         with start(options(project), recorder) as session:
             wait_until(session.available_version)
             stream = session.stream([project / "images" / "0.png"] * 1000)
-            assert "_suggestions" in next(stream)
+            assert next(stream).suggestions is not None
             server = session._processes.pids()["server"]
             assert server is not None
             os.kill(server, signal.SIGKILL)
             wait_until(lambda: not session._processes.running("server"))
-            wait_until(lambda: "_suggestions" not in next(stream))
-            wait_until(lambda: "_suggestions" in next(stream))
+            wait_until(lambda: next(stream).suggestions is None)
+            wait_until(lambda: next(stream).suggestions is not None)
         assert any(text.startswith("no suggestions: ") for text in recorder.texts)
         assert "suggestions are available again" in recorder.texts
 
@@ -417,7 +423,7 @@ class TestExternal:
         assert session._processes.pids() == {}
         assert not (project / "model" / "logs").exists()
         assert session.available_version() is None
-        assert [task["spans"] for task in session.stream(project / "images")] == [[], [], []]
+        assert [task.spans for task in session.stream(project / "images")] == [(), (), ()]
 
     def test_the_trainers_failure_is_in_its_status(self, session: AnnotationSession) -> None:
         assert session.failure() is None
@@ -434,7 +440,7 @@ class TestExternal:
                 with pytest.raises(RequestError, match="not TensorFlow Serving"):
                     session.available_version()
                 assert "not TensorFlow Serving" in session.status().failure
-                assert [task["spans"] for task in session.stream(project / "images")] == [[], [], []]
+                assert [task.spans for task in session.stream(project / "images")] == [(), (), ()]
             other.shutdown()
 
     def test_answers_are_durable_when_submit_returns(self, session: AnnotationSession) -> None:
@@ -446,14 +452,14 @@ class TestExternal:
     def test_batches_have_no_images(self, session: AnnotationSession, project: Path) -> None:
         """They lie beside them, so that an update takes no longer than writing the boxes."""
         tasks = list(session.stream(project / "images"))
-        session.submit([{**task, "answer": "accept"} for task in tasks])
+        session.submit([accepted(task) for task in tasks])
         (batch,) = list_batches(session.project.inbox_dir)
         answers = [answer for answer, _ in read_batch(batch) if answer]
         assert len(answers) == 3
         for task, answer in zip(tasks, answers, strict=True):
             assert "image" not in answer
             assert (images_dir(batch.parent) / answer["stored_image"]).read_bytes() == image_bytes(task)
-            assert answer["image_id"] == task["image_id"]
+            assert answer["image_id"] == task.image_id
 
     def test_a_batch_that_is_submitted_again_under_its_name_is_one_batch(self, session: AnnotationSession) -> None:
         answers, name = [{"image_id": "a", "answer": "reject"}], session.new_batch_name()
@@ -468,7 +474,7 @@ class TestExternal:
     def test_an_image_that_is_answered_is_not_read_in_the_next_session(
         self, session: AnnotationSession, project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        answered = {task["image_id"] for task in session.stream(project / "images")}
+        answered = {task.image_id for task in session.stream(project / "images")}
 
         def refuse(*_: object, **__: object) -> None:
             raise AssertionError("read")

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from waiting import wait_until
 
-from odkeras.annotation import EditCounts
+from odkeras.annotation import EditCounts, Task
 from odkeras.control import Control
 from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingError
-from odkeras.formats.prodigy import make_task, read_answer, with_suggestions
+from odkeras.formats.prodigy import read_annotation, write_answer
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.project import find_round, read_jsonl
@@ -29,7 +29,7 @@ from odkeras.simulation import state as state_module
 from odkeras.simulation.report import CurvePoint, draw_curve, read_curve
 from odkeras.simulation.simulate import SimulationResult, simulate
 from odkeras.simulation.state import AnsweredBatch, SimulationState
-from odkeras.simulation.truth import answer_task, read_labeled_images, read_suggestions, split_held_out
+from odkeras.simulation.truth import answer_task, read_labeled_images, split_held_out
 
 IMAGES = 30
 LABELS = LabelMap.from_names(["thing"])
@@ -188,9 +188,9 @@ class TestAnswers:
     def test_an_answer_means_what_is_known(self, project: Path) -> None:
         known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         for image in (*known.annotate, *known.held_out):
-            task = make_task(read_image(image.path), file=image.path.name, path=str(image.path))
-            answer = json.loads(json.dumps(answer_task(task, image, LABELS)))
-            annotation = read_answer(answer, LABELS).annotation
+            task = Task.of(read_image(image.path), file=image.path.name, path=str(image.path))
+            answer = json.loads(json.dumps(write_answer(answer_task(task, image, LABELS))))
+            annotation = read_annotation(answer, LABELS).annotation
             assert annotation is not None
             assert annotation.image_id == image.image_id
             np.testing.assert_allclose(annotation.groundtruth.boxes, image.groundtruth.boxes, atol=0.05 / 48)
@@ -199,26 +199,15 @@ class TestAnswers:
     def test_spans_look_like_the_browsers(self, project: Path) -> None:
         known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         image = next(image for image in (*known.annotate, *known.held_out) if image.path.name == "01.png")
-        task = make_task(read_image(image.path), file="01.png")
-        answer = answer_task(task, image, LABELS)
+        task = Task.of(read_image(image.path), file="01.png")
+        answer = write_answer(answer_task(task, image, LABELS))
         assert answer["answer"] == "accept"
         (span,) = answer["spans"]
         assert (span["type"], span["label"], span["x"], span["y"]) == ("rect", "thing", 0.0, 0.0)
         right, bottom = span["width"], span["height"]
         assert span["points"] == [[0, 0], [0, bottom], [right, bottom], [right, 0]]
         assert span["center"] == [right / 2, bottom / 2]
-        assert answer_task(task, image, LABELS)["spans"] == [span]
-
-    def test_suggestions_are_read_back(self, project: Path) -> None:
-        from odkeras.boxes import Detections
-
-        task = make_task(read_image(project / "images" / "02.png"), file="02.png")
-        shown = Detections(np.array([[0.1, 0.2, 0.5, 0.8]]), np.array([0.75]), np.array([1], np.int32))
-        back = read_suggestions(with_suggestions(task, shown, LABELS, threshold=0.5, version=3), LABELS)
-        np.testing.assert_allclose(back.boxes, shown.boxes, atol=1e-3)
-        assert back.scores.tolist() == [0.75]
-        assert back.classes.tolist() == [1]
-        assert len(read_suggestions(task, LABELS)) == 0
+        assert write_answer(answer_task(task, image, LABELS))["spans"] == [span]
 
 
 class TestSimulate:

@@ -14,7 +14,7 @@ from image_server import ImageServer, image_server
 from pictures import draw_pixels, encode
 
 from odkeras.errors import ConfigError, ImageError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record, write_task
 from odkeras.images import EncodedImage, bytes_from_data_uri
 from odkeras.session.sources import Item, Source, load_task, open_source, resolve_source
 from odkeras.session.web_images import WebImages
@@ -36,8 +36,8 @@ def items_of(source: Source, stdin: IO[str] | None = None) -> list[Item]:
     return list(open_source(source, on_skip=refuse_to_skip, stdin=stdin)[0])
 
 
-def task_of(record: dict[str, Any], base_dir: Path | None = None) -> Task:
-    return load_task(Item("tasks.jsonl:1", record=record, base_dir=base_dir))[0]
+def task_of(record: dict[str, Any], base_dir: Path | None = None) -> Record:
+    return write_task(load_task(Item("tasks.jsonl:1", record=record, base_dir=base_dir)))
 
 
 def write_lines(path: Path, *records: object) -> Path:
@@ -182,7 +182,7 @@ class TestOpenSource:
 
     def test_resolving_lists_a_directory_and_leaves_the_rest(self, images: Path, tmp_path: Path) -> None:
         lines = write_lines(tmp_path / "tasks.jsonl", {})
-        records: list[Path | Task] = [{"image": "a.png"}]
+        records: list[Path | Record] = [{"image": "a.png"}]
         assert resolve_source(str(images)) == [images / f"{number}.png" for number in range(3)]
         assert resolve_source(str(lines)) == lines
         assert resolve_source("-") == "-"
@@ -191,12 +191,13 @@ class TestOpenSource:
 
 class TestLoadTask:
     def test_of_a_file(self, images: Path) -> None:
-        task, image = load_task(Item("2.png", images / "2.png"))
-        assert task == {
+        task = load_task(Item("2.png", images / "2.png"))
+        assert isinstance(task.image, EncodedImage)
+        assert write_task(task) == {
             "image": data_uri(png(2)),
             "width": 64,
             "height": 48,
-            "image_id": image.image_id,
+            "image_id": task.image.image_id,
             "meta": {"file": "2.png"},
             "path": str(images / "2.png"),
             "spans": [],
@@ -221,10 +222,10 @@ class TestLoadTask:
     def test_of_a_url(self, server: ImageServer) -> None:
         url = server.put("/photos/a.png?size=large", png(1))
         with WebImages() as web:
-            task, image = load_task(Item("tasks.jsonl:1", record={"image": url}), fetch=web.fetch)
+            task = load_task(Item("tasks.jsonl:1", record={"image": url}), fetch=web.fetch)
         assert server.requests == ["/photos/a.png?size=large"]
-        assert image.data == png(1)
-        assert (task["image"], task["path"], task["meta"]["file"]) == (data_uri(png(1)), url, "a.png")
+        assert isinstance(task.image, EncodedImage)
+        assert (task.image.data, task.path, task.file) == (png(1), url, "a.png")
 
     def test_a_url_that_is_no_image(self, server: ImageServer) -> None:
         url = server.put("/login", b"<!doctype html><title>Log in</title>")
@@ -282,8 +283,14 @@ class TestLoadTask:
         assert "source_image_id" not in task_of({"image": image.data_uri, "image_id": image.image_id})
 
     def test_spans_are_carried_over(self) -> None:
-        spans = [{"label": "car", "points": [[8, 6], [8, 30], [40, 30], [40, 6]]}]
-        assert task_of({"image": data_uri(png()), "spans": spans})["spans"] == spans
+        points = [[8, 6], [8, 30], [40, 30], [40, 6]]
+        spans = [
+            {"label": "car", "points": points, "track": 3},
+            {"label": "car", "x": 8, "y": 6, "width": 32, "height": 24},
+        ]
+        first, second = task_of({"image": data_uri(png()), "spans": spans})["spans"]
+        assert first == {**second, "track": 3}
+        assert second["points"] == points
 
     @pytest.mark.parametrize(("width", "height", "kept"), [(64, 48, 1), (None, None, 1), (640, 480, 0), (48, 64, 0)])
     def test_spans_for_another_size_are_not(self, width: int | None, height: int | None, kept: int) -> None:

@@ -2,25 +2,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tasks import FakeSuggester, bare_task
 
+from odkeras.annotation import Span, Suggestions, Task
 from odkeras.boxes import Detections
 from odkeras.errors import ConfigError, ImageError, RequestError, ServerUnavailableError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import write_task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage, read_image
 from odkeras.labels import LabelMap
+from odkeras.session.events import Event, Listener
 from odkeras.session.image_ids import ImageIds
+from odkeras.session.reader import ImageReader
 from odkeras.session.sources import load_task, open_source
 from odkeras.session.stream import SuggestedTasks, TaskStream
-from odkeras.session.suggester import Suggester, image_bytes, is_control
+from odkeras.session.suggester import Suggester, SuggestionRules, image_bytes, is_control
+from odkeras.session.thresholds import FixedThreshold, Threshold
 
 LABELS = LabelMap.from_names(["car", "person"])
+SPAN = Span("car", ((1.0, 1.0), (9.0, 9.0)))
 
 
 def save_image(path: Path, shade: int = 100) -> Path:
@@ -50,18 +57,22 @@ def opened(images: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-class FakePredictor:
+class FakeModel:
     """One detection per image, of class `found`; `version` None, or an error, stands for a server in trouble."""
 
     def __init__(self, version: int | None = 1, found: int = 2) -> None:
         self.version = version
         self.found = found
+        self.trained_from = 0
         self.error: Exception | None = None
         self.asked: list[int] = []
         self.asked_versions: list[int | None] = []
 
     def available_version(self) -> int | None:
         return self.version
+
+    def has_learned(self, version: int) -> bool:
+        return version >= self.trained_from
 
     def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
         assert batch_size == len(images)  # one request
@@ -81,19 +92,29 @@ class Clock:
 
 
 def bare(count: int) -> list[Task]:
-    return [{"image_id": str(number)} for number in range(count)]
+    return [bare_task(str(number)) for number in range(count)]
 
 
-def as_they_are(tasks: Sequence[Task]) -> list[Task]:
-    return list(tasks)
+class Noted(Listener):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.tasks: list[tuple[Task, float]] = []
+
+    def event(self, event: Event) -> None:
+        self.lines.append(event.line)
+
+    def suggested(self, task: Task, seconds: float) -> None:
+        self.tasks.append((task, seconds))
 
 
 def names(tasks: Iterator[Task] | Sequence[Task]) -> list[str]:
-    return [task["meta"]["file"] for task in tasks]
+    return [task.file for task in tasks]
 
 
 def tasks_of(images: Path) -> list[Task]:
-    return [load_task(item)[0] for item in open_source(images, on_skip=lambda *_: None)[0]]
+    return [load_task(item) for item in open_source(images, on_skip=lambda *_: None)[0]]
 
 
 class Numbered:
@@ -103,27 +124,27 @@ class Numbered:
         self.asked: list[list[str]] = []
 
     def __call__(self, tasks: Sequence[Task]) -> list[Task]:
-        self.asked.append([task["image_id"] for task in tasks])
-        return [{**task, "round": len(self.asked)} for task in tasks]
+        self.asked.append([task.image_id for task in tasks])
+        return [replace(task, suggestions=Suggestions(len(self.asked))) for task in tasks]
 
 
 class TestSuggestedTasks:
     def test_suggestions_are_requested_in_batches_on_demand(self) -> None:
         suggest = Numbered()
-        stream = SuggestedTasks(bare(5), suggest, lambda task: True, batch_size=3)
+        stream = SuggestedTasks(bare(5), FakeSuggester(suggest, batch_size=3))
         assert suggest.asked == []
-        assert [next(stream)["image_id"] for _ in range(3)] == ["0", "1", "2"]
+        assert [next(stream).image_id for _ in range(3)] == ["0", "1", "2"]
         assert suggest.asked == [["0", "1", "2"]]
-        assert [task["image_id"] for task in stream] == ["3", "4"]
+        assert [task.image_id for task in stream] == ["3", "4"]
         assert suggest.asked == [["0", "1", "2"], ["3", "4"]]
 
     def test_prefetched_tasks_are_predicted_again_by_a_newer_version(self) -> None:
         suggest, fresh = Numbered(), [True, False, True, True]
-        stream = SuggestedTasks(bare(4), suggest, lambda task: fresh.pop(0), batch_size=3)
+        stream = SuggestedTasks(bare(4), FakeSuggester(suggest, lambda task: fresh.pop(0), batch_size=3))
         tasks = [next(stream), next(stream)]
         assert suggest.asked == [["0", "1", "2"]]  # a minute later, or an hour: it is the same version
         tasks += stream
-        assert [task["round"] for task in tasks] == [1, 1, 2, 2]
+        assert [task.version for task in tasks] == [1, 1, 2, 2]
         assert suggest.asked[1:] == [["2", "3"]]
 
     def test_a_slow_source_does_not_delay_available_tasks(self) -> None:
@@ -135,10 +156,10 @@ class TestSuggestedTasks:
                 clock.now += 4
 
         suggest = Numbered()
-        stream = SuggestedTasks(slow(), suggest, lambda task: True, batch_size=3, clock=clock)
-        assert next(stream)["image_id"] == "0"
+        stream = SuggestedTasks(slow(), FakeSuggester(suggest, batch_size=3), clock=clock)
+        assert next(stream).image_id == "0"
         assert suggest.asked == [["0", "1"]]  # the first, and the one that took too long
-        assert [task["image_id"] for task in stream] == ["1", "2", "3"]
+        assert [task.image_id for task in stream] == ["1", "2", "3"]
 
     def test_an_error_loses_no_task(self) -> None:
         errors: list[Exception] = [ValueError("not this time")]
@@ -148,43 +169,52 @@ class TestSuggestedTasks:
                 raise errors.pop()
             return list(tasks)
 
-        stream = SuggestedTasks(bare(3), suggest, lambda task: True, batch_size=2)
+        stream = SuggestedTasks(bare(3), FakeSuggester(suggest, batch_size=2))
         with pytest.raises(ValueError, match="not this time"):
             next(stream)
-        assert [task["image_id"] for task in stream] == ["0", "1", "2"]
+        assert [task.image_id for task in stream] == ["0", "1", "2"]
 
     def test_the_end_stays_the_end(self) -> None:
-        stream = SuggestedTasks([], Numbered(), lambda task: True)
+        stream = SuggestedTasks([], FakeSuggester(Numbered()))
         assert list(stream) == list(stream) == []
 
 
 class TestSuggester:
-    def suggester(self, predictor: FakePredictor, clock: Clock | None = None, **options: Any) -> Suggester:
-        return Suggester(predictor, LABELS, threshold=0.5, clock=clock or Clock(), **options)
+    def suggester(
+        self,
+        model: FakeModel,
+        clock: Clock | None = None,
+        *,
+        threshold: Threshold | None = None,
+        control: float = 0.0,
+        listener: Listener | None = None,
+        **options: Any,
+    ) -> Suggester:
+        rules = SuggestionRules(threshold or FixedThreshold(0.5), control=control)
+        return Suggester(model, LABELS, rules, listener or Listener(), clock=clock or Clock(), **options)
 
     def test_suggestions_of_the_served_version(self, images: Path) -> None:
-        predictor = FakePredictor(1700000000)
-        suggested = self.suggester(predictor)(tasks_of(images))
-        (span,) = suggested[5]["spans"]
-        assert span["label"] == "person"
-        assert span["points"] == [[32.0, 12.0], [32.0, 36.0], [64.0, 36.0], [64.0, 12.0]]
-        assert suggested[5]["_suggestions"]["version"] == 1700000000
-        assert suggested[5]["meta"]["file"] == "5.png"
-        assert predictor.asked_versions == [1700000000]  # no other one
+        model = FakeModel(1700000000)
+        suggested = self.suggester(model)(tasks_of(images))
+        assert suggested[5].spans == (Span("person", ((32.0, 12.0), (64.0, 36.0)), 0.9),)
+        assert suggested[5].version == 1700000000
+        assert suggested[5].file == "5.png"
+        assert model.asked_versions == [1700000000]  # no other one
 
     def test_threshold(self, images: Path) -> None:
-        strict = Suggester(FakePredictor(), LABELS, threshold=0.95)
-        assert [task["spans"] for task in strict(tasks_of(images))] == [[]] * 6
+        strict = self.suggester(FakeModel(), threshold=FixedThreshold(0.95))
+        assert [task.spans for task in strict(tasks_of(images))] == [()] * 6
 
     def test_a_version_that_has_learnt_nothing_is_not_asked(self, images: Path) -> None:
-        predictor = FakePredictor(7)
-        suggest = self.suggester(predictor, has_learned=lambda version: version > 7)
+        model = FakeModel(7)
+        model.trained_from = 8
+        suggest = self.suggester(model)
         (task,) = suggest(tasks_of(images)[:1])
-        assert (task["spans"], task["_suggestions"]["version"], predictor.asked_versions) == ([], 7, [])
+        assert (task.spans, task.version, model.asked_versions) == ((), 7, [])
         assert suggest.is_fresh(task)
-        predictor.version = 8
+        model.version = 8
         assert not suggest.is_fresh(task)
-        assert suggest([task])[0]["spans"]
+        assert suggest([task])[0].spans
 
     def test_learned_thresholds_apply_per_class_and_store_candidates(self, images: Path) -> None:
         class Learning:
@@ -196,177 +226,173 @@ class TestSuggester:
             def note(self, answers: object) -> None: ...
 
         tasks = tasks_of(images)[:1]
-        (hidden,) = Suggester(FakePredictor(found=2), LABELS, threshold=Learning())(tasks)
-        (shown,) = Suggester(FakePredictor(found=1), LABELS, threshold=Learning())(tasks)
-        assert (hidden["spans"], len(shown["spans"])) == ([], 1)
-        assert hidden["_suggestions"]["candidates"] == [["person", 0.9, [32.0, 12.0, 64.0, 36.0]]]
-        assert shown["_suggestions"]["threshold"] == 0.2
+        (hidden,) = self.suggester(FakeModel(found=2), threshold=Learning())(tasks)
+        (shown,) = self.suggester(FakeModel(found=1), threshold=Learning())(tasks)
+        assert (len(hidden.spans), len(shown.spans)) == (0, 1)
+        assert hidden.suggestions is not None
+        assert hidden.suggestions.candidates == (Span("person", ((32.0, 12.0), (64.0, 36.0)), 0.9),)
+        assert shown.suggestions is not None
+        assert shown.suggestions.threshold == 0.2
 
     def test_a_fixed_one_needs_no_candidates(self, images: Path) -> None:
-        (task,) = self.suggester(FakePredictor())(tasks_of(images)[:1])
-        assert "candidates" not in task["_suggestions"]
-        assert task["_suggestions"]["uncertainty"] == pytest.approx(0.04)
+        (task,) = self.suggester(FakeModel())(tasks_of(images)[:1])
+        assert task.suggestions is not None
+        assert task.suggestions.candidates == ()
+        assert task.suggestions.uncertainty == pytest.approx(0.04)
 
     def test_control_images_are_shown_without_suggestions(self, images: Path) -> None:
         tasks = tasks_of(images)
-        assert all(task["spans"] for task in self.suggester(FakePredictor(), control=0.0)(tasks))
-        everything = self.suggester(FakePredictor(), control=0.999999)(tasks)
-        assert [task["spans"] for task in everything] == [[]] * 6
-        made = everything[0]["_suggestions"]
+        assert all(task.spans for task in self.suggester(FakeModel(), control=0.0)(tasks))
+        everything = self.suggester(FakeModel(), control=0.999999)(tasks)
+        assert [task.spans for task in everything] == [()] * 6
+        record = write_task(everything[0])
+        made = record["_suggestions"]
         assert (made["control"], made["spans"], len(made["hidden_spans"])) == (True, [], 1)
-        assert "score" not in everything[0]["meta"]
-        some = {task["image_id"]: is_control(task, 0.5) for task in tasks}
-        assert {task["image_id"]: is_control(task, 0.5) for task in tasks} == some  # the same ones after a restart
-        assert all(is_control(task, 0.9) for task in tasks if some[task["image_id"]])
+        assert "score" not in record["meta"]
+        some = {task.image_id: is_control(task.image_id, 0.5) for task in tasks}
+        assert all(is_control(image_id, 0.9) for image_id in some if some[image_id])
 
     def test_server_away_then_back(self, images: Path) -> None:
-        clock, predictor = Clock(), FakePredictor(None)
-        said: list[str] = []
-        suggester = self.suggester(predictor, clock, on_problem=said.append)
+        clock, model = Clock(), FakeModel(None)
+        said = Noted()
+        suggester = self.suggester(model, clock, listener=said)
         tasks = tasks_of(images)
         assert suggester(tasks) == tasks
-        assert "_suggestions" not in suggester(tasks)[0]
-        predictor.version = 7
+        assert suggester(tasks)[0].suggestions is None
+        model.version = 7
         assert suggester(tasks) == tasks  # it is not asked again so soon
         clock.now += 1.5
-        assert suggester(tasks)[0]["_suggestions"]["version"] == 7
-        assert predictor.asked == [6]
-        assert said == ["the model server is unreachable or has no version loaded yet", ""]
+        assert suggester(tasks)[0].version == 7
+        assert model.asked == [6]
+        away = "no suggestions: the model server is unreachable or has no version loaded yet"
+        assert said.lines == [away, "suggestions are available again"]
 
     def test_server_dies_during_the_prediction(self, images: Path) -> None:
-        predictor = FakePredictor()
-        said: list[str] = []
-        predictor.error = ServerUnavailableError("connection refused")
+        model = FakeModel()
+        said = Noted()
+        model.error = ServerUnavailableError("connection refused")
         tasks = tasks_of(images)
-        assert self.suggester(predictor, on_problem=said.append)(tasks) == tasks
-        assert said == ["connection refused"]
-        assert predictor.asked == [6]  # the version is the same: it is not asked once more
+        assert self.suggester(model, listener=said)(tasks) == tasks
+        assert said.lines == ["no suggestions: connection refused"]
+        assert model.asked == [6]  # the version is the same: it is not asked once more
 
     def test_a_version_that_is_swapped_in_between_is_asked_for_the_next_one(self, images: Path) -> None:
         """Suggestions carried the number of the version that was served before they were made."""
 
-        class Swapping(FakePredictor):
+        class Swapping(FakeModel):
             def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
                 self.version = 8
                 self.error = None if version == 8 else ServerUnavailableError("Servable not found")
                 return super().predict(images, batch_size=batch_size, version=version)
 
-        predictor = Swapping(7)
-        said: list[str] = []
-        suggested = self.suggester(predictor, on_problem=said.append)(tasks_of(images))
-        assert {task["_suggestions"]["version"] for task in suggested} == {8}
-        assert predictor.asked_versions == [7, 8]
-        assert said == []
+        model, said = Swapping(7), Noted()
+        suggested = self.suggester(model, listener=said)(tasks_of(images))
+        assert {task.version for task in suggested} == {8}
+        assert model.asked_versions == [7, 8]
+        assert said.lines == []
 
     def test_a_swapped_version_is_retried_once(self, images: Path) -> None:
-        class Racing(FakePredictor):
+        class Racing(FakeModel):
             def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
                 assert version is not None
                 self.version, self.error = version + 1, ServerUnavailableError(f"version {version} is gone")
                 return super().predict(images, batch_size=batch_size, version=version)
 
-        predictor = Racing(7)
-        said: list[str] = []
+        model, said = Racing(7), Noted()
         tasks = tasks_of(images)
-        assert self.suggester(predictor, on_problem=said.append)(tasks) == tasks
-        assert predictor.asked_versions == [7, 8]
-        assert said == ["version 8 is gone"]
+        assert self.suggester(model, listener=said)(tasks) == tasks
+        assert model.asked_versions == [7, 8]
+        assert said.lines == ["no suggestions: version 8 is gone"]
 
     def test_one_refused_image_does_not_cost_the_others_their_suggestions(self, images: Path) -> None:
         tasks = tasks_of(images)
         bad = image_bytes(tasks[2])
 
-        class Picky(FakePredictor):
+        class Picky(FakeModel):
             def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
                 if bad in images:
                     raise RequestError(400, "cannot decode")
                 return super().predict(images, batch_size=batch_size, version=version)
 
-        said: list[str] = []
-        suggester = self.suggester(Picky(), warn=said.append, on_problem=lambda problem: pytest.fail(problem))
+        said = Noted()
+        suggester = self.suggester(Picky(), listener=said)
         for _ in range(2):
             suggested = suggester(tasks)
-            assert [len(task["spans"]) for task in suggested] == [1, 1, 0, 1, 1, 1]
-            assert "_suggestions" not in suggested[2]
-        assert said == ["no suggestions for 2.png: the server rejects it: cannot decode"]
+            assert [len(task.spans) for task in suggested] == [1, 1, 0, 1, 1, 1]
+            assert suggested[2].suggestions is None
+        assert said.lines == ["no suggestions for 2.png: the server rejects it: cannot decode"]
 
     def test_is_fresh_compares_versions(self, images: Path) -> None:
-        predictor = FakePredictor(None)
-        suggester, tasks = self.suggester(predictor, ask_again_after_s=0.0), tasks_of(images)[:1]
+        model = FakeModel(None)
+        suggester, tasks = self.suggester(model, ask_again_after_s=0.0), tasks_of(images)[:1]
         assert not suggester.is_fresh(suggester(tasks)[0])  # nothing was suggested
-        predictor.version = 7
+        model.version = 7
         (task,) = suggester(tasks)
         assert suggester.is_fresh(task)
-        predictor.version = 8
+        model.version = 8
         assert not suggester.is_fresh(task)
         suggester(tasks)
         assert not suggester.is_fresh(task)  # whatever was said about others since
-        predictor.version = None
+        model.version = None
         assert suggester.is_fresh(task)  # nobody there who knows better
 
     def test_another_program_at_the_port_is_asked_once(self, images: Path) -> None:
         """It was taken for a refusal of one of the images, and asked again for each of them, every time."""
         asked: list[int] = []
 
-        def stranger() -> int | None:
-            asked.append(1)
-            raise RequestError(200, "not TensorFlow Serving's REST API")
+        class Stranger(FakeModel):
+            def available_version(self) -> int | None:
+                asked.append(1)
+                raise RequestError(200, "not TensorFlow Serving's REST API")
 
-        said: list[str] = []
-        suggester = self.suggester(FakePredictor(), available_version=stranger, on_problem=said.append)
+        said = Noted()
+        suggester = self.suggester(Stranger(), listener=said)
         tasks = tasks_of(images)
         assert suggester(tasks) == suggester(tasks) == tasks
         assert len(asked) == 1
-        assert said == ["not TensorFlow Serving's REST API"]
-
-    def test_the_version_may_come_from_elsewhere(self, images: Path) -> None:
-        suggester = self.suggester(FakePredictor(1), available_version=lambda: 2)
-        assert suggester(tasks_of(images))[0]["_suggestions"]["version"] == 2
+        assert said.lines == ["no suggestions: not TensorFlow Serving's REST API"]
 
     def test_each_task_with_suggestions_is_told_of(self, images: Path) -> None:
-        told: list[tuple[Task, float]] = []
-        predictor, clock = FakePredictor(), Clock()
-        suggester = self.suggester(predictor, clock, on_suggested=lambda *what: told.append(what))
+        model, said = FakeModel(), Noted()
+        suggester = self.suggester(model, listener=said)
         suggested = suggester(tasks_of(images))
-        assert [task for task, _ in told] == suggested
-        assert all(0 <= seconds < 1 for _, seconds in told)
-        predictor.version = None
+        assert [task for task, _ in said.tasks] == suggested
+        assert all(0 <= seconds < 1 for _, seconds in said.tasks)
+        model.version = None
         suggester(tasks_of(images))
-        assert len(told) == 6  # no suggestions, nothing to tell
+        assert len(said.tasks) == 6  # no suggestions, nothing to tell
 
     def test_an_unknown_class_is_reported_once(self, images: Path) -> None:
-        said: list[str] = []
-        suggester = self.suggester(FakePredictor(found=5), warn=said.append)
+        said = Noted()
+        suggester = self.suggester(FakeModel(found=5), listener=said)
         for _ in range(2):
-            assert [task["spans"] for task in suggester(tasks_of(images))] == [[]] * 6
-        (text,) = said
+            assert [task.spans for task in suggester(tasks_of(images))] == [()] * 6
+        (text,) = said.lines
         assert text.startswith("the served model detects class 5, which is not in the label map (ids: 1, 2)")
 
     def test_an_unknown_class_below_the_threshold_is_nothing_to_tell(self, images: Path) -> None:
-        said: list[str] = []
-        Suggester(FakePredictor(found=5), LABELS, threshold=0.95, warn=said.append)(tasks_of(images))
-        assert said == []
+        said = Noted()
+        self.suggester(FakeModel(found=5), threshold=FixedThreshold(0.95), listener=said)(tasks_of(images))
+        assert said.lines == []
 
-    def test_a_task_without_data_uri(self) -> None:
+    def test_a_task_without_its_image(self) -> None:
         with pytest.raises(ImageError):
-            image_bytes({"image": "https://example.org/a.jpg"})
+            image_bytes(bare_task("1", image="https://example.org/a.jpg"))
 
 
 class TestTaskStream:
     def test_exclude_and_prepare(self, images: Path) -> None:
         everything = tasks_of(images)
-        excluded = {everything[0]["image_id"]}
+        excluded = {everything[0].image_id}
         stream = TaskStream(
             images,
-            lambda tasks: [{**task, "hash_seen": task["hash"], "spans": [1]} for task in tasks],
+            FakeSuggester(lambda tasks: [replace(task, spans=(SPAN,)) for task in tasks], batch_size=1),
             exclude=excluded,
-            prepare=lambda task: {**task, "hash": len(task["spans"])},
-            batch_size=1,
+            prepare=lambda task: replace(task, other={"spans_seen": len(task.spans)}),
         )
         first = next(stream)
-        assert first["meta"]["file"] == "1.png"
-        assert first["hash_seen"] == 0
-        excluded.add(everything[2]["image_id"])
+        assert (first.file, first.spans, first.other) == ("1.png", (SPAN,), {"spans_seen": 0})
+        excluded.add(everything[2].image_id)
         assert names(stream) == ["3.png", "4.png", "5.png"]
         assert (stream.total, stream.excluded, stream.skipped) == (6, 2, 0)
 
@@ -374,15 +400,18 @@ class TestTaskStream:
         """A copy of an image, a few files further, was handed out although the image had just been answered."""
         (images / "1.png").write_bytes((images / "0.png").read_bytes())
         answered: set[str] = set()
-        stream = TaskStream(images, as_they_are, exclude=answered, batch_size=6)
-        answered.add(next(stream)["image_id"])
+        stream = TaskStream(images, FakeSuggester(batch_size=6), exclude=answered)
+        answered.add(next(stream).image_id)
         assert names(stream) == ["2.png", "3.png", "4.png", "5.png"]
         assert stream.excluded == 1
 
     def test_prepare_may_leave_a_task_out(self, images: Path, tmp_path: Path) -> None:
         store = ImageStore(tmp_path / "store")
         stream = TaskStream(
-            images, as_they_are, prepare=lambda task: None if task["meta"]["file"] < "4" else task, store=store
+            images,
+            FakeSuggester(),
+            ImageReader(store=store),
+            prepare=lambda task: None if task.file < "4" else task,
         )
         assert names(stream) == ["4.png", "5.png"]
         assert stream.excluded == 4
@@ -392,10 +421,10 @@ class TestTaskStream:
         self, images: Path, tmp_path: Path, opened: list[str]
     ) -> None:
         known = tmp_path / "known.jsonl"
-        answered = {task["image_id"] for task in TaskStream(images, as_they_are, ids=ImageIds(known))}
+        answered = {task.image_id for task in TaskStream(images, FakeSuggester(), ImageReader(ids=ImageIds(known)))}
         fresh = save_image(images / "1.png", 99)  # changed since
         opened.clear()
-        stream = TaskStream(images, as_they_are, exclude=answered, ids=ImageIds(known))
+        stream = TaskStream(images, FakeSuggester(), ImageReader(ids=ImageIds(known)), exclude=answered)
         assert names(stream) == [fresh.name]
         assert [name for name in opened if name.endswith(".png")] == [fresh.name]
         assert (stream.total, stream.excluded) == (6, 5)
@@ -403,10 +432,10 @@ class TestTaskStream:
     def test_an_image_that_is_known_but_not_answered_is_read(self, images: Path, tmp_path: Path) -> None:
         known = ImageIds(tmp_path / "known.jsonl")
         for _ in range(2):
-            assert len(list(TaskStream(images, as_they_are, ids=known))) == 6
+            assert len(list(TaskStream(images, FakeSuggester(), ImageReader(ids=known)))) == 6
 
     def test_nothing_is_read_before_it_is_asked_for(self, images: Path, opened: list[str]) -> None:
-        stream = TaskStream(images, as_they_are, batch_size=2)
+        stream = TaskStream(images, FakeSuggester(batch_size=2))
         assert opened == []
         next(stream)
         assert opened == ["0.png", "1.png"]
@@ -420,7 +449,7 @@ class TestTaskStream:
         (images / "2.png").write_bytes((images / "3.png").read_bytes()[:60])
         (images / "4.png").write_text("not an image")
         skipped: dict[str, str] = {}
-        stream = TaskStream(images, as_they_are, on_skip=skipped.__setitem__)
+        stream = TaskStream(images, FakeSuggester(), on_skip=skipped.__setitem__)
         assert names(stream) == ["0.png", "3.png", "5.png"]
         assert [Path(file).name for file in skipped] == ["1.png", "2.png", "4.png"]
         assert skipped[str(images / "1.png")] == "empty file"
@@ -428,7 +457,7 @@ class TestTaskStream:
 
     def test_a_file_that_went_away_is_skipped(self, images: Path) -> None:
         skipped: dict[str, str] = {}
-        stream = TaskStream(images, as_they_are, on_skip=skipped.__setitem__)
+        stream = TaskStream(images, FakeSuggester(), on_skip=skipped.__setitem__)
         (images / "3.png").unlink()
         assert len(list(stream)) == 5
         assert skipped == {str(images / "3.png"): "cannot be read: No such file or directory"}
@@ -437,44 +466,47 @@ class TestTaskStream:
         lines = tmp_path / "tasks.jsonl"
         lines.write_text('{"image": "images/0.png"}\nnonsense\n{"image": "https://example.org/a.png"}\n{}\n')
         skipped: list[str] = []
-        stream = TaskStream(lines, as_they_are, on_skip=lambda name, reason: skipped.append(name))
+        stream = TaskStream(lines, FakeSuggester(), on_skip=lambda name, reason: skipped.append(name))
         assert names(stream) == ["0.png"]
         assert skipped == [f"{lines}:2", "https://example.org/a.png", f"{lines}:4"]
         assert (stream.total, stream.skipped) == (4, 3)
 
     def test_images_of_urls_are_fetched(self, images: Path) -> None:
         data = (images / "0.png").read_bytes()
-        stream = TaskStream([{"image": "https://example.org/a.png"}], as_they_are, fetch=lambda url: data)
+        stream = TaskStream([{"image": "https://example.org/a.png"}], FakeSuggester(), ImageReader(lambda url: data))
         assert image_bytes(next(stream)) == data
 
     def test_what_is_handed_out_is_in_the_store(self, images: Path, tmp_path: Path) -> None:
         store = ImageStore(tmp_path / "store")
         answered = {read_image(images / "0.png").image_id}
-        tasks = list(TaskStream(images, as_they_are, exclude=answered, store=store))
+        tasks = list(TaskStream(images, FakeSuggester(), ImageReader(store=store), exclude=answered))
         assert len(tasks) == len(list(store.directory.iterdir())) == 5
         for task in tasks:
-            name = store.claim(task["image_id"])
-            assert name is not None
-            assert store.locate(name).read_bytes() == image_bytes(task)
+            name = store.claim(task.image_id)
+            path = store.locate(name) if name else None
+            assert path is not None
+            assert path.read_bytes() == image_bytes(task)
 
     def test_a_full_disk_does_not_stop_it(self, images: Path, tmp_path: Path) -> None:
         class Full(ImageStore):
             def put(self, image: EncodedImage) -> Path:
                 raise OSError(28, "No space left on device")
 
-        stream = TaskStream(images, as_they_are, store=Full(tmp_path / "store"))
+        stream = TaskStream(images, FakeSuggester(), ImageReader(store=Full(tmp_path / "store")))
         assert len(list(stream)) == 6
         assert stream.skipped == 0
 
     def test_too_many_pixels(self, images: Path) -> None:
         skipped: dict[str, str] = {}
-        assert list(TaskStream(images, as_they_are, on_skip=skipped.__setitem__, max_pixels=3000)) == []
+        assert (
+            list(TaskStream(images, FakeSuggester(), ImageReader(max_pixels=3000), on_skip=skipped.__setitem__)) == []
+        )
         assert set(skipped.values()) == {"too large: 64 x 48, more than 3000 pixels"}
 
     def test_what_is_read_ahead_is_predicted_by_the_newest_version(self, images: Path) -> None:
         suggest, fresh = Numbered(), [False, True]
-        stream = TaskStream(images, suggest, is_fresh=lambda task: fresh.pop(0), batch_size=3)
-        assert [next(stream)["round"] for _ in range(3)] == [1, 2, 2]
+        stream = TaskStream(images, FakeSuggester(suggest, lambda task: fresh.pop(0), batch_size=3))
+        assert [next(stream).version for _ in range(3)] == [1, 2, 2]
         assert [len(ids) for ids in suggest.asked] == [3, 3]
 
     @pytest.mark.parametrize(
@@ -487,13 +519,13 @@ class TestTaskStream:
         ],
     )
     def test_total(self, images: Path, source: Callable[[Path], Any], total: int | None) -> None:
-        stream = TaskStream(source(images), as_they_are)
+        stream = TaskStream(source(images), FakeSuggester())
         assert stream.total == total
         assert len(list(stream)) == (total or 1)
 
     def test_nothing_there_is_said_at_once(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no such file or directory"):
-            TaskStream(tmp_path / "none", as_they_are)
+            TaskStream(tmp_path / "none", FakeSuggester())
 
     def test_several_threads_share_one_stream(self, images: Path) -> None:
         """A bare generator raises `generator already executing` here; Prodigy's handlers run on several threads."""
@@ -502,14 +534,16 @@ class TestTaskStream:
         def slow(tasks: Sequence[Task]) -> list[Task]:
             return [task for task in tasks if sum(range(20_000)) > 0]
 
-        stream = TaskStream([path for path in sorted(images.iterdir()) for _ in range(20)], slow, batch_size=1)
+        stream = TaskStream(
+            [path for path in sorted(images.iterdir()) for _ in range(20)], FakeSuggester(slow, batch_size=1)
+        )
         found: list[str] = []
         errors: list[BaseException] = []
 
         def fetch() -> None:
             together.wait()
             try:
-                found.extend(task["meta"]["file"] for task in stream)
+                found.extend(task.file for task in stream)
             except BaseException as error:
                 errors.append(error)
 
@@ -527,9 +561,11 @@ def test_what_is_answered_stays_answered_when_the_order_of_files_changes(tmp_pat
     for number in (1, 2, 10):
         save_image(tmp_path / "folder" / f"{number}.png", 10 * number)
     files = [tmp_path / "folder" / f"{number}.png" for number in (1, 10, 2)]  # as folders were read before
-    before = TaskStream(files, list, ids=ImageIds(tmp_path / "ids.jsonl"))
-    answered = {next(before)["image_id"], next(before)["image_id"]}
+    before = TaskStream(files, FakeSuggester(), ImageReader(ids=ImageIds(tmp_path / "ids.jsonl")))
+    answered = {next(before).image_id, next(before).image_id}
     opened.clear()
-    again = TaskStream(tmp_path / "folder", list, ids=ImageIds(tmp_path / "ids.jsonl"), exclude=answered)
-    assert [task["meta"]["file"] for task in again] == ["2.png"]
+    again = TaskStream(
+        tmp_path / "folder", FakeSuggester(), ImageReader(ids=ImageIds(tmp_path / "ids.jsonl")), exclude=answered
+    )
+    assert [task.file for task in again] == ["2.png"]
     assert [name for name in opened if name.endswith(".png")] == ["2.png"], "the answered ones are not even read"

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from odkeras.annotation import Answer, Span
 from odkeras.boxes import Detections
 from odkeras.config.parsing import read_threshold
+from odkeras.formats.prodigy import read_answer
 from odkeras.labels import LabelMap
 from odkeras.session.thresholds import (
     FIRST_THRESHOLD,
@@ -33,6 +35,10 @@ def span(left: float, top: float, right: float, bottom: float, label: str = "car
 
 def answer(candidates: list[Any], spans: list[Any], decision: str = "accept") -> dict[str, Any]:
     return {"answer": decision, "spans": spans, "_suggestions": {"version": 1, "candidates": candidates}}
+
+
+def read(candidates: list[Any], spans: list[Any], decision: str = "accept") -> Answer:
+    return read_answer(answer(candidates, spans, decision))
 
 
 class TestChoose:
@@ -65,16 +71,16 @@ class TestChoose:
 class TestJudge:
     def test_the_best_score_gets_the_box(self) -> None:
         candidates = [["car", 0.4, [10, 10, 30, 30]], ["car", 0.9, [10, 10, 30, 31]], ["person", 0.8, [10, 10, 30, 30]]]
-        found = judge(answer(candidates, [span(10, 10, 30, 30)]), LABEL_MAP)
+        found = judge(read(candidates, [span(10, 10, 30, 30)]), LABEL_MAP)
         assert found == {1: [(0.9, "kept"), (0.4, "deleted")], 2: [(0.8, "deleted")]}
 
     def test_a_moved_suggestion_counts_as_adjusted(self) -> None:
-        found = judge(answer([["car", 0.7, [10, 10, 30, 24]]], [span(10, 10, 30, 30)]), LABEL_MAP)
+        found = judge(read([["car", 0.7, [10, 10, 30, 24]]], [span(10, 10, 30, 30)]), LABEL_MAP)
         assert found == {1: [(0.7, "adjusted")]}
 
     @pytest.mark.parametrize("decision", ["reject", "ignore"])
     def test_other_decisions_say_nothing_about_boxes(self, decision: str) -> None:
-        assert judge(answer([["car", 0.9, [0, 0, 9, 9]]], [], decision), LABEL_MAP) == {}
+        assert judge(read([["car", 0.9, [0, 0, 9, 9]]], [], decision), LABEL_MAP) == {}
 
 
 class TestAuto:
@@ -119,10 +125,10 @@ def test_candidates_are_what_was_found_the_best_first(label_map: LabelMap) -> No
         np.array([0.3, 0.6, 0.9, 0.01], np.float32),
         np.array([1, 2, 9, 1], np.int32),  # 9 is none of ours
     )
-    assert list_candidates(found, label_map, (40, 80)) == [
-        ["person", 0.6, [40.0, 10.0, 80.0, 30.0]],
-        ["car", 0.3, [0.0, 0.0, 40.0, 20.0]],
-    ]
+    assert list_candidates(found, label_map, (40, 80)) == (
+        Span("person", ((40.0, 10.0), (80.0, 30.0)), 0.6),
+        Span("car", ((0.0, 0.0), (40.0, 20.0)), 0.3),
+    )
 
 
 def test_a_fixed_threshold_applies_to_all_classes() -> None:

@@ -26,6 +26,7 @@ from waiting import wait_until
 from odkeras.errors import ImageError
 from odkeras.images import make_thumbnail
 from odkeras.natural_order import natural_key
+from odkeras.session.reader import ImageReader
 from odkeras.web import app as web_app
 from odkeras.web import gallery as gallery_module
 from odkeras.web.database import AnswerDatabase
@@ -537,9 +538,9 @@ class TestDatabase:
         class Nothing:
             total = 0
             items = staticmethod(lambda: iter(()))
-            noted_after = staticmethod(lambda number: [])
+            reader = ImageReader()
 
-        gallery = gallery_module.Gallery(path, DATASET, Nothing)  # type: ignore[arg-type, return-value]
+        gallery = gallery_module.Gallery(path, DATASET, Nothing)  # type: ignore[arg-type]
         wanted = GalleryFilter(label="thing")
         gallery.page(wanted, "anna", [], 0, 1)
         started = time.thread_time()  # of the processor: the machine may do other things as well

@@ -15,8 +15,8 @@ import pytest
 from fixtures_web import DATASET, IMAGES, SPAN, Annotating, Page
 from waiting import wait_until
 
+from odkeras.config.settings import PREDICT_BATCH_SIZE
 from odkeras.images import read_image
-from odkeras.session.stream import PREDICT_BATCH_SIZE
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.imports import import_answers
 

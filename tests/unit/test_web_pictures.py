@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pictures import draw_pixels, encode
+from tasks import bare_task
 
+from odkeras.formats.prodigy import read_task
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage, encode_image
 from odkeras.web.pictures import Pictures, media_type
@@ -39,7 +42,7 @@ def test_media_type(format: str, type: str) -> None:
 class TestWhereItLies:
     def test_nowhere(self, pictures: Pictures) -> None:
         assert pictures.find(picture().image_id, None) is None
-        assert pictures.find(picture().image_id, {}) is None
+        assert pictures.find(picture().image_id, read_task({})) is None
 
     @pytest.mark.parametrize("which", ["store", "kept"])
     @pytest.mark.parametrize("format", ["PNG", "JPEG"])
@@ -53,24 +56,24 @@ class TestWhereItLies:
     def test_in_the_task_s_file(self, pictures: Pictures, tmp_path: Path, key: str, as_url: bool) -> None:
         image, path = picture(), tmp_path / "with space é.png"
         path.write_bytes(image.data)
-        assert pictures.find(image.image_id, {key: path.as_uri() if as_url else str(path)}) == image
+        assert pictures.find(image.image_id, read_task({key: path.as_uri() if as_url else str(path)})) == image
 
     def test_in_the_task_itself(self, pictures: Pictures) -> None:
         image = picture()
-        assert pictures.find(image.image_id, {"image": image.data_uri}) == image
+        assert pictures.find(image.image_id, read_task({"image": image.data_uri})) == image
 
     def test_encoded_anew_from_a_file_that_browsers_show_differently(self, pictures: Pictures, tmp_path: Path) -> None:
         data = encode(draw_pixels(), "BMP")
         (tmp_path / "a.bmp").write_bytes(data)
         image = encode_image(data, source="a.bmp")
         assert image.data != data
-        assert pictures.find(image.image_id, {"path": str(tmp_path / "a.bmp")}) == image
+        assert pictures.find(image.image_id, read_task({"path": str(tmp_path / "a.bmp")})) == image
 
     def test_the_second_place_when_the_first_is_gone_or_holds_another(self, pictures: Pictures, tmp_path: Path) -> None:
         image, path = picture(), tmp_path / "a.png"
         path.write_bytes(image.data)
         for first in (str(tmp_path / "gone.png"), picture(1).data_uri, "https://example.org/a.png"):
-            assert pictures.find(image.image_id, {"image": first, "path": str(path)}) == image
+            assert pictures.find(image.image_id, read_task({"image": first, "path": str(path)})) == image
 
 
 class TestOnlyTheRightBytes:
@@ -78,7 +81,7 @@ class TestOnlyTheRightBytes:
         """The file was changed after its task was handed out."""
         path = tmp_path / "a.png"
         path.write_bytes(picture(1).data)
-        assert pictures.find(picture().image_id, {"image": str(path), "path": str(path)}) is None
+        assert pictures.find(picture().image_id, read_task({"image": str(path), "path": str(path)})) is None
 
     def test_another_image_under_the_name_in_the_store(self, pictures: Pictures, store: ImageStore) -> None:
         path = store.put(picture())
@@ -108,7 +111,7 @@ class TestOnlyTheRightBytes:
         ],
     )
     def test_whatever_else_a_task_names(self, pictures: Pictures, value: Any) -> None:
-        assert pictures.find(picture().image_id, {"image": value, "path": value}) is None
+        assert pictures.find(picture().image_id, read_task({"image": value, "path": value})) is None
 
     @pytest.mark.parametrize(
         "image_id", ["", "..", "../store/x", "a" * 32, "A" * 32, "x" * 32, "0" * 31, "0" * 32 + ".png", "\0", "*"]
@@ -116,28 +119,27 @@ class TestOnlyTheRightBytes:
     def test_whatever_is_asked_for(self, pictures: Pictures, store: ImageStore, image_id: str) -> None:
         store.put(picture())
         (store.directory / "x.png").write_bytes(picture().data)
-        assert pictures.find(image_id, {"image": picture().data_uri}) is None
+        assert pictures.find(image_id, read_task({"image": picture().data_uri})) is None
 
     def test_what_cannot_be_read(self, pictures: Pictures, tmp_path: Path) -> None:
         image = picture()
         (tmp_path / "cut.png").write_bytes(image.data[:-20])
         (tmp_path / "empty.png").write_bytes(b"")
         for name in ("cut.png", "empty.png"):
-            assert pictures.find(image.image_id, {"path": str(tmp_path / name)}) is None
+            assert pictures.find(image.image_id, read_task({"path": str(tmp_path / name)})) is None
 
     @pytest.mark.timeout(10)
     def test_what_is_no_file_is_not_waited_for(self, pictures: Pictures, tmp_path: Path) -> None:
         """A named pipe, or a device, in an imported example: reading it never ended."""
         os.mkfifo(tmp_path / "pipe")
         for path in (tmp_path / "pipe", Path("/dev/zero")):
-            assert pictures.find(picture().image_id, {"path": str(path)}) is None
+            assert pictures.find(picture().image_id, read_task({"path": str(path)})) is None
 
 
 def test_with_image(pictures: Pictures, store: ImageStore) -> None:
     image = picture()
-    task = {"image_id": image.image_id, "image": "/gone.png", "spans": []}
+    task = bare_task(image.image_id, image="/gone.png")
     assert pictures.with_image(task) is None
     store.put(image)
-    assert pictures.with_image(task) == {**task, "image": image.data_uri}
-    assert task["image"] == "/gone.png"
-    assert pictures.with_image({"image": image.data_uri}) is None, "without an id nothing can be compared"
+    assert pictures.with_image(task) == replace(task, image=image)
+    assert pictures.with_image(bare_task("", image=image.data_uri)) is None, "without an id nothing can be compared"

@@ -4,16 +4,18 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tasks import bare_task
 
+from odkeras.annotation import Suggestions, Task
 from odkeras.web.queue import GONE_AFTER_S, Assignment, Tab, TaskQueue
 
-Task = dict[str, Any]
 ANNA, ANNA2, BEN = Tab("anna", "1"), Tab("anna", "2"), Tab("ben", "1")
 
 
@@ -22,13 +24,12 @@ def image_id(number: int) -> str:
 
 
 def task_of(number: int, version: int | None = None) -> Task:
-    task: Task = {"image_id": image_id(number), "spans": []}
-    return task if version is None else {**task, "_suggestions": {"version": version}}
+    return bare_task(image_id(number), suggestions=None if version is None else Suggestions(version))
 
 
 def numbers(found: Assignment | Sequence[Task]) -> list[int]:
     tasks = found.tasks if isinstance(found, Assignment) else found
-    return [int(task["image_id"], 16) for task in tasks]
+    return [int(task.image_id, 16) for task in tasks]
 
 
 class Clock:
@@ -108,17 +109,17 @@ class TestEarlierSuggestions:
         version = [1]
         queue = make_queue(
             stream=(task_of(number, 1) for number in range(2)),
-            refresh=lambda tasks: [{**task, "_suggestions": {"version": version[0]}} for task in tasks],
-            is_fresh=lambda task: task["_suggestions"]["version"] == version[0],
+            refresh=lambda tasks: [replace(task, suggestions=Suggestions(version[0])) for task in tasks],
+            is_fresh=lambda task: task.version == version[0],
         )
         queue.next_tasks(ANNA, 1)
         for newer in (2, 3):
             version[0] = newer
             (task,) = queue.suggest_again(ANNA, [image_id(0)])
-            assert task["_suggestions"]["version"] == newer
+            assert task.version == newer
         for asked, found in ((1, 1), (2, 2), (3, 3), (None, 3), (9, 3), ("x", 3)):
             found_task = queue.task(image_id(0), asked)
-            assert found_task is not None and found_task["_suggestions"]["version"] == found
+            assert found_task is not None and found_task.version == found
         queue.note_answered("anna", image_id(0))
         assert queue.task(image_id(0), 1) is None
         assert queue._earlier == {}
@@ -273,7 +274,7 @@ class TestReopen:
         queue = make_queue(2)
         queue.next_tasks(ANNA, 1)
         queue.note_answered("anna", image_id(0))
-        example = {**task_of(0), "answer": "accept"}
+        example = replace(task_of(0), other={"answer": 1})
         queue.reopen(ANNA, image_id(0), example)
         assert queue.task(image_id(0)) == example
         assert numbers(queue.next_tasks(BEN, 5)) == [1]
@@ -283,7 +284,7 @@ class TestReopen:
     def test_an_assigned_image_is_not_replaced_by_reopening(self) -> None:
         queue = make_queue(2)
         queue.next_tasks(ANNA, 1)
-        queue.reopen(BEN, image_id(0), {**task_of(0), "answer": "accept"})
+        queue.reopen(BEN, image_id(0), replace(task_of(0), other={"answer": 1}))
         assert queue.task(image_id(0)) == task_of(0)
 
 
@@ -293,8 +294,8 @@ class TestOverlap:
         queue = make_queue(2, overlap=True)
         assert numbers(queue.next_tasks(ANNA, 2)) == [0, 1]
         queue.note_answered("anna", image_id(0))
-        queue.reopen(ANNA, image_id(0), {**task_of(0), "answer": "accept"})
-        queue.reopen(ANNA, image_id(7), {**task_of(7), "answer": "accept"})
+        queue.reopen(ANNA, image_id(0), replace(task_of(0), other={"answer": 1}))
+        queue.reopen(ANNA, image_id(7), replace(task_of(7), other={"answer": 1}))
         assert queue.next_tasks(BEN, 1).tasks == (task_of(0),)
         assert queue.take(BEN, image_id(7), lambda: task_of(7)) == task_of(7)
 
@@ -349,11 +350,11 @@ class Model:
         return [task_of(number, self.version) for number in numbers(tasks) if number not in self.gone]
 
     def is_fresh(self, task: Task) -> bool:
-        return bool(task["_suggestions"]["version"] == self.version)
+        return bool(task.version == self.version)
 
 
-def versions(tasks: Sequence[Task]) -> dict[int, int]:
-    return {int(task["image_id"], 16): task["_suggestions"]["version"] for task in tasks}
+def versions(tasks: Sequence[Task]) -> dict[int, int | None]:
+    return {int(task.image_id, 16): task.version for task in tasks}
 
 
 class TestNewerSuggestions:
@@ -429,9 +430,9 @@ class TestManyAtOnce:
             def run() -> None:
                 while found := queue.next_tasks(tab, chance.randint(1, 4)).tasks:
                     with lock:
-                        given.extend((tab, each["image_id"]) for each in found)
+                        given.extend((tab, each.image_id) for each in found)
                     for each in found:
-                        queue.note_answered(tab.session, each["image_id"])
+                        queue.note_answered(tab.session, each.image_id)
 
             return run
 
@@ -452,7 +453,7 @@ class TestManyAtOnce:
                     tab = Tab(f"s{number}", str(life))
                     have: list[str] = []
                     while found := queue.next_tasks(tab, 3, have).tasks:
-                        have = [each["image_id"] for each in found]
+                        have = [each.image_id for each in found]
                         for each in have[: chance.randint(1, 3)]:
                             with lock:
                                 answered.add(each)
@@ -497,7 +498,7 @@ class BoardMachine(RuleBasedStateMachine):
         have = sorted(self.shown[tab])
         found = self.tasks.next_tasks(tab, count, have)
         self.seen_at[tab] = self.clock.now
-        ids = [task["image_id"] for task in found.tasks]
+        ids = [task.image_id for task in found.tasks]
         assert len(ids) == len(set(ids)) <= count
         assert not set(ids) & set(have)
         assert not any((self.audience(tab), each) in self.answered for each in ids)
@@ -549,8 +550,8 @@ class BoardMachine(RuleBasedStateMachine):
         for name in ("anna", "ben", "cleo") if self.overlap else ("dora",):
             last = Tab(name, "last")
             for task in self.tasks.next_tasks(last, 100).tasks:
-                self.answered.add((self.audience(last), task["image_id"]))
-                self.tasks.note_answered(name, task["image_id"])
+                self.answered.add((self.audience(last), task.image_id))
+                self.tasks.note_answered(name, task.image_id)
             assert self.tasks.next_tasks(last, 1) == Assignment(done=True)
             done = {each for audience, each in self.answered if audience == self.audience(last)}
             assert done == {image_id(number) for number in range(self.COUNT)}

@@ -14,8 +14,11 @@ from typing import Any
 import fixtures_web
 import pytest
 from fixtures_web import DATASET, IMAGES, SPAN, Annotating, answer_to, answers_in
+from tasks import FakeSuggester, bare_task
 from waiting import wait_until
 
+from odkeras.annotation import Suggestions
+from odkeras.annotation import Task as SessionTask
 from odkeras.config.run import read_run
 from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError
@@ -841,15 +844,15 @@ class TestStarting:
         """The first exception ended the stream: "all done", although most images had not been seen."""
         running = annotate()
         stream: Any = running.service.stream
-        real, calls = stream._tasks._suggest, []
+        real, calls = stream._tasks._suggester, []
 
-        def suggest(tasks: Sequence[Task]) -> list[Task]:
+        def suggest(tasks: Sequence[SessionTask]) -> list[SessionTask]:
             calls.append(1)
             if len(calls) == 1:
                 raise ZeroDivisionError("the server's answer made no sense")
             return list(real(tasks))
 
-        stream._tasks._suggest = suggest
+        stream._tasks._suggester = FakeSuggester(suggest, real.is_fresh)
         page = running.page()
         response = page.post("/api/tasks", count=3)
         assert (response.status_code, response.json()["error"]) == (
@@ -860,11 +863,11 @@ class TestStarting:
 
 
 def test_suggestions_that_the_page_did_not_show_are_not_judged() -> None:
-    task = {"image_id": "a", "_suggestions": {"version": 7, "spans": []}}
+    task = bare_task("a", suggestions=Suggestions(7))
     assert incoming.as_shown(task, {"version": 7}) is task
     assert incoming.as_shown(task, {}) is task  # a client that does not say
-    assert incoming.as_shown(task, {"version": 6}) == {"image_id": "a"}
-    assert incoming.as_shown(task, {"version": None}) == {"image_id": "a"}
+    assert incoming.as_shown(task, {"version": 6}) == bare_task("a")
+    assert incoming.as_shown(task, {"version": None}) == bare_task("a")
 
 
 def test_a_clock_that_is_set_back_does_not_make_a_correction_an_old_answer(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -9,11 +10,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from odkeras.annotation import EditCounts
-from odkeras.web.spans import MAX_SPANS, read_spans
+from odkeras.formats.prodigy import Record, read_answer, write_span
+from odkeras.web import spans as page_spans
+from odkeras.web.spans import MAX_SPANS
 from odkeras.work import shown_edits
 
 LABELS = ["car", "person"]
 SIZE_HW = (48, 64)
+
+
+def read_spans(spans: Any, labels: Collection[str], image_size_hw: tuple[int, int]) -> list[Record]:
+    """The spans that the page sent, as they are stored."""
+    return [write_span(span) for span in page_spans.read_spans(spans, labels, image_size_hw)]
 
 
 def rect(x: Any = 8, y: Any = 6, width: Any = 32, height: Any = 24, **more: Any) -> dict[str, Any]:
@@ -207,7 +215,12 @@ class TestReadSpans:
 
 
 def task(*suggested: dict[str, Any], version: int | None = 7) -> dict[str, Any]:
-    return {"height": 48, "width": 64, "_suggestions": {"version": version, "spans": list(suggested)}}
+    return {
+        "answer": "accept",
+        "height": 48,
+        "width": 64,
+        "_suggestions": {"version": version, "spans": list(suggested)},
+    }
 
 
 class TestEffort:
@@ -226,11 +239,12 @@ class TestEffort:
     def test_what_a_person_did(
         self, suggested: list[dict[str, Any]], answered: list[dict[str, Any]], expected: EditCounts
     ) -> None:
-        assert shown_edits({**task(*suggested), "spans": read_spans(answered, LABELS, SIZE_HW)}) == expected
+        answer = {**task(*suggested), "spans": read_spans(answered, LABELS, SIZE_HW)}
+        assert shown_edits(read_answer(answer)) == expected
 
     @pytest.mark.parametrize("label", ["person", "cat"])  # "cat" is no longer in the label map
     def test_a_box_with_another_label_is_not_kept(self, label: str) -> None:
-        did = shown_edits({**task(rect(label=label)), "spans": read_spans([rect()], LABELS, SIZE_HW)})
+        did = shown_edits(read_answer({**task(rect(label=label)), "spans": read_spans([rect()], LABELS, SIZE_HW)}))
         assert did is not None
         assert did.kept == did.adjusted == 0
 
@@ -239,4 +253,4 @@ class TestEffort:
         [{}, {"_suggestions": None}, {"_suggestions": {}}, {"_suggestions": []}, task(rect(), version=None)],
     )
     def test_unknown_without_a_model(self, unsuggested: dict[str, Any]) -> None:
-        assert shown_edits(unsuggested) is None
+        assert shown_edits(read_answer({"answer": "accept", **unsuggested})) is None

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from odkeras.annotation import EditCounts
+from odkeras.annotation import Answer, EditCounts
+from odkeras.formats.prodigy import read_answer
 from odkeras.work import (
     CostModel,
     Work,
@@ -45,9 +46,13 @@ def answer(*suggested: dict[str, Any], version: int | None = 7, **more: Any) -> 
     }
 
 
+def read(*suggested: dict[str, Any], **more: Any) -> Answer:
+    return read_answer(answer(*suggested, **more))
+
+
 class TestRow:
     def test_counts_what_became_of_the_suggestions(self) -> None:
-        row = work_row(answer(span(CAR), span(PERSON, "car"), span((0, 30, 10, 40))))
+        row = work_row(read(span(CAR), span(PERSON, "car"), span((0, 30, 10, 40))))
         assert row == {
             "image_id": "a" * 32,
             "session": "things-anna",
@@ -62,7 +67,7 @@ class TestRow:
         }
 
     def test_a_control_image_is_judged_by_what_was_not_shown(self) -> None:
-        row = work_row(answer(control=True, hidden_spans=[span(CAR)]))
+        row = work_row(read(control=True, hidden_spans=[span(CAR)]))
         assert row is not None
         assert (row["control"], row["kept"], row["added"]) == (True, 1, 1)
 
@@ -71,11 +76,11 @@ class TestRow:
         [None, "x", {}, {"version": None, "spans": []}, {"version": "7", "spans": []}],
     )
     def test_without_a_model_there_is_nothing_to_note(self, made: Any) -> None:
-        assert work_row({**answer(), "_suggestions": made}) is None
+        assert work_row(read_answer({**answer(), "_suggestions": made})) is None
 
     def test_labels_are_compared_as_the_annotator_saw_them(self) -> None:
         """A display name that is also another label's name was counted as the wrong class."""
-        row = work_row(answer(span(CAR, "lorry"), span(CAR)))
+        row = work_row(read(span(CAR, "lorry"), span(CAR)))
         assert row is not None
         assert (row["kept"], row["deleted"]) == (1, 1)
 
@@ -117,6 +122,6 @@ class TestTotals:
 
     def test_an_image_that_is_rejected_later_does_not_count(self) -> None:
         """`odkeras stats` counted it for good, and disagreed with `odkeras db stats`."""
-        rejected = withdrawn_row({"image_id": "a", "_session_id": "x", "answer": "reject"})
+        rejected = withdrawn_row(read_answer({"image_id": "a", "_session_id": "x", "answer": "reject"}))
         assert [row["image_id"] for row in last_rows([*self.ROWS, rejected])] == ["b", "c", "d"]
         assert len(last_rows([*self.ROWS, rejected, self.ROWS[0]])) == 4

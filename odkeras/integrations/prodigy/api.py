@@ -11,10 +11,9 @@ from types import ModuleType
 from typing import Any
 
 from odkeras.errors import ConfigError, OdkerasError
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import HASHES, Record
 
-_HASH_KEYS = ("image_id",)
-INPUT_HASH, TASK_HASH = "_input_hash", "_task_hash"
+INPUT_HASH, TASK_HASH = HASHES
 
 
 def require_prodigy() -> ModuleType:
@@ -56,7 +55,7 @@ class ProdigyApi:
     """
 
     log: Callable[..., None]
-    set_hashes: Callable[..., Task]
+    set_hashes: Callable[..., Record]
 
     @classmethod
     def installed(cls) -> ProdigyApi:
@@ -68,20 +67,18 @@ class ProdigyApi:
             set_hashes=getattr(prodigy, "set_hashes", None) or util.set_hashes,
         )
 
-    def with_hashes(self, task: Task) -> Task:
-        """The task with hashes that depend on the image alone. Call it before adding suggestions: Prodigy's own task
-        hash covers the spans and would change as the model learns."""
-        return self.set_hashes(task, input_keys=_HASH_KEYS, task_keys=_HASH_KEYS, overwrite=True)
+    def hashes(self, image_id: str) -> Record:
+        """Prodigy's hashes for a task, which depend on the image alone: Prodigy's own task hash covers the spans and
+        would change as the model learns."""
+        keys = ("image_id",)
+        hashed = self.set_hashes({"image_id": image_id}, input_keys=keys, task_keys=keys, overwrite=True)
+        return {key: hashed[key] for key in HASHES}
 
-    def input_hash(self, task: Task) -> int:
+    def input_hash(self, record: Record) -> int:
         """Prodigy's default input hash of a task, as other recipes compute it."""
-        return int(self.set_hashes(dict(task), overwrite=True)[INPUT_HASH])
+        return int(self.set_hashes(dict(record), overwrite=True)[INPUT_HASH])
 
-    def hash_image_id(self, image_id: str) -> int:
-        """The input hash that `with_hashes` gives to a task with this image."""
-        return int(self.with_hashes({"image_id": image_id})[INPUT_HASH])
-
-    def open_api(self, source: Any, api: str) -> Iterable[Task]:
+    def open_api(self, source: Any, api: str) -> Iterable[Record]:
         """The tasks of one of Prodigy's own API loaders.
 
         Raises:
@@ -103,7 +100,7 @@ class ProdigyApi:
         return import_module("prodigy.components.db").connect()
 
 
-def read_dataset(db: Any, name: str) -> list[Task]:
+def read_dataset(db: Any, name: str) -> list[Record]:
     """The examples of a dataset; empty if there is no such dataset."""
     if name not in db:
         return []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.annotation import DECISIONS
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record
 from odkeras.integrations.prodigy.api import INPUT_HASH, read_dataset, read_input_hashes
 from odkeras.project import append_jsonl, read_jsonl
 
@@ -71,7 +71,7 @@ def input_hashes(answers: Iterable[Any]) -> list[Any]:
     return [answer.get(INPUT_HASH) for answer in answers if isinstance(answer, dict)]
 
 
-def find_missing(db: Any, dataset: str, ledger: DeliveryLedger) -> list[Task]:
+def find_missing(db: Any, dataset: str, ledger: DeliveryLedger) -> list[Record]:
     """The latest answer for each image that was not delivered to the trainer, oldest first.
 
     Full examples are read only if a hash is missing. Examples that are not answers about an image (other recipes may
@@ -80,7 +80,7 @@ def find_missing(db: Any, dataset: str, ledger: DeliveryLedger) -> list[Task]:
     missing = ledger.missing(read_input_hashes(db, [dataset]))
     if not missing:
         return []
-    latest: dict[Any, Task] = {}
+    latest: dict[Any, Record] = {}
     for example in read_dataset(db, dataset):
         value = example.get(INPUT_HASH)
         if value in missing:
@@ -92,9 +92,9 @@ def find_missing(db: Any, dataset: str, ledger: DeliveryLedger) -> list[Task]:
 
 
 def redeliver(
-    answers: Sequence[Task],
+    answers: Sequence[Record],
     ledger: DeliveryLedger,
-    write: Callable[[Sequence[Task]], object],
+    write: Callable[[Sequence[Record]], object],
     *,
     lock: AbstractContextManager[Any],
     stop: Callable[[], bool] = lambda: False,
@@ -127,7 +127,7 @@ def redeliver(
     return done
 
 
-def _is_about_boxes(example: Task) -> bool:
+def _is_about_boxes(example: Record) -> bool:
     has_image = any(isinstance(example.get(key), str) for key in ("image", "path"))
     has_boxes = example.get("_view_id") == _VIEW or isinstance(example.get("spans"), list)
     return has_image and has_boxes and example.get("answer") in DECISIONS

@@ -8,9 +8,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from odkeras.formats.prodigy import Task
+from odkeras.annotation import Task
+from odkeras.formats.prodigy import Record, write_task
 from odkeras.integrations.prodigy.api import ProdigyApi, exit_on_error
 from odkeras.integrations.prodigy.source import AnsweredImages
 from odkeras.session.events import Event, Listener
@@ -75,11 +77,11 @@ class Recipe(ABC, Listener):
             },
         }
 
-    def __iter__(self) -> Iterator[Task]:
+    def __iter__(self) -> Iterator[Record]:
         return self
 
-    def __next__(self) -> Task:
-        return next(self._opened())
+    def __next__(self) -> Record:
+        return write_task(next(self._opened()))
 
     def on_load(self, ctrl: Any) -> None:
         """Callback for Prodigy's start: load the answered images and open the stream."""
@@ -101,9 +103,11 @@ class Recipe(ABC, Listener):
         self.warn(f"skipped {name}: {reason}")
 
     def suggested(self, task: Task, seconds: float) -> None:
-        suggestions = task["_suggestions"]
-        text = f"{len(suggestions['spans'])} suggestions of version {suggestions['version']} for {task['meta']['file']}"
-        self.log(f"{text} (threshold {suggestions['threshold']:g}, {1000 * seconds:.0f} ms)", suggestions)
+        suggestions = task.suggestions
+        assert suggestions is not None
+        text = f"{len(task.spans)} suggestions of version {suggestions.version} for {task.file}"
+        details = [f"{span.label} {span.score}" for span in suggestions.spans]
+        self.log(f"{text} (threshold {suggestions.threshold:g}, {1000 * seconds:.0f} ms)", details)
 
     def log(self, text: str, details: Any = None) -> None:
         """Log one step for PRODIGY_LOGGING=basic; `details` are shown with verbose. Never raises."""
@@ -126,7 +130,9 @@ class Recipe(ABC, Listener):
             return self._stream
 
     def _prepare(self, task: Task) -> Task | None:
-        return None if self._answered.has_elsewhere(task) else self._prodigy.with_hashes(task)
+        if self._answered.has_elsewhere(task):
+            return None
+        return replace(task, other={**task.other, **self._prodigy.hashes(task.image_id)})
 
     def _load_answered(self, ctrl: Any) -> None:
         """Load the answered images. Prodigy skips them too, but only after they were predicted. Never raises."""

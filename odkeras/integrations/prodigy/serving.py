@@ -10,13 +10,13 @@ from odkeras.config.settings import PREDICT_BATCH_SIZE, reachable
 from odkeras.integrations.prodigy.api import ProdigyApi
 from odkeras.integrations.prodigy.recipe import Recipe
 from odkeras.labels import LabelMap
-from odkeras.serving.client import ServingClient
-from odkeras.session.events import Event
-from odkeras.session.session import VERSION_TIMEOUT_S
+from odkeras.session.reader import ImageReader
+from odkeras.session.remote_model import RemoteModel
 from odkeras.session.setup import chosen_labels
 from odkeras.session.sources import Source
 from odkeras.session.stream import TaskStream
-from odkeras.session.suggester import Suggester
+from odkeras.session.suggester import Suggester, SuggestionRules
+from odkeras.session.thresholds import FixedThreshold
 from odkeras.session.web_images import WebImages
 
 
@@ -60,39 +60,22 @@ class ServingRecipe(Recipe):
         labels = chosen_labels(arguments.label, label_map, use_display_name=True)
         super().__init__(prodigy, labels=labels, dataset=arguments.dataset, exclude=arguments.exclude or ())
         self._source = source
-        self._batch_size = arguments.predict_batch_size
-        self._client = ServingClient(arguments.url, arguments.model_name)
-        self._version_client = ServingClient(
-            arguments.url, arguments.model_name, timeout_s=VERSION_TIMEOUT_S, retries=0
-        )
+        self._model = RemoteModel(arguments.url, arguments.model_name)
         self._downloads = WebImages()
-        self._suggester = Suggester(
-            self._client,
-            label_map,
-            threshold=arguments.threshold,
-            use_display_name=True,
-            classes=[label_map.id_of(label) for label in labels] if arguments.label else None,
-            available_version=self._version_client.available_version,
-            on_problem=self._report_suggestions,
-            on_suggested=self.suggested,
-            warn=self.warn,
-        )
+        classes = tuple(label_map.id_of(label) for label in labels) if arguments.label else None
+        rules = SuggestionRules(FixedThreshold(arguments.threshold), use_display_name=True, classes=classes)
+        self._suggester = Suggester(self._model, label_map, rules, self, batch_size=arguments.predict_batch_size)
 
     def close(self) -> None:
-        for resource in (self._client, self._version_client, self._downloads):
-            resource.close()
+        self._model.close()
+        self._downloads.close()
 
     def _open(self) -> TaskStream:
         return TaskStream(
             self._source,
             self._suggester,
-            is_fresh=self._suggester.is_fresh,
+            ImageReader(self._downloads.fetch),
             exclude=self._answered,
             prepare=self._prepare,
             on_skip=self.skipped,
-            fetch=self._downloads.fetch,
-            batch_size=self._batch_size,
         )
-
-    def _report_suggestions(self, problem: str) -> None:
-        self.event(Event(f"no suggestions: {problem}" if problem else "suggestions are available again"))

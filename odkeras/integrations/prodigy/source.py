@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from odkeras.formats.prodigy import Task
-from odkeras.integrations.prodigy.api import ProdigyApi, read_dataset, read_input_hashes
+from odkeras.annotation import Task
+from odkeras.formats.prodigy import Record
+from odkeras.image_ref import is_url
+from odkeras.integrations.prodigy.api import INPUT_HASH, ProdigyApi, read_dataset, read_input_hashes
 from odkeras.session.arguments import choose_examples, split_dataset
 from odkeras.session.sources import STDIN, Source, resolve_source
 
@@ -45,7 +47,7 @@ class AnsweredImages(Collection[str]):
         self._hashes |= read_input_hashes(db, list(names))
 
     def __contains__(self, image_id: object) -> bool:
-        return bool(self._hashes) and self._prodigy.hash_image_id(str(image_id)) in self._hashes
+        return bool(self._hashes) and self._prodigy.hashes(str(image_id))[INPUT_HASH] in self._hashes
 
     def __iter__(self) -> Iterator[str]:  # only hashes are known, so the ids cannot be listed
         return iter(())
@@ -58,11 +60,12 @@ class AnsweredImages(Collection[str]):
         recipe hash the data URI (newer versions perhaps the path) and the file name, with or without its suffix."""
         if not self._hashes:
             return False
-        file = str(task["meta"]["file"])
-        images = [task[key] for key in ("image", "path") if key in task]
-        if "://" not in str(task.get("path") or "://"):  # our paths are absolute; other recipes keep relative ones
-            images.append(os.path.relpath(task["path"]))
-        texts: list[Task] = [{}, {"text": file}, {"text": Path(file).stem}]
+        images = [task.image if isinstance(task.image, str) else task.image.data_uri]
+        if task.path is not None:
+            images.append(task.path)
+            if not is_url(task.path):  # our paths are absolute; other recipes keep relative ones
+                images.append(os.path.relpath(task.path))
+        texts: list[Record] = [{}, {"text": task.file}, {"text": Path(task.file).stem}]
         candidates = ({"image": image, **text} for image in images for text in texts)
         return any(self._prodigy.input_hash(candidate) in self._hashes for candidate in candidates)
 
@@ -74,7 +77,7 @@ class Progress:
         self._answered: set[str] = set()
         self._lock = threading.Lock()
 
-    def add(self, answers: Collection[Task]) -> None:
+    def add(self, answers: Collection[Record]) -> None:
         with self._lock:
             ids = (answer.get("image_id") for answer in answers if isinstance(answer, dict))
             self._answered.update(image_id for image_id in ids if isinstance(image_id, str))

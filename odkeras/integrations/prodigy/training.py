@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record, read_task
 from odkeras.integrations.prodigy.api import ProdigyApi
 from odkeras.integrations.prodigy.ledger import DeliveryLedger, find_missing, input_hashes, redeliver
 from odkeras.integrations.prodigy.recipe import Components, Recipe
@@ -56,7 +56,7 @@ class TrainingRecipe(Recipe):
         self._remove_base64 = remove_base64
         self._ledger = DeliveryLedger(setup.project.answered_path, dataset)
         self._delivering = threading.Lock()
-        self._failed: list[Task] = []
+        self._failed: list[Record] = []
         self._sent: dict[str, list[Any]] = {}
         self._progress = Progress()
         self._closing = threading.Event()
@@ -79,7 +79,7 @@ class TrainingRecipe(Recipe):
         except Exception as error:  # no database, or one with a different interface
             self.log(f"cannot compare {self._dataset} with the data directory: {type(error).__name__}: {error}")
 
-    def update(self, answers: Sequence[Task]) -> float | None:
+    def update(self, answers: Sequence[Record]) -> float | None:
         """Store the answers for the trainer; returns the latest loss. Never raises: Prodigy would lose the answers.
 
         Answers that cannot be stored are kept in memory, and stored with the next ones.
@@ -103,11 +103,17 @@ class TrainingRecipe(Recipe):
         stream = self._stream
         return None if stream is None else self._progress.share(stream.total, stream.excluded, stream.skipped)
 
-    def before_db(self, examples: list[Task]) -> list[Task]:
+    def before_db(self, examples: list[Record]) -> list[Record]:
         """The examples with paths instead of base64 images. Images without a file are saved in the data directory."""
         self._opened()
-        assert self._session is not None
-        return [self._session.with_image_path(example) for example in examples]
+        session = self._session
+        assert session is not None
+
+        def with_path(example: Record) -> Record:
+            task = session.with_image_path(read_task(example))
+            return {**example, "image": task.image, "path": task.path} if task.image and task.path else example
+
+        return [with_path(example) for example in examples]
 
     def close(self) -> None:
         """Store the answers of failed calls if possible, and stop the trainer and the server. Idempotent."""
@@ -134,7 +140,7 @@ class TrainingRecipe(Recipe):
         self._session = session
         return stream
 
-    def _deliver(self, session: AnnotationSession, answers: Sequence[Task]) -> Path | None:
+    def _deliver(self, session: AnnotationSession, answers: Sequence[Record]) -> Path | None:
         """Submit new answers and those of earlier calls that failed; returns the batch's file."""
         batch = [*self._failed, *(answer for answer in answers if self._is_new(answer))]
         self._failed = []
@@ -163,7 +169,7 @@ class TrainingRecipe(Recipe):
         self._sent[key] = decided
         return True
 
-    def _redeliver(self, missing: Sequence[Task]) -> None:
+    def _redeliver(self, missing: Sequence[Record]) -> None:
         try:
             assert self._session is not None
             redeliver(missing, self._ledger, self._session.submit, lock=self._delivering, stop=self._closing.is_set)

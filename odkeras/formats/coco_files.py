@@ -10,7 +10,7 @@ from itertools import chain, count
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from odkeras.formats.prodigy import Task
+from odkeras.formats.prodigy import Record
 from odkeras.image_ref import is_url
 from odkeras.images import local_path
 
@@ -34,7 +34,7 @@ class ImagePlace:
     url: str | None = None
 
     @classmethod
-    def of(cls, image_id: str, example: Task) -> ImagePlace:
+    def of(cls, image_id: str, example: Record) -> ImagePlace:
         for value in (example.get("path"), example.get("image")):
             if isinstance(value, str) and value and not value.startswith("data:"):
                 return _place_on_the_web(image_id, value) if is_url(value) else _place_of_file(image_id, value)

@@ -19,11 +19,10 @@ import numpy as np
 from odkeras import boxes as box_ops
 from odkeras.annotation import Span
 from odkeras.errors import AnswerError, ImageError
-from odkeras.formats.prodigy import DECIMALS, Task, convert_spans
+from odkeras.formats.coco_files import ImagePlace, common_folder, file_names
+from odkeras.formats.prodigy import DECIMALS, Record, convert_spans, read_task
 from odkeras.image_ref import ImageRef
 from odkeras.labels import LabelMap
-from odkeras.numeric import is_number
-from odkeras.web.coco_files import ImagePlace, common_folder, file_names
 
 SizeHw = tuple[int, int]
 
@@ -73,7 +72,7 @@ class Outline(NamedTuple):
 
 
 def to_coco(
-    answers: Iterable[tuple[str, Task]], label_map: LabelMap | None = None, images_dir: Path | None = None
+    answers: Iterable[tuple[str, Record]], label_map: LabelMap | None = None, images_dir: Path | None = None
 ) -> CocoExport:
     """Convert accepted answers, one per image, to COCO images, annotations and categories; ids count from 1.
 
@@ -156,11 +155,10 @@ def _number_categories(export: CocoExport, label_map: LabelMap | None) -> None:
         annotation["category_id"] = ids[annotation["category_id"]]
 
 
-def _image_size(example: Task) -> SizeHw:
+def _image_size(example: Record) -> SizeHw:
     """(height, width) in pixels that the spans refer to: the example's own, else read from the image."""
-    height, width = example.get("height"), example.get("width")
-    if is_number(height) and is_number(width) and height >= 1 and width >= 1:
-        return int(height), int(width)
+    if (size_hw := read_task(example).image_size_hw) is not None:
+        return size_hw
     try:
         return ImageRef.of_record(example, name="data URI").read().image_size_hw
     except ImageError as error:
