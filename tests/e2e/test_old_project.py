@@ -49,7 +49,7 @@ def test_an_old_project_continues(project: Project) -> None:
         wait_until(lambda: service.panel.version == OLD_VERSION, "the old version is served", timeout_s=400)
         assert {entry.state for entry in service.history("anna").answers} == {"delivered", "saved"}
         assert service.outbox.pending == 1, "the answers that the trainer has are not delivered again"
-        open_before = [task["image_id"] for task in service.next_tasks(anna, 9, []).tasks]
+        open_before = [task.image_id for task in service.next_tasks(anna, 9, []).tasks]
         assert len(open_before) == 3, "nine images, six of them answered"
         assert service.train_now() == (1, False)
         wait_until(lambda: len(rounds(project)) == 2, "a second round", timeout_s=400)
