@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -56,7 +57,7 @@ def declare(name: str, schema: Mapping[str, Any], base: type, names: Mapping[str
 
 
 def comment(schema: Mapping[str, Any], indent: str) -> Iterator[str]:
-    lines = schema.get("description", "").splitlines()
+    lines = cleandoc(schema.get("description", "")).splitlines()
     if len(lines) == 1:
         yield f"{indent}/** {lines[0]} */\n"
     elif lines:

@@ -10,19 +10,6 @@ export type SpanType = "polygon" | "rect";
 
 export type Point = [number, number];
 
-/** A box or polygon. `x` and `y` are its left and upper edge; polygons have `points`; `score` is the model's. */
-export interface Span {
-  id: string;
-  label: string;
-  type: SpanType;
-  x: number;
-  y: number;
-  width: number;
-  height: number;
-  points?: Point[];
-  score?: number;
-}
-
 /** The session and the tab that send a request. Part of nearly all requests. */
 export interface Sender {
   /** 1 to 64 letters, digits or _.- */
@@ -128,10 +115,13 @@ export interface ImagesQuery extends Sender {
   limit?: number;
 }
 
-/** An answer, as the page posts it. */
+/** An answer, as the page posts it. `incoming` validates the spans and ignores an age that is not valid. */
 export interface SentAnswer {
+  /** a string of 1 to 64 ASCII characters */
   answer_id: string;
+  /** an image id */
   image_id: string;
+  /** one of accept, reject, ignore */
   answer: Decision;
   spans: Span[];
   /** milliseconds since the person answered */
@@ -142,6 +132,19 @@ export interface SentAnswer {
 
 /** An annotator's decision about an image. Only accepted images are trained on. */
 export type Decision = "accept" | "ignore" | "reject";
+
+/** A box or polygon. `x` and `y` are its left and upper edge; polygons have `points`; `score` is the model's. */
+export interface Span {
+  id: string;
+  label: string;
+  type: SpanType;
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  points?: Point[];
+  score?: number;
+}
 
 /** An image to annotate. */
 export interface Task {

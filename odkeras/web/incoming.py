@@ -7,9 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from odkeras.annotation import DECISIONS, Answer, Decision, Span, Task
+from msgspec import UNSET, UnsetType
+
+from odkeras.annotation import Answer, Decision, Span, Task
 from odkeras.formats.prodigy import HASHES, write_answer
 from odkeras.numeric import is_number
+from odkeras.web.requests import SentAnswer, read_fields
 from odkeras.web.spans import read_spans
 from odkeras.web.stored import StoredAnswer
 from odkeras.work import shown_edits
@@ -40,37 +43,32 @@ def read_posted_answer(
     """
     if not isinstance(posted, Mapping):
         raise ValueError(f"an answer must be a JSON object; got {type(posted).__name__}")
-    answer_id, image_id, decision = (posted.get(name) for name in ("answer_id", "image_id", "answer"))
-    if not isinstance(answer_id, str) or not 0 < len(answer_id) <= 64 or not answer_id.isascii():
-        raise ValueError(f"answer_id must be a string of 1 to 64 ASCII characters; got {str(answer_id)[:80]!r}")
-    if decision not in DECISIONS:
-        raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {str(decision)[:80]!r}")
-    task = task_of(str(image_id), posted.get("version"))
+    sent = read_fields(SentAnswer, posted)
+    task = task_of(sent.image_id, None if sent.version is UNSET else sent.version)
     if task is None:
-        raise ValueError(f"image {str(image_id)[:80]!r} was never assigned in dataset {dataset!r}")
-    spans = _read_spans(posted, labels, task.size_hw)
-    answered_at = _answered_at(_age_s(posted.get("age_ms")), lambda: last_answered_at(str(image_id)))
+        raise ValueError(f"image {sent.image_id[:80]!r} was never assigned in dataset {dataset!r}")
+    spans = _read_spans(sent, labels, task.size_hw)
+    answered_at = _answered_at(_age_s(sent.age_ms), lambda: last_answered_at(sent.image_id))
     other = {key: value for key, value in task.other.items() if key not in HASHES}
-    task = replace(as_shown(task, posted), spans=spans, other=other)
-    answer = Answer(task, Decision(decision), f"{dataset}-{session}", answered_at)
+    task = replace(as_shown(task, sent.version), spans=spans, other=other)
+    answer = Answer(task, sent.answer, f"{dataset}-{session}", answered_at)
     return StoredAnswer(
         write_answer(answer),
         image_id=task.image_id,
         session=session,
         answered_at=answered_at,
-        answer_id=answer_id,
+        answer_id=sent.answer_id,
         version=task.version,
         edits=shown_edits(answer),
     )
 
 
-def _read_spans(posted: Mapping[str, Any], labels: Collection[str], size_hw: tuple[int, int]) -> tuple[Span, ...]:
+def _read_spans(sent: SentAnswer, labels: Collection[str], size_hw: tuple[int, int]) -> tuple[Span, ...]:
     """Every span of an accepted image must be usable. Rejected and ignored images drop spans that are not."""
-    spans = posted.get("spans")
     try:
-        return read_spans([] if spans is None else spans, labels, size_hw)
+        return read_spans([] if sent.spans is None else sent.spans, labels, size_hw)
     except ValueError:
-        if posted["answer"] == Decision.ACCEPT.value:
+        if sent.answer is Decision.ACCEPT:
             raise
         return ()
 
@@ -83,9 +81,13 @@ def _answered_at(age_s: float, last: Callable[[], float | None]) -> float:
     return at if before is None else max(at, before + 0.001)
 
 
-def as_shown(task: Task, posted: Mapping[str, Any]) -> Task:
-    """Drop the task's suggestions if the page showed those of another version, because these were not reviewed."""
-    is_shown = "version" not in posted or posted["version"] == task.version
+def as_shown(task: Task, version: int | UnsetType | None) -> Task:
+    """Drop the task's suggestions if the page showed those of another version, because these were not reviewed.
+
+    Args:
+        version: version of the suggestions that the page showed; UNSET if the page did not send it.
+    """
+    is_shown = version is UNSET or version == task.version
     return task if is_shown else replace(task, suggestions=None)
 
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from odkeras.annotation import Decision
 from odkeras.control import TrainingAction
-from odkeras.web.replies import ProcessName, Span
+from odkeras.web.replies import ProcessName
 
 MAX_TASKS = 20
 MAX_ANSWERS = 500
@@ -140,13 +140,23 @@ class ImagesQuery(Sender, frozen=True):
 
 
 class SentAnswer(Struct, frozen=True):
-    """An answer, as the page posts it."""
+    """An answer, as the page posts it. `incoming` validates the spans and ignores an age that is not valid."""
 
-    answer_id: str
-    image_id: str
-    answer: Decision
-    spans: list[Span]
-    age_ms: Annotated[float, Meta(description="milliseconds since the person answered")]
+    answer_id: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[\x00-\x7f]*\Z",
+            description="a string of 1 to 64 ASCII characters",
+        ),
+    ]
+    image_id: Annotated[str, Meta(description="an image id")]
+    answer: Annotated[Decision, Meta(description="one of accept, reject, ignore")]
+    spans: Annotated[Any, Meta(extra_json_schema={"type": "array", "items": {"$ref": "#/$defs/Span"}})]
+    age_ms: Annotated[
+        Any, Meta(description="milliseconds since the person answered", extra_json_schema={"type": "number"})
+    ]
     version: Annotated[
         int | UnsetType | None, Meta(description="the model version whose suggestions were shown; null for none")
     ] = UNSET

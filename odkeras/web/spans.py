@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any
 
-from odkeras.annotation import Span, is_list_of_pairs
+from msgspec import Meta, Struct
+
+from odkeras.annotation import Span
 from odkeras.numeric import is_number
+from odkeras.web.replies import SpanType
+from odkeras.web.requests import read_fields
 
 MAX_SPANS = 2000
 _MAX_POINTS = 5000
 _MIN_SIDE_PX = 0.5
 _MAX_PX = 1e7
+
+
+_Px = Annotated[float, Meta(ge=-_MAX_PX, le=_MAX_PX, description="a number of pixels")]
+
+
+class _Rect(Struct):
+    x: _Px
+    y: _Px
+    width: _Px
+    height: _Px
+
+
+class _Polygon(Struct):
+    points: Annotated[
+        list[tuple[_Px, _Px]],
+        Meta(min_length=3, max_length=_MAX_POINTS, description=f"a list of 3 to {_MAX_POINTS} points [x, y] in pixels"),
+    ]
 
 
 def read_spans(spans: Any, labels: Collection[str], image_size_hw: tuple[int, int]) -> tuple[Span, ...]:
@@ -41,7 +62,10 @@ def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: t
     kind = span.get("type", "rect")
     if kind not in ("rect", "polygon"):
         raise ValueError(f"box {number} is a {kind!r}; rect and polygon are supported")
-    corners_px = _rect_corners(span, number) if kind == "rect" else _polygon_corners(span, number)
+    try:
+        corners_px = _corners_px(span, kind)
+    except ValueError as error:
+        raise ValueError(f"box {number}: {error}") from error
     height, width = image_size_hw
     clipped_px = tuple((min(max(x, 0.0), width), min(max(y, 0.0), height)) for x, y in corners_px)
     score, id = span.get("score"), span.get("id")
@@ -57,19 +81,8 @@ def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: t
     return read
 
 
-def _rect_corners(span: Mapping[str, Any], number: int) -> tuple[tuple[float, float], ...]:
-    for name in ("x", "y", "width", "height"):
-        if not is_number(span.get(name), _MAX_PX):
-            raise ValueError(f"box {number}: {name} must be a number of pixels; got {str(span.get(name))[:40]}")
-    x, y, width, height = (float(span[name]) for name in ("x", "y", "width", "height"))
-    return (x, y), (x + width, y + height)
-
-
-def _polygon_corners(span: Mapping[str, Any], number: int) -> tuple[tuple[float, float], ...]:
-    points = span.get("points")
-    if not isinstance(points, list) or not 3 <= len(points) <= _MAX_POINTS:
-        raise ValueError(f"box {number} is a polygon, but its points are not a list of 3 to {_MAX_POINTS}")
-    for point in points:
-        if not is_list_of_pairs([point]) or not all(is_number(value, _MAX_PX) for value in point):
-            raise ValueError(f"box {number}: a point must be [x, y], in pixels; got {str(point)[:40]}")
-    return tuple((float(x), float(y)) for x, y in points)
+def _corners_px(span: Mapping[str, Any], kind: SpanType) -> Sequence[tuple[float, float]]:
+    if kind == "polygon":
+        return read_fields(_Polygon, span).points
+    rect = read_fields(_Rect, span)
+    return (rect.x, rect.y), (rect.x + rect.width, rect.y + rect.height)

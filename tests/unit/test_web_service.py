@@ -14,6 +14,7 @@ from typing import Any
 import fixtures_web
 import pytest
 from fixtures_web import DATASET, IMAGES, SPAN, Annotating, answer_to, answers_in
+from msgspec import UNSET
 from tasks import FakeSuggester, bare_task
 from waiting import wait_until
 
@@ -864,10 +865,10 @@ class TestStarting:
 
 def test_suggestions_that_the_page_did_not_show_are_not_judged() -> None:
     task = bare_task("a", suggestions=Suggestions(7))
-    assert incoming.as_shown(task, {"version": 7}) is task
-    assert incoming.as_shown(task, {}) is task  # a client that does not say
-    assert incoming.as_shown(task, {"version": 6}) == bare_task("a")
-    assert incoming.as_shown(task, {"version": None}) == bare_task("a")
+    assert incoming.as_shown(task, 7) is task
+    assert incoming.as_shown(task, UNSET) is task
+    assert incoming.as_shown(task, 6) == bare_task("a")
+    assert incoming.as_shown(task, None) == bare_task("a")
 
 
 def test_a_clock_that_is_set_back_does_not_make_a_correction_an_old_answer(
