@@ -21,8 +21,6 @@ CONFIG_NAME = "pipeline.config"
 LOCK_NAME = "trainer.lock"
 TEMPORARY_PREFIX = ".tmp-"
 _TRAIN_RECORD = re.compile(r"(\d+)_train\.record", re.ASCII)
-_VERSION = re.compile(r"0*[1-9]\d*", re.ASCII)
-_MAX_VERSION = 2**63 - 1  # TensorFlow Serving reads the names as int64
 _HASH = re.compile(r"[0-9a-f]{8}", re.ASCII)
 T = TypeVar("T")
 
@@ -133,7 +131,7 @@ class Project:
 
     def train_records(self) -> list[Path]:
         """The `<number>_train.record` files of the training rounds, oldest first."""
-        records = [(match, path) for path in _listdir(self.data_dir) if (match := _TRAIN_RECORD.fullmatch(path.name))]
+        records = [(match, path) for path in list_dir(self.data_dir) if (match := _TRAIN_RECORD.fullmatch(path.name))]
         return [path for _, path in sorted((int(match[1]), path) for match, path in records)]
 
 
@@ -154,62 +152,6 @@ def config_path(place: Path | str) -> Path:
     if (place / "status.json").is_file() and (place.resolve().parent / CONFIG_NAME).is_file():
         raise ConfigError(f"{place} is a model directory; name the project folder, {place.resolve().parent}")
     return config
-
-
-def version_dirs(export_dir: Path | str) -> dict[int, Path]:
-    """Published versions -> their directories, ascending; {} if `export_dir` does not exist.
-
-    As in TensorFlow Serving, the directory name is an integer, with or without leading zeros (`00000123`). If two
-    directories have the same number, the one with fewer zeros is used.
-    """
-    version_dirs = [path for path in _listdir(Path(export_dir)) if _is_version_name(path.name) and path.is_dir()]
-    by_zeros = sorted(version_dirs, key=lambda path: len(path.name), reverse=True)
-    numbered = {int(path.name): path for path in by_zeros}
-    return {version: numbered[version] for version in sorted(numbered)}
-
-
-def list_versions(export_dir: Path | str) -> list[int]:
-    """The published versions, ascending; see `version_dirs`."""
-    return list(version_dirs(export_dir))
-
-
-def version_dir(export_dir: Path | str, version: int) -> Path:
-    """The directory of a version, with the leading zeros of its name; without any if the version does not exist."""
-    plain = Path(export_dir, str(version))
-    return plain if plain.is_dir() else version_dirs(export_dir).get(version, plain)
-
-
-def _is_version_name(name: str) -> bool:
-    return _VERSION.fullmatch(name) is not None and len(name) < 100 and int(name) <= _MAX_VERSION
-
-
-def next_version(versions: Iterable[int], now_s: float) -> int:
-    """Seconds since the epoch, or the largest version + 1 if that is larger: the clock may go backwards."""
-    return max([int(now_s), *(version + 1 for version in versions)])
-
-
-def reveal_version(partial: Path, export_dir: Path, now_s: float) -> int:
-    """Rename a complete version directory to the next free version number, and return the number.
-
-    The number is chosen immediately before the rename. If another process (`odkeras rollback`, the trainer) takes it
-    in between, the rename is retried with the next one.
-
-    Raises:
-        OSError: the directory cannot be renamed.
-    """
-    while True:
-        version = next_version(list_versions(export_dir), now_s)
-        target = export_dir / str(version)
-        if target.exists():  # a file: `list_versions` lists directories only
-            now_s = version + 1
-            continue
-        try:
-            partial.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-        else:
-            return version
 
 
 def is_held_out(image_id: str, eval_split: float) -> bool:
@@ -347,7 +289,7 @@ def remove_stale_temporaries(directory: Path | str, older_than_s: float = 600.0)
     Pass 0 only for a directory that no other process writes to.
     """
     newest_s = time.time() - older_than_s
-    stale = [path for path in _listdir(Path(directory)) if _is_stale(path, newest_s)]
+    stale = [path for path in list_dir(Path(directory)) if _is_stale(path, newest_s)]
     for path in stale:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -380,7 +322,8 @@ def _create_dir(path: Path) -> None:
         raise SetupError(f"cannot write to the directory {path}: {error.strerror}") from error
 
 
-def _listdir(directory: Path) -> list[Path]:
+def list_dir(directory: Path) -> list[Path]:
+    """The entries of a directory; [] if it does not exist."""
     try:
         return list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):

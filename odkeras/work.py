@@ -17,35 +17,11 @@ from typing import Any
 
 from odkeras.annotation import Answer, Decision, EditCounts, Suggestions, detections_from_spans
 from odkeras.boxes import Groundtruth
+from odkeras.config.cost import CostModel
 from odkeras.labels import LabelMap
 from odkeras.metrics import count_edits
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class CostModel:
-    """Seconds that an annotator needs per box.
-
-    Sources: drawing a box takes 25.5 s (median of the crowd workers for ImageNet; Su, Deng, Fei-Fei, "Crowdsourcing
-    annotations for visual object detection", HCOMP 2012) or 7.0 s (extreme clicking; Papadopoulos et al., ICCV 2017).
-    Verifying a suggested box takes 1.6 to 2.4 s (Papadopoulos et al., "We don't need no bounding-boxes", CVPR 2016).
-    The defaults are the published values that favour the suggestions least. For adjusting a box we know no published
-    value; half the time of drawing one, for two of its four sides, is an assumption.
-
-    Args:
-        draw_s: draw a box from scratch.
-        verify_s: verify a suggested box; every suggestion costs this.
-        adjust_s: correct the position of a box.
-        relabel_s: change the label of a box.
-        delete_s: delete a box.
-    """
-
-    draw_s: float = 7.0
-    verify_s: float = 2.4
-    adjust_s: float = 3.5
-    relabel_s: float = 1.6
-    delete_s: float = 1.6
 
 
 @dataclass(frozen=True)
@@ -88,13 +64,17 @@ class Work:
 
     def seconds_without(self, cost: CostModel) -> float:
         """Estimated time to draw every box from scratch."""
-        return self.edits.objects * cost.draw_s
+        return self.edits.objects * cost.draw_seconds
 
     def seconds_with(self, cost: CostModel) -> float:
         """Estimated time to correct the suggestions."""
         edits = self.edits
-        corrected = edits.adjusted * cost.adjust_s + edits.relabelled * cost.relabel_s + edits.deleted * cost.delete_s
-        return edits.suggested * cost.verify_s + corrected + edits.added * cost.draw_s
+        corrected = (
+            edits.adjusted * cost.adjust_seconds
+            + edits.relabelled * cost.relabel_seconds
+            + edits.deleted * cost.delete_seconds
+        )
+        return edits.suggested * cost.verify_seconds + corrected + edits.added * cost.draw_seconds
 
     def seconds_saved(self, cost: CostModel) -> float:
         """Estimated time saved; negative if correcting takes longer than drawing from scratch."""

@@ -47,19 +47,20 @@ from measuring import (
 )
 from odkeras.annotation import Task
 from odkeras.boxes import Detections
+from odkeras.config.serving import ServerSettings
 from odkeras.config.settings import SessionSettings
 from odkeras.formats.prodigy import write_task
 from odkeras.images import read_image
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
 from odkeras.pipeline import load_pipeline
-from odkeras.project import list_versions
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import server_command
 from odkeras.session.events import Listener
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
 from odkeras.session.supervisor import log_tail
+from odkeras.version_dirs import list_versions
 
 MODEL_NAME = "odkeras"
 PHOTOGRAPHS = 21
@@ -157,7 +158,14 @@ def randomise(variables: Sequence[Any], generator: np.random.Generator) -> None:
 @contextmanager
 def serving(base_path: Path) -> Iterator[Server]:
     """Run `odkeras serve` on a free port, the way the loop starts it."""
-    command = server_command(MODEL_NAME, base_path, rest_api_port=0, poll_wait_s=SERVER_POLL_S, stop_on_stdin_eof=True)
+    settings = ServerSettings(
+        model_name=MODEL_NAME,
+        model_base_path=base_path,
+        rest_api_port=0,
+        file_system_poll_wait_seconds=SERVER_POLL_S,
+        stop_on_stdin_eof=True,
+    )
+    command = server_command(settings)
     log_path = base_path.with_suffix(".log")
     with log_path.open("w", encoding="utf-8") as log:
         process = subprocess.Popen(

@@ -43,6 +43,7 @@ from typing import Any
 from compare_orders import Quiet
 from demo import make_project
 from measuring import DEFAULT_TEMPLATE, Row, environment, report, rounded, say
+from odkeras.config import SimulationSettings
 from odkeras.errors import ServingError, TrainingError
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.init_project import init_project
@@ -207,21 +208,18 @@ def play(plan: Plan, pictures: Pictures) -> Run:
             changed = load_pipeline(config)
             VARIANTS[variant](changed)
             save_pipeline(changed, config)
+        settings = SimulationSettings(
+            config=config,
+            annotations=plan.annotations,
+            images_per_round=plan.batch_size,
+            steps_per_epoch=plan.steps,
+            replay="off" if plan.policy.startswith(NEWEST) else "on",
+            order="random",
+            order_seed=plan.seed,
+        )
         failure = ""
         try:
-            simulate(
-                train_csv,
-                config,
-                images_dir,
-                annotations=plan.annotations,
-                batch_size=plan.batch_size,
-                test_csv=test_csv,
-                steps_per_epoch=plan.steps,
-                replay="off" if plan.policy.startswith(NEWEST) else "on",
-                order="random",
-                order_seed=plan.seed,
-                display=Quiet(),
-            )
+            simulate(train_csv, settings, images_dir, test_csv=test_csv, display=Quiet())
         except (TrainingError, ServingError) as error:
             failure = str(error).splitlines()[0]
         points = [asdict(point) for point in read_curve(project / "report" / "curve.json")]

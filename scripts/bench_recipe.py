@@ -47,9 +47,9 @@ from measuring import (
 )
 from odkeras.config.settings import SessionSettings
 from odkeras.init_project import init_project
-from odkeras.project import list_versions, version_dir
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
+from odkeras.version_dirs import list_versions, version_dir
 
 RECIPE = ROOT / "recipes" / "image_train.py"
 DOUBLE = ROOT / "tests" / "prodigy_double"

@@ -47,7 +47,8 @@ from measuring import (
     wait_until,
 )
 from odkeras.init_project import init_project
-from odkeras.project import list_versions, read_status
+from odkeras.project import read_status
+from odkeras.version_dirs import list_versions
 
 DRAWN = 20
 ANNOTATORS = 20

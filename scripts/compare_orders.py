@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import make_project
+from odkeras.config import SimulationSettings
 from odkeras.config.settings import ORDERS
 from odkeras.simulation.report import CurvePoint
 from odkeras.simulation.simulate import simulate
@@ -58,18 +59,15 @@ def run(args: argparse.Namespace, order: str, seed: int) -> list[CurvePoint]:
     with tempfile.TemporaryDirectory(prefix="odkeras-orders-") as folder:
         project = Path(folder)
         dataset = make_project(project)
-        result = simulate(
-            dataset.train_csv,
-            project / "pipeline.config",
-            dataset.images_dir,
+        settings = SimulationSettings(
+            config=project / "pipeline.config",
             annotations=args.annotations,
-            batch_size=args.batch_size,
-            test_csv=dataset.test_csv,
+            images_per_round=args.batch_size,
             steps_per_epoch=args.steps,
             order=order,
             order_seed=seed,
-            display=Quiet(),
         )
+        result = simulate(dataset.train_csv, settings, dataset.images_dir, test_csv=dataset.test_csv, display=Quiet())
         return list(result.points)
 
 

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from odkeras.config import AnnotateSettings
+from odkeras.config import AnnotateSettings, SimulationSettings
 from odkeras.errors import OdkerasError
 from odkeras.init_project import init_project
 from odkeras.project import write_atomically
@@ -132,15 +132,13 @@ def write_source(path: Path, truth_csv: Path) -> None:
 def play(args: argparse.Namespace, directory: Path, config: Path, dataset: ShapesDataset) -> None:
     started = time.monotonic()
     print("playing the annotator; Ctrl-C stops, the same command continues")
-    result = simulate(
-        dataset.train_csv,
-        config,
-        dataset.images_dir,
+    settings = SimulationSettings(
+        config=config,
         annotations=args.annotations,
-        batch_size=args.batch_size,
-        test_csv=dataset.test_csv,
+        images_per_round=args.batch_size,
         steps_per_epoch=args.steps,
     )
+    result = simulate(dataset.train_csv, settings, dataset.images_dir, test_csv=dataset.test_csv)
     first, last = result.points[0], result.points[-1]
     print(
         f"\n{time.monotonic() - started:.0f} s; mAP at IoU 0.5 on {dataset.test_csv.name}: "

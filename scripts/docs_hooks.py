@@ -148,14 +148,15 @@ def _section(name: str, command: Any) -> str:
     help_text = re.sub(r"(?<!\n)\n(?!\n)", " ", (command.help or "").strip())
     arguments = [each for each in command.params if not is_option(each)]
     usage = " ".join([name, "[OPTIONS]", *(_argument_name(each) for each in arguments)])
-    rows = [_row(each) for each in command.params if is_shown(each)]
+    variables = getattr(command.callback, "variables", {})
+    rows = [_row(each, variables.get(each.name, "")) for each in command.params if is_shown(each)]
     table = "\n".join(["| | default | |", "| --- | --- | --- |", *rows]) if rows else ""
     example = (command.epilog or "").removeprefix("Example: ").strip()
     parts = [f"### {name}", help_text, f"```text\n{usage}\n```", table]
     return "\n\n".join([*filter(None, parts), *([f"```bash\n{example}\n```"] if example else [])])
 
 
-def _row(parameter: Any) -> str:
+def _row(parameter: Any, variable: str) -> str:
     if is_option(parameter):
         label, default = _spelling(parameter), _default(parameter)
     else:
@@ -164,8 +165,8 @@ def _row(parameter: Any) -> str:
             "" if parameter.required else _default(parameter),
         )
     text = getattr(parameter, "help", None) or ""
-    if parameter.envvar:
-        text = f"{text} Environment variable: `{parameter.envvar}`."
+    if variable:
+        text = f"{text} Environment variable: `{variable}`."
     return f"| {label} | {'required' if parameter.required else default} | {_cell(text)} |"
 
 

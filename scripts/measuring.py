@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from odkeras.export.info import read_export_info, write_export_info
-from odkeras.project import list_versions, version_dir
+from odkeras.version_dirs import list_versions, version_dir
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1152, 896  # 1.03 megapixels

@@ -21,7 +21,7 @@ from odkeras.config import declared_options
 
 RECIPES_DIR = Path(__file__).parents[1] / "recipes"
 README = RECIPES_DIR / "README.md"
-FILES = ("image_train", "image_serving")
+COMMANDS = {"image_train": "recipe", "image_serving": "servingmodel"}
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
 
 def with_tables(text: str) -> str:
     """The text with each `<!-- options: FILE -->` ... `<!-- end -->` regenerated."""
-    for file in FILES:
+    for file in COMMANDS:
         start, end = f"<!-- options: {file} -->", "<!-- end -->"
         place = re.search(rf"{re.escape(start)}.*?{re.escape(end)}", text, re.DOTALL)
         if place is None:
@@ -51,9 +51,10 @@ def table_of(file: str) -> str:
     function, annotations = read_recipe(file)
     defaults = inspect.signature(function).parameters
     rows = ["| argument | default | |", "| --- | --- | --- |"]
-    declared = {each.name: each.default_on("recipe") for each in declared_options("recipe")}
+    command = COMMANDS[file]
+    declared = {each.name: each.default_on(command) for each in declared_options(command)}
     for name, (text, kind, abbreviation, _) in annotations.items():
-        default = declared[name] if file == "image_train" and name in declared else defaults[name].default
+        default = declared[name] if kind != "positional" else defaults[name].default
         rows.append(f"| {_spelled(name, kind, abbreviation)} | {_default(default, kind)} | {text} |")
     return "\n".join(rows)
 

@@ -20,6 +20,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from bench_web import CHROMIUM, CHROMIUM_FLAGS
 from demo import make_project, write_evaluation_record
+from odkeras.config import SimulationSettings
 from odkeras.simulation.simulate import simulate
 from odkeras.web.tensorboard import FIRST_DASHBOARD, TensorBoard
 
@@ -65,16 +66,14 @@ def project(args: argparse.Namespace) -> Iterator[Path]:
 def learn(folder: Path, args: argparse.Namespace) -> None:
     dataset = make_project(folder)
     write_evaluation_record(folder, dataset)
-    simulate(
-        dataset.train_csv,
-        folder / "pipeline.config",
-        dataset.images_dir,
+    settings = SimulationSettings(
+        config=folder / "pipeline.config",
         annotations=args.annotations,
-        batch_size=args.batch_size,
-        test_csv=dataset.test_csv,
+        images_per_round=args.batch_size,
         steps_per_epoch=args.steps,
         run_eval=True,
     )
+    simulate(dataset.train_csv, settings, dataset.images_dir, test_csv=dataset.test_csv)
 
 
 def take_pictures(url: str, args: argparse.Namespace) -> None:

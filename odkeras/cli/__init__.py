@@ -8,6 +8,7 @@ import typer
 
 from odkeras import __version__
 from odkeras.cli import annotate, control, db, project, records, serving, stats, training, weights
+from odkeras.cli.usage import use_command_class
 from odkeras.errors import OdkerasError
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ db.add_commands(app)
 training.add_commands(app)
 control.add_commands(app)
 serving.add_commands(app)
+use_command_class(app)
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ import typer
 from odkeras.cli import options
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.usage import AnnotateCommand
-from odkeras.config.settings import AnnotateSettings, SessionSettings
+from odkeras.config.annotate import AnnotateSettings
+from odkeras.config.simulation import SimulationSettings
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -29,11 +30,6 @@ def annotate(
         str, typer.Argument(help="Directory of images, image, JSONL file, dataset:NAME, or - for JSONL on stdin.")
     ],
     config: options.Config,
-    ip: Annotated[
-        str | None, typer.Argument(help="Address of a running TensorFlow Serving; else a model server is started.")
-    ] = None,
-    port: Annotated[int, typer.Argument(help="Its REST port; 8501 if only IP is given.", show_default=False)] = 0,
-    model_name: Annotated[str | None, typer.Argument(help="Its model's name; odkeras if not given.")] = None,
     *,
     given: Given,
 ) -> None:
@@ -44,23 +40,21 @@ def annotate(
     """
     from odkeras.images import absolute_path
     from odkeras.logs import configure_logging
+    from odkeras.project import config_path
     from odkeras.web.server import run_annotate
 
     configure_logging(verbose=False)
-    label_map_path = given.values["label_map_path"]
+    label_map_path, place = given["label_map_path"], config_path(config)
     run_annotate(
         given.build(
             AnnotateSettings,
             dataset=dataset,
             source=_absolute_source(source),
-            config=absolute_path(config),
-            ip=ip or None,
-            port=port,
-            **({"model_name": model_name} if model_name else {}),
+            config=absolute_path(place),
             label_map_path=None if label_map_path is None else absolute_path(label_map_path),
             remove_base64=True,
             **{
-                name: _directory(name, given.values[name], config, ip)
+                name: _directory(name, given[name], place, given["ip"])
                 for name in ("data_dir", "model_dir", "export_dir")
             },
         )
@@ -94,12 +88,6 @@ def simulate(
         Path | None,
         typer.Option(help="Where relative paths start; default: beside TRUTH.", rich_help_panel=options.DIRECTORIES),
     ] = None,
-    annotations: Annotated[
-        int, typer.Option(help="Images to answer in all.", rich_help_panel=options.SUGGESTIONS)
-    ] = 40,
-    round_size: Annotated[
-        int, typer.Option("--batch-size", help="Images per round.", rich_help_panel=options.TRAINING)
-    ] = 10,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -118,20 +106,7 @@ def simulate(
     Runs the whole loop: suggestions, answers, training, new versions. A second call with the same directories
     continues.
     """
-    import msgspec
-
     from odkeras.simulation.simulate import simulate as run
 
-    settings = msgspec.structs.asdict(given.build(SessionSettings, config=config))
-    del settings["batch_size"]  # of a training step; it is CONFIG's here
-    result = run(
-        truth,
-        settings.pop("config"),
-        images,
-        annotations=annotations,
-        batch_size=round_size,
-        report_dir=report,
-        test_csv=test,
-        **settings,
-    )
+    result = run(truth, given.build(SimulationSettings), images, report_dir=report, test_csv=test)
     print(f"{result.curve_json}\n{result.curve_png}")

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from odkeras.cli.options import Given, with_options
+from odkeras.config.settings import TrainingSettings
+
 if TYPE_CHECKING:
     from odkeras.control import TrainingAction
     from odkeras.project import Project
@@ -17,9 +20,6 @@ _GONE = ("failed", "ended")
 _AT_WORK = "trainer status:"
 
 Where = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project's folder, or its pipeline.config.")]
-ModelDir = Annotated[
-    Path | None, typer.Option("--model-dir", "-md", help="The trainer's model directory; default: model/ in PROJECT.")
-]
 
 training = typer.Typer(
     name="training",
@@ -34,36 +34,40 @@ def add_commands(app: typer.Typer) -> None:
 
 
 @training.command("pause", epilog="Example: odkeras training pause raccoons")
-def pause(project: Where, model_dir: ModelDir = None) -> None:
+@with_options("training")
+def pause(project: Where, *, given: Given) -> None:
     """Pause training after the current step; `resume` continues from there. Answers are kept."""
-    _set("pause", project, model_dir)
+    _set("pause", given)
 
 
 @training.command("resume", epilog="Example: odkeras training resume raccoons")
-def resume(project: Where, model_dir: ModelDir = None) -> None:
+@with_options("training")
+def resume(project: Where, *, given: Given) -> None:
     """Resume training that was paused or stopped."""
-    _set("resume", project, model_dir)
+    _set("resume", given)
 
 
 @training.command("stop", epilog="Example: odkeras training stop raccoons/pipeline.config")
-def stop(project: Where, model_dir: ModelDir = None) -> None:
+@with_options("training")
+def stop(project: Where, *, given: Given) -> None:
     """End the current round now, publish its model, and start no other round until `resume`."""
-    _set("stop", project, model_dir)
+    _set("stop", given)
 
 
 @training.command("status", epilog="Example: odkeras training status raccoons --model-dir /shared/raccoons/model")
-def status(project: Where, model_dir: ModelDir = None) -> None:
+@with_options("training")
+def status(project: Where, *, given: Given) -> None:
     """Print whether training is paused, and the trainer's status."""
     from odkeras.control import Control
 
-    directories = _directories(project, model_dir)
+    directories = _directories(given)
     _say(Control(directories.control_path).state, directories)
 
 
-def _set(action: TrainingAction, project: Path, model_dir: Path | None) -> None:
+def _set(action: TrainingAction, given: Given) -> None:
     from odkeras.control import Control
 
-    directories = _directories(project, model_dir)
+    directories = _directories(given)
     state = Control(directories.control_path).set(action)
     _say(state, directories)
 
@@ -81,22 +85,19 @@ def _say(state: str, directories: Project) -> None:
     print(f"training is {'not paused' if state == RUNNING else state}{tail}")
 
 
-def _directories(project: Path, model_dir: Path | None) -> Project:
+def _directories(given: Given) -> Project:
     """Raises: ConfigError: no such project, or no model directory: nothing has been trained there."""
     from odkeras.errors import ConfigError
-    from odkeras.project import Project, config_path
 
-    config = config_path(project)
-    if not config.is_file():
-        raise ConfigError(f"{project}: no such project; name its folder or its pipeline.config")
-    folder = config.parent
-    model_dir = model_dir or folder / "model"
-    if not model_dir.is_dir():
+    if given.config is None or not given.config.is_file():
+        raise ConfigError(f"{given.config}: no such project; name its folder or its pipeline.config")
+    project = given.build(TrainingSettings).project
+    if not project.model_dir.is_dir():
         raise ConfigError(
-            f"{model_dir}: no such model directory; name the project's folder or its pipeline.config, or give "
+            f"{project.model_dir}: no such model directory; name the project's folder or its pipeline.config, or give "
             "--model-dir. `odkeras annotate` and `odkeras trainer` create it"
         )
-    return Project(folder / "data", model_dir, folder / "export")
+    return project
 
 
 def _trainer_words(directories: Project, status: dict[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
 from odkeras.errors import ConfigError
 from odkeras.web.location import DATABASE_NAME
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
 
 _FORMATS = ("jsonl", "coco", "tfrecord")
 Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
-DatabaseOption = Annotated[
+ProjectOption = Annotated[
     Path | None,
     typer.Option(
-        "--db", envvar="ODKERAS_DB", help="The database; default: that of PROJECT, else annotations.db in this folder."
+        "--project",
+        "-p",
+        help="The project folder, or its pipeline.config: its database; default: annotations.db in this folder.",
     ),
-]
-ProjectOption = Annotated[
-    Path | None, typer.Option("--project", "-p", help="The project folder, or its pipeline.config: its database.")
 ]
 Advance = Callable[..., None]
 
@@ -42,11 +42,10 @@ def add_commands(app: typer.Typer) -> None:
     app.add_typer(db, name="db")
 
 
+@with_options("db")
 def out(
-    context: typer.Context,
     dataset: Dataset,
     out: Annotated[str, typer.Argument(help="The file to write; - is standard output (jsonl, coco).")] = "-",
-    db: DatabaseOption = None,
     project: ProjectOption = None,
     format: Annotated[
         str, typer.Option("--format", help="jsonl = as `prodigy db-out` writes it; coco; tfrecord.")
@@ -61,10 +60,11 @@ def out(
         bool, typer.Option("--images", help="Put the images into the file, as data URIs. jsonl only.")
     ] = False,
     images_dir: Annotated[
-        Path | None,
-        typer.Option(help="Base directory of file names; default: the folder of all images. coco only."),
+        Path | None, typer.Option(help="Base directory of file names; default: the folder of all images. coco only.")
     ] = None,
     masks: Annotated[bool, typer.Option("--masks", help="Masks for all images. tfrecord only.")] = False,
+    *,
+    given: Given,
 ) -> None:
     """Write the answers of a dataset to a file.
 
@@ -78,7 +78,7 @@ def out(
     _check_format(format, path, images_dir, {"--answer": answer, "--all": all, "--images": images}, masks)
     if answer is not None:
         _check_decision(answer)
-    with AnswerDatabase.open(_database(_given(context, db, project), project, dataset), create=False) as database:
+    with AnswerDatabase.open(_database(_given(given, project), project, dataset), create=False) as database:
         check_dataset(database, dataset)
         try:
             if format == "jsonl":
@@ -94,13 +94,14 @@ def out(
     print(f"{path or 'standard output'}: {written}", file=sys.stderr)
 
 
+@with_options("db")
 def read_in(
-    context: typer.Context,
     dataset: Dataset,
     jsonl: Annotated[str, typer.Argument(help="Answers as `prodigy db-out` writes them; - is standard input.")],
-    db: DatabaseOption = None,
     project: ProjectOption = None,
     answer: Annotated[str, typer.Option(help="Answer of examples without one: accept, reject or ignore.")] = "accept",
+    *,
+    given: Given,
 ) -> None:
     """Add answers to a dataset. Answers that it has already are skipped; the next `annotate` trains on the new ones.
 
@@ -113,7 +114,7 @@ def read_in(
     total = count_lines(jsonl)
     lines = open_lines(jsonl)
     base_dir = Path() if jsonl == STDIN else Path(jsonl).parent
-    place = _database_to_add_to(_given(context, db, project), project, dataset)
+    place = _database_to_add_to(_given(given, project), project, dataset)
     with AnswerDatabase.open(place) as database, progress_bar("answers", total) as progress:
         report = import_answers(database, dataset, lines, base_dir=base_dir, decision=answer, progress=progress)
     name = "stdin" if jsonl == STDIN else jsonl
@@ -123,12 +124,13 @@ def read_in(
         raise typer.Exit(1)
 
 
+@with_options("db")
 def stats(
-    context: typer.Context,
     dataset: Annotated[str | None, typer.Argument(help="Name of the dataset; default: all.")] = None,
-    db: DatabaseOption = None,
     project: ProjectOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs; shares are from 0 to 1.")] = False,
+    *,
+    given: Given,
 ) -> None:
     """Show the answers of the datasets, and the share of each model version's suggestions that was kept.
 
@@ -138,7 +140,7 @@ def stats(
     from odkeras.web.exports import check_dataset
     from odkeras.web.stats import DatasetStats
 
-    place = _database(_given(context, db, project), project, dataset)
+    place = _database(_given(given, project), project, dataset)
     with AnswerDatabase.open(place, create=False) as database:
         if dataset is not None:
             check_dataset(database, dataset)
@@ -153,18 +155,16 @@ def stats(
         print(f"{place}: no answers yet")
 
 
-def _given(context: typer.Context, db: Path | None, project: Path | None) -> Path | None:
-    """The database that is named, unless by the environment alone where a project is named on the command line.
+def _given(given: Given, project: Path | None) -> Path | None:
+    """The database that is named, unless by the environment where a project is named on the command line.
 
     Raises:
         ConfigError: both are named there.
     """
-    if db is None or project is None:
-        return db
-    source = context.get_parameter_source("db")
-    if source is not None and source.name == "ENVIRONMENT":
-        return None
-    raise ConfigError(f"--db {db} and --project {project}: give one of them")
+    if project is not None and given.is_flag("db"):
+        raise ConfigError(f"--db {given['db']} and --project {project}: give one of them")
+    from_environment = given.rows["db"].origin == given.rows["db"].declared.variable
+    return None if project is not None and from_environment else given["db"]
 
 
 def _database(given: Path | None, project: Path | None, dataset: str | None) -> Path:

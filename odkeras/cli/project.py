@@ -79,23 +79,28 @@ def init(
 
 def settings(
     config: options.Config,
-    command: Annotated[str, typer.Option(help="annotate, simulate, trainer or recipe.")] = "annotate",
+    command: Annotated[
+        str, typer.Option(help="The command, such as trainer; recipe is the Prodigy recipe.")
+    ] = "annotate",
 ) -> None:
     """Show the options of a command in this project, each with its value and where the value comes from.
 
     A flag overrides an environment variable ODKERAS_<NAME>, which overrides odkeras.toml beside CONFIG, which overrides
     the default.
     """
+    from odkeras.config.commands import IN_A_PROJECT
     from odkeras.config.sources import effective_values, unknown_variables
     from odkeras.errors import ConfigError
+    from odkeras.project import config_path
 
-    rows = list(effective_values(config, command))
-    if not rows:
-        raise ConfigError(f"--command {command}: it must be annotate, simulate, trainer or recipe")
-    width = max(len(row.declared.flag) for row in rows)
-    for row in rows:
+    if command not in IN_A_PROJECT:
+        raise ConfigError(f"--command {command}: it must be one of {', '.join(IN_A_PROJECT)}")
+    rows = list(effective_values(config_path(config), command))
+    names = [row.declared.written(command) for row in rows]
+    width = max(map(len, names))
+    for name, row in zip(names, rows, strict=True):
         value = "(hidden)" if row.declared.option.secret and row.value else row.value
-        print(f"{row.declared.flag:{width}}  {'' if value in (None, ()) else value!s:20}  {row.origin or 'default'}")
+        print(f"{name:{width}}  {'' if value in (None, ()) else value!s:20}  {row.origin or 'default'}")
     for problem in unknown_variables():
         print(f"warning: {problem}")
 

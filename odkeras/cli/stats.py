@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from odkeras.cli import options
+from odkeras.cli.options import Given, with_options
+from odkeras.config.cost import CostModel
+from odkeras.config.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from odkeras.version_names import VersionNames
-    from odkeras.work import CostModel, Work
+    from odkeras.work import Work
 
 _HEADER = ("", "images", "suggested", "kept", "adjusted", "relabelled", "deleted", "added", "precision", "recall")
 
@@ -20,19 +23,12 @@ def add_commands(app: typer.Typer) -> None:
     app.command("stats", epilog="Example: odkeras stats raccoons/ --draw-seconds 25.5")(stats)
 
 
+@with_options("stats")
 def stats(
     config: options.Config,
-    data_dir: options.DataDir = None,
-    draw_seconds: Annotated[float, typer.Option(help="Seconds to draw a box.", rich_help_panel=options.COST)] = 7.0,
-    verify_seconds: Annotated[
-        float, typer.Option(help="Seconds to look at a suggested box.", rich_help_panel=options.COST)
-    ] = 2.4,
-    adjust_seconds: Annotated[float, typer.Option(help="Seconds to adjust a box.", rich_help_panel=options.COST)] = 3.5,
-    relabel_seconds: Annotated[
-        float, typer.Option(help="Seconds to give a box another label.", rich_help_panel=options.COST)
-    ] = 1.6,
-    delete_seconds: Annotated[float, typer.Option(help="Seconds to delete a box.", rich_help_panel=options.COST)] = 1.6,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    given: Given,
 ) -> None:
     """Show how annotators edited the suggestions, by model version and by annotator, and the time that this saved.
 
@@ -47,18 +43,16 @@ def stats(
     import json
 
     from odkeras.errors import ConfigError
-    from odkeras.project import Project, read_jsonl
+    from odkeras.project import read_jsonl
     from odkeras.version_names import VersionNames
-    from odkeras.work import CostModel, by_session, by_version, last_rows, of_control
+    from odkeras.work import by_session, by_version, last_rows, of_control
 
-    costs = (draw_seconds, verify_seconds, adjust_seconds, relabel_seconds, delete_seconds)
-    if min(costs) < 0:
-        raise ConfigError(f"seconds must be 0 or more; got {min(costs)}")
-    directory = options.beside(config, data_dir, "data")
-    if not directory.is_dir():
-        raise ConfigError(f"{directory}: no such data directory; annotate first, or name another one with --data-dir")
-    rows = last_rows(read_jsonl(Project(directory, config.parent / "model", config.parent / "export").work_path))
-    cost = CostModel(*costs)
+    cost, project = given.build(CostModel), given.build(TrainingSettings).project
+    if not project.data_dir.is_dir():
+        raise ConfigError(
+            f"{project.data_dir}: no such data directory; annotate first, or name another one with --data-dir"
+        )
+    rows = last_rows(read_jsonl(project.work_path))
     control = of_control(rows)
     totals: dict[str, dict[Any, Work]] = {
         "versions": dict(by_version(rows)),
@@ -69,9 +63,9 @@ def stats(
         print(json.dumps({name: _documents(works, cost) for name, works in totals.items()}))
         return
     if not rows:
-        print(f"{directory}: no image with suggestions has been accepted and trained on yet")
+        print(f"{project.data_dir}: no image with suggestions has been accepted and trained on yet")
         return
-    names = VersionNames(read_jsonl(Project(directory, config.parent / "model", config.parent / "export").metrics_path))
+    names = VersionNames(read_jsonl(project.metrics_path))
     versions = [(_version(int(name), names), work) for name, work in totals["versions"].items()]
     _print_table("by model version", versions, cost)
     _print_table("by annotator", [(str(name) or "-", work) for name, work in totals["annotators"].items()], cost)
@@ -81,7 +75,8 @@ def stats(
     total = sum(totals["versions"].values(), type(control)())
     print(
         f"\nestimated: {_duration(total.seconds_saved(cost))} saved of {_duration(total.seconds_without(cost))} that "
-        f"drawing all {total.edits.objects} boxes takes ({draw_seconds:g} s to draw, {verify_seconds:g} s to verify)"
+        f"drawing all {total.edits.objects} boxes takes ({cost.draw_seconds:g} s to draw, "
+        f"{cost.verify_seconds:g} s to verify)"
     )
 
 

@@ -12,6 +12,7 @@ from odkeras.cli import options
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
 from odkeras.config.run import RunConfig, read_run
+from odkeras.config.settings import TrainingSettings
 from odkeras.errors import ConfigError
 
 
@@ -24,10 +25,7 @@ def add_commands(app: typer.Typer) -> None:
 
 @with_options("trainer")
 def trainer(
-    project: Annotated[
-        Path | None,
-        typer.Argument(metavar="[CONFIG]", help=options.CONFIG_HELP, callback=options.read_config, is_eager=True),
-    ] = None,
+    project: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=options.CONFIG_HELP)] = None,
     run_config: Annotated[
         Path | None,
         typer.Option(
@@ -37,13 +35,6 @@ def trainer(
             rich_help_panel=options.DIRECTORIES,
         ),
     ] = None,
-    serving_url: Annotated[
-        str,
-        typer.Option(
-            help="The model server, so that the version it serves is never deleted: http://HOST:PORT",
-            rich_help_panel=options.SERVING,
-        ),
-    ] = "",
     once: Annotated[
         bool, typer.Option("--once", help="End when no answer is waiting.", rich_help_panel=options.TRAINING)
     ] = False,
@@ -66,7 +57,7 @@ def trainer(
     """
     from odkeras.logs import configure_logging, quiet_import
 
-    settings = _trainer_settings(project, run_config, serving_url, given)
+    settings = _trainer_settings(project, run_config, given)
     configure_logging(settings.tf_logging_level)
     quiet_import("tensorflow")
     from odkeras.training.process import run_trainer
@@ -80,19 +71,14 @@ def trainer(
     )
 
 
-def _trainer_settings(project: Path | None, run_config: Path | None, serving_url: str, given: Given) -> RunConfig:
+def _trainer_settings(project: Path | None, run_config: Path | None, given: Given) -> RunConfig:
     if (project is None) == (run_config is None):
         raise ConfigError("give the project folder or its pipeline.config as CONFIG, or --config run.json")
     if run_config is None:
-        return given.build(RunConfig, config=project, serving_url=serving_url)
+        return given.build(RunConfig)
     import msgspec
 
-    changed = {**given.from_command_line(), **({"serving_url": serving_url} if serving_url else {})}
-    return msgspec.structs.replace(read_run(run_config), **changed)
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    return msgspec.structs.replace(read_run(run_config), **given.from_command_line())
 
 
 def _live_version(serving_url: str, model_name: str) -> Callable[[], int | None]:
@@ -103,20 +89,17 @@ def _live_version(serving_url: str, model_name: str) -> Callable[[], int | None]
     return ServingClient(serving_url, model_name, timeout_s=2.0, retries=0).available_version
 
 
+@with_options("train")
 def train(
     config: options.Config,
-    model_dir: options.ModelDir = None,
     steps: Annotated[
         int | None,
         typer.Option(
             help="Train up to this global step; default: CONFIG's num_steps.", rich_help_panel=options.TRAINING
         ),
     ] = None,
-    batch_size: options.BatchSize = None,
-    label_map_path: options.LabelMapPath = None,
-    max_checkpoints_num: options.MaxCheckpointsNum = 5,
-    strategy: options.Strategy = "none",
-    tf_logging_level: options.TfLoggingLevel = 40,
+    *,
+    given: Given,
 ) -> None:
     """Train on CONFIG's own records, without the loop. Continues from the newest checkpoint; Ctrl-C writes one.
 
@@ -125,42 +108,37 @@ def train(
     """
     from odkeras.logs import configure_logging, quiet_import
 
-    configure_logging(tf_logging_level)
+    settings = given.build(TrainingSettings)
+    configure_logging(settings.tf_logging_level)
     quiet_import("tensorflow")
     import signal
     import threading
 
     from odkeras.model.setup import prepare_setup
-    from odkeras.pipeline import Overrides
     from odkeras.training.strategy import grow_gpu_memory
     from odkeras.training.train import train_on_records
 
     grow_gpu_memory()
-    model_dir = options.beside(config, model_dir, "model")
-    setup = prepare_setup(
-        config, model_dir, Overrides(batch_size=batch_size, label_map_path=_text(label_map_path)), "train"
-    )
+    setup = prepare_setup(settings, "train")
     stop = threading.Event()
-    if strategy != "multi-worker":  # a worker cannot end in order without the others
+    if settings.strategy != "multi-worker":  # a worker cannot end in order without the others
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
     with progress_bar("steps", steps or setup.config.train_config.num_steps) as advance:
         result = train_on_records(
             setup,
-            model_dir,
+            settings,
             steps=steps,
-            strategy=strategy,
-            max_checkpoints_num=max_checkpoints_num,
             on_step=lambda report: advance(report.step, note=f"loss {report.loss:.3f}"),
             should_stop=stop.is_set,
         )
     loss = "" if result.loss is None else f", loss {result.loss:.3f}"
-    print(f"{result.steps} steps in {result.seconds:.0f} s{loss}; checkpoints in {model_dir}")
+    print(f"{result.steps} steps in {result.seconds:.0f} s{loss}; checkpoints in {settings.project.model_dir}")
 
 
+@with_options("eval")
 def evaluate(
     config: options.Config,
-    model_dir: options.ModelDir = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="Judge this checkpoint; default: the newest.", rich_help_panel=options.EVALUATION)
     ] = None,
@@ -170,79 +148,69 @@ def evaluate(
             help="Judge this exported version instead, through its signature.", rich_help_panel=options.EVALUATION
         ),
     ] = None,
-    export_dir: options.ExportDir = None,
-    eval_steps: options.EvalSteps = None,
-    label_map_path: options.LabelMapPath = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=options.EVALUATION)] = False,
-    tf_logging_level: options.TfLoggingLevel = 40,
+    *,
+    given: Given,
 ) -> None:
     """Evaluate a checkpoint, or an exported version, on CONFIG's eval_input_reader, with CONFIG's metrics_set.
 
     With --eval-steps, on a sample that is spread over all examples and always the same.
     """
-    from odkeras.errors import ConfigError
     from odkeras.logs import configure_logging, quiet_import
 
-    configure_logging(tf_logging_level, verbose=False)
+    settings = given.build(TrainingSettings)
+    configure_logging(settings.tf_logging_level, verbose=False)
     if version is not None and checkpoint is not None:
         raise ConfigError("--checkpoint and --version: give one of them")
-    if version is None and export_dir is not None:
+    if version is None and given.is_flag("export_dir"):
         raise ConfigError("--export-dir: say with --version which version of it to judge")
     quiet_import("tensorflow")
     import json
 
     from odkeras.cli.eval_table import print_metrics
     from odkeras.model.setup import prepare_setup
-    from odkeras.pipeline import Overrides
     from odkeras.training.evaluation import evaluate_checkpoint, evaluate_version
     from odkeras.training.metrics import jsonable
     from odkeras.training.strategy import grow_gpu_memory
 
     grow_gpu_memory()
-    model_dir = options.beside(config, model_dir, "model")
-    export_dir = None if version is None else options.beside(config, export_dir, "export")
-    overrides = Overrides(label_map_path=_text(label_map_path))
-    setup = prepare_setup(
-        config, model_dir, overrides, "eval", export_dir=export_dir, checkpoint=checkpoint, version=version
-    )
-    with progress_bar("examples", eval_steps) as advance:
-        if version is None or export_dir is None:
+    setup = prepare_setup(settings, "eval", checkpoint=checkpoint, version=version)
+    directories, sample = settings.project, settings.eval_steps
+    with progress_bar("examples", sample) as advance:
+        if version is None:
             metrics = evaluate_checkpoint(
-                setup, model_dir, checkpoint=checkpoint, max_examples=eval_steps, progress=advance
+                setup, directories.model_dir, checkpoint=checkpoint, max_examples=sample, progress=advance
             )
         else:
-            metrics = evaluate_version(setup, export_dir, version, max_examples=eval_steps, progress=advance)
+            metrics = evaluate_version(setup, directories.export_dir, version, max_examples=sample, progress=advance)
     if as_json:
         print(json.dumps(jsonable(metrics)))
     else:
         print_metrics(jsonable(metrics))
 
 
+@with_options("export")
 def export(
     config: options.Config,
-    model_dir: options.ModelDir = None,
-    export_dir: options.ExportDir = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(help="Export this checkpoint; default: the newest, if any.", rich_help_panel=options.TRAINING),
     ] = None,
-    label_map_path: options.LabelMapPath = None,
-    tf_logging_level: options.TfLoggingLevel = 40,
+    *,
+    given: Given,
 ) -> None:
     """Publish a SavedModel version for TensorFlow Serving. Without a checkpoint: freshly built weights."""
     from odkeras.logs import configure_logging, quiet_import
 
-    configure_logging(tf_logging_level, verbose=False)
+    settings = given.build(TrainingSettings)
+    configure_logging(settings.tf_logging_level, verbose=False)
     quiet_import("tensorflow")
     from odkeras.export.command import export_version
     from odkeras.model.setup import prepare_setup
-    from odkeras.pipeline import Overrides
     from odkeras.training.strategy import grow_gpu_memory
 
     grow_gpu_memory()
-    model_dir = options.beside(config, model_dir, "model")
-    export_dir = options.beside(config, export_dir, "export")
-    overrides = Overrides(label_map_path=_text(label_map_path))
-    setup = prepare_setup(config, model_dir, overrides, "export", export_dir=export_dir, checkpoint=checkpoint)
-    result = export_version(setup, model_dir, export_dir, checkpoint=checkpoint)
+    setup = prepare_setup(settings, "export", checkpoint=checkpoint)
+    directories = settings.project
+    result = export_version(setup, directories.model_dir, directories.export_dir, checkpoint=checkpoint)
     print(f"{result.directory}: step {result.step}, from {result.source}")

@@ -1,4 +1,4 @@
-"""Command lines of `odkeras annotate` that cannot work, and the sentence that says how to write them."""
+"""The usage line of every command, and what to say about command lines of `odkeras annotate` that cannot work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 from odkeras.errors import ConfigError
@@ -17,7 +18,36 @@ from odkeras.project import CONFIG_NAME
 _USAGE = "odkeras annotate DATASET SOURCE CONFIG"
 
 
-class AnnotateCommand(TyperCommand):
+class Command(TyperCommand):
+    """The parser of a command. Its usage line has arguments in capitals, as the help texts have them, and optional ones
+    in brackets; typer's has `{config}`, for one that is required."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for argument in self._arguments:
+            argument.metavar = (argument.metavar or argument.name).upper()
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces = [f"{each.metavar}..." if each.nargs == -1 else each.metavar for each in self._arguments]
+        required = [each.required for each in self._arguments]
+        return ["[OPTIONS]", *(text if must else f"[{text}]" for text, must in zip(pieces, required, strict=True))]
+
+    @property
+    def _arguments(self) -> list[Any]:
+        return [each for each in self.params if each.param_type_name == "argument"]
+
+
+def use_command_class(app: typer.Typer) -> None:
+    """Let all commands of an application, and of those in it, be `Command`s."""
+    for command in app.registered_commands:
+        if not issubclass(command.cls or TyperCommand, Command):
+            command.cls = Command
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            use_command_class(group.typer_instance)
+
+
+class AnnotateCommand(Command):
     """The command's parser: it explains arguments that are missing, and files that the shell made of a pattern.
 
     Raises:

@@ -18,6 +18,7 @@ EVALUATION = "Evaluation"
 SUGGESTIONS = "Images and suggestions"
 SERVING = "Serving"
 PAGE = "Page"
+COST = "What an action costs"
 
 ENVIRONMENT_PREFIX = "ODKERAS_"
 Names = tuple[str, ...]
@@ -31,13 +32,16 @@ class Option:
         help: one line for `--help` and the tables.
         short: the short flag without its dash; "" for none.
         panel: the group in `--help`.
-        on: the commands that have it: annotate, simulate, trainer and recipe.
+        on: the commands that have it, separated by spaces.
         allowed: the allowed values, for error messages.
         check: further check of a value that has the field's type.
         choices: the allowed values of a text or number.
         parse: turns the text of a flag into the value; None for the type's own conversion.
         defaults: defaults of single commands that differ from the field's.
         secret: messages and listings leave the value out.
+        argument_of: the commands that take it as an argument, not as a flag, with its place among those from 1.
+        flag: the long flag without its dashes, where that is not the name of the field.
+        underscores: the flag may also be written with underscores, as TensorFlow Serving writes it.
     """
 
     help: str
@@ -50,6 +54,9 @@ class Option:
     parse: Callable[[str], Any] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     secret: bool = False
+    argument_of: Mapping[str, int] = field(default_factory=dict)
+    flag: str = ""
+    underscores: bool = False
 
 
 @cache
@@ -70,28 +77,76 @@ class Declared:
 
     Args:
         name: name of the field.
-        type: type of the field, without its annotations.
-        default: default of the field.
+        annotated: type of the field, with the annotations that check its value.
+        default: default of the field; `msgspec.NODEFAULT` if a value is required.
     """
 
     name: str
     option: Option
-    type: Any
+    annotated: Any
     default: Any
+
+    @property
+    def type(self) -> Any:
+        """Type of the field, without its annotations."""
+        return typing.get_args(self.annotated)[0]
 
     @property
     def flag(self) -> str:
         """The long flag."""
-        return f"--{self.name.replace('_', '-')}"
+        return f"--{self.option.flag or self.name.replace('_', '-')}"
 
     @property
     def variable(self) -> str:
         """The environment variable."""
         return f"{ENVIRONMENT_PREFIX}{self.name.upper()}"
 
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is msgspec.NODEFAULT
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the flag is repeated for several values, instead of taking a list."""
+        return is_names(self.type) and self.option.parse is None
+
     def default_on(self, command: str) -> Any:
         """The default of a command."""
         return self.option.defaults.get(command, self.default)
+
+    def written(self, command: str) -> str:
+        """How the command line of a command names it: by its flag, or as an argument."""
+        return self.name.upper() if command in self.option.argument_of else self.flag
+
+    def read(self, text: str) -> Any:
+        """The value of a text; the text itself if it is none, which `check_value` then refuses."""
+        if not text and not self.required and self.default is None:
+            return None
+        if self.repeated:
+            return tuple(text.replace(",", " ").split())
+        kinds = (self.type, *typing.get_args(self.type))
+        parse = self.option.parse or next((_PARSERS[kind] for kind in kinds if kind in _PARSERS), str)
+        try:
+            return parse(text)
+        except ValueError:
+            return text
+
+    def check(self, value: Any, origin: str) -> None:
+        """Raises: ConfigError: the value is not allowed; see `check_value`."""
+        check_value(self.name, value, self.annotated, origin=origin)
+
+
+def _read_switch(text: str) -> bool:
+    """Raises: ValueError: none of the words for yes and no."""
+    if text.strip().lower() in ("1", "true", "t", "yes", "y", "on"):
+        return True
+    if text.strip().lower() in ("0", "false", "f", "no", "n", "off"):
+        return False
+    raise ValueError(text)
+
+
+_PARSERS: dict[Any, Callable[[str], Any]] = {bool: _read_switch, int: int, float: float, Path: Path}
 
 
 def declared_in(settings: type[msgspec.Struct], command: str = "") -> Iterator[Declared]:
@@ -101,11 +156,28 @@ def declared_in(settings: type[msgspec.Struct], command: str = "") -> Iterator[D
         command: only those that this command has; all when "".
     """
     types = field_types(settings)
-    defaults = {each.name: each.default for each in msgspec.structs.fields(settings)}
-    for name, type_ in types.items():
-        option = option_of(type_)
+    for each in msgspec.structs.fields(settings):
+        option = option_of(types[each.name])
         if option is not None and option.on and (not command or command in option.on.split()):
-            yield Declared(name, option, typing.get_args(type_)[0], defaults[name])
+            yield Declared(each.name, option, types[each.name], each.default)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Checks the values of its fields.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for name, type_ in field_types(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, str) and is_path(type_):
+                msgspec.structs.force_setattr(self, name, Path(value))
+            elif isinstance(value, list) and is_names(type_):
+                msgspec.structs.force_setattr(self, name, tuple(value))
+            else:
+                check_value(name, value, type_)
 
 
 def check_value(name: str, value: Any, type_: Any, *, origin: str = "") -> None:
@@ -134,7 +206,8 @@ def check_value(name: str, value: Any, type_: Any, *, origin: str = "") -> None:
 
 def is_path(type_: Any) -> bool:
     """Whether a field's type is a path, or a path or None."""
-    return type_ is Path or Path in typing.get_args(_bare(type_))
+    bare = _bare(type_)
+    return bare is Path or Path in typing.get_args(bare)
 
 
 def is_names(type_: Any) -> bool:

@@ -1,13 +1,13 @@
 """The trainer's configuration, `run.json` in the model directory: `odkeras trainer --config run.json` takes it."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: evaluated later, the annotations would not see this module.
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from odkeras import __version__
-from odkeras.config.option import field_types, is_path
+from odkeras.config.option import SERVING, Option, field_types, is_path
 from odkeras.config.settings import TrainingSettings
 from odkeras.errors import ConfigError, SetupError
 from odkeras.project import write_atomically
@@ -20,11 +20,18 @@ class RunConfig(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Args:
         odkeras: version that wrote the file.
-        serving_url: the model server, so that the version it serves is never deleted; "" without one.
     """
 
     odkeras: str = __version__
-    serving_url: str = ""
+    serving_url: Annotated[
+        str,
+        Option(
+            "The model server, so that the version it serves is never deleted: http://HOST:PORT.",
+            "",
+            SERVING,
+            "trainer",
+        ),
+    ] = ""
 
 
 def write_run(settings: TrainingSettings, serving_url: str = "") -> Path:

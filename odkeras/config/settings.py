@@ -1,38 +1,21 @@
-"""Every option of the annotation session, its trainer and its page, declared once.
+"""The options of the annotation session and its trainer, each declared once.
 
-A field of `TrainingSettings`, `SessionSettings` or `AnnotateSettings` that carries an `Option` is an option. From it
-come the flags of the commands, the arguments of the Prodigy recipe, the environment variable `ODKERAS_<NAME>`, the key
-in the project file `odkeras.toml`, the key in the trainer's `run.json`, the tables of the documentation, and the check
-of its value. A flag overrides the environment, which overrides the file, which overrides the default.
+A field that carries an `Option` is an option; `config.commands` says which settings a command has. From it come the
+flags of the commands, the arguments of the Prodigy recipes, the environment variable `ODKERAS_<NAME>`, the key in the
+project file `odkeras.toml`, the key in the trainer's `run.json`, the tables of the documentation, and the check of its
+value. A flag overrides the environment, which overrides the file, which overrides the default.
 
     settings = SessionSettings(config=Path("raccoons/pipeline.config"), eval_split=0.2)
     settings.eval_split                                # checked: a wrong value raises ConfigError
 """
 
 # No `from __future__ import annotations`: evaluated later, the functions in annotations would not see this module.
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
-from odkeras.config.option import (
-    DIRECTORIES,
-    EVALUATION,
-    PAGE,
-    SERVING,
-    SUGGESTIONS,
-    TRAINING,
-    Declared,
-    Names,
-    Option,
-    check_value,
-    declared_in,
-    field_types,
-    is_names,
-    is_path,
-)
+from odkeras.config.option import DIRECTORIES, EVALUATION, SERVING, SUGGESTIONS, TRAINING, Names, Option, Settings
 from odkeras.config.parsing import AUTO, is_host, read_threshold, split_commas, split_list
 from odkeras.errors import ConfigError
 from odkeras.project import Project
@@ -52,9 +35,53 @@ Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 
 _LOOP = "annotate simulate trainer recipe"
+_OFFLINE = "train eval export"
+
+ModelName = Annotated[
+    str,
+    Meta(pattern=r"^[^/:]+$"),
+    Option(
+        "Name of the model on the model server.",
+        "",
+        SERVING,
+        "annotate recipe trainer serve servingmodel",
+        "a name without / and :",
+        argument_of={"annotate": 3, "recipe": 3, "servingmodel": 3},
+        underscores=True,
+    ),
+]
+Label = Annotated[
+    Names | None,
+    Option(
+        "Comma-separated labels to choose from, or a file of them; default: all.",
+        "l",
+        SUGGESTIONS,
+        "annotate recipe servingmodel",
+        parse=split_list,
+    ),
+]
+Exclude = Annotated[
+    Names | None,
+    Option(
+        "Comma-separated datasets whose images are left out.",
+        "e",
+        SUGGESTIONS,
+        "annotate recipe servingmodel",
+        parse=split_commas,
+    ),
+]
+Api = Annotated[
+    str | None,
+    Option("API loader of Prodigy to read SOURCE with (old versions only).", "a", SUGGESTIONS, "recipe servingmodel"),
+]
+PredictBatchSize = Annotated[
+    int,
+    Meta(ge=1),
+    Option("Images per prediction request.", "pbs", SUGGESTIONS, "annotate recipe servingmodel", "1 or more"),
+]
 
 
-class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingSettings(Settings, frozen=True, kw_only=True):
     """What the trainer needs. Relative paths start in the working directory.
 
     Raises:
@@ -63,16 +90,24 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     config: Path
     data_dir: Annotated[
-        Path | None, Option("Answers and records; default: data/ beside CONFIG.", "dd", DIRECTORIES, _LOOP)
+        Path | None, Option("Answers and records; default: data/ beside CONFIG.", "dd", DIRECTORIES, f"{_LOOP} stats")
     ] = None
     model_dir: Annotated[
-        Path | None, Option("Checkpoints and TensorBoard; default: model/ beside CONFIG.", "md", DIRECTORIES, _LOOP)
+        Path | None,
+        Option(
+            "Checkpoints and TensorBoard; default: model/ beside CONFIG.",
+            "md",
+            DIRECTORIES,
+            f"{_LOOP} {_OFFLINE} training stats",
+        ),
     ] = None
     export_dir: Annotated[
-        Path | None, Option("Model versions; default: export/ beside CONFIG.", "ed", DIRECTORIES, _LOOP)
+        Path | None,
+        Option("Model versions; default: export/ beside CONFIG.", "ed", DIRECTORIES, f"{_LOOP} eval export"),
     ] = None
     label_map_path: Annotated[
-        Path | None, Option("The label map; default: the one that CONFIG names.", "lmp", DIRECTORIES, _LOOP)
+        Path | None,
+        Option("The label map; default: the one that CONFIG names.", "lmp", DIRECTORIES, f"{_LOOP} {_OFFLINE}"),
     ] = None
     steps_per_epoch: Annotated[
         int,
@@ -92,13 +127,16 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Images per training step; default: CONFIG's.",
             "",
             TRAINING,
-            "trainer",
+            "trainer train",
             "a number of images, 1 or more",
             lambda value: value is None or value >= 1,
         ),
     ] = None
     max_checkpoints_num: Annotated[
-        Count, Option("Checkpoints to keep; 0 = all.", "mcn", TRAINING, _LOOP, "a number of checkpoints, or 0 for all")
+        Count,
+        Option(
+            "Checkpoints to keep; 0 = all.", "mcn", TRAINING, f"{_LOOP} train", "a number of checkpoints, or 0 for all"
+        ),
     ] = 5
     temp_files_num: Annotated[
         Count, Option("Records and versions to keep; 0 = all.", "tfn", TRAINING, _LOOP, "a number, or 0 for all")
@@ -112,7 +150,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Evaluate on a sample of so many examples; default: all.",
             "es",
             EVALUATION,
-            _LOOP,
+            f"{_LOOP} eval",
             "a number of images, 1 or more",
             lambda value: value is None or value >= 1,
             defaults={"annotate": 50, "recipe": 50},
@@ -158,7 +196,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
             "How to distribute training: none, mirrored (all GPUs of this machine), multi-worker.",
             "",
             TRAINING,
-            "simulate trainer",
+            "simulate trainer train",
             choices=STRATEGIES,
         ),
     ] = "none"
@@ -168,25 +206,14 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
             "10 debug, 20 info, 30 warning, 40 error, 50 fatal.",
             "tl",
             TRAINING,
-            _LOOP,
+            f"{_LOOP} {_OFFLINE} serve",
             choices=LOGGING_LEVELS,
         ),
     ] = 40
-    model_name: Annotated[
-        str,
-        Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
-        Option("Name of the model on the model server.", "", SERVING, "trainer", "letters, digits, _ . -"),
-    ] = DEFAULT_MODEL_NAME
+    model_name: ModelName = DEFAULT_MODEL_NAME
 
     def __post_init__(self) -> None:
-        for name, type_ in field_types(type(self)).items():
-            value = getattr(self, name)
-            if isinstance(value, str) and is_path(type_):
-                msgspec.structs.force_setattr(self, name, Path(value))
-            elif isinstance(value, list) and is_names(type_):
-                msgspec.structs.force_setattr(self, name, tuple(value))
-            else:
-                check_value(name, value, type_)
+        super().__post_init__()
         places = (self.project.data_dir, self.project.model_dir, self.project.export_dir)
         if len({place.resolve() for place in places}) < 3:
             raise ConfigError("data_dir, model_dir and export_dir must be three different directories")
@@ -223,12 +250,25 @@ class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
         str | None,
         Option(
             "Address of a running TensorFlow Serving; else a model server is started.",
-            allowed="an address or host name, without http:// and without a port",
-            check=lambda value: value is None or is_host(value),
+            "",
+            SERVING,
+            "annotate recipe",
+            "an address or host name, without http:// and without a port",
+            lambda value: value is None or is_host(value),
+            argument_of={"annotate": 1, "recipe": 1},
         ),
     ] = None
     port: Annotated[
-        int, Meta(ge=0, le=65535), Option("Its REST port; 8501 if only IP is given.", allowed="0 to 65535")
+        int,
+        Meta(ge=0, le=65535),
+        Option(
+            "Its REST port; 8501 if only IP is given.",
+            "",
+            SERVING,
+            "annotate recipe",
+            "0 to 65535",
+            argument_of={"annotate": 2, "recipe": 2},
+        ),
     ] = 0
     threshold: Annotated[
         float | str,
@@ -275,9 +315,7 @@ class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
             "annotate recipe",
         ),
     ] = False
-    predict_batch_size: Annotated[
-        int, Meta(ge=1), Option("Images per prediction request.", "pbs", SUGGESTIONS, "annotate recipe", "1 or more")
-    ] = PREDICT_BATCH_SIZE
+    predict_batch_size: PredictBatchSize = PREDICT_BATCH_SIZE
     tensorflow_serving: bool = False
     max_pixels: Annotated[int, Meta(ge=1), Option("", allowed="a number of pixels")] = DEFAULT_MAX_PIXELS
 
@@ -292,108 +330,8 @@ class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
         return f"http://{reachable(self.ip or '127.0.0.1')}:{self.port or DEFAULT_REST_PORT}"
 
 
-class AnnotateSettings(SessionSettings, frozen=True, kw_only=True):
-    """What `odkeras annotate` and the recipe `image.trainmodel` need.
-
-    Args:
-        dataset: the dataset in which the answers are stored.
-        source: the images; see `arguments.split_dataset` and `sources.open_source`.
-        tensorboard: whether the page may start TensorBoard.
-    """
-
-    dataset: Any
-    source: Any
-    label: Annotated[
-        Names | None,
-        Option(
-            "Comma-separated labels to choose from, or a file of them; default: all.",
-            "l",
-            SUGGESTIONS,
-            "annotate recipe",
-            parse=split_list,
-        ),
-    ] = None
-    exclude: Annotated[
-        Names | None,
-        Option(
-            "Comma-separated datasets whose images are left out.",
-            "e",
-            SUGGESTIONS,
-            "annotate recipe",
-            parse=split_commas,
-        ),
-    ] = None
-    sync: Annotated[
-        bool,
-        Option(
-            "Wait after each batch until the model trained on it is served, as in 2019.",
-            "S",
-            TRAINING,
-            "annotate recipe",
-        ),
-    ] = False
-    api: Annotated[
-        str | None,
-        Option("API loader of Prodigy to read SOURCE with (old versions only).", "a", SUGGESTIONS, "recipe"),
-    ] = None
-    remove_base64: Annotated[
-        bool, Option("Store paths in the database, not images (Prodigy 1.10 and later).", "R", SUGGESTIONS, "recipe")
-    ] = False
-    db: Annotated[
-        Path | None,
-        Option(
-            "The database of answers; default: annotations.db beside CONFIG, or where its answers are.",
-            "",
-            DIRECTORIES,
-            "annotate",
-        ),
-    ] = None
-    overlap: Annotated[
-        bool, Option("Ask every annotator (?session=NAME) about every image.", "", SUGGESTIONS, "annotate")
-    ] = False
-    answers_per_round: Annotated[
-        int,
-        Meta(ge=1),
-        Option(
-            "Answers that start a round of training; 'Train now' in the page does not wait for them.",
-            "",
-            TRAINING,
-            "annotate",
-            "1 or more",
-        ),
-    ] = 5
-    host: Annotated[
-        str, Option("Address of the page; any but this machine's own needs a token.", "", PAGE, "annotate")
-    ] = "127.0.0.1"
-    web_port: Annotated[
-        int, Meta(ge=0, le=65535), Option("Port of the page; 0 takes a free one.", "", PAGE, "annotate", "0 to 65535")
-    ] = 8080
-    no_open: Annotated[bool, Option("Do not open the page in a browser.", "", PAGE, "annotate")] = False
-    token: Annotated[
-        str | None,
-        Option(
-            "Token of a page for other machines; random if not given.",
-            "",
-            PAGE,
-            "annotate",
-            "8 or more printable ASCII characters",
-            lambda value: value is None or (len(value) >= 8 and value.isascii() and value.isprintable()),
-            secret=True,
-        ),
-    ] = None
-    allowed_host: Annotated[
-        Names, Option("A name, besides this machine's own, that the page is opened by.", "", PAGE, "annotate")
-    ] = ()
-    tensorboard: bool = True
-
-
 def reachable(ip: str) -> str:
     """The host to connect to in a URL, given the address that a server listens on."""
     if ip in ("0.0.0.0", "::"):
         return "127.0.0.1"
     return f"[{ip}]" if ":" in ip else ip
-
-
-def declared_options(command: str = "") -> Iterator[Declared]:
-    """All options in the order of their declaration; only those that `command` has unless it is ""."""
-    return declared_in(AnnotateSettings, command)

@@ -10,10 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from odkeras.config.option import ENVIRONMENT_PREFIX, Declared, check_value, field_types, is_names, is_path
-from odkeras.config.settings import AnnotateSettings, declared_options
+from odkeras.config.commands import IN_A_PROJECT, declared_options
+from odkeras.config.option import ENVIRONMENT_PREFIX, Declared, is_names, is_path
 from odkeras.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -39,8 +37,7 @@ def read_project_file(config: Path) -> dict[str, Any]:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    known = {each.name: each for each in declared_options()}
-    types = field_types(AnnotateSettings)
+    known = {each.name: each for each in declared_options(*IN_A_PROJECT)}
     values: dict[str, Any] = {}
     for key, value in given.items():
         name = key.replace("-", "_")
@@ -48,11 +45,11 @@ def read_project_file(config: Path) -> dict[str, Any]:
             close = get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
             raise ConfigError(f"{path}: there is no option {key!r}{hint}")
-        if isinstance(value, list) and is_names(types[name]):
+        if isinstance(value, list) and is_names(known[name].type):
             value = tuple(value)
-        if isinstance(value, str) and is_path(types[name]):
+        if isinstance(value, str) and is_path(known[name].type):
             value = path.parent / value
-        check_value(name, value, types[name], origin=f"{path}: {key}")
+        known[name].check(value, f"{path}: {key}")
         values[name] = value
     return values
 
@@ -72,45 +69,38 @@ class Effective:
 
 
 def effective_values(
-    config: Path,
+    config: Path | None,
     command: str,
     given: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[Effective]:
-    """Yields each option of a command with its value: that of the flag, else of the environment, else of the project
-    file, else the default.
+    """Yields each option of a command with its value: that of the command line, else of the environment, else of the
+    project file, else the default.
 
     Args:
-        config: the pipeline.config, beside which the project file is.
-        given: values of the flags, by name; only those that were given.
+        config: the pipeline.config, beside which the project file is; None without a project.
+        given: values on the command line, by name, as texts or as values; only those that were given.
 
     Raises:
-        ConfigError: a value is not allowed; names its origin.
+        ConfigError: a value is not allowed, or a required one is missing; names its origin.
     """
-    file, types = read_project_file(config), field_types(AnnotateSettings)
+    file = {} if config is None else read_project_file(config)
+    given = given or {}
     for each in declared_options(command):
-        if given is not None and each.name in given:
-            value, origin = given[each.name], each.flag
+        written = each.written(command)
+        if each.name in given:
+            value, origin = given[each.name], written
+            value = each.read(value) if isinstance(value, str) else value
         elif text := environment.get(each.variable):
-            value, origin = _value_of_text(each, text), each.variable
-        elif each.name in file:
+            value, origin = each.read(text), each.variable
+        elif config is not None and each.name in file:
             value, origin = file[each.name], f"{config.parent / PROJECT_FILE}: {each.name}"
         else:
             value, origin = each.default_on(command), ""
-        if isinstance(value, str) and is_path(types[each.name]):
-            value = Path(value)
-        check_value(each.name, value, types[each.name], origin=origin or each.flag)
+        if each.required and not origin:
+            raise ConfigError(f"{written} is missing; {each.option.help}")
+        each.check(value, origin or written)
         yield Effective(each, value, origin)
-
-
-def _value_of_text(declared: Declared, text: str) -> Any:
-    """The value of an environment variable; the text itself if it is none, which the check then refuses."""
-    try:
-        if declared.option.parse is not None:
-            return declared.option.parse(text)
-        return text if is_path(declared.type) else msgspec.convert(text, declared.type, strict=False)
-    except (ValueError, msgspec.ValidationError):
-        return text
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -23,6 +23,7 @@ from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri, encode_image, read_image
 from odkeras.labels import LabelMap
 from odkeras.project import Project
+from odkeras.version_dirs import next_version
 from odkeras.work import Row, withdrawn_row, work_row
 
 MAX_BYTES = 512 * 2**20
@@ -210,7 +211,7 @@ def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _record_path(directories: Project, after: int, clock: Callable[[], float]) -> Path:
     last = max([after, *(record_number(path) for path in directories.train_records())])
-    return directories.data_dir / f"{project.next_version([last], clock())}_train.record"
+    return directories.data_dir / f"{next_version([last], clock())}_train.record"
 
 
 def _write_record(path: Path, annotations: dict[str, Annotation], label_map: LabelMap, masks: bool) -> None:

@@ -21,6 +21,7 @@ from odkeras.export.warmup import write_warmup_requests
 from odkeras.labels import LabelMap
 from odkeras.model.inference import GRAPH_REVISION, InferenceModel
 from odkeras.model.weights import named_variables
+from odkeras.version_dirs import reveal_version, version_dir, version_dirs
 
 __all__ = [
     "EXPORT_INFO_PATH",
@@ -90,7 +91,7 @@ class Publisher:
         partial = self._export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
             self._write(partial, ExportInfo(step, self._graph, self._labels, learned=learned))
-            version = project.reveal_version(partial, self._export_dir, self._clock())
+            version = reveal_version(partial, self._export_dir, self._clock())
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         project.sync_to_disk(self._export_dir)
@@ -109,7 +110,7 @@ class Publisher:
         Raises:
             CheckpointError: they cannot be read.
         """
-        path = project.version_dir(self._export_dir, version) / "variables" / "variables"
+        path = version_dir(self._export_dir, version) / "variables" / "variables"
         try:
             self._checkpoint.read(str(path)).expect_partial().assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
@@ -130,7 +131,7 @@ class Publisher:
 
     def _find_template(self) -> Path | None:
         """The newest version with the same graph; None if there is none."""
-        for directory in reversed(project.version_dirs(self._export_dir).values()):
+        for directory in reversed(version_dirs(self._export_dir).values()):
             info = read_export_info(directory)
             if info is not None and info.graph == self._graph and (directory / "saved_model.pb").is_file():
                 return directory
@@ -157,7 +158,7 @@ def apply_retention(export_dir: Path, keep: int, live: int | None = None) -> lis
     Returns:
         The deleted versions.
     """
-    ours = {number: path for number, path in project.version_dirs(export_dir).items() if path.name == str(number)}
+    ours = {number: path for number, path in version_dirs(export_dir).items() if path.name == str(number)}
     deleted = project.plan_retention(list(ours), keep, () if live is None else (live,))
     for version in deleted:
         temporary = export_dir / f".tmp-deleted-{version}-{os.getpid()}"

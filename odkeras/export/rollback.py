@@ -19,6 +19,7 @@ from pathlib import Path
 from odkeras import project
 from odkeras.errors import ConfigError, SetupError
 from odkeras.export.info import read_export_info, write_export_info
+from odkeras.version_dirs import list_versions, reveal_version, version_dir
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ def plan_rollback(export_dir: Path, to: int | None = None) -> RollbackPlan:
     Raises:
         ConfigError: there is no version `to`, it is already the newest, or there is no earlier version.
     """
-    versions = project.list_versions(export_dir)
+    versions = list_versions(export_dir)
     if not versions:
         raise ConfigError(f"{export_dir} has no version to go back to; is it the export directory?")
     newest, listed = versions[-1], ", ".join(map(str, versions))
     if to is None:
-        info = read_export_info(project.version_dir(export_dir, newest))
+        info = read_export_info(version_dir(export_dir, newest))
         origin = info.copy_of if info is not None and info.copy_of is not None else newest
         earlier = [version for version in versions if version < origin]
         if not earlier:
@@ -78,7 +79,7 @@ def roll_back(export_dir: Path, plan: RollbackPlan, *, clock: Callable[[], float
     partial = export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
         _copy(export_dir, plan, partial)
-        version = project.reveal_version(partial, export_dir, clock())
+        version = reveal_version(partial, export_dir, clock())
         project.sync_to_disk(export_dir)
     except (OSError, shutil.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -89,11 +90,11 @@ def roll_back(export_dir: Path, plan: RollbackPlan, *, clock: Callable[[], float
 
 
 def _copy(export_dir: Path, plan: RollbackPlan, partial: Path) -> None:
-    shutil.copytree(project.version_dir(export_dir, plan.source), partial)
+    shutil.copytree(version_dir(export_dir, plan.source), partial)
     info = read_export_info(partial)
     if info is not None:
         origin = info.copy_of if info.copy_of is not None else plan.source
-        replaced = read_export_info(project.version_dir(export_dir, plan.newest))
+        replaced = read_export_info(version_dir(export_dir, plan.newest))
         steps = [max(version.step, version.replaced_step) for version in (info, replaced) if version is not None]
         write_export_info(partial, replace(info, copy_of=origin, replaced_step=max(steps)))
     for path in [*partial.rglob("*"), partial]:

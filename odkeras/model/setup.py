@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from odkeras.config.settings import TrainingSettings
 from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import newest_step
@@ -46,29 +47,20 @@ class Setup:
 
 
 def prepare_setup(
-    path: Path,
-    model_dir: Path,
-    overrides: Overrides,
-    purpose: Purpose,
-    *,
-    export_dir: Path | None = None,
-    checkpoint: str | None = None,
-    version: int | None = None,
+    settings: TrainingSettings, purpose: Purpose, *, checkpoint: str | None = None, version: int | None = None
 ) -> Setup:
-    """Load a pipeline.config, apply the command-line options, and check the result.
+    """Load a pipeline.config, apply the settings that override it, and check the result, also against the models that
+    have been trained: checkpoints in the model directory must have the same classes, and so must the newest version if
+    this process publishes the next one (purposes "loop" and "export").
 
     If `fine_tune_checkpoint` is not set, or is the placeholder of a downloaded config, the model starts from random
     weights. For purpose "loop", whose records odkeras writes, `mask_type` is set to PNG_MASKS if masks are loaded.
 
     Args:
-        path: the pipeline.config.
-        model_dir: the checkpoints there must have been trained with the same classes.
-        overrides: settings from the command line.
         purpose: see `check_pipeline`.
-        export_dir: directory of the published versions; the newest must have the same classes. None skips that check.
-        checkpoint: path prefix of the checkpoint in use. One outside `model_dir` skips the check of `model_dir`. None
-            for the newest in `model_dir`.
-        version: the version in `export_dir` in use, instead of a checkpoint. Only its classes are checked. None for no
+        checkpoint: path prefix of the checkpoint in use. One outside the model directory skips the check of that
+            directory. None for the newest in it.
+        version: the published version in use, instead of a checkpoint. Only its classes are checked. None for no
             version.
 
     Raises:
@@ -76,7 +68,8 @@ def prepare_setup(
             directories was trained with other classes.
         LabelMapError: the label map cannot be read.
     """
-    loaded = load_pipeline(path)
+    path, model_dir, export_dir = settings.config, settings.project.model_dir, settings.project.export_dir
+    overrides, loaded = Overrides.of(settings), load_pipeline(path)
     label_map_path = overrides.label_map_path or get_label_map_path(loaded)
     if label_map_path is None:
         raise ConfigError(
@@ -90,11 +83,16 @@ def prepare_setup(
         if problem.severity == "warning":
             _log.warning("%s: %s", path, problem)
     raise_for_problems(problems, source=str(path))
-    if version is not None and export_dir is not None:
+    if version is not None:
         check_version_classes(label_map, export_dir, version)
     else:
         is_from_here = checkpoint is None or Path(checkpoint).absolute().parent == model_dir.absolute()
-        check_trained_classes(config, label_map, model_dir=model_dir if is_from_here else None, export_dir=export_dir)
+        check_trained_classes(
+            config,
+            label_map,
+            model_dir=model_dir if is_from_here else None,
+            export_dir=export_dir if purpose in ("loop", "export") else None,
+        )
     if purpose == "loop" and read_png_masks(config):
         _log.info("%s: train_input_reader.mask_type is PNG_MASKS here, as in the records that the loop writes", path)
     config.train_config.fine_tune_checkpoint = get_fine_tune_checkpoint(config) or ""

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from odkeras import project
 from odkeras.errors import CheckpointError, ConfigError
 from odkeras.labels import LabelMap
 from odkeras.pipeline.proto import PipelineConfig, feature_extractor_type, load_pipeline, model_type, num_classes
+from odkeras.version_dirs import version_dir, version_dirs
 
 LABEL_MAP_NAME = "label_map.pbtxt"
 _CONFIG_NAME = "pipeline.config"
@@ -87,7 +87,7 @@ def check_version_classes(label_map: LabelMap, export_dir: Path, version: int) -
     Raises:
         ConfigError: a class of the version is missing or has another id.
     """
-    if (classes := _read_classes(project.version_dir(export_dir, version), export_dir)) is not None:
+    if (classes := _read_classes(version_dir(export_dir, version), export_dir)) is not None:
         _check_labels(classes, {label.id: label.name for label in label_map.labels}, room=label_map.max_id)
 
 
@@ -113,7 +113,7 @@ def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoin
 
 def classes_of_newest_version(export_dir: Path) -> TrainedClasses | None:
     """The classes of the newest version that odkeras published and that is `learned`; None if there is none."""
-    for version in reversed(project.version_dirs(export_dir).values()):
+    for version in reversed(version_dirs(export_dir).values()):
         if (trained := _read_classes(version, export_dir)) is not None and trained.learned:
             return trained
     return None

@@ -10,10 +10,10 @@ from odkeras.boxes import Detections
 from odkeras.errors import CheckpointError, RequestError
 from odkeras.images import EncodedImage, decode_rgb
 from odkeras.logs import quiet_import
-from odkeras.project import version_dirs
 from odkeras.serving.client import parse_detections
 from odkeras.serving.protocol import DEFAULT_SIGNATURE
 from odkeras.serving.server import prepare_tensorflow
+from odkeras.version_dirs import version_dirs
 
 
 def newest_version_dir(place: Path) -> Path:

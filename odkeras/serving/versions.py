@@ -23,9 +23,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
-from odkeras.project import list_versions, version_dir
 from odkeras.serving.json_tensors import Array
 from odkeras.serving.protocol import ApiRequest, Signature, VersionStatus, canonical_error
+from odkeras.version_dirs import list_versions, version_dir
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from odkeras.annotation import DECISIONS
-from odkeras.config.settings import AnnotateSettings
+from odkeras.config.annotate import AnnotateSettings
 from odkeras.errors import ConfigError
 from odkeras.formats.prodigy import Record
 from odkeras.project import config_path

@@ -5,15 +5,17 @@ from __future__ import annotations
 import shlex
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from odkeras.config.run import write_run
+from odkeras.config.serving import ServerSettings
 from odkeras.config.settings import SessionSettings
 from odkeras.connections import is_loopback
 from odkeras.errors import ServingError, TrainingError
 from odkeras.logs import cpp_log_level
-from odkeras.serving.launch import server_command
+from odkeras.serving.launch import server_command, tensorflow_serving_command
 from odkeras.session.exit_with_parent import exit_with_parent
 from odkeras.session.supervisor import ChildSpec
 
@@ -32,21 +34,15 @@ def server_child(settings: SessionSettings, log_path: Path, bound: socket.socket
 
     TensorFlow Serving cannot inherit a socket: `bound` is closed, and its port is passed instead.
     """
-    name, base_path = settings.model_name, settings.project.export_dir
+    server = partial(ServerSettings, model_name=settings.model_name, model_base_path=settings.project.export_dir)
     if settings.tensorflow_serving:
         port = bound.getsockname()[1]
         bound.close()
-        command = server_command(name, base_path, rest_api_port=port, poll_wait_s=1, tensorflow_serving=True)
+        command = tensorflow_serving_command(server(rest_api_port=port))
         env = {"TF_CPP_MIN_LOG_LEVEL": cpp_log_level(settings.tf_logging_level)}
         return ChildSpec("server", tuple(exit_with_parent(command)), log_path, env=env, error=ServingError)
-    command = server_command(
-        name,
-        base_path,
-        socket_fd=bound.fileno(),
-        poll_wait_s=_SERVER_POLL_S,
-        tf_logging_level=settings.tf_logging_level,
-        stop_on_stdin_eof=True,
-    )
+    embedded = server(socket_fd=bound.fileno(), file_system_poll_wait_seconds=_SERVER_POLL_S, stop_on_stdin_eof=True)
+    command = server_command(embedded, tf_logging_level=settings.tf_logging_level)
     return ChildSpec(
         "server", tuple(command), log_path, pass_fds=(bound.fileno(),), env=_UNBUFFERED, error=ServingError
     )

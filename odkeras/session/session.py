@@ -27,7 +27,7 @@ from odkeras.image_store import ImageStore
 from odkeras.images import bytes_from_data_uri, encode_image, is_image_file, recall_image
 from odkeras.inbox import images_dir, new_batch_name
 from odkeras.process import open_listener
-from odkeras.project import Project, read_status, version_dir
+from odkeras.project import Project, read_status
 from odkeras.session.answers import write_answers
 from odkeras.session.children import external_trainer_command, server_child, trainer_child
 from odkeras.session.events import Event, Listener, SessionStatus, StatusWatcher
@@ -43,6 +43,7 @@ from odkeras.session.supervisor import ChildSpec, Supervisor
 from odkeras.session.thresholds import AutoThreshold, FixedThreshold
 from odkeras.session.waiting import BatchWait
 from odkeras.session.web_images import WebImages
+from odkeras.version_dirs import version_dir
 
 _log = logging.getLogger("odkeras.session")
 

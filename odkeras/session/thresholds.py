@@ -20,11 +20,11 @@ import numpy as np
 from odkeras import boxes as box_ops
 from odkeras.annotation import Answer, Decision, Span
 from odkeras.boxes import Detections
+from odkeras.config.cost import CostModel
 from odkeras.errors import AnswerError
 from odkeras.formats.prodigy import Record, read_answer
 from odkeras.labels import LabelMap
 from odkeras.project import write_atomically
-from odkeras.work import CostModel
 
 FIRST_THRESHOLD = 0.5
 MIN_JUDGED = 8
@@ -144,9 +144,9 @@ def choose_threshold(judged: Sequence[Judged], cost: CostModel) -> float:
     if len(judged) < MIN_JUDGED:
         return FIRST_THRESHOLD
     worth = {
-        "kept": cost.draw_s - cost.verify_s,
-        "adjusted": cost.draw_s - cost.verify_s - cost.adjust_s,
-        "deleted": -cost.verify_s - cost.delete_s,
+        "kept": cost.draw_seconds - cost.verify_seconds,
+        "adjusted": cost.draw_seconds - cost.verify_seconds - cost.adjust_seconds,
+        "deleted": -cost.verify_seconds - cost.delete_seconds,
     }
     best, chosen, total, deleted = 0.0, HIDDEN, 0.0, 0
     ordered = sorted(judged, key=lambda row: -row[0])

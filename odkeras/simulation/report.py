@@ -16,9 +16,10 @@ from rich.markup import escape
 from rich.status import Status
 
 from odkeras.annotation import EditCounts
+from odkeras.config.cost import CostModel
 from odkeras.errors import RecordError
 from odkeras.project import write_atomically
-from odkeras.work import CostModel, Work
+from odkeras.work import Work
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from typing import Any
 
 from odkeras.annotation import EditCounts, Task, detections_from_spans
 from odkeras.boxes import Detections
-from odkeras.config.settings import SessionSettings
+from odkeras.config.simulation import SimulationSettings
 from odkeras.control import Control
-from odkeras.errors import ConfigError, ImageError, ServerUnavailableError, TrainingError
+from odkeras.errors import ImageError, ServerUnavailableError, TrainingError
 from odkeras.formats.prodigy import write_answer
 from odkeras.images import read_image
 from odkeras.metrics import coco_map, count_edits
@@ -58,41 +58,31 @@ class SimulationResult:
 
 def simulate(
     truth_csv: Path,
-    config: Path,
+    settings: SimulationSettings,
     images_dir: Path | None = None,
     *,
-    annotations: int = 40,
-    batch_size: int = 10,
     report_dir: Path | None = None,
     test_csv: Path | None = None,
     display: Display | None = None,
-    **settings: Any,
 ) -> SimulationResult:
     """Answer `annotations` images in batches and measure the model after each; resumes where an earlier run stopped.
 
     Args:
         truth_csv: true boxes; columns path,xmin,ymin,xmax,ymax,label.
-        config: pipeline.config.
+        settings: suggestions below the threshold are not shown, but mAP counts all detections.
         images_dir: base directory of the paths in the CSV files; the directory of `truth_csv` when None.
-        annotations: total number of images to answer, including those of earlier runs.
-        batch_size: images per round.
         report_dir: `report` in the directory of the config when None.
         test_csv: images to measure on; when None, a fifth of `truth_csv`, chosen by image content.
         display: progress callbacks; the terminal when None.
-        settings: further fields of `SessionSettings`. Suggestions below the threshold are not shown, but mAP counts all
-            detections.
 
     Raises:
         ConfigError, LabelMapError, RecordError, SetupError: before anything is started.
         TrainingError, ServingError: the trainer or the server failed permanently; with the end of its log.
         KeyboardInterrupt: Ctrl-C, raised after all processes were stopped and the stored results were reported.
     """
-    for name, value in (("annotations", annotations), ("batch_size", batch_size)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1")
-    options = SessionSettings(config=config, **settings)
-    Control(options.project.control_path).check_running(config.parent, "simulate would wait forever")
-    setup = SessionSetup.of(options)
+    folder = settings.config.parent
+    Control(settings.project.control_path).check_running(folder, "simulate would wait forever")
+    setup = SessionSetup.of(settings)
     with ExitStack() as stack:
         show = display or stack.enter_context(ConsoleDisplay())
         images = read_labeled_images(
@@ -101,13 +91,13 @@ def simulate(
             setup.label_map,
             test_csv=test_csv,
             on_skip=lambda file, reason: show.say(f"skipped {file}: {reason}"),
-            max_pixels=options.max_pixels,
+            max_pixels=settings.max_pixels,
         )
-        if options.eval_split:
+        if settings.eval_split:
             images = _apart_from_eval_split(images, own_test=test_csv is not None)
-        state = SimulationState(report_dir or config.parent / "report")
-        state.open(images, options)
-        return _run(setup, images, state, show, annotations, batch_size)
+        state = SimulationState(report_dir or folder / "report")
+        state.open(images, settings)
+        return _run(setup, images, state, show, settings.annotations, settings.images_per_round)
 
 
 def _apart_from_eval_split(labeled: LabeledImages, *, own_test: bool) -> LabeledImages:

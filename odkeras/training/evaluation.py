@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import tensorflow as tf
 from object_detection import model_lib_v2
 
-from odkeras import project
 from odkeras.errors import CheckpointError, ConfigError
 from odkeras.export.signatures import DEFAULT_SIGNATURE
 from odkeras.model.checkpoint import choose_checkpoints, restore_for_prediction, saved_averages
@@ -23,6 +22,7 @@ from odkeras.model.setup import Setup
 from odkeras.training.inputs import SERIALIZED, ExampleSource, evaluation_dataset, example_source, examples_of_reader
 from odkeras.training.metrics import PrecisionRecallCurve, make_metric_sets, overall_first
 from odkeras.training.pictures import EvalVisualizations, ExampleSelection
+from odkeras.version_dirs import list_versions, version_dir
 
 Progress = Callable[[int], None]
 
@@ -257,13 +257,13 @@ def evaluate_version(
         CheckpointError: there is no such version, or it cannot be loaded.
         ConfigError: no examples, or an unknown metric set.
     """
-    versions = project.list_versions(export_dir)
+    versions = list_versions(export_dir)
     if version not in versions:
         known = ", ".join(map(str, versions)) or "none"
         raise CheckpointError(f"there is no version {version}; in {export_dir} there are: {known}")
     sources = named_sources(setup.config, max_examples)
     model = build_detection_model(setup.config.model, is_training=False)
-    detector = SavedModelDetector(project.version_dir(export_dir, version))
+    detector = SavedModelDetector(version_dir(export_dir, version))
     return Evaluator(setup.config, model).evaluate(detector, sources, progress=progress)
 
 

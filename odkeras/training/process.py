@@ -16,7 +16,7 @@ from odkeras.config.settings import TrainingSettings
 from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError, SetupError
 from odkeras.model.setup import Setup, prepare_setup, save_resolved
-from odkeras.pipeline import Overrides, check_pipeline, raise_for_problems
+from odkeras.pipeline import check_pipeline, raise_for_problems
 from odkeras.process import stop_on_signals, stop_with_parent
 from odkeras.training.checkpoints import lock_model_dir
 from odkeras.training.rounds import open_rounds
@@ -107,10 +107,7 @@ def prepare_training(settings: TrainingSettings) -> tuple[Setup, tf.distribute.S
             "--strategy multi-worker is for `odkeras train`; the loop trains on one machine (none or mirrored)"
         )
     grow_gpu_memory()
-    directories = settings.project
-    setup = prepare_setup(
-        settings.config, directories.model_dir, Overrides.of(settings), "loop", export_dir=directories.export_dir
-    )
+    setup = prepare_setup(settings, "loop")
     if settings.evaluates and not settings.eval_split:
         problems = check_pipeline(setup.config, label_map=setup.label_map, purpose="eval")
         option = "--run-eval" if settings.run_eval else "--publish-if-better"

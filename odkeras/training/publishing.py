@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from odkeras import project
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import CheckpointError, OdkerasError
 from odkeras.export.info import ExportInfo, read_export_info
@@ -33,6 +32,7 @@ from odkeras.training.inputs import ExampleSource, held_out_examples
 from odkeras.training.metrics import jsonable, primary_metric
 from odkeras.training.pictures import EvalVisualizations
 from odkeras.training.status import StatusFile
+from odkeras.version_dirs import list_versions, version_dir
 
 _log = logging.getLogger(__name__)
 
@@ -83,14 +83,14 @@ class ServingModel:
     @property
     def newest(self) -> int | None:
         """The newest version, which is the one that servers load; None before the first."""
-        versions = project.list_versions(self._export_dir)
+        versions = list_versions(self._export_dir)
         return versions[-1] if versions else None
 
     @property
     def newest_info(self) -> ExportInfo | None:
         """Export info of the newest version; None if there is no version, or odkeras did not write it."""
         newest = self.newest
-        return None if newest is None else read_export_info(project.version_dir(self._export_dir, newest))
+        return None if newest is None else read_export_info(version_dir(self._export_dir, newest))
 
     @property
     def has_same_graph(self) -> bool:
@@ -111,7 +111,7 @@ class ServingModel:
         if version is None:
             raise CheckpointError(f"there is no version in {self._export_dir}")
         if not self.has_same_graph:
-            yield SavedModelDetector(project.version_dir(self._export_dir, version))
+            yield SavedModelDetector(version_dir(self._export_dir, version))
             return
         weights = snapshot(self.variables)
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from odkeras.config.settings import TrainingSettings
 from odkeras.errors import ConfigError
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup, save_resolved
@@ -21,29 +22,25 @@ from odkeras.training.trainer import StepReport, Trainer, TrainingResult
 
 _log = logging.getLogger(__name__)
 
-_DEFAULT_CHECKPOINT_EVERY_S = 120.0
+CHECKPOINT_EVERY_S = 120.0  # a cluster writes one every 1000 steps instead
 
 
 def train_on_records(
     setup: Setup,
-    model_dir: Path,
+    settings: TrainingSettings,
     *,
     steps: int | None = None,
-    strategy: str = "none",
-    max_checkpoints_num: int = 5,
-    checkpoint_every_s: float = _DEFAULT_CHECKPOINT_EVERY_S,
     on_step: Callable[[StepReport], None] = lambda report: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
-    """Train until the global step is `steps`, resuming from the newest checkpoint in `model_dir` if there is one.
+    """Train until the global step is `steps`, resuming from the newest checkpoint in the model directory if there is
+    one.
 
     Args:
         setup: the result of `prepare_setup(..., purpose="train")`.
-        model_dir: directory of checkpoints and TensorBoard events.
+        settings: the model directory, the number of checkpoints to keep, and the strategy (see `make_strategy`; every
+            worker of a cluster runs the same command).
         steps: target global step; None takes `train_config.num_steps`.
-        strategy: see `make_strategy`; every worker of a cluster runs the same command.
-        max_checkpoints_num: checkpoints to keep; 0 or less keeps all.
-        checkpoint_every_s: seconds between checkpoints; a cluster writes one every 1000 steps instead.
         on_step: callback after every step.
         should_stop: polled between steps; True ends the training after a last checkpoint. Ignored in a cluster, where
             one worker cannot stop without the others.
@@ -51,18 +48,18 @@ def train_on_records(
     Raises:
         ConfigError: no number of steps, no records, or fewer record files than workers.
         CheckpointError: the checkpoints do not fit the model.
-        SetupError: another training is using `model_dir`.
+        SetupError: another training is using the model directory.
         TrainingError: the loss stays non-finite (the newest checkpoint has the last good weights), or a batch cannot
             be read.
     """
     target = steps if steps is not None else setup.config.train_config.num_steps
     if target <= 0:
         raise ConfigError("how many steps? give --steps, or set train_config.num_steps in the pipeline.config")
-    distribution = make_strategy(strategy)
+    distribution, model_dir = make_strategy(settings.strategy), settings.project.model_dir
     in_cluster = is_multi_worker(distribution)
     with _sole_writer(model_dir, distribution) as writes:
         trainer = Trainer(setup.config, distribution)
-        store = CheckpointStore(trainer, model_dir, max_checkpoints_num)
+        store = CheckpointStore(trainer, model_dir, settings.max_checkpoints_num)
         if store.restore() is None:
             start_from_fine_tune_checkpoint(trainer, setup)
         if writes:
@@ -72,7 +69,7 @@ def train_on_records(
         dataset = distributed_training_dataset(setup.config, trainer.model, distribution)
         with TrainingSummaries(model_dir, setup.label_map, step=trainer.step, write=writes) as summaries:
             summaries.describe(setup.config, ("train",))
-            saver = PeriodicSaver(store, trainer, None if in_cluster else checkpoint_every_s)
+            saver = PeriodicSaver(store, trainer, None if in_cluster else CHECKPOINT_EVERY_S)
 
             def on_step_taken(report: StepReport) -> None:
                 summaries.step(report)

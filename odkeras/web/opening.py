@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
-from odkeras.config.settings import AnnotateSettings
+from odkeras.config.annotate import AnnotateSettings
 from odkeras.errors import ConfigError
 from odkeras.locks import locked
 from odkeras.pipeline import RANDOM_WEIGHTS

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlencode
 
-from odkeras.config.settings import AnnotateSettings
+from odkeras.config.annotate import AnnotateSettings
 from odkeras.connections import is_loopback
 from odkeras.process import exit_despite_threads, open_listener, stop_on_signals
 from odkeras.serving.listening import HttpServer

@@ -20,7 +20,7 @@ from typing import Any
 
 from odkeras.annotation import Answer, Decision, Task
 from odkeras.colours import colour_of
-from odkeras.config.settings import AnnotateSettings
+from odkeras.config.annotate import AnnotateSettings
 from odkeras.control import RUNNING, Control, TrainingAction, TrainingState
 from odkeras.image_store import ImageStore
 from odkeras.images import EncodedImage

@@ -17,7 +17,8 @@ from running import ShapesProject, kill_all, processes_about
 from waiting import wait_until
 
 from odkeras.inbox import list_batches
-from odkeras.project import TEMPORARY_PREFIX, list_versions, read_jsonl
+from odkeras.project import TEMPORARY_PREFIX, read_jsonl
+from odkeras.version_dirs import list_versions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

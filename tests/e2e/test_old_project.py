@@ -17,7 +17,8 @@ import pytest
 from waiting import wait_until
 
 from odkeras.config import AnnotateSettings
-from odkeras.project import Project, list_versions, read_jsonl
+from odkeras.project import Project, read_jsonl
+from odkeras.version_dirs import list_versions
 from odkeras.web.opening import open_page
 from odkeras.web.queue import Tab
 

@@ -23,8 +23,9 @@ from waiting import wait_until
 
 from odkeras.boxes import to_xyxy_px
 from odkeras.labels import LabelMap
-from odkeras.project import list_versions, read_jsonl
+from odkeras.project import read_jsonl
 from odkeras.simulation.truth import read_labeled_images
+from odkeras.version_dirs import list_versions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

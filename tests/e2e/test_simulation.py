@@ -12,7 +12,8 @@ import pytest
 from running import ShapesProject, processes_about
 from waiting import wait_until
 
-from odkeras.project import list_versions, read_jsonl
+from odkeras.project import read_jsonl
+from odkeras.version_dirs import list_versions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

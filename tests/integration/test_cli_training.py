@@ -20,9 +20,10 @@ from odkeras.errors import ConfigError, SetupError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.pipeline import load_pipeline, set_num_classes
-from odkeras.project import is_held_out, list_versions, read_jsonl
+from odkeras.project import is_held_out, read_jsonl
 from odkeras.training import checkpoints, process
 from odkeras.training.checkpoints import lock_model_dir
+from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]

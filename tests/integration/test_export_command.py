@@ -16,7 +16,7 @@ from odkeras.export.command import ExportResult, export_version
 from odkeras.export.publish import Publisher, read_export_info
 from odkeras.model.setup import Setup
 from odkeras.pipeline import PipelineConfig
-from odkeras.project import list_versions
+from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
 pytestmark = pytest.mark.integration

@@ -17,11 +17,12 @@ from odkeras.data.ingest import ingest
 from odkeras.data.replay import ReplayStore
 from odkeras.inbox import put_batch
 from odkeras.model.setup import prepare_setup
-from odkeras.pipeline import Overrides, PipelineConfig, Purpose
+from odkeras.pipeline import PipelineConfig, Purpose
 from odkeras.pipeline.proto import PNG_MASKS
-from odkeras.project import append_jsonl, list_versions
+from odkeras.project import append_jsonl
 from odkeras.training.rounds import Rounds
 from odkeras.training.trainer import StepReport, image_bucket
+from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, Answer, TinyProject, answer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -211,5 +212,5 @@ def test_the_loop_reads_what_it_writes(project: TinyProject, purpose: Purpose, e
     config.train_input_reader.tf_record_input_reader.input_path[:] = [str(project.folder / "a.record")]
     (project.folder / "a.record").write_bytes(b"")
     project.save(config)
-    setup = prepare_setup(project.config_path, project.directories.model_dir, Overrides(), purpose)
+    setup = prepare_setup(project.settings(), purpose)
     assert setup.config.train_input_reader.mask_type == expected

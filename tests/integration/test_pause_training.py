@@ -18,9 +18,9 @@ from odkeras.control import Control
 from odkeras.export.publish import read_export_info
 from odkeras.inbox import list_batches
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
-from odkeras.project import list_versions
 from odkeras.training.rounds import Rounds
 from odkeras.training.trainer import StepReport
+from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]

@@ -28,7 +28,7 @@ from odkeras.export.publish import (
 from odkeras.images import encode_image
 from odkeras.model.inference import InferenceModel
 from odkeras.pipeline import PipelineConfig, save_pipeline
-from odkeras.project import list_versions
+from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, give_boxes_an_area
 from tests.integration.conftest import kept_as_is
 

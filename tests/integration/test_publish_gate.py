@@ -18,11 +18,11 @@ from odkeras.export.rollback import plan_rollback, roll_back
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.setup import Setup
 from odkeras.model.weights import snapshot
-from odkeras.project import list_versions
 from odkeras.training.evaluation import Evaluator, evaluate_checkpoint, evaluate_version
 from odkeras.training.process import prepare_training
 from odkeras.training.publishing import Comparison, ModelValidator, plan_start
 from odkeras.training.rounds import Rounds
+from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]

@@ -26,12 +26,13 @@ from odkeras.inbox import list_batches, put_batch
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.weights import named_variables, snapshot
-from odkeras.project import list_versions, read_jsonl
+from odkeras.project import read_jsonl
 from odkeras.training import checkpoints
 from odkeras.training import rounds as rounds_module
 from odkeras.training.checkpoints import CheckpointStore, lock_model_dir
 from odkeras.training.rounds import Rounds, open_rounds
 from odkeras.training.trainer import Trainer, image_bucket
+from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, TinyProject, answer
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]

@@ -31,10 +31,10 @@ pytestmark = pytest.mark.integration
 
 PROGRAM = """
 import json, sys
-from pathlib import Path
-from odkeras.serving.server import ServerOptions, run_server
+from odkeras.config.serving import ServerSettings
+from odkeras.serving.server import run_server
 options = json.loads(sys.argv[1])
-run_server(ServerOptions("tiny", Path(options.pop("model_base_path")), file_system_poll_wait_seconds=0.05, **options))
+run_server(ServerSettings(model_name="tiny", file_system_poll_wait_seconds=0.05, **options))
 """
 
 

@@ -17,6 +17,7 @@ from tensorboard.util import tensor_util
 
 from odkeras.annotation import Annotation
 from odkeras.boxes import Detections, Groundtruth
+from odkeras.config.cost import CostModel
 from odkeras.inbox import put_batch
 from odkeras.training.metrics import ALL_CLASSES, THRESHOLDS, PrecisionRecallCurve, coco_curves
 from odkeras.training.pictures import (
@@ -32,7 +33,7 @@ from odkeras.training.pictures import (
 from odkeras.training.rounds import open_rounds
 from odkeras.training.tensorboard import CATEGORIES, TrainingSummaries, layout
 from odkeras.training.trainer import StepReport
-from odkeras.work import CostModel, round_counts, round_scalars
+from odkeras.work import round_counts, round_scalars
 from tests.fixtures_training import LABEL_MAP, Answer, TinyProject, answer
 
 pytestmark = pytest.mark.integration
@@ -305,8 +306,12 @@ class TestWork:
         counts = {"images": 2, "kept": 3, "kept_70": 4, "adjusted": 2, "relabelled": 1, "deleted": 2, "added": 4}
         figures = round_scalars({**counts, "control": {"images": 1, "kept": 1, "added": 1}})
         cost = CostModel()
-        saved = 10 * cost.draw_s - (
-            8 * cost.verify_s + 2 * cost.adjust_s + cost.relabel_s + 2 * cost.delete_s + 4 * cost.draw_s
+        saved = 10 * cost.draw_seconds - (
+            8 * cost.verify_seconds
+            + 2 * cost.adjust_seconds
+            + cost.relabel_seconds
+            + 2 * cost.delete_seconds
+            + 4 * cost.draw_seconds
         )
         assert figures == pytest.approx(
             {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from odkeras.config import TrainingSettings
 from odkeras.errors import ConfigError, SetupError, TrainingError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
@@ -31,6 +32,10 @@ def setup(config: PipelineConfig) -> Setup:
     return Setup(config, LABEL_MAP)
 
 
+def settings_in(model_dir: Path) -> TrainingSettings:
+    return TrainingSettings(config=model_dir / "pipeline.config", model_dir=model_dir)
+
+
 def steps_in(model_dir: Path) -> list[int]:
     return [checkpoint_step(path) for path in list_checkpoints(model_dir)]
 
@@ -38,7 +43,7 @@ def steps_in(model_dir: Path) -> list[int]:
 class TestSteps:
     def test_training_stops_at_a_step_and_resumes(self, setup: Setup, trainer: Any, tmp_path: Path) -> None:
         reports: list[StepReport] = []
-        result = train_on_records(setup, tmp_path, steps=3, on_step=reports.append)
+        result = train_on_records(setup, settings_in(tmp_path), steps=3, on_step=reports.append)
         assert (result.steps, [report.step for report in reports]) == (3, [1, 2, 3])
         assert steps_in(tmp_path) == [3]
         weights = snapshot(trainer.variables)
@@ -46,7 +51,7 @@ class TestSteps:
             variable.assign(tf.zeros_like(variable))
         seen: list[dict[str, Any]] = []
         result = train_on_records(
-            setup, tmp_path, steps=5, should_stop=lambda: seen.append(snapshot(trainer.variables)) or False
+            setup, settings_in(tmp_path), steps=5, should_stop=lambda: seen.append(snapshot(trainer.variables)) or False
         )
         assert result.steps == 2
         assert all(np.array_equal(seen[0][name], weights[name]) for name in weights)
@@ -54,29 +59,32 @@ class TestSteps:
 
     def test_a_finished_training_does_nothing(self, setup: Setup, tmp_path: Path) -> None:
         """It wrote another checkpoint every time."""
-        train_on_records(setup, tmp_path, steps=2)
-        result = train_on_records(setup, tmp_path, steps=2)
+        train_on_records(setup, settings_in(tmp_path), steps=2)
+        result = train_on_records(setup, settings_in(tmp_path), steps=2)
         assert (result.steps, result.loss) == (0, None)
         assert [Path(path).name for path in list_checkpoints(tmp_path)] == ["ckpt-2"]
 
     def test_the_config_s_number_of_steps(self, setup: Setup, tmp_path: Path) -> None:
         setup.config.train_config.num_steps = 2
-        assert train_on_records(setup, tmp_path).steps == 2
+        assert train_on_records(setup, settings_in(tmp_path)).steps == 2
 
     @pytest.mark.parametrize(("steps", "num_steps"), [(None, 0), (0, 100), (-5, 100)])
     def test_no_number_of_steps(self, setup: Setup, tmp_path: Path, steps: int | None, num_steps: int) -> None:
         setup.config.train_config.num_steps = num_steps
         with pytest.raises(ConfigError, match=r"how many steps\? give --steps, or set train_config\.num_steps"):
-            train_on_records(setup, tmp_path, steps=steps)
+            train_on_records(setup, settings_in(tmp_path), steps=steps)
 
 
 class TestCheckpoints:
-    def test_checkpoints_are_saved_at_an_interval(self, setup: Setup, tmp_path: Path) -> None:
-        train_on_records(setup, tmp_path, steps=3, checkpoint_every_s=-1.0)
+    def test_checkpoints_are_saved_at_an_interval(
+        self, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("odkeras.training.train.CHECKPOINT_EVERY_S", -1.0)
+        train_on_records(setup, settings_in(tmp_path), steps=3)
         assert [Path(path).name for path in list_checkpoints(tmp_path)] == ["ckpt-1", "ckpt-2", "ckpt-3"]
 
     def test_a_stopped_training_saves_a_checkpoint(self, setup: Setup, trainer: Any, tmp_path: Path) -> None:
-        result = train_on_records(setup, tmp_path, steps=9, should_stop=lambda: trainer.step >= 2)
+        result = train_on_records(setup, settings_in(tmp_path), steps=9, should_stop=lambda: trainer.step >= 2)
         assert (result.steps, steps_in(tmp_path)) == (2, [2])
 
     def test_the_last_good_weights_are_saved_when_the_loss_stays_non_finite(
@@ -91,7 +99,7 @@ class TestCheckpoints:
         monkeypatch.setattr(TrainingSummaries, "watch", watch)
         monkeypatch.setattr("odkeras.training.trainer._SNAPSHOT_EVERY_STEPS", 1)
         with pytest.raises(TrainingError, match="the weights of step 2 are kept"):
-            train_on_records(setup, tmp_path, steps=9)
+            train_on_records(setup, settings_in(tmp_path), steps=9)
         assert steps_in(tmp_path) == [2]
         reader = tf.train.load_checkpoint(list_checkpoints(tmp_path)[0])
         keys = [key for key in reader.get_variable_to_shape_map() if key.endswith("VARIABLE_VALUE")]
@@ -103,7 +111,7 @@ class TestCheckpoints:
         """Both wrote their checkpoints over each other's."""
         monkeypatch.setattr(checkpoints, "LOCK_WAIT_S", 0.0)
         with lock_model_dir(tmp_path), pytest.raises(SetupError, match="another training is using"):
-            train_on_records(setup, tmp_path, steps=1)
+            train_on_records(setup, settings_in(tmp_path), steps=1)
 
 
 class TestFineTuning:
@@ -128,9 +136,9 @@ class TestFineTuning:
     def test_the_fine_tune_checkpoint_is_read_only_at_the_start(
         self, setup: Setup, tmp_path: Path, checkpoint: str
     ) -> None:
-        train_on_records(setup, tmp_path / "model", steps=1)
+        train_on_records(setup, settings_in(tmp_path / "model"), steps=1)
         setup.config.train_config.fine_tune_checkpoint = "/gone/ckpt-0"
-        assert train_on_records(setup, tmp_path / "model", steps=2).steps == 1
+        assert train_on_records(setup, settings_in(tmp_path / "model"), steps=2).steps == 1
 
 
 def test_classes_missing_from_the_label_map_are_reported(config: PipelineConfig, tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ import msgspec
 
 from odkeras.config.run import read_run
 from odkeras.control import PAUSED, RUNNING, STOPPED, Control
-from odkeras.project import append_jsonl, list_versions, next_version, read_jsonl, write_atomically
+from odkeras.project import append_jsonl, read_jsonl, write_atomically
+from odkeras.version_dirs import list_versions, next_version
 
 
 def use_fakes(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:

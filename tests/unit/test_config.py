@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from odkeras.cli import app
 from odkeras.config import AnnotateSettings, SessionSettings, TrainingSettings, declared_options
+from odkeras.config.commands import IN_A_PROJECT, WITHOUT_A_PROJECT
 from odkeras.config.run import read_run, write_run
 from odkeras.config.settings import LEAST_STEPS
 from odkeras.config.sources import effective_values, read_project_file, unknown_variables
@@ -25,29 +28,36 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "pipeline.config"
 
 
-NEW_OPTION = """
-import typing, msgspec
-from odkeras.config import option, settings
+NEW_OPTION = '''
+import sys
+from importlib.machinery import SourceFileLoader
 
-class Declared(settings.AnnotateSettings, frozen=True, kw_only=True):
-    shininess: typing.Annotated[
-        int,
-        msgspec.Meta(ge=0),
-        option.Option("How shiny.", "shn", on="annotate simulate trainer recipe", allowed="0 or more"),
+sys.dont_write_bytecode = True  # of a settings.py that is not the one on the disk
+PLACE = b"    replay: Annotated["
+OPTION = b"""
+    shininess: Annotated[
+        int, Meta(ge=0), Option("How shiny.", "shn", on="annotate simulate trainer recipe", allowed="0 or more")
     ] = 3
-
-settings.AnnotateSettings = settings.SessionSettings = settings.TrainingSettings = Declared
 """
+read = SourceFileLoader.get_data
+
+def get_data(self, path):
+    if "config" in path and "settings.cpython" in path:
+        raise OSError("compiled")
+    data = read(self, path)
+    return data.replace(PLACE, OPTION + PLACE) if path.endswith("config/settings.py") else data
+
+SourceFileLoader.get_data = get_data
+'''
 
 
 def test_a_new_option_is_one_edit(config: Path) -> None:
     """Declared in one place, it is a flag, an argument of the recipe, a variable, a key, and a row of the docs."""
     (config.parent / "odkeras.toml").write_text("shininess = 7\n")
     code = f"""{NEW_OPTION}
-import json, os, sys
+import json
 from pathlib import Path
 from typer.testing import CliRunner
-from odkeras.config import sources
 from odkeras.integrations.prodigy import command_line
 from odkeras.cli import app, annotate
 from odkeras.web import server
@@ -84,7 +94,7 @@ print(json.dumps({{
 
 
 def test_flags_and_short_flags_are_unique() -> None:
-    for command in ("annotate", "simulate", "trainer", "recipe"):
+    for command in IN_A_PROJECT | WITHOUT_A_PROJECT:
         shorts = [each.option.short for each in declared_options(command) if each.option.short]
         assert len(shorts) == len(set(shorts)), command
 
@@ -123,7 +133,7 @@ class TestProjectFile:
         ("text", "message"),
         [
             ("evalsplit = 0.2", "there is no option 'evalsplit'; did you mean eval_split?"),
-            ("colour = 1", "there is no option 'colour'; known: data_dir, "),
+            ("colour = 1", "there is no option 'colour'; known: ip, port, model_name, data_dir, "),
             ("eval_split = 2", "eval_split is 2; allowed: a share of the answers"),
             ('run_eval = "yes"', "run_eval is 'yes'; allowed: "),
             ('order = "best"', "order is 'best'; allowed: sequential, random, uncertain"),
@@ -170,6 +180,58 @@ class TestEffectiveValues:
     def test_a_wrong_variable_is_named(self, config: Path, name: str, text: str) -> None:
         with pytest.raises(ConfigError, match=f"^ODKERAS_{name} is "):
             self.rows(config, {}, **{f"ODKERAS_{name}": text})
+
+
+class TestCommands:
+    """Each command names the source of a wrong value: the flag, the environment variable, or file and key. The message
+    about a variable named the flag."""
+
+    @pytest.mark.parametrize(
+        ("line", "option", "value"),
+        [
+            ("train {project}", "batch_size", "many"),
+            ("eval {project}", "eval_steps", "0"),
+            ("export {project}", "tf_logging_level", "15"),
+            ("stats {project}", "draw_seconds", "-1"),
+            ("simulate truth.csv {project}", "annotations", "0"),
+            ("annotate d s {project}", "port", "70000"),
+            ("serve --model-name m --model-base-path e", "rest_api_port", "65536"),
+            ("predict images --model-name m", "threshold", "1.5"),
+        ],
+    )
+    def test_a_wrong_value(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch, line: str, option: str, value: str
+    ) -> None:
+        command = [*line.format(project=config.parent).split()]
+        (declared,) = [each for each in declared_options(command[0]) if each.name == option]
+        written = declared.written(command[0])
+        flag = [written, value] if written.startswith("-") else ["127.0.0.1", value]
+        assert self.refusal(*command, *flag).startswith(f"{written} is ")
+        monkeypatch.setenv(declared.variable, value)
+        assert self.refusal(*command).startswith(f"{declared.variable} is ")
+        monkeypatch.delenv(declared.variable)
+        if "{project}" in line:
+            path = config.parent / "odkeras.toml"
+            path.write_text(f"{option} = {value!r}" if value == "many" else f"{option} = {value}")
+            assert self.refusal(*command).startswith(f"{path}: {option} is ")
+
+    def refusal(self, *arguments: str) -> str:
+        error = CliRunner().invoke(app, list(arguments)).exception
+        assert isinstance(error, ConfigError), error
+        return str(error)
+
+    def test_required_options_may_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "Missing option '--export-dir'" in CliRunner().invoke(app, ["rollback"]).output
+        monkeypatch.setenv("ODKERAS_EXPORT_DIR", "nowhere")
+        assert "nowhere" in str(CliRunner().invoke(app, ["rollback"]).exception)
+
+    def test_a_flag_replaces_its_alternative_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ODKERAS_MODEL_NAME", "cars")
+        result = CliRunner().invoke(app, ["predict", ".", "--export-dir", "nowhere"])
+        assert str(result.exception).startswith("nowhere: no such directory")
+        monkeypatch.setenv("ODKERAS_EXPORT_DIR", "nowhere")
+        result = CliRunner().invoke(app, ["predict", "."])
+        assert str(result.exception).startswith("give --model-name, for a model server, or --export-dir")
 
 
 def test_misspelt_variables_are_reported() -> None:

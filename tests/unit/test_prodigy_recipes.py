@@ -543,14 +543,14 @@ class TestArguments:
             (
                 {"ip": "http://localhost"},
                 2,
-                "ip is 'http://localhost'; allowed: an address or host name, without http://",
+                "IP is 'http://localhost'; allowed: an address or host name, without http://",
             ),
-            ({"ip": "localhost:8501"}, 2, "ip is 'localhost:8501'"),
-            ({"ip": "local host"}, 2, "ip is 'local host'"),
-            ({"ip": "localhost", "port": 70000}, 2, "port is 70000"),
+            ({"ip": "localhost:8501"}, 2, "IP is 'localhost:8501'"),
+            ({"ip": "local host"}, 2, "IP is 'local host'"),
+            ({"ip": "localhost", "port": 70000}, 2, "PORT is 70000"),
             ({"replay": "yes"}, 2, "replay is 'yes'; allowed: on, off"),
             ({"predict_batch_size": 0}, 2, "--predict-batch-size is 0"),
-            ({"model_name": "a/b"}, 2, "model_name is 'a/b'"),
+            ({"model_name": "a/b"}, 2, "MODEL_NAME is 'a/b'"),
             ({"api": "flickr"}, 2, "--api flickr: the installed Prodigy has no such API loader"),
             ({"data_dir": "model"}, 2, "data_dir, model_dir and export_dir must be three different directories"),
         ],
@@ -706,7 +706,7 @@ class TestCommandLine:
 
         found: list[Any] = []
         monkeypatch.setattr(package, "trainmodel", lambda **arguments: found.append(SimpleNamespace(**arguments)))
-        monkeypatch.setattr(package, "servingmodel", found.append)
+        monkeypatch.setattr(package, "servingmodel", lambda **arguments: found.append(SimpleNamespace(**arguments)))
         return found
 
     @all_eras
@@ -848,12 +848,12 @@ class TestServingmodel:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"threshold": -1.0}, "--threshold -1.0: out of range"),
+            ({"threshold": -1.0}, "--threshold is -1.0; allowed: 0 to 1"),
             ({"label_map_path": "none"}, "cannot read the label map none"),
             ({"dataset": ""}, "DATASET is ''"),
-            ({"port": 0}, "IP is '127.0.0.1' and PORT is 0"),
+            ({"port": 0}, "PORT is 0; allowed: 1 to 65535, usually 8501"),
             ({"port": 70000}, "PORT is 70000"),
-            ({"ip": "http://localhost"}, "give an address or host name, without http://"),
+            ({"ip": "http://localhost"}, "IP is 'http://localhost'; allowed: an address or host name, without http://"),
         ],
     )
     def test_what_cannot_work(

@@ -17,16 +17,13 @@ from odkeras.project import (
     append_jsonl,
     atomic_path,
     find_round,
-    list_versions,
-    next_version,
     plan_retention,
     read_jsonl,
     read_status,
     remove_stale_temporaries,
-    version_dir,
-    version_dirs,
     write_atomically,
 )
+from odkeras.version_dirs import list_versions, next_version, reveal_version, version_dir, version_dirs
 
 
 @pytest.fixture
@@ -103,8 +100,8 @@ def test_a_number_that_was_taken_meanwhile_is_not_used(tmp_path: Path, monkeypat
     (tmp_path / "1000").mkdir()
     (tmp_path / "1000" / "saved_model.pb").touch()
     listed = [[], [1000]]  # the rollback comes right after the versions were listed
-    monkeypatch.setattr(project, "list_versions", lambda directory: listed.pop(0) if listed else [1000])
-    assert project.reveal_version(partial, tmp_path, 1000.0) == 1001
+    monkeypatch.setattr("odkeras.version_dirs.list_versions", lambda directory: listed.pop(0) if listed else [1000])
+    assert reveal_version(partial, tmp_path, 1000.0) == 1001
     assert not partial.exists() and (tmp_path / "1001").is_dir()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
 import re
@@ -16,7 +15,6 @@ import pytest
 import yaml
 
 from odkeras.config import declared_options
-from odkeras.integrations.prodigy import ServingmodelArguments
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "recipes" / "README.md"
@@ -35,16 +33,14 @@ def test_the_recipe_has_the_declared_options() -> None:
         from recipe_options import read_recipe
     finally:
         sys.path.remove(str(ROOT / "scripts"))
-    function, annotations = read_recipe("image_train")
-    parameters = inspect.signature(function).parameters
-    assert list(parameters) == list(annotations)
-    for declared in declared_options("recipe"):
-        not_given = False if declared.type is bool else None
-        assert parameters[declared.name].default is not_given, "its default is that of the declaration"
-        assert annotations[declared.name][2] == (declared.option.short or None)
-    function, annotations = read_recipe("image_serving")
-    fields = {field.name: field.default for field in dataclasses.fields(ServingmodelArguments)}
-    assert set(inspect.signature(function).parameters) == set(annotations) == set(fields)
+    for file, command in (("image_train", "recipe"), ("image_serving", "servingmodel")):
+        function, annotations = read_recipe(file)
+        parameters = inspect.signature(function).parameters
+        assert list(parameters) == list(annotations)
+        for declared in declared_options(command):
+            not_given = False if declared.type is bool else inspect.Parameter.empty if declared.required else None
+            assert parameters[declared.name].default is not_given, "its default is that of the declaration"
+            assert annotations[declared.name][2] == (declared.option.short or None)
 
 
 def test_every_option_of_the_readme_exists() -> None:

@@ -15,7 +15,7 @@ from odkeras.errors import ConfigError, SetupError
 from odkeras.export import rollback
 from odkeras.export.info import EXPORT_INFO_PATH, ExportInfo, read_export_info
 from odkeras.export.rollback import RollbackPlan, plan_rollback, roll_back
-from odkeras.project import list_versions
+from odkeras.version_dirs import list_versions
 
 
 @pytest.fixture

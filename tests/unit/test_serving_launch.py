@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 
+from odkeras.config.serving import ServerSettings
 from odkeras.errors import SetupError
-from odkeras.serving.launch import find_tensorflow_serving, server_command
+from odkeras.serving.launch import find_tensorflow_serving, server_command, tensorflow_serving_command
+
+
+def settings(model_base_path: str = "export", **options: Any) -> ServerSettings:
+    return ServerSettings(model_name="raccoon", model_base_path=Path(model_base_path), **options)
 
 
 def test_the_embedded_server_on_a_port() -> None:
-    assert server_command("raccoon", "/models/raccoon", rest_api_port=8501) == [
+    assert server_command(settings("/models/raccoon")) == [
         *(sys.executable, "-m", "odkeras", "serve", "--model-name", "raccoon"),
         *("--model-base-path", "/models/raccoon", "--file-system-poll-wait-seconds", "1"),
         *("--host", "127.0.0.1", "--rest-api-port", "8501"),
@@ -20,10 +25,12 @@ def test_the_embedded_server_on_a_port() -> None:
 
 
 def test_the_embedded_server_on_an_inherited_socket() -> None:
-    command = server_command("raccoon", Path("export"), socket_fd=7, poll_wait_s=0.2, stop_on_stdin_eof=True)
+    command = server_command(
+        settings(socket_fd=7, file_system_poll_wait_seconds=0.2, stop_on_stdin_eof=True), tf_logging_level=30
+    )
     assert command[6:] == [
         *("--model-base-path", "export", "--file-system-poll-wait-seconds", "0.2"),
-        *("--socket-fd", "7", "--stop-on-stdin-eof"),
+        *("--socket-fd", "7", "--tf-logging-level", "30", "--stop-on-stdin-eof"),
     ]
 
 
@@ -40,7 +47,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_tensorflow_serving(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_tensorflow_serving() == str(program)
-    command = server_command("raccoon", "export", rest_api_port=8501, poll_wait_s=0.2, tensorflow_serving=True)
+    command = tensorflow_serving_command(settings(file_system_poll_wait_seconds=0.2))
     assert command == [
         str(program),
         "--port=0",
@@ -55,12 +62,4 @@ def test_tensorflow_serving_must_be_there(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_tensorflow_serving() is None
     with pytest.raises(SetupError, match="tensorflow_model_server is not on the PATH"):
-        server_command("raccoon", "export", rest_api_port=8501, tensorflow_serving=True)
-
-
-@pytest.mark.parametrize(
-    "where", [{}, {"rest_api_port": 1, "socket_fd": 2}, {"socket_fd": 2, "tensorflow_serving": True}]
-)
-def test_there_is_one_place_to_listen(where: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="give"):
-        server_command("raccoon", "export", **where)
+        tensorflow_serving_command(settings())

@@ -12,25 +12,26 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from odkeras.config.serving import ServerSettings
 from odkeras.errors import ConfigError, SetupError
 from odkeras.serving.listening import HttpServer
-from odkeras.serving.server import ServerOptions, open_socket, prepare_tensorflow, run_server
+from odkeras.serving.server import open_socket, prepare_tensorflow, run_server
 
 
-def options(**changes: Any) -> ServerOptions:
-    return ServerOptions(**{"model_name": "raccoon", "model_base_path": Path("export"), "rest_api_port": 0, **changes})
+def options(**changes: Any) -> ServerSettings:
+    return ServerSettings(**{"model_name": "raccoon", "model_base_path": Path("export"), "rest_api_port": 0, **changes})
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_name": ""}, "must not be empty"),
-        ({"model_name": "a/b"}, "'a/b' must not be empty or contain '/' or ':'"),
-        ({"model_name": "a:b"}, "contain '/' or ':'"),
-        ({"rest_api_port": 65536}, "port 65536 is not one of"),
-        ({"rest_api_port": -1}, "port -1 is not one of"),
-        ({"file_system_poll_wait_seconds": 0}, "must be more than 0 seconds"),
-        ({"file_system_poll_wait_seconds": float("nan")}, "must be more than 0 seconds"),
+        ({"model_name": ""}, "model_name is ''; allowed: a name without / and :"),
+        ({"model_name": "a/b"}, "model_name is 'a/b'; allowed: "),
+        ({"model_name": "a:b"}, "model_name is 'a:b'; allowed: "),
+        ({"rest_api_port": 65536}, "rest_api_port is 65536; allowed: 0 to 65535"),
+        ({"rest_api_port": -1}, "rest_api_port is -1; allowed: 0 to 65535"),
+        ({"file_system_poll_wait_seconds": 0}, "file_system_poll_wait_seconds is 0; allowed: more than 0 seconds"),
+        ({"file_system_poll_wait_seconds": float("nan")}, "file_system_poll_wait_seconds is nan; allowed: "),
     ],
 )
 def test_options_are_checked(changes: dict[str, Any], words: str) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from waiting import wait_until
 
 from odkeras.annotation import EditCounts, Task
+from odkeras.config import SimulationSettings
 from odkeras.control import Control
 from odkeras.errors import ConfigError, LabelMapError, RecordError, TrainingError
 from odkeras.formats.prodigy import read_annotation, write_answer
@@ -85,14 +86,10 @@ def make_project(directory: Path) -> None:
 
 
 def run(project: Path, display: Recorder | None = None, **changes: Any) -> SimulationResult:
-    arguments = {"annotations": 12, "batch_size": 4, "steps_per_epoch": 5, **changes}
-    return simulate(
-        project / "truth.csv",
-        project / "pipeline.config",
-        project / "images",
-        display=display or Recorder(),
-        **arguments,
-    )
+    files = {name: changes.pop(name) for name in ("report_dir", "test_csv") if name in changes}
+    options = {"annotations": 12, "images_per_round": 4, "steps_per_epoch": 5, **changes}
+    settings = SimulationSettings(config=project / "pipeline.config", **options)
+    return simulate(project / "truth.csv", settings, project / "images", display=display or Recorder(), **files)
 
 
 @pytest.mark.parametrize("action", ["pause", "stop"])
@@ -303,7 +300,7 @@ class TestSimulate:
 
     def test_fewer_images_than_asked_for(self, project: Path) -> None:
         display = Recorder()
-        result = run(project, display, annotations=1000, batch_size=20)
+        result = run(project, display, annotations=1000, images_per_round=20)
         known = read_labeled_images(project / "truth.csv", project / "images", LABELS, on_skip=lambda *_: None)
         assert result.points[-1].annotations == len(known.annotate)
         assert any(f"only {len(known.annotate)} images" in text for text in display.said)
@@ -321,7 +318,7 @@ class TestSimulate:
         assert [point.annotations for point in result.points] == [0, 3]
         assert any(broken.name in text for text in display.said)
 
-    @pytest.mark.parametrize("name", ["annotations", "batch_size"])
+    @pytest.mark.parametrize("name", ["annotations", "images_per_round"])
     def test_at_least_one(self, project: Path, name: str) -> None:
         with pytest.raises(ConfigError, match=name):
             run(project, None, **{name: 0})
@@ -445,12 +442,15 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import fake_processes
+from odkeras.config import SimulationSettings
 from odkeras.simulation.simulate import simulate
 fake_processes.use_fakes()
 project = Path.cwd()
 try:
-    simulate(project / "truth.csv", project / "pipeline.config", project / "images",
-             annotations=20, batch_size=4, steps_per_epoch=100_000)
+    settings = SimulationSettings(
+        config=project / "pipeline.config", annotations=20, images_per_round=4, steps_per_epoch=100_000
+    )
+    simulate(project / "truth.csv", settings, project / "images")
 except KeyboardInterrupt:
     sys.exit(130)
 """

@@ -10,6 +10,7 @@ import pytest
 
 from odkeras.annotation import Answer, Span
 from odkeras.boxes import Detections
+from odkeras.config.cost import CostModel
 from odkeras.config.parsing import read_threshold
 from odkeras.formats.prodigy import read_answer
 from odkeras.labels import LabelMap
@@ -23,9 +24,9 @@ from odkeras.session.thresholds import (
     judge,
     list_candidates,
 )
-from odkeras.work import CostModel
 
-COST = CostModel(draw_s=10, verify_s=1, adjust_s=4, relabel_s=1, delete_s=2)  # kept +9, adjusted +5, deleted -3
+# kept +9, adjusted +5, deleted -3
+COST = CostModel(draw_seconds=10, verify_seconds=1, adjust_seconds=4, relabel_seconds=1, delete_seconds=2)
 LABEL_MAP = LabelMap.from_names(["car", "person"])
 
 
@@ -59,7 +60,9 @@ class TestChoose:
 
     def test_never_more_deleted_than_not(self) -> None:
         """Even where one kept box is worth many deleted ones."""
-        cheap = CostModel(draw_s=1000, verify_s=0.1, adjust_s=1, relabel_s=1, delete_s=0.1)
+        cheap = CostModel(
+            draw_seconds=1000, verify_seconds=0.1, adjust_seconds=1, relabel_seconds=1, delete_seconds=0.1
+        )
         judged = [(0.9, "kept"), *[(0.8 - number / 100, "deleted") for number in range(8)], (0.1, "kept")]
         assert choose_threshold(judged, cheap) == pytest.approx(0.9)
 

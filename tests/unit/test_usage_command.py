@@ -10,8 +10,9 @@ import pytest
 from pictures import draw_pixels, encode
 from typer.testing import CliRunner
 
-from odkeras.cli import app, options
+from odkeras.cli import app
 from odkeras.cli.usage import missing_arguments
+from odkeras.config import option
 from odkeras.errors import ConfigError, RecordError
 
 ROOT = Path(__file__).parents[2]
@@ -143,11 +144,11 @@ def test_images_that_are_elsewhere_are_told_once(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "groups"),
     [
-        ("annotate", {options.PAGE, options.TRAINING, options.EVALUATION, options.DIRECTORIES, options.SUGGESTIONS}),
-        ("simulate", {options.TRAINING, options.EVALUATION, options.DIRECTORIES, options.SUGGESTIONS}),
-        ("trainer", {options.TRAINING, options.EVALUATION, options.DIRECTORIES, options.SERVING}),
-        ("train", {options.TRAINING, options.DIRECTORIES}),
-        ("eval", {options.TRAINING, options.EVALUATION, options.DIRECTORIES}),
+        ("annotate", {option.PAGE, option.TRAINING, option.EVALUATION, option.DIRECTORIES, option.SUGGESTIONS}),
+        ("simulate", {option.TRAINING, option.EVALUATION, option.DIRECTORIES, option.SUGGESTIONS}),
+        ("trainer", {option.TRAINING, option.EVALUATION, option.DIRECTORIES, option.SERVING}),
+        ("train", {option.TRAINING, option.DIRECTORIES}),
+        ("eval", {option.TRAINING, option.EVALUATION, option.DIRECTORIES}),
     ],
 )
 def test_options_are_in_groups(command: str, groups: set[str]) -> None:

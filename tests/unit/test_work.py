@@ -22,7 +22,7 @@ from odkeras.work import (
 
 SIZE_HW = (48, 64)
 CAR, PERSON = (4, 4, 24, 20), (30, 10, 60, 40)
-COST = CostModel(draw_s=10, verify_s=1, adjust_s=4, relabel_s=2, delete_s=3)
+COST = CostModel(draw_seconds=10, verify_seconds=1, adjust_seconds=4, relabel_seconds=2, delete_seconds=3)
 
 
 def span(box: tuple[float, float, float, float], label: str = "car", score: float = 0.8) -> dict[str, Any]:

@@ -9,10 +9,8 @@ from odkeras.config.parsing import read_threshold, split_commas, split_list
 from odkeras.integrations.prodigy.api import exit_on_error, require_prodigy
 from odkeras.integrations.prodigy.command_line import recipe_arguments, with_recipe_signature
 from odkeras.integrations.prodigy.recipes import servingmodel, trainmodel
-from odkeras.integrations.prodigy.serving import ServingmodelArguments
 
 __all__ = [
-    "ServingmodelArguments",
     "exit_on_error",
     "read_threshold",
     "recipe_arguments",

@@ -1,4 +1,4 @@
-"""The argument tuples and the signature of `image.trainmodel`, from the declared options."""
+"""The argument tuples and the signatures of the recipes, from the declared options."""
 
 from __future__ import annotations
 
@@ -7,47 +7,57 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from odkeras.config.commands import declared_options
 from odkeras.config.option import Declared, is_names, is_path
-from odkeras.config.settings import declared_options
 
 Argument = tuple[str, str, str | None, Callable[[str], Any]]
 """Help, kind (positional, option or flag), abbreviation and converter, as `prodigy.recipe` takes them."""
 
-_POSITIONAL: dict[str, tuple[str, type, Any]] = {
-    "dataset": ("Dataset that the answers are stored in", str, inspect.Parameter.empty),
-    "source": (
-        "Directory of images, image, JSONL file, dataset:NAME, or - for JSONL on stdin",
-        str,
-        inspect.Parameter.empty,
-    ),
-    "config_path": ("The project folder, or its pipeline.config", str, inspect.Parameter.empty),
-    "ip": ("Address of a running TensorFlow Serving; without it a model server is started", str, None),
-    "port": ("Its REST port; 8501 if only IP is given", int, 0),
-    "model_name": ("Its model's name; odkeras if not given", str, None),
-}
+_REQUIRED = inspect.Parameter.empty
+_DATASET = ("Dataset that the answers are stored in", str, _REQUIRED)
+_SOURCE = "Directory of images, image, JSONL file, dataset:NAME, or - for JSONL on stdin"
+_CONFIG = ("The project folder, or its pipeline.config", str, _REQUIRED)
 
 
-def recipe_arguments() -> dict[str, Argument]:
-    """The argument tuples of `image.trainmodel`, by name."""
+def recipe_arguments(command: str = "recipe") -> dict[str, Argument]:
+    """The argument tuples of a recipe, by name.
+
+    Args:
+        command: recipe, for `image.trainmodel`, or servingmodel.
+    """
     positional: dict[str, Argument] = {
-        name: (text, "positional", None, kind) for name, (text, kind, _) in _POSITIONAL.items()
+        name: (text, "positional", None, kind) for name, (text, kind, _) in _positional(command).items()
     }
-    options = {each.name: _argument(each) for each in declared_options("recipe")}
-    return positional | options
+    return positional | {each.name: _argument(each) for each in _options(command)}
 
 
-def with_recipe_signature(function: Callable[..., Any]) -> Callable[..., Any]:
+def _positional(command: str) -> dict[str, tuple[str, Any, Any]]:
+    """Help, type and default of each positional argument."""
+    declared = {
+        each.name: (each.option.help.rstrip("."), _type_of(each), _REQUIRED if each.required else None)
+        for each in declared_options(command)
+        if command in each.option.argument_of
+    }
+    if command == "servingmodel":
+        return {"dataset": _DATASET, **declared, "source": (_SOURCE, str, "-")}
+    return {"dataset": _DATASET, "source": (_SOURCE, str, _REQUIRED), "config_path": _CONFIG, **declared}
+
+
+def _options(command: str) -> list[Declared]:
+    return [each for each in declared_options(command) if command not in each.option.argument_of]
+
+
+def with_recipe_signature(function: Callable[..., Any], command: str = "recipe") -> Callable[..., Any]:
     """Decorator: give a function that takes `**arguments` the parameters by which Prodigy reads the command line.
 
     Old versions read them from the code object, which a `__signature__` does not change, so a function is compiled.
     """
-    defaults = {name: default for name, (_, _, default) in _POSITIONAL.items()}
-    types = {name: kind for name, (_, kind, _) in _POSITIONAL.items()}
-    for each in declared_options("recipe"):
+    defaults = {name: default for name, (_, _, default) in _positional(command).items()}
+    types = {name: kind for name, (_, kind, _) in _positional(command).items()}
+    for each in _options(command):
         # None says that the flag was not given, so that the environment or the project file may have the value.
         defaults[each.name], types[each.name] = False if each.type is bool else None, _type_of(each)
-    required = inspect.Parameter.empty
-    parameters = [name if default is required else f"{name}=defaults[{name!r}]" for name, default in defaults.items()]
+    parameters = [name if default is _REQUIRED else f"{name}=defaults[{name!r}]" for name, default in defaults.items()]
     scope: dict[str, Any] = {"function": function, "defaults": defaults}
     exec(f"def {function.__name__}({', '.join(parameters)}):\n    return function(**locals())", scope)
     compiled: Callable[..., Any] = scope[function.__name__]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from odkeras.config.parsing import is_host
-from odkeras.config.settings import DEFAULT_REST_PORT, AnnotateSettings
+from odkeras.config.annotate import AnnotateSettings
+from odkeras.config.serving import ServingmodelSettings
 from odkeras.config.sources import effective_values
-from odkeras.errors import ConfigError
 from odkeras.integrations.prodigy.api import ProdigyApi, exit_on_error
 from odkeras.integrations.prodigy.recipe import Components
-from odkeras.integrations.prodigy.serving import ServingmodelArguments, ServingRecipe
+from odkeras.integrations.prodigy.serving import ServingRecipe
 from odkeras.integrations.prodigy.source import open_recipe_source
 from odkeras.integrations.prodigy.training import TrainingRecipe
 from odkeras.labels import LabelMap
@@ -51,24 +50,20 @@ def trainmodel(*, config_path: str, **arguments: Any) -> Components:
         return recipe.components()
 
 
-def servingmodel(arguments: ServingmodelArguments) -> Components:
-    """The components of `image.servingmodel`. Exits with a one-line error if an argument is invalid."""
+def servingmodel(**arguments: Any) -> Components:
+    """The components of `image.servingmodel`. Exits with a one-line error if an argument is invalid.
+
+    Args:
+        arguments: the arguments of the recipe; None for those that were not given, as in `trainmodel`.
+    """
     with exit_on_error(ServingRecipe.name):
         prodigy = ProdigyApi.installed()
-        label_map = LabelMap.load(arguments.label_map_path)
-        check_dataset(arguments.dataset)
-        for name, value, ok in (
-            ("threshold", arguments.threshold, 0 <= arguments.threshold <= 1),
-            ("predict-batch-size", arguments.predict_batch_size, arguments.predict_batch_size >= 1),
-        ):
-            if not ok:
-                raise ConfigError(f"--{name} {value}: out of range")
-        if not is_host(arguments.ip) or not 0 < arguments.port < 65536:
-            raise ConfigError(
-                f"IP is {arguments.ip!r} and PORT is {arguments.port}; give an address or host name, without http://, "
-                f"and the REST port, usually {DEFAULT_REST_PORT}"
-            )
-        source = open_recipe_source(arguments.source, arguments.api or None, prodigy)
-        recipe = ServingRecipe(arguments, label_map, source, prodigy)
-        check_server(arguments.url, arguments.model_name, recipe.warn, "start it, with that model")
+        given = {name: value for name, value in arguments.items() if value is not None}
+        options = {row.declared.name: row.value for row in effective_values(None, "servingmodel", given)}
+        settings = ServingmodelSettings(**{**given, **options})
+        check_dataset(settings.dataset)
+        label_map = LabelMap.load(settings.label_map_path)
+        source = open_recipe_source(settings.source, settings.api or None, prodigy)
+        recipe = ServingRecipe(settings, label_map, source, prodigy)
+        check_server(settings.url, settings.model_name, recipe.warn, "start it, with that model")
         return recipe.components()

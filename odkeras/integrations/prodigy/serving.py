@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from odkeras.config.settings import PREDICT_BATCH_SIZE, reachable
+from odkeras.config.serving import ServingmodelSettings
 from odkeras.integrations.prodigy.api import ProdigyApi
 from odkeras.integrations.prodigy.recipe import Recipe
 from odkeras.labels import LabelMap
@@ -20,33 +16,11 @@ from odkeras.session.thresholds import FixedThreshold
 from odkeras.session.web_images import WebImages
 
 
-@dataclass(frozen=True)
-class ServingmodelArguments:
-    """Command line of `image.servingmodel`; see `recipes/image_serving.py`."""
-
-    dataset: str
-    ip: str
-    port: int
-    model_name: str
-    label_map_path: str
-    source: Any = None
-    threshold: float = 0.5
-    api: str | None = None
-    exclude: Sequence[str] | None = None
-    label: Sequence[str] | None = None
-    predict_batch_size: int = PREDICT_BATCH_SIZE
-
-    @property
-    def url(self) -> str:
-        """Base URL of the model server."""
-        return f"http://{reachable(self.ip)}:{self.port}"
-
-
 class ServingRecipe(Recipe):
     """`image.servingmodel`.
 
     Args:
-        arguments: the validated command line.
+        settings: the validated command line.
         label_map: label map of the served model.
         source: the images to annotate.
         prodigy: the installed Prodigy.
@@ -55,16 +29,16 @@ class ServingRecipe(Recipe):
     name = "image.servingmodel"
 
     def __init__(
-        self, arguments: ServingmodelArguments, label_map: LabelMap, source: Source, prodigy: ProdigyApi
+        self, settings: ServingmodelSettings, label_map: LabelMap, source: Source, prodigy: ProdigyApi
     ) -> None:
-        labels = chosen_labels(arguments.label, label_map, use_display_name=True)
-        super().__init__(prodigy, labels=labels, dataset=arguments.dataset, exclude=arguments.exclude or ())
+        labels = chosen_labels(settings.label, label_map, use_display_name=True)
+        super().__init__(prodigy, labels=labels, dataset=settings.dataset, exclude=settings.exclude or ())
         self._source = source
-        self._model = RemoteModel(arguments.url, arguments.model_name)
+        self._model = RemoteModel(settings.url, settings.model_name)
         self._downloads = WebImages()
-        classes = tuple(label_map.id_of(label) for label in labels) if arguments.label else None
-        rules = SuggestionRules(FixedThreshold(arguments.threshold), use_display_name=True, classes=classes)
-        self._suggester = Suggester(self._model, label_map, rules, self, batch_size=arguments.predict_batch_size)
+        classes = tuple(label_map.id_of(label) for label in labels) if settings.label else None
+        rules = SuggestionRules(FixedThreshold(settings.threshold), use_display_name=True, classes=classes)
+        self._suggester = Suggester(self._model, label_map, rules, self, batch_size=settings.predict_batch_size)
 
     def close(self) -> None:
         self._model.close()

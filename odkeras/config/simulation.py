@@ -1,0 +1,26 @@
+"""The options of `odkeras simulate`, besides those of every session."""
+
+# No `from __future__ import annotations`: evaluated later, the annotations would not see this module.
+from typing import Annotated
+
+from msgspec import Meta
+
+from odkeras.config.option import SUGGESTIONS, TRAINING, Option
+from odkeras.config.settings import SessionSettings
+
+
+class SimulationSettings(SessionSettings, frozen=True, kw_only=True):
+    """What a simulation needs, besides the known boxes.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+
+    annotations: Annotated[
+        int,
+        Meta(ge=1),
+        Option("Images to answer in all, with those of earlier runs.", "", SUGGESTIONS, "simulate", "1 or more"),
+    ] = 40
+    images_per_round: Annotated[
+        int, Meta(ge=1), Option("Images per round.", "", TRAINING, "simulate", "1 or more", flag="batch-size")
+    ] = 10
