@@ -60,6 +60,9 @@ def list_weights() -> None:
             f"{backbone.name:44} {backbone.top1:>9} {'yes' if backbone.fits_cpu else '':3}  {backbone.template:28}  "
             f"{_cached(cache, backbone)}".rstrip()
         )
+    print(
+        "\nThe API downloads MobileNetV2 for CenterNet by itself. Keras has no weights for Hourglass and ResNet-18/34."
+    )
 
 
 def _cached(cache: WeightsCache, weights: ZooModel | Backbone) -> str:

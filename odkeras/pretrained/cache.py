@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,13 +109,18 @@ class WeightsCache:
 
     @contextlib.contextmanager
     def new_folder(self, folder: Path) -> Iterator[Path]:
-        """A temporary folder that becomes `folder` after the block, or is deleted if the block raises."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-", ignore_cleanup_errors=True) as temporary:
-            content = Path(temporary) / folder.name
-            content.mkdir()
+        """A temporary folder that becomes `folder` after the block, or is deleted if the block raises.
+
+        Call it within `writing`, since it deletes what a killed process left under the temporary name.
+        """
+        content = folder.with_name(f".new-{folder.name}")
+        shutil.rmtree(content, ignore_errors=True)
+        content.mkdir(parents=True)
+        try:
             yield content
             content.rename(folder)
+        finally:
+            shutil.rmtree(content, ignore_errors=True)
 
     def name_of(self, checkpoint: str) -> str:
         """The name of the weights that a checkpoint of the cache belongs to; "" if it is not in the cache."""

@@ -19,7 +19,7 @@ from odkeras.errors import WeightsError
 MAX_BYTES = 4 * 2**30
 """A download stops beyond this size. The largest archives of the model zoo have about 1.5 GB."""
 
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**16
 _TEMPORARY_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 _MISSING_STATUS = frozenset({404, 410})
 WAYS_OUT = "take another source with --mirror, or give a downloaded file (see `odkeras init --help`: --weights)"
@@ -71,7 +71,10 @@ def download(addresses: Sequence[str], path: Path, options: DownloadOptions) -> 
         OSError: the file cannot be written.
     """
     if options.offline:
-        raise WeightsError(f"{addresses[0]} is not in the cache, and --offline forbids to download it")
+        raise WeightsError(
+            f"{addresses[0]} is not in the cache, and --offline forbids to download it; leave it out once, or give a "
+            "downloaded file (see `odkeras init --help`: --weights)"
+        )
     with Connections() as connections:
         for address in addresses:
             if _download_with_retries(connections, address, path, options):

@@ -92,7 +92,7 @@ def test_random_weights_are_named_as_long_as_the_model_began_with_them(
     server.start()
     desk = new_desk(color_scheme=scheme).open()
     expect(desk.by("first-steps")).to_contain_text("good suggestions take hundreds of images")
-    expect(desk.by("random-weights")).to_contain_text("--fine-tune-checkpoint")
+    expect(desk.by("random-weights")).to_contain_text("--weights")
     assert findings(desk) == []
     for _ in range(6):
         desk.answer("a")

@@ -345,6 +345,16 @@ class TestArchives:
 
 
 class TestCacheFolder:
+    def test_what_a_killed_process_left_is_replaced(self, weights: WeightsCache, server: ImageServer) -> None:
+        server.put(PATH, tar_gz(zoo_files(MODEL.archive_name)))
+        left = weights.folder / "zoo" / f".new-{MODEL.archive_name}" / "checkpoint"
+        left.mkdir(parents=True)
+        (left / "ckpt-0.index").write_bytes(b"half")
+        assert not weights.has(MODEL)
+        folder = weights.zoo_model(MODEL)
+        assert (folder / "checkpoint" / "ckpt-0.index").read_bytes() == DETECTOR_INDEX
+        assert list(folder.parent.iterdir()) == [folder]
+
     def test_the_environment_names_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ODKERAS_CACHE", str(tmp_path / "weights"))
         assert default_cache_folder() == tmp_path / "weights"

@@ -61,9 +61,8 @@ export function EmptyExplained({ store }: { store: AppStore }) {
 export function RandomWeights() {
   return (
     <p class="random-weights quiet" data-testid="random-weights">
-      The model started from random weights: good suggestions take hundreds of images. With a checkpoint a few dozen
-      images are enough:{" "}
-      <code>odkeras init FOLDER --label NAME --fine-tune-checkpoint PATH</code>
+      The model started from random weights: good suggestions take hundreds of images. With trained weights a few
+      dozen images are enough: <code>odkeras init FOLDER --label NAME --weights NAME</code>
     </p>
   );
 }
