@@ -37,7 +37,7 @@ class DownloadOptions:
             below it and, if that does not exist, directly below it.
         offline: refuse to use the network.
         timeout_s: longest wait for a connection or for the next bytes.
-        attempts: tries per address, at least 1. Each continues where the last one ended.
+        attempts: tries in a row without any new bytes, at least 1. Each continues where the last one ended.
         backoff_s: wait before the second attempt; it doubles with each further one.
         progress: see `Progress`.
     """
@@ -45,7 +45,7 @@ class DownloadOptions:
     mirror: str = ""
     offline: bool = False
     timeout_s: float = 30.0
-    attempts: int = 5
+    attempts: int = 4
     backoff_s: float = 1.0
     progress: Progress = lambda done, total: None
 
@@ -84,18 +84,23 @@ def download(addresses: Sequence[str], path: Path, options: DownloadOptions) -> 
 
 def _download_with_retries(connections: Connections, address: str, path: Path, options: DownloadOptions) -> bool:
     """Whether the file was downloaded; False if the server does not have it."""
-    for attempt in range(options.attempts):
-        if attempt:
-            time.sleep(options.backoff_s * 2 ** (attempt - 1))
-        try:
-            return _download(connections.pool_for(address), address, path, options)
-        except (HTTPError, _TemporaryError) as error:
-            reason = failure_reason(error)
-    raise WeightsError(f"cannot download {address}: {reason} (tried {options.attempts} times); {WAYS_OUT}")
-
-
-def _download(pool: urllib3.PoolManager, address: str, path: Path, options: DownloadOptions) -> bool:
     partial = _PartialFile(path)
+    failures, largest = 0, partial.size
+    while True:
+        try:
+            return _download(connections.pool_for(address), address, partial, options)
+        except (HTTPError, _TemporaryError) as error:
+            failures = 1 if partial.size > largest else failures + 1
+            largest = max(largest, partial.size)
+            if failures >= options.attempts:
+                reason = failure_reason(error)
+                raise WeightsError(
+                    f"cannot download {address}: {reason} (tried {failures} times); {WAYS_OUT}"
+                ) from None
+        time.sleep(options.backoff_s * 2 ** (failures - 1))
+
+
+def _download(pool: urllib3.PoolManager, address: str, partial: _PartialFile, options: DownloadOptions) -> bool:
     headers = {"Accept-Encoding": "identity", **partial.headers_to_continue(address)}
     response = pool.request(
         "GET",
@@ -131,16 +136,23 @@ class _PartialFile:
         self._path = path.with_name(f"{path.name}.part")
         self._origin = path.with_name(f"{path.name}.part.json")
 
+    @property
+    def size(self) -> int:
+        """In bytes; 0 if nothing has been downloaded."""
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
     def headers_to_continue(self, address: str) -> dict[str, str]:
         """The request headers that ask for the rest, if the file is unchanged; {} to start from the beginning."""
         try:
             origin = json.loads(self._origin.read_text(encoding="utf-8"))
-            size = self._path.stat().st_size
         except (OSError, ValueError):
             return {}
-        if not size or origin.get("address") != address or not origin.get("validator"):
+        if not self.size or origin.get("address") != address or not origin.get("validator"):
             return {}
-        return {"Range": f"bytes={size}-", "If-Range": origin["validator"]}
+        return {"Range": f"bytes={self.size}-", "If-Range": origin["validator"]}
 
     def receive(self, address: str, response: urllib3.BaseHTTPResponse, progress: Progress) -> None:
         """Append the body of the answer, or begin anew if the server sends the whole file."""
@@ -163,7 +175,7 @@ class _PartialFile:
         if response.status == 200:
             return 0
         sent = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        if sent is None or not self._path.is_file() or int(sent[1]) != self._path.stat().st_size:
+        if sent is None or int(sent[1]) != self.size:
             self.discard()
             raise _TemporaryError("the server sent another part of the file than asked for")
         return int(sent[1])

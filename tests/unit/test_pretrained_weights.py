@@ -109,7 +109,7 @@ class TestDownload:
         page = ResumablePage(tar_gz(zoo_files(MODEL.archive_name)), piece=3000)
         server.pages[PATH] = page
         seen: list[tuple[int, int | None]] = []
-        options = replace(weights.options, attempts=9, progress=lambda done, total: seen.append((done, total)))
+        options = replace(weights.options, progress=lambda done, total: seen.append((done, total)))
         assert WeightsCache(weights.folder, options).zoo_model(MODEL).is_dir()
         assert page.starts == list(range(0, len(page.data), 3000))
         assert seen[-1] == (len(page.data), len(page.data))
