@@ -55,6 +55,7 @@ class Span:
         points_xy_px: two opposite corners of a rectangle, or the vertices of a polygon in drawing order.
         score: the model's score, 0..1; None for a span that no model suggested.
         id: unique among the spans of one image; "" if it has none.
+        picked: the annotator picked it from the model's candidates.
         other: what else the span's record has, as JSON; carried along unchanged.
 
     Raises:
@@ -65,6 +66,7 @@ class Span:
     points_xy_px: tuple[tuple[float, float], ...]
     score: float | None = None
     id: str = ""
+    picked: bool = False
     other: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -112,7 +114,8 @@ class Suggestions:
         threshold: the lowest score of `spans`, 0 to 1.
         spans: the suggested objects, each with its score.
         hidden: the annotator does not see them, because the image is a control image.
-        candidates: all detections, best first, from which a threshold is learned; () if none is.
+        candidates: all detections, best first. The annotator can pick boxes from them, and a threshold is learned from
+            them.
         uncertainty: of the model about the image, 0 to 1.
     """
 
@@ -243,29 +246,34 @@ class EditCounts:
     """How an annotator edited the model's suggestions, in numbers of boxes. `sum(counts, EditCounts())` adds them up.
 
     Args:
-        kept: suggestions that match an accepted box with IoU >= 0.9; counted as unchanged.
-        kept_70: the same with IoU >= 0.7; includes `kept`.
+        kept: suggestions that match an accepted box with IoU >= 0.9, which is as good as unchanged.
+        kept_80: the same with IoU >= 0.8, at which people leave a box as it is: two people's boxes of one object agree
+            no better than that. Includes `kept`.
         adjusted: suggestions that match an accepted box with 0.5 <= IoU < 0.9.
         relabelled: suggestions that match an accepted box of another class with IoU >= 0.5.
         deleted: suggestions that match no accepted box.
         added: accepted boxes that no suggestion matches.
+        picked: those of `added` that the annotator picked from the model's candidates instead of drawing them.
     """
 
     kept: int = 0
-    kept_70: int = 0
+    kept_80: int = 0
     adjusted: int = 0
     relabelled: int = 0
     deleted: int = 0
     added: int = 0
+    picked: int = 0
 
     @classmethod
     def from_json(cls, row: Any) -> EditCounts:
-        """Parse the output of `to_json`. Field names of earlier versions are accepted; missing counts are 0.
+        """Parse the output of `to_json`. Field names of earlier versions are accepted; missing counts are 0, and a
+        missing `kept_80` is `kept`.
 
         Raises:
             ValueError, TypeError: a count is not a number.
         """
         named = {_FORMER_NAMES.get(name, name): value for name, value in row.items()}
+        named.setdefault("kept_80", named.get("kept"))
         return cls(**{field.name: int(named.get(field.name) or 0) for field in fields(cls)})
 
     def to_json(self) -> dict[str, int]:

@@ -15,25 +15,45 @@ from odkeras.boxes import Detections, Groundtruth
 from odkeras.errors import SetupError
 
 MATCH_IOU = 0.5
+KEEP_IOU = 0.8
+"""From this IoU on, people leave a suggested box as it is; see `EditCounts.kept_80`."""
 _NAMES = ("mAP", "mAP50", "mAP75")
 
 
-def count_edits(truth: Groundtruth, suggestions: Detections) -> EditCounts:
+def count_edits(truth: Groundtruth, suggestions: Detections, picked: Sequence[bool] | None = None) -> EditCounts:
     """Match suggestions to ground truth boxes, and count the edits between them.
 
     The matching is one-to-one and greedy by descending IoU (at least 0.5), first within each class. The remaining
     boxes are then matched across classes; those pairs count as relabelled.
+
+    Args:
+        picked: for each ground truth box, whether it was picked from the candidates if no suggestion matches it; None
+            = none was.
     """
-    ious, relabelled = _match(truth, suggestions)
-    kept, matched = sum(iou >= 0.9 for iou in ious), len(ious) + relabelled
+    ious = np.nan_to_num(box_ops.iou(truth.boxes, suggestions.boxes))
+    same_class = truth.classes[:, None] == suggestions.classes[None, :]
+    free_truth, free_suggestions = set(range(len(truth))), set(range(len(suggestions)))
+    matched = _take_pairs(np.where(same_class, ious, 0.0), free_truth, free_suggestions)
+    relabelled = len(_take_pairs(ious, free_truth, free_suggestions))
+    kept = sum(iou >= 0.9 for iou in matched)
     return EditCounts(
         kept=kept,
-        kept_70=sum(iou >= 0.7 for iou in ious),
-        adjusted=len(ious) - kept,
+        kept_80=sum(iou >= KEEP_IOU for iou in matched),
+        adjusted=len(matched) - kept,
         relabelled=relabelled,
-        deleted=len(suggestions) - matched,
-        added=len(truth) - matched,
+        deleted=len(free_suggestions),
+        added=len(free_truth),
+        picked=sum(picked[index] for index in free_truth) if picked is not None else 0,
     )
+
+
+def can_be_picked(truth: Groundtruth, candidates: Detections) -> list[bool]:
+    """For each ground truth box, whether a candidate of any class has an IoU of at least `KEEP_IOU` with it. Picking it
+    gives the box; the annotator has chosen the label before."""
+    if not len(candidates):
+        return [False] * len(truth)
+    best = np.nan_to_num(box_ops.iou(truth.boxes, candidates.boxes)).max(axis=1)
+    return [bool(iou >= KEEP_IOU) for iou in best]
 
 
 def coco_map(
@@ -59,15 +79,6 @@ def coco_map(
         return dict.fromkeys(_NAMES, 0.0)
     stats = _evaluate([{**row, "id": number} for number, row in enumerate(truth, start=1)], rows, len(images))
     return {name: max(0.0, float(value)) for name, value in zip(_NAMES, stats, strict=False)}
-
-
-def _match(truth: Groundtruth, suggestions: Detections) -> tuple[list[float], int]:
-    """(IoU of each matched pair of the same class, number of matched pairs of different classes)."""
-    ious = np.nan_to_num(box_ops.iou(truth.boxes, suggestions.boxes))
-    same_class = truth.classes[:, None] == suggestions.classes[None, :]
-    free_truth, free_suggestions = set(range(len(truth))), set(range(len(suggestions)))
-    matched = _take_pairs(np.where(same_class, ious, 0.0), free_truth, free_suggestions)
-    return matched, len(_take_pairs(ious, free_truth, free_suggestions))
 
 
 def _take_pairs(ious: np.ndarray, free_rows: set[int], free_columns: set[int]) -> list[float]:

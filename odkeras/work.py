@@ -67,14 +67,16 @@ class Work:
         return self.edits.objects * cost.draw_seconds
 
     def seconds_with(self, cost: CostModel) -> float:
-        """Estimated time to correct the suggestions."""
+        """Estimated time to correct the suggestions. Those with IoU >= 0.8 are left as they are; see `EditCounts`."""
         edits = self.edits
+        adjusted = edits.kept + edits.adjusted - edits.kept_80
         corrected = (
-            edits.adjusted * cost.adjust_seconds
+            adjusted * cost.adjust_seconds
             + edits.relabelled * cost.relabel_seconds
             + edits.deleted * cost.delete_seconds
         )
-        return edits.suggested * cost.verify_seconds + corrected + edits.added * cost.draw_seconds
+        added = (edits.added - edits.picked) * cost.draw_seconds + edits.picked * cost.pick_seconds
+        return edits.suggested * cost.verify_seconds + corrected + added
 
     def seconds_saved(self, cost: CostModel) -> float:
         """Estimated time saved; negative if correcting takes longer than drawing from scratch."""
@@ -130,7 +132,10 @@ def count_answer_edits(answer: Answer, suggestions: Suggestions) -> EditCounts:
         return EditCounts()
     label_map, size_hw = LabelMap.from_names(names), answer.task.size_hw
     truth = detections_from_spans(after, label_map, size_hw)
-    return count_edits(Groundtruth(truth.boxes, truth.classes), detections_from_spans(before, label_map, size_hw))
+    picked = [span.picked for span in after]
+    return count_edits(
+        Groundtruth(truth.boxes, truth.classes), detections_from_spans(before, label_map, size_hw), picked
+    )
 
 
 def work_from_row(row: Mapping[str, Any]) -> Work:

@@ -366,11 +366,17 @@ export interface VersionUse {
   version: number;
   images: number;
   suggested: number;
+  /** with an IoU of at least 0.9 */
   kept: number;
+  /** with an IoU of at least 0.8; includes kept */
+  kept_80: number;
+  /** with an IoU of 0.5 to 0.9 */
   adjusted: number;
   relabelled: number;
   deleted: number;
   added: number;
+  /** those of added that were picked from the candidates */
+  picked: number;
 }
 
 /** A training round. */

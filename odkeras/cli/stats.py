@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from odkeras.version_names import VersionNames
     from odkeras.work import Work
 
-_HEADER = ("", "images", "suggested", "kept", "adjusted", "relabelled", "deleted", "added", "precision", "recall")
+_HEADER = (
+    *("", "images", "suggested", "kept ≥.9", "kept ≥.8", "adjusted", "relabelled", "deleted", "added", "picked"),
+    *("precision", "recall"),
+)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -32,13 +35,14 @@ def stats(
 ) -> None:
     """Show how annotators edited the suggestions, by model version and by annotator, and the time that this saved.
 
-    Kept: unchanged or nearly (IoU 0.9 with the accepted box). Adjusted: moved (IoU 0.5 to 0.9). Relabelled: same place,
-    another label. Deleted: matches no object. Added: an object without a suggestion. Precision and recall are those
-    at IoU 0.5.
+    Kept: as it was suggested, or nearly (IoU of at least 0.9 or 0.8 with the accepted box). Adjusted: moved (IoU 0.5 to
+    0.9). Relabelled: same place, another label. Deleted: matches no object. Added: an object without a suggestion.
+    Picked: one of these, taken from the model's candidates. Precision and recall are those at IoU 0.5.
 
     The seconds are an estimate: each option sets the cost of one action. The defaults are conservative:
     7 s to draw a box is extreme clicking (the usual way took crowd workers 25.5 s), 2.4 s to verify one is the slowest
-    that is reported; that moving a box takes half as long as drawing it is an assumption.
+    that is reported; that moving a box takes half as long as drawing it, and picking one 3 s, are assumptions. A box
+    with an IoU of 0.8 is not worth moving.
     """
     import json
 
@@ -106,7 +110,7 @@ def _print_table(title: str, rows: Iterable[tuple[str, Work]], cost: CostModel, 
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     for name, work in rows:
         edits = work.edits
-        counted = (edits.suggested, edits.kept, edits.adjusted, edits.relabelled, edits.deleted, edits.added)
+        counted = (edits.suggested, *edits.to_json().values())
         ending = (_duration(work.seconds_saved(cost)),) if saved else ()
         table.add_row(name, *map(str, (work.images, *counted)), _share(work.precision), _share(work.recall), *ending)
     Console(width=None if Console().is_terminal else 140, highlight=False).print(table)

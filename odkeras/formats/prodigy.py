@@ -45,7 +45,9 @@ _KEYS = frozenset(
     }
 )
 """Keys that `Task` and `Answer` have fields for."""
-_SPAN_KEYS = frozenset({"label", "type", "x", "y", "width", "height", "w", "h", "center", "points", "score", "id"})
+_SPAN_KEYS = frozenset(
+    {"label", "type", "x", "y", "width", "height", "w", "h", "center", "points", "score", "id", "picked"}
+)
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,8 @@ def write_span(span: Span) -> dict[str, Any]:
         written["score"] = span.score
     if span.id:
         written["id"] = span.id
+    if span.picked:
+        written["picked"] = True
     return written
 
 
@@ -266,6 +270,7 @@ def read_span(span: Any) -> Span:
         _corners_px(span),
         score if is_number(score) else None,
         id if isinstance(id, str) else "",
+        span.get("picked") is True,
         {key: value for key, value in span.items() if key not in _SPAN_KEYS},
     )
 

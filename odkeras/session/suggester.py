@@ -39,8 +39,7 @@ class SuggestionRules:
     """Which detections become suggestions.
 
     Args:
-        threshold: minimum score of a suggestion. If it learns (`Threshold.learns`), tasks also get all detections as
-            candidates.
+        threshold: minimum score of a suggestion. All detections are the task's candidates.
         control: share of control images, 0 <= share < 1. Their suggestions are hidden, so that they do not influence
             the annotator. The choice depends on the image id alone.
         use_display_name: label suggestions with display names instead of names.
@@ -145,7 +144,7 @@ class Suggester:
             threshold=float(lowest),
             spans=visible_spans(_choose(wanted, keep), self._label_map.ids, name_of, task.size_hw),
             hidden=hidden,
-            candidates=list_candidates(wanted, self._label_map, task.size_hw) if self._threshold.learns else (),
+            candidates=list_candidates(wanted, self._label_map, task.size_hw),
             uncertainty=round(uncertainty(wanted), 4),
         )
         return replace(task, spans=() if hidden else suggestions.spans, suggestions=suggestions)

@@ -33,8 +33,10 @@ MAX_JUDGED = 80
 """Number of newest judged candidates per class that count. Older ones are detections of models no longer in use."""
 HIDDEN = 1.01
 """The threshold of a class that is not suggested: above any score."""
-_MIN_SCORE = 0.05
-_MAX_CANDIDATES = 30
+MAX_CANDIDATES = 100
+_MIN_CANDIDATE_SCORE = 0.01
+_MIN_SCORE, _MAX_PER_IMAGE = 0.05, 30
+"""Thresholds are learned from the best candidates of an image; the others would never be shown."""
 _KEPT_IOU, _MATCH_IOU = 0.9, 0.5
 _OUTCOMES = ("kept", "adjusted", "deleted")
 
@@ -45,10 +47,7 @@ class Threshold(Protocol):
     """The threshold that the suggester uses.
 
     `of` returns the minimum score of a class, given its id; above 1 hides the class. `note` learns from answers.
-    `learns` is False if `note` has no effect.
     """
-
-    learns: bool
 
     def of(self, class_id: int) -> float: ...
 
@@ -57,8 +56,6 @@ class Threshold(Protocol):
 
 class FixedThreshold:
     """The same threshold for every class."""
-
-    learns = False
 
     def __init__(self, value: float) -> None:
         self._value = value
@@ -79,8 +76,6 @@ class AutoThreshold:
         path: JSON file of the judged candidates, so that a restart continues with them.
         cost: the seconds that suggestions cost and save; None = the defaults.
     """
-
-    learns = True
 
     def __init__(self, label_map: LabelMap, path: Path, cost: CostModel | None = None) -> None:
         self._label_map = label_map
@@ -176,7 +171,8 @@ def judge(answer: Answer, label_map: LabelMap) -> dict[int, list[Judged]]:
         if (class_id := label_map.find_id(span.label)) is not None:
             truth.setdefault(class_id, []).append(span.xyxy_px)
     judged: dict[int, list[Judged]] = {}
-    for span in sorted(suggestions.candidates, key=lambda span: -(span.score or 0.0)):
+    best = sorted(suggestions.candidates, key=lambda span: -(span.score or 0.0))[:_MAX_PER_IMAGE]
+    for span in (span for span in best if (span.score or 0.0) >= _MIN_SCORE):
         if (class_id := label_map.find_id(span.label)) is not None:
             outcome = _take(span.xyxy_px, truth.get(class_id, []))
             judged.setdefault(class_id, []).append((span.score or 0.0, outcome))
@@ -198,19 +194,20 @@ def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
 def list_candidates(detections: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> tuple[Span, ...]:
     """A model's detections as spans, best first, clipped to the image.
 
-    At most `_MAX_CANDIDATES`, of classes in the label map and with a score of at least `_MIN_SCORE`.
+    At most `MAX_CANDIDATES`, of classes in the label map, with a score of at least `_MIN_CANDIDATE_SCORE` and with an
+    area inside the image.
     """
     order = np.argsort(-detections.scores, kind="stable")
     chosen = [
         index
         for index in order
-        if detections.scores[index] >= _MIN_SCORE and int(detections.classes[index]) in label_map.ids
+        if detections.scores[index] >= _MIN_CANDIDATE_SCORE and int(detections.classes[index]) in label_map.ids
     ]
     boxes = box_ops.to_xyxy_px(box_ops.clip(detections.boxes), image_size_hw)
     spans = []
-    for index in chosen[:_MAX_CANDIDATES]:
-        if np.isfinite(boxes[index]).all():
-            left, top, right, bottom = map(float, boxes[index])
+    for index in chosen[:MAX_CANDIDATES]:
+        left, top, right, bottom = map(float, boxes[index])
+        if right > left and bottom > top:  # false for NaN
             name, score = label_map.name_of(int(detections.classes[index])), round(float(detections.scores[index]), 4)
             spans.append(Span(name, ((left, top), (right, bottom)), score))
     return tuple(spans)

@@ -18,14 +18,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from odkeras.annotation import EditCounts, Task, detections_from_spans
+from odkeras.annotation import EditCounts, Task
 from odkeras.boxes import Detections
 from odkeras.config.simulation import SimulationSettings
 from odkeras.control import Control
 from odkeras.errors import ImageError, ServerUnavailableError, TrainingError
 from odkeras.formats.prodigy import write_answer
 from odkeras.images import read_image
-from odkeras.metrics import coco_map, count_edits
+from odkeras.metrics import coco_map
 from odkeras.project import JsonlTail, find_round, is_held_out
 from odkeras.session.events import Event, Listener, gate_text
 from odkeras.session.session import AnnotationSession
@@ -37,6 +37,7 @@ from odkeras.simulation.truth import (
     LabeledImage,
     LabeledImages,
     answer_task,
+    count_task_edits,
     read_labeled_images,
     split_held_out,
 )
@@ -197,15 +198,8 @@ class _Simulation:
 
     def play_round(self, tasks: Sequence[Task]) -> None:
         label_map = self._session.label_map
-        work = sum(
-            (
-                count_edits(
-                    self._by_id[task.image_id].groundtruth, detections_from_spans(task.spans, label_map, task.size_hw)
-                )
-                for task in tasks
-            ),
-            EditCounts(),
-        )
+        edits = (count_task_edits(task, self._by_id[task.image_id].groundtruth, label_map) for task in tasks)
+        work = sum(edits, EditCounts())
         answers = [answer_task(task, self._by_id[task.image_id], label_map) for task in tasks]
         put_at = time.monotonic()
         path = self._session.submit([write_answer(answer) for answer in answers])

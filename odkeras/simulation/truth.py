@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from odkeras import boxes as box_ops
-from odkeras.annotation import Answer, Decision, Span, Task
+from odkeras.annotation import Answer, Decision, EditCounts, Span, Task, detections_from_spans
 from odkeras.boxes import Groundtruth
 from odkeras.errors import ConfigError, ImageError, LabelMapError
 from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, exists, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
+from odkeras.metrics import can_be_picked, count_edits
 
 HELD_OUT_SHARE = 0.2
 _MAX_NAMES = 3
@@ -148,6 +149,21 @@ def answer_task(task: Task, image: LabeledImage, label_map: LabelMap) -> Answer:
         )
     )
     return Answer(replace(task, spans=spans), Decision.ACCEPT, answered_at=time.time())
+
+
+def count_task_edits(task: Task, truth: Groundtruth, label_map: LabelMap) -> EditCounts:
+    """The edits of an annotator who turns the task's suggestions into the true boxes.
+
+    A missing box is picked if a candidate is as good as a box that people leave as it is (`metrics.KEEP_IOU`), else
+    drawn.
+    """
+    suggestions = task.suggestions
+    candidates = () if suggestions is None or suggestions.hidden else suggestions.candidates
+    return count_edits(
+        truth,
+        detections_from_spans(task.spans, label_map, task.size_hw),
+        can_be_picked(truth, detections_from_spans(candidates, label_map, task.size_hw)),
+    )
 
 
 def _span_id(image: LabeledImage, number: int) -> str:

@@ -286,13 +286,13 @@ class AnswerDatabase:
     def version_edits(self, dataset: str) -> list[VersionEdits]:
         """Edit counts of the suggestions of each model version, oldest version first."""
         query = (
-            "SELECT version, COUNT(*), SUM(kept), SUM(moved), SUM(relabelled), SUM(deleted), SUM(added) FROM answers "
+            "SELECT version, COUNT(*), SUM(kept), SUM(COALESCE(kept_80, kept)), SUM(moved), SUM(relabelled), "
+            "SUM(deleted), SUM(added), SUM(COALESCE(picked, 0)) FROM answers "
             "WHERE dataset = ? AND replaced = 0 AND version IS NOT NULL AND kept IS NOT NULL "
             "GROUP BY version ORDER BY version"
         )
         return [
-            VersionEdits(version, images, EditCounts(kept, 0, adjusted, relabelled, deleted, added))
-            for version, images, kept, adjusted, relabelled, deleted, added in self.read(query, dataset)
+            VersionEdits(version, images, EditCounts(*counts)) for version, images, *counts in self.read(query, dataset)
         ]
 
     def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Record]]:

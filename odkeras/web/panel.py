@@ -229,7 +229,9 @@ def _age_s(version: int | None) -> float | None:
 
 
 def _version_use(row: VersionEdits) -> replies.VersionUse:
-    return replies.VersionUse(version=row.version, images=row.images, suggested=row.edits.suggested, **row.counts)
+    return replies.VersionUse(
+        version=row.version, images=row.images, suggested=row.edits.suggested, **row.edits.to_json()
+    )
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> replies.Counts:

@@ -234,11 +234,13 @@ class VersionUse(Struct, frozen=True):
     version: int
     images: int
     suggested: int
-    kept: int
-    adjusted: int
+    kept: Annotated[int, Meta(description="with an IoU of at least 0.9")]
+    kept_80: Annotated[int, Meta(description="with an IoU of at least 0.8; includes kept")]
+    adjusted: Annotated[int, Meta(description="with an IoU of 0.5 to 0.9")]
     relabelled: int
     deleted: int
     added: int
+    picked: Annotated[int, Meta(description="those of added that were picked from the candidates")]
 
 
 class Round(Struct, frozen=True):

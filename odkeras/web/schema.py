@@ -12,7 +12,7 @@ from odkeras.web import gallery_rows
 BUSY_S = 10.0
 """Timeout in seconds while another process holds the write lock."""
 
-_SCHEMA_VERSION = 4
+_SCHEMA_VERSION = 5
 _WITH_GALLERY = 3
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS answers (
@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS answers (
     kept INTEGER, moved INTEGER, relabelled INTEGER, deleted INTEGER, added INTEGER,
     example TEXT NOT NULL,
     batch TEXT, -- the batch of its delivery, from just before the batch is written
+    kept_80 INTEGER, picked INTEGER, -- NULL before schema 5
     UNIQUE (dataset, answer_id)
 );
 CREATE TABLE IF NOT EXISTS open_tasks (
@@ -78,8 +79,9 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         columns = [row[1] for row in connection.execute("PRAGMA table_info(answers)")]
-        if "batch" not in columns:  # made before schema 4
-            connection.execute("ALTER TABLE answers ADD COLUMN batch TEXT")
+        for name, kind in (("batch", "TEXT"), ("kept_80", "INTEGER"), ("picked", "INTEGER")):
+            if name not in columns:  # made before schema 4, or before schema 5
+                connection.execute(f"ALTER TABLE answers ADD COLUMN {name} {kind}")
         if 0 < version < _WITH_GALLERY:
             gallery_rows.fill(connection, path.absolute().parent)
         connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")

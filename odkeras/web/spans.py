@@ -74,6 +74,7 @@ def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: t
         clipped_px,
         score if is_number(score) else None,
         id if isinstance(id, str) and 0 < len(id) <= 64 else str(uuid.uuid4()),
+        span.get("picked") is True,
     )
     left, top, right, bottom = read.xyxy_px
     if right - left < _MIN_SIDE_PX or bottom - top < _MIN_SIDE_PX:

@@ -97,19 +97,20 @@ def shares(row: VersionEdits) -> dict[str, float | None]:
     """Fractions from 0 to 1: kept, adjusted, relabelled and deleted boxes of all suggestions; added boxes of all
     objects. None where the total is 0."""
     edits = row.edits
-    totals = {name: edits.objects if name == "added" else edits.suggested for name in row.counts}
-    return {name: round(row.counts[name] / total, 4) if total else None for name, total in totals.items()}
+    counts = edits.to_json()
+    totals = {name: edits.objects if name in ("added", "picked") else edits.suggested for name in counts}
+    return {name: round(counts[name] / total, 4) if total else None for name, total in totals.items()}
 
 
 def _version_json(row: VersionEdits) -> dict[str, Any]:
-    return {"version": row.version, "images": row.images, **row.counts, "shares": shares(row)}
+    return {"version": row.version, "images": row.images, **row.edits.to_json(), "shares": shares(row)}
 
 
 def _version_row(row: VersionEdits) -> tuple[str, ...]:
-    share = shares(row)
+    share, counts = shares(row), row.edits.to_json()
     cells = [
-        f"{number} (-)" if share[name] is None else f"{number} ({share[name]:.0%})"
-        for name, number in row.counts.items()
+        f"{counts[name]} (-)" if share[name] is None else f"{counts[name]} ({share[name]:.0%})"
+        for name in VERSION_COLUMNS[2:]
     ]
     return (str(row.version), str(row.images), *cells)
 

@@ -76,11 +76,6 @@ class VersionEdits:
     images: int
     edits: EditCounts
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of boxes by kind of edit. `kept_70` is left out, because the database does not store it."""
-        return {name: count for name, count in self.edits.to_json().items() if name != "kept_70"}
-
 
 def hash_image_id(image_id: str) -> int:
     """Prodigy's input hash for an image: an integer made of the first 60 bits of its id."""
@@ -93,13 +88,15 @@ def hash_image_id(image_id: str) -> int:
 # The columns keep their original names: "moved" holds the number of adjusted boxes.
 COLUMNS = (
     *("answer_id", "dataset", "session", "image_id", "input_hash", "decision", "answered_at", "replaced", "handed_on"),
-    *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "example"),
+    *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "kept_80", "picked", "example"),
 )
 
 
 def to_row(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tuple[Any, ...]:
     edits = answer.edits
-    counts = (edits.kept, edits.adjusted, edits.relabelled, edits.deleted, edits.added) if edits else (None,) * 5
+    counts: tuple[int | None, ...] = (None,) * 7
+    if edits is not None:
+        counts = (edits.kept, edits.adjusted, edits.relabelled, edits.deleted, edits.added, edits.kept_80, edits.picked)
     spans = answer.example.get("spans")
     return (
         answer.answer_id,

@@ -115,11 +115,12 @@ def test_rounds_with_a_restart(project: TinyProject, shapes: list[Annotation], s
     assert row["work"] == {
         "images": 1,
         "kept": 1,
-        "kept_70": 1,
+        "kept_80": 1,
         "adjusted": 0,
         "relabelled": 0,
         "deleted": 0,
         "added": others,
+        "picked": 0,
     }
     assert values(loop, "work/kept") == [1.0] * 4 and values(loop, "work/added_per_image")[2] == others
 
@@ -278,7 +279,7 @@ class TestPanels:
         assert to_uint8(np.zeros((2, 2, 1), np.float32)).shape == (2, 2, 3)
 
 
-ROW = {"image_id": "a", "session": "", "version": 1, "kept": 3, "kept_70": 4, "adjusted": 2, "relabelled": 1}
+ROW = {"image_id": "a", "session": "", "version": 1, "kept": 3, "kept_80": 4, "adjusted": 2, "relabelled": 1}
 
 
 class TestWork:
@@ -293,22 +294,23 @@ class TestWork:
         assert counts == {
             "images": 1,
             "kept": 3,
-            "kept_70": 4,
+            "kept_80": 4,
             "adjusted": 2,
             "relabelled": 1,
             "deleted": 2,
             "added": 4,
+            "picked": 0,
         }
         assert control["images"] == 1 and control["kept"] == 1
         assert round_counts([]) == {}
 
     def test_figures(self) -> None:
-        counts = {"images": 2, "kept": 3, "kept_70": 4, "adjusted": 2, "relabelled": 1, "deleted": 2, "added": 4}
+        counts = {"images": 2, "kept": 3, "kept_80": 4, "adjusted": 2, "relabelled": 1, "deleted": 2, "added": 4}
         figures = round_scalars({**counts, "control": {"images": 1, "kept": 1, "added": 1}})
         cost = CostModel()
         saved = 10 * cost.draw_seconds - (
             8 * cost.verify_seconds
-            + 2 * cost.adjust_seconds
+            + 1 * cost.adjust_seconds
             + cost.relabel_seconds
             + 2 * cost.delete_seconds
             + 4 * cost.draw_seconds

@@ -176,13 +176,13 @@ def test_history_is_newest_first(database: AnswerDatabase) -> None:
 
 
 def test_efforts_by_version(database: AnswerDatabase) -> None:
-    did = EditCounts(kept=3, kept_70=3, adjusted=2, deleted=1, added=4)
+    did = EditCounts(kept=3, kept_80=3, adjusted=2, deleted=1, added=4)
     database.add("d", [answer_of(A, version=8, edits=did), answer_of(B, version=8, edits=did)])
     database.add("d", [answer_of(C, version=7, edits=EditCounts(kept=1)), answer_of("d" * 32, version=7)])
     database.add("d", [answer_of(C, at=2, version=9, edits=EditCounts(adjusted=1))])  # replaces version 7's
     found = [(each.version, each.images, each.edits) for each in database.version_edits("d")]
     assert found == [
-        (8, 2, EditCounts(kept=6, adjusted=4, deleted=2, added=8)),
+        (8, 2, EditCounts(kept=6, kept_80=6, adjusted=4, deleted=2, added=8)),
         (9, 1, EditCounts(adjusted=1)),
     ]
 

@@ -435,7 +435,7 @@ def test_exporting_an_imported_export_gives_the_same(database: AnswerDatabase, f
         assert two.counts("shapes") == database.counts("shapes")
         assert Deliveries(two, "shapes").count_pending() == 3  # the trainer has none of them
         (row,) = two.version_edits("shapes")
-        assert (row.version, row.edits) == (5, EditCounts(kept=1, deleted=1))
+        assert (row.version, row.edits) == (5, EditCounts(kept=1, kept_80=1, deleted=1))
 
 
 def test_importing_one_s_own_export_adds_nothing(database: AnswerDatabase, folder: Path) -> None:
@@ -600,7 +600,7 @@ def test_in_stores_many_answers_in_batches(database: AnswerDatabase, folder: Pat
 
 
 def filled(database: AnswerDatabase) -> None:
-    did = EditCounts(kept=3, adjusted=1, deleted=0, added=4)
+    did = EditCounts(kept=3, kept_80=3, adjusted=1, deleted=0, added=4, picked=1)
     add(database, example_of(A, rect(1, 2, 3, 4), rect(1, 2, 3, 4, "dog"), rect(5, 5, 5, 5)), version=5, edits=did)
     add(database, example_of(B, at=1100, session="ben", answer="reject"), delivered=True)
     add(database, example_of(C, at=1200), version=6, edits=EditCounts(added=0))
@@ -627,10 +627,11 @@ def test_stats_as_json(database: AnswerDatabase) -> None:
         "last_answer": "1970-01-01T00:20:00+00:00",
         "not_handed_on": 2,
         "versions": [
-            {"version": 5, "images": 1, "kept": 3, "adjusted": 1, "relabelled": 0, "deleted": 0, "added": 4,
-             "shares": {"kept": 0.75, "adjusted": 0.25, "relabelled": 0.0, "deleted": 0.0, "added": 0.5}},
-            {"version": 6, "images": 1, "kept": 0, "adjusted": 0, "relabelled": 0, "deleted": 0, "added": 0,
-             "shares": {"kept": None, "adjusted": None, "relabelled": None, "deleted": None, "added": None}},
+            {"version": 5, "images": 1, "kept": 3, "kept_80": 3, "adjusted": 1, "relabelled": 0, "deleted": 0,
+             "added": 4, "picked": 1, "shares": {"kept": 0.75, "kept_80": 0.75, "adjusted": 0.25,
+                                                 "relabelled": 0.0, "deleted": 0.0, "added": 0.5, "picked": 0.125}},
+            {"version": 6, "images": 1, "kept": 0, "kept_80": 0, "adjusted": 0, "relabelled": 0, "deleted": 0,
+             "added": 0, "picked": 0, "shares": dict.fromkeys(shapes["versions"][0]["shares"])},
         ],
     }  # fmt: skip
 

@@ -116,7 +116,8 @@ def test_suggestions_become_spans() -> None:
     assert (second["x"], second["y"], second["width"], second["height"]) == (6.4, 0.0, 57.6, 24.0)  # clipped
     assert record["meta"] == {"file": "a.jpg", "score": 0.9, "model version": 17}
     made = {"version": 17, "threshold": 0.4, "spans": record["spans"], "uncertainty": 0.64}
-    assert record["_suggestions"] == made
+    candidates = [["n01", 0.9, [32, 12, 48, 24]], ["car", 0.4, [6.4, 0, 64, 24]], ["car", 0.1, [0, 0, 64, 48]]]
+    assert record["_suggestions"] == {**made, "candidates": candidates}
     assert json.loads(json.dumps(record)) == record
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from odkeras.annotation import EditCounts
 from odkeras.boxes import Detections, Groundtruth, from_xyxy_px
 from odkeras.errors import SetupError
-from odkeras.metrics import coco_map, count_edits
+from odkeras.metrics import can_be_picked, coco_map, count_edits
 
 SIZE_HW = (480, 640)
 Box = list[float]
@@ -98,20 +98,21 @@ def test_without_pycocotools(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("true", "suggested", "expected"),
     [
-        (truth(A, B), seen(A, B), EditCounts(kept=2, kept_70=2)),
+        (truth(A, B), seen(A, B), EditCounts(kept=2, kept_80=2)),
         (truth(A, B), seen(), EditCounts(added=2)),
         (truth(), seen(A, B), EditCounts(deleted=2)),
         (truth(), seen(), EditCounts()),
-        (truth(A), seen(shrunk(A, 0.95)), EditCounts(kept=1, kept_70=1)),
-        (truth(A), seen(shrunk(A, 0.8)), EditCounts(kept_70=1, adjusted=1)),
+        (truth(A), seen(shrunk(A, 0.95)), EditCounts(kept=1, kept_80=1)),
+        (truth(A), seen(shrunk(A, 0.85)), EditCounts(kept_80=1, adjusted=1)),
+        (truth(A), seen(shrunk(A, 0.75)), EditCounts(adjusted=1)),
         (truth(A), seen(shrunk(A, 0.6)), EditCounts(adjusted=1)),
         (truth(A), seen(shrunk(A, 0.4)), EditCounts(deleted=1, added=1)),
         (truth(A), seen(A, classes=[2]), EditCounts(relabelled=1)),
-        (truth(A), seen(A, A, classes=[2, 1]), EditCounts(kept=1, kept_70=1, deleted=1)),  # the right class comes first
+        (truth(A), seen(A, A, classes=[2, 1]), EditCounts(kept=1, kept_80=1, deleted=1)),  # the right class comes first
         (truth(A), seen(shrunk(A, 0.4), classes=[2]), EditCounts(deleted=1, added=1)),  # neither class nor place
-        (truth(A), seen(shrunk(A, 0.6), A), EditCounts(kept=1, kept_70=1, deleted=1)),  # the better one counts
-        (truth(A, A, classes=[1, 2]), seen(A, A, classes=[2, 1]), EditCounts(kept=2, kept_70=2)),
-        (truth(A, shrunk(A, 0.8)), seen(shrunk(A, 0.9)), EditCounts(kept=1, kept_70=1, added=1)),  # one to one
+        (truth(A), seen(shrunk(A, 0.6), A), EditCounts(kept=1, kept_80=1, deleted=1)),  # the better one counts
+        (truth(A, A, classes=[1, 2]), seen(A, A, classes=[2, 1]), EditCounts(kept=2, kept_80=2)),
+        (truth(A, shrunk(A, 0.8)), seen(shrunk(A, 0.9)), EditCounts(kept=1, kept_80=1, added=1)),  # one to one
         (truth(A), Detections(np.full((1, 4), np.nan), np.ones(1), np.ones(1)), EditCounts(deleted=1, added=1)),
     ],
 )
@@ -132,4 +133,13 @@ def test_every_box_is_accounted_for_once(true: list[Any], suggested: list[Any]) 
     matched = result.kept + result.adjusted
     assert matched + result.relabelled + result.deleted == len(suggested) == result.suggested
     assert matched + result.relabelled + result.added == len(true) == result.objects
-    assert 0 <= result.kept <= result.kept_70 <= matched
+    assert 0 <= result.kept <= result.kept_80 <= matched
+
+
+def test_missing_boxes_are_picked_if_a_candidate_is_near_enough() -> None:
+    """A suggested box is not picked; a candidate of another class gives the box all the same."""
+    candidates = seen(A, shrunk(B, 0.85), classes=[1, 2])
+    assert can_be_picked(truth(A, B), candidates) == [True, True]
+    assert can_be_picked(truth(A, B), seen(shrunk(B, 0.7))) == [False, False]
+    assert can_be_picked(truth(A), seen()) == [False]
+    assert count_edits(truth(A, B), seen(A), [True, True]) == EditCounts(kept=1, kept_80=1, added=1, picked=1)

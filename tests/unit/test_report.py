@@ -38,11 +38,12 @@ def test_curve_round_trip(tmp_path: Path) -> None:
         "mAP": 0.1235,
         "mAP50": 0.3,
         "kept": 1,
-        "kept_70": 2,
+        "kept_80": 2,
         "adjusted": 3,
         "relabelled": 0,
         "deleted": 9,
         "added": 20,
+        "picked": 0,
         "train_s": 12.3456,
         "publish_s": 1.5,
         "version": 1700000020,
@@ -55,7 +56,7 @@ def test_a_curve_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     """Counts of edits had other names in version 0.1.0."""
     row = {"annotations": 5, "mAP": 0.1, "mAP50": 0.2, "kept_90": 1, "kept_70": 2, "moved": 3, "deleted": 4, "drawn": 5}
     (tmp_path / "curve.json").write_text(json.dumps([row]))
-    assert read_curve(tmp_path / "curve.json")[0].edits == EditCounts(1, 2, 3, 0, 4, 5)
+    assert read_curve(tmp_path / "curve.json")[0].edits == EditCounts(1, 1, 3, 0, 4, 5)
 
 
 @pytest.mark.parametrize("text", ["not json", "{}x", "[1]", '[{"mAP": 1}]', "3"])
@@ -80,7 +81,7 @@ def test_picture_of_a_curve_of_any_length(tmp_path: Path, count: int) -> None:
 
 def test_what_the_suggestions_saved() -> None:
     """Of 24 boxes at 7 s: 13 looked at, 3 moved, 9 deleted, 20 drawn."""
-    assert POINTS[1].saved_s == pytest.approx(24 * 7 - (13 * 2.4 + 3 * 3.5 + 9 * 1.6 + 20 * 7))
+    assert POINTS[1].saved_s == pytest.approx(24 * 7 - (13 * 2.4 + 2 * 3.5 + 9 * 1.6 + 20 * 7))
     assert POINTS[1].saved_share == pytest.approx(POINTS[1].saved_s / (24 * 7))
     assert POINTS[0].saved_share is None
 
@@ -88,7 +89,7 @@ def test_what_the_suggestions_saved() -> None:
 def test_rows_line_up_with_the_header() -> None:
     rows = [table_row(point) for point in POINTS]
     assert {len(row) for row in rows} == {len(TABLE_HEADER)}
-    assert rows[1].split() == ["10", "0.123", "0.300", "1", "2", "3", "0", "9", "20", "-28", "12.3", "1.5"]
+    assert rows[1].split() == ["10", "0.123", "0.300", "1", "2", "3", "0", "9", "20", "0", "-25", "12.3", "1.5"]
 
 
 @pytest.mark.parametrize(

@@ -223,11 +223,11 @@ class TestSimulate:
     def test_effort_is_that_of_the_suggestions_before_the_answers(self, project: Path) -> None:
         points = run(project).points
         first, second, third = points[1:]
-        assert (first.edits.kept_70, first.edits.adjusted, first.edits.deleted) == (0, 0, 0)
+        assert (first.edits.kept_80, first.edits.adjusted, first.edits.deleted) == (0, 0, 0)
         assert first.edits.added >= 3  # nothing was suggested
         assert second.edits.kept == 0
         assert second.edits.adjusted >= 3  # off by a quarter: IoU 0.6
-        assert second.edits.kept_70 == second.edits.added == 0
+        assert second.edits.kept_80 == second.edits.added == 0
         assert third.edits.kept >= 3
         assert third.edits.adjusted == third.edits.deleted == third.edits.added == 0
 
@@ -247,7 +247,7 @@ class TestSimulate:
         result = run(project, report_dir=project / "out")
         rows = json.loads((project / "out" / "curve.json").read_text())
         assert [row["annotations"] for row in rows] == [0, 4, 8, 12]
-        assert {"mAP", "mAP50", "kept", "kept_70", "adjusted", "deleted", "added", "train_s", "publish_s"} < set(
+        assert {"mAP", "mAP50", "kept", "kept_80", "adjusted", "deleted", "added", "train_s", "publish_s"} < set(
             rows[0]
         )
         with Image.open(result.curve_png) as picture:

@@ -218,8 +218,6 @@ class TestSuggester:
 
     def test_learned_thresholds_apply_per_class_and_store_candidates(self, images: Path) -> None:
         class Learning:
-            learns = True
-
             def of(self, class_id: int) -> float:
                 return {1: 0.2, 2: 1.01}.get(class_id, 0.5)
 
@@ -234,10 +232,11 @@ class TestSuggester:
         assert shown.suggestions is not None
         assert shown.suggestions.threshold == 0.2
 
-    def test_a_fixed_one_needs_no_candidates(self, images: Path) -> None:
-        (task,) = self.suggester(FakeModel())(tasks_of(images)[:1])
+    def test_what_is_below_the_threshold_is_a_candidate(self, images: Path) -> None:
+        (task,) = self.suggester(FakeModel(), threshold=FixedThreshold(0.95))(tasks_of(images)[:1])
         assert task.suggestions is not None
-        assert task.suggestions.candidates == ()
+        assert task.spans == ()
+        assert [(span.label, span.score) for span in task.suggestions.candidates] == [("person", 0.9)]
         assert task.suggestions.uncertainty == pytest.approx(0.04)
 
     def test_control_images_are_shown_without_suggestions(self, images: Path) -> None:

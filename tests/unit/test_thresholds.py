@@ -125,7 +125,7 @@ class TestAuto:
 def test_candidates_are_what_was_found_the_best_first(label_map: LabelMap) -> None:
     found = Detections(
         np.array([[0.0, 0.0, 0.5, 0.5], [0.25, 0.5, 0.75, 1.0], [0, 0, 1, 1], [0, 0, 1, 1]], np.float32),
-        np.array([0.3, 0.6, 0.9, 0.01], np.float32),
+        np.array([0.3, 0.6, 0.9, 0.001], np.float32),
         np.array([1, 2, 9, 1], np.int32),  # 9 is none of ours
     )
     assert list_candidates(found, label_map, (40, 80)) == (
@@ -137,7 +137,7 @@ def test_candidates_are_what_was_found_the_best_first(label_map: LabelMap) -> No
 def test_a_fixed_threshold_applies_to_all_classes() -> None:
     fixed = FixedThreshold(0.4)
     fixed.note([{}])
-    assert (fixed.of(1), fixed.of(2), fixed.learns) == (0.4, 0.4, False)
+    assert (fixed.of(1), fixed.of(2)) == (0.4, 0.4)
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ class TestCounts:
         assert [document(panel, name)["left"] for name in ("anna", "ben", "cleo")] == [13, None, None]
 
     def test_versions(self, panel: Panel, figures: Figures) -> None:
-        did = EditCounts(kept=15, kept_70=17, adjusted=6, deleted=3, added=4)
+        did = EditCounts(kept=15, kept_80=17, adjusted=6, deleted=3, added=4)
         figures.edits = [VersionEdits(number, 10, did) for number in range(MAX_ROUNDS + 2)]
         panel.count()
         versions = document(panel)["versions"]
@@ -273,6 +273,8 @@ class TestCounts:
             "relabelled": 0,
             "deleted": 3,
             "added": 4,
+            "kept_80": 17,
+            "picked": 0,
         }
 
     def test_counted_only_when_somebody_answered(self, panel: Panel, figures: Figures) -> None:

@@ -81,6 +81,8 @@ class TestTheLoop:
             "images": 2,
             "suggested": 2,
             "kept": 1,
+            "kept_80": 1,
+            "picked": 0,
             "adjusted": 0,
             "relabelled": 0,
             "deleted": 1,

@@ -233,10 +233,10 @@ class TestEffort:
             ([], [], EditCounts()),
             ([], [rect()], EditCounts(added=1)),
             ([rect(score=0.9)], [], EditCounts(deleted=1)),
-            ([rect(score=0.9)], [rect()], EditCounts(kept=1, kept_70=1)),
+            ([rect(score=0.9)], [rect()], EditCounts(kept=1, kept_80=1)),
             ([rect(score=0.9)], [rect(width=20)], EditCounts(adjusted=1)),
-            ([rect(x=40, y=5), rect(x=5, y=5)], [rect(x=5, y=5)], EditCounts(kept=1, kept_70=1, deleted=1)),
-            ([rect()], [polygon([8, 6], [40, 6], [40, 30], [8, 30])], EditCounts(kept=1, kept_70=1)),
+            ([rect(x=40, y=5), rect(x=5, y=5)], [rect(x=5, y=5)], EditCounts(kept=1, kept_80=1, deleted=1)),
+            ([rect()], [polygon([8, 6], [40, 6], [40, 30], [8, 30])], EditCounts(kept=1, kept_80=1)),
         ],
     )
     def test_what_a_person_did(

@@ -58,11 +58,12 @@ class TestRow:
             "session": "things-anna",
             "version": 7,
             "kept": 1,
-            "kept_70": 1,
+            "kept_80": 1,
             "adjusted": 0,
             "relabelled": 1,
             "deleted": 1,
             "added": 0,
+            "picked": 0,
             "answered_at": 1700000000,
         }
 
@@ -87,13 +88,13 @@ class TestRow:
 
 class TestWork:
     def test_seconds(self) -> None:
-        work = Work(2, EditCounts(kept=3, kept_70=4, adjusted=2, deleted=1, added=5, relabelled=1))
+        work = Work(2, EditCounts(kept=3, kept_80=4, adjusted=2, deleted=1, added=5, relabelled=1, picked=2))
         assert work.seconds_without(COST) == 11 * 10
-        assert work.seconds_with(COST) == 7 * 1 + 2 * 4 + 1 * 2 + 1 * 3 + 5 * 10
-        assert work.seconds_saved(COST) == pytest.approx(110 - 70)
+        assert work.seconds_with(COST) == 7 * 1 + 1 * 4 + 1 * 2 + 1 * 3 + 3 * 10 + 2 * 3
+        assert work.seconds_saved(COST) == pytest.approx(110 - 52)
 
     def test_precision_and_recall(self) -> None:
-        work = Work(1, EditCounts(kept=2, kept_70=2, adjusted=1, deleted=1, added=2, relabelled=1))
+        work = Work(1, EditCounts(kept=2, kept_80=2, adjusted=1, deleted=1, added=2, relabelled=1))
         assert work.precision == pytest.approx(3 / 5)
         assert work.recall == pytest.approx(3 / 6)
         assert (Work().precision, Work().recall) == (None, None)
@@ -109,10 +110,13 @@ class TestTotals:
 
     def test_by_version_and_by_session(self) -> None:
         rows = list(self.ROWS)
-        assert by_version(rows) == {1: Work(1, EditCounts(deleted=2)), 2: Work(2, EditCounts(kept=1, added=3))}
+        assert by_version(rows) == {
+            1: Work(1, EditCounts(deleted=2)),
+            2: Work(2, EditCounts(kept=1, kept_80=1, added=3)),
+        }
         assert list(by_version(rows)) == [1, 2]
         assert by_session(rows)["y"] == Work(1, EditCounts(deleted=2))
-        assert of_control(rows) == Work(1, EditCounts(kept=5))
+        assert of_control(rows) == Work(1, EditCounts(kept=5, kept_80=5))
         assert totals([], lambda row: row) == {}
 
     def test_the_last_row_of_an_image_counts(self) -> None:
