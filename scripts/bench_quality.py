@@ -28,13 +28,11 @@ given with --runs, what it has of the same settings is not run again. The last l
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import statistics
 import sys
 import tempfile
 import time
-from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,9 +46,10 @@ from odkeras.errors import ServingError, TrainingError
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.init_project import init_project
 from odkeras.pipeline import load_pipeline, save_pipeline
-from odkeras.project import append_jsonl, read_jsonl, write_atomically
+from odkeras.project import append_jsonl, read_jsonl
 from odkeras.simulation.report import read_curve
 from odkeras.simulation.simulate import simulate
+from quality_curves import Run, curve_of, draw, names_in, runs_of
 from training_variants import VARIANTS
 
 DATA = ("raccoon", "shapes")
@@ -87,9 +86,6 @@ class Plan:
     annotations: int
     batch_size: int
     steps: int
-
-
-Run = dict[str, Any]
 
 
 def main() -> None:
@@ -203,10 +199,9 @@ def play(plan: Plan, pictures: Pictures) -> Run:
         project = Path(folder)
         train_csv, test_csv, images_dir = pictures.prepare(project)
         config = project / "pipeline.config"
-        variant = plan.policy.removeprefix(f"{NEWEST}-")
-        if variant in VARIANTS:
+        if change := VARIANTS.get(plan.policy.removeprefix(f"{NEWEST}-")):
             changed = load_pipeline(config)
-            VARIANTS[variant](changed)
+            change(changed)
             save_pipeline(changed, config)
         settings = SimulationSettings(
             config=config,
@@ -235,14 +230,6 @@ def summary_of_run(run: Run) -> str:
     problem = f"; failed: {run['failure']}" if run["failure"] else ""
     problem += f"; {run['failed_rounds']} failed rounds" if run["failed_rounds"] else ""
     return f"mAP50 {run['points'][-1]['mAP50']:.3f}, {run['wall_s']:.0f} s in all{problem}"
-
-
-def runs_of(runs: Sequence[Run], data: str, policy: str = "") -> list[Run]:
-    return [run for run in runs if run["data"] == data and policy in ("", run["policy"])]
-
-
-def names_in(runs: Sequence[Run], key: str) -> list[str]:
-    return list(dict.fromkeys(run[key] for run in runs))
 
 
 def compared_at(runs: Sequence[Run], data: str) -> int:
@@ -282,17 +269,6 @@ def result_of(runs: Sequence[Run], at: int) -> dict[str, Any]:
     return found
 
 
-def curve_of(run: Run) -> dict[str, list[float]]:
-    points = run["points"]
-    trained_s = [sum(point["train_s"] for point in points[: number + 1]) for number in range(len(points))]
-    return {
-        "annotations": [point["annotations"] for point in points],
-        "train_s": trained_s,
-        "mAP50": [point["mAP50"] for point in points],
-        "mAP": [point["mAP"] for point in points],
-    }
-
-
 def rows_of(runs: Sequence[Run], *, is_default: bool) -> list[Row]:
     """The table's rows. Goals apply only to the default settings."""
     rows = []
@@ -317,85 +293,6 @@ def rows_of(runs: Sequence[Run], *, is_default: bool) -> list[Row]:
             text = f"{data}: replay to {policy}, ratio of the medians"
             rows.append(Row(text, f"{data}_{key}", "x", at_least=goal, shown=has_goal))
     return rows
-
-
-# The same style as the learning curve of `odkeras simulate`.
-_INK, _QUIET, _GRID = "#1f2328", "#656d76", "#e6e8eb"
-_COLOURS = {"replay": "#2a78d6", "newest": "#eb6834", "zoo": "#1baf7a", "newest-zoo": "#8c6bb1"}
-_LABELS = {
-    "replay": "replay: all answers so far",
-    "newest": "newest answers only",
-    "zoo": "replay with the model zoo's training",
-    "newest-zoo": "newest answers only, the zoo's training",
-}
-_OTHER_COLOUR = "#656d76"
-_LABEL_HEIGHT = 0.06  # in units of the axis, which goes from 0 to 1
-
-
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """Draw a PNG with two plots per data set: mAP50 over annotations and over seconds of training."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    names = names_in(runs, "data")
-    layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1)
-    figure = Figure(figsize=(10.4, 0.5 + 3.7 * len(names)), dpi=150, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(names), 2, sharey=True, squeeze=False)
-    for (left, right), data in zip(panels, names, strict=True):
-        _draw_panel(left, runs_of(runs, data), "annotations", f"{data}: mAP at IoU 0.5 on held-out pictures")
-        _draw_panel(right, runs_of(runs, data), "train_s", "the same, by time")
-        left.set_xlabel("annotated pictures", color=_INK)
-        right.set_xlabel("seconds of training", color=_INK)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, labelcolor=_INK)
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    write_atomically(path, image.getvalue())
-
-
-def _draw_panel(axes: Any, runs: Sequence[Run], by: str, title: str) -> None:
-    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold", pad=12)
-    ends: list[tuple[float, float]] = []
-    for policy in names_in(runs, "policy"):
-        curves = [curve_of(run) for run in runs if run["policy"] == policy]
-        columns = _by_annotations(curves)
-        xs = [statistics.median(curve[by][index] for curve, index in column) for column in columns]
-        values = [[curve["mAP50"][index] for curve, index in column] for column in columns]
-        middle, colour = [statistics.median(each) for each in values], _COLOURS.get(policy, _OTHER_COLOUR)
-        axes.fill_between(xs, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.1, linewidth=0)
-        axes.plot(
-            xs, middle, color=colour, linewidth=2, marker="o", markersize=5, label=_LABELS.get(policy, policy), zorder=3
-        )
-        ends.append((xs[-1], middle[-1]))
-    _label(axes, ends)
-    _style(axes)
-
-
-def _label(axes: Any, ends: Sequence[tuple[float, float]]) -> None:
-    """Write the last value of each curve beside its end, without overlaps."""
-    place = -1.0
-    for x, value in sorted(ends, key=lambda end: end[1]):
-        place = max(value, place + _LABEL_HEIGHT)
-        axes.annotate(f"{value:.2f}", (x, place), (8, 0), textcoords="offset points", va="center", color=_INK)
-
-
-def _by_annotations(curves: Sequence[dict[str, list[float]]]) -> list[list[tuple[dict[str, list[float]], int]]]:
-    """For each number of annotations, each curve with the index of its last point at or before that number."""
-    numbers = sorted({number for curve in curves for number in curve["annotations"]})
-    return [[(curve, bisect(curve["annotations"], number) - 1) for curve in curves] for number in numbers]
-
-
-def _style(axes: Any) -> None:
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_QUIET, length=0, labelleft=True)
-    axes.set_ylim(0, 1)
-    axes.margins(x=0.08)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_QUIET)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import typer
 
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
+from odkeras.cli.tables import print_table
 from odkeras.errors import ConfigError
 from odkeras.web.location import DATABASE_NAME
 
@@ -314,36 +315,10 @@ def _print_skipped(skipped: Iterable[tuple[str, str]]) -> None:
 
 
 def _show(dataset_stats: DatasetStats) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from odkeras.web.stats import VERSION_COLUMNS
-
-    console = Console()
-    if not console.is_terminal:
-        _print_plainly(dataset_stats)
-        return
-    table = Table(title=escape(dataset_stats.dataset), title_justify="left", title_style="bold", show_header=False)
-    for name, text in dataset_stats.lines():
-        table.add_row(name, escape(text))
-    console.print(table)
-    if dataset_stats.versions:
-        versions = Table(title="suggestions, by model version", title_justify="left")
-        for column in VERSION_COLUMNS:
-            versions.add_column(column, justify="right")
-        for row in dataset_stats.version_rows():
-            versions.add_row(*row)
-        console.print(versions)
-
-
-def _print_plainly(dataset_stats: DatasetStats) -> None:
     from odkeras.web.stats import VERSION_COLUMNS
 
     print(dataset_stats.dataset)
     for name, text in dataset_stats.lines():
         print(f"  {name:<14}{text}")
-    rows = [VERSION_COLUMNS, *dataset_stats.version_rows()] if dataset_stats.versions else []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
+    if dataset_stats.versions:
+        print_table("suggestions, by model version", VERSION_COLUMNS, dataset_stats.version_rows())

@@ -9,6 +9,7 @@ import typer
 
 from odkeras.cli import options
 from odkeras.cli.options import Given, with_options
+from odkeras.cli.tables import print_table
 from odkeras.config.cost import CostModel
 from odkeras.config.settings import TrainingSettings
 
@@ -71,11 +72,11 @@ def stats(
         return
     names = VersionNames(read_jsonl(project.metrics_path))
     versions = [(_version(int(name), names), work) for name, work in totals["versions"].items()]
-    _print_table("by model version", versions, cost)
-    _print_table("by annotator", [(str(name) or "-", work) for name, work in totals["annotators"].items()], cost)
+    _print("by model version", versions, cost)
+    _print("by annotator", [(str(name) or "-", work) for name, work in totals["annotators"].items()], cost)
     if control.images:
         title = "control images, shown without suggestions: edits that suggestions would have needed"
-        _print_table(title, [("control", control)], cost, saved=False)
+        _print(title, [("control", control)], cost, saved=False)
     total = sum(totals["versions"].values(), type(control)())
     print(
         f"\nestimated: {_duration(total.seconds_saved(cost))} saved of {_duration(total.seconds_without(cost))} that "
@@ -101,19 +102,14 @@ def _documents(works: dict[Any, Work], cost: CostModel) -> list[dict[str, Any]]:
     ]
 
 
-def _print_table(title: str, rows: Iterable[tuple[str, Work]], cost: CostModel, *, saved: bool = True) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for number, name in enumerate((*_HEADER, *(("saved",) if saved else ()))):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
-    for name, work in rows:
+def _print(title: str, works: Iterable[tuple[str, Work]], cost: CostModel, *, saved: bool = True) -> None:
+    rows = []
+    for name, work in works:
         edits = work.edits
         counted = (edits.suggested, *edits.to_json().values())
         ending = (_duration(work.seconds_saved(cost)),) if saved else ()
-        table.add_row(name, *map(str, (work.images, *counted)), _share(work.precision), _share(work.recall), *ending)
-    Console(width=None if Console().is_terminal else 140, highlight=False).print(table)
+        rows.append((name, *map(str, (work.images, *counted)), _share(work.precision), _share(work.recall), *ending))
+    print_table(title, (*_HEADER, *(("saved",) if saved else ())), rows)
 
 
 def _version(version: int, names: VersionNames) -> str:

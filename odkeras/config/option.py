@@ -137,28 +137,25 @@ class Declared:
         check_value(self.name, value, self.annotated, origin=origin)
 
 
+_YES, _NO = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off")
+
+
 def _read_switch(text: str) -> bool:
-    """Raises: ValueError: none of the words for yes and no."""
-    if text.strip().lower() in ("1", "true", "t", "yes", "y", "on"):
-        return True
-    if text.strip().lower() in ("0", "false", "f", "no", "n", "off"):
-        return False
-    raise ValueError(text)
+    word = text.strip().lower()
+    if word not in _YES + _NO:
+        raise ValueError(text)
+    return word in _YES
 
 
 _PARSERS: dict[Any, Callable[[str], Any]] = {bool: _read_switch, int: int, float: float, Path: Path}
 
 
-def declared_in(settings: type[msgspec.Struct], command: str = "") -> Iterator[Declared]:
-    """The declared options in the order of their declaration.
-
-    Args:
-        command: only those that this command has; all when "".
-    """
+def declared_in(settings: type[msgspec.Struct], command: str) -> Iterator[Declared]:
+    """The options of a command in the order of their declaration."""
     types = field_types(settings)
     for each in msgspec.structs.fields(settings):
         option = option_of(types[each.name])
-        if option is not None and option.on and (not command or command in option.on.split()):
+        if option is not None and command in option.on.split():
             yield Declared(each.name, option, types[each.name], each.default)
 
 

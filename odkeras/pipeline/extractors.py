@@ -46,17 +46,8 @@ _TF2: dict[str, tuple[str, ...]] = {
 }
 
 TF1_ONLY: dict[str, str] = {
-    "ssd_mobilenet_v1": "ssd_mobilenet_v1_keras",
-    "ssd_mobilenet_v1_fpn": "ssd_mobilenet_v1_fpn_keras",
-    "ssd_mobilenet_v2": "ssd_mobilenet_v2_keras",
-    "ssd_mobilenet_v2_fpn": "ssd_mobilenet_v2_fpn_keras",
-    "ssd_resnet50_v1_fpn": "ssd_resnet50_v1_fpn_keras",
-    "ssd_resnet101_v1_fpn": "ssd_resnet101_v1_fpn_keras",
-    "ssd_resnet152_v1_fpn": "ssd_resnet152_v1_fpn_keras",
-    "faster_rcnn_resnet50": "faster_rcnn_resnet50_keras",
-    "faster_rcnn_resnet101": "faster_rcnn_resnet101_keras",
-    "faster_rcnn_resnet152": "faster_rcnn_resnet152_keras",
-    "faster_rcnn_inception_resnet_v2": "faster_rcnn_inception_resnet_v2_keras",
+    **{name.removesuffix("_keras"): name for name in _TF2["ssd"] if name not in _EFFICIENTNETS},
+    **{name.removesuffix("_keras"): name for name in _TF2["faster_rcnn"] if not name.endswith("_fpn_keras")},
     **dict.fromkeys(
         (
             "ssd_inception_v2",

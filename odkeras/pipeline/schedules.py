@@ -44,20 +44,16 @@ def schedule_problems(config: PipelineConfig) -> Iterator[Problem]:
         return
     kind, schedule = _schedule(config)
     if schedule is None:
-        yield Problem(
-            _field(config),
-            "",
-            "no learning rate is set",
-            "add for example constant_learning_rate { learning_rate: 0.001 }",
-        )
+        example = "add for example constant_learning_rate { learning_rate: 0.001 }"
+        yield Problem(_field(config), "", "no learning rate is set", example)
     elif kind == "constant_learning_rate":
         yield from _positive(f"{_field(config, kind)}.learning_rate", schedule.learning_rate)
     elif kind == "exponential_decay_learning_rate":
-        yield from _exponential_problems(f"{_field(config, kind)}", schedule)
+        yield from _exponential_problems(_field(config, kind), schedule)
     elif kind == "cosine_decay_learning_rate":
-        yield from _cosine_problems(f"{_field(config, kind)}", schedule)
+        yield from _cosine_problems(_field(config, kind), schedule)
     else:
-        yield from _manual_problems(f"{_field(config, kind)}", schedule)
+        yield from _manual_problems(_field(config, kind), schedule)
 
 
 def horizon_problems(config: PipelineConfig, step: int) -> Iterator[Problem]:
