@@ -144,6 +144,16 @@ export interface Span {
   height: number;
   points?: Point[];
   score?: number;
+  /** whether the annotator picked it from the model's candidates */
+  picked?: boolean;
+}
+
+/** An object that the model detected and that is not shown. The annotator can pick it. */
+export interface Candidate {
+  label: string;
+  /** [x, y, width, height], rounded to a tenth of a pixel */
+  rect: [number, number, number, number];
+  score: number;
 }
 
 /** An image to annotate. */
@@ -155,6 +165,8 @@ export interface Task {
   height: number;
   file: string;
   spans: Span[];
+  /** best first; none for control images */
+  candidates: Candidate[];
   /** the model version that suggested the boxes; null for none */
   version: number | null;
   /** the lowest score of a suggested box */

@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from odkeras import boxes as box_ops
 from odkeras.annotation import Span, Task
 from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError
@@ -42,6 +43,8 @@ _STORING_THREADS = 4  # they share a processor and a disk, so more threads would
 _BROWSING_THREADS = 3
 _FETCHING_THREADS = 4
 _MAX_FETCHES_WAITING = 16
+_MIN_CANDIDATE_SCORE = 0.05  # below are the many detections of a model that has hardly learned anything
+_SHOWN_IOU = 0.9  # a candidate that overlaps more with a box of the task is that box
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -332,10 +335,27 @@ def task_document(task: Task) -> replies.Task:
         height=height,
         file=task.file,
         spans=[_span_document(span) for span in task.spans],
+        candidates=_candidates(task),
         version=task.version,
         threshold=None if task.suggestions is None else task.suggestions.threshold,
         meta=meta,
     )
+
+
+def _candidates(task: Task) -> list[replies.Candidate]:
+    """The model's detections that the annotator can pick: without those that the task's boxes show already."""
+    if task.suggestions is None or task.suggestions.hidden:
+        return []
+    spans = [span for span in task.suggestions.candidates if (span.score or 0.0) >= _MIN_CANDIDATE_SCORE]
+    overlap = box_ops.iou([span.xyxy_px for span in spans], [span.xyxy_px for span in task.spans])
+    free = [span for span, shares in zip(spans, overlap, strict=True) if not (shares > _SHOWN_IOU).any()]
+    return [_candidate(span) for span in free]
+
+
+def _candidate(span: Span) -> replies.Candidate:
+    left, top, right, bottom = span.xyxy_px
+    rect = (round(left, 1), round(top, 1), round(right - left, 1), round(bottom - top, 1))
+    return replies.Candidate(span.label, rect, span.score or 0.0)
 
 
 def _span_document(span: Span) -> replies.Span:

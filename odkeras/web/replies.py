@@ -30,6 +30,19 @@ class Span(Struct, frozen=True):
     height: float
     points: list[Point] | UnsetType = UNSET
     score: float | UnsetType = UNSET
+    picked: Annotated[
+        bool | UnsetType, Meta(description="whether the annotator picked it from the model's candidates")
+    ] = UNSET
+
+
+class Candidate(Struct, frozen=True):
+    """An object that the model detected and that is not shown. The annotator can pick it."""
+
+    label: str
+    rect: Annotated[
+        tuple[float, float, float, float], Meta(description="[x, y, width, height], rounded to a tenth of a pixel")
+    ]
+    score: float
 
 
 class Task(Struct, frozen=True):
@@ -41,6 +54,7 @@ class Task(Struct, frozen=True):
     height: int
     file: str
     spans: list[Span]
+    candidates: Annotated[list[Candidate], Meta(description="best first; none for control images")]
     version: Annotated[int | None, Meta(description="the model version that suggested the boxes; null for none")]
     threshold: Annotated[float | None, Meta(description="the lowest score of a suggested box")]
     meta: dict[str, str | int | float]

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ import pytest
 from fixtures_web import IMAGES, SPAN, Annotating, Page, annotating, answer_to
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tasks import bare_task
 from waiting import wait_until
 
 from odkeras import __version__
+from odkeras.annotation import Span, Suggestions
 from odkeras.errors import SetupError
 from odkeras.images import read_image
 from odkeras.process import open_listener
@@ -32,6 +35,7 @@ from odkeras.web import app as web_app
 from odkeras.web import tensorboard
 from odkeras.web.app import SHOWN_EVERY_S
 from odkeras.web.files import page_files
+from odkeras.web.replies import Candidate
 from odkeras.web.requests import MAX_ANSWERS, MAX_TASKS
 from odkeras.web.security import CONTENT_SECURITY_POLICY, Policy
 from odkeras.web.service import LOG_BYTES, LOG_LINES
@@ -147,6 +151,31 @@ class TestProject:
 
     def test_without_tensorboard(self, annotate: Start) -> None:
         assert annotate(tensorboard=False).page().get("/api/project").json()["tensorboard"] is False
+
+
+class TestCandidates:
+    SHOWN = Span("car", ((10, 10), (30, 20)), 0.9)
+    ADJUSTED = Span("car", ((10, 10), (30, 20.5)), id="a")
+    OTHER = Span("person", ((12.04, 10), (30, 40.06)), 0.3)
+    WEAK = Span("car", ((40, 10), (60, 20)), 0.04)
+
+    def test_those_that_are_not_shown_can_be_picked(self) -> None:
+        suggestions = Suggestions(7, 0.5, (self.SHOWN,), candidates=(self.SHOWN, self.OTHER, self.WEAK))
+        task = bare_task("a", spans=(self.ADJUSTED,), suggestions=suggestions)
+        other = Candidate("person", (12.0, 10.0, 18.0, 30.1), 0.3)
+        assert web_app.task_document(task).candidates == [other]
+        without_boxes = web_app.task_document(replace(task, spans=()))
+        assert without_boxes.candidates == [Candidate("car", (10.0, 10.0, 20.0, 10.0), 0.9), other]
+
+    def test_control_images_have_none(self) -> None:
+        suggestions = Suggestions(7, 0.5, (self.SHOWN,), hidden=True, candidates=(self.SHOWN, self.OTHER))
+        assert web_app.task_document(bare_task("a", suggestions=suggestions)).candidates == []
+
+    def test_a_picked_box_stays_picked_when_its_answer_is_opened_again(self, page: Page) -> None:
+        task = page.tasks(1)["tasks"][0]
+        page.send(answer_to(task, spans=[{**SPAN, "picked": True}, {**SPAN, "x": 30}]))
+        spans = page.post("/api/reopen", image_id=task["image_id"]).json()["task"]["spans"]
+        assert [span.get("picked") for span in spans] == [True, None]
 
 
 class TestLog:

@@ -482,6 +482,7 @@ class TestTasks:
             "height": 48,
             "file": "00.png",
             "spans": [],
+            "candidates": [],
             "version": None,
             "threshold": None,
             "meta": {"file": "00.png"},
