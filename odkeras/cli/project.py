@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from odkeras.cli import options
-from odkeras.cli.weights import Mirror, Offline, TimeoutS, open_cache
+from odkeras.cli.options import Given, with_options
+from odkeras.cli.weights import open_cache
+from odkeras.config.downloads import DownloadSettings
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -19,6 +21,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("doctor", epilog="Example: odkeras doctor raccoons/")(doctor)
 
 
+@with_options("init")
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write pipeline.config and label_map.pbtxt.")],
     label: Annotated[
@@ -48,9 +51,8 @@ def init(
         str | None, typer.Option(help="classification, detection or full; default: detected from the checkpoint.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier call.")] = False,
-    mirror: Mirror = "",
-    offline: Offline = False,
-    timeout_s: TimeoutS = 30.0,
+    *,
+    given: Given,
 ) -> None:
     """Write a project that is ready to annotate: a pipeline.config and a label map."""
     from odkeras.errors import ConfigError
@@ -59,7 +61,7 @@ def init(
 
     if weights and (fine_tune_checkpoint or fine_tune_type):
         raise ConfigError("give --weights, or --fine-tune-checkpoint with --fine-tune-type, not both")
-    with open_cache(weights or "", mirror, offline, timeout_s) as cache:
+    with open_cache(weights or "", given.build(DownloadSettings)) as cache:
         result = init_project(
             directory,
             label or (),

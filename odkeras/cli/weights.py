@@ -8,26 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
+from odkeras.config.downloads import DownloadSettings
 
 if TYPE_CHECKING:
     from odkeras.pretrained.cache import WeightsCache
     from odkeras.pretrained.catalogue import Backbone, ZooModel
-
-Mirror = Annotated[
-    str,
-    typer.Option(
-        envvar="ODKERAS_MIRROR",
-        help="Address that weights are downloaded from instead of the original one, for example http://host/weights.",
-        show_default=False,
-    ),
-]
-Offline = Annotated[
-    bool, typer.Option("--offline", envvar="ODKERAS_OFFLINE", help="Do not download; use the cache alone.")
-]
-TimeoutS = Annotated[
-    float, typer.Option("--download-timeout", help="Seconds to wait for a connection or for the next bytes.", min=0.1)
-]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -69,11 +56,9 @@ def _cached(cache: WeightsCache, weights: ZooModel | Backbone) -> str:
     return "yes" if cache.has(weights) else ""
 
 
+@with_options("weights")
 def download(
-    name: Annotated[str, typer.Argument(help="A name from `odkeras weights list`.")],
-    mirror: Mirror = "",
-    offline: Offline = False,
-    timeout_s: TimeoutS = 30.0,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `odkeras weights list`.")], *, given: Given
 ) -> None:
     """Download weights into the cache, for later use without a network.
 
@@ -83,15 +68,16 @@ def download(
     from odkeras.pretrained.catalogue import ZooModel, find_weights
 
     weights = find_weights(name)
-    with open_cache(weights.name, mirror, offline, timeout_s) as cache:
+    with open_cache(weights.name, given.build(DownloadSettings)) as cache:
         print(cache.zoo_model(weights) if isinstance(weights, ZooModel) else cache.keras_file(weights))
 
 
 @contextmanager
-def open_cache(what: str, mirror: str, offline: bool, timeout_s: float) -> Iterator[WeightsCache]:
+def open_cache(what: str, settings: DownloadSettings) -> Iterator[WeightsCache]:
     """The cache of weights, whose downloads show a progress bar labelled `what`."""
     from odkeras.pretrained.cache import WeightsCache
     from odkeras.pretrained.download import DownloadOptions
 
     with progress_bar(what, in_bytes=True) as advance:
-        yield WeightsCache(options=DownloadOptions(mirror, offline, timeout_s, progress=advance))
+        options = DownloadOptions(settings.mirror, settings.offline, settings.download_timeout, progress=advance)
+        yield WeightsCache(options=options)

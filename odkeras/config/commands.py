@@ -8,6 +8,7 @@ import msgspec
 
 from odkeras.config.annotate import AnnotateSettings
 from odkeras.config.cost import CostModel
+from odkeras.config.downloads import DownloadSettings
 from odkeras.config.option import Declared, declared_in
 from odkeras.config.run import RunConfig
 from odkeras.config.serving import PredictSettings, RollbackSettings, ServerSettings, ServingmodelSettings
@@ -33,6 +34,8 @@ WITHOUT_A_PROJECT: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "predict": (PredictSettings,),
     "rollback": (RollbackSettings,),
     "servingmodel": (ServingmodelSettings,),
+    "init": (DownloadSettings,),
+    "weights": (DownloadSettings,),
 }
 
 
