@@ -76,8 +76,6 @@ def download(
 def open_cache(what: str, settings: DownloadSettings) -> Iterator[WeightsCache]:
     """The cache of weights, whose downloads show a progress bar labelled `what`."""
     from odkeras.pretrained.cache import WeightsCache
-    from odkeras.pretrained.download import DownloadOptions
 
     with progress_bar(what, in_bytes=True) as advance:
-        options = DownloadOptions(settings.mirror, settings.offline, settings.download_timeout, progress=advance)
-        yield WeightsCache(options=options)
+        yield WeightsCache(settings=settings, progress=advance)

@@ -21,11 +21,12 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from odkeras.config.downloads import DownloadSettings
 from odkeras.errors import WeightsError
 from odkeras.locks import locked
 from odkeras.pretrained.archive import unpack_model
 from odkeras.pretrained.catalogue import KERAS_ADDRESS, ZOO_ADDRESS, Backbone, ZooModel
-from odkeras.pretrained.download import WAYS_OUT, DownloadOptions, download
+from odkeras.pretrained.download import WAYS_OUT, Progress, addresses, download
 from odkeras.project import write_atomically
 
 CACHE_VARIABLE = "ODKERAS_CACHE"
@@ -44,11 +45,13 @@ class WeightsCache:
 
     Args:
         folder: created on first use.
-        options: how to download.
+        settings: how to download.
+        progress: called during a download.
     """
 
     folder: Path = field(default_factory=default_cache_folder)
-    options: DownloadOptions = field(default_factory=DownloadOptions)
+    settings: DownloadSettings = field(default_factory=DownloadSettings)
+    progress: Progress = lambda done, total: None
 
     def zoo_folder(self, model: ZooModel) -> Path:
         """Where the checkpoint and the pipeline.config of a detector are, or will be."""
@@ -73,11 +76,8 @@ class WeightsCache:
         folder = self.zoo_folder(model)
         with self.writing(model.archive_name):
             if not folder.is_dir():
-                archive = self._download(ZOO_ADDRESS, f"{model.date}/{model.file_name}")
-                try:
+                with self._downloaded(ZOO_ADDRESS, f"{model.date}/{model.file_name}") as archive:
                     self._unpack(archive, folder)
-                finally:
-                    archive.unlink(missing_ok=True)
         return folder
 
     def unpacked(self, archive: Path) -> Path:
@@ -102,9 +102,10 @@ class WeightsCache:
         path = self.folder / "backbones" / backbone.file_name
         with self.writing(backbone.file_name):
             if not path.is_file():
-                downloaded = self._download(KERAS_ADDRESS, backbone.path, md5=backbone.md5)
-                path.parent.mkdir(exist_ok=True)
-                downloaded.replace(path)
+                with self._downloaded(KERAS_ADDRESS, backbone.path, md5=backbone.md5) as file:
+                    _check_is_hdf5(file)
+                    path.parent.mkdir(exist_ok=True)
+                    file.replace(path)
         return path
 
     @contextlib.contextmanager
@@ -136,30 +137,34 @@ class WeightsCache:
         with self.new_folder(folder) as content:
             unpack_model(archive, content)
 
-    def _download(self, address: str, path: str, *, md5: str = "") -> Path:
+    @contextlib.contextmanager
+    def _downloaded(self, address: str, path: str, *, md5: str = "") -> Iterator[Path]:
+        """A downloaded file, for the duration of the block, which uses it or raises an error.
+
+        Its checksum is compared with the published one; where none is published, with that of the first download that
+        could be used. Others, such as the login page of a proxy, are not remembered.
+        """
         file = self.folder / "downloads" / path.rpartition("/")[2]
         file.parent.mkdir(exist_ok=True)
-        source = download(self.options.addresses(address, path), file, self.options)
+        source = download(addresses(address, path, self.settings.mirror), file, self.settings, self.progress)
         try:
-            self._verify(file, source, md5)
-        except WeightsError:
-            file.unlink()
-            raise
-        return file
-
-    def _verify(self, file: Path, source: str, md5: str) -> None:
-        """Compare with the published checksum; where none is published, with that of the first download."""
-        if md5 and (actual := _checksum(file, "md5")) != md5:
-            raise WeightsError(f"{source}: the MD5 checksum is {actual}, but {md5} is published; {WAYS_OUT}")
-        remembered, actual = self.folder / "checksums" / f"{file.name}.sha256", _checksum(file)
-        if not remembered.is_file():
+            if md5 and (actual := _checksum(file, "md5")) != md5:
+                raise WeightsError(f"{source}: the MD5 checksum is {actual}, but {md5} is published; {WAYS_OUT}")
+            remembered, actual = self.folder / "checksums" / f"{file.name}.sha256", _checksum(file)
+            known = remembered.read_text(encoding="utf-8").strip() if remembered.is_file() else ""
+            if known and known != actual:
+                raise WeightsError(
+                    f"{source}: the SHA-256 checksum is {actual}, but was {known} at the first download, so the file "
+                    f"has changed; if you trust the new one, delete {remembered}"
+                )
+            try:
+                yield file
+            except WeightsError as error:
+                raise WeightsError(f"{source} cannot be used: {error}") from error
             remembered.parent.mkdir(exist_ok=True)
             write_atomically(remembered, actual)
-        elif (known := remembered.read_text(encoding="utf-8").strip()) != actual:
-            raise WeightsError(
-                f"{source}: the SHA-256 checksum is {actual}, but was {known} at the first download, so the file has "
-                f"changed; if you trust the new one, delete {remembered}"
-            )
+        finally:
+            file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[None]:
@@ -174,6 +179,12 @@ class WeightsCache:
                 f"cannot store {name} in {self.folder}: {error.strerror or error}; {free}name another folder with "
                 f"the environment variable {CACHE_VARIABLE}"
             ) from error
+
+
+def _check_is_hdf5(file: Path) -> None:
+    with file.open("rb") as opened:
+        if opened.read(8) != b"\x89HDF\r\n\x1a\n":
+            raise WeightsError(f"the download of {file.name} is no weights file (HDF5); {WAYS_OUT}")
 
 
 def _checksum(path: Path, algorithm: str = "sha256") -> str:

@@ -6,18 +6,24 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
+from odkeras.config.downloads import DownloadSettings
 from odkeras.connections import Connections, failure_reason
 from odkeras.errors import WeightsError
 
 MAX_BYTES = 4 * 2**30
 """A download stops beyond this size. The largest archives of the model zoo have about 1.5 GB."""
+
+ATTEMPTS = 4
+"""Tries in a row without any new bytes. Each continues where the last one ended."""
+
+BACKOFF_S = 1.0
+"""Wait before the second attempt; it doubles with each further one."""
 
 _CHUNK_BYTES = 2**16
 _TEMPORARY_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
@@ -28,41 +34,23 @@ Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the total; the total is None if the server does not say."""
 
 
-@dataclass(frozen=True)
-class DownloadOptions:
-    """How to download.
+def addresses(original: str, path: str, mirror: str) -> list[str]:
+    """The addresses to try for the file `path` below the address `original`.
 
-    Args:
-        mirror: address that replaces the original one; "" for the original. Files are looked for at their original path
-            below it and, if that does not exist, directly below it.
-        offline: refuse to use the network.
-        timeout_s: longest wait for a connection or for the next bytes.
-        attempts: tries in a row without any new bytes, at least 1. Each continues where the last one ended.
-        backoff_s: wait before the second attempt; it doubles with each further one.
-        progress: see `Progress`.
+    On a mirror, files are looked for at the same path and, if that does not exist, directly below its address.
     """
-
-    mirror: str = ""
-    offline: bool = False
-    timeout_s: float = 30.0
-    attempts: int = 4
-    backoff_s: float = 1.0
-    progress: Progress = lambda done, total: None
-
-    def addresses(self, original: str, path: str) -> list[str]:
-        """The addresses to try for the file `path` below the address `original`."""
-        if not self.mirror:
-            return [f"{original}/{path}"]
-        base = self.mirror.rstrip("/")
-        return [f"{base}/{path}", f"{base}/{path.rpartition('/')[2]}"]
+    if not mirror:
+        return [f"{original}/{path}"]
+    base = mirror.rstrip("/")
+    return [f"{base}/{path}", f"{base}/{path.rpartition('/')[2]}"]
 
 
 class _TemporaryError(Exception):
     """A failure after which another attempt may succeed."""
 
 
-def download(addresses: Sequence[str], path: Path, options: DownloadOptions) -> str:
-    """Download the first of `addresses` that exists to `path`, whose directory must exist, and return it.
+def download(sources: Sequence[str], path: Path, settings: DownloadSettings, progress: Progress) -> str:
+    """Download the first of the addresses `sources` that exists to `path`, whose directory must exist, and return it.
 
     An interrupted download leaves `path`.part, and the next call continues it if the server still has the same file.
 
@@ -70,37 +58,41 @@ def download(addresses: Sequence[str], path: Path, options: DownloadOptions) -> 
         WeightsError: no network, no such file, a timeout, an error of the server or of the proxy, too large a file.
         OSError: the file cannot be written.
     """
-    if options.offline:
+    if settings.offline:
         raise WeightsError(
-            f"{addresses[0]} is not in the cache, and --offline forbids to download it; leave it out once, or give a "
+            f"{sources[0]} is not in the cache, and --offline forbids to download it; leave it out once, or give a "
             "downloaded file (see `odkeras init --help`: --weights)"
         )
     with Connections() as connections:
-        for address in addresses:
-            if _download_with_retries(connections, address, path, options):
+        for address in sources:
+            if _download_with_retries(connections, address, path, settings.download_timeout, progress):
                 return address
-    raise WeightsError(f"cannot download {' or '.join(addresses)}: there is no such file; {WAYS_OUT}")
+    raise WeightsError(f"cannot download {' or '.join(sources)}: there is no such file; {WAYS_OUT}")
 
 
-def _download_with_retries(connections: Connections, address: str, path: Path, options: DownloadOptions) -> bool:
+def _download_with_retries(
+    connections: Connections, address: str, path: Path, timeout_s: float, progress: Progress
+) -> bool:
     """Whether the file was downloaded; False if the server does not have it."""
     partial = _PartialFile(path)
     failures, largest = 0, partial.size
     while True:
         try:
-            return _download(connections.pool_for(address), address, partial, options)
+            return _download(connections.pool_for(address), address, partial, timeout_s, progress)
         except (HTTPError, _TemporaryError) as error:
             failures = 1 if partial.size > largest else failures + 1
             largest = max(largest, partial.size)
-            if failures >= options.attempts:
+            if failures >= ATTEMPTS:
                 reason = failure_reason(error)
                 raise WeightsError(
                     f"cannot download {address}: {reason} (tried {failures} times); {WAYS_OUT}"
                 ) from None
-        time.sleep(options.backoff_s * 2 ** (failures - 1))
+        time.sleep(BACKOFF_S * 2 ** (failures - 1))
 
 
-def _download(pool: urllib3.PoolManager, address: str, partial: _PartialFile, options: DownloadOptions) -> bool:
+def _download(
+    pool: urllib3.PoolManager, address: str, partial: _PartialFile, timeout_s: float, progress: Progress
+) -> bool:
     headers = {"Accept-Encoding": "identity", **partial.headers_to_continue(address)}
     response = pool.request(
         "GET",
@@ -108,7 +100,7 @@ def _download(pool: urllib3.PoolManager, address: str, partial: _PartialFile, op
         headers=headers,
         preload_content=False,
         decode_content=False,
-        timeout=Timeout(connect=options.timeout_s, read=options.timeout_s),
+        timeout=Timeout(connect=timeout_s, read=timeout_s),
         # Only redirects are followed here: retries continue the file, so the caller does them.
         retries=Retry(total=None, connect=0, read=0, other=0, status=0, redirect=5),
     )
@@ -121,7 +113,7 @@ def _download(pool: urllib3.PoolManager, address: str, partial: _PartialFile, op
             raise _TemporaryError(f"the server answered HTTP {response.status}")
         if response.status not in (200, 206):
             raise WeightsError(f"cannot download {address}: the server answered HTTP {response.status}; {WAYS_OUT}")
-        partial.receive(address, response, options.progress)
+        partial.receive(address, response, progress)
     finally:
         response.close()
     partial.finish()

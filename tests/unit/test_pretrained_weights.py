@@ -19,6 +19,7 @@ import pytest
 from image_server import ImageServer, image_server
 from zoo_archives import DETECTOR_INDEX, ResumablePage, save_archive, tar_gz, zoo_files
 
+from odkeras.config.downloads import DownloadSettings
 from odkeras.errors import ConfigError, SetupError, WeightsError
 from odkeras.locks import locked
 from odkeras.pipeline import list_templates
@@ -26,10 +27,10 @@ from odkeras.pipeline.extractors import known
 from odkeras.pretrained import archive, cache, download
 from odkeras.pretrained.cache import WeightsCache, default_cache_folder
 from odkeras.pretrained.catalogue import BACKBONES, ZOO, Backbone, find_weights
-from odkeras.pretrained.download import DownloadOptions
 
 MODEL = ZOO[1]
 PATH = f"/{MODEL.date}/{MODEL.file_name}"
+HDF5 = b"\x89HDF\r\n\x1a\n weights"
 
 
 @pytest.fixture
@@ -38,11 +39,23 @@ def server() -> Iterator[ImageServer]:
         yield server
 
 
+def interrupt(done: int, _: int | None) -> None:
+    """A progress callback during which somebody presses Ctrl-C."""
+    if done >= 2000:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def small_pieces_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "ATTEMPTS", 3)
+    monkeypatch.setattr(download, "BACKOFF_S", 0.0)
+    monkeypatch.setattr(download, "_CHUNK_BYTES", 1000)
+
+
 @pytest.fixture
 def weights(tmp_path: Path, server: ImageServer) -> WeightsCache:
     """An empty cache whose mirror is the local server."""
-    options = DownloadOptions(mirror=server.url(""), timeout_s=5, attempts=3, backoff_s=0)
-    return WeightsCache(tmp_path / "cache", options)
+    return WeightsCache(tmp_path / "cache", DownloadSettings(mirror=server.url(""), download_timeout=5))
 
 
 class TestNames:
@@ -103,31 +116,25 @@ class TestDownload:
         assert server.requests == [PATH, f"/{MODEL.file_name}"]
 
     def test_without_a_mirror_the_zoo_is_asked(self) -> None:
-        assert DownloadOptions().addresses("http://zoo", "2020/a.tar.gz") == ["http://zoo/2020/a.tar.gz"]
+        assert download.addresses("http://zoo", "2020/a.tar.gz", mirror="") == ["http://zoo/2020/a.tar.gz"]
 
     def test_an_interrupted_download_continues(self, weights: WeightsCache, server: ImageServer) -> None:
         page = ResumablePage(tar_gz(zoo_files(MODEL.archive_name)), piece=3000)
         server.pages[PATH] = page
         seen: list[tuple[int, int | None]] = []
-        options = replace(weights.options, progress=lambda done, total: seen.append((done, total)))
-        assert WeightsCache(weights.folder, options).zoo_model(MODEL).is_dir()
+        assert replace(weights, progress=lambda done, total: seen.append((done, total))).zoo_model(MODEL).is_dir()
         assert page.starts == list(range(0, len(page.data), 3000))
         assert seen[-1] == (len(page.data), len(page.data))
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
     def test_ctrl_c_leaves_a_part_that_the_next_call_continues(
-        self, weights: WeightsCache, server: ImageServer, monkeypatch: pytest.MonkeyPatch
+        self, weights: WeightsCache, server: ImageServer
     ) -> None:
-        monkeypatch.setattr(download, "_CHUNK_BYTES", 1000)
         page = ResumablePage(tar_gz(zoo_files(MODEL.archive_name)), piece=10**9)
         server.pages[PATH] = page
 
-        def interrupt(done: int, _: int | None) -> None:
-            if done >= 2000:
-                raise KeyboardInterrupt
-
         with pytest.raises(KeyboardInterrupt):
-            WeightsCache(weights.folder, replace(weights.options, progress=interrupt)).zoo_model(MODEL)
+            replace(weights, progress=interrupt).zoo_model(MODEL)
         assert not weights.has(MODEL)
         assert weights.zoo_model(MODEL).is_dir()
         assert page.starts[0] == 0 and page.starts[1] >= 2000
@@ -135,9 +142,9 @@ class TestDownload:
     def test_a_file_that_has_changed_meanwhile_is_downloaded_from_the_start(
         self, weights: WeightsCache, server: ImageServer
     ) -> None:
-        server.pages[PATH] = ResumablePage(b"old" * 9000, piece=3000)
-        with pytest.raises(WeightsError):
-            WeightsCache(weights.folder, replace(weights.options, attempts=1)).zoo_model(MODEL)
+        server.pages[PATH] = ResumablePage(b"old" * 9000, piece=10**9)
+        with pytest.raises(KeyboardInterrupt):
+            replace(weights, progress=interrupt).zoo_model(MODEL)
         page = ResumablePage(tar_gz(zoo_files(MODEL.archive_name)), piece=10**9, etag='"two"')
         server.pages[PATH] = page
         assert weights.zoo_model(MODEL).is_dir()
@@ -188,21 +195,21 @@ class TestDownload:
     def test_a_timeout(self, tmp_path: Path, server: ImageServer) -> None:
         release = threading.Event()
         server.pages[PATH] = lambda handler: release.wait(30) and None
-        options = DownloadOptions(mirror=server.url(""), timeout_s=0.05, attempts=1)
+        settings = DownloadSettings(mirror=server.url(""), download_timeout=0.05)
         try:
             with pytest.raises(WeightsError, match=r"cannot download .*[tT]imed out"):
-                WeightsCache(tmp_path, options).zoo_model(MODEL)
+                WeightsCache(tmp_path, settings).zoo_model(MODEL)
         finally:
             release.set()
 
     def test_no_server(self, tmp_path: Path) -> None:
-        options = DownloadOptions(mirror="http://127.0.0.1:1", attempts=1)
+        settings = DownloadSettings(mirror="http://127.0.0.1:1")
         with pytest.raises(WeightsError, match=r"cannot download http://127.0.0.1:1/.*refused .*--mirror"):
-            WeightsCache(tmp_path, options).zoo_model(MODEL)
+            WeightsCache(tmp_path, settings).zoo_model(MODEL)
 
     def test_a_mirror_that_is_no_address(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="cannot download mirror/"):
-            WeightsCache(tmp_path, DownloadOptions(mirror="mirror", attempts=1)).zoo_model(MODEL)
+            WeightsCache(tmp_path, DownloadSettings(mirror="mirror")).zoo_model(MODEL)
 
     def test_the_proxy_of_the_environment(
         self, weights: WeightsCache, server: ImageServer, monkeypatch: pytest.MonkeyPatch
@@ -212,13 +219,14 @@ class TestDownload:
         monkeypatch.setenv("http_proxy", server.url(""))
         address = "http://zoo.invalid"
         server.put(f"{address}{PATH}", tar_gz(zoo_files(MODEL.archive_name)))
-        assert WeightsCache(weights.folder, replace(weights.options, mirror=address)).zoo_model(MODEL).is_dir()
+        through_proxy = replace(weights, settings=DownloadSettings(mirror=address))
+        assert through_proxy.zoo_model(MODEL).is_dir()
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
         with pytest.raises(WeightsError, match=r"the proxy of the environment: .*refused"):
-            WeightsCache(weights.folder, replace(weights.options, mirror=address)).zoo_model(ZOO[0])
+            through_proxy.zoo_model(ZOO[0])
 
     def test_offline(self, weights: WeightsCache, server: ImageServer) -> None:
-        offline = WeightsCache(weights.folder, replace(weights.options, offline=True))
+        offline = replace(weights, settings=DownloadSettings(offline=True))
         with pytest.raises(WeightsError, match=rf"{MODEL.file_name} is not in the cache, and --offline"):
             offline.zoo_model(MODEL)
         server.put(PATH, tar_gz(zoo_files(MODEL.archive_name)))
@@ -247,13 +255,27 @@ class TestChecksums:
         assert (weights.zoo_model(MODEL) / "pipeline.config").read_text() == "other"
 
     def test_a_published_one_counts(self, weights: WeightsCache, server: ImageServer) -> None:
-        backbone = replace(BACKBONES[1], md5=hashlib.md5(b"weights", usedforsecurity=False).hexdigest())
+        backbone = replace(BACKBONES[1], md5=hashlib.md5(HDF5, usedforsecurity=False).hexdigest())
         server.put(f"/{backbone.path}", b"changed")
         with pytest.raises(WeightsError, match=r"MD5 checksum is .*, but .* is published"):
             weights.keras_file(backbone)
-        server.put(f"/{backbone.path}", b"weights")
-        assert weights.keras_file(backbone).read_bytes() == b"weights"
+        server.put(f"/{backbone.path}", HDF5)
+        assert weights.keras_file(backbone).read_bytes() == HDF5
         assert weights.has(backbone)
+
+    def test_a_login_page_is_neither_used_nor_remembered(self, weights: WeightsCache, server: ImageServer) -> None:
+        """Its checksum was taken for that of the weights, so that these were refused later."""
+        backbone = BACKBONES[0]  # without a published checksum
+        for path in (PATH, f"/{backbone.path}"):
+            server.put(path, b"<html>please log in</html>")
+        with pytest.raises(WeightsError, match=rf"{server.url(PATH)} cannot be used: .* is no complete .tar.gz"):
+            weights.zoo_model(MODEL)
+        with pytest.raises(WeightsError, match=r"is no weights file"):
+            weights.keras_file(backbone)
+        server.put(PATH, tar_gz(zoo_files(MODEL.archive_name)))
+        server.put(f"/{backbone.path}", HDF5)
+        assert weights.zoo_model(MODEL).is_dir()
+        assert weights.keras_file(backbone).read_bytes() == HDF5
 
 
 def bomb() -> bytes:
@@ -327,7 +349,7 @@ class TestArchives:
             WeightsCache(tmp_path).unpacked(save_archive(tmp_path / "m.tar.gz"))
 
     def test_an_archive_on_the_disk_is_unpacked_by_its_content(self, tmp_path: Path) -> None:
-        weights = WeightsCache(tmp_path / "cache", DownloadOptions(offline=True))
+        weights = WeightsCache(tmp_path / "cache", DownloadSettings(offline=True))
         first = weights.unpacked(save_archive(tmp_path / "m.tar.gz", "one"))
         assert weights.unpacked(tmp_path / "m.tar.gz") == first
         second = weights.unpacked(save_archive(tmp_path / "m.tar.gz", "two"))

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from zoo_archives import save_archive, tar_gz, zoo_files
 
 from odkeras.cli import app
+from odkeras.config.downloads import DownloadSettings
 from odkeras.errors import ConfigError, OdkerasError, WeightsError
 from odkeras.pipeline import check_pipeline, load_pipeline, num_classes
 from odkeras.pretrained.cache import WeightsCache
 from odkeras.pretrained.catalogue import ZOO
-from odkeras.pretrained.download import DownloadOptions
 from odkeras.pretrained.starting_point import find_starting_point
 
 CONFIG = str(zoo_config("ssd_mobilenet_v2_fpnlite_320"))
@@ -24,7 +24,7 @@ MODEL = ZOO[1]
 
 @pytest.fixture
 def weights(tmp_path: Path) -> WeightsCache:
-    return WeightsCache(tmp_path / "cache", DownloadOptions(offline=True))
+    return WeightsCache(tmp_path / "cache", DownloadSettings(offline=True))
 
 
 def init(tmp_path: Path, *arguments: str) -> Path:
