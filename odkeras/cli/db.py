@@ -13,12 +13,12 @@ import typer
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
 from odkeras.cli.tables import print_table
+from odkeras.config.sources import read_project_file
 from odkeras.errors import ConfigError
 from odkeras.web.location import DATABASE_NAME
 
 if TYPE_CHECKING:
     from odkeras.web.database import AnswerDatabase
-    from odkeras.web.location import DatabasePlace
     from odkeras.web.stats import DatasetStats
 
 _FORMATS = ("jsonl", "coco", "tfrecord")
@@ -79,7 +79,7 @@ def out(
     _check_format(format, path, images_dir, {"--answer": answer, "--all": all, "--images": images}, masks)
     if answer is not None:
         _check_decision(answer)
-    with AnswerDatabase.open(_database(_given(given, project), project, dataset), create=False) as database:
+    with AnswerDatabase.open(_database(given, project, dataset), create=False) as database:
         check_dataset(database, dataset)
         try:
             if format == "jsonl":
@@ -115,7 +115,7 @@ def read_in(
     total = count_lines(jsonl)
     lines = open_lines(jsonl)
     base_dir = Path() if jsonl == STDIN else Path(jsonl).parent
-    place = _database_to_add_to(_given(given, project), project, dataset)
+    place = _database(given, project, dataset, create=True)
     with AnswerDatabase.open(place) as database, progress_bar("answers", total) as progress:
         report = import_answers(database, dataset, lines, base_dir=base_dir, decision=answer, progress=progress)
     name = "stdin" if jsonl == STDIN else jsonl
@@ -141,7 +141,7 @@ def stats(
     from odkeras.web.exports import check_dataset
     from odkeras.web.stats import DatasetStats
 
-    place = _database(_given(given, project), project, dataset)
+    place = _database(given, project, dataset)
     with AnswerDatabase.open(place, create=False) as database:
         if dataset is not None:
             check_dataset(database, dataset)
@@ -156,65 +156,44 @@ def stats(
         print(f"{place}: no answers yet")
 
 
-def _given(given: Given, project: Path | None) -> Path | None:
-    """The database that is named, unless by the environment where a project is named on the command line.
+def _database(given: Given, project: Path | None, dataset: str | None, *, create: bool = False) -> Path:
+    """The database to read, or to add to: the one that is named, that of the project, or the one in this folder. A
+    project on the command line overrides a database in the environment.
+
+    Args:
+        create: it need not exist.
 
     Raises:
-        ConfigError: both are named there.
-    """
-    if project is not None and given.is_flag("db"):
-        raise ConfigError(f"--db {given['db']} and --project {project}: give one of them")
-    from_environment = given.rows["db"].origin == given.rows["db"].declared.variable
-    return None if project is not None and from_environment else given["db"]
-
-
-def _database(given: Path | None, project: Path | None, dataset: str | None) -> Path:
-    """The database to read.
-
-    Raises:
-        DatabaseError: it is nowhere; says where it was looked for.
+        ConfigError: both are named on the command line.
+        DatabaseError: it does not exist; says where it was looked for.
     """
     from odkeras.errors import DatabaseError
-    from odkeras.project import CONFIG_NAME
+    from odkeras.project import CONFIG_NAME, config_path
+    from odkeras.web.location import find_database
 
+    if project is not None and given.is_flag("db"):
+        raise ConfigError(f"--db {given['db']} and --project {project}: give one of them")
     here = Path(DATABASE_NAME)
-    if given is not None:
-        return given
+    if project is None and given["db"] is not None:
+        return given["db"]
     if project is None and not here.is_file() and Path(CONFIG_NAME).is_file():
         project = Path()
     if project is None:
-        if here.is_file():
-            return here
-        raise DatabaseError(f"there is no {here} in {Path.cwd()}; {_advice()}")
-    place = _of_project(project, dataset)
-    if not place.path.is_file():
+        if not here.is_file() and not create:
+            raise DatabaseError(f"there is no {here} in {Path.cwd()}; {_advice()}")
+        if not here.is_file():
+            print(f"{here} is new, in {Path.cwd()}; --project adds to a project's database", file=sys.stderr)
+        return here
+    config = config_path(project)
+    file = read_project_file(config)
+    data_dir = file.get("data_dir", config.parent / "data")
+    place = find_database(file.get("db"), config.parent, dataset, data_dir=data_dir)
+    for remark in place.remarks:
+        print(f"{place.path}: {remark}", file=sys.stderr)
+    if not create and not place.path.is_file():
         looked_in = " or ".join(map(str, place.looked_in))
         raise DatabaseError(f"{project} has no answers yet: there is no {looked_in}; `odkeras annotate` creates it")
     return place.path
-
-
-def _database_to_add_to(given: Path | None, project: Path | None, dataset: str) -> Path:
-    """The database to write to; need not be there yet."""
-    from odkeras.project import CONFIG_NAME
-
-    if given is not None:
-        return given
-    if project is not None or (Path(CONFIG_NAME).is_file() and not Path(DATABASE_NAME).is_file()):
-        return _of_project(project or Path(), dataset).path
-    if not Path(DATABASE_NAME).is_file():
-        print(f"{DATABASE_NAME} is new, in {Path.cwd()}; --project adds to a project's database", file=sys.stderr)
-    return Path(DATABASE_NAME)
-
-
-def _of_project(project: Path, dataset: str | None) -> DatabasePlace:
-    from odkeras.project import config_path
-    from odkeras.web.location import find_database
-
-    folder = config_path(project).parent
-    place = find_database(None, folder, dataset, data_dir=folder / "data")
-    for remark in place.remarks:
-        print(f"{place.path}: {remark}", file=sys.stderr)
-    return place
 
 
 def _advice() -> str:

@@ -24,18 +24,13 @@ def is_host(text: Any) -> bool:
     return re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?", text) is not None
 
 
-def read_threshold(text: str | float) -> float | str:
+def read_threshold(text: str) -> float | str:
     """Parse a threshold: a number, or "auto" in any case. The range is not checked.
 
     Raises:
         ValueError: neither.
     """
-    if isinstance(text, str) and text.strip().lower() == AUTO:
-        return AUTO
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"a threshold must be a number from 0 to 1, or auto; got {text!r}") from None
+    return AUTO if text.strip().lower() == AUTO else float(text)
 
 
 def split_list(text: str | None) -> tuple[str, ...] | None:

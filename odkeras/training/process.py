@@ -19,7 +19,7 @@ from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import check_pipeline, raise_for_problems
 from odkeras.process import stop_on_signals, stop_with_parent
 from odkeras.training.checkpoints import lock_model_dir
-from odkeras.training.rounds import open_rounds
+from odkeras.training.rounds import Rounds, open_rounds
 from odkeras.training.status import StatusFile
 from odkeras.training.strategy import grow_gpu_memory, make_strategy
 
@@ -76,18 +76,22 @@ def run_trainer(
             should_stop=stop.is_set,
         ) as rounds:
             save_resolved(setup, directories.model_dir)
-            polls = 0
-            while not stop.is_set():
-                if rounds.run_pending():
-                    continue
-                if once:
-                    break
-                polls += 1
-                if polls % _POLLS_PER_HEARTBEAT == 0:
-                    rounds.heartbeat()
-                stop.wait(_POLL_S)
+            _run_rounds(rounds, stop, once=once)
         if once and not stop.is_set():
             _check_training_runs(settings)  # a pause during the run ends it, too, with answers left in the inbox
+
+
+def _run_rounds(rounds: Rounds, stop: threading.Event, *, once: bool) -> None:
+    polls = 0
+    while not stop.is_set():
+        if rounds.run_pending():
+            continue
+        if once:
+            return
+        polls += 1
+        if polls % _POLLS_PER_HEARTBEAT == 0:
+            rounds.heartbeat()
+        stop.wait(_POLL_S)
 
 
 def _check_training_runs(settings: TrainingSettings) -> None:

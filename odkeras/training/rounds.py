@@ -104,22 +104,25 @@ class Rounds:
         )
         decision = self._publish_at_start()  # before the trainer is built, so that the first suggestions come sooner
 
+        self._build_trainer(strategy, resumes=resumes)
+        self._report_unreported_round(decision)
+        self._trainer.trace(self._dataset.element_spec)
+        self.status.update(round=int(self._checkpoints.loop.round.numpy()), step=self._trainer.step)
+        self._wait(left_out or ("no answers yet" if not len(self._replay) else str(decision)))
+
+    def _build_trainer(self, strategy: tf.distribute.Strategy | None, *, resumes: bool) -> None:
         self.status.update(state="building", reason="building the training step")
-        self._trainer = Trainer(config, strategy)
-        self._checkpoints = CheckpointStore(self._trainer, directories.model_dir, settings.max_checkpoints_num)
+        self._trainer = Trainer(self._config, strategy)
+        model_dir = self._directories.model_dir
+        self._checkpoints = CheckpointStore(self._trainer, model_dir, self._settings.max_checkpoints_num)
         if resumes:
             self._checkpoints.restore()
         else:
             self._trainer.start_from(self._model.variables)
-        self._summaries = TrainingSummaries(directories.model_dir, label_map, step=self._trainer.step)
-        self._summaries.describe(config, ALL_RUNS if self._validator else ("train", "loop"))
-        self._report_unreported_round(decision)
-        self._dataset = distributed_training_dataset(
-            config, self._trainer.model, strategy, example_source(self._examples)
-        )
-        self._trainer.trace(self._dataset.element_spec)
-        self.status.update(round=int(self._checkpoints.loop.round.numpy()), step=self._trainer.step)
-        self._wait(left_out or ("no answers yet" if not len(self._replay) else str(decision)))
+        self._summaries = TrainingSummaries(model_dir, self._label_map, step=self._trainer.step)
+        self._summaries.describe(self._config, ALL_RUNS if self._validator else ("train", "loop"))
+        source = example_source(self._examples)
+        self._dataset = distributed_training_dataset(self._config, self._trainer.model, strategy, source)
 
     def run_pending(self) -> bool:
         """Run one round, unless no new answers wait or training is paused or stopped.

@@ -163,6 +163,14 @@ def test_a_project_on_the_command_line_beats_the_environment(database: AnswerDat
     assert refusal(ConfigError, "out", "shapes", *both).endswith("give one of them")
 
 
+def test_the_project_file_names_the_database(database: AnswerDatabase, folder: Path) -> None:
+    (folder / "cars").mkdir()
+    (folder / "cars" / "pipeline.config").touch()
+    (folder / "cars" / "odkeras.toml").write_text('db = "../annotations.db"')
+    add(database, example_of(A))
+    assert rows(run("out", "shapes", "--project", "cars").stdout)[0]["image_id"] == A
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

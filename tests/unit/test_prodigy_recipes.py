@@ -28,6 +28,7 @@ from waiting import wait_until
 
 from odkeras.config import AnnotateSettings
 from odkeras.config.run import read_run
+from odkeras.config.sources import effective_values
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import Label, LabelMap
 from odkeras.project import append_jsonl, read_jsonl
@@ -701,12 +702,18 @@ LONG_OPTIONS_OF_2019 = (
 class TestCommandLine:
     @pytest.fixture
     def parsed(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        """What the recipes are called with."""
+        """What the recipes are called with, as their settings read it."""
         import odkeras.integrations.prodigy as package
 
         found: list[Any] = []
-        monkeypatch.setattr(package, "trainmodel", lambda **arguments: found.append(SimpleNamespace(**arguments)))
-        monkeypatch.setattr(package, "servingmodel", lambda **arguments: found.append(SimpleNamespace(**arguments)))
+        for recipe, command in (("trainmodel", "recipe"), ("servingmodel", "servingmodel")):
+
+            def keep(command: str = command, **arguments: Any) -> None:
+                given = {name: value for name, value in arguments.items() if value not in (None, False)}
+                options = {row.declared.name: row.value for row in effective_values(None, command, given) if row.origin}
+                found.append(SimpleNamespace(**{**given, **options}))
+
+            monkeypatch.setattr(package, recipe, keep)
         return found
 
     @all_eras
@@ -721,9 +728,9 @@ class TestCommandLine:
         (found,) = parsed
         assert (found.dataset, found.source, found.config_path) == ("cars", "images", "p.config")
         assert (found.ip, found.port, found.model_name) == ("10.0.0.1", 8501, "car")
-        assert (found.label_map_path, found.label) == ("map.pbtxt", ("thing", "other"))
+        assert (found.label_map_path, found.label) == (Path("map.pbtxt"), ("thing", "other"))
         assert found.exclude == ("old", "older")
-        assert (found.model_dir, found.export_dir, found.data_dir) == ("m", "e", "d")
+        assert (found.model_dir, found.export_dir, found.data_dir) == (Path("m"), Path("e"), Path("d"))
         assert (found.steps_per_epoch, found.threshold, found.temp_files_num) == (20, 0.4, 3)
         assert (found.max_checkpoints_num, found.run_eval, found.eval_steps) == (2, True, 10)
         assert (found.use_display_name, found.tf_logging_level) == (True, 30)
@@ -733,8 +740,7 @@ class TestCommandLine:
 
         run_line("image.trainmodel", "cars", "images", "p.config", "-F", str(RECIPES / "image_train.py"))
         (found,) = parsed
-        given = {name: value for name, value in vars(found).items() if value not in (None, False)}
-        assert given == {"dataset": "cars", "source": "images", "config_path": "p.config"}
+        assert vars(found) == {"dataset": "cars", "source": "images", "config_path": "p.config"}
 
     @all_eras
     def test_new_options(self, project: Path, prodigy_double: ModuleType, parsed: list[Any]) -> None:
@@ -751,7 +757,7 @@ class TestCommandLine:
         run_line("image.servingmodel", *line.split(), "-F", str(RECIPES / "image_serving.py"))
         (found,) = parsed
         assert (found.dataset, found.ip, found.port, found.model_name) == ("cars", "10.0.0.1", 8501, "car")
-        assert (found.label_map_path, found.source, found.threshold) == ("label_map.pbtxt", "images", 0.3)
+        assert (found.label_map_path, found.source, found.threshold) == (Path("label_map.pbtxt"), "images", 0.3)
         assert found.exclude == ("old",)
 
 

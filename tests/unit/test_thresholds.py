@@ -140,13 +140,11 @@ def test_a_fixed_threshold_applies_to_all_classes() -> None:
     assert (fixed.of(1), fixed.of(2)) == (0.4, 0.4)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("auto", "auto"), (" Auto ", "auto"), ("0.3", 0.3), (0.5, 0.5), ("1", 1.0)]
-)
-def test_read_threshold(text: str | float, value: str | float) -> None:
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), (" Auto ", "auto"), ("0.3", 0.3), ("1", 1.0)])
+def test_read_threshold(text: str, value: str | float) -> None:
     assert read_threshold(text) == value
 
 
 def test_an_invalid_threshold_is_refused() -> None:
-    with pytest.raises(ValueError, match="a number from 0 to 1, or auto; got 'high'"):
+    with pytest.raises(ValueError, match="high"):
         read_threshold("high")

@@ -5,19 +5,15 @@
 Supports Prodigy 1.8 and later; `api` hides the differences between versions.
 """
 
-from odkeras.config.parsing import read_threshold, split_commas, split_list
 from odkeras.integrations.prodigy.api import exit_on_error, require_prodigy
 from odkeras.integrations.prodigy.command_line import recipe_arguments, with_recipe_signature
 from odkeras.integrations.prodigy.recipes import servingmodel, trainmodel
 
 __all__ = [
     "exit_on_error",
-    "read_threshold",
     "recipe_arguments",
     "require_prodigy",
     "servingmodel",
-    "split_commas",
-    "split_list",
     "trainmodel",
     "with_recipe_signature",
 ]

@@ -4,47 +4,49 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from odkeras.config.commands import declared_options
-from odkeras.config.option import Declared, is_names, is_path
 
-Argument = tuple[str, str, str | None, Callable[[str], Any]]
+Argument = tuple[str, str, str | None, type[str] | type[bool]]
 """Help, kind (positional, option or flag), abbreviation and converter, as `prodigy.recipe` takes them."""
 
 _REQUIRED = inspect.Parameter.empty
-_DATASET = ("Dataset that the answers are stored in", str, _REQUIRED)
+_DATASET = "Dataset that the answers are stored in"
 _SOURCE = "Directory of images, image, JSONL file, dataset:NAME, or - for JSONL on stdin"
-_CONFIG = ("The project folder, or its pipeline.config", str, _REQUIRED)
+_CONFIG = "The project folder, or its pipeline.config"
 
 
 def recipe_arguments(command: str = "recipe") -> dict[str, Argument]:
-    """The argument tuples of a recipe, by name.
+    """The argument tuples of a recipe, by name. Values stay texts, which are read and checked as those of commands are.
 
     Args:
         command: recipe, for `image.trainmodel`, or servingmodel.
     """
-    positional: dict[str, Argument] = {
-        name: (text, "positional", None, kind) for name, (text, kind, _) in _positional(command).items()
-    }
-    return positional | {each.name: _argument(each) for each in _options(command)}
+    return {name: argument for name, (argument, _) in _parameters(command).items()}
 
 
-def _positional(command: str) -> dict[str, tuple[str, Any, Any]]:
-    """Help, type and default of each positional argument."""
-    declared = {
-        each.name: (each.option.help.rstrip("."), _type_of(each), _REQUIRED if each.required else None)
-        for each in declared_options(command)
-        if command in each.option.argument_of
-    }
+def _parameters(command: str) -> dict[str, tuple[Argument, Any]]:
+    """Argument tuple and default of each parameter, in their order."""
+
+    def positional(text: str, default: Any = _REQUIRED) -> tuple[Argument, Any]:
+        return (text, "positional", None, str), default
+
+    arguments: dict[str, tuple[Argument, Any]] = {}
+    options: dict[str, tuple[Argument, Any]] = {}
+    for each in declared_options(command):
+        text = each.option.help.rstrip(".")
+        # None says that it was not given, so that the environment or the project file may have the value.
+        if command in each.option.argument_of:
+            arguments[each.name] = positional(text, _REQUIRED if each.required else None)
+        elif each.type is bool:
+            options[each.name] = (text, "flag", each.option.short or None, bool), False
+        else:
+            options[each.name] = (text, "option", each.option.short or None, str), None
     if command == "servingmodel":
-        return {"dataset": _DATASET, **declared, "source": (_SOURCE, str, "-")}
-    return {"dataset": _DATASET, "source": (_SOURCE, str, _REQUIRED), "config_path": _CONFIG, **declared}
-
-
-def _options(command: str) -> list[Declared]:
-    return [each for each in declared_options(command) if command not in each.option.argument_of]
+        return {"dataset": positional(_DATASET), **arguments, "source": positional(_SOURCE, "-"), **options}
+    own = {"dataset": positional(_DATASET), "source": positional(_SOURCE), "config_path": positional(_CONFIG)}
+    return {**own, **arguments, **options}
 
 
 def with_recipe_signature(function: Callable[..., Any], command: str = "recipe") -> Callable[..., Any]:
@@ -52,38 +54,15 @@ def with_recipe_signature(function: Callable[..., Any], command: str = "recipe")
 
     Old versions read them from the code object, which a `__signature__` does not change, so a function is compiled.
     """
-    defaults = {name: default for name, (_, _, default) in _positional(command).items()}
-    types = {name: kind for name, (_, kind, _) in _positional(command).items()}
-    for each in _options(command):
-        # None says that the flag was not given, so that the environment or the project file may have the value.
-        defaults[each.name], types[each.name] = False if each.type is bool else None, _type_of(each)
-    parameters = [name if default is _REQUIRED else f"{name}=defaults[{name!r}]" for name, default in defaults.items()]
+    parameters = _parameters(command)
+    defaults = {name: default for name, (_, default) in parameters.items()}
+    texts = [name if default is _REQUIRED else f"{name}=defaults[{name!r}]" for name, default in defaults.items()]
     scope: dict[str, Any] = {"function": function, "defaults": defaults}
-    exec(f"def {function.__name__}({', '.join(parameters)}):\n    return function(**locals())", scope)
+    exec(f"def {function.__name__}({', '.join(texts)}):\n    return function(**locals())", scope)
     compiled: Callable[..., Any] = scope[function.__name__]
     compiled.__annotations__ = {
-        name: kind | None if defaults[name] is None else kind for name, kind in types.items()
+        name: converter | None if default is None else converter
+        for name, ((_, _, _, converter), default) in parameters.items()
     } | {"return": dict[str, Any]}
     compiled.__doc__, compiled.__module__ = function.__doc__, function.__module__
     return compiled
-
-
-def _argument(declared: Declared) -> Argument:
-    option = declared.option
-    converter = option.parse or _type_of(declared)
-    kind = "flag" if declared.type is bool else "option"
-    return option.help.rstrip("."), kind, option.short or None, converter
-
-
-def _type_of(declared: Declared) -> Any:
-    """The type as a command line knows it."""
-    if is_names(declared.type):
-        return list[str]
-    if is_path(declared.type) or Path is declared.type:
-        return str
-    if declared.option.parse is not None:
-        return float  # the threshold; its converter takes `auto`, too
-    for known in (bool, int, float):
-        if declared.type in (known, known | None):
-            return known
-    return str
