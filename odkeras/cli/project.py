@@ -57,10 +57,12 @@ def init(
     """Write a project that is ready to annotate: a pipeline.config and a label map."""
     from odkeras.errors import ConfigError
     from odkeras.init_project import DEFAULT_TEMPLATE, init_project
+    from odkeras.logs import configure_logging
     from odkeras.pretrained.starting_point import find_starting_point
 
     if weights and (fine_tune_checkpoint or fine_tune_type):
         raise ConfigError("give --weights, or --fine-tune-checkpoint with --fine-tune-type, not both")
+    configure_logging(verbose=False)  # TensorFlow converts backbones
     with open_cache(weights or "", given.build(DownloadSettings)) as cache:
         result = init_project(
             directory,

@@ -15,8 +15,9 @@ from typing import Any
 
 from odkeras import compat
 from odkeras.errors import WeightsError
+from odkeras.logs import quiet_import
 from odkeras.pretrained.cache import WeightsCache
-from odkeras.pretrained.catalogue import Backbone
+from odkeras.pretrained.catalogue import KERAS_ADDRESS, Backbone
 
 CHECKPOINT_NAME = "ckpt-1"
 
@@ -36,6 +37,7 @@ def convert_backbone(backbone: Backbone, keras_file: Path, feature_extractor: st
     folder = cache.converted_folder(backbone, keras_file, "bgr" if is_like_keras else "rgb")
     with cache.writing(folder.name):
         if not folder.is_dir():
+            quiet_import("tensorflow")
             compat.prepare()
             import tensorflow as tf
 
@@ -58,8 +60,8 @@ def _load(backbone: Backbone, keras_file: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
-            f"{keras_file} does not have the weights of {backbone.application} without its top layer: {reason}; the "
-            f"right file is named {backbone.file_name}"
+            f"{keras_file} does not have the weights of {backbone.application} without its top layer: {reason}; take "
+            f"{KERAS_ADDRESS}/{backbone.path}"
         ) from error
     return network
 
