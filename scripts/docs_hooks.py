@@ -187,7 +187,7 @@ def _default(parameter: Any) -> str:
     default = parameter.default
     if getattr(parameter, "is_flag", False):
         return "off"
-    if default is None or callable(default) or isinstance(default, list | tuple) or "UNSET" in str(default).upper():
+    if default in (None, "", (), []) or callable(default) or "UNSET" in str(default).upper():
         return ""
     return f"`{default}`"
 

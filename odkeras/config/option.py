@@ -195,7 +195,7 @@ def check_value(name: str, value: Any, type_: Any, *, origin: str = "") -> None:
             return
         problem = ""
     except msgspec.ValidationError as error:
-        problem = str(error)
+        problem = "true or false" if _bare(type_) is bool else str(error)
     allowed = option.allowed or ", ".join(map(str, option.choices)) if option is not None else ""
     wrong = "has a wrong value" if option is not None and option.secret else f"is {value!r}"
     raise ConfigError(f"{origin or name} {wrong}; allowed: {allowed or problem}")

@@ -220,6 +220,24 @@ class TestCommands:
         assert isinstance(error, ConfigError), error
         return str(error)
 
+    def test_flags_override_run_json_and_the_environment_does_not(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = SessionSettings(config=config, tf_logging_level=30)
+        settings.project.create()
+        line = ["trainer", "--config", str(write_run(settings))]
+        levels: list[int] = []
+
+        def stop(level: int) -> None:
+            levels.append(level)
+            raise SetupError("far enough")
+
+        monkeypatch.setattr("odkeras.logs.configure_logging", stop)
+        monkeypatch.setenv("ODKERAS_TF_LOGGING_LEVEL", "20")
+        for flags in ([], ["--tf-logging-level", "10"]):
+            CliRunner().invoke(app, [*line, *flags])
+        assert levels == [30, 10]
+
     def test_required_options_may_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "Missing option '--export-dir'" in CliRunner().invoke(app, ["rollback"]).output
         monkeypatch.setenv("ODKERAS_EXPORT_DIR", "nowhere")
