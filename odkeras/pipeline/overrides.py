@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 from odkeras.config.settings import TrainingSettings
-from odkeras.errors import ConfigError
 from odkeras.pipeline.proto import CHECKPOINT_V2, PipelineConfig, get_label_map_path, set_num_classes
 
 _CHECKPOINT_FILE = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
@@ -17,19 +16,15 @@ class Overrides:
     """New values for settings. None and () keep the value of the config.
 
     Args:
-        batch_size: images per training step, summed over all replicas; at least 1.
+        batch_size: images per training step, summed over all replicas.
         fine_tune_checkpoint: prefix such as ".../ckpt-0", with or without ".index"; "" removes the setting, so that
             training starts from random weights. Also sets fine_tune_checkpoint_version to V2, the only version that
             TensorFlow 2 supports.
         fine_tune_checkpoint_type: "classification", "detection" or "full".
         label_map_path: set for the training reader and all evaluation readers.
-        num_classes: of the model; at least 1.
-        num_steps: training steps of `odkeras train`; at least 1.
+        num_classes: of the model.
         train_records: paths or glob patterns of TFRecord files.
         eval_records: the same for the first evaluation reader, which is added if there is none.
-
-    Raises:
-        ConfigError: a number below 1.
     """
 
     batch_size: int | None = None
@@ -37,15 +32,8 @@ class Overrides:
     fine_tune_checkpoint_type: str | None = None
     label_map_path: str | None = None
     num_classes: int | None = None
-    num_steps: int | None = None
     train_records: tuple[str, ...] = ()
     eval_records: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "num_classes", "num_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be a whole number from 1; got {value}")
 
     @classmethod
     def of(cls, settings: TrainingSettings) -> Overrides:
@@ -78,8 +66,6 @@ def checkpoint_prefix(path: str) -> str:
 def _override_training(train: PipelineConfig, overrides: Overrides) -> None:
     if overrides.batch_size is not None:
         train.batch_size = overrides.batch_size
-    if overrides.num_steps is not None:
-        train.num_steps = overrides.num_steps
     if overrides.fine_tune_checkpoint is not None:
         train.fine_tune_checkpoint = overrides.fine_tune_checkpoint
         train.fine_tune_checkpoint_version = CHECKPOINT_V2
