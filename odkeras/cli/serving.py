@@ -84,7 +84,7 @@ def predict(
     files, names = image_files(images), _names(settings)
     with ExitStack() as stack:
         model = _model(stack, settings)
-        predictions = predict_files(files, model, threshold=settings.threshold, names=names, draw_dir=draw)
+        predictions = predict_files(files, model, threshold=settings.min_score, names=names, draw_dir=draw)
         if out is None or chosen is None:
             skipped = _print(predictions, len(files))
         else:

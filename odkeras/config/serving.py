@@ -19,12 +19,6 @@ from odkeras.config.settings import (
     reachable,
 )
 
-Threshold = Annotated[
-    float,
-    Meta(ge=0, le=1),
-    Option("Lowest score of a box, 0 to 1.", "t", SUGGESTIONS, "predict servingmodel", "0 to 1"),
-]
-
 
 class ServerSettings(Settings, frozen=True, kw_only=True):
     """What the model server needs.
@@ -52,7 +46,8 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
         Meta(gt=0),
         Option("How often to look for a new version.", "", SERVING, "serve", "more than 0 seconds", underscores=True),
     ] = 1.0
-    host: Annotated[str, Option("Address to listen on.", "", SERVING, "serve")] = "127.0.0.1"
+    # Not ODKERAS_HOST: who lets the page listen on all addresses does not mean the model server, which has no token.
+    rest_api_host: Annotated[str, Option("Address to listen on.", "", SERVING, "serve", flag="host")] = "127.0.0.1"
     gpu: Annotated[bool, Option("Use the GPU; by default only the trainer uses it.", "", SERVING, "serve")] = False
     socket_fd: int | None = None
     stop_on_stdin_eof: bool = False
@@ -80,7 +75,12 @@ class PredictSettings(Settings, frozen=True, kw_only=True):
             "Without a server: load the newest version of this directory, or this version.", "ed", SERVING, "predict"
         ),
     ] = None
-    threshold: Threshold = 0.5
+    # Not ODKERAS_THRESHOLD, which may be auto: thresholds that a session learns.
+    min_score: Annotated[
+        float,
+        Meta(ge=0, le=1),
+        Option("Leave out boxes with a lower score.", "t", SUGGESTIONS, "predict", "0 to 1", flag="threshold"),
+    ] = 0.5
     label_map: Annotated[
         Path | None,
         Option("Label map for names instead of ids; not needed with --export-dir.", "lmp", SUGGESTIONS, "predict"),
@@ -140,7 +140,9 @@ class ServingmodelSettings(Settings, frozen=True, kw_only=True):
         ),
     ]
     source: Any = None
-    threshold: Threshold = 0.5
+    threshold: Annotated[
+        float, Meta(ge=0, le=1), Option("Lowest score of a suggestion.", "t", SUGGESTIONS, "servingmodel", "0 to 1")
+    ] = 0.5
     api: Api = None
     exclude: Exclude = None
     label: Label = None

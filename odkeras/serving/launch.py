@@ -21,7 +21,7 @@ def server_command(settings: ServerSettings, *, tf_logging_level: int | None = N
     command += ["--model-base-path", str(settings.model_base_path)]
     command += ["--file-system-poll-wait-seconds", f"{settings.file_system_poll_wait_seconds:g}"]
     if settings.socket_fd is None:
-        command += ["--host", settings.host, "--rest-api-port", str(settings.rest_api_port)]
+        command += ["--host", settings.rest_api_host, "--rest-api-port", str(settings.rest_api_port)]
     else:
         command += ["--socket-fd", str(settings.socket_fd)]
     if tf_logging_level is not None:

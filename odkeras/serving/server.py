@@ -61,7 +61,7 @@ def open_socket(settings: ServerSettings) -> socket.socket:
     """
     if settings.socket_fd is not None:
         return _inherited_socket(settings.socket_fd)
-    return open_listener(settings.host, settings.rest_api_port, option="--rest-api-port")
+    return open_listener(settings.rest_api_host, settings.rest_api_port, option="--rest-api-port")
 
 
 def _inherited_socket(fd: int) -> socket.socket:

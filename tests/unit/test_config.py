@@ -196,7 +196,7 @@ class TestCommands:
             ("simulate truth.csv {project}", "annotations", "0"),
             ("annotate d s {project}", "port", "70000"),
             ("serve --model-name m --model-base-path e", "rest_api_port", "65536"),
-            ("predict images --model-name m", "threshold", "1.5"),
+            ("predict images --model-name m", "min_score", "1.5"),
         ],
     )
     def test_a_wrong_value(
@@ -214,6 +214,14 @@ class TestCommands:
             path = config.parent / "odkeras.toml"
             path.write_text(f"{option} = {value!r}" if value == "many" else f"{option} = {value}")
             assert self.refusal(*command).startswith(f"{path}: {option} is ")
+
+    def test_what_is_set_for_the_page_is_not_for_the_model_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """ODKERAS_HOST would open the server, which has no token, too; ODKERAS_THRESHOLD may be auto."""
+        environment = {"ODKERAS_HOST": "0.0.0.0", "ODKERAS_THRESHOLD": "auto", "ODKERAS_MODEL_NAME": "m"}
+        environment["ODKERAS_MODEL_BASE_PATH"] = "export"
+        for command, name, value in (("serve", "rest_api_host", "127.0.0.1"), ("predict", "min_score", 0.5)):
+            values = {row.declared.name: row.value for row in effective_values(None, command, {}, environment)}
+            assert values[name] == value
 
     def refusal(self, *arguments: str) -> str:
         error = CliRunner().invoke(app, list(arguments)).exception

@@ -54,7 +54,7 @@ def test_a_taken_port_is_reported() -> None:
 
 def test_an_address_of_another_machine_is_reported() -> None:
     with pytest.raises(SetupError, match=r"cannot listen on port 0 of 203\.0\.113\.1"):  # an address for documentation
-        open_socket(options(host="203.0.113.1"))
+        open_socket(options(rest_api_host="203.0.113.1"))
 
 
 def test_an_inherited_socket_is_used() -> None:
