@@ -171,7 +171,6 @@ export interface Task {
   version: number | null;
   /** the lowest score of a suggested box */
   threshold: number | null;
-  meta: Record<string, string | number>;
 }
 
 export interface TasksReply {

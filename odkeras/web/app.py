@@ -25,13 +25,13 @@ from odkeras import boxes as box_ops
 from odkeras.annotation import Span, Task
 from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError
-from odkeras.formats.prodigy import write_meta, write_span
+from odkeras.formats.prodigy import write_span
 from odkeras.web import replies, requests
 from odkeras.web.files import PageFile
 from odkeras.web.gallery_service import NotAvailableError
 from odkeras.web.pictures import media_type
 from odkeras.web.queue import Tab
-from odkeras.web.requests import BadRequestError, read_body, read_query
+from odkeras.web.requests import BadRequestError, read_body, read_fields, read_query
 from odkeras.web.security import App, Guard, Policy
 from odkeras.web.service import PageService
 from odkeras.web.sharing import Sharing
@@ -80,6 +80,7 @@ class _Handlers:
         self._storing = CapacityLimiter(_STORING_THREADS)
         self._browsing = CapacityLimiter(_BROWSING_THREADS)
         self._fetching = CapacityLimiter(_FETCHING_THREADS)
+        self._fetches = 0
 
     def starlette(self) -> Starlette:
         api: dict[str, Callable[[Request], Any]] = {
@@ -303,9 +304,13 @@ class _Handlers:
     async def _fetch(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run in the pool for remote images, so that an unresponsive server does not block the gallery. Requests beyond
         a short queue fail at once with 503."""
-        if self._fetching.statistics().tasks_waiting >= _MAX_FETCHES_WAITING:
+        if self._fetches >= _FETCHING_THREADS + _MAX_FETCHES_WAITING:
             raise BadRequestError(503, "too many images are being fetched from other servers; retry later")
-        return await to_thread.run_sync(lambda: call(*arguments), limiter=self._fetching)
+        self._fetches += 1  # a limiter counts a waiting task later, when others have passed the check
+        try:
+            return await to_thread.run_sync(lambda: call(*arguments), limiter=self._fetching)
+        finally:
+            self._fetches -= 1
 
     async def _store(self, call: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(lambda: call(*arguments), limiter=self._storing)
@@ -326,8 +331,6 @@ def _image_id(request: Request) -> str:
 def task_document(task: Task) -> replies.Task:
     """The parts of a task that the page gets; file system paths are left out."""
     height, width = task.size_hw
-    meta = {key: value for key, value in write_meta(task).items() if isinstance(value, (str, int, float))}
-    meta.pop("path", None)
     return replies.Task(
         image_id=task.image_id,
         image=f"/images/{task.image_id}",
@@ -338,7 +341,6 @@ def task_document(task: Task) -> replies.Task:
         candidates=_candidates(task),
         version=task.version,
         threshold=None if task.suggestions is None else task.suggestions.threshold,
-        meta=meta,
     )
 
 
@@ -359,7 +361,7 @@ def _candidate(span: Span) -> replies.Candidate:
 
 
 def _span_document(span: Span) -> replies.Span:
-    return msgspec.convert({"id": "", **write_span(span)}, replies.Span)
+    return read_fields(replies.Span, {"id": "", **write_span(span)})
 
 
 def _event(name: str, document: Any, number: int | None = None) -> bytes:

@@ -57,7 +57,6 @@ class Task(Struct, frozen=True):
     candidates: Annotated[list[Candidate], Meta(description="best first; none for control images")]
     version: Annotated[int | None, Meta(description="the model version that suggested the boxes; null for none")]
     threshold: Annotated[float | None, Meta(description="the lowest score of a suggested box")]
-    meta: dict[str, str | int | float]
 
 
 class TasksReply(Struct, frozen=True):
