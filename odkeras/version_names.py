@@ -35,7 +35,7 @@ class VersionNames:
         """Add a row of metrics.jsonl. Only rounds that published a version are used: the row of a round that failed or
         was held back contains the previous version."""
         version, number = row.get("version"), row.get("round")
-        if row.get("kind") != "round" or row.get("failed") or row.get("outcome") == "held back":
+        if row.get("kind") not in ("round", "extra") or row.get("failed") or row.get("outcome") == "held back":
             return
         if isinstance(version, int) and isinstance(number, int):
             self._rounds.setdefault(version, number)

@@ -190,6 +190,17 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
             choices=("on", "off"),
         ),
     ] = "on"
+    extra_steps: Annotated[
+        int,
+        Meta(ge=0),
+        Option(
+            "Further training steps after a round, while no new answers wait; 0: none.",
+            "xs",
+            TRAINING,
+            _LOOP,
+            "0 or more steps",
+        ),
+    ] = 0
     strategy: Annotated[
         str,
         Option(

@@ -21,6 +21,17 @@ class SimulationSettings(SessionSettings, frozen=True, kw_only=True):
         Meta(ge=1),
         Option("Images to answer in all, with those of earlier runs.", "", SUGGESTIONS, "simulate", "1 or more"),
     ] = 40
+    seconds_per_image: Annotated[
+        float,
+        Meta(ge=0),
+        Option(
+            "Seconds that the annotator takes per image; the trainer uses them with --extra-steps.",
+            "",
+            TRAINING,
+            "simulate",
+            "0 or more seconds",
+        ),
+    ] = 0.0
     images_per_round: Annotated[
         int, Meta(ge=1), Option("Images per round.", "", TRAINING, "simulate", "1 or more", flag="batch-size")
     ] = 10

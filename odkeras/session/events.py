@@ -136,6 +136,8 @@ def events_of_row(row: Row, names: VersionNames) -> Iterator[Event]:
     kind = row.get("kind")
     if kind == "round":
         yield from _events_of_round(row, names)
+    elif kind == "extra":
+        yield from _events_of_training(row, f"round {row.get('round')}, further", names)
     elif kind == "evaluation":
         failed = row.get("failed")
         outcome = f"failed: {failed}" if failed else _listed(row.get("metrics") or {})
@@ -154,15 +156,19 @@ def _events_of_round(row: Row, names: VersionNames) -> Iterator[Event]:
     if row.get("failed"):
         yield Event(f"round {number} failed: {row['failed']}", urgent=True, details=dict(row))
         return
+    yield from _events_of_training(row, f"round {number}", names)
+
+
+def _events_of_training(row: Row, number: str, names: VersionNames) -> Iterator[Event]:
     loss = row.get("loss")
     loss_text = "" if loss is None else f", loss {loss:.4g}"
     took = f" in {row['train_s']:.1f} s" if row.get("train_s") else ""
-    text = f"round {number}: trained {row.get('steps')} steps on {row.get('examples')} images{took}{loss_text}"
+    text = f"{number}: trained {row.get('steps')} steps on {row.get('examples')} images{took}{loss_text}"
     yield Event(text, details=dict(row))
     if row.get("checkpoint"):
         yield Event(f"checkpoint {row['checkpoint']} saved")
     if row.get("outcome") == "held back":
-        yield Event(f"round {number} held back: {gate_text(row.get('gate') or {})}", details=row.get("gate"))
+        yield Event(f"{number} held back: {gate_text(row.get('gate') or {})}", details=row.get("gate"))
     elif row.get("version"):
         yield Event(f"model of {names.of(row['version'])} published", version=row["version"])
 

@@ -2,7 +2,9 @@
 
 A suggestion is worth showing if keeping or adjusting it saves more time than looking at it and deleting it costs. The
 score at which that is so differs between classes and versions and is not known in advance. Therefore tasks contain all
-detections as `candidates`, shown or not, and the accepted answer tells which of them were right.
+detections as `candidates`, shown or not, and the accepted answer tells which of them were right. Until there is
+evidence that showing a class saves time, it is hidden: the first versions are often wrong, and a person who can pick
+candidates loses little without suggestions.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -24,11 +26,11 @@ from odkeras.config.cost import CostModel
 from odkeras.errors import AnswerError
 from odkeras.formats.prodigy import Record, read_answer
 from odkeras.labels import LabelMap
+from odkeras.metrics import KEEP_IOU, MATCH_IOU
 from odkeras.project import write_atomically
 
-FIRST_THRESHOLD = 0.5
 MIN_JUDGED = 8
-"""Minimum judged candidates of a class; with fewer, its threshold stays at `FIRST_THRESHOLD`."""
+"""Minimum judged candidates of a class; with fewer, it is hidden."""
 MAX_JUDGED = 80
 """Number of newest judged candidates per class that count. Older ones are detections of models no longer in use."""
 HIDDEN = 1.01
@@ -37,7 +39,6 @@ MAX_CANDIDATES = 100
 _MIN_CANDIDATE_SCORE = 0.01
 _MIN_SCORE, _MAX_PER_IMAGE = 0.05, 30
 """Thresholds are learned from the best candidates of an image; the others would never be shown."""
-_KEPT_IOU, _MATCH_IOU = 0.9, 0.5
 _OUTCOMES = ("kept", "adjusted", "deleted")
 
 Judged = tuple[float, str]
@@ -74,13 +75,16 @@ class AutoThreshold:
     Args:
         label_map: names of the classes.
         path: JSON file of the judged candidates, so that a restart continues with them.
+        can_pick: the annotator can pick candidates, so that a good suggestion saves a pick instead of a drawing.
         cost: the seconds that suggestions cost and save; None = the defaults.
     """
 
-    def __init__(self, label_map: LabelMap, path: Path, cost: CostModel | None = None) -> None:
+    def __init__(
+        self, label_map: LabelMap, path: Path, *, can_pick: bool = False, cost: CostModel | None = None
+    ) -> None:
         self._label_map = label_map
         self._path = path
-        self._cost = cost or CostModel()
+        self._worth = worth_of_outcomes(cost or CostModel(), can_pick=can_pick)
         self._lock = threading.Lock()
         self._judged: dict[int, deque[Judged]] = {}
         self._chosen: dict[int, float] = {}
@@ -89,7 +93,7 @@ class AutoThreshold:
     def of(self, class_id: int) -> float:
         """The minimum score to show; `HIDDEN` while suggestions of this class cost more than they save."""
         with self._lock:
-            return self._chosen.get(class_id, FIRST_THRESHOLD)
+            return self._chosen.get(class_id, HIDDEN)
 
     def note(self, answers: Iterable[Record]) -> None:
         """Learn from the candidates of accepted answers. Malformed answers are skipped; the trainer reports them."""
@@ -102,7 +106,7 @@ class AutoThreshold:
             with self._lock:
                 for class_id, judged in judgements.items():
                     self._judged.setdefault(class_id, deque(maxlen=MAX_JUDGED)).extend(judged)
-                    self._chosen[class_id] = choose_threshold(list(self._judged[class_id]), self._cost)
+                    self._chosen[class_id] = choose_threshold(list(self._judged[class_id]), self._worth)
                     changed = True
         if changed:
             self._save()
@@ -119,30 +123,34 @@ class AutoThreshold:
             for class_id, judged in kept.items():
                 rows = [(float(score), str(outcome)) for score, outcome in judged if outcome in _OUTCOMES]
                 self._judged[int(class_id)] = deque(rows, maxlen=MAX_JUDGED)
-                self._chosen[int(class_id)] = choose_threshold(rows, self._cost)
+                self._chosen[int(class_id)] = choose_threshold(rows, self._worth)
         except (OSError, ValueError, TypeError, AttributeError):
             return
 
 
-def choose_threshold(judged: Sequence[Judged], cost: CostModel) -> float:
+def worth_of_outcomes(cost: CostModel, *, can_pick: bool) -> dict[str, float]:
+    """The seconds that showing a candidate saves, by its outcome; negative if hiding it would have been better."""
+    return {
+        "kept": (cost.pick_seconds if can_pick else cost.draw_seconds) - cost.verify_seconds,
+        "adjusted": cost.draw_seconds - cost.verify_seconds - cost.adjust_seconds,
+        "deleted": -cost.verify_seconds - cost.delete_seconds,
+    }
+
+
+def choose_threshold(judged: Sequence[Judged], worth: Mapping[str, float]) -> float:
     """The threshold that would have saved most time on the judged candidates of one class.
 
     At most half of the candidates at or above it may have been deleted.
 
     Args:
         judged: (score, "kept" | "adjusted" | "deleted") of each candidate.
-        cost: the seconds that each outcome costs and saves.
+        worth: see `worth_of_outcomes`.
 
     Returns:
-        `FIRST_THRESHOLD` with fewer than `MIN_JUDGED` candidates; `HIDDEN` if no threshold saves time.
+        `HIDDEN` if no threshold saves time, or with fewer than `MIN_JUDGED` candidates.
     """
     if len(judged) < MIN_JUDGED:
-        return FIRST_THRESHOLD
-    worth = {
-        "kept": cost.draw_seconds - cost.verify_seconds,
-        "adjusted": cost.draw_seconds - cost.verify_seconds - cost.adjust_seconds,
-        "deleted": -cost.verify_seconds - cost.delete_seconds,
-    }
+        return HIDDEN
     best, chosen, total, deleted = 0.0, HIDDEN, 0.0, 0
     ordered = sorted(judged, key=lambda row: -row[0])
     for number, (score, outcome) in enumerate(ordered, start=1):
@@ -158,7 +166,7 @@ def judge(answer: Answer, label_map: LabelMap) -> dict[int, list[Judged]]:
     """Compare the candidates of an accepted answer with its boxes.
 
     Greedy matching within each class: in order of descending score, each candidate takes the free box with the highest
-    IoU, if that is at least `_MATCH_IOU`.
+    IoU, if that is at least `metrics.MATCH_IOU`.
 
     Returns:
         (score, outcome) of each candidate, by class id. {} for an answer that is not accepted or has no candidates.
@@ -185,10 +193,10 @@ def _take(box_xyxy_px: Sequence[float], free: list[tuple[float, ...]]) -> str:
         return "deleted"
     overlap = box_ops.iou(np.array(free, np.float32), np.array([box_xyxy_px], np.float32))[:, 0]
     best = int(np.argmax(overlap))
-    if overlap[best] < _MATCH_IOU:
+    if overlap[best] < MATCH_IOU:
         return "deleted"
     del free[best]
-    return "kept" if overlap[best] >= _KEPT_IOU else "adjusted"
+    return "kept" if overlap[best] >= KEEP_IOU else "adjusted"
 
 
 def list_candidates(detections: Detections, label_map: LabelMap, image_size_hw: tuple[int, int]) -> tuple[Span, ...]:

@@ -4,8 +4,9 @@ It uses the same stream, inbox and processes as the other front ends. Each round
 edits that an annotator would have made to their suggestions, submits the true boxes as answers, waits until the version
 trained on them is served, and measures that version on the held-out images.
 
-`report_dir` gets `curve.json` and `curve.png`, both rewritten after every round, and `answered.jsonl` and
-`simulation.json`, from which the next run with the same directories resumes.
+`report_dir` gets `curve.json` and `curve.png`, both rewritten after every round, `answers.jsonl` with the suggestions
+and the true boxes of each image, and `answered.jsonl` and `simulation.json`, from which the next run with the same
+directories resumes.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def simulate(
             images = _apart_from_eval_split(images, own_test=test_csv is not None)
         state = SimulationState(report_dir or folder / "report")
         state.open(images, settings)
-        return _run(setup, images, state, show, settings.annotations, settings.images_per_round)
+        return _run(setup, images, state, show, settings)
 
 
 def _apart_from_eval_split(labeled: LabeledImages, *, own_test: bool) -> LabeledImages:
@@ -114,16 +115,17 @@ def _apart_from_eval_split(labeled: LabeledImages, *, own_test: bool) -> Labeled
 
 
 def _run(
-    setup: SessionSetup, images: LabeledImages, state: SimulationState, show: Display, annotations: int, batch_size: int
+    setup: SessionSetup, images: LabeledImages, state: SimulationState, show: Display, settings: SimulationSettings
 ) -> SimulationResult:
+    annotations = settings.annotations
     show.say(f"{len(images.annotate)} images to annotate, {len(images.held_out)} held out to measure on")
     if annotations > len(images.annotate):
         show.say(f"only {len(images.annotate)} images can be annotated, not {annotations}")
     try:
         with AnnotationSession.start(setup, _Messages(show), report_events=False) as session:
-            simulation = _Simulation(session, images, state, show)
+            simulation = _Simulation(session, images, state, show, settings.seconds_per_image)
             simulation.start()
-            for tasks in simulation.batches(annotations, batch_size):
+            for tasks in simulation.batches(annotations, settings.images_per_round):
                 simulation.play_round(tasks)
             show.progress("stopping")
     except KeyboardInterrupt:
@@ -149,9 +151,15 @@ class _Simulation:
     """Plays rounds in a running session."""
 
     def __init__(
-        self, session: AnnotationSession, images: LabeledImages, state: SimulationState, show: Display
+        self,
+        session: AnnotationSession,
+        images: LabeledImages,
+        state: SimulationState,
+        show: Display,
+        seconds_per_image: float = 0.0,
     ) -> None:
         self._session = session
+        self._seconds_per_image = seconds_per_image
         self._known = images
         self._by_id = {image.image_id: image for image in images.annotate}
         self._state = state
@@ -200,13 +208,20 @@ class _Simulation:
         label_map = self._session.label_map
         edits = (count_task_edits(task, self._by_id[task.image_id].groundtruth, label_map) for task in tasks)
         work = sum(edits, EditCounts())
+        self._take_time(len(tasks))
         answers = [answer_task(task, self._by_id[task.image_id], label_map) for task in tasks]
         put_at = time.monotonic()
         path = self._session.submit([write_answer(answer) for answer in answers])
         assert path is not None, "each image is answered once"
         answered = AnsweredBatch(path.name, tuple(task.image_id for task in tasks), work)
-        self._state.add_answered(answered)
+        self._state.add_answered(answered, answers)
         self._finish_round(answered, put_at)
+
+    def _take_time(self, images: int) -> None:
+        """Wait as long as an annotator would work on so many images."""
+        ends_at = time.monotonic() + images * self._seconds_per_image
+        while time.monotonic() < ends_at:
+            self._tick(f"{self._after()}: annotating {images} images")
 
     def _fetch(self, batch: Sequence[LabeledImage]) -> list[Task]:
         """The batch's tasks with suggestions. Retries: without suggestions, a server that is down for a moment would be

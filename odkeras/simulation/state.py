@@ -7,14 +7,15 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from odkeras.annotation import EditCounts
+from odkeras.annotation import Answer, EditCounts
 from odkeras.config.settings import SessionSettings
 from odkeras.errors import ConfigError
+from odkeras.formats.prodigy import write_answer
 from odkeras.project import append_jsonl, find_round, read_jsonl, write_atomically
 from odkeras.simulation.report import CurvePoint, draw_curve, read_curve, write_curve
 from odkeras.simulation.truth import LabeledImage, LabeledImages
@@ -43,6 +44,7 @@ class SimulationState:
         self.curve_png = report_dir / "curve.png"
         self.points: list[CurvePoint] = []
         self.answered: list[AnsweredBatch] = []
+        self.answers_path = report_dir / "answers.jsonl"
         self._answered_path = report_dir / "answered.jsonl"
         self._about_path = report_dir / "simulation.json"
         self._title = ""
@@ -102,7 +104,10 @@ class SimulationState:
         while batch := list(islice(left, batch_size)):
             yield batch
 
-    def add_answered(self, batch: AnsweredBatch) -> None:
+    def add_answered(self, batch: AnsweredBatch, answers: Sequence[Answer] = ()) -> None:
+        """Append a submitted batch, and its answers with the suggestions and the paths of their images."""
+        located = (replace(each, task=replace(each.task, image=each.task.path or "")) for each in answers)
+        append_jsonl(self.answers_path, [{"batch": batch.batch, **write_answer(answer)} for answer in located])
         append_jsonl(self._answered_path, [asdict(batch)])
         self.answered.append(batch)
 

@@ -88,6 +88,8 @@ def _run_rounds(rounds: Rounds, stop: threading.Event, *, once: bool) -> None:
             continue
         if once:
             return
+        if rounds.train_further():
+            continue
         polls += 1
         if polls % _POLLS_PER_HEARTBEAT == 0:
             rounds.heartbeat()

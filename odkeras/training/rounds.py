@@ -2,7 +2,7 @@
 
     with open_rounds(config, label_map, settings) as rounds:
         while not stop.is_set():
-            rounds.run_pending() or stop.wait(0.2)
+            rounds.run_pending() or rounds.train_further() or stop.wait(0.2)
 
 A round takes all waiting batches, writes one TFRecord, trains, saves a checkpoint, publishes a version, evaluates if
 requested (before publishing, if the weights may be held back: see `training.publishing`) and deletes old records and
@@ -29,6 +29,7 @@ from odkeras.data.records import with_masks
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffle_and_repeat
 from odkeras.errors import OdkerasError, TrainingError
 from odkeras.export.publish import apply_retention
+from odkeras.inbox import list_batches
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step
 from odkeras.model.weights import copy_weights
@@ -46,6 +47,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_PROBLEMS = 20
 CHECKPOINT_EVERY_S = 60.0  # within a long round
+EXTRA_SLICE = 100  # extra steps between two publications
 
 
 class Rounds:
@@ -85,6 +87,7 @@ class Rounds:
         self._masks = loads_masks(config)
         self._chosen: list[StoredExample] = []  # the examples of the current round
         self._checkpoint: str | None = None
+        self._extra_steps_left = 0
         self.status = status or StatusFile(directories.status_path)
         self._pauses = Pauses(Control(directories.control_path), self.status, should_stop)
         self._log = MetricsLog(directories.metrics_path)
@@ -150,6 +153,63 @@ class Rounds:
             reason = self._replay.unknown_classes_message
             self._wait(reason or f"every image of the newest answers {kept}was rejected or ignored later")
         return True
+
+    def train_further(self) -> bool:
+        """Train further on the examples of the last round while no new answers wait, up to `extra_steps` after a round,
+        and publish the weights after every slice of `EXTRA_SLICE` steps.
+
+        New answers end it after the current step. If the rounds are evaluated, a slice is published only if it is not
+        worse than the served version, and one that is worse is the last.
+
+        Returns True if steps were taken.
+        """
+        if not self._extra_steps_left or self._has_new_answers() or self._pauses.between_rounds():
+            return False
+        left, steps = self._extra_steps_left, min(EXTRA_SLICE, self._extra_steps_left)
+        self.status.update(
+            state="training",
+            reason=f"training further on {len(self._chosen)} images while no new answers wait, {left} steps at most",
+            round_step=0,
+            round_steps=steps,
+        )
+        started = time.monotonic()
+        try:
+            result = self._train(steps, should_end=self._has_new_answers)
+        except TrainingError as error:
+            _log.warning("the extra steps end: %s", error)
+            result = TrainingResult(0, 0.0, None)
+        self._extra_steps_left = left - steps if result.steps == steps else 0
+        decision = PublishDecision("published")
+        if result.steps == steps:
+            decision = self._end_slice(result, time.monotonic() - started)
+        self._wait(str(decision))
+        return result.steps > 0
+
+    def _end_slice(self, result: TrainingResult, train_s: float) -> PublishDecision:
+        self._checkpoint = Path(self._checkpoints.save()).name
+        copy_weights(self._trainer.weights_for_prediction(), self._model.variables)
+        decision = publish_round(self._model, self._trainer.step, self._validator, self._settings.publish_tolerance)
+        if decision.outcome != "published":
+            self._extra_steps_left = 0
+        row = {
+            "round": int(self._checkpoints.loop.round.numpy()),
+            "step": self._trainer.step,
+            "steps": result.steps,
+            "examples": len(self._chosen),
+            "loss": result.loss,
+            "checkpoint": self._checkpoint,
+            "train_s": round(train_s, 3),
+            "version": self.status.current.version,
+            **decision.row(),
+        }
+        self._log.append("extra", row)
+        if decision.evaluation:
+            self._report_evaluation(row["round"], decision.evaluation)
+        self._collect_garbage()
+        return decision
+
+    def _has_new_answers(self) -> bool:
+        return bool(list_batches(self._directories.inbox_dir))
 
     def heartbeat(self) -> None:
         """Rewrite status.json while the trainer is idle, because readers check its age."""
@@ -245,7 +305,7 @@ class Rounds:
         )
         return steps
 
-    def _train(self, steps: int) -> TrainingResult:
+    def _train(self, steps: int, should_end: Callable[[], bool] = lambda: False) -> TrainingResult:
         last_step = self._trainer.step + steps
         saver = PeriodicSaver(self._checkpoints, self._trainer, CHECKPOINT_EVERY_S)
 
@@ -260,7 +320,7 @@ class Rounds:
             paused_s = self._pauses.paused_s
             stops = self._pauses.between_steps()
             self._summaries.exclude_pause(self._pauses.paused_s - paused_s)
-            return stops
+            return stops or should_end()
 
         batches = self._summaries.watch(iter(self._dataset), self._trainer.step)
         return self._trainer.train(batches, steps, on_step=on_step, should_stop=should_stop)
@@ -294,6 +354,7 @@ class Rounds:
         if self._validator is not None and not failure:
             self._report_evaluation(row["round"], decision.evaluation or self._evaluate(self._validator))
         self._collect_garbage()
+        self._extra_steps_left = 0 if decision.outcome == "failed" else self._settings.extra_steps
         self._wait(str(decision))
 
     def _save_as_trained(self, records: list[Path]) -> None:

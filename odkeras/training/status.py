@@ -96,7 +96,8 @@ class MetricsLog:
         self._path = path
 
     def append(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line and return it. `kind` is "round", "evaluation" or "garbage" (deleted versions and records)."""
+        """Add a line and return it. `kind` is "round", "extra" (steps after a round), "evaluation" or "garbage"
+        (deleted versions and records)."""
         row = {"kind": kind, **values, "time": time.time()}
         append_jsonl(self._path, [row])
         return row
@@ -110,8 +111,9 @@ class MetricsLog:
         return max([0, *(int(row["round"]) for row in self.rounds())])
 
     def last_outcome(self) -> str:
-        """Outcome of the last round in the log; "" before the first. Lines of odkeras 0.1 have no "outcome"."""
-        rows = self.rounds()
+        """Outcome of the last round or of the extra steps after it; "" before the first. Lines of odkeras 0.1 have no
+        "outcome"."""
+        rows = [row for row in read_jsonl(self._path) if row.get("kind") in ("round", "extra")]
         if not rows:
             return ""
         return str(rows[-1].get("outcome") or ("failed" if rows[-1].get("failed") else "published"))

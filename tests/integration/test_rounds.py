@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from waiting import wait_until
 
 from odkeras.annotation import Annotation
+from odkeras.control import Control
 from odkeras.data.ingest import ingest
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import CheckpointError, RequestError, SetupError, TrainingError
@@ -482,6 +484,76 @@ class TestEvaluation:
         assert [row["step"] for row in project.metrics()] == [2, 4]
         failed = [row["failed"] for row in project.metrics("evaluation")]
         assert len(failed) == 2 and failed[0].startswith("eval_input_reader")
+
+
+class TestExtraSteps:
+    """The trainer works while the annotator does."""
+
+    @pytest.fixture(autouse=True)
+    def short_slices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rounds_module, "EXTRA_SLICE", 3)
+
+    def test_they_follow_a_round_and_end(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project, extra_steps=5)
+        assert not rounds.train_further(), "no round has ended yet"
+        row = play(project, rounds, shapes)
+        assert [rounds.train_further() for _ in range(3)] == [True, True, False]
+        first, second = read_jsonl(project.directories.metrics_path)[-2:]
+        assert [(each["kind"], each["round"], each["step"], each["steps"]) for each in (first, second)] == [
+            ("extra", row["round"], row["step"] + 3, 3),
+            ("extra", row["round"], row["step"] + 5, 2),
+        ]
+        assert row["version"] < first["version"] < second["version"] == versions(project)[-1]
+        assert version_step(project, second["version"]) == row["step"] + 5
+        assert rounds.status.current.state == "waiting"
+        play(project, rounds, shapes, 1)
+        assert rounds.train_further(), "each round is followed by its own"
+
+    def test_new_answers_end_them_at_once(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project, extra_steps=50)
+        row = play(project, rounds, shapes)
+        train = rounds._trainer.train
+
+        def answered_meanwhile(*args: Any, **kwargs: Any) -> Any:
+            project.put(shapes[2:4])
+            return train(*args, **kwargs)
+
+        rounds._trainer.train = answered_meanwhile  # type: ignore[method-assign]
+        rounds.train_further()
+        rounds._trainer.train = train  # type: ignore[method-assign]
+        assert read_jsonl(project.directories.metrics_path)[-1]["kind"] == "round", (
+            "an unfinished slice is not published"
+        )
+        assert not rounds.train_further()
+        assert rounds.run_pending()
+        assert project.metrics()[-1]["step"] <= row["step"] + 1 + 2
+        assert project.metrics()[-1]["examples"] == 4
+
+    def test_one_that_makes_the_model_worse_is_the_last(
+        self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def held_back(model: Any, step: int, validator: Any, tolerance: float) -> Any:
+            return rounds_module.PublishDecision("held back")
+
+        rounds = begin(project, extra_steps=50)
+        row = play(project, rounds, shapes)
+        monkeypatch.setattr(rounds_module, "publish_round", held_back)
+        assert rounds.train_further()
+        assert not rounds.train_further()
+        assert read_jsonl(project.directories.metrics_path)[-1]["outcome"] == "held back"
+        assert versions(project)[-1] == row["version"]
+        again = begin(project, extra_steps=50)
+        assert versions(project)[-1] == row["version"], "a restart does not publish it either"
+        assert not again.train_further()
+
+    def test_a_pause_keeps_them_waiting(self, project: TinyProject, shapes: list[Annotation]) -> None:
+        rounds = begin(project, extra_steps=3)
+        play(project, rounds, shapes)
+        control = Control(project.directories.control_path)
+        control.set("stop")
+        assert not rounds.train_further()
+        control.set("resume")
+        wait_until(rounds.train_further, "the control file is polled now and then")
 
 
 class TestStoppedInARound:

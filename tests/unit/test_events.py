@@ -184,6 +184,10 @@ ROUND = {"kind": "round", "round": 2, "steps": 50, "examples": 8, "loss": 0.1234
                 "round 2: trained 50 steps on 8 images in 4.6 s, loss 0.1235",
             ],
         ),
+        (
+            {**ROUND, "kind": "extra", "steps": 100, "version": None},
+            ["round 2, further: trained 100 steps on 8 images in 4.6 s, loss 0.1235"],
+        ),
         ({**ROUND, "failed": "the loss is not finite"}, ["! round 2 failed: the loss is not finite"]),
         (
             {

@@ -51,12 +51,12 @@ def run(command: str, cwd: Path) -> str:
 
 
 def parsed(command: str) -> dict[str, Any]:
-    """What the command line makes of it."""
+    """What the command line makes of it, with paths as text."""
     program, name, *arguments = shlex.split(command)
     assert program == "odkeras"
     group: Any = typer.main.get_command(app)
     context = group.commands[name].make_context(name, arguments)
-    return dict(context.params)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
 
 
 def test_the_labels_are_written_from_any_directory(annotate: Start, folder: Path, tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ class TestTheModel:
     def test_export(self, annotate: Start, folder: Path) -> None:
         command = steps_of(self.usual(annotate, folder))["Export the model for TensorFlow Serving"]["command"]
         assert "--model-dir" not in command and "--label-map-path" not in command
-        assert parsed(command)["config"] == folder / "pipeline.config"
-        assert parsed(command)["export_dir"] == folder / "final"
+        assert parsed(command)["config"] == str(folder / "pipeline.config")
+        assert parsed(command)["export_dir"] == str(folder / "final")
 
     def test_other_directories_and_another_label_map(self, annotate: Start, folder: Path, web_project: Path) -> None:
         (web_project / "trained").mkdir()
@@ -111,10 +111,11 @@ class TestTheModel:
         )
         steps = steps_of(page)
         export = parsed(steps["Export the model for TensorFlow Serving"]["command"])
-        assert export["model_dir"] == web_project / "trained"
-        assert str(export["label_map_path"]) == str(web_project / "label_map.pbtxt")
+        assert export["model_dir"] == str(web_project / "trained")
+        assert export["label_map_path"] == str(web_project / "label_map.pbtxt")
         stats = parsed(steps["See how good the suggestions were"]["command"])
-        assert (stats["config"], stats["data_dir"]) == (folder / "pipeline.config", web_project / "elsewhere" / "data")
+        assert stats["config"] == str(folder / "pipeline.config")
+        assert stats["data_dir"] == str(web_project / "elsewhere" / "data")
 
     def test_without_a_checkpoint_there_is_nothing_to_judge_or_export(self, annotate: Start, folder: Path) -> None:
         """`odkeras eval` would refuse, and `odkeras export` would write random weights."""
@@ -130,7 +131,7 @@ class TestTheModel:
         assert "--eval-split 0.2" in steps_of(page)["See how good the suggestions were"]["remark"]
         (folder / "data" / "test_eval.record").write_bytes(b"a record")
         step = steps_of(page)["Evaluate the model"]
-        assert parsed(step["command"])["config"] == folder / "pipeline.config"
+        assert parsed(step["command"])["config"] == str(folder / "pipeline.config")
         assert steps_of(page)["See how good the suggestions were"]["remark"] == ""
 
 

@@ -15,7 +15,6 @@ from odkeras.config.parsing import read_threshold
 from odkeras.formats.prodigy import read_answer
 from odkeras.labels import LabelMap
 from odkeras.session.thresholds import (
-    FIRST_THRESHOLD,
     HIDDEN,
     MIN_JUDGED,
     AutoThreshold,
@@ -23,10 +22,12 @@ from odkeras.session.thresholds import (
     choose_threshold,
     judge,
     list_candidates,
+    worth_of_outcomes,
 )
 
 # kept +9, adjusted +5, deleted -3
 COST = CostModel(draw_seconds=10, verify_seconds=1, adjust_seconds=4, relabel_seconds=1, delete_seconds=2)
+WORTH = worth_of_outcomes(COST, can_pick=False)
 LABEL_MAP = LabelMap.from_names(["car", "person"])
 
 
@@ -44,19 +45,19 @@ def read(candidates: list[Any], spans: list[Any], decision: str = "accept") -> A
 
 class TestChoose:
     def test_few_judged_candidates_say_nothing(self) -> None:
-        assert choose_threshold([(0.9, "deleted")] * (MIN_JUDGED - 1), COST) == FIRST_THRESHOLD
+        assert choose_threshold([(0.9, "deleted")] * (MIN_JUDGED - 1), WORTH) == HIDDEN
 
     def test_the_score_from_which_on_showing_saves_most(self) -> None:
         good = [(0.9 - number / 100, "kept") for number in range(6)]
         bad = [(0.4 - number / 100, "deleted") for number in range(6)]
-        assert choose_threshold(good + bad, COST) == pytest.approx(0.85)
+        assert choose_threshold(good + bad, WORTH) == pytest.approx(0.85)
 
     def test_low_scores_are_shown_when_they_are_right(self) -> None:
         judged = [(0.2 + number / 100, "kept") for number in range(10)]
-        assert choose_threshold(judged, COST) == pytest.approx(0.2)
+        assert choose_threshold(judged, WORTH) == pytest.approx(0.2)
 
     def test_hidden_while_they_cost_more_than_they_save(self) -> None:
-        assert choose_threshold([(0.9, "deleted")] * 20, COST) == HIDDEN
+        assert choose_threshold([(0.9, "deleted")] * 20, WORTH) == HIDDEN
 
     def test_never_more_deleted_than_not(self) -> None:
         """Even where one kept box is worth many deleted ones."""
@@ -64,11 +65,11 @@ class TestChoose:
             draw_seconds=1000, verify_seconds=0.1, adjust_seconds=1, relabel_seconds=1, delete_seconds=0.1
         )
         judged = [(0.9, "kept"), *[(0.8 - number / 100, "deleted") for number in range(8)], (0.1, "kept")]
-        assert choose_threshold(judged, cheap) == pytest.approx(0.9)
+        assert choose_threshold(judged, worth_of_outcomes(cheap, can_pick=False)) == pytest.approx(0.9)
 
     def test_equal_scores_stay_together(self) -> None:
         judged = [(0.5, "kept"), (0.5, "deleted"), (0.5, "deleted"), (0.5, "deleted")] * 3
-        assert choose_threshold(judged, COST) == HIDDEN
+        assert choose_threshold(judged, WORTH) == HIDDEN
 
 
 class TestJudge:
@@ -88,13 +89,13 @@ class TestJudge:
 
 class TestAuto:
     def auto(self, tmp_path: Path, label_map: LabelMap) -> AutoThreshold:
-        return AutoThreshold(label_map, tmp_path / "thresholds.json", COST)
+        return AutoThreshold(label_map, tmp_path / "thresholds.json", cost=COST)
 
     def test_thresholds_are_learned_per_class_and_kept_across_restarts(
         self, tmp_path: Path, label_map: LabelMap
     ) -> None:
         auto = self.auto(tmp_path, label_map)
-        assert auto.of(1) == auto.of(2) == FIRST_THRESHOLD
+        assert auto.of(1) == auto.of(2) == HIDDEN
         good = answer([["car", 0.3, [10, 10, 30, 30]]], [span(10, 10, 30, 30)])
         bad = answer([["person", 0.9, [10, 10, 30, 30]]], [])
         auto.note([good, bad] * MIN_JUDGED)
@@ -115,11 +116,11 @@ class TestAuto:
     def test_malformed_answers_are_ignored(self, tmp_path: Path, label_map: LabelMap, strange: dict[str, Any]) -> None:
         auto = self.auto(tmp_path, label_map)
         auto.note([strange])
-        assert auto.of(1) == FIRST_THRESHOLD
+        assert auto.of(1) == HIDDEN
 
     def test_a_damaged_file_is_replaced(self, tmp_path: Path, label_map: LabelMap) -> None:
         (tmp_path / "thresholds.json").write_text("[1, 2")
-        assert self.auto(tmp_path, label_map).of(1) == FIRST_THRESHOLD
+        assert self.auto(tmp_path, label_map).of(1) == HIDDEN
 
 
 def test_candidates_are_what_was_found_the_best_first(label_map: LabelMap) -> None:
