@@ -6,6 +6,7 @@ import { Colours } from "./colours";
 import type { AppStore, StageElements } from "./store";
 import { Drafts } from "./drafts";
 import { FirstSteps } from "./first_steps";
+import { Ghost } from "./ghost";
 import { Gestures } from "./gestures";
 import { Guides } from "./guides";
 import { whoAmI } from "./identity";
@@ -56,15 +57,20 @@ function setUpStage(store: AppStore, project: Project, elements: StageElements):
   const colours = new Colours();
   const view = new View(scroll, frame, () => store.canvas?.update());
   const canvas = new Canvas(frame, tags, handles, colours, () => view.scale, store.changed);
-  store.gestures = new Gestures(scroll, rubber, {
+  const label = () => store.label;
+  const color = () => colours.of(store.label);
+  const ghost = new Ghost(elements.ghost, () => view.scale, label, color);
+  store.gestures = new Gestures(scroll, rubber, ghost, {
     canvas,
     view,
     hand: () => store.hand,
     open: () => store.ready,
-    label: () => store.label,
-    color: () => colours.of(store.label),
+    candidates: () => store.display.settings.candidates,
+    label,
+    color,
     notify: (text) => store.notices.show(text),
   });
+  store.subscribe(() => store.gestures?.refresh());
   new Guides(stage, guides, () => store.display.settings.guides && store.ready);
   Object.assign(store, { project, canvas, view, colours, starting: "", fatal: "" });
   loadLabels(store, project);

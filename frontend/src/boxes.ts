@@ -44,8 +44,10 @@ function polygonShape(points: Point[]): Polygon {
   return { type: "POLYGON", geometry: { points, bounds } } as Polygon;
 }
 
-export function annotation(id: string, label: string, selector: Shape): ImageAnnotation {
-  return { id, bodies: labelBodies(id, label), target: { annotation: id, selector } };
+/** picked: a person picked the box from the model's candidates. */
+export function annotation(id: string, label: string, selector: Shape, picked = false): ImageAnnotation {
+  const properties = picked ? { picked } : undefined;
+  return { id, bodies: labelBodies(id, label), target: { annotation: id, selector }, properties };
 }
 
 export function labelBodies(id: string, label: string): ImageAnnotation["bodies"] {
@@ -56,7 +58,7 @@ export const isPolygon = (shape: Shape): shape is Polygon => (shape.type as stri
 
 export function fromSpan(span: Span): ImageAnnotation {
   const isPolygon = span.type === "polygon" && (span.points?.length ?? 0) > 2;
-  return annotation(span.id, span.label, isPolygon ? polygonShape(span.points!) : rectShape(span));
+  return annotation(span.id, span.label, isPolygon ? polygonShape(span.points!) : rectShape(span), span.picked);
 }
 
 export function readLabel(shown: ImageAnnotation): string {
@@ -64,7 +66,7 @@ export function readLabel(shown: ImageAnnotation): string {
 }
 
 function readSpan(shown: ImageAnnotation): Span {
-  const { id, target } = shown;
+  const { id, target, properties } = shown;
   const label = readLabel(shown);
   if (isPolygon(target.selector)) {
     const points = target.selector.geometry.points.map(([x, y]) => [rounded(x!), rounded(y!)] as Point);
@@ -72,7 +74,8 @@ function readSpan(shown: ImageAnnotation): Span {
     return { id, label, type: "polygon", x: minX, y: minY, width: maxX - minX, height: maxY - minY, points };
   }
   const { x, y, w, h } = (target.selector as Rectangle).geometry;
-  return { id, label, type: "rect", x: rounded(x), y: rounded(y), width: rounded(w), height: rounded(h) };
+  const span: Span = { id, label, type: "rect", x: rounded(x), y: rounded(y), width: rounded(w), height: rounded(h) };
+  return properties?.picked ? { ...span, picked: true } : span;
 }
 
 /** first: the span as it was received, if any; unscored: the origin of received spans that have no score. */
@@ -95,10 +98,11 @@ function receivedNumbers(first: Span): Partial<Span> {
 }
 
 /** The span to send. A changed suggestion keeps its id but loses its score, which was the score of another box. */
-export function toSpan({ id, label, type, x, y, width, height, points, score, origin }: Box): Span {
+export function toSpan({ id, label, type, x, y, width, height, points, score, picked, origin }: Box): Span {
   const span: Span = { id, label, type, x, y, width, height };
   if (type === "polygon" && points) span.points = points;
   if (score !== undefined && origin === "suggested") span.score = score;
+  if (picked) span.picked = true;
   return span;
 }
 
@@ -110,9 +114,11 @@ function sameGeometry(first: Span, now: Span): boolean {
       first.points.every(([x, y], i) => close(x, points[i]![0]) && close(y, points[i]![1]))
     );
   }
-  return (
-    close(first.x, now.x) && close(first.y, now.y) && close(first.width, now.width) && close(first.height, now.height)
-  );
+  return sameRect(first, now);
+}
+
+export function sameRect(a: Rect, b: Rect): boolean {
+  return close(a.x, b.x) && close(a.y, b.y) && close(a.width, b.width) && close(a.height, b.height);
 }
 
 const close = (a: number, b: number) => Math.abs(a - b) < 0.02;

@@ -12,19 +12,21 @@ import {
   readLabel,
   movedPolygon,
   rectShape,
+  sameRect,
   toSpan,
   type Box,
   type Origin,
   type Rect,
   type Size,
 } from "./boxes";
+import { candidatesAt, snapTarget, toRect } from "./candidates";
 import { isCovered, isStrip, isThere, oddity, replacedBy } from "./checks";
 import type { Colours } from "./colours";
 import { dragged, hitAt, type Hit, type Reach } from "./grips";
 import { Handles } from "./handles";
 import { uuid } from "./identity";
 import { Layer } from "./layer";
-import type { Point, Span, Task } from "./messages";
+import type { Candidate, Point, Span, Task } from "./messages";
 import { Steps } from "./steps";
 import { Tags } from "./tags";
 
@@ -140,9 +142,14 @@ export class Canvas {
     this.layer?.select(id);
   }
 
-  /** Selects the smallest visible box at a point, or else `otherwise`; buffer is in image pixels. */
-  selectAt(x: number, y: number, buffer: number, otherwise: string | null = null): void {
-    this.select(this.layer?.at(x, y, buffer)?.id ?? otherwise);
+  /** The smallest visible box at a point; buffer is in image pixels. */
+  idAt([x, y]: Point, buffer: number): string | null {
+    return this.layer?.at(x, y, buffer)?.id ?? null;
+  }
+
+  /** Candidates at a point, best first; none while the suggestions are hidden. */
+  candidatesAt(at: Point): Candidate[] {
+    return this.suggestionsHidden ? [] : candidatesAt(this.task?.candidates ?? [], this.boxes, at);
   }
 
   selectNext(step: 1 | -1): void {
@@ -164,12 +171,32 @@ export class Canvas {
     this.commit();
   }
 
-  /** Adds a drawn box; returns the suggestion that it replaces, if any. */
-  draw(rect: Rect, label: string): Box | null {
+  /** Adds a drawn or picked box; returns the suggestion that it replaces, if any. */
+  draw(rect: Rect, label: string, picked = false): Box | null {
     const replaced = replacedBy(rect, label, this.suggestions);
     if (replaced) this.layer?.remove([replaced.id]);
-    this.commit([this.insert(rect, label)]);
+    this.commit([this.insert(rect, label, picked)]);
     return replaced;
+  }
+
+  /** Fits the box that was just drawn to a candidate, as an undo step of its own; false if there is none. */
+  snap(drawn: Rect): boolean {
+    const others = this.boxes.filter(({ id }) => id !== this.selected);
+    const target = this.suggestionsHidden ? null : snapTarget(this.task?.candidates ?? [], others, drawn);
+    return target !== null && this.fit(toRect(target));
+  }
+
+  /** Changes the selected box to a rectangle; false if that changes nothing, or if no rectangle is selected. */
+  fit(rect: Rect): boolean {
+    const box = this.selectedRect;
+    if (!box || sameRect(box, rect)) return false;
+    this.layer?.reshape(box.id, rectShape(cut(rect, this.size)));
+    this.commit([box.id]);
+    return true;
+  }
+
+  get selectedRect(): Box | null {
+    return this.boxes.find(({ id, type }) => id === this.selected && type === "rect") ?? null;
   }
 
   /** Adds boxes of another image as one undo step; returns their number. Skips boxes that are already here or outside.
@@ -252,7 +279,7 @@ export class Canvas {
 
   /** Shows the handles of the box whose edge is at the point, else of the smallest box at it. */
   hover(at: Point | null, hit: Hit | null): void {
-    const under = at && (hit?.id ?? this.layer?.at(at[0], at[1], 0)?.id);
+    const under = at && (hit?.id ?? this.idAt(at, 0));
     const hovered = this.boxes.find(({ id, type }) => id === under && type === "rect")?.id ?? null;
     if (hovered === this.hovered) return;
     this.hovered = hovered;
@@ -339,9 +366,9 @@ export class Canvas {
     );
   }
 
-  private insert(rect: Rect, label: string): string {
+  private insert(rect: Rect, label: string, picked = false): string {
     const id = uuid();
-    this.layer?.add([annotation(id, label, rectShape(cut(rect, this.size)))]);
+    this.layer?.add([annotation(id, label, rectShape(cut(rect, this.size)), picked)]);
     this.activate(id);
     return id;
   }

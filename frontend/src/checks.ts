@@ -5,11 +5,11 @@ import type { Box, Rect } from "./boxes";
 /** Minimum IoU at which a drawn box replaces a suggestion of its label. */
 const REPLACES_FROM = 0.5;
 /** Minimum IoU at which two boxes of one label count as the same object. */
-const SAME_FROM = 0.8;
+export const SAME_FROM = 0.8;
 const TINY_IMAGE_PX = 4;
 const TINY_SCREEN_PX = 6;
 
-function iou(a: Rect, b: Rect): number {
+export function iou(a: Rect, b: Rect): number {
   const across = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
   const down = Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y);
   const both = Math.max(0, across) * Math.max(0, down);

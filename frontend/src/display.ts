@@ -13,6 +13,8 @@ export interface Settings {
   fill: boolean;
   /** Whether lines through the pointer cross the stage. */
   guides: boolean;
+  /** Whether the model's candidate under the pointer is shown. */
+  candidates: boolean;
   /** Opacity of the boxes that are not selected, in percent. */
   opacity: number;
   /** Line width of boxes, in screen pixels. */
@@ -27,6 +29,7 @@ export const DEFAULTS: Readonly<Settings> = {
   names: "all",
   fill: true,
   guides: false,
+  candidates: true,
   opacity: 100,
   line: 2,
   brightness: 100,
@@ -105,6 +108,7 @@ function checked(given: Partial<Settings>): Settings {
     names: NAMES.find((names) => names === given.names) ?? DEFAULTS.names,
     fill: typeof given.fill === "boolean" ? given.fill : DEFAULTS.fill,
     guides: typeof given.guides === "boolean" ? given.guides : DEFAULTS.guides,
+    candidates: typeof given.candidates === "boolean" ? given.candidates : DEFAULTS.candidates,
     ...(Object.fromEntries(amounts) as Pick<Settings, Amount>),
   };
 }

@@ -1,6 +1,7 @@
 /** Edits of the boxes that need no pointer. */
 
 import type { AppStore } from "./store";
+import { tightened } from "./tighten";
 import { pluralize, errorMessage, undoHint, versionName } from "./format";
 
 const SMALLEST_PX = 8;
@@ -65,6 +66,13 @@ export function removeSuggestions(store: AppStore): void {
   store.notices.show(
     count ? `${pluralize(count, "suggested box", "suggested boxes")} removed` : "there are no suggestions to remove",
   );
+}
+
+/** Moves the edges of the selected box to edges of the image. */
+export function tighten({ canvas, shown, notices }: AppStore): void {
+  const box = canvas?.selectedRect;
+  if (!box || !shown?.image) return;
+  if (!canvas.fit(tightened(shown.image, shown.task, box))) notices.show("there are no stronger edges near those of the box");
 }
 
 export function removeSelected({ canvas }: AppStore): void {

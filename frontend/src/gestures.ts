@@ -1,9 +1,12 @@
 /** Pointer gestures on the stage: draw, edit, select, pan, pinch. Selected polygons are left to the canvas's editor. */
 
+import type { Rect } from "./boxes";
+import { toRect } from "./candidates";
 import type { Canvas } from "./canvas";
+import type { Ghost } from "./ghost";
 import { between, type Hit, type Reach } from "./grips";
 import { tagText } from "./tags";
-import type { Point } from "./messages";
+import type { Candidate, Point } from "./messages";
 import type { View } from "./view";
 import { undoHint } from "./format";
 
@@ -31,15 +34,18 @@ export interface GestureContext {
   hand: () => boolean;
   /** Whether an image is shown and can be edited. */
   open: () => boolean;
+  /** Whether the candidates under the pointer are shown. */
+  candidates: () => boolean;
   label: () => string;
   color: () => string;
   notify: (text: string) => void;
 }
 
-/** from, at: window coordinates; start: a point of the image, which may move under the pointer. */
+/** from, at: window coordinates; start: a point of the image, which may move under the pointer; candidate: what a click
+ * picks. */
 type Gesture =
-  | { kind: "draw"; pointer: number; from: Point; at: Point; start: Point }
-  | { kind: "edit"; pointer: number; from: Point; start: Point; hit: Hit; moved: boolean }
+  | { kind: "draw"; pointer: number; from: Point; at: Point; start: Point; candidate: Candidate | null }
+  | { kind: "edit"; pointer: number; from: Point; start: Point; hit: Hit; moved: boolean; candidate: Candidate | null }
   | { kind: "press"; pointer: number; from: Point }
   | { kind: "pan"; pointer: number; at: Point }
   | { kind: "pinch"; distance: number; at: Point }
@@ -54,6 +60,7 @@ export class Gestures {
   constructor(
     private readonly scroll: HTMLElement,
     private readonly rubber: HTMLElement,
+    readonly ghost: Ghost,
     private readonly context: GestureContext,
   ) {
     scroll.addEventListener("pointerdown", this.onDown, true);
@@ -97,14 +104,31 @@ export class Gestures {
       return;
     }
     const hit = this.hitAt(event);
-    if (hit) return this.start(event, this.edit(event, hit));
-    this.context.canvas.select(null);
-    this.start(event, { kind: "draw", pointer: event.pointerId, from: at, at, start: this.context.view.inside(at) });
+    const candidate = this.candidateFor(event, hit);
+    const gesture = { pointer: event.pointerId, from: at, candidate };
+    const { canvas, view } = this.context;
+    if (hit) return this.start(event, { ...gesture, kind: "edit", start: view.toImage(...at), hit, moved: false });
+    canvas.select(null);
+    this.start(event, { ...gesture, kind: "draw", at, start: view.inside(at) });
   };
 
-  private edit({ clientX, clientY, pointerId }: PointerEvent, hit: Hit): Gesture {
-    const start = this.context.view.toImage(clientX, clientY);
-    return { kind: "edit", pointer: pointerId, from: [clientX, clientY], start, hit, moved: false };
+  /** What a click picks: the candidate that is shown, or on a touch screen, which shows none, the best one. */
+  private candidateFor(event: PointerEvent, hit: Hit | null): Candidate | null {
+    if (event.pointerType !== "touch") this.hover(event);
+    else if (this.isFree(event, hit)) return this.candidatesAt(event)[0] ?? null;
+    return this.ghost.shown;
+  }
+
+  private candidatesAt(event: PointerEvent): Candidate[] {
+    if (!this.context.candidates() || this.context.hand()) return [];
+    return this.context.canvas.candidatesAt(this.context.view.toImage(event.clientX, event.clientY));
+  }
+
+  /** Whether a click here selects nothing. If a person has selected a box, it deselects that box instead. */
+  private isFree(event: PointerEvent, hit: Hit | null): boolean {
+    const { canvas, view } = this.context;
+    const at = view.toImage(event.clientX, event.clientY);
+    return !hit && !canvas.chosen && canvas.idAt(at, pointerAim(event).buffer_px / view.scale) === null;
   }
 
   /** What a drag from here would change; with shift, a drag always draws. */
@@ -157,6 +181,23 @@ export class Gestures {
     const at = open && !event.shiftKey && !this.context.hand() ? this.context.view.toImage(event.clientX, event.clientY) : null;
     this.context.canvas.hover(at, hit);
     this.scroll.dataset.grip = hit?.grip ?? "";
+    if (open) this.ghost.point(this.candidatesAt(event), this.isFree(event, hit));
+    else this.ghost.hide();
+  }
+
+  /** Adapts what is shown under the mouse to a change of the boxes, the label, the zoom or the settings. */
+  refresh(): void {
+    if (this.under && !this.gesture) this.hover(this.under);
+  }
+
+  /** Hides the candidate under the pointer until the pointer moves. */
+  dismissCandidate(): void {
+    this.under = null;
+    this.ghost.hide();
+  }
+
+  pickCandidate(): void {
+    if (this.ghost.shown) this.pick(this.ghost.shown);
   }
 
   private readonly onShift = (event: KeyboardEvent) => {
@@ -188,7 +229,7 @@ export class Gestures {
     // The library's editor needs the event too, so it is not stopped.
     if (gesture.kind === "press") return this.finishPress(gesture.from, at, aim);
     event.stopPropagation();
-    if (gesture.kind === "draw") this.finishDrawing(gesture, at, aim);
+    if (gesture.kind === "draw") this.finishDrawing(gesture, at, aim, event.altKey);
     if (gesture.kind === "edit") this.finishEdit(gesture, at, aim);
     if (event.pointerType !== "touch") this.hover(event);
   };
@@ -198,28 +239,44 @@ export class Gestures {
     this.cancel();
   };
 
-  private finishDrawing({ from, start }: Gesture & { kind: "draw" }, to: Point, aim: Aim): void {
-    const { canvas, view } = this.context;
-    if (distance(from, to) < aim.click_px) return canvas.selectAt(...view.toImage(...to), aim.buffer_px / view.scale);
-    const box = between(start, view.inside(to));
-    if (Math.min(box.width, box.height) * view.scale < aim.smallest_px) return this.context.notify(TOO_SMALL);
-    const replaced = canvas.draw(box, this.context.label());
+  private finishDrawing(gesture: Gesture & { kind: "draw" }, to: Point, aim: Aim, exact: boolean): void {
+    const { canvas, view, notify } = this.context;
+    if (distance(gesture.from, to) < aim.click_px) return this.finishClick(gesture.candidate, to, aim);
+    const box = between(gesture.start, view.inside(to));
+    if (Math.min(box.width, box.height) * view.scale < aim.smallest_px) return notify(TOO_SMALL);
+    // A person who draws over a suggestion corrects the model, so another box of the model would be no help.
+    if (this.draw(box) || exact || !this.context.candidates()) return;
+    if (canvas.snap(box)) notify(`the box was fitted to a detection; ${undoHint("u")} restores what you drew`);
+  }
+
+  /** Adds a box; returns whether it replaces a suggestion. */
+  private draw(box: Rect, picked = false): boolean {
+    const replaced = this.context.canvas.draw(box, this.context.label(), picked);
     if (replaced) this.context.notify(`the new box replaces the suggestion ${tagText(replaced)}; ${undoHint("u")} undoes this`);
+    return replaced !== null;
+  }
+
+  private pick(candidate: Candidate): void {
+    this.draw(toRect(candidate), true);
+  }
+
+  /** Picks the candidate, or else selects the box at the point, or else `otherwise`. */
+  private finishClick(candidate: Candidate | null, at: Point, aim: Aim, otherwise: string | null = null): void {
+    const { canvas, view } = this.context;
+    if (candidate) this.pick(candidate);
+    else canvas.select(canvas.idAt(view.toImage(...at), aim.buffer_px / view.scale) ?? otherwise);
   }
 
   /** Without movement it was a click, which selects the box there, possibly a smaller one inside this box. */
-  private finishEdit({ hit, moved }: Gesture & { kind: "edit" }, at: Point, aim: Aim): void {
-    const { canvas, view } = this.context;
-    if (moved) return canvas.drop();
-    canvas.selectAt(...view.toImage(...at), aim.buffer_px / view.scale, hit.id);
+  private finishEdit({ hit, moved, candidate }: Gesture & { kind: "edit" }, at: Point, aim: Aim): void {
+    if (moved) this.context.canvas.drop();
+    else this.finishClick(candidate, at, aim, hit.id);
   }
 
   /** A click on the selected polygon may be meant for a smaller box inside it. */
   private finishPress(from: Point, to: Point, aim: Aim): void {
-    if (distance(from, to) >= aim.click_px) return;
-    const { canvas, view } = this.context;
-    const { selected } = canvas;
-    setTimeout(() => canvas.selectAt(...view.toImage(...to), aim.buffer_px / view.scale, selected));
+    const { selected } = this.context.canvas;
+    if (distance(from, to) < aim.click_px) setTimeout(() => this.finishClick(null, to, aim, selected));
   }
 
   private stretch(start: Point, to: Point): void {
@@ -227,6 +284,7 @@ export class Gestures {
     const { x, y, width, height } = between(start, view.inside(to));
     const { style } = this.rubber;
     this.rubber.hidden = Math.max(width, height) * view.scale < MOUSE.click_px;
+    if (!this.rubber.hidden) this.ghost.hide();
     style.setProperty("--box", this.context.color());
     style.left = `${x * view.scale}px`;
     style.top = `${y * view.scale}px`;

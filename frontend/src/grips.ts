@@ -90,7 +90,7 @@ function toOutline(across: number, down: number, width: number, height: number):
   return outX || outY ? Math.hypot(outX, outY) : Math.min(across, width - across, down, height - down);
 }
 
-function contains({ x, y, width, height }: Rect, at: Point): boolean {
+export function contains({ x, y, width, height }: Rect, at: Point): boolean {
   return at[0] >= x && at[0] <= x + width && at[1] >= y && at[1] <= y + height;
 }
 

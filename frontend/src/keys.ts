@@ -1,7 +1,7 @@
 /** The key bindings: one table that is used for the events and for the help. */
 
 import type { AppStore } from "./store";
-import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, showOffer, takeBack, toggleSuggestions } from "./edits";
+import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, showOffer, takeBack, tighten, toggleSuggestions } from "./edits";
 import type { Decision } from "./messages";
 
 interface Binding {
@@ -19,6 +19,9 @@ const NUDGE: { [key: string]: [number, number] } = {
   ArrowDown: [0, 1],
 };
 const FAST_PX = 10;
+/** Step while a key is held down, after so many repeats. */
+const HELD_PX = 5;
+const HELD_REPEATS = 6;
 
 /** Whether no modifier changes the meaning. AltGr is allowed, because some keyboards need it for brackets. */
 function plain(event: KeyboardEvent): boolean {
@@ -37,12 +40,14 @@ const answer = (name: string, decision: Decision) => key([name], (store) => stor
 
 /** Moves the selected box or one of its corners by steps in screen pixels, which are visible at any zoom. */
 function nudge(grip: "move" | "nw" | "se"): Binding["when"] {
+  let repeats = 0;
   return (event, store) => {
     const step = NUDGE[event.key];
     if (!step || heldGrip(event) !== grip) return null;
     // Without a box, plain arrows scroll. With alt, ctrl or cmd they are always handled, or the browser would navigate.
     if (!store.canvas?.selected) return grip === "move" ? null : () => {};
-    const size = (event.shiftKey ? FAST_PX : 1) / (store.view?.scale ?? 1);
+    repeats = event.repeat ? repeats + 1 : 0;
+    const size = (event.shiftKey ? FAST_PX : repeats > HELD_REPEATS ? HELD_PX : 1) / (store.view?.scale ?? 1);
     return () => store.canvas?.nudge(step[0] * size, step[1] * size, grip);
   };
 }
@@ -76,8 +81,20 @@ function escape(event: KeyboardEvent, store: AppStore): (() => void) | null {
     if ((event.target as Element).closest?.("#display")) store.set({ displayOpen: false });
     else if (store.gestures?.busy) store.gestures.cancel();
     else if (store.canvas?.selected) store.canvas.select(null);
+    else if (store.gestures?.ghost.shown) store.gestures.dismissCandidate();
     else if (store.displayOpen) store.set({ displayOpen: false });
     else if (store.hand) store.set({ hand: false });
+  };
+}
+
+/** Tab and Enter belong to the candidate under the pointer, unless a control has the focus. */
+function candidateKey(name: "Tab" | "Enter", act: (store: AppStore, event: KeyboardEvent) => void): Binding["when"] {
+  return (event, store) => {
+    const ghost = store.gestures?.ghost;
+    const { target } = event;
+    const isOnImage = target === document.body || (target instanceof Element && target.closest(".scroll") !== null);
+    if (event.key !== name || !plain(event) || !isOnImage) return null;
+    return (name === "Tab" ? ghost?.canCycle : ghost?.shown) ? () => act(store, event) : null;
   };
 }
 
@@ -143,11 +160,17 @@ export const BINDINGS: Binding[] = [
   {
     group: "Boxes",
     keys: ["arrows"],
-    description: "move the selected box by a pixel of the screen (shift: 10)",
+    description: "move the selected box by a pixel of the screen (held down: 5, shift: 10)",
     when: nudge("move"),
   },
-  { group: "Boxes", keys: ["alt + arrows"], description: "move its right or lower edge (shift: 10)", when: nudge("se") },
-  { group: "Boxes", keys: ["ctrl + arrows"], description: "move its left or upper edge (shift: 10)", when: nudge("nw") },
+  { group: "Boxes", keys: ["alt + arrows"], description: "move its right or lower edge (held down: 5, shift: 10)", when: nudge("se") },
+  { group: "Boxes", keys: ["ctrl + arrows"], description: "move its left or upper edge (held down: 5, shift: 10)", when: nudge("nw") },
+  {
+    group: "Boxes",
+    keys: ["t"],
+    description: "tighten: move each edge of the selected box to the strongest edge of the image nearby",
+    when: (event, store) => (store.canvas?.selectedRect ? key(["t"], tighten, false)(event, store) : null),
+  },
   { group: "Boxes", keys: ["delete"], description: "remove the selected box", when: remove },
   { group: "Boxes", keys: ["esc"], description: "cancel drawing, deselect, close a dialog", when: escape },
   {
@@ -171,6 +194,18 @@ export const BINDINGS: Binding[] = [
   },
   {
     group: "Suggestions",
+    keys: ["enter"],
+    description: "add the candidate under the pointer (white outline) as a box, as a click does",
+    when: candidateKey("Enter", (store) => store.gestures?.pickCandidate()),
+  },
+  {
+    group: "Suggestions",
+    keys: ["tab"],
+    description: "show the next candidate under the pointer (shift: the previous one), also over a box",
+    when: candidateKey("Tab", (store, event) => store.gestures?.ghost.cycle(event.shiftKey ? -1 : 1)),
+  },
+  {
+    group: "Suggestions",
     keys: ["n"],
     description: "show newer suggestions for this image; your own boxes are kept",
     when: key(["n"], (store) => showOffer(store), false),
@@ -187,7 +222,7 @@ export const BINDINGS: Binding[] = [
   {
     group: "View",
     keys: ["v"],
-    description: "display: boxes, brightness, lines through the pointer, theme",
+    description: "display: boxes, candidates, brightness, lines through the pointer, theme",
     when: key(["v"], (store) => store.set({ displayOpen: !store.displayOpen }), false),
   },
   {

@@ -28,6 +28,7 @@ export interface StageElements {
   guides: HTMLElement;
   handles: HTMLElement;
   rubber: HTMLElement;
+  ghost: HTMLElement;
 }
 
 const ANSWERED_KEPT = 30;

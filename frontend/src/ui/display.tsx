@@ -8,7 +8,7 @@ export function DisplaySettings({ store }: { store: AppStore }) {
   const panel = useRef<HTMLElement>(null);
   useFocusWhileOpen(panel);
   const { display } = store;
-  const { theme, names, fill, guides } = display.settings;
+  const { theme, names, fill, guides, candidates } = display.settings;
   return (
     <section
       ref={panel}
@@ -39,6 +39,7 @@ export function DisplaySettings({ store }: { store: AppStore }) {
         onChoose={(value) => display.set({ names: value })}
       />
       <Check title="Fill" checked={fill} onChange={(value) => display.set({ fill: value })} />
+      <Check title="Candidates" checked={candidates} onChange={(value) => display.set({ candidates: value })} />
       <Slider store={store} name="opacity" title="Opacity" unit=" %" />
       <Slider store={store} name="line" title="Line width" unit=" px" />
       <h3>Image</h3>

@@ -55,6 +55,17 @@ export function Help({ store }: { store: AppStore }) {
             <div>
               <dt>click</dt>
               <dd>
+                add the object that is outlined in white under the pointer: the model detected it, but with a low score.
+                On a touch screen, tap on an object without a box
+              </dd>
+            </div>
+            <div>
+              <dt>alt + drag</dt>
+              <dd>draw without fitting the box to what the model detected there</dd>
+            </div>
+            <div>
+              <dt>click on a box</dt>
+              <dd>
                 select the smallest box at that point; label keys then change its label. After drawing, moving or
                 resizing a box, label keys choose the label of the next box
               </dd>

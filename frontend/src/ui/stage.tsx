@@ -20,6 +20,7 @@ export function Stage({ store }: { store: AppStore }) {
   const guides = useRef<HTMLDivElement>(null);
   const handles = useRef<HTMLDivElement>(null);
   const rubber = useRef<HTMLDivElement>(null);
+  const ghost = useRef<HTMLDivElement>(null);
   useEffect(() => {
     void bootstrap(store, {
       stage: stage.current!,
@@ -29,6 +30,7 @@ export function Stage({ store }: { store: AppStore }) {
       guides: guides.current!,
       handles: handles.current!,
       rubber: rubber.current!,
+      ghost: ghost.current!,
     });
   }, [store]);
   return (
@@ -37,6 +39,7 @@ export function Stage({ store }: { store: AppStore }) {
         <div class={store.ready ? "frame" : "frame empty"} ref={frame}>
           <div class="tags" ref={tags} />
           <div class="handles" ref={handles} />
+          <div class="ghost" ref={ghost} aria-hidden="true" data-testid="ghost" hidden />
           <div class="rubber" ref={rubber} hidden />
         </div>
       </div>
