@@ -2,6 +2,7 @@
 
   start    from the command to the page with its first image, in a new project.
   accept   from the key press to the next image on the screen, in Chromium, while the trainer trains on the same cores.
+  pointer  from a move of the pointer to the outline of the best of 100 candidates there, in Chromium.
   crowd    20 annotators who post an answer at the same moment, again and again, while the trainer trains.
   memory   resident memory of the page's process after 1,000 answered tasks.
 
@@ -14,6 +15,7 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import statistics
@@ -115,7 +117,7 @@ def main() -> None:
         prepare(project, args)
         with annotate(project, found) as page:
             start_training(page)
-            for part in (measure_accept, measure_crowd, measure_memory):
+            for part in (measure_accept, measure_pointer, measure_crowd, measure_memory):
                 say(part.__name__.removeprefix("measure_"))
                 found.update(part(page, args))
                 assert page.is_training(), "the training ended before the measurement did"
@@ -222,6 +224,48 @@ def measure_accept(page: Page, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+_MOVE_POINTER = """async () => {
+  const times = [], ghost = document.querySelector('.ghost');
+  const { left, top, width, height } = document.querySelector('.frame').getBoundingClientRect();
+  while (times.length < 500) {
+    await new Promise(requestAnimationFrame);
+    const [clientX, clientY] = [left + Math.random() * width, top + Math.random() * height];
+    const move = new PointerEvent('pointermove', { clientX, clientY, bubbles: true, pointerType: 'mouse' });
+    const target = document.elementFromPoint(clientX, clientY), before = performance.now();
+    target.dispatchEvent(move);
+    ghost.getBoundingClientRect();  // waits for the layout
+    if (!ghost.hidden) times.push(performance.now() - before);
+  }
+  return times;
+}"""
+
+
+def measure_pointer(page: Page, args: argparse.Namespace) -> dict[str, Any]:
+    from playwright.sync_api import Route, sync_playwright
+
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 0.8, (100, 2)) * (WIDTH, HEIGHT)
+    sides = generator.uniform(0.02, 0.2, (100, 2)) * (WIDTH, HEIGHT)
+    rects = np.hstack([corners, sides]).round(1).tolist()
+    candidates = [{"label": "thing", "rect": rect, "score": 0.3} for rect in rects]
+
+    def add_candidates(route: Route) -> None:
+        reply = route.fetch().json()
+        for task in reply["tasks"]:
+            task["candidates"] = candidates
+        route.fulfill(body=json.dumps(reply), content_type="application/json")
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+        tab = browser.new_page(viewport={"width": 1440, "height": 900})
+        tab.route("**/api/tasks", add_candidates)
+        tab.goto(f"{page.url}?session=pointer")
+        tab.wait_for_selector("[data-testid=stage][data-ready=true]", timeout=60_000)
+        times = tab.evaluate(_MOVE_POINTER)
+        browser.close()
+    return {"pointer_p50_ms": statistics.median(times), "pointer_p95_ms": percentile(times, 95)}
+
+
 def measure_crowd(page: Page, args: argparse.Namespace) -> dict[str, Any]:
     annotators = [Annotator.of(page, f"annotator{number:02}") for number in range(ANNOTATORS)]
     together = threading.Barrier(ANNOTATORS)
@@ -264,6 +308,8 @@ ROWS = (
     Row("accept to next image drawn, while training: median", "accept_p50_ms", "ms"),
     Row("  95th percentile", "accept_p95_ms", "ms", at_most=100),
     Row("  longest", "accept_max_ms", "ms"),
+    Row("pointer to the outline of one of 100 candidates, while training: median", "pointer_p50_ms", "ms"),
+    Row("  95th percentile", "pointer_p95_ms", "ms", at_most=16),
     Row(f"{ANNOTATORS} annotators at once, answer acknowledged: median", "crowd_p50_ms", "ms"),
     Row("  99th percentile", "crowd_p99_ms", "ms", at_most=200),
     Row("  longest", "crowd_max_ms", "ms"),

@@ -239,6 +239,7 @@ export class Gestures {
     this.cancel();
   };
 
+  /** exact: the box stays as drawn. */
   private finishDrawing(gesture: Gesture & { kind: "draw" }, to: Point, aim: Aim, exact: boolean): void {
     const { canvas, view, notify } = this.context;
     if (distance(gesture.from, to) < aim.click_px) return this.finishClick(gesture.candidate, to, aim);
