@@ -78,11 +78,13 @@ class CheckpointStore:
 
     Attributes:
         loop: the position in the loop, saved as `loop`.
+        last_saved: file name of the last checkpoint that this object saved; None before.
     """
 
     def __init__(self, trainer: Trainer, model_dir: Path, max_to_keep: int) -> None:
         with trainer.strategy.scope():
             self.loop = LoopState()
+        self.last_saved: str | None = None
         self._trainer = trainer
         self._model_dir = model_dir
         self._writes = is_chief(trainer.strategy)
@@ -97,6 +99,11 @@ class CheckpointStore:
             self._checkpoint, str(self._directory), max_to_keep if max_to_keep > 0 else None
         )
 
+    @property
+    def round(self) -> int:
+        """Number of rounds that have ended."""
+        return int(self.loop.round.numpy())
+
     def save(self) -> str:
         """Write a checkpoint, delete the oldest ones, return its path prefix.
 
@@ -107,6 +114,7 @@ class CheckpointStore:
         path = str(self._manager.save(checkpoint_number=free_number(self._directory, self._trainer.step)))
         if not self._writes:
             shutil.rmtree(self._directory, ignore_errors=True)
+        self.last_saved = Path(path).name
         return path
 
     def restore(self) -> str | None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
+from odkeras import project
 from odkeras.config.settings import TrainingSettings
 from odkeras.control import Control
 from odkeras.errors import ConfigError, OdkerasError, SetupError
+from odkeras.labels import LabelMap
 from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import check_pipeline, raise_for_problems
 from odkeras.process import stop_on_signals, stop_with_parent
 from odkeras.training.checkpoints import lock_model_dir
-from odkeras.training.rounds import Rounds, open_rounds
+from odkeras.training.rounds import Rounds
 from odkeras.training.status import StatusFile
 from odkeras.training.strategy import grow_gpu_memory, make_strategy
 
@@ -130,3 +134,28 @@ def _lower_priority() -> None:
         os.nice(_NICENESS)
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
+
+
+@contextlib.contextmanager
+def open_rounds(config: Any, label_map: LabelMap, settings: TrainingSettings, **kwargs: Any) -> Iterator[Rounds]:
+    """Create the directories, lock the model directory, and yield `Rounds(...)`. Errors are written to status.json.
+
+    Raises:
+        SetupError: another trainer holds the lock on the model directory.
+        OdkerasError: see `Rounds`.
+    """
+    directories = settings.project
+    directories.create()
+    with lock_model_dir(directories.model_dir), contextlib.ExitStack() as stack:
+        project.remove_stale_temporaries(directories.export_dir, older_than_s=0.0)
+        for directory in (directories.data_dir, directories.inbox_dir, directories.model_dir):
+            project.remove_stale_temporaries(directory)  # old ones only: hosts write answers and control.json there
+        status = StatusFile(directories.status_path)
+        try:
+            rounds = Rounds(config, label_map, settings, status=status, **kwargs)
+            stack.callback(rounds.close)
+            yield rounds
+        except Exception as error:
+            reason = str(error) if isinstance(error, OdkerasError) else f"{type(error).__name__}: {error}"
+            status.update(state="failed", reason=reason)
+            raise

@@ -11,17 +11,15 @@ versions. The process may be killed at any point: the next start resumes from th
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from odkeras import project
 from odkeras.config.settings import TrainingSettings
 from odkeras.control import Control
 from odkeras.data.ingest import IngestResult, ingest, record_number
@@ -34,10 +32,10 @@ from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step
 from odkeras.model.weights import copy_weights
 from odkeras.pipeline import check_training_continues, loads_masks
-from odkeras.project import read_jsonl
-from odkeras.training.checkpoints import CheckpointStore, PeriodicSaver, lock_model_dir, rounds_in
+from odkeras.training.checkpoints import CheckpointStore, PeriodicSaver, rounds_in
 from odkeras.training.inputs import distributed_training_dataset, example_source
 from odkeras.training.publishing import ModelValidator, PublishDecision, ServingModel, plan_start, publish_round
+from odkeras.training.reports import Reports
 from odkeras.training.status import MetricsLog, Pauses, StatusFile
 from odkeras.training.tensorboard import ALL_RUNS, TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_bucket
@@ -45,13 +43,12 @@ from odkeras.work import round_counts
 
 _log = logging.getLogger(__name__)
 
-_MAX_PROBLEMS = 20
 CHECKPOINT_EVERY_S = 60.0  # within a long round
 EXTRA_SLICE = 100  # extra steps between two publications
 
 
 class Rounds:
-    """Runs the rounds of one trainer process. Use `open_rounds`, which locks the model directory.
+    """Runs the rounds of one trainer process. Use `process.open_rounds`, which locks the model directory.
 
     The constructor builds the models, publishes a first version if there is none, and traces the training step.
 
@@ -86,7 +83,6 @@ class Rounds:
         self._live_version = live_version
         self._masks = loads_masks(config)
         self._chosen: list[StoredExample] = []  # the examples of the current round
-        self._checkpoint: str | None = None
         self._extra_steps_left = 0
         self.status = status or StatusFile(directories.status_path)
         self._pauses = Pauses(Control(directories.control_path), self.status, should_stop)
@@ -110,7 +106,7 @@ class Rounds:
         self._build_trainer(strategy, resumes=resumes)
         self._report_unreported_round(decision)
         self._trainer.trace(self._dataset.element_spec)
-        self.status.update(round=int(self._checkpoints.loop.round.numpy()), step=self._trainer.step)
+        self.status.update(round=self._checkpoints.round, step=self._trainer.step)
         self._wait(left_out or ("no answers yet" if not len(self._replay) else str(decision)))
 
     def _build_trainer(self, strategy: tf.distribute.Strategy | None, *, resumes: bool) -> None:
@@ -124,6 +120,9 @@ class Rounds:
             self._trainer.start_from(self._model.variables)
         self._summaries = TrainingSummaries(model_dir, self._label_map, step=self._trainer.step)
         self._summaries.describe(self._config, ALL_RUNS if self._validator else ("train", "loop"))
+        self._reports = Reports(
+            self._directories, self._log, self.status, self._trainer, self._checkpoints, self._summaries
+        )
         source = example_source(self._examples)
         self._dataset = distributed_training_dataset(self._config, self._trainer.model, strategy, source)
 
@@ -186,25 +185,14 @@ class Rounds:
         return result.steps > 0
 
     def _end_slice(self, result: TrainingResult, train_s: float) -> PublishDecision:
-        self._checkpoint = Path(self._checkpoints.save()).name
+        self._checkpoints.save()
         copy_weights(self._trainer.weights_for_prediction(), self._model.variables)
         decision = publish_round(self._model, self._trainer.step, self._validator, self._settings.publish_tolerance)
         if decision.outcome != "published":
             self._extra_steps_left = 0
-        row = {
-            "round": int(self._checkpoints.loop.round.numpy()),
-            "step": self._trainer.step,
-            "steps": result.steps,
-            "examples": len(self._chosen),
-            "loss": result.loss,
-            "checkpoint": self._checkpoint,
-            "train_s": round(train_s, 3),
-            "version": self.status.current.version,
-            **decision.row(),
-        }
-        self._log.append("extra", row)
+        self._reports.extra(result, len(self._chosen), {"train_s": train_s}, decision)
         if decision.evaluation:
-            self._report_evaluation(row["round"], decision.evaluation)
+            self._reports.evaluation(decision.evaluation, self._validator)
         self._collect_garbage()
         return decision
 
@@ -248,7 +236,7 @@ class Rounds:
 
     def _report_unreported_round(self, decision: PublishDecision) -> None:
         """Write the metrics.jsonl line of a round whose process ended between its checkpoint and that line."""
-        if int(self._checkpoints.loop.round.numpy()) <= self._log.last_round():
+        if self._checkpoints.round <= self._log.last_round():
             return
         reported = {name for row in self._log.rounds() for name in row["batches"]}
         trained = int(self._checkpoints.loop.trained_record.numpy())
@@ -257,9 +245,10 @@ class Rounds:
         batches = _batches_in(records) - reported
         records = [path for path in records if not batches.isdisjoint(_batches_in([path]))]
         seconds = {"train_s": 0.0, "publish_s": 0.0}
-        row = self._report_round(batches, TrainingResult(0, 0.0, None), seconds, decision, self._work_in(records))
+        result, work = TrainingResult(0, 0.0, None), self._reports.work_in(records)
+        self._reports.round(result, len(self._chosen), seconds, decision, batches=batches, work=work)
         if decision.evaluation:
-            self._report_evaluation(row["round"], decision.evaluation)
+            self._reports.evaluation(decision.evaluation, self._validator)
 
     def _examples(self) -> Iterator[bytes]:
         """The training examples, repeated without end. With masks, examples that have none get filled boxes."""
@@ -299,7 +288,7 @@ class Rounds:
             reason="; ".join(
                 filter(None, (f"training on {len(self._chosen)} images", self._replay.unknown_classes_message))
             ),
-            round=int(loop.round.numpy()) + 1,
+            round=self._checkpoints.round + 1,
             round_step=0,
             round_steps=steps,
         )
@@ -349,10 +338,17 @@ class Rounds:
             seconds["evaluate_s"] = decision.evaluate_s
         # Otherwise an earlier process began this round, and `ingested` has only a part of its answers.
         complete = new_records == [ingested.record]
-        work = round_counts(ingested.work) if complete else self._work_in(new_records)
-        row = self._report_round(batches, result, seconds, decision, work, ingested.problems[:_MAX_PROBLEMS])
+        self._reports.round(
+            result,
+            len(self._chosen),
+            seconds,
+            decision,
+            batches=batches,
+            work=round_counts(ingested.work) if complete else self._reports.work_in(new_records),
+            problems=ingested.problems,
+        )
         if self._validator is not None and not failure:
-            self._report_evaluation(row["round"], decision.evaluation or self._evaluate(self._validator))
+            self._reports.evaluation(decision.evaluation or self._evaluate(self._validator), self._validator)
         self._collect_garbage()
         self._extra_steps_left = 0 if decision.outcome == "failed" else self._settings.extra_steps
         self._wait(str(decision))
@@ -362,41 +358,7 @@ class Rounds:
         loop = self._checkpoints.loop
         loop.trained_record.assign(record_number(records[-1]))
         loop.open_record.assign(0)
-        self._checkpoint = Path(self._checkpoints.save()).name
-
-    def _work_in(self, records: Iterable[Path]) -> dict[str, Any]:
-        """The edit counts of the images in these TFRecords, from their rows in work.jsonl."""
-        images = {example.image_id for path in records for example in index_record(path)}
-        return round_counts(row for row in read_jsonl(self._directories.work_path) if row.get("image_id") in images)
-
-    def _report_round(
-        self,
-        batches: Iterable[str],
-        result: TrainingResult,
-        seconds: Mapping[str, float],
-        decision: PublishDecision,
-        work: Mapping[str, Any],
-        problems: Sequence[str] = (),
-    ) -> dict[str, Any]:
-        row = self._log.append(
-            "round",
-            {
-                "round": int(self._checkpoints.loop.round.numpy()),
-                "step": self._trainer.step,
-                "steps": result.steps,
-                "examples": len(self._chosen),
-                "loss": result.loss,
-                "checkpoint": self._checkpoint,
-                **{stage: round(value, 3) for stage, value in seconds.items()},
-                "version": self.status.current.version,
-                "batches": sorted(batches),
-                **decision.row(),
-                **({"work": dict(work)} if work else {}),
-                **({"problems": list(problems)} if problems else {}),
-            },
-        )
-        self._summaries.round(self._trainer.step, row)
-        return row
+        self._checkpoints.save()
 
     def _evaluate(self, validator: ModelValidator) -> Mapping[str, Any]:
         self.status.update(state="evaluating", reason="evaluating on the validation examples")
@@ -404,16 +366,6 @@ class Rounds:
         result = validator.result()
         self._summaries.seconds(self._trainer.step, "evaluate_s", time.monotonic() - started)
         return result
-
-    def _report_evaluation(self, round_number: int, result: Mapping[str, Any]) -> None:
-        if not result:
-            _log.info("no answer is kept for evaluation yet")
-            return
-        self._log.append("evaluation", {"round": round_number, "step": self._trainer.step, **result})
-        metrics = {name: value for name, value in (result.get("metrics") or {}).items() if value is not None}
-        if metrics:
-            visualizations = self._validator.visualizations if self._validator else None
-            self._summaries.evaluation(self._trainer.step, metrics, visualizations)
 
     def _collect_garbage(self) -> None:
         keep = self._settings.temp_files_num
@@ -432,28 +384,3 @@ class Rounds:
 
 def _batches_in(records: Iterable[Path]) -> set[str]:
     return {example.batch for path in records for example in index_record(path)}
-
-
-@contextlib.contextmanager
-def open_rounds(config: Any, label_map: LabelMap, settings: TrainingSettings, **kwargs: Any) -> Iterator[Rounds]:
-    """Create the directories, lock the model directory, and yield `Rounds(...)`. Errors are written to status.json.
-
-    Raises:
-        SetupError: another trainer holds the lock on the model directory.
-        OdkerasError: see `Rounds`.
-    """
-    directories = settings.project
-    directories.create()
-    with lock_model_dir(directories.model_dir), contextlib.ExitStack() as stack:
-        project.remove_stale_temporaries(directories.export_dir, older_than_s=0.0)
-        for directory in (directories.data_dir, directories.inbox_dir, directories.model_dir):
-            project.remove_stale_temporaries(directory)  # old ones only: hosts write answers and control.json there
-        status = StatusFile(directories.status_path)
-        try:
-            rounds = Rounds(config, label_map, settings, status=status, **kwargs)
-            stack.callback(rounds.close)
-            yield rounds
-        except Exception as error:
-            reason = str(error) if isinstance(error, OdkerasError) else f"{type(error).__name__}: {error}"
-            status.update(state="failed", reason=reason)
-            raise

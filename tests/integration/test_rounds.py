@@ -32,7 +32,8 @@ from odkeras.project import read_jsonl
 from odkeras.training import checkpoints
 from odkeras.training import rounds as rounds_module
 from odkeras.training.checkpoints import CheckpointStore, lock_model_dir
-from odkeras.training.rounds import Rounds, open_rounds
+from odkeras.training.process import open_rounds
+from odkeras.training.rounds import Rounds
 from odkeras.training.trainer import Trainer, image_bucket
 from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, TinyProject, answer
@@ -671,7 +672,7 @@ class TestKilled:
     ) -> None:
         name = project.put(shapes[:3])
         rounds = begin(project)
-        self.killed_at(rounds, monkeypatch, rounds, "_report_round")
+        self.killed_at(rounds, monkeypatch, rounds._reports, "round")
         before = versions(project)
         begin(project)
         assert versions(project) == before and len(before) == 2

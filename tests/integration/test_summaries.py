@@ -30,7 +30,7 @@ from odkeras.training.pictures import (
     resize_to_fit,
     to_uint8,
 )
-from odkeras.training.rounds import open_rounds
+from odkeras.training.process import open_rounds
 from odkeras.training.tensorboard import CATEGORIES, TrainingSummaries, layout
 from odkeras.training.trainer import StepReport
 from odkeras.work import round_counts, round_scalars
