@@ -184,12 +184,15 @@ class Answer:
         decision: what the annotator decided.
         session: who answered; "" if unknown.
         answered_at: seconds since the epoch; None if unknown.
+        active_s: seconds in which the annotator worked on the image, earlier answers about it included; None if they
+            were not measured.
     """
 
     task: Task
     decision: Decision
     session: str = ""
     answered_at: float | None = None
+    active_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

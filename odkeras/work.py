@@ -99,6 +99,7 @@ def work_row(answer: Answer) -> Row | None:
         **({"control": True} if suggestions.hidden else {}),
         **count_answer_edits(answer, suggestions).to_json(),
         "answered_at": answer.answered_at,
+        **({} if answer.active_s is None else {"active_s": answer.active_s}),
     }
 
 

@@ -128,6 +128,8 @@ export interface SentAnswer {
   age_ms: number;
   /** the model version whose suggestions were shown; null for none */
   version?: number | null;
+  /** milliseconds of work for this answer, 0 to 86400000 */
+  active_ms?: number;
 }
 
 /** An annotator's decision about an image. Only accepted images are trained on. */

@@ -41,7 +41,7 @@ _MAX_TIMESTAMP_S = 1e12
 _KEYS = frozenset(
     {
         *("image_id", "image", "path", "height", "width", "meta", "spans", "_suggestions"),
-        *("answer", "_view_id", "_timestamp", "_session_id", "_annotator_id"),
+        *("answer", "_view_id", "_timestamp", "_session_id", "_annotator_id", "_active_s"),
     }
 )
 """Keys that `Task` and `Answer` have fields for."""
@@ -166,6 +166,8 @@ def write_answer(answer: Answer) -> Record:
     record |= {"answer": answer.decision.value, "_view_id": "image_manual"}
     if answer.answered_at is not None:
         record["_timestamp"] = int(answer.answered_at)
+    if answer.active_s is not None:
+        record["_active_s"] = round(answer.active_s, 1)
     if answer.session:
         record |= {"_session_id": answer.session, "_annotator_id": answer.session}
     return record
@@ -180,12 +182,13 @@ def read_answer(record: Record, image_id: str | None = None) -> Answer:
     Raises:
         AnswerError: it has no known decision.
     """
-    session, at = record.get("_session_id"), record.get("_timestamp")
+    session, at, active_s = (record.get(key) for key in ("_session_id", "_timestamp", "_active_s"))
     return Answer(
         read_task(record, image_id),
         _read_decision(record),
         session if isinstance(session, str) else "",
         float(at) if is_number(at, _MAX_TIMESTAMP_S) else None,
+        float(active_s) if is_number(active_s) and active_s >= 0 else None,
     )
 
 

@@ -212,11 +212,11 @@ class AnswerDatabase:
         rows = self.read(query, dataset, session, image_id)
         return read_answer(self.load(rows[0][0]), image_id) if rows else None
 
-    def answered_at(self, dataset: str, session: str, image_id: str) -> float | None:
-        """Time of a session's latest answer for an image, in seconds since the epoch; None if there is none."""
-        query = "SELECT answered_at FROM answers WHERE dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
-        rows = self.read(query, dataset, image_id, session)
-        return float(rows[0][0]) if rows else None
+    def times(self, dataset: str, session: str, image_id: str) -> tuple[float, float | None] | None:
+        """`answered_at` and `active_s` of a session's latest answer for an image; None if there is none."""
+        wanted = "dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
+        rows = self.read(f"SELECT answered_at, active_s FROM answers WHERE {wanted}", dataset, image_id, session)
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def label_map(self, dataset: str) -> tuple[Path, str] | None:
         """Path and text (pbtxt) of the label map last used for a dataset; None if none is stored."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from odkeras.annotation import DECISIONS, EditCounts
+from odkeras.annotation import DECISIONS, Answer, EditCounts
 from odkeras.errors import AnswerError, ImageError, RecordError
 from odkeras.formats.prodigy import Record, read_answer
 from odkeras.image_ref import ImageRef, is_data_uri, is_file, is_url
@@ -143,7 +143,8 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
     if not isinstance(example, dict):
         raise AnswerError(f"a line must be a JSON object; got {type(example).__name__}")
     example = _with_paths(_with_answer(example, decision), base_dir)
-    version, edits = _suggested(example)
+    read = read_answer(example)
+    version, edits = _suggested(read)
     image_id = read_image_id(example, base_dir)
     return StoredAnswer(
         example,
@@ -153,6 +154,7 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
         answer_id=derive_answer_id(example, image_id),
         version=version,
         edits=edits,
+        active_s=read.active_s,
     )
 
 
@@ -225,9 +227,8 @@ def _answered_at(example: Record, now: float) -> float:
     return now
 
 
-def _suggested(example: Record) -> tuple[int | None, EditCounts | None]:
+def _suggested(answer: Answer) -> tuple[int | None, EditCounts | None]:
     """The model version of the suggestions, and the edits to them if the image was accepted; None if unknown."""
-    answer = read_answer(example)
     version = answer.task.version
     if not is_whole(version, 1, 2**63 - 1):
         return None, None

@@ -24,6 +24,7 @@ MAX_TASKS = 20
 MAX_ANSWERS = 500
 MAX_PAGE = 200
 _MAX_TEXT = 500
+_DAY_MS = 86_400_000
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="1 to 64 letters, digits or _.-")]
 ImageId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z", description="an image id, 32 hexadecimal digits")]
@@ -159,6 +160,10 @@ class SentAnswer(Struct, frozen=True):
     ]
     version: Annotated[
         int | UnsetType | None, Meta(description="the model version whose suggestions were shown; null for none")
+    ] = UNSET
+    active_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=_DAY_MS)] | UnsetType,
+        Meta(description=f"milliseconds of work for this answer, 0 to {_DAY_MS}"),
     ] = UNSET
 
 

@@ -12,8 +12,10 @@ from odkeras.web import gallery_rows
 BUSY_S = 10.0
 """Timeout in seconds while another process holds the write lock."""
 
-_SCHEMA_VERSION = 5
+_SCHEMA_VERSION = 6
 _WITH_GALLERY = 3
+_ADDED_COLUMNS = (("batch", "TEXT"), ("kept_80", "INTEGER"), ("picked", "INTEGER"), ("active_s", "REAL"))
+"""Columns of `answers` that databases before schema 4, 5 (two) and 6 lack."""
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS answers (
     id INTEGER PRIMARY KEY,
@@ -32,6 +34,7 @@ CREATE TABLE IF NOT EXISTS answers (
     example TEXT NOT NULL,
     batch TEXT, -- the batch of its delivery, from just before the batch is written
     kept_80 INTEGER, picked INTEGER, -- NULL before schema 5
+    active_s REAL, -- NULL: not measured, or before schema 6
     UNIQUE (dataset, answer_id)
 );
 CREATE TABLE IF NOT EXISTS open_tasks (
@@ -79,8 +82,8 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         columns = [row[1] for row in connection.execute("PRAGMA table_info(answers)")]
-        for name, kind in (("batch", "TEXT"), ("kept_80", "INTEGER"), ("picked", "INTEGER")):
-            if name not in columns:  # made before schema 4, or before schema 5
+        for name, kind in _ADDED_COLUMNS:
+            if name not in columns:
                 connection.execute(f"ALTER TABLE answers ADD COLUMN {name} {kind}")
         if 0 < version < _WITH_GALLERY:
             gallery_rows.fill(connection, path.absolute().parent)

@@ -324,7 +324,7 @@ class PageService:
             session=session,
             labels=self.session.setup.labels,
             task_of=partial(self._find_task, session),
-            last_answered_at=partial(self.database.answered_at, self.dataset, session),
+            last_times=partial(self.database.times, self.dataset, session),
         )
 
     def _find_task(self, session: str, image_id: str, version: Any) -> Task | None:

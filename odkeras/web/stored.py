@@ -26,6 +26,7 @@ class StoredAnswer:
         version: the model version that made the suggestions; None without suggestions.
         edits: edit counts of the suggestions; None if unknown.
         delivered: whether the trainer already has the answer.
+        active_s: as in `annotation.Answer`.
     """
 
     example: Record
@@ -36,6 +37,7 @@ class StoredAnswer:
     version: int | None = None
     edits: EditCounts | None = None
     delivered: bool = False
+    active_s: float | None = None
 
     @property
     def decision(self) -> str:
@@ -88,7 +90,8 @@ def hash_image_id(image_id: str) -> int:
 # The columns keep their original names: "moved" holds the number of adjusted boxes.
 COLUMNS = (
     *("answer_id", "dataset", "session", "image_id", "input_hash", "decision", "answered_at", "replaced", "handed_on"),
-    *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "kept_80", "picked", "example"),
+    *("boxes", "version", "kept", "moved", "relabelled", "deleted", "added", "kept_80", "picked"),
+    *("active_s", "example"),
 )
 
 
@@ -111,6 +114,7 @@ def to_row(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tup
         len(spans) if isinstance(spans, list) else 0,
         answer.version,
         *counts,
+        answer.active_s,
         text,
     )
 

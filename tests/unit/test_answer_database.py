@@ -307,6 +307,26 @@ def test_another_program_s_database_is_refused_and_unchanged(tmp_path: Path, tab
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("version", "lacks"),
+    [(5, ["active_s"]), (4, ["active_s", "picked", "kept_80"]), (3, ["active_s", "picked", "batch"])],
+)
+def test_an_older_schema_gets_the_missing_columns(tmp_path: Path, version: int, lacks: list[str]) -> None:
+    path = tmp_path / "annotations.db"
+    with AnswerDatabase.open(path) as database:
+        database.add("d", [answer_of(A, at=1)])
+    with closing(sqlite3.connect(path)) as connection:
+        for column in lacks:
+            connection.execute(f"ALTER TABLE answers DROP COLUMN {column}")
+        connection.execute(f"PRAGMA user_version = {version}")
+    with AnswerDatabase.open(path) as database:
+        assert database.times("d", "anna", A) == (1.0, None)
+        database.add("d", [answer_of(A, at=2, active_s=12.5)])
+        assert database.times("d", "anna", A) == (2.0, 12.5)
+        assert database.times("d", "anna", B) is None
+        assert pragma(database, "user_version") == 6
+
+
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "annotations.db"
     AnswerDatabase.open(path).close()

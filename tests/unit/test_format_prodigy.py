@@ -172,6 +172,19 @@ def test_what_is_written_is_read_again(suggestions: Suggestions | None) -> None:
     assert write_answer(read_answer(write_answer(answer))) == write_answer(answer)
 
 
+def test_active_seconds_are_tenths_of_a_second_in_the_record() -> None:
+    written = write_answer(Answer(Task("ab", "a.jpg", "/a.jpg", (48, 64)), Decision.ACCEPT, active_s=12.34))
+    assert written["_active_s"] == 12.3
+    read = read_answer(written)
+    assert (read.active_s, read.task.other) == (12.3, {})
+    assert "_active_s" not in write_task(read.task)
+
+
+@pytest.mark.parametrize("value", [None, "12", True, -1, float("nan")])
+def test_active_seconds_that_are_no_number_are_unknown(value: Any) -> None:
+    assert read_answer({"answer": "accept", "_active_s": value}).active_s is None
+
+
 @pytest.mark.parametrize(
     "record",
     [

@@ -254,6 +254,29 @@ class TestAnswers:
         assert page.save() == 1
         wait_until(lambda: [answer["answer"] for answer in in_inbox(web_project)] == ["reject"])
 
+    @pytest.mark.parametrize(
+        ("times_ms", "total_s"),
+        [([2540], 2.5), ([2500, 1500], 4.0), ([None], None), ([2500, None], None), ([None, 1500], None)],
+    )
+    def test_active_seconds_of_an_answer_and_its_corrections_are_added_up(
+        self, annotate: Start, web_project: Path, times_ms: list[int | None], total_s: float | None
+    ) -> None:
+        """The sum is unknown if one of them is: a correction alone takes less time than an image."""
+        page = annotate().page()
+        (task,) = page.tasks()["tasks"]
+        for time_ms in times_ms:
+            page.answer(task, **({} if time_ms is None else {"active_ms": time_ms}))
+        (example,) = stored(web_project / "annotations.db")
+        assert example.get("_active_s") == total_s
+
+    def test_an_answer_that_is_sent_again_has_its_active_seconds_once(self, annotate: Start, web_project: Path) -> None:
+        page = annotate().page()
+        answer = answer_to(page.tasks()["tasks"][0], active_ms=2500)
+        page.send(answer)
+        page.send(answer)
+        (example,) = stored(web_project / "annotations.db", replaced=True)
+        assert example["_active_s"] == 2.5
+
     def test_reopen_and_correct(self, annotate: Start, web_project: Path) -> None:
         running = annotate(answers_per_round=2)
         page = running.page()

@@ -79,6 +79,11 @@ class TestRow:
     def test_without_a_model_there_is_nothing_to_note(self, made: Any) -> None:
         assert work_row(read_answer({**answer(), "_suggestions": made})) is None
 
+    def test_measured_seconds_are_in_the_row(self) -> None:
+        row = work_row(read_answer({**answer(span(CAR)), "_active_s": 12.3}))
+        assert row is not None
+        assert row["active_s"] == 12.3
+
     def test_labels_are_compared_as_the_annotator_saw_them(self) -> None:
         """A display name that is also another label's name was counted as the wrong class."""
         row = work_row(read(span(CAR, "lorry"), span(CAR)))
