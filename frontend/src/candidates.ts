@@ -1,5 +1,5 @@
-/** Candidates: objects that the model detected and that are not shown. A person picks one with a click, or by drawing
- * roughly around it. */
+/** Candidates: objects that the model detected and that are not shown. A person picks one with a click, or draws roughly
+ * around it. */
 
 import type { Rect } from "./boxes";
 import { iou, SAME_FROM } from "./checks";
@@ -8,9 +8,6 @@ import type { Candidate, Point } from "./messages";
 
 /** Minimum IoU of a drawn box and the candidate that it snaps to. */
 const SNAPS_FROM = 0.5;
-/** Minimum score of a candidate that a drawn box snaps to. Around most boxes, a model that has learned little detects
- * something with a lower score, which is a worse box than the drawn one. */
-const SNAPS_FROM_SCORE = 0.1;
 
 export function toRect({ rect: [x, y, width, height] }: Candidate): Rect {
   return { x, y, width, height };
@@ -31,7 +28,7 @@ export function candidatesAt(candidates: Candidate[], boxes: Rect[], at: Point):
 
 /** The candidate that a drawn box stands for; null if there is none. */
 export function snapTarget(candidates: Candidate[], boxes: Rect[], drawn: Rect): Candidate | null {
-  const near = candidates.filter((candidate) => candidate.score >= SNAPS_FROM_SCORE && overlap(candidate, drawn) >= SNAPS_FROM);
+  const near = candidates.filter((candidate) => overlap(candidate, drawn) >= SNAPS_FROM);
   const match = (candidate: Candidate) => candidate.score * overlap(candidate, drawn);
   return near.filter((candidate) => !isTaken(toRect(candidate), boxes)).sort((a, b) => match(b) - match(a))[0] ?? null;
 }

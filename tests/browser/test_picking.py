@@ -206,9 +206,11 @@ class TestGhost:
 
 
 class TestSnapping:
+    """A drag with Alt."""
+
     def test_a_rough_box_is_fitted_to_the_candidate(self, picking: Callable[..., Desk], server: Server) -> None:
         desk = picking(((14, 10, 74, 60), 0.2), (LARGE, 0.6), (SMALL, 0.9))
-        desk.drag((14, 12), (66, 50))
+        drag(desk, (14, 12, 66, 50), key="Alt")
         expect(desk.page.locator(".notice")).to_contain_text("fitted to a detection; u restores")
         assert rects(desk) == [LARGE]
         desk.press("u")
@@ -219,18 +221,25 @@ class TestSnapping:
         (span,) = server.stored(desk.answer("a"))["spans"]
         assert (box_of(span), span.get("picked", False)) == (LARGE, False), "it was drawn"
 
-    def test_with_alt_and_below_half_it_stays_as_drawn(self, picking: Callable[..., Desk]) -> None:
-        desk = picking((LARGE, 0.6), (OTHER, 0.06))
-        for box, key in (((14, 12, 66, 50), "Alt"), ((40, 14, 70, 56), ""), ((75, 5, 93, 23), "")):
-            way = ((box[2] - box[0]) * scale(desk), (box[3] - box[1]) * scale(desk))
-            drag_px(desk, box[:2], way, key=key)
-            assert rects(desk) == [pytest.approx(box, abs=0.3)], "the last: that candidate is too unlikely"
-            desk.press("u", "Escape")
+    def test_only_with_alt_and_from_half_on(self, picking: Callable[..., Desk]) -> None:
+        desk = picking(LARGE)
+        drag(desk, (14, 12, 66, 50))
+        assert rects(desk) == [pytest.approx((14, 12, 66, 50), abs=0.3)]
+        desk.press("u")
+        drag(desk, (40, 14, 70, 56), key="Alt")  # IoU 0.44
+        assert rects(desk) == [pytest.approx((40, 14, 70, 56), abs=0.3)]
+        expect(desk.page.locator(".notice")).to_contain_text("detected nothing there")
 
-    def test_a_box_that_corrects_a_suggestion_stays_as_drawn(self, picking: Callable[..., Desk]) -> None:
-        desk = picking((LARGE, 0.6), boxes=[(4, 2, 64, 50)])
-        desk.drag((12, 10), (66, 52))
-        assert rects(desk) == [pytest.approx((12, 10, 66, 52), abs=0.3)]
+    def test_what_is_a_box_already_is_left_out(self, picking: Callable[..., Desk]) -> None:
+        desk = picking(LARGE)
+        desk.click(12, 10)
+        desk.press("Escape", "2")
+        drag(desk, (14, 12, 66, 50), key="Alt")
+        assert rects(desk) == [LARGE, pytest.approx((14, 12, 66, 50), abs=0.3)]
+
+
+def drag(desk: Desk, box: Box, key: str = "") -> None:
+    drag_px(desk, box[:2], ((box[2] - box[0]) * scale(desk), (box[3] - box[1]) * scale(desk)), key=key)
 
 
 def test_without_candidates_nothing_changes(desk: Desk) -> None:

@@ -61,7 +61,7 @@ export function Help({ store }: { store: AppStore }) {
             </div>
             <div>
               <dt>alt + drag</dt>
-              <dd>draw without fitting the box to what the model detected there</dd>
+              <dd>draw roughly: the box is fitted to what the model detected there, if they overlap by half</dd>
             </div>
             <div>
               <dt>click on a box</dt>
