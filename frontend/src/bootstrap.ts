@@ -71,6 +71,7 @@ function setUpStage(store: AppStore, project: Project, elements: StageElements):
     notify: (text) => store.notices.show(text),
   });
   store.subscribe(() => store.gestures?.refresh());
+  store.subscribe(() => store.activeTime.refresh());
   new Guides(stage, guides, () => store.display.settings.guides && store.ready);
   Object.assign(store, { project, canvas, view, colours, starting: "", fatal: "" });
   loadLabels(store, project);

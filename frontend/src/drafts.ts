@@ -14,6 +14,8 @@ export interface Draft {
   threshold: number | null;
   /** Whether the image had been answered before and was reopened. */
   reopened: boolean;
+  /** `QueuedTask.active_ms` at the last change. Work that changed nothing since then is not counted after a reload. */
+  active_ms?: number;
   saved_at_ms: number;
 }
 
@@ -82,9 +84,9 @@ export class Drafts {
   }
 }
 
-function toDraft({ reopened }: QueuedTask, task: Task, spans: Span[]): Draft {
+function toDraft({ reopened, active_ms }: QueuedTask, task: Task, spans: Span[]): Draft {
   const { spans: first, version, threshold } = task;
-  return { spans, first, version, threshold, reopened: reopened !== null, saved_at_ms: Date.now() };
+  return { spans, first, version, threshold, reopened: reopened !== null, active_ms, saved_at_ms: Date.now() };
 }
 
 /** The task as it was when the draft was written. */

@@ -14,6 +14,8 @@ export interface Waiting {
   /** The model version whose suggestions were shown. */
   version?: number | null;
   answered_at_ms: number;
+  /** Time that the person worked for this answer; unknown for answers of an older page. */
+  active_ms?: number;
 }
 
 interface Refused extends Waiting {
@@ -136,6 +138,6 @@ function stored(key: string): Waiting[] {
   return Array.isArray(entries) ? entries.filter((entry) => entry?.answer_id && entry?.image_id) : [];
 }
 
-function asSent({ answer_id, image_id, answer, spans, version, answered_at_ms }: Waiting): SentAnswer {
-  return { answer_id, image_id, answer, spans, version, age_ms: Math.max(0, Date.now() - answered_at_ms) };
+function asSent({ answer_id, image_id, answer, spans, version, answered_at_ms, active_ms }: Waiting): SentAnswer {
+  return { answer_id, image_id, answer, spans, version, age_ms: Math.max(0, Date.now() - answered_at_ms), active_ms };
 }

@@ -14,6 +14,8 @@ export class QueuedTask {
   /** The boxes as they are now; task.spans has them as they were received. */
   spans: Span[];
   touched = false;
+  /** Time that the person worked on the image since its last answer; see `ActiveTime`. */
+  active_ms = 0;
   /** The earlier answer, if the image was reopened; else null. */
   reopened: Decision | null;
   /** The task as received, while the boxes are those of a draft; else null. */
@@ -70,6 +72,7 @@ export class QueuedTask {
     this.beforeDraft = this.task;
     this.task = draftedTask(this.task, draft);
     this.spans = withIds(draft.spans);
+    this.active_ms = Math.max(this.active_ms, draft.active_ms ?? 0);
     this.touched = true;
   }
 

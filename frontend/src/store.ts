@@ -1,5 +1,6 @@
 /** The page's state: the shown image, the queue and the answers. Components render it; keys change it. */
 
+import { ActiveTime } from "./active_time";
 import { api } from "./api";
 import type { Canvas } from "./canvas";
 import type { Colours } from "./colours";
@@ -58,6 +59,7 @@ export class AppStore {
   displayOpen = false;
   readonly display = new Display(() => this.changed());
   readonly notices = new Notices(() => this.changed());
+  readonly activeTime = new ActiveTime(() => this.galleryOpen);
   saving = false;
   outbox: Outbox | null = null;
   drafts: Drafts | null = null;
@@ -109,6 +111,7 @@ export class AppStore {
     const unknown = queued.spans.find(({ label }) => !this.labels?.label(label));
     if (unknown && !broken)
       return this.notices.show(`label “${unknown.label}” is no longer in the label map: relabel its boxes`);
+    this.activeTime.stop();
     queued.touched = false;
     this.openings += 1;
     this.remember(queued);
@@ -120,7 +123,9 @@ export class AppStore {
       spans: queued.spans,
       version: queued.task.version,
       answered_at_ms: Date.now(),
+      active_ms: Math.round(queued.active_ms),
     };
+    queued.active_ms = 0;
     queued.reopened = decision;
     // First: from here on the image counts as answered, also in the request for further tasks.
     this.outbox?.add(entry);
@@ -248,6 +253,7 @@ export class AppStore {
   private empty(): void {
     this.shown = null;
     this.ready = false;
+    this.activeTime.stop();
     this.gestures?.cancel();
     this.canvas?.clear();
     this.mark(null);
@@ -305,6 +311,7 @@ export class AppStore {
 
   private painted(queued: QueuedTask): void {
     if (this.shown !== queued || !this.elements) return;
+    this.activeTime.start(queued);
     this.elements.stage.dataset.ready = "true";
     window.dispatchEvent(new CustomEvent("odkeras:shown", { detail: { image_id: queued.id, at: performance.now() } }));
   }
