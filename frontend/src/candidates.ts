@@ -1,5 +1,5 @@
-/** Candidates: objects that the model detected and that are not shown. A person picks one with a click, or draws roughly
- * around it. */
+/** Candidates: objects that the model detected and that are not shown. A person picks one with a click, or draws
+ * roughly around it. */
 
 import type { Rect } from "./boxes";
 import { iou, SAME_FROM } from "./checks";

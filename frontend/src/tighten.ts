@@ -7,6 +7,9 @@ const REACH_SHARE = 0.06;
 const MIN_REACH_PX = 4;
 /** How far an edge moves inwards at most, as a share of the side, so that opposite edges cannot meet. */
 const MAX_INWARDS = 1 / 3;
+/** How much less an image edge counts at the end of the reach than one where the box's edge is. Without it, edges of
+ * textures and the widest parts of round objects win: tight boxes became worse. */
+const DISTANCE_WEIGHT = 0.8;
 /** Larger parts of an image are examined at a lower resolution. */
 const MAX_SIDE_PX = 1000;
 /** Minimum mean difference of neighbouring pixels along an edge, summed over red, green and blue. */
@@ -44,8 +47,8 @@ function read(image: HTMLImageElement, size: Size, part: Rect, width: number, he
   return context.getImageData(0, 0, width, height);
 }
 
-/** The box with each edge where neighbouring pixels along it differ most, within reach. An edge stays where it is at the
- * border of the pixels, and where they hardly differ. All lengths are in these pixels. */
+/** The box with each edge where neighbouring pixels along it differ most, within reach; near positions count more. An
+ * edge stays where it is at the border of the pixels, and where they hardly differ. All lengths are in these pixels. */
 export function strongestEdges(pixels: Pixels, box: Rect, reachX: number, reachY: number): Rect {
   const { width, height } = pixels;
   const [right, bottom] = [box.x + box.width, box.y + box.height];
@@ -55,10 +58,10 @@ export function strongestEdges(pixels: Pixels, box: Rect, reachX: number, reachY
   const horizontal = (y: number) => difference(pixels, width * 4, y * width * 4, columns, 4);
   const inX = Math.min(reachX, box.width * MAX_INWARDS);
   const inY = Math.min(reachY, box.height * MAX_INWARDS);
-  const x0 = strongest(vertical, box.x, box.x - reachX, box.x + inX, width);
-  const x1 = strongest(vertical, right, right - inX, right + reachX, width);
-  const y0 = strongest(horizontal, box.y, box.y - reachY, box.y + inY, height);
-  const y1 = strongest(horizontal, bottom, bottom - inY, bottom + reachY, height);
+  const x0 = strongest(vertical, box.x, [box.x - reachX, box.x + inX], reachX, width);
+  const x1 = strongest(vertical, right, [right - inX, right + reachX], reachX, width);
+  const y0 = strongest(horizontal, box.y, [box.y - reachY, box.y + inY], reachY, height);
+  const y1 = strongest(horizontal, bottom, [bottom - inY, bottom + reachY], reachY, height);
   return { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
 }
 
@@ -70,7 +73,13 @@ function within(start: number, end: number, length: number): [number, number] {
 
 /** Mean difference between the pixels along a line and those before it. before: distance of these in the data; start:
  * of the line; along: first and last pixel of the line, which are `step` apart in the data. */
-function difference({ data }: Pixels, before: number, start: number, [first, end]: [number, number], step: number): number {
+function difference(
+  { data }: Pixels,
+  before: number,
+  start: number,
+  [first, end]: [number, number],
+  step: number,
+): number {
   let sum = 0;
   for (let index = first; index < end; index += 1) {
     const at = start + index * step;
@@ -79,13 +88,19 @@ function difference({ data }: Pixels, before: number, start: number, [first, end
   return sum / (end - first);
 }
 
-/** The position from `low` to `high` with the largest difference, the nearest of equal ones; else `now`. */
-function strongest(differenceAt: (at: number) => number, now: number, low: number, high: number, length: number): number {
+/** The position from `low` to `high` with the largest weighted difference; `now` if all are small. */
+function strongest(
+  differenceAt: (at: number) => number,
+  now: number,
+  [low, high]: [number, number],
+  reach: number,
+  length: number,
+): number {
   if (now < 0.5 || now > length - 0.5) return now;
   let [best, most] = [now, MIN_DIFFERENCE];
   for (let at = Math.max(1, Math.ceil(low)); at <= Math.min(length - 1, Math.floor(high)); at += 1) {
-    const value = differenceAt(at);
-    if (value > most || (value === most && Math.abs(at - now) < Math.abs(best - now))) [best, most] = [at, value];
+    const value = differenceAt(at) * (1 - (DISTANCE_WEIGHT * Math.abs(at - now)) / reach);
+    if (value > most) [best, most] = [at, value];
   }
   return best;
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -297,19 +296,33 @@ class TestTightening:
         desk.press("t")
         assert rects(desk) == before
 
+    def test_a_near_edge_counts_more_than_a_far_one(self, server: Server, new_desk: Callable[..., Desk]) -> None:
+        """Else edges inside the object win, such as the widest part of a round one."""
+        pixels = np.full((64, 96, 3), 20, np.uint8)
+        pixels[16:48, 20:60] = 80
+        pixels[16:48, 23:60] = 200
+        desk = self.open_with(pixels, server, new_desk)
+        drag(desk, (19.5, 15, 61, 49))
+        desk.press("t")
+        assert rects(desk) == [(20, 16, 60, 48)]
+
     def test_of_a_large_photograph(self, server: Server, new_desk: Callable[..., Desk]) -> None:
         """Parts of more than 1000 pixels are examined at a lower resolution."""
         pixels = np.random.default_rng(0).integers(60, 90, (1500, 2400, 3), np.uint8)
         pixels[200:1400, 300:2100, 0] += 60
-        folder = Path(server.directory / "images")
-        for path in folder.iterdir():
-            path.unlink()
-        Image.fromarray(pixels).save(folder / "a.png")
-        server.start()
-        desk = new_desk().open()
+        desk = self.open_with(pixels, server, new_desk)
         desk.draw((280, 230, 2150, 1360))
         desk.press("t")
         assert rects(desk) == [pytest.approx((300, 200, 2100, 1400), abs=3)]
+
+    def open_with(self, pixels: np.ndarray, server: Server, new_desk: Callable[..., Desk]) -> Desk:
+        """A page with this image alone."""
+        images = server.directory / "images"
+        for path in images.iterdir():
+            path.unlink()
+        Image.fromarray(pixels).save(images / "a.png")
+        server.start()
+        return new_desk().open()
 
 
 def test_arrow_keys_that_are_held_down_move_faster(desk: Desk) -> None:
