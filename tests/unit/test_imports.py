@@ -18,7 +18,7 @@ PACKAGE = ROOT / "odkeras"
 LAYERS = {
     "core": "config errors logs locks connections colours drawing boxes polygons odapi labels label_names "
     "natural_order images image_ref numeric annotation formats project control version_names version_dirs "
-    "image_store inbox process groundtruth_csv metrics work prediction_log tfrecord",
+    "image_store inbox process groundtruth_csv metrics work active_time prediction_log tfrecord",
     "config": "pipeline init_project",
     "data": "data",
     "model": "compat model pretrained",
