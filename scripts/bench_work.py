@@ -47,11 +47,13 @@ from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
 from odkeras.metrics import KEEP_IOU, can_be_picked, count_edits
+from odkeras.pipeline import load_pipeline, save_pipeline
 from odkeras.project import read_jsonl
 from odkeras.session.thresholds import AutoThreshold, FixedThreshold, Threshold
 from odkeras.simulation.report import read_curve
 from odkeras.simulation.simulate import simulate
 from odkeras.work import Work
+from training_variants import VARIANTS
 
 DATA = ("raccoon", "cards", "shapes")
 ANNOTATIONS = {"raccoon": 40, "cards": 60, "shapes": 60}
@@ -86,11 +88,17 @@ def main() -> None:
     args = parse_arguments()
     folder = args.runs or Path(tempfile.mkdtemp(prefix="odkeras-bench-work-"))
     print(f"the sessions are kept in {folder}; with --runs {folder} the benchmark continues", file=sys.stderr)
-    sessions = [
-        play(folder / f"{data}-{seed}", data, seed, args) for seed in range(args.seeds) for data in available(args)
-    ]
+    plans = [(data, seed) for seed in range(args.seeds) for data in available(args)]
+    sessions = [play(folder / name_of(data, seed, args), data, seed, args) for data, seed in plans]
     found = results_of(sessions, args.keep_iou)
-    report("work", rows_of(found, sessions), found, seeds=args.seeds, keep_iou=args.keep_iou)
+    about = {name: getattr(args, name) for name in ("seeds", "keep_iou", "variant", "steps", "extra_steps")}
+    report("work", rows_of(found, sessions), found, **about)
+
+
+def name_of(data: str, seed: int, args: argparse.Namespace) -> str:
+    """The folder of a session: sessions with other settings have other folders."""
+    given = (args.variant, args.steps and f"{args.steps}-steps", args.extra_steps and f"{args.extra_steps}-extra")
+    return "-".join([data, str(seed), *(str(part) for part in given if part)])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -101,6 +109,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", metavar="CHECKPOINT", help="what the model for the photographs starts from")
     parser.add_argument("--seeds", type=int, default=3, help="orders of the pictures (default: %(default)s)")
     parser.add_argument("--annotations", type=int, help="pictures to annotate (default: raccoon 40, the others 60)")
+    parser.add_argument(
+        "--variant", choices=sorted(VARIANTS), help="a change to the training; see training_variants.py"
+    )
+    parser.add_argument("--steps", type=int, help="training steps per round")
+    parser.add_argument("--extra-steps", type=int, default=0, help="while the annotator works (default: %(default)s)")
+    parser.add_argument("--seconds-per-image", type=float, default=0.0, help="that the annotator takes (default: none)")
     parser.add_argument("--keep-iou", type=float, default=KEEP_IOU, help="default: %(default)s")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="the played sessions: read first, then added to")
     args = parser.parse_args()
@@ -126,7 +140,19 @@ def play(project: Path, data: str, seed: int, args: argparse.Namespace) -> Sessi
     if not points or points[-1].annotations < wanted:
         say(f"{data}, order {seed}")
         train_csv, test_csv, images_dir = prepare(project, data, args)
-        settings = SimulationSettings(config=config, annotations=wanted, order="random", order_seed=seed)
+        if args.variant is not None:
+            changed = load_pipeline(config)
+            VARIANTS[args.variant](changed)
+            save_pipeline(changed, config)
+        settings = SimulationSettings(
+            config=config,
+            annotations=wanted,
+            order="random",
+            order_seed=seed,
+            extra_steps=args.extra_steps,
+            seconds_per_image=args.seconds_per_image,
+            **({"steps_per_epoch": args.steps} if args.steps else {}),
+        )
         simulate(train_csv, settings, images_dir, test_csv=test_csv, display=Quiet())
         points = read_curve(curve)
     rows = read_jsonl(project / "report" / "answers.jsonl")

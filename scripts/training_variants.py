@@ -70,6 +70,16 @@ def batches_of(size: int) -> Change:
     return change
 
 
+def average_weights(decay: float) -> Change:
+    """Publish the exponential moving average of the weights."""
+
+    def change(config: PipelineConfig) -> None:
+        config.train_config.optimizer.use_moving_average = True
+        config.train_config.optimizer.moving_average_decay = decay
+
+    return change
+
+
 def set_optimizer(config: PipelineConfig, text: str) -> None:
     from google.protobuf import text_format
 
@@ -101,4 +111,6 @@ VARIANTS: dict[str, Change] = {
     "momentum-0.01": lambda config: set_optimizer(config, MOMENTUM),
     "batch-norm-0.997": lambda config: set_batch_norm_decay(config, ZOO_BATCH_NORM_DECAY),
     "no-crops": leave_crops_out,
+    "average-0.95": average_weights(0.95),
+    "average-0.98": average_weights(0.98),
 }

@@ -199,6 +199,7 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
             TRAINING,
             _LOOP,
             "0 or more steps",
+            defaults={"annotate": 200, "recipe": 200},
         ),
     ] = 0
     strategy: Annotated[
