@@ -79,8 +79,8 @@ class MeasuredTime:
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> MeasuredTime:
         """Rows of work.jsonl. Those without `active_s` are left out: they are not from the page, or from an older one.
 
-        There must be one row for each image and session (`work.last_rows`). It has the seconds of all answers of this
-        session about the image, as corrections add theirs.
+        There must be one row for each image and session (`work.last_rows`). It has the seconds of the answers that it
+        corrects, too.
         """
         timed = [row for row in rows if row.get("active_s") is not None]
         random = np.random.default_rng(0)

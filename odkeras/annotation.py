@@ -184,8 +184,8 @@ class Answer:
         decision: what the annotator decided.
         session: who answered; "" if unknown.
         answered_at: seconds since the epoch; None if unknown.
-        active_s: seconds in which the annotator worked on the image, earlier answers about it included; None if they
-            were not measured.
+        active_s: seconds of work on the image, those for the answers that this one corrects included; None if they were
+            not measured.
     """
 
     task: Task

@@ -212,11 +212,19 @@ class AnswerDatabase:
         rows = self.read(query, dataset, session, image_id)
         return read_answer(self.load(rows[0][0]), image_id) if rows else None
 
-    def times(self, dataset: str, session: str, image_id: str) -> tuple[float, float | None] | None:
-        """`answered_at` and `active_s` of a session's latest answer for an image; None if there is none."""
-        wanted = "dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
-        rows = self.read(f"SELECT answered_at, active_s FROM answers WHERE {wanted}", dataset, image_id, session)
-        return (rows[0][0], rows[0][1]) if rows else None
+    def answered_at(self, dataset: str, session: str, image_id: str) -> float | None:
+        """Time of a session's latest answer for an image, in seconds since the epoch; None if there is none."""
+        query = "SELECT answered_at FROM answers WHERE dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
+        rows = self.read(query, dataset, image_id, session)
+        return float(rows[0][0]) if rows else None
+
+    def active_s(self, dataset: str, image_id: str, session: str | None = None) -> float | None:
+        """Seconds of work on an image until the latest answer of a session, or of any session when None; 0 if there is
+        no answer, None if they were not measured."""
+        query = "SELECT active_s FROM answers WHERE dataset = ? AND image_id = ? AND replaced = 0"
+        query, values = (query, ()) if session is None else (f"{query} AND session = ?", (session,))
+        rows = self.read(f"{query} ORDER BY answered_at DESC, id DESC LIMIT 1", dataset, image_id, *values)
+        return rows[0][0] if rows else 0.0
 
     def label_map(self, dataset: str) -> tuple[Path, str] | None:
         """Path and text (pbtxt) of the label map last used for a dataset; None if none is stored."""

@@ -28,7 +28,8 @@ def read_posted_answer(
     session: str,
     labels: Collection[str],
     task_of: Callable[[str, Any], Task | None],
-    last_times: Callable[[str], tuple[float, float | None] | None],
+    last_answered_at: Callable[[str], float | None],
+    last_active_s: Callable[[str], float | None],
 ) -> StoredAnswer:
     """Parse an answer of the page and combine it with its task.
 
@@ -36,8 +37,9 @@ def read_posted_answer(
         labels: the allowed labels of boxes.
         task_of: returns the task for (image id, version), with the suggestions of that version if they are known; None
             for an image that was never leased.
-        last_times: returns `answered_at` and `active_s` of the session's last answer about the image; None if there is
-            none.
+        last_answered_at: returns when the session last answered the image, in seconds since the epoch; None if never.
+        last_active_s: returns the seconds of work on the image until the answer that this one corrects: 0 if there is
+            none, None if they were not measured.
 
     Raises:
         ValueError: the answer is invalid; with the reason.
@@ -49,9 +51,10 @@ def read_posted_answer(
     if task is None:
         raise ValueError(f"image {sent.image_id[:80]!r} was never assigned in dataset {dataset!r}")
     spans = _read_spans(sent, labels, task.size_hw)
-    last = last_times(task.image_id)
-    answered_at = _answered_at(_age_s(sent.age_ms), None if last is None else last[0])
-    active_s = _active_s(sent.active_ms, 0.0 if last is None else last[1])
+    answered_at = _answered_at(_age_s(sent.age_ms), lambda: last_answered_at(sent.image_id))
+    last_s = last_active_s(sent.image_id)
+    # A correction alone takes less time than an image, so its time and that of the corrected answer are added up.
+    active_s = None if sent.active_ms is UNSET or last_s is None else last_s + sent.active_ms / 1000
     other = {key: value for key, value in task.other.items() if key not in HASHES}
     task = replace(as_shown(task, sent.version), spans=spans, other=other)
     answer = Answer(task, sent.answer, f"{dataset}-{session}", answered_at, active_s)
@@ -77,20 +80,12 @@ def _read_spans(sent: SentAnswer, labels: Collection[str], size_hw: tuple[int, i
         return ()
 
 
-def _answered_at(age_s: float, last: float | None) -> float:
+def _answered_at(age_s: float, last: Callable[[], float | None]) -> float:
     """Seconds since the epoch. A fresh answer is always later than the session's last one, even if the clock was set
     back."""
     at = time.time() - age_s
-    return at if last is None or age_s >= _FRESH_S else max(at, last + 0.001)
-
-
-def _active_s(active_ms: int | UnsetType, last_s: float | None) -> float | None:
-    """The session's seconds of work on the image: those for this answer and those for the last one, which it corrects.
-
-    Args:
-        last_s: those for the last answer: 0 if there is none, None if they were not measured.
-    """
-    return None if active_ms is UNSET or last_s is None else last_s + active_ms / 1000
+    before = last() if age_s < _FRESH_S else None
+    return at if before is None else max(at, before + 0.001)
 
 
 def as_shown(task: Task, version: int | UnsetType | None) -> Task:

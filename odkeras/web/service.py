@@ -112,11 +112,7 @@ class PageService:
             warn=journal.warn,
         )
         self._images = Gallery(
-            database.path,
-            self.dataset,
-            self.stream,
-            overlap=settings.overlap,
-            exclude=settings.exclude or (),
+            database.path, self.dataset, self.stream, overlap=settings.overlap, exclude=settings.exclude or ()
         )
         self.gallery = GalleryService(
             self._images,
@@ -318,13 +314,15 @@ class PageService:
         return self._tensorboard.command
 
     def _read_answer(self, session: str, answer: Any) -> StoredAnswer:
+        own = session if self._settings.overlap else None  # without overlap, sessions correct each other's answers
         return read_posted_answer(
             answer,
             dataset=self.dataset,
             session=session,
             labels=self.session.setup.labels,
             task_of=partial(self._find_task, session),
-            last_times=partial(self.database.times, self.dataset, session),
+            last_answered_at=partial(self.database.answered_at, self.dataset, session),
+            last_active_s=partial(self.database.active_s, self.dataset, session=own),
         )
 
     def _find_task(self, session: str, image_id: str, version: Any) -> Task | None:

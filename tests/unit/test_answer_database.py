@@ -320,11 +320,17 @@ def test_an_older_schema_gets_the_missing_columns(tmp_path: Path, version: int, 
             connection.execute(f"ALTER TABLE answers DROP COLUMN {column}")
         connection.execute(f"PRAGMA user_version = {version}")
     with AnswerDatabase.open(path) as database:
-        assert database.times("d", "anna", A) == (1.0, None)
+        assert database.active_s("d", A) is None
         database.add("d", [answer_of(A, at=2, active_s=12.5)])
-        assert database.times("d", "anna", A) == (2.0, 12.5)
-        assert database.times("d", "anna", B) is None
+        assert database.active_s("d", A) == 12.5
         assert pragma(database, "user_version") == 6
+
+
+def test_active_seconds_of_one_session_and_of_any(database: AnswerDatabase) -> None:
+    database.add("d", [answer_of(A, at=1, active_s=8.0), answer_of(A, "ben", at=2, active_s=12.5)])
+    assert database.active_s("d", A) == 12.5
+    assert database.active_s("d", A, "anna") == 8.0
+    assert (database.active_s("d", A, "carl"), database.active_s("d", B)) == (0.0, 0.0)
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

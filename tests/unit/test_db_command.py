@@ -430,7 +430,7 @@ def write(path: Path, *examples: Any) -> str:
 
 def test_exporting_an_imported_export_gives_the_same(database: AnswerDatabase, folder: Path) -> None:
     suggested = {"_suggestions": {"version": 5, "threshold": 0.5, "spans": [rect(1, 2, 3, 4), rect(20, 20, 9, 9)]}}
-    accepted = {**example_of(A, rect(1, 2, 3, 4), at=7), **suggested}
+    accepted = {**example_of(A, rect(1, 2, 3, 4), at=7), **suggested, "_active_s": 12.3}
     add(database, accepted, example_of(A, session="ben", at=3), example_of(B, answer="ignore", at=5))
     add(database, example_of(B, at=9), example_of(B, answer="reject", at=9))
     run("out", "shapes", "one.jsonl", "--all")
@@ -444,6 +444,7 @@ def test_exporting_an_imported_export_gives_the_same(database: AnswerDatabase, f
         assert Deliveries(two, "shapes").count_pending() == 3  # the trainer has none of them
         (row,) = two.version_edits("shapes")
         assert (row.version, row.edits) == (5, EditCounts(kept=1, kept_80=1, deleted=1))
+        assert (two.active_s("shapes", A), two.active_s("shapes", B)) == (12.3, None)
 
 
 def test_importing_one_s_own_export_adds_nothing(database: AnswerDatabase, folder: Path) -> None:

@@ -269,6 +269,20 @@ class TestAnswers:
         (example,) = stored(web_project / "annotations.db")
         assert example.get("_active_s") == total_s
 
+    @pytest.mark.parametrize(("overlap", "total_s"), [(False, 4.0), (True, 1.5)])
+    def test_without_overlap_another_session_s_answer_is_a_correction(
+        self, annotate: Start, web_project: Path, overlap: bool, total_s: float
+    ) -> None:
+        running = annotate(overlap=overlap)
+        (task,) = running.page("anna").tasks()["tasks"]
+        running.page("anna").answer(task, active_ms=2500)
+        ben = running.page("ben")
+        if overlap:
+            (task,) = ben.tasks()["tasks"]
+        ben.answer(task, active_ms=1500)
+        *_, last = stored(web_project / "annotations.db")
+        assert (last["_session_id"], last["_active_s"]) == ("things-ben", total_s)
+
     def test_an_answer_that_is_sent_again_has_its_active_seconds_once(self, annotate: Start, web_project: Path) -> None:
         page = annotate().page()
         answer = answer_to(page.tasks()["tasks"][0], active_ms=2500)
