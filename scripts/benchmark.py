@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py                      # the quick ones, one after the other
     python scripts/benchmark.py --only round web     # just these
-    python scripts/benchmark.py --all                # quality too, which takes most of an hour
+    python scripts/benchmark.py --all                # quality and work, too, which take hours
     python scripts/benchmark.py --only quality -- --raccoon raccoon/ --backbone mobilenet_v2/ckpt-1
     python scripts/benchmark.py --write              # the table from benchmarks.json, nothing is run
     python scripts/benchmark.py --check              # exit status 1 if the table is out of date
@@ -85,7 +85,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--only", nargs="+", choices=ALL, metavar="NAME", help=f"of {', '.join(ALL)}")
-    which.add_argument("--all", action="store_true", help="quality too")
+    which.add_argument("--all", action="store_true", help="quality and work, too")
     which.add_argument("--write", action="store_true", help="run nothing")
     which.add_argument("--check", action="store_true", help="run nothing, change nothing")
     parser.add_argument("--skip", nargs="+", choices=ALL, metavar="NAME", default=[], help="all but these")
