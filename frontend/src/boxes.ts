@@ -150,9 +150,9 @@ export function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon
 }
 
 /** A copy of another image's box with a new id, clipped to this image. */
-export function copyAnnotation(span: Span, size: Size): ImageAnnotation {
+export function copyAnnotation(span: Span, size: Size, picked: boolean): ImageAnnotation {
   const { label, type, points } = span;
-  const shown = fromSpan({ id: uuid(), label, type, points, ...cut(span, size) });
+  const shown = fromSpan({ id: uuid(), label, type, points, picked, ...cut(span, size) });
   const { selector } = shown.target;
   const inside = isPolygon(selector) ? clippedPolygon(selector, size) : null;
   return inside ? { ...shown, target: { ...shown.target, selector: inside } } : shown;

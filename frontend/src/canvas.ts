@@ -201,7 +201,7 @@ export class Canvas {
 
   /** Adds boxes of another image as one undo step; returns their number. Skips boxes that are already here or outside.
    * Also skips boxes of which only a thin strip is inside this smaller image: the model would learn it as an object. */
-  copyIn(spans: Span[]): number {
+  copyIn(spans: Span[], picked = false): number {
     const { width, height } = this.size;
     const fresh = spans.filter(
       (span) =>
@@ -211,7 +211,7 @@ export class Canvas {
         !isThere(span, span.label, this.boxes),
     );
     if (!fresh.length || !this.layer) return 0;
-    const copies = fresh.map((span) => copyAnnotation(span, this.size));
+    const copies = fresh.map((span) => copyAnnotation(span, this.size, picked));
     this.layer.add(copies);
     this.commit(copies.map(({ id }) => id));
     return copies.length;

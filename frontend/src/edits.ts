@@ -1,11 +1,17 @@
 /** Edits of the boxes that need no pointer. */
 
+import { isThere } from "./checks";
+import type { Candidate } from "./messages";
 import type { AppStore } from "./store";
 import { tightened } from "./tighten";
 import { pluralize, errorMessage, undoHint, versionName } from "./format";
 
 const SMALLEST_PX = 8;
 const BESIDE_SCREEN_PX = 12;
+/** The threshold of a task while no suggestion of any class is worth its time. */
+const NOTHING_SHOWN = 1;
+/** Minimum score of a box that is shown all the same when the person asks for the hidden ones. */
+const LIKELY = 0.5;
 
 /** Chooses a label for the box that the user selected, if there is one, else for the next box. */
 export function chooseLabel(store: AppStore, name: string): void {
@@ -48,6 +54,25 @@ export async function copyBoxes(store: AppStore): Promise<void> {
   } catch (error) {
     notices.show(`no boxes copied: ${errorMessage(error)}`);
   }
+}
+
+/** The boxes that would be suggested if the model's suggestions were not hidden because they cost more time than they
+ * save. */
+export function hiddenSuggestions({ shown, canvas, ready }: AppStore): Candidate[] {
+  const task = ready && canvas && !shown?.reopened ? shown?.task : null;
+  if (!task || task.threshold === null || task.threshold < NOTHING_SHOWN) return [];
+  const boxes = canvas!.boxes;
+  return task.candidates.filter(({ score, label, rect: [x, y, width, height] }) => {
+    return score >= LIKELY && !isThere({ x, y, width, height }, label, boxes);
+  });
+}
+
+/** Adds them, as picked boxes and one undo step. */
+export function showHiddenSuggestions(store: AppStore): void {
+  const spans = hiddenSuggestions(store).map(({ label, rect: [x, y, width, height] }) => {
+    return { id: "", label, type: "rect" as const, x, y, width, height };
+  });
+  store.canvas?.copyIn(spans, true);
 }
 
 /** Replaces the untouched suggestions of the shown image by newer ones. */

@@ -97,7 +97,7 @@ class AnnotationSession:
         )
         threshold = self.options.threshold
         self._threshold = (
-            AutoThreshold(self.label_map, self.project.data_dir / "thresholds.json")
+            AutoThreshold(self.label_map, self.project.data_dir / "thresholds.json", can_pick=setup.can_pick)
             if isinstance(threshold, str)
             else FixedThreshold(threshold)
         )

@@ -31,6 +31,7 @@ class SessionSetup:
         label_map_path, label_map: the label map that defines the answers' labels.
         labels: the labels that the annotator can choose from.
         classes: ids of the classes to suggest; None = all of the label map.
+        can_pick: the front end lets the annotator pick the model's candidates.
     """
 
     options: SessionSettings
@@ -38,13 +39,17 @@ class SessionSetup:
     label_map: LabelMap
     labels: tuple[str, ...]
     classes: tuple[int, ...] | None
+    can_pick: bool = False
 
     @classmethod
-    def of(cls, options: SessionSettings, labels: Sequence[str] | None = None) -> SessionSetup:
+    def of(
+        cls, options: SessionSettings, labels: Sequence[str] | None = None, *, can_pick: bool = False
+    ) -> SessionSetup:
         """Check the options against the label map and the model trained so far.
 
         Args:
             labels: names of the labels to choose from; all of the label map when None or empty.
+            can_pick: the front end lets the annotator pick the model's candidates.
 
         Raises:
             ConfigError, LabelMapError, CheckpointError: the options do not fit; the message says what to do.
@@ -54,7 +59,7 @@ class SessionSetup:
         chosen = chosen_labels(labels, label_map, use_display_name=options.use_display_name)
         check_model_fits(options, label_map)
         classes = tuple(label_map.id_of(label) for label in chosen) if labels else None
-        return cls(options, path, label_map, tuple(chosen), classes)
+        return cls(options, path, label_map, tuple(chosen), classes, can_pick)
 
     @property
     def project(self) -> Project:

@@ -84,7 +84,7 @@ def simulate(
     """
     folder = settings.config.parent
     Control(settings.project.control_path).check_running(folder, "simulate would wait forever")
-    setup = SessionSetup.of(settings)
+    setup = SessionSetup.of(settings, can_pick=True)
     with ExitStack() as stack:
         show = display or stack.enter_context(ConsoleDisplay())
         images = read_labeled_images(

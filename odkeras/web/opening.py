@@ -38,7 +38,7 @@ def open_page(settings: AnnotateSettings, journal: Journal | None = None) -> Pag
         place = _find_database(settings)
         database = stack.enter_context(AnswerDatabase.open(place.path))
         source = _open_source(settings, database)
-        setup = SessionSetup.of(settings, settings.label)
+        setup = SessionSetup.of(settings, settings.label, can_pick=True)
         if settings.external_server:
             check_server(settings.server_url, settings.model_name, journal.warn, how_to_serve(settings))
         setup.project.create()

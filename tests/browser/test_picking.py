@@ -20,7 +20,13 @@ Scored = tuple[Box, float]
 def picking(server: Server, new_desk: Callable[..., Desk]) -> Callable[..., Desk]:
     """Opens a page whose images have these candidates, and these boxes as suggestions."""
 
-    def start(*candidates: Scored | Box, label: str = "person", boxes: Sequence[Box] = (), **options: object) -> Desk:
+    def start(
+        *candidates: Scored | Box,
+        label: str = "person",
+        boxes: Sequence[Box] = (),
+        threshold: float | None = None,
+        **options: object,
+    ) -> Desk:
         scored = [each if len(each) == 2 else (each, 0.4) for each in candidates]
         more = [{"label": label, "rect": xywh(box), "score": score} for box, score in scored]
         spans = [{**rect_span("car", box), "id": f"box {number}"} for number, box in enumerate(boxes)]
@@ -28,7 +34,7 @@ def picking(server: Server, new_desk: Callable[..., Desk]) -> Callable[..., Desk
         def add(route: Route) -> None:
             reply = route.fetch().json()
             for task in reply["tasks"]:
-                task |= {"candidates": more, "spans": spans}
+                task |= {"candidates": more, "spans": spans, "threshold": threshold}
             route.fulfill(json=reply)
 
         server.start()
@@ -239,6 +245,28 @@ class TestSnapping:
 
 def drag(desk: Desk, box: Box, key: str = "") -> None:
     drag_px(desk, box[:2], ((box[2] - box[0]) * scale(desk), (box[3] - box[1]) * scale(desk)), key=key)
+
+
+def test_suggestions_that_cost_more_than_they_save_are_shown_on_request(
+    picking: Callable[..., Desk], server: Server
+) -> None:
+    """With --threshold auto, a class is hidden until showing it is known to save time."""
+    desk = picking((LARGE, 0.9), (OTHER, 0.3), threshold=1)
+    notice = desk.by("not-worth-it")
+    expect(notice).to_contain_text("Suggestions are hidden: so far, they would cost you more time than they save.")
+    notice.get_by_role("button", name="Show 1 box").click()
+    assert rects(desk) == [LARGE]
+    expect(notice).to_be_hidden()
+    desk.press("u")
+    expect(notice).to_be_visible()
+    notice.get_by_role("button").click()
+    (span,) = server.stored(desk.answer("a"))["spans"]
+    assert (span["label"], box_of(span), span["picked"]) == ("person", LARGE, True)
+
+
+def test_no_notice_where_suggestions_are_shown(picking: Callable[..., Desk]) -> None:
+    desk = picking((LARGE, 0.9), threshold=0.5)
+    expect(desk.by("not-worth-it")).to_be_hidden()
 
 
 def test_without_candidates_nothing_changes(desk: Desk) -> None:

@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import type { AppStore } from "../store";
-import { removeSuggestions, showOffer, takeBack, toggleSuggestions } from "../edits";
+import { hiddenSuggestions, removeSuggestions, showHiddenSuggestions, showOffer, takeBack, toggleSuggestions } from "../edits";
 import { bootstrap } from "../bootstrap";
 import type { Task } from "../messages";
 import { percent, pluralize, PAST, versionName, versionNumber } from "../format";
@@ -114,6 +114,7 @@ function Broken({ store, reason }: { store: AppStore; reason: string }) {
 function Hints({ store }: { store: AppStore }) {
   const { canvas, shown } = store;
   const hidden = canvas?.suggestionsHidden ? canvas.suggestions.length : 0;
+  const unseen = hiddenSuggestions(store).length;
   return (
     <div class="hints">
       <EmptyExplained store={store} />
@@ -125,6 +126,14 @@ function Hints({ store }: { store: AppStore }) {
           </button>
           <button type="button" class="plain small" onClick={() => removeSuggestions(store)}>
             Remove <kbd>d</kbd>
+          </button>
+        </div>
+      )}
+      {unseen > 0 && (
+        <div class="hint" data-testid="not-worth-it" role="status">
+          <span>Suggestions are hidden: so far, they would cost you more time than they save.</span>
+          <button type="button" class="plain small" onClick={() => showHiddenSuggestions(store)}>
+            Show {pluralize(unseen, "box", "boxes")}
           </button>
         </div>
       )}
