@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Error, Locator, Page, Route, expect
 from waiting import wait_until
 from zygote import Forked, zygote
 
@@ -90,6 +91,20 @@ class Server:
         """Answers that the fake trainer has had."""
         path = self.directory / "data" / "trained.jsonl"
         return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def change_tasks(page: Page, change: Callable[[dict[str, Any]], None]) -> None:
+    """From now on, `change` is called with each task that the page gets."""
+
+    def handle(route: Route) -> None:
+        with suppress(Error):  # the page was closed meanwhile
+            reply = route.fetch()
+            found = reply.json()
+            for task in found["tasks"]:
+                change(task)
+            route.fulfill(response=reply, body=json.dumps(found))
+
+    page.route("**/api/tasks", handle)
 
 
 @dataclass

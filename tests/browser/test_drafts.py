@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 
 import pytest
-from desk import Box, Desk, Server, box_of
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from desk import Box, Desk, Server, box_of, change_tasks
+from playwright.sync_api import BrowserContext, Page, expect
 from waiting import wait_until
 
 MINE: Box = (10, 8, 50, 36)
@@ -18,14 +18,7 @@ SPAN = {"id": "suggested", "label": "car", "type": "rect", "x": 60, "y": 40, "wi
 def suggest(page: Page, version: int = 1_790_000_000) -> None:
     """From now on a model has suggested one box in each image."""
 
-    def handle(route: Route) -> None:
-        reply = route.fetch()
-        found = reply.json()
-        for task in found["tasks"]:
-            task.update(spans=[SPAN], version=version, threshold=0.5)
-        route.fulfill(response=reply, body=json.dumps(found))
-
-    page.route("**/api/tasks", handle)
+    change_tasks(page, lambda task: task.update(spans=[SPAN], version=version, threshold=0.5))
 
 
 def drafts(desk: Desk) -> list[str]:

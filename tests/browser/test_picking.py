@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from desk import IMAGES, PHONE, Box, Desk, Server, box_of, truth
+from desk import IMAGES, PHONE, Box, Desk, Server, box_of, change_tasks, truth
 from PIL import Image
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 from test_corrections import drag_px, grip, labels, move_to, rect_span, rects, scale, touch
 from test_training_panel import wait_for_version
 
@@ -31,15 +31,9 @@ def picking(server: Server, new_desk: Callable[..., Desk]) -> Callable[..., Desk
         more = [{"label": label, "rect": xywh(box), "score": score} for box, score in scored]
         spans = [{**rect_span("car", box), "id": f"box {number}"} for number, box in enumerate(boxes)]
 
-        def add(route: Route) -> None:
-            reply = route.fetch().json()
-            for task in reply["tasks"]:
-                task |= {"candidates": more, "spans": spans, "threshold": threshold}
-            route.fulfill(json=reply)
-
         server.start()
         desk = new_desk(**options)
-        desk.page.route("**/api/tasks", add)
+        change_tasks(desk.page, lambda task: task.update(candidates=more, spans=spans, threshold=threshold))
         desk.open()
         expect(desk.by("box-item")).to_have_count(len(boxes))
         return desk

@@ -56,7 +56,7 @@ class TestWhenARoundStarts:
 
 class TestPauseAndStop:
     def test_pause_resume_and_a_restart(self, server: Server, new_desk: Callable[..., Desk]) -> None:
-        server.env["FAKE_TRAINER"] = "step_s=0.2"
+        server.env["FAKE_TRAINER"] = "step_s=0.6"
         server.start()
         desk = new_desk().open()
         for _ in range(5):
