@@ -16,8 +16,11 @@ Examples:
     python scripts/bench_work.py --runs work/ --raccoon raccoon/ --cards cards/ --backbone mobilenet_v2/ckpt-1
     python scripts/bench_work.py --runs work/ --data shapes --seeds 1
 
-A run takes two to five minutes on two cores. --runs keeps the sessions: what it has is not played again, and an
-interrupted benchmark continues. The last line is JSON.
+A session is played as with the page: five answers start a round, the annotator takes ten seconds for an image, each
+image comes with the suggestions of the newest version, and the trainer trains further in between. So it takes as long
+as the annotator, seven to twelve minutes; with --seconds-per-image 0, each round waits for the one before it, in two to
+five minutes. --runs keeps the sessions: what it has is not played again, and an interrupted benchmark continues. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -91,13 +94,15 @@ def main() -> None:
     plans = [(data, seed) for seed in range(args.seeds) for data in available(args)]
     sessions = [play(folder / name_of(data, seed, args), data, seed, args) for data, seed in plans]
     found = results_of(sessions, args.keep_iou)
-    about = {name: getattr(args, name) for name in ("seeds", "keep_iou", "variant", "steps", "extra_steps")}
+    asked = ("seeds", "keep_iou", "variant", "steps", "extra_steps", "seconds_per_image", "batch_size")
+    about = {name: getattr(args, name) for name in asked}
     report("work", rows_of(found, sessions), found, **about)
 
 
 def name_of(data: str, seed: int, args: argparse.Namespace) -> str:
     """The folder of a session: sessions with other settings have other folders."""
-    given = (args.variant, args.steps and f"{args.steps}-steps", args.extra_steps and f"{args.extra_steps}-extra")
+    pace = f"{args.batch_size}x{args.seconds_per_image:g}s"
+    given = (args.variant, args.steps and f"{args.steps}-steps", args.extra_steps and f"{args.extra_steps}-extra", pace)
     return "-".join([data, str(seed), *(str(part) for part in given if part)])
 
 
@@ -113,8 +118,11 @@ def parse_arguments() -> argparse.Namespace:
         "--variant", choices=sorted(VARIANTS), help="a change to the training; see training_variants.py"
     )
     parser.add_argument("--steps", type=int, help="training steps per round")
-    parser.add_argument("--extra-steps", type=int, default=0, help="while the annotator works (default: %(default)s)")
-    parser.add_argument("--seconds-per-image", type=float, default=0.0, help="that the annotator takes (default: none)")
+    parser.add_argument("--extra-steps", type=int, default=200, help="while the annotator works (default: %(default)s)")
+    parser.add_argument(
+        "--seconds-per-image", type=float, default=10.0, help="that the annotator takes (default: %(default)s)"
+    )
+    parser.add_argument("--batch-size", type=int, default=5, help="images per round (default: %(default)s)")
     parser.add_argument("--keep-iou", type=float, default=KEEP_IOU, help="default: %(default)s")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="the played sessions: read first, then added to")
     args = parser.parse_args()
@@ -151,6 +159,7 @@ def play(project: Path, data: str, seed: int, args: argparse.Namespace) -> Sessi
             order_seed=seed,
             extra_steps=args.extra_steps,
             seconds_per_image=args.seconds_per_image,
+            images_per_round=args.batch_size,
             **({"steps_per_epoch": args.steps} if args.steps else {}),
         )
         simulate(train_csv, settings, images_dir, test_csv=test_csv, display=Quiet())

@@ -98,6 +98,7 @@ def open_page(args: argparse.Namespace, directory: Path, config: Path, dataset: 
             source=str(source),
             config=config,
             steps_per_epoch=args.steps,
+            extra_steps=200,
             run_eval=True,
             eval_steps=50,
             web_port=args.web_port,

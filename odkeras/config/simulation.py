@@ -25,7 +25,7 @@ class SimulationSettings(SessionSettings, frozen=True, kw_only=True):
         float,
         Meta(ge=0),
         Option(
-            "Seconds that the annotator takes per image; the trainer uses them with --extra-steps.",
+            "Seconds that the annotator takes per image, while the trainer trains.",
             "",
             TRAINING,
             "simulate",

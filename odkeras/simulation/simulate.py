@@ -4,6 +4,9 @@ It uses the same stream, inbox and processes as the other front ends. Each round
 edits that an annotator would have made to their suggestions, submits the true boxes as answers, waits until the version
 trained on them is served, and measures that version on the held-out images.
 
+With `seconds_per_image`, the annotator works while the trainer trains, as with the page: a task is fetched when it is
+shown, with the suggestions of the newest version, and a round is only waited for when the next batch is complete.
+
 `report_dir` gets `curve.json` and `curve.png`, both rewritten after every round, `answers.jsonl` with the suggestions
 and the true boxes of each image, and `answered.jsonl` and `simulation.json`, from which the next run with the same
 directories resumes.
@@ -12,10 +15,10 @@ directories resumes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,7 @@ def _run(
             simulation.start()
             for tasks in simulation.batches(annotations, settings.images_per_round):
                 simulation.play_round(tasks)
+            simulation.finish()
             show.progress("stopping")
     except KeyboardInterrupt:
         show.say(state.what_is_kept())
@@ -164,6 +168,7 @@ class _Simulation:
         self._by_id = {image.image_id: image for image in images.annotate}
         self._state = state
         self._show = show
+        self._open_round: tuple[AnsweredBatch, float] | None = None  # submitted at this time, not measured yet
 
     def start(self) -> None:
         """Wait for the first version, then measure it, or finish the round that an earlier run left unmeasured."""
@@ -179,18 +184,21 @@ class _Simulation:
         elif self._state.answered:
             self._show.say(f"continuing after {self._state.annotations} annotations")
 
-    def batches(self, annotations: int, batch_size: int) -> Iterator[list[Task]]:
-        """The tasks of each round, fetched lazily."""
-        images = self._known.annotate
+    def batches(self, annotations: int, batch_size: int) -> Iterator[Iterable[Task]]:
+        """The tasks of each round, fetched lazily: all at once, or one by one if the annotator takes time."""
+        images, at_once = self._known.annotate, 1 if self._seconds_per_image else batch_size
         if self._session.options.order == "sequential":  # ordered by content: the same images in every run
             for batch in self._state.batches_left(images[:annotations], batch_size):
-                yield self._fetch(batch)
+                starts = range(0, len(batch), at_once)
+                yield chain.from_iterable(self._fetch(batch[start : start + at_once]) for start in starts)
             return
         stream = self._session.stream([image.path for image in images], exclude=self._state.image_ids)
         while (left := annotations - self._state.annotations) > 0:
-            if not (tasks := self._fetch_next(stream, min(left, batch_size))):
+            size = min(left, batch_size)
+            chunks = (self._fetch_next(stream, min(at_once, size - start)) for start in range(0, size, at_once))
+            if not (first := next(chunks)):
                 return
-            yield tasks
+            yield chain(first, chain.from_iterable(chunks))
 
     def _fetch_next(self, stream: TaskStream, count: int) -> list[Task]:
         self._show.progress(f"{self._after()}: fetching {count} tasks")
@@ -204,24 +212,35 @@ class _Simulation:
             tasks = stream.suggest_again(tasks)
         return tasks
 
-    def play_round(self, tasks: Sequence[Task]) -> None:
+    def play_round(self, tasks: Iterable[Task]) -> None:
         label_map = self._session.label_map
-        edits = (count_task_edits(task, self._by_id[task.image_id].groundtruth, label_map) for task in tasks)
-        work = sum(edits, EditCounts())
-        self._take_time(len(tasks))
-        answers = [answer_task(task, self._by_id[task.image_id], label_map) for task in tasks]
+        work, answers = EditCounts(), []
+        for task in tasks:
+            image = self._by_id[task.image_id]
+            work += count_task_edits(task, image.groundtruth, label_map)
+            self._take_time()
+            answers.append(answer_task(task, image, label_map))
+        self.finish()
         put_at = time.monotonic()
         path = self._session.submit([write_answer(answer) for answer in answers])
         assert path is not None, "each image is answered once"
-        answered = AnsweredBatch(path.name, tuple(task.image_id for task in tasks), work)
+        answered = AnsweredBatch(path.name, tuple(answer.task.image_id for answer in answers), work)
         self._state.add_answered(answered, answers)
-        self._finish_round(answered, put_at)
+        self._open_round = (answered, put_at)
+        if not self._seconds_per_image:
+            self.finish()
 
-    def _take_time(self, images: int) -> None:
-        """Wait as long as an annotator would work on so many images."""
-        ends_at = time.monotonic() + images * self._seconds_per_image
+    def finish(self) -> None:
+        """Wait for the round of the last batch and measure it, if that was not done yet."""
+        if self._open_round is not None:
+            self._finish_round(*self._open_round)
+            self._open_round = None
+
+    def _take_time(self) -> None:
+        """Wait as long as an annotator would work on an image."""
+        ends_at = time.monotonic() + self._seconds_per_image
         while time.monotonic() < ends_at:
-            self._tick(f"{self._after()}: annotating {images} images")
+            self._tick(f"{self._after()}: annotating")
 
     def _fetch(self, batch: Sequence[LabeledImage]) -> list[Task]:
         """The batch's tasks with suggestions. Retries: without suggestions, a server that is down for a moment would be

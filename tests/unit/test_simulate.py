@@ -231,6 +231,18 @@ class TestSimulate:
         assert third.edits.kept >= 3
         assert third.edits.adjusted == third.edits.deleted == third.edits.added == 0
 
+    @pytest.mark.parametrize("order", ["sequential", "random"])
+    def test_an_annotator_who_takes_time_works_while_the_trainer_trains(self, project: Path, order: str) -> None:
+        """Each image has its turn alone, and a round is only waited for after the next batch."""
+        display = Recorder()
+        run(project, display, annotations=8, images_per_round=4, seconds_per_image=0.1, order=order)
+        fetched = [text for text in display.shown if text.endswith("fetching 1 tasks")]
+        assert [text.split()[0] for text in fetched] == ["0"] * 4 + ["4"] * 4
+        assert [point.annotations for point in display.points] == [0, 4, 8]
+        first_measured = next(n for n, text in enumerate(display.shown) if text.startswith("4 annotations: measuring"))
+        last_fetched = max(n for n, text in enumerate(display.shown) if text == fetched[-1])
+        assert first_measured > last_fetched
+
     @pytest.mark.parametrize("order", ["random", "uncertain"])
     def test_another_order_of_the_images(self, project: Path, order: str) -> None:
         points = run(project, order=order, order_seed=3).points
