@@ -208,13 +208,16 @@ def bytes_from_data_uri(uri: str) -> bytes:
     """The bytes of a `data:` URI, base64 or percent-encoded.
 
     Raises:
-        ImageError: not a data URI, or invalid base64.
+        ImageError: not a data URI, invalid base64, or not valid text.
     """
     header, comma, payload = uri.partition(",")
     if not header.lower().startswith("data:") or not comma:
         raise ImageError(f"not a data URI: {uri[:40]!r}")
     if not header.lower().endswith(";base64"):
-        return urllib.parse.unquote_to_bytes(payload)
+        try:
+            return urllib.parse.unquote_to_bytes(payload)
+        except UnicodeEncodeError as error:  # a lone surrogate, which JSON can contain
+            raise ImageError(f"the data URI is not valid text: {error.reason}") from error
     if "%" in payload:
         payload = urllib.parse.unquote(payload)
     if any(space in payload for space in " \t\r\n"):

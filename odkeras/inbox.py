@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.errors import InboxError
+from odkeras.image_ref import is_file
 from odkeras.image_store import ImageStore
 from odkeras.project import TEMPORARY_PREFIX, write_atomically
+from odkeras.text import is_utf8
 
 STORED_IMAGE = "stored_image"
 """Key of an answer whose image is stored separately: the image's file name in `images_dir(inbox_dir)`."""
 
 _LAST_STAMP = ".last-stamp"
+_SET_ASIDE = "set-aside"
 _naming = threading.Lock()
 _last_stamp_ns = 0
 
@@ -79,11 +82,27 @@ def with_stored_image(answer: dict[str, Any], inbox_dir: Path | str) -> dict[str
 
 def list_batches(inbox_dir: Path | str) -> list[Path]:
     """The complete batches, oldest first; [] if there is no such directory."""
-    try:
-        paths = list(Path(inbox_dir).iterdir())
-    except FileNotFoundError:
-        return []
-    return sorted(path for path in paths if path.suffix == ".jsonl" and not path.name.startswith("."))
+    return [path for path in _list_entries(inbox_dir) if _is_batch(path)]
+
+
+def list_strays(inbox_dir: Path | str) -> list[Path]:
+    """The `*.jsonl` entries that are not batches: directories, dangling links, and names that are not UTF-8, which a
+    record cannot contain."""
+    return [path for path in _list_entries(inbox_dir) if not _is_batch(path)]
+
+
+def set_aside(path: Path) -> Path:
+    """Move an entry of the inbox to `set-aside` in the inbox, where nothing reads it, and return its new path.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    directory = path.parent / _SET_ASIDE
+    directory.mkdir(exist_ok=True)
+    target = directory / path.name
+    if os.path.lexists(target):  # Path.exists follows links
+        target = directory / f"{uuid.uuid4().hex[:8]}-{path.name}"
+    return path.rename(target)
 
 
 def read_batch(path: Path | str) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
@@ -100,6 +119,18 @@ def read_batch(path: Path | str) -> Iterator[tuple[dict[str, Any] | None, str | 
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield _decode(line, f"{path.name}:{number}")
+
+
+def _list_entries(inbox_dir: Path | str) -> list[Path]:
+    try:
+        paths = list(Path(inbox_dir).iterdir())
+    except FileNotFoundError:
+        return []
+    return sorted(path for path in paths if path.suffix == ".jsonl" and not path.name.startswith("."))
+
+
+def _is_batch(path: Path) -> bool:
+    return is_utf8(path.name) and is_file(path)
 
 
 def _encode(answer: dict[str, Any], number: int) -> bytes:

@@ -97,6 +97,11 @@ class Project:
         return self.data_dir / "rejected.jsonl"
 
     @property
+    def reading_path(self) -> Path:
+        """The batch that the trainer is reading; see `odkeras.data.attempts`."""
+        return self.data_dir / "reading.json"
+
+    @property
     def withdrawn_path(self) -> Path:
         """Rejected and ignored answers: image id and batch."""
         return self.data_dir / "withdrawn.jsonl"
@@ -333,7 +338,7 @@ def list_dir(directory: Path) -> list[Path]:
 def _json_object(data: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from typing import Any
 from odkeras import inbox, project
 from odkeras.annotation import Annotation
 from odkeras.data import records
+from odkeras.data.attempts import MAX_DEATHS, ReadAttempts
 from odkeras.data.replay import ReplayStore
-from odkeras.errors import AnswerError, ImageError
+from odkeras.errors import AnswerError, OdkerasError
 from odkeras.formats.prodigy import read_annotation, read_answer
 from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri, encode_image, read_image
 from odkeras.labels import LabelMap
 from odkeras.project import Project
+from odkeras.text import replace_surrogates
 from odkeras.version_dirs import next_version
 from odkeras.work import Row, withdrawn_row, work_row
 
@@ -89,6 +92,8 @@ def ingest(
         InboxError: a batch cannot be read.
         RecordError: the record cannot be written; the batches stay in the inbox.
     """
+    attempts = ReadAttempts(directories.reading_path)
+    set_aside = _set_poison_aside(directories, attempts)
     waiting = []
     for path in inbox.list_batches(directories.inbox_dir):
         if path.name in store.batches:  # after a crash between writing the record and deleting the batch
@@ -96,53 +101,59 @@ def ingest(
         else:
             waiting.append(path)
     if not waiting:
-        return IngestResult()
-    answers = _AnswerReader(label_map, max_pixels, ImageStore(directories.kept_images_dir))
-    paths = answers.read_some(waiting)
+        return IngestResult(batches=set_aside, unusable=len(set_aside))
+    answers = _AnswerReader(label_map, max_pixels, ImageStore(directories.kept_images_dir), masks)
+    paths = answers.read_some(waiting, attempts)
     _note_rejected(directories.rejected_path, answers.rejected)
     # A crash after this line appends the rows again; that is harmless, since only the last row of an image is used.
     project.append_jsonl(directories.work_path, answers.work)
     store.withdraw(answers.withdrawn)
     record = None
-    if answers.annotations:
+    if answers.examples:
         record = _record_path(directories, after_record, clock)
-        _write_record(record, answers.annotations, label_map, masks)
+        records.write_records(record, answers.examples.values())
         store.add_record(record)
     for path in paths:
         path.unlink(missing_ok=True)
     if not inbox.list_batches(directories.inbox_dir):  # waiting batches may refer to unclaimed images
         ImageStore(inbox.images_dir(directories.inbox_dir)).remove_unclaimed()
     return IngestResult(
-        batches=tuple(path.name for path in paths),
+        batches=(*set_aside, *(path.name for path in paths)),
         record=record,
-        accepted=len(answers.annotations),
+        accepted=len(answers.examples),
         withdrawn=len(answers.withdrawn),
-        unusable=len(answers.rejected),
+        unusable=len(set_aside) + len(answers.rejected),
         problems=tuple(answers.problems),
         work=tuple(answers.work),
     )
 
 
 class _AnswerReader:
-    """The answers of several batches. The latest answer of each image wins."""
+    """The answers of several batches. The latest answer of each image wins.
 
-    def __init__(self, label_map: LabelMap, max_pixels: int, kept_images: ImageStore) -> None:
+    Attributes:
+        examples: image id -> serialized example.
+    """
+
+    def __init__(self, label_map: LabelMap, max_pixels: int, kept_images: ImageStore, masks: bool) -> None:
         self._label_map = label_map
         self._max_pixels = max_pixels
         self._kept_images = kept_images
-        self.annotations: dict[str, Annotation] = {}
+        self._masks = masks
+        self.examples: dict[str, bytes] = {}
         self.withdrawn: dict[str, str] = {}
         self.rejected: list[dict[str, Any]] = []
         self.problems: list[str] = []
         self.work: list[Row] = []
         self._image_bytes = 0  # sum over all answers read; an image with two answers counts twice
 
-    def read_some(self, paths: Sequence[Path]) -> list[Path]:
+    def read_some(self, paths: Sequence[Path], attempts: ReadAttempts) -> list[Path]:
         """Read batches until their images exceed `MAX_BYTES`, but at least one; return the paths of those read."""
         for count, path in enumerate(paths):
             if count and self._image_bytes > MAX_BYTES:
                 return list(paths[:count])
-            self.read(path)
+            with attempts.count(path.name):
+                self.read(path)
         return list(paths)
 
     def read(self, path: Path) -> None:
@@ -151,9 +162,11 @@ class _AnswerReader:
                 if answer is None:
                     raise AnswerError(error or "empty")
                 self._take(inbox.with_stored_image(answer, path.parent), path.name)
-            except AnswerError as reason:
+            except Exception as error:  # whatever it is, the other answers can be trained on
+                known = isinstance(error, OdkerasError)
+                reason = replace_surrogates(str(error) if known else f"{type(error).__name__}: {error}")
                 _log.warning("%s, answer %d: %s", path.name, number, reason)
-                row = {"batch": path.name, "number": number, "reason": str(reason)}
+                row = {"batch": path.name, "number": number, "reason": reason}
                 self.rejected.append({**row, "answer": self._with_kept_image(answer, path.parent)})
 
     def _with_kept_image(self, answer: dict[str, Any] | None, inbox_dir: Path) -> dict[str, Any] | None:
@@ -172,33 +185,56 @@ class _AnswerReader:
             else:
                 return answer
             return {**whole, "image": str(self._kept_images.put(image))}
-        except (ImageError, OSError, KeyError):
+        except Exception:  # its image may be the reason why it was rejected
             return answer
 
     def _take(self, answer: dict[str, Any], batch: str) -> None:
         read = read_annotation(answer, self._label_map, batch=batch, max_pixels=self._max_pixels)
-        for problem in read.problems:
+        problems = [replace_surrogates(problem) for problem in read.problems]
+        for problem in problems:
             _log.warning("%s: %s", batch, problem)
-        self.problems.extend(read.problems)
+        self.problems.extend(problems)
         if read.annotation is not None:
+            example = records.example_from_annotation(read.annotation, self._label_map, masks=self._masks)
+            self.examples[read.annotation.image_id] = example.SerializeToString()
             self._image_bytes += len(read.annotation.image.data)
-            self.annotations[read.annotation.image_id] = read.annotation
             self._note_work(answer, read.annotation)
             self.withdrawn.pop(read.annotation.image_id, None)
         elif read.withdrawn_image_id is not None:
-            self.annotations.pop(read.withdrawn_image_id, None)
+            self.examples.pop(read.withdrawn_image_id, None)
             self.withdrawn[read.withdrawn_image_id] = batch
             self.work.append(withdrawn_row(read_answer(answer, read.withdrawn_image_id)))
 
     def _note_work(self, answer: dict[str, Any], annotation: Annotation) -> None:
-        """Record the edit counts. They are only statistics: an answer without a size is still trained on."""
+        """Record the edit counts. They are only statistics: an answer whose edits cannot be counted is trained on."""
         try:
             row = work_row(read_answer(answer, annotation.image_id))
-        except ValueError as error:
+        except Exception as error:
             _log.warning("%s: its edits cannot be counted: %s", annotation.file, error)
             return
         if row is not None:
             self.work.append(row)
+
+
+def _set_poison_aside(directories: Project, attempts: ReadAttempts) -> tuple[str, ...]:
+    """Move what must not be read out of the inbox, and return the names of the batches among it."""
+    fatal = attempts.fatal_batch
+    batches = [path for path in inbox.list_batches(directories.inbox_dir) if path.name == fatal]
+    reasons = {
+        **dict.fromkeys(batches, f"the trainer ended {MAX_DEATHS} times while it read this batch"),
+        **dict.fromkeys(inbox.list_strays(directories.inbox_dir), "not a regular file with a name in UTF-8"),
+    }
+    for path, reason in reasons.items():
+        message = replace_surrogates(f"{path}: {reason}; it is set aside")
+        _note_rejected(
+            directories.rejected_path, [{"batch": path.name, "number": 0, "reason": message, "answer": None}]
+        )
+        with suppress(OSError):  # a stray that cannot be moved is harmless
+            inbox.set_aside(path)
+            _log.warning("%s", message)
+    if fatal is not None:
+        attempts.clear()
+    return tuple(path.name for path in batches)
 
 
 def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -212,14 +248,6 @@ def _note_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
 def _record_path(directories: Project, after: int, clock: Callable[[], float]) -> Path:
     last = max([after, *(record_number(path) for path in directories.train_records())])
     return directories.data_dir / f"{next_version([last], clock())}_train.record"
-
-
-def _write_record(path: Path, annotations: dict[str, Annotation], label_map: LabelMap, masks: bool) -> None:
-    examples = (
-        records.example_from_annotation(annotation, label_map, masks=masks).SerializeToString()
-        for annotation in annotations.values()
-    )
-    records.write_records(path, examples)
 
 
 def record_number(path: Path) -> int:

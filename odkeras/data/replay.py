@@ -85,7 +85,8 @@ class ReplayStore:
         self._withdrawn: dict[str, str] = {}
         self.batches: set[str] = set()
         for row in read_jsonl(project.withdrawn_path):
-            self._withdraw(str(row["image_id"]), str(row["batch"]))
+            if "image_id" in row and "batch" in row:
+                self._withdraw(str(row["image_id"]), str(row["batch"]))
         self._index([project.replay_record, *project.train_records()])
 
     def __len__(self) -> int:

@@ -29,6 +29,7 @@ from odkeras.image_ref import ImageRef, is_data_uri
 from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage
 from odkeras.labels import LabelMap
 from odkeras.numeric import is_number, is_whole
+from odkeras.text import is_utf8
 
 Record = dict[str, Any]
 """A task or an answer as JSON."""
@@ -38,6 +39,7 @@ DECIMALS = 2
 HASHES = ("_input_hash", "_task_hash")
 """Keys of Prodigy's hashes, which it makes itself."""
 _MAX_TIMESTAMP_S = 1e12
+_MAX_VERSION = 2**63 - 1  # a directory name of TensorFlow Serving
 _KEYS = frozenset(
     {
         *("image_id", "image", "path", "height", "width", "meta", "spans", "_suggestions"),
@@ -143,7 +145,7 @@ def _read_suggestions(record: Any) -> Suggestions | None:
     version, threshold, uncertainty = (record.get(key) for key in ("version", "threshold", "uncertainty"))
     hidden = bool(record.get("control"))
     return Suggestions(
-        version=version if is_whole(version, 0) else None,
+        version=version if is_whole(version, 0, _MAX_VERSION) else None,
         threshold=float(threshold) if is_number(threshold) else 0.0,
         spans=tuple(readable_spans(record.get("hidden_spans" if hidden else "spans"))),
         hidden=hidden,
@@ -314,10 +316,8 @@ def _given_id(answer: Record) -> str | None:
     image_id = answer.get("image_id")
     if not isinstance(image_id, str) or not image_id:
         return None
-    try:
-        image_id.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise AnswerError(f"image_id is not valid text: {image_id[:80]!r}") from error
+    if not is_utf8(image_id):
+        raise AnswerError(f"image_id is not valid text: {image_id[:80]!r}")
     return image_id
 
 
@@ -382,6 +382,8 @@ def _frame_hw(answer: Record, image_size_hw: tuple[int, int], file: str) -> tupl
     width, height = answer.get("width"), answer.get("height")
     if not is_number(width) or not is_number(height) or width <= 0 or height <= 0:
         return image_size_hw
+    if width < 1 or height < 1:
+        raise AnswerError(f"{file}: 'width' and 'height' must be at least 1 pixel; got {width} x {height}")
     scale = math.sqrt((height * width) / (image_size_hw[0] * image_size_hw[1]))
     expected_hw = (image_size_hw[0] * scale, image_size_hw[1] * scale)
     if any(abs(a - b) > max(1.0, 0.02 * b) for a, b in zip((height, width), expected_hw, strict=True)):

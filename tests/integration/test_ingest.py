@@ -15,8 +15,9 @@ import tensorflow as tf
 from odkeras import inbox
 from odkeras import project as rules
 from odkeras.annotation import Annotation
+from odkeras.data import attempts, records, replay
 from odkeras.data import ingest as ingesting
-from odkeras.data import records, replay
+from odkeras.data.attempts import MAX_DEATHS, ReadAttempts
 from odkeras.data.ingest import IngestResult, ingest, record_number
 from odkeras.data.replay import ReplayStore, index_record
 from odkeras.errors import InboxError, RecordError
@@ -275,6 +276,158 @@ class TestUnusableAnswers:
         assert "none of its 1 spans is usable" in row["reason"] and problem in row["reason"]
 
 
+BIG = int("9" * 400)
+POISON: dict[str, dict[str, Any]] = {
+    "broken IPv6 address": {"image": "file://[x].jpg"},
+    "broken IPv6 address as path": {"image": None, "path": "file://[x].jpg"},
+    "image id": {"image_id": "\ud800"},
+    "rejected image id": {"image_id": "a\udcff", "answer": "reject"},
+    "path": {"image": "\ud800.jpg"},
+    "NUL": {"image": "a\0b.jpg"},
+    "long path": {"image": "x" * 100_000},
+    "directory": {"image": "/"},
+    "text data URI": {"image": "data:,\ud800"},
+    "base64 data URI": {"image": "data:image/png;base64,\ud800"},
+    "data URI's type": {"image": "data:\ud800;base64,%ff\ud800"},
+    "size below a pixel": {"width": 1e-300, "height": 1e-300},
+    "coordinate": {"spans": [{"label": "circle", "x": BIG, "y": 1, "width": 1, "height": 1}]},
+    "points": {"spans": [{"label": "circle", "points": [[BIG, 1], [1, 1], [3, 4], [2, 2]]}]},
+    "label": {"spans": [{"label": "\ud800", "x": 1, "y": 1, "width": 9, "height": 9}]},
+    "label is a list": {"spans": [{"label": ["circle"], "x": 1, "y": 1, "width": 9, "height": 9}]},
+    "decision is a list": {"answer": ["accept"]},
+}
+
+
+class TestPoison:
+    """An answer that raised anything but AnswerError ended the trainer, which read it again at each of its starts."""
+
+    @pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+    def test_one_answer_is_rejected_and_the_others_are_trained_on(
+        self, data: Data, shapes: list[Annotation], poison: dict[str, Any]
+    ) -> None:
+        data.put(answer(shapes[0]), {**answer(shapes[1]), **poison}, answer(shapes[2]))
+        taken = data.take()
+        assert (taken.accepted, taken.unusable, data.inbox()) == (2, 1, [])
+        (row,) = read_jsonl(data.directories.rejected_path)
+        assert row["number"] == 2 and row["reason"]
+        row["reason"].encode()  # the page and the terminal show it
+
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"width": BIG, "height": BIG},
+            {"_timestamp": BIG, "_active_s": BIG},
+            {"meta": {"file": "\ud800"}},
+            {"meta": [1]},
+            {"_suggestions": {"version": BIG, "threshold": BIG, "spans": [{"score": BIG}], "candidates": [["a", BIG]]}},
+        ],
+        ids=["size", "times", "file name", "meta", "suggestions"],
+    )
+    def test_facts_that_training_does_not_need(
+        self, data: Data, shapes: list[Annotation], facts: dict[str, Any]
+    ) -> None:
+        data.put({**answer(shapes[0]), **facts})
+        assert data.take().accepted == 1
+        assert data.store().examples()
+
+    @pytest.mark.parametrize("digits", [400, 5000])
+    def test_numbers_with_many_digits(self, data: Data, shapes: list[Annotation], digits: int) -> None:
+        """Python refuses to parse an integer of more than 4300 digits."""
+        text = json.dumps({**answer(shapes[0]), "x": 7}).replace('"x": 7', f'"x": {"9" * digits}')
+        path = data.directories.inbox_dir / "00000000000000000001-a.jsonl"
+        path.write_text(f"{text}\n{json.dumps(answer(shapes[1]))}\n")
+        taken = data.take()
+        assert (taken.accepted, taken.unusable) == ((2, 0) if digits < 4300 else (1, 1))
+
+    @pytest.mark.parametrize(("step", "accepted"), [("read_annotation", 1), ("work_row", 2)])
+    def test_an_exception_that_nobody_expects(
+        self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch, step: str, accepted: int
+    ) -> None:
+        """Counting the edits is no part of training: the answer is used."""
+        works = getattr(ingesting, step)
+
+        calls = itertools.count()
+
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == 1:
+                raise ZeroDivisionError("division by zero")
+            return works(*args, **kwargs)
+
+        monkeypatch.setattr(ingesting, step, fail)
+        data.put(answer(shapes[0]), answer(shapes[1]))
+        assert data.take().accepted == accepted
+        reasons = [row["reason"] for row in read_jsonl(data.directories.rejected_path)]
+        assert reasons == ["ZeroDivisionError: division by zero"] * (2 - accepted)
+
+    def test_an_example_that_cannot_be_written(
+        self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        works = records.example_from_annotation
+
+        def fail(annotation: Annotation, *args: Any, **kwargs: Any) -> Any:
+            if annotation.image_id == shapes[0].image_id:
+                raise OverflowError("too large")
+            return works(annotation, *args, **kwargs)
+
+        monkeypatch.setattr(records, "example_from_annotation", fail)
+        data.put(answer(shapes[0]), answer(shapes[1]))
+        taken = data.take()
+        assert (taken.accepted, taken.unusable) == (1, 1)
+
+    def test_a_batch_that_kills_the_process_is_set_aside(
+        self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        deadly, other = data.put(answer(shapes[0])), data.put(answer(shapes[1]))
+        works = inbox.read_batch
+
+        def die(path: Path) -> Any:
+            if path.name == deadly:
+                raise Killed
+            return works(path)
+
+        monkeypatch.setattr(inbox, "read_batch", die)
+        for _ in range(MAX_DEATHS):
+            with pytest.raises(Killed):
+                data.take()
+        taken = data.take()
+        assert (taken.batches, taken.accepted, taken.unusable) == ((deadly, other), 1, 1)
+        (row,) = read_jsonl(data.directories.rejected_path)
+        assert "the trainer ended 3 times while it read this batch" in row["reason"]
+        assert data.inbox() == []
+        aside = data.directories.inbox_dir / "set-aside" / deadly
+        monkeypatch.setattr(inbox, "read_batch", works)
+        aside.rename(data.directories.inbox_dir / deadly)  # by the user
+        assert data.take().accepted == 1
+
+    def test_deaths_count_only_for_one_batch_in_a_row(
+        self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data.put(answer(shapes[0]))
+        for _ in range(MAX_DEATHS - 1):
+            with monkeypatch.context() as patched, pytest.raises(Killed):
+                CrashPoint(inbox, "read_batch", call=1, after=True).install(patched)
+                data.take()
+        assert data.take().accepted == 1
+        assert not data.directories.reading_path.exists()
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", '{"batch": 7, "attempts": 9}', '{"batch": "a", "attempts": "9"}'])
+    def test_a_damaged_count_is_no_count(self, data: Data, shapes: list[Annotation], text: str) -> None:
+        data.directories.reading_path.write_text(text)
+        data.put(answer(shapes[0]))
+        assert data.take().accepted == 1
+
+    def test_entries_that_are_no_batches(self, data: Data, shapes: list[Annotation]) -> None:
+        inbox_dir = data.directories.inbox_dir
+        (inbox_dir / "folder.jsonl").mkdir()
+        (inbox_dir / "link.jsonl").symlink_to("nowhere")
+        Path(os.fsdecode(os.fsencode(inbox_dir) + b"/\xff.jsonl")).write_text(json.dumps(answer(shapes[1])))
+        data.put(answer(shapes[0]))
+        assert (data.take().accepted, data.inbox()) == (1, [])
+        reasons = [row["reason"] for row in read_jsonl(data.directories.rejected_path)]
+        assert len(reasons) == 3 and all("not a regular file" in reason for reason in reasons)
+        assert len(list((inbox_dir / "set-aside").iterdir())) == 3
+
+
 class TestFailures:
     def test_a_batch_that_cannot_be_read(
         self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
@@ -299,6 +452,7 @@ class TestFailures:
 
         with monkeypatch.context() as patched:
             patched.setattr(Path, "replace", full)
+            patched.setattr(attempts, "write_atomically", lambda path, data: None)
             with pytest.raises(RecordError, match=r"_train\.record: No space left on device"):
                 data.take()
         assert [path.name for path in data.inbox()] == [batch]
@@ -333,16 +487,17 @@ class CrashPoint:
 # What ingest calls, in its order, each with the number of its calls for the batches below.
 STEPS: list[tuple[Any, str, int]] = [
     (inbox, "read_batch", 4),
+    (attempts, "write_atomically", 4),
+    (ReadAttempts, "clear", 4),
     (ingesting, "_note_rejected", 1),
     (rules, "append_jsonl", 1),
     (ReplayStore, "withdraw", 1),
     (replay, "append_jsonl", 1),
-    (ingesting, "_write_record", 1),
     (records, "write_records", 1),
-    (rules, "sync_to_disk", 2),  # of the record, and of its name
-    (Path, "replace", 1),
+    (rules, "sync_to_disk", 10),  # of each attempt and of the record, and of their names
+    (Path, "replace", 5),
     (ReplayStore, "add_record", 1),
-    (Path, "unlink", 4),
+    (Path, "unlink", 8),
 ]
 CRASHES = [
     pytest.param(owner, name, call, after, id=f"{'after' if after else 'before'} {name} {call}")
