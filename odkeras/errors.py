@@ -13,6 +13,11 @@ class OdkerasError(Exception):
     exit_code = 1
 
 
+def error_reason(error: Exception) -> str:
+    """The message of one of our errors; for any other, which nobody expected, its type as well."""
+    return str(error) if isinstance(error, OdkerasError) else f"{type(error).__name__}: {error}"
+
+
 class SetupError(OdkerasError):
     """The installation or the machine is not ready: a package is missing, Keras 3 is running, a port is taken."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -50,6 +51,8 @@ use_command_class(app)
 
 def main() -> None:
     """Run the command line; an error of ours becomes one line and an exit code, Ctrl-C exit code 130."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names from JSON and of files may have lone surrogates
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except OdkerasError as error:

@@ -15,7 +15,7 @@ from odkeras import boxes as box_ops
 from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth
 from odkeras.data.records import example_from_annotation, write_records
-from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError
+from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError, error_reason
 from odkeras.formats.prodigy import Record, read_annotation
 from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
@@ -178,18 +178,20 @@ class _LatestAnswers:
         if isinstance(answer, bytes) and not answer.strip():
             return
         try:
-            record = json.loads(answer) if isinstance(answer, bytes) else answer
-            read = read_annotation(record, self._label_map, max_pixels=max_pixels)
-        except (AnswerError, ValueError) as error:
-            self._report.skipped.append((where, str(error)))
+            read = read_annotation(_parse(answer), self._label_map, max_pixels=max_pixels)
+            example = None
+            if read.annotation is not None:
+                example = example_from_annotation(read.annotation, self._label_map, masks=self._masks)
+        except Exception as error:  # whatever it is, the other answers can be converted
+            self._report.skipped.append((where, error_reason(error)))
             return
         self._report.skipped += [(where, problem) for problem in read.problems]
-        if read.annotation is None:
+        if read.annotation is None or example is None:
             self._places.pop(str(read.withdrawn_image_id), None)
             return
-        example = example_from_annotation(read.annotation, self._label_map, masks=self._masks).SerializeToString()
-        self._places[read.annotation.image_id] = (self._spool.tell(), len(example), len(read.annotation.groundtruth))
-        self._spool.write(example)
+        data = example.SerializeToString()
+        self._places[read.annotation.image_id] = (self._spool.tell(), len(data), len(read.annotation.groundtruth))
+        self._spool.write(data)
 
     def count_all(self) -> None:
         self._report.images = len(self._places)
@@ -200,6 +202,16 @@ class _LatestAnswers:
         for offset, length, _ in self._places.values():
             self._spool.seek(offset)
             yield self._spool.read(length)
+
+
+def _parse(answer: bytes | Record) -> Record:
+    if not isinstance(answer, bytes):
+        return answer
+    try:
+        record: Record = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"not JSON: {error}") from error
+    return record
 
 
 def _check_labels(truth: GroundtruthImage, label_map: LabelMap) -> None:

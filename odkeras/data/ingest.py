@@ -19,7 +19,7 @@ from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.data.attempts import MAX_DEATHS, ReadAttempts
 from odkeras.data.replay import ReplayStore
-from odkeras.errors import AnswerError, OdkerasError
+from odkeras.errors import AnswerError, error_reason
 from odkeras.formats.prodigy import read_annotation, read_answer
 from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri, encode_image, read_image
@@ -163,8 +163,7 @@ class _AnswerReader:
                     raise AnswerError(error or "empty")
                 self._take(inbox.with_stored_image(answer, path.parent), path.name)
             except Exception as error:  # whatever it is, the other answers can be trained on
-                known = isinstance(error, OdkerasError)
-                reason = replace_surrogates(str(error) if known else f"{type(error).__name__}: {error}")
+                reason = replace_surrogates(error_reason(error))
                 _log.warning("%s, answer %d: %s", path.name, number, reason)
                 row = {"batch": path.name, "number": number, "reason": reason}
                 self.rejected.append({**row, "answer": self._with_kept_image(answer, path.parent)})

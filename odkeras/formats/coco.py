@@ -18,7 +18,7 @@ import numpy as np
 
 from odkeras import boxes as box_ops
 from odkeras.annotation import Span
-from odkeras.errors import AnswerError, ImageError
+from odkeras.errors import AnswerError, ImageError, error_reason
 from odkeras.formats.coco_files import ImagePlace, common_folder, file_names
 from odkeras.formats.prodigy import DECIMALS, Record, convert_spans, read_task
 from odkeras.image_ref import ImageRef
@@ -87,15 +87,17 @@ def to_coco(
     export = CocoExport()
     places: list[ImagePlace] = []
     for image_id, example in answers:
-        place = ImagePlace.of(image_id, example)
+        where = image_id
         try:
+            place = ImagePlace.of(image_id, example)
+            where = place.where
             height, width = size_hw = _image_size(example)
             outlined = partial(_labelled_outline, size_hw=size_hw, label_map=label_map)
             objects, problems = convert_spans(example, outlined)
-        except (AnswerError, ImageError) as error:
-            export.skipped.append((place.where, str(error)))
+        except Exception as error:  # whatever it is, the other answers can be exported
+            export.skipped.append((where, error_reason(error)))
             continue
-        export.skipped += [(place.where, problem) for problem in problems]
+        export.skipped += [(where, problem) for problem in problems]
         export.images.append({"id": len(export.images) + 1, "file_name": "", "width": width, "height": height})
         places.append(place)
         for label, outline in objects:

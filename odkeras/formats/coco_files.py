@@ -71,7 +71,10 @@ def _place_of_file(image_id: str, where: str) -> ImagePlace:
 
 
 def _place_on_the_web(image_id: str, where: str) -> ImagePlace:
-    parts = urlsplit(where)
+    try:
+        parts = urlsplit(where)
+    except ValueError:  # `http://[x/a.jpg` parses as a broken IPv6 address
+        return ImagePlace(image_id, where, PurePosixPath(where).name or image_id)
     name = PurePosixPath(unquote(parts.path)).name or image_id
     without_login = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return ImagePlace(image_id, where, name, url=without_login)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from odkeras import project
 from odkeras.config.settings import TrainingSettings
 from odkeras.control import Control
-from odkeras.errors import ConfigError, OdkerasError, SetupError
+from odkeras.errors import ConfigError, OdkerasError, SetupError, error_reason
 from odkeras.labels import LabelMap
 from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import check_pipeline, raise_for_problems
@@ -156,6 +156,5 @@ def open_rounds(config: Any, label_map: LabelMap, settings: TrainingSettings, **
             stack.callback(rounds.close)
             yield rounds
         except Exception as error:
-            reason = str(error) if isinstance(error, OdkerasError) else f"{type(error).__name__}: {error}"
-            status.update(state="failed", reason=reason)
+            status.update(state="failed", reason=error_reason(error))
             raise

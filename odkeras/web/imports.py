@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from odkeras.annotation import DECISIONS, Answer, EditCounts
-from odkeras.errors import AnswerError, ImageError, RecordError
+from odkeras.errors import AnswerError, RecordError, error_reason
 from odkeras.formats.prodigy import Record, read_answer
 from odkeras.image_ref import ImageRef, is_data_uri, is_file, is_url
 from odkeras.images import absolute_path
@@ -109,8 +109,8 @@ def import_answers(
         if line.strip():
             try:
                 answer = read_line(line, dataset, base_dir=base_dir, decision=decision, now=now + number * 1e-6)
-            except (AnswerError, ImageError) as error:
-                report.skipped.append((number, str(error)))
+            except Exception as error:  # whatever it is, the other lines can be imported
+                report.skipped.append((number, error_reason(error)))
             else:
                 report.known += answer.answer_id in ids
                 if answer.answer_id not in ids:

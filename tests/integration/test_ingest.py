@@ -25,6 +25,7 @@ from odkeras.image_store import ImageStore
 from odkeras.inbox import list_batches, put_batch
 from odkeras.polygons import fill, from_xy_px
 from odkeras.project import Project, read_jsonl
+from tests import poison
 from tests.fixtures_training import LABEL_MAP, Answer, answer
 
 pytestmark = pytest.mark.integration
@@ -276,53 +277,21 @@ class TestUnusableAnswers:
         assert "none of its 1 spans is usable" in row["reason"] and problem in row["reason"]
 
 
-BIG = int("9" * 400)
-POISON: dict[str, dict[str, Any]] = {
-    "broken IPv6 address": {"image": "file://[x].jpg"},
-    "broken IPv6 address as path": {"image": None, "path": "file://[x].jpg"},
-    "image id": {"image_id": "\ud800"},
-    "rejected image id": {"image_id": "a\udcff", "answer": "reject"},
-    "path": {"image": "\ud800.jpg"},
-    "NUL": {"image": "a\0b.jpg"},
-    "long path": {"image": "x" * 100_000},
-    "directory": {"image": "/"},
-    "text data URI": {"image": "data:,\ud800"},
-    "base64 data URI": {"image": "data:image/png;base64,\ud800"},
-    "data URI's type": {"image": "data:\ud800;base64,%ff\ud800"},
-    "size below a pixel": {"width": 1e-300, "height": 1e-300},
-    "coordinate": {"spans": [{"label": "circle", "x": BIG, "y": 1, "width": 1, "height": 1}]},
-    "points": {"spans": [{"label": "circle", "points": [[BIG, 1], [1, 1], [3, 4], [2, 2]]}]},
-    "label": {"spans": [{"label": "\ud800", "x": 1, "y": 1, "width": 9, "height": 9}]},
-    "label is a list": {"spans": [{"label": ["circle"], "x": 1, "y": 1, "width": 9, "height": 9}]},
-    "decision is a list": {"answer": ["accept"]},
-}
-
-
 class TestPoison:
     """An answer that raised anything but AnswerError ended the trainer, which read it again at each of its starts."""
 
-    @pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+    @pytest.mark.parametrize("change", poison.UNUSABLE.values(), ids=poison.UNUSABLE)
     def test_one_answer_is_rejected_and_the_others_are_trained_on(
-        self, data: Data, shapes: list[Annotation], poison: dict[str, Any]
+        self, data: Data, shapes: list[Annotation], change: dict[str, Any]
     ) -> None:
-        data.put(answer(shapes[0]), {**answer(shapes[1]), **poison}, answer(shapes[2]))
+        data.put(answer(shapes[0]), {**answer(shapes[1]), **change}, answer(shapes[2]))
         taken = data.take()
         assert (taken.accepted, taken.unusable, data.inbox()) == (2, 1, [])
         (row,) = read_jsonl(data.directories.rejected_path)
         assert row["number"] == 2 and row["reason"]
         row["reason"].encode()  # the page and the terminal show it
 
-    @pytest.mark.parametrize(
-        "facts",
-        [
-            {"width": BIG, "height": BIG},
-            {"_timestamp": BIG, "_active_s": BIG},
-            {"meta": {"file": "\ud800"}},
-            {"meta": [1]},
-            {"_suggestions": {"version": BIG, "threshold": BIG, "spans": [{"score": BIG}], "candidates": [["a", BIG]]}},
-        ],
-        ids=["size", "times", "file name", "meta", "suggestions"],
-    )
+    @pytest.mark.parametrize("facts", poison.HARMLESS.values(), ids=poison.HARMLESS)
     def test_facts_that_training_does_not_need(
         self, data: Data, shapes: list[Annotation], facts: dict[str, Any]
     ) -> None:

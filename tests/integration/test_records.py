@@ -31,6 +31,7 @@ from odkeras.errors import LabelMapError, RecordError
 from odkeras.formats.prodigy import write_task
 from odkeras.images import EncodedImage, encode_image, read_image
 from odkeras.labels import LabelMap
+from tests import poison
 
 pytestmark = pytest.mark.integration
 
@@ -404,3 +405,15 @@ def test_the_script(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> Non
         == f"skipped {truth_dir}/one.jpg: cannot be read: No such file or directory"
     )
     assert len(annotations_in(tmp_path / "out.record")) == 2
+
+
+@pytest.mark.parametrize("change", {**poison.UNUSABLE, **poison.HARMLESS}.values())
+def test_one_answer_that_cannot_be_read_is_skipped(tmp_path: Path, change: dict[str, Any]) -> None:
+    label_map = LabelMap.from_names([poison.LABEL])
+    span = {"label": poison.LABEL, "x": 1, "y": 1, "width": 9, "height": 9}
+    good = {"image": IMAGE.data_uri, "image_id": "good", "spans": [span], "answer": "accept"}
+    lines = [json.dumps({**good, "image_id": "bad", **change}).encode(), *poison.NOT_RECORDS.values()]
+    (tmp_path / "answers.jsonl").write_bytes(b"\n".join([*lines, json.dumps(good).encode()]))
+    report = prodigy_to_records(tmp_path / "answers.jsonl", tmp_path / "out", label_map=label_map)
+    assert report.images == 2 - (change in poison.UNUSABLE.values())
+    assert len(report.skipped) == 6 + (change in poison.UNUSABLE.values())

@@ -25,6 +25,7 @@ from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import keep_label_map
 from odkeras.web.deliveries import Deliveries
 from odkeras.web.stored import StoredAnswer
+from tests import poison
 
 ROOT = Path(__file__).parents[2]
 A, B, C = (f"{letter * 32}" for letter in "abc")
@@ -667,3 +668,72 @@ def test_stats_as_text(database: AnswerDatabase) -> None:
 def test_stats_without_answers(database: AnswerDatabase) -> None:
     assert run("stats").stdout == "annotations.db: no answers yet\n"
     assert json.loads(run("stats", "--json").stdout) == []
+
+
+# --- answers that no reader expects
+
+
+LABEL_MAP = f'item {{ id: 1 name: "{poison.LABEL}" }}'
+CHANGES = {**poison.UNUSABLE, **poison.HARMLESS}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("stored_by", ["import", "page"])
+def test_one_answer_that_cannot_be_read_does_not_end_a_command(
+    folder: Path, change: dict[str, Any], stored_by: str
+) -> None:
+    """Lone surrogates and broken URLs ended `db in`, `db stats` and `db out` with a traceback."""
+    good, bad = ({**example_of(image_id, rect(1, 2, 9, 9, poison.LABEL))} for image_id in (A, B))
+    bad = {**bad, **change}
+    (folder / "map.pbtxt").write_text(LABEL_MAP)
+    if stored_by == "import":
+        (folder / "answers.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (bad, good)))
+        run("in", "shapes", "answers.jsonl")
+    else:
+        with AnswerDatabase.open("annotations.db") as database:
+            decision = bad["answer"] if isinstance(bad["answer"], str) else "accept"
+            database.add("shapes", [StoredAnswer({**bad, "answer": decision}, B, "anna")])
+            add(database, good)
+    for arguments in (
+        ("stats", "--json"),
+        ("out", "shapes"),
+        ("out", "shapes", "o.jsonl", "--images"),
+        ("out", "shapes", "o.json", "--format", "coco"),
+        ("out", "shapes", "o.json", "--format", "coco", "--label-map", "map.pbtxt"),
+    ):
+        run(*arguments)
+    files = [image["file_name"] for image in json.loads((folder / "o.json").read_text())["images"]]
+    assert "a.jpg" in [Path(name).name for name in files]
+
+
+def test_lines_that_are_no_records_are_skipped(database: AnswerDatabase, folder: Path) -> None:
+    good = json.dumps(example_of(A)).encode()
+    (folder / "answers.jsonl").write_bytes(b"\n".join([*poison.NOT_RECORDS.values(), good]))
+    result = run("in", "shapes", "answers.jsonl")
+    assert "1 added, 0 known already, 6 skipped" in result.stdout
+    for number in range(1, 7):
+        assert f"skipped answers.jsonl:{number}: " in result.stderr
+
+
+def test_an_exception_that_nobody_expects_skips_one_line(
+    database: AnswerDatabase, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(example: Any, dataset: str) -> str:
+        if example["image_id"] == A:
+            raise ZeroDivisionError("division by zero")
+        return "anna"
+
+    monkeypatch.setattr("odkeras.web.imports.read_session", fail)
+    (folder / "answers.jsonl").write_text("".join(json.dumps(example_of(each)) + "\n" for each in (A, B)))
+    result = run("in", "shapes", "answers.jsonl")
+    assert "1 added, 0 known already, 1 skipped" in result.stdout
+    assert "skipped answers.jsonl:1: ZeroDivisionError: division by zero" in result.stderr
+
+
+def test_a_name_that_is_not_valid_text_is_printed(database: AnswerDatabase, folder: Path) -> None:
+    """Labels with lone surrogates ended `db stats`; CliRunner's own output would hide that."""
+    add(database, example_of(A, rect(1, 2, 3, 4, "\ud800")))
+    command = [sys.executable, "-m", "odkeras", "db", "stats"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    assert "1: \\ud800 1" in result.stdout
