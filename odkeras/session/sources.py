@@ -224,7 +224,7 @@ def _read_lines(path: Path, on_skip: OnSkip) -> Iterator[Item]:
         path.open("rb").close()
     except OSError as error:
         raise ConfigError(f"source {path}: cannot be read: {error.strerror}") from error
-    return _records(_text_lines(path), str(path), path.parent, on_skip)
+    return _records(_text_lines(path, on_skip), str(path), path.parent, on_skip)
 
 
 def _number_of_lines(path: Path) -> int | None:
@@ -235,9 +235,14 @@ def _number_of_lines(path: Path) -> int | None:
         return sum(1 for line in file if line.strip())
 
 
-def _text_lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        yield from file
+def _text_lines(path: Path, on_skip: OnSkip) -> Iterator[str]:
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            for number, line in enumerate(file, start=1):  # noqa: B007 (used in the message)
+                yield line
+    except OSError as error:
+        on_skip(f"{path}:{number + 1}", f"this line and those after it cannot be read: {error.strerror}")
 
 
 def _records(lines: Iterable[str], source: str, base_dir: Path | None, on_skip: OnSkip) -> Iterator[Item]:

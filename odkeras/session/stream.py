@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Protocol
 
 from odkeras.annotation import Task
-from odkeras.errors import ImageError
+from odkeras.errors import ImageError, error_reason
 from odkeras.session.order import Order
 from odkeras.session.reader import ImageReader
 from odkeras.session.remaining import Remaining
 from odkeras.session.sources import STDIN, Item, OnSkip, Source, open_source
 
 READ_AHEAD_S = 0.5
+_MAX_SOURCE = 200  # characters of a path or URL in a message
 
 Prepare = Callable[[Task], Task | None]
 
@@ -152,12 +153,10 @@ class TaskStream:
                 self._look_up(item)
 
     def _look_up(self, item: Item) -> None:
-        image_id = self.reader.ids.id_of(item.fingerprint)
-        if image_id is None:
-            try:
-                image_id = self.reader.read(item, fetch=False).image_id
-            except Exception:  # reported when the stream reaches the image
-                return
+        try:
+            image_id = self.reader.ids.id_of(item.fingerprint) or self.reader.read(item, fetch=False).image_id
+        except Exception:  # reported when the stream reaches the image
+            return
         self.remaining.found(item.number, None if image_id in self._exclude else image_id)
 
     def _lose(self, name: str, reason: str) -> None:
@@ -169,22 +168,24 @@ class TaskStream:
         self._on_skip(name, reason)
 
     def _load(self, item: Item) -> Task | None:
-        task = self._load_if_wanted(item)
+        """The task of an item; None if it is not wanted or cannot be used. Never raises: an exception would end the
+        generator that calls it, and with it the stream, as if all images were answered."""
+        try:
+            task = self._load_if_wanted(item)
+        except ImageError as error:
+            self._skip(*_place_and_reason(item, error))
+            task = None
+        except Exception as error:
+            self._skip(item.name, error_reason(error))
+            task = None
         self.remaining.found(item.number, None if task is None else task.image_id)
         return task
 
     def _load_if_wanted(self, item: Item) -> Task | None:
         if self._is_excluded(self.reader.ids.id_of(item.fingerprint)):
             return None
-        try:
-            task = self.reader.read(item)
-            prepared = self._prepare(task)
-        except ImageError as error:
-            self._skip(error.source or item.name, error.reason)
-            return None
-        except Exception as error:  # one bad image must not end the stream
-            self._skip(item.name, f"{type(error).__name__}: {error}")
-            return None
+        task = self.reader.read(item)
+        prepared = self._prepare(task)
         if self._is_excluded(task.image_id):
             return None
         if prepared is None:
@@ -197,6 +198,14 @@ class TaskStream:
         excluded = image_id is not None and image_id in self._exclude
         self.excluded += excluded
         return excluded
+
+
+def _place_and_reason(item: Item, error: ImageError) -> tuple[str, str]:
+    """For a record: its line, and the image as part of the reason."""
+    if item.record is None:
+        return error.source or item.name, error.reason
+    source = error.source[:_MAX_SOURCE]
+    return item.name, f"{source}: {error.reason}" if source and source != item.name else error.reason
 
 
 class SuggestedTasks:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,11 +21,13 @@ from odkeras.images import EncodedImage, read_image
 from odkeras.labels import LabelMap
 from odkeras.session.events import Event, Listener
 from odkeras.session.image_ids import ImageIds
+from odkeras.session.order import Order
 from odkeras.session.reader import ImageReader
-from odkeras.session.sources import load_task, open_source
+from odkeras.session.sources import Item, load_task, open_source
 from odkeras.session.stream import SuggestedTasks, TaskStream
 from odkeras.session.suggester import Suggester, SuggestionRules, image_bytes, is_control
 from odkeras.session.thresholds import FixedThreshold, Threshold
+from tests import poison
 
 LABELS = LabelMap.from_names(["car", "person"])
 SPAN = Span("car", ((1.0, 1.0), (9.0, 9.0)))
@@ -467,8 +470,74 @@ class TestTaskStream:
         skipped: list[str] = []
         stream = TaskStream(lines, FakeSuggester(), on_skip=lambda name, reason: skipped.append(name))
         assert names(stream) == ["0.png"]
-        assert skipped == [f"{lines}:2", "https://example.org/a.png", f"{lines}:4"]
+        assert skipped == [f"{lines}:2", f"{lines}:3", f"{lines}:4"]
         assert (stream.total, stream.skipped) == (4, 3)
+
+    @pytest.mark.parametrize("order", ["sequential", "random", "uncertain"])
+    def test_no_line_of_a_source_ends_the_stream(self, images: Path, tmp_path: Path, order: str) -> None:
+        """After `file://[x].jpg` the page said that all images were answered."""
+        uri = read_image(images / "0.png").data_uri
+        changes = [*poison.UNUSABLE.values(), *poison.HARMLESS.values()]
+        lines = [json.dumps({"image": uri, **change}).encode() for change in changes]
+        lines += [*poison.NOT_RECORDS.values(), json.dumps({"image": "images/5.png"}).encode()]
+        path = tmp_path / "tasks.jsonl"
+        path.write_bytes(b"\n".join(lines))
+        skipped: dict[str, str] = {}
+        stream = TaskStream(path, FakeSuggester(), on_skip=skipped.__setitem__, order=Order(order))
+        tasks = list(stream)
+        assert read_image(images / "5.png").image_id in {task.image_id for task in tasks}
+        assert len(tasks) + len(skipped) == len(lines)
+        bad_images = [number for number, change in enumerate(changes, start=1) if change.get("image", uri) != uri]
+        expected = {f"{path}:{number}" for number in [*bad_images, *range(len(changes) + 1, len(lines))]}
+        assert set(skipped) == expected
+
+    @pytest.mark.parametrize("step", ["fingerprint", "read", "prepare", "keep"])
+    def test_an_exception_that_nobody_expects_skips_one_image(
+        self, images: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        calls: list[str] = []
+
+        def fail_once(*_: Any) -> Any:
+            calls.append(step)
+            if len(calls) == 2:
+                raise ZeroDivisionError("division by zero")
+            return _[-1]
+
+        reader = ImageReader()
+        read = reader.read
+        if step == "fingerprint":
+            monkeypatch.setattr(Item, "fingerprint", property(lambda item: str(fail_once(item.number))))
+        elif step == "read":
+            monkeypatch.setattr(reader, "read", lambda item: read(fail_once(item)))
+        elif step == "keep":
+            monkeypatch.setattr(reader, "keep", fail_once)
+        skipped: dict[str, str] = {}
+        stream = TaskStream(
+            images,
+            FakeSuggester(),
+            reader,
+            prepare=fail_once if step == "prepare" else None,
+            on_skip=skipped.__setitem__,
+        )
+        stream.remaining.follow(None)
+        assert len(list(stream)) == 5
+        assert list(skipped.values()) == ["ZeroDivisionError: division by zero"]
+        assert stream.remaining.left(None) == 5
+
+    def test_a_file_that_can_no_longer_be_read_is_reported(
+        self, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "tasks.jsonl"
+        path.write_text('{"image": "images/0.png"}\n{"image": "images/1.png"}\n')
+        skipped: dict[str, str] = {}
+        stream = TaskStream(path, FakeSuggester(), on_skip=skipped.__setitem__)
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(Path, "open", fail)
+        assert list(stream) == []
+        assert skipped == {f"{path}:1": "this line and those after it cannot be read: Input/output error"}
 
     def test_images_of_urls_are_fetched(self, images: Path) -> None:
         data = (images / "0.png").read_bytes()
