@@ -3,6 +3,7 @@
 import { api, ApiError } from "./api";
 import { Canvas } from "./canvas";
 import { Colours } from "./colours";
+import { showNewerCandidates } from "./edits";
 import type { AppStore, StageElements } from "./store";
 import { Drafts } from "./drafts";
 import { FirstSteps } from "./first_steps";
@@ -16,6 +17,7 @@ import { Outbox, type Waiting } from "./outbox";
 import { Queue, renewSuggestions } from "./queue";
 import { Records } from "./records";
 import { View } from "./view";
+import { CandidateWalk } from "./walk";
 import type { Project } from "./messages";
 import { errorMessage } from "./format";
 
@@ -66,10 +68,19 @@ function setUpStage(store: AppStore, project: Project, elements: StageElements):
     hand: () => store.hand,
     open: () => store.ready,
     candidates: () => store.display.settings.candidates,
+    picked: () => store.firstSteps?.closePicking(),
     label,
     color,
     notify: (text) => store.notices.show(text),
   });
+  store.walk = new CandidateWalk({
+    canvas,
+    ghost,
+    label,
+    open: () => store.ready && store.display.settings.candidates && !store.hand,
+    reveal: (rect) => view.reveal(rect),
+  });
+  store.subscribe(() => store.walk?.refresh());
   store.subscribe(() => store.gestures?.refresh());
   store.subscribe(() => store.activeTime.refresh());
   new Guides(stage, guides, () => store.display.settings.guides && store.ready);
@@ -150,6 +161,7 @@ async function renew(store: AppStore): Promise<void> {
   clearTimeout(renewTimer);
   if (!queue || version === null) return;
   const again_ms = await renewSuggestions(who, version, queue.ahead, shown);
+  showNewerCandidates(store);
   if (again_ms !== null) {
     clearTimeout(renewTimer);
     renewTimer = window.setTimeout(() => void renew(store), again_ms);

@@ -19,7 +19,6 @@ import {
   type Rect,
   type Size,
 } from "./boxes";
-import { candidatesAt, snapTarget, toRect } from "./candidates";
 import { isCovered, isStrip, isThere, oddity, replacedBy } from "./checks";
 import type { Colours } from "./colours";
 import { dragged, hitAt, type Hit, type Reach } from "./grips";
@@ -147,9 +146,9 @@ export class Canvas {
     return this.layer?.at(x, y, buffer)?.id ?? null;
   }
 
-  /** Candidates at a point, best first; none while the suggestions are hidden. */
-  candidatesAt(at: Point): Candidate[] {
-    return this.suggestionsHidden ? [] : candidatesAt(this.task?.candidates ?? [], this.boxes, at);
+  /** The model's candidates; none while the suggestions are hidden. */
+  get candidates(): Candidate[] {
+    return this.suggestionsHidden ? [] : (this.task?.candidates ?? []);
   }
 
   selectNext(step: 1 | -1): void {
@@ -177,13 +176,6 @@ export class Canvas {
     if (replaced) this.layer?.remove([replaced.id]);
     this.commit([this.insert(rect, label, picked)]);
     return replaced;
-  }
-
-  /** Fits the box that was just drawn to a candidate, as an undo step of its own; false if there is none. */
-  snap(drawn: Rect): boolean {
-    const others = this.boxes.filter(({ id }) => id !== this.selected);
-    const target = this.suggestionsHidden ? null : snapTarget(this.task?.candidates ?? [], others, drawn);
-    return target !== null && this.fit(toRect(target));
   }
 
   /** Changes the selected box to a rectangle; false if that changes nothing, or if no rectangle is selected. */
@@ -244,6 +236,13 @@ export class Canvas {
     this.layer?.add(fresh.map(fromSpan));
     this.commit();
     return fresh.length;
+  }
+
+  /** Replaces the task by one without suggestions, as it is itself. Undo steps that have the task get the new one. */
+  renewCandidates(task: Task): void {
+    const old = this.task;
+    this.steps.change((state) => (state.task === old ? { ...state, task } : state));
+    this.task = task;
   }
 
   relabel(id: string, label: string): void {

@@ -86,6 +86,14 @@ export function showOffer(store: AppStore): void {
   store.notices.show(`${pluralize(count, "suggestion")}${name}; ${undoHint("ctrl+z")} restores the previous ones`);
 }
 
+/** The canvas takes over the candidates of a newer version, if the image had no suggestions and gets none. */
+export function showNewerCandidates(store: AppStore): void {
+  const { shown, canvas, ready } = store;
+  if (!shown || !canvas || !ready || canvas.task === shown.task) return;
+  canvas.renewCandidates(shown.task);
+  store.judge(shown.task);
+}
+
 export function removeSuggestions(store: AppStore): void {
   const count = store.canvas?.removeSuggestions() ?? 0;
   store.notices.show(

@@ -7,13 +7,15 @@ const KEY = "odkeras:told";
 /** Number of answers after which the explanation of the answers disappears, unless it is closed earlier. */
 const SHOWN_FOR_ANSWERS = 3;
 
-type Topic = "answers" | "empty";
+type Topic = "answers" | "empty" | "picking";
 
 export class FirstSteps {
   /** Whether the explanation of the answers' effect on training is shown. */
   explainsAnswers: boolean;
   /** Whether an image was just accepted without boxes for the first time. */
   explainsEmpty = false;
+  /** Whether the person has neither picked a candidate nor closed the explanation of candidates. */
+  explainsPicking: boolean;
 
   private readonly shownHints: Set<Topic>;
 
@@ -23,6 +25,7 @@ export class FirstSteps {
     private readonly changed: () => void,
   ) {
     this.shownHints = remembered();
+    this.explainsPicking = !this.shownHints.has("picking");
     this.explainsAnswers = !this.shownHints.has("answers") && answered < SHOWN_FOR_ANSWERS;
   }
 
@@ -46,6 +49,13 @@ export class FirstSteps {
 
   closeEmpty(): void {
     this.explainsEmpty = false;
+    this.changed();
+  }
+
+  closePicking(): void {
+    if (!this.explainsPicking) return;
+    this.explainsPicking = false;
+    this.remember("picking");
     this.changed();
   }
 

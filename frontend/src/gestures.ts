@@ -1,7 +1,7 @@
 /** Pointer gestures on the stage: draw, edit, select, pan, pinch. Selected polygons are left to the canvas's editor. */
 
 import type { Rect } from "./boxes";
-import { toRect } from "./candidates";
+import { candidatesAt, snapTarget, toRect } from "./candidates";
 import type { Canvas } from "./canvas";
 import type { Ghost } from "./ghost";
 import { between, type Hit, type Reach } from "./grips";
@@ -23,6 +23,9 @@ interface Aim extends Reach {
 const MOUSE: Aim = { edge_px: 7, corner_px: 11, click_px: 3, buffer_px: 3, smallest_px: 6 };
 const TOUCH: Aim = { edge_px: 12, corner_px: 20, click_px: 8, buffer_px: 10, smallest_px: 10 };
 
+/** Less than a notch of a mouse wheel in any browser; touch pads report many smaller movements. */
+const WHEEL_STEP_PX = 40;
+
 const TOO_SMALL = "too small for a box; zoom in to draw around small objects";
 
 const pointerAim = ({ pointerType }: PointerEvent) => (pointerType === "touch" ? TOUCH : MOUSE);
@@ -36,6 +39,8 @@ export interface GestureContext {
   open: () => boolean;
   /** Whether the candidates under the pointer are shown. */
   candidates: () => boolean;
+  /** Called when a candidate was picked. */
+  picked: () => void;
   label: () => string;
   color: () => string;
   notify: (text: string) => void;
@@ -55,6 +60,10 @@ export class Gestures {
   private gesture: Gesture = null;
   /** The last event of the mouse over the stage. */
   private under: PointerEvent | null = null;
+  /** The image over which the mouse moved last; another one may have come under it. */
+  private pointedAt: string | null = null;
+  /** How far the wheel has turned since it showed another candidate. */
+  private turned_px = 0;
   private readonly touches = new Map<number, Point>();
 
   constructor(
@@ -90,6 +99,7 @@ export class Gestures {
   private readonly onDown = (event: PointerEvent) => {
     if (!this.context.open() || this.isOnScrollBar(event)) return;
     const at: Point = [event.clientX, event.clientY];
+    this.ghost.unpin();
     if (event.pointerType === "touch") {
       if (event.isPrimary) this.touches.clear();
       this.touches.set(event.pointerId, at);
@@ -121,7 +131,8 @@ export class Gestures {
 
   private candidatesAt(event: PointerEvent): Candidate[] {
     if (!this.context.candidates() || this.context.hand()) return [];
-    return this.context.canvas.candidatesAt(this.context.view.toImage(event.clientX, event.clientY));
+    const { canvas, view } = this.context;
+    return candidatesAt(canvas.candidates, canvas.boxes, view.toImage(event.clientX, event.clientY));
   }
 
   /** Whether a click here selects nothing. If a person has selected a box, it deselects that box instead. */
@@ -155,7 +166,10 @@ export class Gestures {
     const at: Point = [event.clientX, event.clientY];
     if (this.touches.has(event.pointerId)) this.touches.set(event.pointerId, at);
     const gesture = this.gesture;
-    if (!gesture && event.pointerType !== "touch") this.hover(event);
+    if (!gesture && event.pointerType !== "touch") {
+      this.notePointing(event);
+      this.hover(event);
+    }
     if (!gesture || gesture.kind === "press") return;
     event.stopPropagation();
     if (gesture.kind === "pinch") return this.pinch(gesture);
@@ -165,6 +179,14 @@ export class Gestures {
     gesture.at = at;
     if (gesture.kind === "draw") this.stretch(gesture.start, at);
   };
+
+  /** Browsers also report movements of the image under a mouse that rests. */
+  private notePointing({ clientX, clientY }: PointerEvent): void {
+    if (clientX === this.under?.clientX && clientY === this.under.clientY) return;
+    this.ghost.unpin();
+    this.turned_px = 0;
+    this.pointedAt = this.context.canvas.task?.image_id ?? null;
+  }
 
   private change(gesture: Gesture & { kind: "edit" }, at: Point, { click_px }: Aim): void {
     gesture.moved ||= distance(gesture.from, at) >= click_px;
@@ -182,7 +204,7 @@ export class Gestures {
     this.context.canvas.hover(at, hit);
     this.scroll.dataset.grip = hit?.grip ?? "";
     if (open) this.ghost.point(this.candidatesAt(event), this.isFree(event, hit));
-    else this.ghost.hide();
+    else this.ghost.point([], false);
   }
 
   /** Adapts what is shown under the mouse to a change of the boxes, the label, the zoom or the settings. */
@@ -198,6 +220,11 @@ export class Gestures {
 
   pickCandidate(): void {
     if (this.ghost.shown) this.pick(this.ghost.shown);
+  }
+
+  /** Whether the mouse points at candidates: it has moved since the image was shown. Keys then choose among these. */
+  get points(): boolean {
+    return this.ghost.choices > 0 && this.pointedAt === this.context.canvas.task?.image_id;
   }
 
   private readonly onShift = (event: KeyboardEvent) => {
@@ -248,7 +275,9 @@ export class Gestures {
     if (Math.min(box.width, box.height) * view.scale < aim.smallest_px) return notify(TOO_SMALL);
     this.draw(box);
     if (!snaps || !this.context.candidates()) return;
-    if (canvas.snap(box)) notify(`the box was fitted to a detection; ${undoHint("u")} restores what you drew`);
+    const others = canvas.boxes.filter(({ id }) => id !== canvas.selected);
+    const target = snapTarget(canvas.candidates, others, box);
+    if (target && canvas.fit(toRect(target))) notify(`the box was fitted to a detection; ${undoHint("u")} restores what you drew`);
     else notify("the model detected nothing there that the box could be fitted to");
   }
 
@@ -259,6 +288,7 @@ export class Gestures {
 
   private pick(candidate: Candidate): void {
     this.draw(toRect(candidate), true);
+    this.context.picked();
   }
 
   /** Picks the candidate, or else selects the box at the point, or else `otherwise`. */
@@ -294,14 +324,26 @@ export class Gestures {
   }
 
   private readonly onWheel = (event: WheelEvent) => {
-    if (!this.context.open() || !(event.ctrlKey || event.metaKey)) return;
+    if (!this.context.open()) return;
+    const turned_px = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1);
+    if (!event.ctrlKey && !event.metaKey) return this.turn(turned_px);
     event.preventDefault();
-    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1;
-    this.context.view.zoomBy(Math.exp(-Math.max(-60, Math.min(60, event.deltaY * lines)) / 180), [
+    this.context.view.zoomBy(Math.exp(-Math.max(-60, Math.min(60, turned_px)) / 180), [
       event.clientX,
       event.clientY,
     ]);
   };
+
+  /** Shows another candidate under the mouse, where the wheel has nothing to scroll. */
+  private turn(turned_px: number): void {
+    const { ghost } = this;
+    if (!ghost.shown || ghost.pinned || ghost.choices < 2 || overflows(this.scroll) || overflows(document.documentElement))
+      return;
+    this.turned_px += turned_px;
+    if (Math.abs(this.turned_px) < WHEEL_STEP_PX) return;
+    ghost.cycle(this.turned_px > 0 ? 1 : -1);
+    this.turned_px = 0;
+  }
 
   private isOnScrollBar(event: PointerEvent): boolean {
     const { left, top } = this.scroll.getBoundingClientRect();
@@ -311,6 +353,9 @@ export class Gestures {
     );
   }
 }
+
+const overflows = ({ scrollWidth, clientWidth, scrollHeight, clientHeight }: HTMLElement) =>
+  scrollWidth > clientWidth || scrollHeight > clientHeight;
 
 const middle = (a: Point, b: Point): Point => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
 

@@ -1,4 +1,4 @@
-/** The dashed outline of the candidate under the pointer, which a click makes a box. */
+/** The dashed outline of a candidate, which a click or Enter makes a box. It is under the pointer, or keys show it. */
 
 import { toRect } from "./candidates";
 import type { Candidate } from "./messages";
@@ -6,10 +6,12 @@ import type { Candidate } from "./messages";
 export class Ghost {
   /** The candidate whose outline is shown. */
   shown: Candidate | null = null;
+  /** Whether keys show it, wherever the pointer is. The pointer must move to show another one. */
+  pinned = false;
 
   /** The candidates under the pointer, best first. */
   private under: Candidate[] = [];
-  /** The candidate that a key has chosen. It stays until the pointer leaves it. */
+  /** The one of them that a key or the wheel has chosen. It stays until the pointer leaves it. */
   private chosen: Candidate | null = null;
 
   constructor(
@@ -23,15 +25,28 @@ export class Ghost {
   point(under: Candidate[], free: boolean): void {
     this.under = under;
     if (this.chosen && !under.includes(this.chosen)) this.chosen = null;
-    this.show(this.chosen ?? (free ? (under[0] ?? null) : null));
+    if (!this.pinned) this.show(this.chosen ?? (free ? (under[0] ?? null) : null));
+  }
+
+  /** Shows a candidate that need not be under the pointer. */
+  pin(candidate: Candidate): void {
+    this.pinned = true;
+    this.show(candidate);
+  }
+
+  /** Hides the candidate that keys show, if any. */
+  unpin(): void {
+    if (this.pinned) this.hide();
   }
 
   hide(): void {
+    this.pinned = false;
     this.point([], false);
   }
 
-  get canCycle(): boolean {
-    return this.under.length > 0;
+  /** Number of candidates under the pointer. */
+  get choices(): number {
+    return this.under.length;
   }
 
   /** Shows the next or previous candidate under the pointer, also over a box. */

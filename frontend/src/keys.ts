@@ -1,7 +1,9 @@
 /** The key bindings: one table that is used for the events and for the help. */
 
 import type { AppStore } from "./store";
+import { isOnImage } from "./walk";
 import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, showOffer, takeBack, tighten, toggleSuggestions } from "./edits";
+import { percent } from "./format";
 import type { Decision } from "./messages";
 
 interface Binding {
@@ -72,7 +74,14 @@ function history(step: -1 | 1): Binding["when"] {
 function digit(event: KeyboardEvent, store: AppStore): (() => void) | null {
   const number = /^[0-9]$/.test(event.key) ? event.key : event.shiftKey ? null : /^Digit([0-9])$/.exec(event.code)?.[1];
   const label = number && plain(event) && store.labels?.named(number);
-  return label ? () => chooseLabel(store, label) : null;
+  return label ? () => useLabel(store, label) : null;
+}
+
+/** Chooses a label, with which a candidate that keys have shown becomes a box. */
+function useLabel(store: AppStore, label: string): void {
+  const picks = store.walk?.shows;
+  chooseLabel(store, label);
+  if (picks) store.gestures?.pickCandidate();
 }
 
 function escape(event: KeyboardEvent, store: AppStore): (() => void) | null {
@@ -81,21 +90,34 @@ function escape(event: KeyboardEvent, store: AppStore): (() => void) | null {
     if ((event.target as Element).closest?.("#display")) store.set({ displayOpen: false });
     else if (store.gestures?.busy) store.gestures.cancel();
     else if (store.canvas?.selected) store.canvas.select(null);
-    else if (store.gestures?.ghost.shown) store.gestures.dismissCandidate();
-    else if (store.displayOpen) store.set({ displayOpen: false });
+    else if (store.displayOpen && !store.gestures?.ghost.shown) store.set({ displayOpen: false });
     else if (store.hand) store.set({ hand: false });
+    else dismissCandidate(store);
   };
 }
 
-/** Tab and Enter belong to the candidate under the pointer, unless a control has the focus. */
-function candidateKey(name: "Tab" | "Enter", act: (store: AppStore, event: KeyboardEvent) => void): Binding["when"] {
-  return (event, store) => {
-    const ghost = store.gestures?.ghost;
-    const { target } = event;
-    const isOnImage = target === document.body || (target instanceof Element && target.closest(".scroll") !== null);
-    if (event.key !== name || !plain(event) || !isOnImage) return null;
-    return (name === "Tab" ? ghost?.canCycle : ghost?.shown) ? () => act(store, event) : null;
+/** Hides the candidate until the pointer moves, and lets the next Tab leave the image. */
+function dismissCandidate({ gestures, walk }: AppStore): void {
+  gestures?.dismissCandidate();
+  walk?.release();
+}
+
+/** Tab shows the next candidate under the pointer; if the pointer is over none, the next one of the image. */
+function tab(event: KeyboardEvent, { gestures, walk, notices }: AppStore): (() => void) | null {
+  if (event.key !== "Tab" || !plain(event) || !isOnImage(event.target)) return null;
+  const step = event.shiftKey ? -1 : 1;
+  if (gestures?.points && !walk?.shows) return () => gestures.ghost.cycle(step);
+  const next = walk?.next(step);
+  if (!next) return null;
+  return () => {
+    walk?.show(next);
+    notices.announce(`candidate: ${next.label}, ${percent(next.score)}`);
   };
+}
+
+function enter(event: KeyboardEvent, { gestures }: AppStore): (() => void) | null {
+  if (event.key !== "Enter" || !plain(event) || !isOnImage(event.target)) return null;
+  return gestures?.ghost.shown ? () => gestures.pickCandidate() : null;
 }
 
 function save(event: KeyboardEvent, store: AppStore): (() => void) | null {
@@ -195,14 +217,15 @@ export const BINDINGS: Binding[] = [
   {
     group: "Suggestions",
     keys: ["enter"],
-    description: "add the candidate under the pointer (white outline) as a box, as a click does",
-    when: candidateKey("Enter", (store) => store.gestures?.pickCandidate()),
+    description: "add the candidate with the white outline as a box, as a click does (label keys: with that label, after tab)",
+    when: enter,
   },
   {
     group: "Suggestions",
     keys: ["tab"],
-    description: "show the next candidate under the pointer (shift: the previous one), also over a box",
-    when: candidateKey("Tab", (store, event) => store.gestures?.ghost.cycle(event.shiftKey ? -1 : 1)),
+    description:
+      "show the next candidate (shift: the previous one): of those under the pointer, also over a box, or else of the whole image, best first",
+    when: tab,
   },
   {
     group: "Suggestions",

@@ -59,6 +59,14 @@ export class QueuedTask {
     this.beforeDraft = null;
   }
 
+  /** Offers newer suggestions for the shown image. If it has none and gets none, its task has the newer candidates at
+   * once, because a person sees no difference until they look for one. */
+  propose(task: Task): void {
+    const isSeen = task.spans.length > 0 || this.task.spans.length > 0;
+    this.offer = isSeen ? task : null;
+    if (!isSeen) this.task = task;
+  }
+
   /** Accepts the offer. The new suggestions get new ids; the canvas replaces the boxes on the screen. */
   takeOffer(): Task {
     const spans = (this.offer?.spans ?? []).map((span) => ({ ...span, id: uuid() }));
@@ -208,8 +216,9 @@ export class Queue {
   }
 }
 
-/** Gets newer suggestions for unedited prefetched tasks; the shown image gets them as an offer. Returns
- * the delay in ms before a retry, if some had none yet or the request failed; null if no retry is needed. */
+/** Gets newer suggestions for unedited prefetched tasks; the shown image gets them as an offer, or only the candidates if
+ * neither version suggests anything. Returns the delay in ms before a retry, if some had none yet or the request failed;
+ * null if no retry is needed. */
 export async function renewSuggestions(who: Sender, version: number, ahead: QueuedTask[], shown: QueuedTask | null): Promise<number | null> {
   const candidates = [...(shown ? [shown] : []), ...ahead.filter(({ touched }) => !touched)].filter((queued) =>
     queued.canRequest(version),
@@ -221,8 +230,8 @@ export async function renewSuggestions(who: Sender, version: number, ahead: Queu
   for (const queued of candidates) queued.countRequest(version);
   for (const task of reply.tasks) {
     const queued = candidates.find(({ id }) => id === task.image_id);
-    if (!queued) continue;
-    if (queued === shown) queued.offer = task.spans.length || queued.task.spans.length ? task : null;
+    if (!queued || queued.reopened) continue;
+    if (queued === shown) queued.propose(task);
     else if (!queued.touched && ahead.includes(queued)) queued.renew(task);
   }
   const renewed = new Set(reply.tasks.map(({ image_id }) => image_id));

@@ -22,6 +22,11 @@ export class Steps<T> {
     this.until = now + MERGED_MS;
   }
 
+  /** Replaces states, without a step. */
+  change(replace: (state: T) => T): void {
+    this.states.splice(0, Infinity, ...this.states.map(replace));
+  }
+
   has(step: -1 | 1): boolean {
     return this.states[this.at + step] !== undefined;
   }

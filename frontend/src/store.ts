@@ -18,6 +18,7 @@ import { QueuedTask, type Queue } from "./queue";
 import type { PastRecord, Records } from "./records";
 import { trainedNow } from "./training";
 import type { View } from "./view";
+import type { CandidateWalk } from "./walk";
 import type { Decision, Project, Sender, Span, Task } from "./messages";
 import { errorMessage, PAST } from "./format";
 
@@ -69,6 +70,7 @@ export class AppStore {
   canvas: Canvas | null = null;
   view: View | null = null;
   gestures: Gestures | null = null;
+  walk: CandidateWalk | null = null;
 
   who: Sender = { session: "", tab: "" };
   records: Records | null = null;

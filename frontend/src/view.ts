@@ -91,6 +91,14 @@ export class View {
     return { x, y, width: Math.min(this.size.width, x1) - x, height: Math.min(this.size.height, y1) - y };
   }
 
+  /** Scrolls a rectangle of the image into view, its upper left part if it is larger than the view. */
+  reveal({ x, y, width, height }: Rect): void {
+    const seen = this.seen();
+    const away = (start: number, length: number, seenFrom: number, seenLength: number) =>
+      start < seenFrom || length > seenLength ? start - seenFrom : Math.max(0, start + length - seenFrom - seenLength);
+    this.pan(away(x, width, seen.x, seen.width) * this.scale, away(y, height, seen.y, seen.height) * this.scale);
+  }
+
   private layOut(): void {
     // The border box, so that a scroll bar that appears or disappears does not change the fit.
     const room = this.scroll.getBoundingClientRect();

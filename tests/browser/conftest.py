@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from desk import IMAGES, Desk, Server, draw_picture
+from picking import open_with_candidates
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, sync_playwright
 
 from odkeras.labels import LabelMap
@@ -110,3 +112,9 @@ def desk(server: Server, new_desk: Callable[..., Desk]) -> Desk:
     """One open page, on a started server."""
     server.start()
     return new_desk().open()
+
+
+@pytest.fixture
+def picking(server: Server, new_desk: Callable[..., Desk]) -> Callable[..., Desk]:
+    """Opens a page whose images have candidates; see `open_with_candidates`."""
+    return partial(open_with_candidates, server, new_desk)

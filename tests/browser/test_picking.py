@@ -2,60 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from desk import IMAGES, PHONE, Box, Desk, Server, box_of, change_tasks, truth
+from desk import IMAGES, PHONE, Box, Desk, Server, box_of, truth
+from picking import LARGE, OTHER, SMALL, ghost
 from PIL import Image
 from playwright.sync_api import expect
-from test_corrections import drag_px, grip, labels, move_to, rect_span, rects, scale, touch
+from test_corrections import drag_px, grip, labels, move_to, rects, scale, touch
 from test_training_panel import wait_for_version
-
-LARGE, SMALL, OTHER = (10, 8, 70, 56), (20, 16, 44, 40), (74, 4, 94, 24)
-Scored = tuple[Box, float]
-
-
-@pytest.fixture
-def picking(server: Server, new_desk: Callable[..., Desk]) -> Callable[..., Desk]:
-    """Opens a page whose images have these candidates, and these boxes as suggestions."""
-
-    def start(
-        *candidates: Scored | Box,
-        label: str = "person",
-        boxes: Sequence[Box] = (),
-        threshold: float | None = None,
-        **options: object,
-    ) -> Desk:
-        scored = [each if len(each) == 2 else (each, 0.4) for each in candidates]
-        more = [{"label": label, "rect": xywh(box), "score": score} for box, score in scored]
-        spans = [{**rect_span("car", box), "id": f"box {number}"} for number, box in enumerate(boxes)]
-
-        server.start()
-        desk = new_desk(**options)
-        change_tasks(desk.page, lambda task: task.update(candidates=more, spans=spans, threshold=threshold))
-        desk.open()
-        expect(desk.by("box-item")).to_have_count(len(boxes))
-        return desk
-
-    return start
-
-
-def xywh(box: Box) -> list[float]:
-    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-
-
-def ghost(desk: Desk) -> Box | None:
-    """The candidate whose outline is on the screen."""
-    element = desk.by("ghost")
-    if element.is_hidden():
-        return None
-    x, y, width, height = map(float, str(element.get_attribute("data-rect")).split(","))
-    place, start, end = element.bounding_box(), desk.point(x, y), desk.point(x + width, y + height)
-    assert place is not None
-    assert (place["x"], place["y"]) == pytest.approx(start, abs=0.5)
-    assert (place["x"] + place["width"], place["y"] + place["height"]) == pytest.approx(end, abs=0.5)
-    return x, y, x + width, y + height
 
 
 class TestGhost:
@@ -114,7 +70,7 @@ class TestGhost:
         desk.click(12, 10)
         move_to(desk, (12, 10))
         desk.press("Escape", "Tab")
-        assert ghost(desk) is None
+        assert ghost(desk) == (76, 4, 94, 24), "the only one that is left"
         desk.draw((74, 4, 93, 24), across=True)
         desk.press("Escape")
         move_to(desk, (80, 12))

@@ -58,6 +58,24 @@ export function EmptyExplained({ store }: { store: AppStore }) {
   );
 }
 
+/** Shown from the first image with candidates until the first one is picked. */
+export function PickingExplained({ store }: { store: AppStore }) {
+  const { firstSteps, canvas, display } = store;
+  if (!firstSteps?.explainsPicking || !display.settings.candidates || !canvas?.candidates.length) return null;
+  return (
+    <div class="hint" data-testid="picking" role="status">
+      <span>The model also detected objects that it is less sure of.</span>
+      <span class="with-mouse">
+        Click on one to add it, or press <kbd>tab</kbd> and <kbd>enter</kbd>.
+      </span>
+      <span class="without-mouse">Tap on one to add it.</span>
+      <button type="button" class="plain small" onClick={() => firstSteps.closePicking()}>
+        Got it
+      </button>
+    </div>
+  );
+}
+
 export function RandomWeights() {
   return (
     <p class="random-weights quiet" data-testid="random-weights">

@@ -60,6 +60,10 @@ export function Help({ store }: { store: AppStore }) {
               </dd>
             </div>
             <div>
+              <dt>wheel</dt>
+              <dd>show the next object under the pointer, if there are several and nothing can be scrolled</dd>
+            </div>
+            <div>
               <dt>alt + drag</dt>
               <dd>draw roughly: the box is fitted to what the model detected there, if they overlap by half</dd>
             </div>

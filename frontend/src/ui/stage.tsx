@@ -9,7 +9,7 @@ import { percent, pluralize, PAST, versionName, versionNumber } from "../format"
 import { BoxButton } from "./box_button";
 import { DisplaySettings } from "./display";
 import { Done } from "./done";
-import { EmptyExplained } from "./first_steps";
+import { EmptyExplained, PickingExplained } from "./first_steps";
 import { NameForm } from "./people";
 
 export function Stage({ store }: { store: AppStore }) {
@@ -118,6 +118,7 @@ function Hints({ store }: { store: AppStore }) {
   return (
     <div class="hints">
       <EmptyExplained store={store} />
+      <PickingExplained store={store} />
       {hidden > 0 && (
         <div class="hint" data-testid="suggestions-hidden" role="status">
           <span>{pluralize(hidden, "suggested box is", "suggested boxes are")} hidden but still part of the answer.</span>
