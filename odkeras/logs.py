@@ -36,7 +36,7 @@ def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbo
 
     Args:
         tf_logging_level: 10 debug, 20 info, 30 warning, 40 error, 50 fatal, as in Python's logging.
-        verbose: log odkeras' INFO messages, not only warnings.
+        verbose: log odkeras' INFO messages, not only warnings. At a level of 20 or lower they are always logged.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", cpp_log_level(tf_logging_level))
     handler = logging.StreamHandler(sys.stderr)
@@ -44,7 +44,7 @@ def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbo
     ours = logging.getLogger("odkeras")
     ours.handlers[:] = [handler]
     ours.propagate = False
-    ours.setLevel(logging.INFO if verbose else logging.WARNING)
+    ours.setLevel(logging.INFO if verbose or tf_logging_level <= logging.INFO else logging.WARNING)
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(tf_logging_level)
     if tf_logging_level > logging.WARNING:

@@ -118,7 +118,7 @@ def restore_newest(model: Any, checkpoints: list[str], whole: tf.train.Checkpoin
     if problems:
         raise CheckpointError(
             "none of the checkpoints fits this model (was the pipeline.config changed?); restore the pipeline.config "
-            "that they were trained with, or start a new model with another --model-dir and --export-dir: "
+            "that they were trained with, or start a new model with another model directory and export directory: "
             + "; ".join(problems)
         )
     return None

@@ -9,7 +9,7 @@ from object_detection.builders import model_builder
 from object_detection.core import standard_fields
 from object_detection.utils import config_util
 
-from odkeras.errors import ConfigError
+from odkeras.model.building import building
 
 GRAPH_REVISION = 2  # increment when `InferenceModel.detect` changes; part of the graph fingerprint
 CLASS_ID_OFFSET = 1  # the API's models number classes from 0, label maps from 1
@@ -27,11 +27,8 @@ def build_detection_model(model_config: Any, *, is_training: bool) -> Any:
     Raises:
         ConfigError: the API refuses the configuration.
     """
-    try:
+    with building(_field(model_config), "the model"):
         return model_builder.build(model_config, is_training=is_training, add_summaries=False)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        kind = model_config.WhichOneof("model") or "nothing"
-        raise ConfigError(f"model {{ {kind} {{...}} }} of the pipeline.config cannot be built: {error}") from error
 
 
 def create_variables(model: Any, model_config: Any) -> None:
@@ -39,6 +36,9 @@ def create_variables(model: Any, model_config: Any) -> None:
 
     With existing variables the training step is traced once instead of twice, and checkpoints can be restored before
     it.
+
+    Raises:
+        ConfigError: the parts of the model do not fit each other, or the size of the images.
     """
     height, width = _example_size_hw(model_config)
     was_training = model._is_training
@@ -50,9 +50,14 @@ def create_variables(model: Any, model_config: Any) -> None:
 
     model._is_training = False  # in training mode, Faster R-CNN needs ground truth for a prediction
     try:
-        trace.get_concrete_function()
+        with building(_field(model_config), "the model"):
+            trace.get_concrete_function()
     finally:
         model._is_training = was_training
+
+
+def _field(model_config: Any) -> str:
+    return f"model.{model_config.WhichOneof('model') or 'nothing'}"
 
 
 def static_image_size(model_config: Any) -> tuple[int, int] | None:
@@ -78,7 +83,7 @@ class InferenceModel:
         model_config: `model` part of a pipeline.config.
 
     Raises:
-        ConfigError: the API refuses the configuration.
+        ConfigError: the API refuses the configuration, or its parts do not fit each other.
     """
 
     def __init__(self, model_config: Any) -> None:
@@ -94,7 +99,8 @@ class InferenceModel:
             ],
             autograph=False,
         )
-        self.detect.get_concrete_function()
+        with building(_field(model_config), "the model"):
+            self.detect.get_concrete_function()
 
     @property
     def batches_images(self) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odkeras.config.settings import TrainingSettings
-from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import newest_step
 from odkeras.pipeline import (
@@ -69,20 +68,13 @@ def prepare_setup(
         LabelMapError: the label map cannot be read.
     """
     path, model_dir, export_dir = settings.config, settings.project.model_dir, settings.project.export_dir
-    overrides, loaded = Overrides.of(settings), load_pipeline(path)
-    label_map_path = overrides.label_map_path or get_label_map_path(loaded)
-    if label_map_path is None:
-        raise ConfigError(
-            f"{path}: train_input_reader.label_map_path is not set, or still a placeholder; set it, or give "
-            "--label-map-path"
-        )
-    label_map = LabelMap.load(label_map_path)
-    config = apply_overrides(loaded, overrides)
-    problems = check_pipeline(config, label_map=label_map, purpose=purpose, step=newest_step(model_dir))
+    config = apply_overrides(load_pipeline(path), Overrides.of(settings))
+    problems = check_pipeline(config, label_map=None, purpose=purpose, step=newest_step(model_dir))
     for problem in problems:
         if problem.severity == "warning":
             _log.warning("%s: %s", path, problem)
     raise_for_problems(problems, source=str(path))
+    label_map = LabelMap.load(get_label_map_path(config) or "")
     if version is not None:
         check_version_classes(label_map, export_dir, version)
     else:
@@ -95,6 +87,8 @@ def prepare_setup(
         )
     if purpose == "loop" and read_png_masks(config):
         _log.info("%s: train_input_reader.mask_type is PNG_MASKS here, as in the records that the loop writes", path)
+    # For TPUs only. Off as in the API's own training loop, because the input pipeline would round the images.
+    config.train_config.use_bfloat16 = False
     config.train_config.fine_tune_checkpoint = get_fine_tune_checkpoint(config) or ""
     if config.train_config.fine_tune_checkpoint:
         config.train_config.fine_tune_checkpoint_type = get_fine_tune_type(config)

@@ -135,11 +135,9 @@ def _check_masks_are_loaded(question: _CheckContext) -> Iterator[Problem]:
 
 def _check_classes(question: _CheckContext) -> Iterator[Problem]:
     field, count = f"model.{model_type(question.config)}.num_classes", num_classes(question.config)
-    severity: Severity = "warning" if question.purpose == "export" else "error"
     label_map = question.label_map
     if label_map is None:
-        path = get_label_map_path(question.config)
-        problem, label_map = _read_label_map(path, severity)
+        problem, label_map = _read_label_map(get_label_map_path(question.config))
         yield from problem
     if label_map is None:
         if count < 1:
@@ -152,19 +150,17 @@ def _check_classes(question: _CheckContext) -> Iterator[Problem]:
         yield Problem(field, str(count), reason, f"set num_classes: {label_map.max_id}", "warning")
 
 
-def _read_label_map(path: str | None, severity: Severity) -> tuple[list[Problem], LabelMap | None]:
+def _read_label_map(path: str | None) -> tuple[list[Problem], LabelMap | None]:
     field = "train_input_reader.label_map_path"
     fix = "put the path of your label map here, or give --label-map-path"
     if path is None:
-        return [Problem(field, "", "no label map is given", fix, severity)], None
+        return [Problem(field, "", "no label map is given", fix)], None
     if is_placeholder(path):
-        return [Problem(field, path, "is a placeholder", fix, severity)], None
-    if is_remote(path):
-        return [], None
+        return [Problem(field, path, "is a placeholder", fix)], None
     try:
         return [], LabelMap.load(path)
     except LabelMapError as error:
-        return [Problem(field, path, str(error), fix, severity)], None
+        return [Problem(field, path, str(error), fix)], None
 
 
 def _check_batch(question: _CheckContext) -> Iterator[Problem]:
@@ -245,7 +241,7 @@ def _check_fine_tuning(question: _CheckContext) -> Iterator[Problem]:
     if path is None:
         severity: Severity = "warning" if question.purpose == "loop" else "error"
         reason = "is a placeholder, so training would start from random weights, which takes thousands of images"
-        fix = "give --fine-tune-checkpoint, or remove the line if random weights are intended"
+        fix = "put the path of a checkpoint here, or remove the line if random weights are intended"
         yield Problem(field, str(train.fine_tune_checkpoint), reason, fix, severity)
         return
     yield from checkpoint_problems(path, field=field)

@@ -45,9 +45,7 @@ class Overrides:
 def apply_overrides(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
     """Return a copy of `config` with the overrides applied.
 
-    Two settings are always normalised. A fine_tune_checkpoint that names a file of the checkpoint is replaced by the
-    prefix. use_bfloat16, which is for TPUs, is turned off as in the API's own training loop, because the input pipeline
-    would round the images.
+    A fine_tune_checkpoint that names a file of the checkpoint is replaced by the prefix.
     """
     result = type(config)()
     result.CopyFrom(config)
@@ -71,8 +69,6 @@ def _override_training(train: PipelineConfig, overrides: Overrides) -> None:
         train.fine_tune_checkpoint_version = CHECKPOINT_V2
     if overrides.fine_tune_checkpoint_type is not None:
         train.fine_tune_checkpoint_type = overrides.fine_tune_checkpoint_type
-    if train.use_bfloat16:
-        train.use_bfloat16 = False
     if train.fine_tune_checkpoint:
         train.fine_tune_checkpoint = checkpoint_prefix(train.fine_tune_checkpoint)
 

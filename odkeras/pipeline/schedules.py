@@ -56,8 +56,12 @@ def schedule_problems(config: PipelineConfig) -> Iterator[Problem]:
         yield from _manual_problems(_field(config, kind), schedule)
 
 
-def horizon_problems(config: PipelineConfig, step: int) -> Iterator[Problem]:
-    """Check whether the schedule has ended by `step`. The schedule must have no `schedule_problems`."""
+def horizon_problems(config: PipelineConfig, step: int, when: str = "where training resumes") -> Iterator[Problem]:
+    """Check whether the schedule has ended by `step`. The schedule must have no `schedule_problems`.
+
+    Args:
+        when: what happens at `step`, for the message.
+    """
     kind, schedule = _schedule(config)
     rate, share = learning_rate_at(config, step), _PRACTICALLY_ENDED
     if kind == "cosine_decay_learning_rate":
@@ -73,10 +77,22 @@ def horizon_problems(config: PipelineConfig, step: int) -> Iterator[Problem]:
     yield Problem(
         _field(config, kind),
         "",
-        f"the rate has decayed: at step {step}, where training resumes, it is {rate:.3g} (at first {highest:.3g})",
+        f"the rate has decayed: at step {step}, {when}, it is {rate:.3g} (at first {highest:.3g})",
         "use constant_learning_rate { learning_rate: 0.001 } or a longer schedule, or start in an empty model_dir",
         "warning" if rate > 0.0 else "error",
     )
+
+
+def problem_past_end(config: PipelineConfig, step: int) -> Problem | None:
+    """The problem of a running training whose schedule has ended before `step`; None if it has not.
+
+    Unlike for `horizon_problems`, the flat last part of a cosine decay does not count as ended, because a training with
+    a schedule of its own length takes these steps, too.
+    """
+    kind, schedule = _schedule(config)
+    if kind == "cosine_decay_learning_rate" and step <= schedule.total_steps:
+        return None
+    return next(horizon_problems(config, step, "and training continues"), None)
 
 
 def _schedule(config: PipelineConfig) -> tuple[str | None, PipelineConfig]:

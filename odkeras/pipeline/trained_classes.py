@@ -23,12 +23,12 @@ _MAX_CHANGES = 3
 _MAX_CLASSES = 12
 _RESTORE = (
     "Classes cannot be added to a trained model yet, nor renamed, removed or reordered. Restore the label map and "
-    "num_classes that it was trained with, or start a new model with another --model-dir and --export-dir"
+    "num_classes that it was trained with, or start a new model with another model directory and export directory"
 )
-_ANSWERS_STAY = "(the answers in --data-dir stay, and the new model is trained on them)"
+_ANSWERS_STAY = "(the answers in the data directory stay, and the new model is trained on them)"
 _ANSWERS_DO_NOT_FIT = (
-    "and, since the label map no longer has {gone}, another --data-dir (the answers are "
-    "delivered again, and those that cannot be used are logged; in the old --data-dir, images with such objects are "
+    "and, since the label map no longer has {gone}, another data directory (the answers are "
+    "delivered again, and those that cannot be used are logged; in the old one, images with such objects are "
     "not trained on)"
 )
 
@@ -106,8 +106,8 @@ def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoin
     if served is not None and served.steps > 0 and not has_checkpoint:
         raise CheckpointError(
             f"the model in {export_dir} has {served.steps} training steps, but there is no checkpoint in "
-            f"{model_dir} to resume from: training would start over and replace it. Give the --model-dir that it was "
-            "trained in; or start a new model with another --export-dir, too"
+            f"{model_dir} to resume from: training would start over and replace it. Give the model directory that it "
+            "was trained in; or start a new model with another export directory, too"
         )
 
 

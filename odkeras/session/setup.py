@@ -10,11 +10,14 @@ from odkeras.config.settings import DEFAULT_REST_PORT, SessionSettings
 from odkeras.errors import ConfigError, OdkerasError, RequestError, ServerUnavailableError, ServingError
 from odkeras.labels import LabelMap
 from odkeras.pipeline import (
+    check_pipeline,
     check_trained_classes,
     check_training_continues,
     get_label_map_path,
     has_checkpoints,
+    is_placeholder,
     load_pipeline,
+    raise_for_problems,
     starts_from_random_weights,
 )
 from odkeras.project import Project
@@ -90,11 +93,14 @@ def label_map_path(options: SessionSettings) -> Path:
     """Path of the label map that `load_label_map` loads.
 
     Raises:
-        ConfigError: neither the options nor the config name one.
+        ConfigError: neither the options nor the config name one. The message lists the config's other problems, too.
     """
-    path = options.label_map_path or get_label_map_path(load_pipeline(options.config))
-    if not path:
-        raise ConfigError(f"{options.config} has no label map; give one with --label-map-path")
+    if options.label_map_path is not None:
+        return options.label_map_path
+    config = load_pipeline(options.config)
+    path = get_label_map_path(config) or ""
+    if not path or is_placeholder(path):
+        raise_for_problems(check_pipeline(config, label_map=None, purpose="loop"), source=str(options.config))
     return Path(path)
 
 

@@ -27,6 +27,7 @@ from odkeras.data.records import class_texts, with_masks
 from odkeras.data.replay import StoredExample
 from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
+from odkeras.model.building import building
 
 SERIALIZED = "odkeras/example"
 """Key of the serialized example among the features of `evaluation_dataset`: string (1,)."""
@@ -255,9 +256,8 @@ def _build_pipeline(
     options = tf.data.Options()
     options.autotune.enabled = False
     try:
-        return tf.autograph.experimental.do_not_convert(build)().with_options(options)
-    except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise ConfigError(f"{field}: the input pipeline cannot be built: {error}") from error
+        with building(field, "the input pipeline"):
+            return tf.autograph.experimental.do_not_convert(build)().with_options(options)
     finally:
         builders["dataset_build"] = original
 

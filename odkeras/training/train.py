@@ -67,6 +67,7 @@ def train_on_records(
             if warning := unknown_classes_warning(setup.config.train_input_reader, setup.label_map):
                 _log.warning("%s", warning)
         dataset = distributed_training_dataset(setup.config, trainer.model, distribution)
+        trainer.trace(dataset.element_spec)
         with TrainingSummaries(model_dir, setup.label_map, step=trainer.step, write=writes) as summaries:
             summaries.describe(setup.config, ("train",))
             saver = PeriodicSaver(store, trainer, None if in_cluster else CHECKPOINT_EVERY_S)

@@ -2,13 +2,16 @@
 
     trainer = Trainer(config)
     trainer.start_from(weights)                      # or CheckpointStore(trainer, ...).restore()
-    result = trainer.train(batches, steps=100)
+    dataset = training_dataset(config, trainer.model)
+    trainer.trace(dataset.element_spec)
+    result = trainer.train(iter(dataset), steps=100)
 
 The outer loop, over rounds, is `training.rounds`.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -25,8 +28,12 @@ from object_detection.core import standard_fields
 from tf_keras.src import backend
 
 from odkeras.errors import TrainingError
+from odkeras.model.building import building, reason
 from odkeras.model.inference import build_detection_model, create_variables
 from odkeras.model.weights import copy_weights, named_variables, snapshot, variables_to_train
+from odkeras.pipeline.schedules import problem_past_end
+
+_log = logging.getLogger(__name__)
 
 _TOTAL_LOSS = "Loss/total_loss"
 _SNAPSHOT_EVERY_STEPS = 50
@@ -104,9 +111,10 @@ class Trainer:
                 name="global_step",
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
-            self.optimizer, (rate,) = optimizer_builder.build(
-                config.train_config.optimizer, global_step=self.step_variable
-            )
+            with building("train_config.optimizer", "the optimizer"):
+                self.optimizer, (rate,) = optimizer_builder.build(
+                    config.train_config.optimizer, global_step=self.step_variable
+                )
             if config.train_config.optimizer.use_moving_average:
                 self.optimizer.shadow_copy(self.model)
             # Created ahead, so that the step is traced once and restoring a checkpoint finds the slots.
@@ -116,6 +124,8 @@ class Trainer:
         self.trained_variables = variables_to_train(self.model.trainable_variables, config.train_config)
         self.bad_images: set[int] = set()
         self._step_function: Any = None
+        self._traced_spec: Any = None
+        self._warned_past_schedule = False
 
     @property
     def step(self) -> int:
@@ -160,15 +170,25 @@ class Trainer:
         return {f"optimizer/{number}": variable for number, variable in enumerate(variables)}
 
     def trace(self, element_spec: Any) -> None:
-        """Trace the step ahead of the first batch, which would otherwise wait for it.
+        """Trace the step, once for all batches of a dataset. Must be called before `train`.
+
+        Does nothing if the step is traced for such batches already.
 
         Args:
-            element_spec: the `element_spec` of the dataset.
+            element_spec: the `element_spec` of the dataset. The spec of a single batch is not enough: an image resizer
+                that keeps the aspect ratio produces batches of different sizes.
+
+        Raises:
+            ConfigError: the model and the batches do not fit each other.
         """
+        if self._traced_spec == element_spec:
+            return
         self._step_function = tf.function(
             self._distributed_step, autograph=_needs_autograph(self.config.model), input_signature=tuple(element_spec)
         )
-        self._step_function.get_concrete_function()
+        with building(f"model.{self.config.model.WhichOneof('model')}", "the training step"):
+            self._step_function.get_concrete_function()
+        self._traced_spec = element_spec
 
     def train(
         self,
@@ -191,8 +211,10 @@ class Trainer:
             should_stop: polled between steps; True ends the call early.
 
         Raises:
-            TrainingError: the loss or the weights stay non-finite, or the batches end or cannot be read.
+            TrainingError: the loss or the weights stay non-finite, a step fails (out of memory, for example), or the
+                batches end or cannot be read.
         """
+        assert self._step_function is not None, "call trace() before train()"
         started, first = time.monotonic(), self.step
         self.bad_images.clear()
         guard, timed = _NonFiniteGuard(self), _TimedBatches(batches)
@@ -211,9 +233,11 @@ class Trainer:
 
     def _take_step(self, batches: Iterator[Batch], guard: _NonFiniteGuard) -> StepReport | None:
         features, labels = next(batches)
-        if self._step_function is None:
-            self.trace(tf.nest.map_structure(tf.type_spec_from_value, (features, labels)))
-        outputs = {name: float(value) for name, value in self._step_function(features, labels).items()}
+        try:
+            outputs = {name: float(value) for name, value in self._step_function(features, labels).items()}
+        except tf.errors.OpError as error:
+            _log.info("step %d failed", self.step, exc_info=True)
+            raise TrainingError(f"step {self.step} failed: {reason(error)}") from error
         gradient_norm = outputs.pop("gradient_norm")
         learning_rate = outputs.pop("learning_rate")
         if not (math.isfinite(outputs[_TOTAL_LOSS]) and math.isfinite(gradient_norm)):
@@ -221,7 +245,14 @@ class Trainer:
             return None
         if not guard.accept():
             return None
+        self._warn_past_schedule()
         return StepReport(self.step, outputs, learning_rate, gradient_norm)
+
+    def _warn_past_schedule(self) -> None:
+        """Warn, once, that the learning-rate schedule has ended: further steps hardly change the weights."""
+        if not self._warned_past_schedule and (problem := problem_past_end(self.config, self.step - 1)):
+            self._warned_past_schedule = True
+            _log.warning("%s", problem)
 
     def _distributed_step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         per_replica = self.strategy.run(self._replica_step, args=(features, labels))

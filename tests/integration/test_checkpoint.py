@@ -34,7 +34,9 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def batches(config: PipelineConfig, trainer: Trainer) -> Iterator[Any]:
-    return iter(training_dataset(config, trainer.model))
+    dataset = training_dataset(config, trainer.model)
+    trainer.trace(dataset.element_spec)
+    return iter(dataset)
 
 
 def write_small(directory: Path, step: int) -> str:
@@ -255,7 +257,9 @@ def averaging(session_config: PipelineConfig) -> Trainer:
     config.CopyFrom(session_config)
     config.train_config.optimizer.use_moving_average = True
     config.train_config.optimizer.moving_average_decay = 0.5
-    return Trainer(config)
+    trainer = Trainer(config)
+    trainer.trace(training_dataset(config, trainer.model).element_spec)
+    return trainer
 
 
 class TestMovingAverages:

@@ -267,7 +267,9 @@ class TestMasks:
 def trained_weights(session_config: PipelineConfig, session_trainer: Any) -> dict[str, np.ndarray]:
     """Of a model that finds something, but far from everything."""
     with kept_as_is(_state_of(session_trainer)):
-        session_trainer.train(iter(training_dataset(session_config, session_trainer.model)), 70)
+        dataset = training_dataset(session_config, session_trainer.model)
+        session_trainer.trace(dataset.element_spec)
+        session_trainer.train(iter(dataset), 70)
         return snapshot(session_trainer.weights_for_prediction())
 
 

@@ -48,11 +48,13 @@ poison = ({**half[0], "image": half[0]["image"] * math.nan}, half[1])
 
 def spread(batch):  # one for each replica
     dataset = tf.data.Dataset.from_tensors(batch).repeat()
-    return iter(strategy.distribute_datasets_from_function(lambda context: dataset))
+    return strategy.distribute_datasets_from_function(lambda context: dataset)
 
+alone.trace(tf.data.Dataset.from_tensors(whole).element_spec)
+together.trace(spread(half).element_spec)
 losses = {"alone": [], "together": []}
 alone.train(iter([whole] * 3), 3, on_step=lambda report: losses["alone"].append(report.loss))
-together.train(spread(half), 3, on_step=lambda report: losses["together"].append(report.loss))
+together.train(iter(spread(half)), 3, on_step=lambda report: losses["together"].append(report.loss))
 difference = max(  # without the moving variances, which depend on the number of images
     float(np.abs(each.numpy() - alone.variables[name].numpy()).max())
     for name, each in together.variables.items() if each.trainable
@@ -68,7 +70,7 @@ published = max(
 )
 failure = ""
 try:
-    together.train(spread(poison), 9)
+    together.train(iter(spread(poison)), 9)
 except Exception as error:
     failure = type(error).__name__
 undone = {**snapshot(together.variables), **snapshot(together.optimizer_variables())}

@@ -64,6 +64,16 @@ class TestSteps:
         assert (result.steps, result.loss) == (0, None)
         assert [Path(path).name for path in list_checkpoints(tmp_path)] == ["ckpt-2"]
 
+    def test_images_of_different_sizes(self, setup: Setup, tmp_path: Path) -> None:
+        """The step was traced for the first batch alone: training ended at the second image."""
+        model, train = setup.config.model.center_net, setup.config.train_config
+        model.image_resizer.keep_aspect_ratio_resizer.min_dimension = 96
+        model.image_resizer.keep_aspect_ratio_resizer.max_dimension = 256
+        train.batch_size = 1
+        doubled = train.data_augmentation_options.add().random_self_concat_image  # 96 x 128, 96 x 256 or 144 x 96
+        doubled.concat_vertical_probability = doubled.concat_horizontal_probability = 0.5
+        assert train_on_records(setup, settings_in(tmp_path), steps=8).steps == 8
+
     def test_the_config_s_number_of_steps(self, setup: Setup, tmp_path: Path) -> None:
         setup.config.train_config.num_steps = 2
         assert train_on_records(setup, settings_in(tmp_path)).steps == 2

@@ -260,13 +260,6 @@ def test_all_overrides_together_on_a_copy(config: PipelineConfig) -> None:
     assert list(changed.eval_input_reader[0].tf_record_input_reader.input_path) == ["e*.record"]
 
 
-def test_bfloat16_is_switched_off() -> None:
-    """The zoo's configs have it on, and the API's input pipeline then rounds images to 8 bits, TPU or not."""
-    config = parse_pipeline("train_config { use_bfloat16: true }", source="p")
-    assert not apply_overrides(config, Overrides()).train_config.use_bfloat16
-    assert config.train_config.use_bfloat16
-
-
 @pytest.mark.parametrize(
     ("path", "expected"),
     [

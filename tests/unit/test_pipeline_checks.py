@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from odkeras.config.commands import declared_options
 from odkeras.labels import Label, LabelMap
 from odkeras.pipeline import (
     Overrides,
@@ -19,6 +21,7 @@ from odkeras.pipeline import (
     read_template,
 )
 from odkeras.pipeline.files import checkpoint_kind
+from odkeras.pipeline.schedules import problem_past_end
 
 RACCOON = LabelMap.from_names(["raccoon"])
 MIXED = LabelMap((Label(1, "car"), Label(90, "bus")))
@@ -91,13 +94,31 @@ def test_a_config_of_the_zoo_has_no_errors_in_the_loop(template: str) -> None:
 
 
 def test_a_config_of_the_zoo_cannot_be_trained_without_its_paths() -> None:
-    errors = [problem.field for problem in check(as_in_the_zoo(), "train") if problem.severity == "error"]
-    assert errors == ["train_config.fine_tune_checkpoint", "train_input_reader.tf_record_input_reader.input_path"]
+    """All of them are listed at once."""
+    problems = check_pipeline(as_in_the_zoo(), label_map=None, purpose="train")
+    assert [problem.field for problem in problems if problem.severity == "error"] == [
+        "train_input_reader.label_map_path",
+        "train_config.fine_tune_checkpoint",
+        "train_input_reader.tf_record_input_reader.input_path",
+    ]
 
 
 def test_a_config_without_model_gets_one_answer() -> None:
     assert only(check(parse_pipeline("", source="p"))).field == "model"
     assert only(check(parse_pipeline("model { experimental_model {} }", source="p"))).value == "experimental_model"
+
+
+def test_no_advice_names_an_option_that_a_command_lacks() -> None:
+    """`odkeras train` advised --fine-tune-checkpoint, which is an option of `odkeras init` alone."""
+    shared = set.intersection(
+        *(
+            {f"--{each.name.replace('_', '-')}" for each in declared_options(command)}
+            for command in ("annotate", "trainer", "train", "eval", "export")
+        )
+    )
+    for path in sorted(Path(checks.__file__).parent.glob("*.py")):
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"`odkeras [^`]*`", "", path.read_text())))
+        assert options <= shared, path
 
 
 # the model
@@ -243,7 +264,7 @@ def test_a_missing_label_map_is_an_error(path: str, reason: str) -> None:
     problem = only(check_pipeline(config, label_map=None, purpose="loop"))
     assert (problem.field, problem.severity) == ("train_input_reader.label_map_path", "error")
     assert reason in problem.reason and "--label-map-path" in problem.fix
-    assert only(check_pipeline(config, label_map=None, purpose="export")).severity == "warning"
+    assert only(check_pipeline(config, label_map=None, purpose="export")).severity == "error"
 
 
 # training
@@ -344,6 +365,24 @@ def test_a_schedule_that_has_ended_where_training_resumes(schedule: str, step: i
     assert [problem.severity for problem in problems] == ([severity] if severity else [])
     if problems:
         assert f"at step {step}" in problems[0].reason and "constant_learning_rate" in problems[0].fix
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "is_past"),
+    [
+        (CONSTANT, 10**9, False),
+        (COSINE, 0, False),
+        (COSINE, 1000, False),  # a training of total_steps takes the flat last steps, too
+        (COSINE, 1001, True),
+        ("exponential_decay_learning_rate { decay_steps: 10 decay_factor: 0.5 }", 10**5, True),
+        ("manual_step_learning_rate { schedule { step: 10 learning_rate: 0 } }", 9, False),
+        ("manual_step_learning_rate { schedule { step: 10 learning_rate: 0 } }", 10, True),
+    ],
+)
+def test_training_past_the_end_of_a_schedule(schedule: str, step: int, is_past: bool) -> None:
+    problem = problem_past_end(scheduled(schedule), step)
+    assert (problem is not None) == is_past
+    assert not problem or f"at step {step}, and training continues, it is 0" in problem.reason
 
 
 # fine-tuning

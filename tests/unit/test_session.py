@@ -34,9 +34,10 @@ from odkeras.errors import (
 from odkeras.formats.prodigy import Record, write_answer
 from odkeras.inbox import images_dir, list_batches, read_batch
 from odkeras.labels import LabelMap
+from odkeras.pipeline import read_template
 from odkeras.process import open_listener
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
-from odkeras.session import setup, waiting
+from odkeras.session import waiting
 from odkeras.session.children import external_trainer_command, server_child, trainer_command
 from odkeras.session.events import Event, Listener
 from odkeras.session.session import AnnotationSession
@@ -215,10 +216,16 @@ class TestLabelMap:
         LabelMap.from_names(["a"]).save(tmp_path / "l.pbtxt")
         assert load_label_map(options(tmp_path, label_map_path=tmp_path / "l.pbtxt")).names == ("a",)
 
-    def test_named_by_nobody(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(setup, "get_label_map_path", lambda config: None)
-        with pytest.raises(ConfigError, match="has no label map"):
-            load_label_map(options(project))
+    def test_a_config_fresh_from_the_zoo(self, tmp_path: Path) -> None:
+        """Its label map was reported as a missing file, and after that one placeholder after another."""
+        label_map = 'train_input_reader { label_map_path: "PATH_TO_BE_CONFIGURED"'
+        keypoints = "num_classes: 1 keypoint_label_map_path: 'PATH_TO_BE_CONFIGURED' keypoint_estimation_task {}"
+        zoo = read_template("centernet_resnet50_512").replace("num_classes: 1", keypoints)
+        (tmp_path / "pipeline.config").write_text(zoo.replace("train_input_reader {", label_map))
+        with pytest.raises(ConfigError) as caught:
+            load_label_map(options(tmp_path))
+        for field in ("train_input_reader.label_map_path", "model.center_net.keypoint_label_map_path"):
+            assert f"{field} 'PATH_TO_BE_CONFIGURED': " in str(caught.value)
 
     def test_not_there(self, project: Path) -> None:
         (project / "label_map.pbtxt").unlink()

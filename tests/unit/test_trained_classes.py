@@ -86,17 +86,17 @@ def test_changed_classes_are_refused_with_the_way_out(
     assert "3 classes (1 circle, 2 triangle, 3 square); the label map has " in said
     assert f"{len(label_map)} classes (1 " in said
     assert "Classes cannot be added to a trained model yet" in said
-    assert "Restore the label map" in said and "--model-dir and --export-dir" in said
+    assert "Restore the label map" in said and "another model directory and export directory" in said
 
 
 @pytest.mark.parametrize("change", ["removed", "renamed"])
 def test_other_names_need_another_data_directory(tmp_path: Path, change: str) -> None:
-    """The way out said that the answers in --data-dir are trained on: those with the old name were trained on as images
-    with nothing in them."""
+    """The way out said that the answers in the data directory are trained on: those with the old name were
+    trained on as images with nothing in them."""
     save_version(tmp_path)
     gone = "'square'" if change == "removed" else "'circle'"
     said = refusal(tmp_path, CHANGED[change][0])
-    assert f"since the label map no longer has {gone}, another --data-dir (the answers are delivered ag" in said
+    assert f"since the label map no longer has {gone}, another data directory (the answers are delivered ag" in said
     assert "the new model is trained on them" not in said
 
 
@@ -104,7 +104,7 @@ def test_other_names_need_another_data_directory(tmp_path: Path, change: str) ->
 def test_other_ids_of_the_same_names_do_not(tmp_path: Path, change: str) -> None:
     save_version(tmp_path)
     said = refusal(tmp_path, CHANGED[change][0])
-    assert said.endswith("(the answers in --data-dir stay, and the new model is trained on them)")
+    assert said.endswith("(the answers in the data directory stay, and the new model is trained on them)")
 
 
 def test_a_class_may_be_added_where_the_model_has_room(tmp_path: Path) -> None:
