@@ -128,9 +128,9 @@ def test_the_size_of_all_images_if_they_have_one(
 
 def test_a_configuration_that_the_api_refuses(config: PipelineConfig) -> None:
     config.model.center_net.feature_extractor.type = "hourglass_11"
-    with pytest.raises(ConfigError, match=r"model \{ center_net \{\.\.\.\} \} of the pipeline\.config cannot be built"):
+    with pytest.raises(ConfigError, match=r"^model\.center_net: the model cannot be built: hourglass_11"):
         InferenceModel(config.model)
-    with pytest.raises(ConfigError, match=r"model \{ nothing \{"):
+    with pytest.raises(ConfigError, match=r"^model\.nothing: the model cannot be built: "):
         InferenceModel(type(config)().model)
 
 
