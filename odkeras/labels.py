@@ -1,21 +1,22 @@
 """The label map: class names <-> ids. Ids start at 1; 0 is the background, which a label map does not list.
 
-A .pbtxt file is parsed with the Object Detection API's own protobuf message, without TensorFlow. Unknown fields are
-ignored, so that label maps of other tools can be read.
+A .pbtxt file is parsed with the Object Detection API's own protobuf message, without TensorFlow; see `label_map_text`.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from odkeras.errors import LabelMapError
-from odkeras.odapi import import_protos, parse_error_reason
+from odkeras.label_map_text import normalise, read_items
 
 _MAX_ID = 2**31 - 1
 
@@ -69,7 +70,9 @@ class LabelMap:
             LabelMapError: not a valid label map; the message has `source` and the line.
             SetupError: the Object Detection API is not installed.
         """
-        items = _read_items(text, source)
+        items = [
+            (_read_label(item, f"{source}:{line}" if line else source), line) for item, line in read_items(text, source)
+        ]
         _check_labels(items, source)
         return cls(tuple(label for label, _ in items))
 
@@ -80,13 +83,7 @@ class LabelMap:
         Raises:
             LabelMapError: the file cannot be read, is not UTF-8, or is not a valid label map.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise LabelMapError(f"cannot read the label map {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise LabelMapError(f"{path} is not a text file in UTF-8 (byte {error.start})") from error
-        return cls.from_pbtxt(text, source=str(path))
+        return cls.from_pbtxt(_read_text(path), source=str(path))
 
     def to_pbtxt(self) -> str:
         """The label map in the text format that `from_pbtxt` parses."""
@@ -189,43 +186,39 @@ class LabelMap:
         return f"label {name!r} is not in the label map (known: {_listed(self.names)}){hint}"
 
 
-_ITEM = re.compile(r"""\#[^\n]*|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?P<item>\bitem)\s*:?\s*(?=[{<])""", re.DOTALL)
+@contextmanager
+def label_map_for_api(path: Path | str) -> Iterator[str]:
+    """Yields the path of a label map that the Object Detection API reads as `LabelMap.load` reads `path`.
 
+    The API refuses some files that `LabelMap.load` reads, and reads others differently: a byte order mark, fields of
+    other tools, an item without a name. The file exists until the block ends. It keeps fields that `LabelMap` lacks,
+    such as keypoints.
 
-def _read_items(text: str, source: str) -> list[tuple[Label, int | None]]:
-    """Each label with the line of its item, or None where the line is unknown."""
-    from google.protobuf import text_format
-
-    protos = import_protos("string_int_label_map_pb2").StringIntLabelMap()
-    try:  # Merge accepts a repeated id and uses the last one, as the Object Detection API does; Parse would raise
-        text_format.Merge(text, protos, allow_unknown_field=True)
-    except text_format.ParseError as error:
-        where = f"{source}:{error.GetLine()}:{error.GetColumn()}"
-        raise LabelMapError(f"{where}: {parse_error_reason(error)}") from error
-    except RecursionError as error:
-        raise LabelMapError(f"{source} is nested too deeply for a label map") from error
-    return [
-        (_read_label(item, f"{source}:{line}" if line else source), line)
-        for item, line in zip(protos.item, _item_lines(text, len(protos.item)), strict=True)
-    ]
-
-
-def _item_lines(text: str, count: int) -> list[int] | list[None]:
-    """The line of each item, found by a regular expression, since protobuf does not keep it.
-
-    All None if the expression does not find exactly `count` items.
+    Raises:
+        LabelMapError: as `LabelMap.load`.
     """
-    lines = [text.count("\n", 0, match.start()) + 1 for match in _ITEM.finditer(text) if match["item"]]
-    return lines if len(lines) == count else [None] * count
+    LabelMap.load(path)
+    with tempfile.TemporaryDirectory(prefix="odkeras-") as directory:
+        file = Path(directory, "label_map.pbtxt")
+        file.write_text(normalise(_read_text(path), str(path)), encoding="ascii")
+        yield str(file)
+
+
+def _read_text(path: Path | str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LabelMapError(f"cannot read the label map {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LabelMapError(f"{path} is not a text file in UTF-8 (byte {error.start})") from error
 
 
 def _read_label(item: Any, where: str) -> Label:
     if not item.HasField("id"):
         raise LabelMapError(f"{where}: item without an id; add for example 'id: 1'")
-    name = item.name or item.display_name
-    if not name:
+    if not item.name:
         raise LabelMapError(f"{where}: item {item.id} has no name; add for example \"name: 'raccoon'\"")
-    return Label(item.id, name, item.display_name or None)
+    return Label(item.id, item.name, item.display_name or None)
 
 
 def _check_labels(labels: list[tuple[Label, int | None]], source: str) -> None:

@@ -26,7 +26,7 @@ from object_detection.builders import dataset_builder, decoder_builder
 from odkeras.data.records import class_texts, with_masks
 from odkeras.data.replay import StoredExample
 from odkeras.errors import ConfigError
-from odkeras.labels import LabelMap
+from odkeras.labels import LabelMap, label_map_for_api
 from odkeras.model.building import building
 
 SERIALIZED = "odkeras/example"
@@ -195,9 +195,10 @@ def training_dataset(
             )
 
     def build() -> tf.data.Dataset:
-        return odapi_inputs.train_input(
-            config.train_config, reader, config.model, model=model, input_context=input_context
-        )
+        with _reader_for_api(reader) as given:
+            return odapi_inputs.train_input(
+                config.train_config, given, config.model, model=model, input_context=input_context
+            )
 
     dataset_build = dataset_builder.build if source is None else _build_over(source)
     dataset = _build_pipeline(dataset_build, build, "train_input_reader")
@@ -239,7 +240,8 @@ def evaluation_dataset(config: Any, model: Any, reader: Any, source: tf.data.Dat
     settings.batch_size, settings.force_no_resize = 1, False
 
     def build() -> tf.data.Dataset:
-        return odapi_inputs.eval_input(settings, reader, config.model, model=model)
+        with _reader_for_api(reader) as given:
+            return odapi_inputs.eval_input(settings, given, config.model, model=model)
 
     return _build_pipeline(_build_over(source, keep_serialized=True), build, "eval_input_reader")
 
@@ -260,6 +262,19 @@ def _build_pipeline(
             return tf.autograph.experimental.do_not_convert(build)().with_options(options)
     finally:
         builders["dataset_build"] = original
+
+
+@contextlib.contextmanager
+def _reader_for_api(reader: Any) -> Iterator[Any]:
+    """The reader with a label map that the API reads as odkeras does. The API reads it while it builds the pipeline."""
+    if not reader.label_map_path:
+        yield reader
+        return
+    with label_map_for_api(reader.label_map_path) as path:
+        given = type(reader)()
+        given.CopyFrom(reader)
+        given.label_map_path = path
+        yield given
 
 
 def _build_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> Callable[..., tf.data.Dataset]:

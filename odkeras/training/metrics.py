@@ -23,6 +23,7 @@ from object_detection.metrics import coco_tools, lvis_tools
 from object_detection.utils import label_map_util
 
 from odkeras.errors import ConfigError
+from odkeras.labels import label_map_for_api
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +174,8 @@ def make_metric_sets(eval_config: Any, label_map_path: str) -> list[MetricSet]:
     Raises:
         ConfigError: a metric set that is unknown or not supported, or a super-category with an unknown class.
     """
-    categories = list(label_map_util.create_category_index_from_labelmap(label_map_path).values())
+    with label_map_for_api(label_map_path) as path:
+        categories = list(label_map_util.create_category_index_from_labelmap(path).values())
     groups = _super_categories(eval_config, [category["name"] for category in categories])
     names = list(eval_config.metrics_set) or [eval_util.EVAL_DEFAULT_METRIC]
     if eval_config.parameterized_metric:

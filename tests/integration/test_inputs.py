@@ -12,10 +12,11 @@ from object_detection import inputs as odapi_inputs
 
 from odkeras.annotation import Annotation
 from odkeras.data.records import read_records
-from odkeras.errors import ConfigError
+from odkeras.errors import ConfigError, LabelMapError
 from odkeras.images import decode_rgb
 from odkeras.pipeline import PipelineConfig
 from odkeras.training.inputs import evaluation_dataset, example_source, training_dataset
+from odkeras.training.metrics import make_metric_sets
 from odkeras.training.trainer import image_bucket
 from tests.fixtures_training import LABEL_MAP
 
@@ -142,3 +143,28 @@ class TestEvaluation:
         reader.tf_record_input_reader.input_path[:] = ["/nowhere/*.record"]
         with pytest.raises(ConfigError, match="eval_input_reader: the input pipeline cannot be built: "):
             evaluation_dataset(config, trainer.model, reader)
+
+
+def test_a_label_map_that_the_api_would_refuse(
+    config: PipelineConfig, trainer: Any, examples: list[bytes], tmp_path: Path
+) -> None:
+    """All checks passed, and the API's own parser ended the training with a TypeError."""
+    path = tmp_path / "map.pbtxt"
+    items = "".join(
+        f"item {{ id: {label.id} name: '{label.name}' supercategory: 'x' }}\n" for label in LABEL_MAP.labels
+    )
+    path.write_text(f"\ufeff{items}", encoding="utf-8")
+    reader = config.train_input_reader
+    reader.label_map_path = str(path)
+    source = example_source(lambda: in_order(examples))
+    for dataset in (
+        training_dataset(config, trainer.model, source),
+        evaluation_dataset(config, trainer.model, reader, source),
+    ):
+        _, labels = next(iter(dataset))
+        assert labels["groundtruth_classes"].numpy().any()
+    (metrics, *_) = make_metric_sets(config.eval_config, str(path))
+    assert metrics.evaluate() is not None
+    path.write_text("item { id: 1 name: 'a'\n item { id: 2 name: 'b' } }")
+    with pytest.raises(LabelMapError, match=r"map.pbtxt:2: an item inside the item of line 1"):
+        training_dataset(config, trainer.model, source)

@@ -4,11 +4,15 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
 from odkeras.errors import LabelMapError
-from odkeras.labels import Label, LabelMap
+from odkeras.labels import Label, LabelMap, label_map_for_api
+from odkeras.odapi import import_protos
+
+StringIntLabelMap = import_protos("string_int_label_map_pb2").StringIntLabelMap
 
 COCO_LIKE = """\
 # ids have gaps, as in COCO
@@ -43,24 +47,28 @@ def test_a_pbtxt_with_gaps_comments_and_nested_fields() -> None:
     assert label_map.display_name_of(1) == "person"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "item { id: 1 name: 'car' }",
-        'item{id:1 name:"car"}',
-        "item: { id: 1, name: 'car' }",  # colon, comma
-        "item < id: 1; name: 'car' >",  # angle brackets, semicolon
-        "item {\r\n  id: 1\r\n  name: 'car'\r\n}\r\n",  # Windows
-        "item { name: 'c' 'a'\n \"r\" id: 1 }",  # strings in parts
-        "item { id: 0x1 name: '\\143ar' }",  # hexadecimal number, octal escape
-        "item { id: 1 name: '\\U00000063ar' }",
-        "item { id: 1 display_name: 'car' }",  # no name: the display name
-        "item { id: 1 name: 'car' keypoints: { id: 9 name: 'no' } lvis < x { } > }",
-        "item { id: 1 name: 'car' tags: ['a', 'b'] more: [] points { x: 1 } }",
-        "other: 5 another { id: 1 } item { id: 1 name: 'car' }",  # unknown at the top
-        "# only a comment before\n\nitem { # here\n id: 1 name: 'car' } # there",
-    ],
-)
+TEXTS = [
+    "item { id: 1 name: 'car' }",
+    'item{id:1 name:"car"}',
+    "item: { id: 1, name: 'car' }",  # colon, comma
+    "item < id: 1; name: 'car' >",  # angle brackets, semicolon
+    "item {\r\n  id: 1\r\n  name: 'car'\r\n}\r\n",  # Windows
+    "item { name: 'c' 'a'\n \"r\" id: 1 }",  # strings in parts
+    "item { id: 0x1 name: '\\143ar' }",  # hexadecimal number, octal escape
+    "item { id: 1 name: '\\U00000063ar' }",
+    "item { id: 1 display_name: 'car' }",  # no name: the display name
+    "\ufeffitem { id: 1 name: 'car' }",  # byte order mark
+    "item { id: 1 name: 'car' supercategory: 'item { id: 2 }' }",
+    "item { id: 1 name: 'car' # item { id: 2 }\n}",
+    "item: [{ id: 1 name: 'car' }]",
+    "item { id: 1 name: 'car' keypoints: { id: 9 name: 'no' } lvis < x { } > }",
+    "item { id: 1 name: 'car' tags: ['a', 'b'] more: [] points { x: 1 } }",
+    "other: 5 another { id: 1 } item { id: 1 name: 'car' }",  # unknown at the top
+    "# only a comment before\n\nitem { # here\n id: 1 name: 'car' } # there",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
 def test_all_ways_to_write_an_item(text: str) -> None:
     label_map = LabelMap.from_pbtxt(text)
     assert (label_map.ids, label_map.display_name_of(1), label_map.id_of("car")) == ((1,), "car", 1)
@@ -79,8 +87,29 @@ def test_all_ways_to_write_an_item(text: str) -> None:
         ("item { id: 1 }", "m.pbtxt:1: item 1 has no name"),
         ("item { id: 1 name: ' ' }", "m.pbtxt:1: id 1 has an empty name"),
         ("# item {\nitem { id: 3 name: 'item {' }\nitem { name: 'b' }", "m.pbtxt:3: item without an id"),
-        ("item: [{ id: 1 name: 'a' }, { id: 1 name: 'b' }]", "m.pbtxt: id 1 is used twice"),  # no line to tell
+        ("item: [{ id: 1 name: 'a' },\n{ id: 1 name: 'b' }]", "m.pbtxt:2: id 1 is used twice (first in line 1)"),
         ("item {\n id: 1\n name: 'a'\n", 'm.pbtxt:3:8: Expected "}".'),
+        (
+            "item { id: '1' name: 'a' }",
+            "m.pbtxt:1:12: Couldn't parse integer: '1'; write a whole number without quotes",
+        ),
+        ("item { id: 1 name: a }", "m.pbtxt:1:20: Expected string but found: 'a'; write the text in quotes"),
+        (
+            "item { id: 1 name: 'a'\n item { id: 2 name: 'b' } }",
+            "m.pbtxt:2: an item inside the item of line 1; is a } missing before it?",
+        ),
+        ("item {\n id: 1 name: 'a'\nitem: <\n id: 2 name: 'b' >", "m.pbtxt:3: an item inside the item of line 1"),
+        ("item { id: 1 name: 'a'\n id: 2 name: 'b' }", "m.pbtxt:2: a second id in the item of line 1"),
+        ("item { id: 1 name: 'a'\n name: 'b' }", "m.pbtxt:2: a second name in the item of line 1"),
+        ("item { id: 1 display_name: 'a' name: 'c' display_name: 'b' }", "m.pbtxt:1: a second display_name"),
+        ("item { id: 1\n nme: 'a' }", "m.pbtxt:2: unknown field 'nme'; did you mean 'name'?"),
+        ("item { ID: 1 name: 'a' }", "m.pbtxt:1: unknown field 'ID'; did you mean 'id'?"),
+        ("item { id: 1 name: 'a' display: 'b' }", "m.pbtxt:1: unknown field 'display'; did you mean 'display_name'?"),
+        (
+            "item { id: 1 name: 'a' }\nitems { id: 2 name: 'b' }",
+            "m.pbtxt:2: unknown field 'items'; did you mean 'item'?",
+        ),
+        ("item { id: 1 name: 'a' }\nItem { id: 2 }", "m.pbtxt:2: unknown field 'Item'; did you mean 'item'?"),
         ("item {\n name: 'a\n}", "m.pbtxt:2:8: String missing ending quote"),
         ("item { id: 1 name: 'a' } }", "m.pbtxt:1:26: Expected identifier or number, got }."),
         ("item { id: 1 name: '\\377' }", "m.pbtxt:1:27: Couldn't parse string: 'utf-8' codec can't decode"),
@@ -114,6 +143,34 @@ def test_any_map_survives_the_file_format(labels: list[Label]) -> None:
 def test_any_text_is_a_map_or_a_label_map_error(text: str) -> None:
     with contextlib.suppress(LabelMapError):
         assert len(LabelMap.from_pbtxt(text)) > 0
+
+
+@pytest.mark.parametrize("text", [*TEXTS, COCO_LIKE, 'item { id: 3 name: "café \\"x\\" \\n" display_name: "é" }'])
+def test_the_api_is_given_a_file_that_it_reads_alike(tmp_path: Path, text: str) -> None:
+    """The API's own parser refuses unknown fields and a byte order mark, and reads an item without a name as ''."""
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text, encoding="utf-8")
+    message = StringIntLabelMap()
+    with label_map_for_api(path) as given:
+        text_format.Merge(Path(given).read_text(encoding="ascii"), message)  # as the API reads it
+    assert not Path(given).exists()
+    assert tuple(Label(item.id, item.name, item.display_name or None) for item in message.item) == (
+        LabelMap.load(path).labels
+    )
+
+
+def test_the_api_is_given_what_odkeras_does_not_use(tmp_path: Path) -> None:
+    (tmp_path / "map.pbtxt").write_text(COCO_LIKE)
+    with label_map_for_api(tmp_path / "map.pbtxt") as given:
+        message = text_format.Parse(Path(given).read_text(), StringIntLabelMap())
+    assert message.item[1].keypoints[0].label == "pedal"
+    assert list(message.item[1].ancestor_ids) == [4, 5]
+
+
+def test_the_api_is_not_given_an_invalid_label_map(tmp_path: Path) -> None:
+    (tmp_path / "map.pbtxt").write_text("item { id: 1 name: 'a' } item { id: 2 name: 'a' }")
+    with pytest.raises(LabelMapError, match="name 'a' is used twice"), label_map_for_api(tmp_path / "map.pbtxt"):
+        pass
 
 
 def test_deep_nesting_is_an_error_not_a_crash() -> None:
