@@ -157,6 +157,8 @@ def _read_label_map(path: str | None) -> tuple[list[Problem], LabelMap | None]:
         return [Problem(field, "", "no label map is given", fix)], None
     if is_placeholder(path):
         return [Problem(field, path, "is a placeholder", fix)], None
+    if is_remote(path):
+        return [], None
     try:
         return [], LabelMap.load(path)
     except LabelMapError as error:
