@@ -6,6 +6,7 @@ those of outlines in `polygons`. Class ids are label-map ids, from 1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,13 @@ def to_xyxy_px(boxes: npt.ArrayLike, image_size_hw: tuple[float, float]) -> Floa
     """Normalised [ymin, xmin, ymax, xmax] -> pixels [xmin, ymin, xmax, ymax]. Nothing is clipped or rounded."""
     yxyx = _check_shape(np.asarray(boxes, np.float64), "boxes") * _scale(image_size_hw)
     return yxyx[:, [1, 0, 3, 2]].astype(np.float32)
+
+
+def has_same_shape(size_hw: tuple[float, float], image_size_hw: tuple[float, float]) -> bool:
+    """Whether an image of `size_hw` can be a scaled copy of the other, within a pixel or 2 % per side."""
+    scale = math.sqrt(size_hw[0] * size_hw[1] / (image_size_hw[0] * image_size_hw[1]))
+    expected_hw = (image_size_hw[0] * scale, image_size_hw[1] * scale)
+    return all(abs(a - b) <= max(1.0, 0.02 * b) for a, b in zip(size_hw, expected_hw, strict=True))
 
 
 def clip(boxes: npt.ArrayLike) -> FloatArray:

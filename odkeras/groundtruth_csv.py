@@ -1,4 +1,8 @@
-"""Read ground truth from a CSV file with one row per box: `path,xmin,ymin,xmax,ymax,label`, in pixels."""
+"""Read ground truth from a CSV file with one row per box: `path,xmin,ymin,xmax,ymax,label`, in pixels.
+
+The columns `width` and `height`, if there are any, are the size that the boxes refer to. Boxes for a smaller or larger
+copy of the image are scaled. Boxes that do not fit the image are refused: they would be trained on as they are.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,18 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from odkeras import boxes as box_ops
 from odkeras.boxes import FloatArray
 from odkeras.errors import RecordError
 
 _COORDINATES = ("xmin", "ymin", "xmax", "ymax")
+_SIZES = ("width", "height")
+_MAX_OUTSIDE = 0.1
+"""Share of the image's side by which a box may extend beyond the image. The Object Detection API refuses more."""
 _NAMES = {"path": ("path", "filename"), **{name: (name,) for name in _COORDINATES}, "label": ("label", "class")}
 
 
@@ -26,11 +35,46 @@ class GroundtruthImage:
         path: the image file; may not exist.
         boxes_xyxy_px: float32 (N, 4), [xmin, ymin, xmax, ymax] in pixels, not clipped.
         labels: label name of each box.
+        size_hw: height and width that the boxes refer to; None for those of the image.
+        places: `file:line` of each box.
     """
 
     path: Path
     boxes_xyxy_px: FloatArray
     labels: tuple[str, ...]
+    size_hw: tuple[float, float] | None = None
+    places: tuple[str, ...] = ()
+
+    def boxes(self, image_size_hw: tuple[int, int]) -> FloatArray:
+        """The boxes, float32 (N, 4), normalised and clipped. A box without area inside the image has area 0.
+
+        Args:
+            image_size_hw: height and width of the upright image.
+
+        Raises:
+            RecordError: the boxes are for an image of another shape, or one is far outside the image.
+        """
+        size_hw = self.size_hw or image_size_hw
+        if len(self.boxes_xyxy_px) and not box_ops.has_same_shape(size_hw, image_size_hw):
+            raise RecordError(self._other_shape(size_hw, image_size_hw))
+        boxes = box_ops.from_xyxy_px(self.boxes_xyxy_px, size_hw)
+        for place, box, box_xyxy_px in zip(self.places, boxes, self.boxes_xyxy_px, strict=False):
+            if box.min() < -_MAX_OUTSIDE or box.max() > 1 + _MAX_OUTSIDE:
+                raise RecordError(
+                    f"{place}: box {box_xyxy_px.tolist()} is far outside the image of {_size(size_hw)} pixels; are the "
+                    "boxes for a copy of another size? Then add the columns width and height"
+                )
+        return box_ops.clip(boxes)
+
+    def _other_shape(self, size_hw: tuple[float, float], image_size_hw: tuple[int, int]) -> str:
+        turned = box_ops.has_same_shape(size_hw[::-1], image_size_hw)
+        advice = (
+            "its camera was turned: the boxes must be for the upright picture, as browsers and viewers show it"
+            if turned
+            else "correct the boxes, width and height"
+        )
+        sizes = f"the boxes are for {_size(size_hw)} pixels, but the image has {_size(image_size_hw)}"
+        return f"{self.places[0]}: {sizes}; {advice}"
 
 
 def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[GroundtruthImage]:
@@ -43,17 +87,19 @@ def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[Groundt
         images_dir: base directory of relative paths.
 
     Raises:
-        RecordError: the file cannot be read, a column is missing, or a row is incomplete or not a valid box; the
-            message names the line.
+        RecordError: the file cannot be read, a column is missing, a row is incomplete or not a valid box, the rows of
+            an image have different sizes, or all boxes of an image are normalised; the message names the line.
     """
-    boxes_by_path: dict[str, list[tuple[list[float], str]]] = {}
+    rows_by_path: dict[str, list[_BoxRow]] = {}
     for where, row in _rows(Path(csv_path)):
         if not row["path"]:
             raise RecordError(f"{where}: the path is empty")
-        boxes = boxes_by_path.setdefault(row["path"], [])
+        rows = rows_by_path.setdefault(row["path"], [])
         if any(row[name] for name in (*_COORDINATES, "label")):
-            boxes.append((_box(row, where), _label(row, where)))
-    return [_truth_image(Path(images_dir) / path, boxes) for path, boxes in boxes_by_path.items()]
+            rows.append(_BoxRow(where, _box(row, where), _label(row, where), _size_hw(row, where)))
+    for rows in rows_by_path.values():
+        _check_pixels(rows)
+    return [_truth_image(Path(images_dir) / path, rows) for path, rows in rows_by_path.items()]
 
 
 def check_some_exist(truths: Sequence[GroundtruthImage], csv_path: Path | str, images_dir: Path | str) -> None:
@@ -93,6 +139,13 @@ def _folder_with(name: Path, folder: Path) -> Path | None:
     return next((candidate for candidate in (folder, *below) if exists(candidate / name)), None)
 
 
+class _BoxRow(NamedTuple):
+    where: str
+    box_xyxy_px: list[float]
+    label: str
+    size_hw: tuple[float, float] | None
+
+
 def _rows(csv_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """(`file:line`, cells by our column names) of each non-empty row."""
     try:
@@ -114,6 +167,7 @@ def _columns(header: list[str], csv_path: Path) -> dict[str, int]:
     columns = {
         name: places[alias] for name, known_as in _NAMES.items() for alias in reversed(known_as) if alias in places
     }
+    columns |= {name: places[name] for name in _SIZES if name in places}
     missing = [name for name in _NAMES if name not in columns]
     if missing:
         cells = ", ".join(repr(cell) for cell in header) or "nothing"
@@ -140,12 +194,43 @@ def _number(name: str, text: str, where: str) -> float:
     return value
 
 
+def _size_hw(row: dict[str, str], where: str) -> tuple[float, float] | None:
+    texts = [row.get(name, "") for name in _SIZES]
+    if not any(texts):
+        return None
+    width, height = (_number(name, text, where) for name, text in zip(_SIZES, texts, strict=True))
+    if width < 1 or height < 1:
+        raise RecordError(f"{where}: width and height must be at least 1 pixel; got {width:g} and {height:g}")
+    return height, width
+
+
+def _check_pixels(rows: Sequence[_BoxRow]) -> None:
+    """Raise a RecordError if the boxes of an image are normalised: as pixels, its objects would all be in a corner."""
+    if rows and all(0 <= value <= 1 for row in rows for value in row.box_xyxy_px):
+        raise RecordError(
+            f"{rows[0].where}: all coordinates of this image are from 0 to 1 (here {rows[0].box_xyxy_px}); they must "
+            "be pixels: multiply xmin and xmax by the image's width, ymin and ymax by its height"
+        )
+
+
+def _size(size_hw: tuple[float, float]) -> str:
+    return f"{size_hw[1]:g} x {size_hw[0]:g}"
+
+
 def _label(row: dict[str, str], where: str) -> str:
     if not row["label"]:
         raise RecordError(f"{where}: the box has no label")
     return row["label"]
 
 
-def _truth_image(path: Path, boxes: list[tuple[list[float], str]]) -> GroundtruthImage:
-    boxes_xyxy_px = np.array([box for box, _ in boxes], np.float32).reshape(-1, 4)
-    return GroundtruthImage(path, boxes_xyxy_px, tuple(label for _, label in boxes))
+def _truth_image(path: Path, rows: list[_BoxRow]) -> GroundtruthImage:
+    for row in rows[1:]:
+        if row.size_hw != rows[0].size_hw:
+            raise RecordError(f"{row.where}: width and height differ from those of {rows[0].where}, for the same image")
+    return GroundtruthImage(
+        path,
+        np.array([row.box_xyxy_px for row in rows], np.float32).reshape(-1, 4),
+        tuple(row.label for row in rows),
+        rows[0].size_hw if rows else None,
+        tuple(row.where for row in rows),
+    )

@@ -228,10 +228,13 @@ def _read_annotation(
     file = truth.path.name
     try:
         image = read_image(truth.path, max_pixels=max_pixels)
+        boxes = truth.boxes(image.image_size_hw)
     except ImageError as error:
         report.skipped.append((str(truth.path), error.reason))
         return None
-    boxes = box_ops.clip(box_ops.from_xyxy_px(truth.boxes_xyxy_px, image.image_size_hw))
+    except RecordError as error:
+        report.skipped.append((str(truth.path), str(error)))
+        return None
     usable = box_ops.area(boxes) > 0
     for box in truth.boxes_xyxy_px[~usable]:
         report.skipped.append((str(truth.path), f"box {box.tolist()} has no area inside the image"))

@@ -5,7 +5,6 @@ Spans are in pixels of the upright image, with the origin at the top left.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -384,9 +383,7 @@ def _frame_hw(answer: Record, image_size_hw: tuple[int, int], file: str) -> tupl
         return image_size_hw
     if width < 1 or height < 1:
         raise AnswerError(f"{file}: 'width' and 'height' must be at least 1 pixel; got {width} x {height}")
-    scale = math.sqrt((height * width) / (image_size_hw[0] * image_size_hw[1]))
-    expected_hw = (image_size_hw[0] * scale, image_size_hw[1] * scale)
-    if any(abs(a - b) > max(1.0, 0.02 * b) for a, b in zip((height, width), expected_hw, strict=True)):
+    if not box_ops.has_same_shape((height, width), image_size_hw):
         actual = f"{image_size_hw[1]} x {image_size_hw[0]}"
         raise AnswerError(f"{file}: the spans are for an image of {width} x {height}, but this one has {actual} pixels")
     return height, width
@@ -394,6 +391,11 @@ def _frame_hw(answer: Record, image_size_hw: tuple[int, int], file: str) -> tupl
 
 def _read_object(span: Span, size_hw: tuple[float, float], label_map: LabelMap) -> _Object:
     class_id = label_map.id_of(span.label)
+    if max(span.xyxy_px) <= 1 and min(span.xyxy_px) >= 0:
+        raise AnswerError(
+            f"the coordinates of {span.label!r} are from 0 to 1; they must be pixels: multiply x by the image's width "
+            "and y by its height"
+        )
     box, polygon = span.outline(size_hw)
     if box_ops.area(box[None])[0] <= 0:
         raise AnswerError(f"{span.label!r} has no area inside the image")

@@ -14,7 +14,7 @@ import numpy as np
 from odkeras import boxes as box_ops
 from odkeras.annotation import Answer, Decision, EditCounts, Span, Task, detections_from_spans
 from odkeras.boxes import Groundtruth
-from odkeras.errors import ConfigError, ImageError, LabelMapError
+from odkeras.errors import ConfigError, ImageError, LabelMapError, RecordError
 from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, exists, read_truth_csv
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
 from odkeras.labels import LabelMap
@@ -119,10 +119,13 @@ def _read_images(
     for truth in truths:
         try:
             image = read_image(truth.path, max_pixels=max_pixels)
+            groundtruth = _groundtruth(truth, image.image_size_hw, label_map, csv_path)
         except ImageError as error:
             on_skip(str(truth.path), error.reason)
             continue
-        groundtruth = _groundtruth(truth, image.image_size_hw, label_map, csv_path)
+        except RecordError as error:
+            on_skip(str(truth.path), str(error))
+            continue
         images[image.image_id] = LabeledImage(truth.path, image.image_id, image.image_size_hw, groundtruth)
     return [images[image_id] for image_id in sorted(images)]
 
@@ -134,7 +137,7 @@ def _groundtruth(
         classes = np.array([label_map.id_of(label) for label in truth.labels], np.int32)
     except LabelMapError as error:
         raise LabelMapError(f"{csv_path}, image {truth.path.name}: {error}") from error
-    boxes = box_ops.clip(box_ops.from_xyxy_px(truth.boxes_xyxy_px, image_size_hw))
+    boxes = truth.boxes(image_size_hw)
     visible = box_ops.area(boxes) > 0
     return Groundtruth(boxes[visible], classes[visible])
 

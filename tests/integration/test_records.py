@@ -14,6 +14,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import TRUTH_XYXY_PX, draw_pixels, encode
+from PIL import Image
 from typer.testing import CliRunner
 
 from odkeras.annotation import Annotation, Task
@@ -247,14 +248,14 @@ def test_a_csv_becomes_a_record(truth_dir: Path, label_map: LabelMap, tmp_path: 
 def test_what_cannot_be_used_is_skipped_and_reported(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> None:
     (truth_dir / "broken.jpg").write_bytes(b"<html>")
     with (truth_dir / "truth.csv").open("a") as file:
-        file.write("missing.jpg,1,2,3,4,car\nbroken.jpg,,,,,\none.jpg,70,2,90,9,car\none.jpg,-5,40,9,60,person\n")
+        file.write("missing.jpg,1,2,3,4,car\nbroken.jpg,,,,,\none.jpg,66,2,68,9,car\none.jpg,-5,40,9,52,person\n")
         file.write(f"{truth_dir}/../truth/none.jpg,3,3,3,9,car\n")
     report = csv_to_records(truth_dir / "truth.csv", tmp_path / "out.record", label_map=label_map, images_dir=truth_dir)
     assert (report.images, report.boxes, report.negatives) == (3, 5, 1)
     assert dict(report.skipped) == {
         str(truth_dir / "missing.jpg"): "cannot be read: No such file or directory",
         str(truth_dir / "broken.jpg"): "no image data: an HTML page (a failed download?)",
-        str(truth_dir / "one.jpg"): "box [70.0, 2.0, 90.0, 9.0] has no area inside the image",
+        str(truth_dir / "one.jpg"): "box [66.0, 2.0, 68.0, 9.0] has no area inside the image",
         f"{truth_dir}/../truth/none.jpg": "box [3.0, 3.0, 3.0, 9.0] has no area inside the image",
     }
     one = annotations_in(tmp_path / "out.record")[1]
@@ -334,7 +335,7 @@ def test_answers_that_cannot_be_used_are_reported(tmp_path: Path, label_map: Lab
 
 def test_a_dataset_without_accepted_answers(tmp_path: Path, label_map: LabelMap) -> None:
     jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(picture(0), "reject"), "junk")
-    with pytest.raises(RecordError, match=r"answers\.jsonl has no image to write; .*answers\.jsonl:2: Expecting value"):
+    with pytest.raises(RecordError, match=r"has no image to write; .*answers\.jsonl:2: not JSON: Expecting value"):
         prodigy_to_records(jsonl, tmp_path / "out", label_map=label_map)
     assert not (tmp_path / "out").exists()
 
@@ -417,3 +418,26 @@ def test_one_answer_that_cannot_be_read_is_skipped(tmp_path: Path, change: dict[
     report = prodigy_to_records(tmp_path / "answers.jsonl", tmp_path / "out", label_map=label_map)
     assert report.images == 2 - (change in poison.UNUSABLE.values())
     assert len(report.skipped) == 6 + (change in poison.UNUSABLE.values())
+
+
+def test_csv_images_whose_boxes_do_not_fit_are_left_out(tmp_path: Path) -> None:
+    """A turned photograph's boxes, made for the stored pixels, were put on the upright image."""
+    pixels = draw_pixels()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "turned.jpg").write_bytes(encode(pixels, "JPEG", exif=exif))
+    (tmp_path / "good.jpg").write_bytes(encode(pixels, "JPEG"))
+    (tmp_path / "half.png").write_bytes(encode(pixels[::2, ::2], "PNG"))
+    (tmp_path / "cut.png").write_bytes(encode(pixels[:24], "PNG"))
+    names = ("turned.jpg", "good.jpg", "half.png", "cut.png")
+    rows = [f"{name},64,48,car,16,12,32,24" for name in names]
+    (tmp_path / "truth.csv").write_text("\n".join(["path,width,height,label,xmin,ymin,xmax,ymax", *rows]))
+    report = csv_to_records(tmp_path / "truth.csv", tmp_path / "out", label_map=LABEL_MAP, images_dir=tmp_path)
+    good, half = annotations_in(tmp_path / "out")
+    np.testing.assert_allclose(good.groundtruth.boxes, [[0.25, 0.25, 0.5, 0.5]])
+    np.testing.assert_allclose(half.groundtruth.boxes, [[0.25, 0.25, 0.5, 0.5]])
+    assert half.image.image_size_hw == (24, 32)
+    skipped = {Path(name).name: reason for name, reason in report.skipped}
+    assert set(skipped) == {"turned.jpg", "cut.png"}
+    assert ":2: the boxes are for 64 x 48 pixels, but the image has 48 x 64; its camera" in skipped["turned.jpg"]
+    assert ":5: the boxes are for 64 x 48 pixels, but the image has 64 x 24" in skipped["cut.png"]

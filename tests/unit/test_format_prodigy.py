@@ -348,6 +348,7 @@ def test_accepted_without_boxes_is_an_image_without_objects(spans: Any) -> None:
 UNUSABLE: list[tuple[Any, str]] = [
     (rect(10, 10, 0, 5), "'car' has no area inside the image"),
     (rect(70, 10, 5, 5), "'car' has no area inside the image"),
+    (rect(0.1, 0.2, 0.5, 0.8), "the coordinates of 'car' are from 0 to 1; they must be pixels"),
     (rect(math.nan, 10, 5, 5), "coordinates must be finite numbers; got nan"),
     ({"label": "car", "points": [[1, 2], [None, 4]]}, "got None"),
     ({"label": "car", "points": [["1", 2], [3, 4]]}, "got '1'"),

@@ -90,6 +90,76 @@ def test_errors_name_their_line(write, lines: list[str], message: str) -> None:
     assert str(raised.value).startswith(f"{csv_path}{message}")
 
 
+SIZED = "filename,width,height,class,xmin,ymin,xmax,ymax"
+
+
+class TestBoxesAndTheImage:
+    """Boxes for another image were trained on as they were, cut at the edges of the image."""
+
+    @pytest.mark.parametrize(
+        ("row", "expected"),
+        [
+            ("a.jpg,64,48,car,16,12,32,24", [0.25, 0.25, 0.5, 0.5]),
+            ("a.jpg,128,96,car,16,12,32,24", [0.125, 0.125, 0.25, 0.25]),  # of a copy twice as large
+            ("a.jpg,32,24,car,16,12,32,24", [0.5, 0.5, 1, 1]),
+            ("a.jpg,,,car,16,12,32,24", [0.25, 0.25, 0.5, 0.5]),
+            ("a.jpg,65,48,car,13,12,26,24", [0.25, 0.2, 0.5, 0.4]),  # rounded to a whole pixel
+            ("a.jpg,64,48,car,-3,-3,66,50", [0, 0, 1, 1]),  # a little outside
+        ],
+    )
+    def test_the_boxes_refer_to_width_and_height(self, write, row: str, expected: list[float]) -> None:
+        (image,) = read_truth_csv(write(SIZED, row), IMAGES)
+        np.testing.assert_allclose(image.boxes((48, 64)), [expected], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("rows", "image_size_hw", "message"),
+        [
+            (
+                ["a.jpg,120,80,car,10,20,50,60"],
+                (80, 80),
+                ":2: the boxes are for 120 x 80 pixels, but the image",
+            ),
+            (["a.jpg,120,80,car,10,20,50,60"], (120, 80), "its camera was turned: the boxes must be for the upright"),
+            (["a.jpg,,,car,1,2,3,4", "a.jpg,,,car,10,20,50,60"], (40, 60), ":3: box [10.0, 20.0, 50.0, 60.0] is far"),
+            (
+                ["a.jpg,,,car,-9,1,50,30"],
+                (40, 60),
+                ":2: box [-9.0, 1.0, 50.0, 30.0] is far outside the image",
+            ),
+            (["a.jpg,,,car,300,300,400,400"], (40, 60), ":2: box [300.0, 300.0, 400.0, 400.0] is far outside"),
+        ],
+    )
+    def test_boxes_that_do_not_fit_are_refused(
+        self, write, rows: list[str], image_size_hw: tuple[int, int], message: str
+    ) -> None:
+        csv_path = write(SIZED, *rows)
+        (image,) = read_truth_csv(csv_path, IMAGES)
+        with pytest.raises(RecordError) as raised:
+            image.boxes(image_size_hw)
+        assert str(raised.value).startswith(str(csv_path)) and message in str(raised.value)
+
+    def test_an_image_without_boxes_has_any_size(self, write) -> None:
+        (image,) = read_truth_csv(write(SIZED, "a.jpg,120,80,,,,,"), IMAGES)
+        assert image.boxes((3, 4)).shape == (0, 4)
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            (["a.jpg,64,48,car,0.1,0.2,0.5,1"], ":2: all coordinates of this image are from 0 to 1"),
+            (["b.jpg,64,48,car,1,2,3,4", "a.jpg,64,48,car,0,0,1,1"], ":3: all coordinates of this image are"),
+            (["a.jpg,64,48,car,1,2,3,4", "a.jpg,48,64,car,1,2,3,4"], ":3: width and height differ from those of"),
+            (["a.jpg,64,,car,1,2,3,4"], ":2: height must be a number of pixels; got ''"),
+            (["a.jpg,64,x,car,1,2,3,4"], ":2: height must be a number of pixels; got 'x'"),
+            (["a.jpg,64,0,car,1,2,3,4"], ":2: width and height must be at least 1 pixel; got 64 and 0"),
+        ],
+    )
+    def test_what_is_no_pixels_is_refused(self, write, rows: list[str], message: str) -> None:
+        csv_path = write(SIZED, *rows)
+        with pytest.raises(RecordError) as raised:
+            read_truth_csv(csv_path, IMAGES)
+        assert message in str(raised.value)
+
+
 def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"cannot read .*missing\.csv: No such file"):
         read_truth_csv(tmp_path / "missing.csv", IMAGES)
