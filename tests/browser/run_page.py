@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def _become_annotate(output: int, arguments: list[str], directory: str, env: dic
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    # Not the inherited ones: those of a file, as pytest's capture is, seek, which a pipe refuses.
+    sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(env)
@@ -74,6 +77,8 @@ def _become_annotate(output: int, arguments: list[str], directory: str, env: dic
         status = 0
     except SystemExit as error:
         status = error.code
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
