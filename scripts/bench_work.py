@@ -13,7 +13,7 @@ The saved share is that of the seconds which drawing every box takes, as `odkera
 kept from an IoU of 0.8 on; with --keep-iou 0.9 only where it is nearly exact.
 
 Examples:
-    python scripts/bench_work.py --runs work/ --raccoon raccoon/ --cards cards/ --backbone mobilenet_v2/ckpt-1
+    python scripts/bench_work.py --runs work/ --raccoon raccoon/ --cards cards/ --weights mobilenet_v2/ckpt-1
     python scripts/bench_work.py --runs work/ --data shapes --seeds 1
 
 A session is played as with the page: five answers start a round, the annotator takes ten seconds for an image, each
@@ -40,17 +40,20 @@ import numpy as np
 
 from compare_orders import Quiet
 from demo import make_project
-from measuring import DEFAULT_TEMPLATE, Row, report, say
+from measuring import Row, report, say
 from odkeras.annotation import Answer, EditCounts, detections_from_spans
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.config import SimulationSettings
 from odkeras.config.cost import CostModel
+from odkeras.config.downloads import DownloadSettings
 from odkeras.formats.prodigy import read_answer, write_answer
 from odkeras.groundtruth_csv import read_truth_csv
 from odkeras.init_project import init_project
 from odkeras.labels import LabelMap
 from odkeras.metrics import KEEP_IOU, can_be_picked, count_edits
 from odkeras.pipeline import load_pipeline, save_pipeline
+from odkeras.pretrained.cache import WeightsCache
+from odkeras.pretrained.starting_point import find_starting_point
 from odkeras.project import read_jsonl
 from odkeras.session.thresholds import AutoThreshold, FixedThreshold, Threshold
 from odkeras.simulation.report import read_curve
@@ -102,8 +105,14 @@ def main() -> None:
 def name_of(data: str, seed: int, args: argparse.Namespace) -> str:
     """The folder of a session: sessions with other settings have other folders."""
     pace = f"{args.batch_size}x{args.seconds_per_image:g}s"
-    given = (args.variant, args.steps and f"{args.steps}-steps", args.extra_steps and f"{args.extra_steps}-extra", pace)
+    steps, extra = args.steps and f"{args.steps}-steps", args.extra_steps and f"{args.extra_steps}-extra"
+    given = (data != "shapes" and _name_of_weights(args.weights), args.variant, steps, extra, pace)
     return "-".join([data, str(seed), *(str(part) for part in given if part)])
+
+
+def _name_of_weights(weights: str) -> str:
+    path = Path(weights)
+    return path.name if path.is_dir() or path.parent == Path() else path.parent.name
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -111,7 +120,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="default: all that are given")
     for name in ("raccoon", "cards"):
         parser.add_argument(f"--{name}", type=Path, metavar="DIR", help="train.csv, test.csv and images/")
-    parser.add_argument("--backbone", metavar="CHECKPOINT", help="what the model for the photographs starts from")
+    parser.add_argument(
+        "--weights",
+        help="what the model for the photographs starts from; as `odkeras init --weights`, without downloads",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="orders of the pictures (default: %(default)s)")
     parser.add_argument("--annotations", type=int, help="pictures to annotate (default: raccoon 40, the others 60)")
     parser.add_argument(
@@ -127,8 +139,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, metavar="DIR", help="the played sessions: read first, then added to")
     args = parser.parse_args()
     for name in ("raccoon", "cards"):
-        if getattr(args, name) is not None and args.backbone is None:
-            parser.error(f"--{name} needs --backbone")
+        if getattr(args, name) is not None and args.weights is None:
+            parser.error(f"--{name} needs --weights")
     return args
 
 
@@ -137,7 +149,7 @@ def available(args: argparse.Namespace) -> Iterator[str]:
         if name == "shapes" or getattr(args, name) is not None:
             yield name
         else:
-            print(f"{name} is left out: give --{name} DIR and --backbone CHECKPOINT", file=sys.stderr)
+            print(f"{name} is left out: give --{name} DIR and --weights", file=sys.stderr)
 
 
 def play(project: Path, data: str, seed: int, args: argparse.Namespace) -> Session:
@@ -186,7 +198,9 @@ def prepare(project: Path, data: str, args: argparse.Namespace) -> tuple[Path, P
     train_csv, images_dir = folder / "train.csv", folder / "images"
     labels = sorted({label for image in read_truth_csv(train_csv, images_dir) for label in image.labels})
     if not (project / "pipeline.config").exists():
-        init_project(project, labels, template=DEFAULT_TEMPLATE, fine_tune_checkpoint=args.backbone)
+        cache = WeightsCache(settings=DownloadSettings(offline=True))
+        start = partial(find_starting_point, args.weights, template=None, cache=cache)
+        init_project(project, labels, find_start=start)
     return train_csv, folder / "test.csv", images_dir
 
 
