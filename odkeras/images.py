@@ -21,7 +21,6 @@ import os
 import re
 import urllib.parse
 import urllib.request
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from PIL import Image
 from odkeras.config.settings import DEFAULT_MAX_PIXELS
 from odkeras.errors import ImageError
 from odkeras.natural_order import natural_key
+from odkeras.png import is_plain_png
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 ImageFormat = Literal["jpeg", "png"]
@@ -53,7 +53,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -177,6 +176,16 @@ def decode_rgb(image: EncodedImage) -> npt.NDArray[np.uint8]:
     """
     with _opened(image.data, "image", max_pixels=0) as opened:
         return np.array(opened.convert("RGB"))
+
+
+def encode_again(image: EncodedImage) -> EncodedImage:
+    """The same picture with new bytes, for an image that another decoder refuses. A JPEG loses a little quality.
+
+    Raises:
+        ImageError: the bytes are damaged.
+    """
+    with _opened(image.data, "image", max_pixels=0) as opened:
+        return _encode_anew(_to_rgb(opened), image.format)
 
 
 def make_thumbnail(data: bytes, *, side_px: int, source: str = "image", max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
@@ -319,7 +328,7 @@ def _format_to_keep(data: bytes, image: Image.Image, orientation: int) -> ImageF
         common = _jpeg_frame_type(data) in (0xC0, 0xC1, 0xC2)  # browsers lack arithmetic and lossless coding
         return "jpeg" if common and image.mode in ("RGB", "L") and orientation == 1 else None
     if image.format == "PNG":
-        return "png" if _is_plain_png(data) and orientation == 1 else None
+        return "png" if is_plain_png(data) and orientation == 1 else None
     return None
 
 
@@ -339,31 +348,6 @@ def _jpeg_frame_type(data: bytes) -> int:
         length = 0 if marker in (0x01, 0xD8) else int.from_bytes(data[match.end() : match.end() + 2], "big")
         position = match.end() + length
     raise ValueError("the end of the JPEG is missing")
-
-
-def _is_plain_png(data: bytes) -> bool:
-    """Whether a PNG is 8-bit RGB, without transparency, not animated and not interlaced.
-
-    Pillow ignores the checksums of pixel data and a missing end; TensorFlow rejects such files. Hence the check here.
-
-    Raises:
-        ValueError: a chunk is damaged, or the end is missing.
-    """
-    plain, position = False, len(_PNG_SIGNATURE)
-    view = memoryview(data)
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        kind, end = data[position + 4 : position + 8], position + 8 + length
-        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise ValueError(f"PNG chunk {kind.decode('latin-1')} is damaged")
-        if kind == b"IHDR":  # width, height, then: bit depth, colour type, compression, filter, interlace
-            plain = data[end - 5 : end] == bytes([8, 2, 0, 0, 0])
-        elif kind in (b"tRNS", b"acTL"):
-            plain = False
-        elif kind == b"IEND":
-            return plain
-        position = end + 4
-    raise ValueError("the end of the PNG is missing")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from odkeras import polygons as polygon_ops
 from odkeras.annotation import Annotation
 from odkeras.boxes import FloatArray, Groundtruth
 from odkeras.errors import ImageError, RecordError
-from odkeras.images import EncodedImage, encode_image
+from odkeras.images import EncodedImage, encode_again, encode_image
 from odkeras.labels import LabelMap
 from odkeras.polygons import BoolArray
 from odkeras.project import atomic_path
@@ -25,6 +25,7 @@ from odkeras.project import atomic_path
 BATCH_FEATURE = "odkeras/batch"
 MASK_FEATURE = "image/object/mask"
 _CLASS_TEXT = "image/object/class/text"
+_MAX_COORDINATE = 1.1  # the API's own limit
 _FORMATS = {b"jpeg": "jpeg", b"jpg": "jpeg", b"png": "png"}
 
 
@@ -40,8 +41,9 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, mask
 
     Raises:
         LabelMapError: a class is not in the label map.
+        ImageError: TensorFlow cannot decode the image.
     """
-    image, groundtruth = annotation.image, annotation.groundtruth
+    image, groundtruth = _decodable(annotation.image, annotation.file), annotation.groundtruth
     height, width = image.image_size_hw
     names = [label_map.name_of(class_id).encode() for class_id in groundtruth.classes]
     features = {
@@ -63,6 +65,16 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, mask
     if masks or annotation.polygons:
         features[MASK_FEATURE] = _bytes(_png_masks(groundtruth.boxes, image.image_size_hw, annotation.polygons))
     return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def _decodable(image: EncodedImage, file: str) -> EncodedImage:
+    """The image, or the same picture with new bytes if TensorFlow cannot decode what Pillow decodes."""
+    if not image_problem(image.data):
+        return image
+    again = encode_again(image)
+    if problem := image_problem(again.data):
+        raise ImageError(problem, file)
+    return again
 
 
 def annotation_from_example(serialized: bytes) -> Annotation:
@@ -106,6 +118,53 @@ def class_texts(features: Any) -> frozenset[str]:
     """
     texts = _values(features, _CLASS_TEXT, "bytes_list")
     return frozenset(sys.intern(text.decode("utf-8", "replace")) for text in texts if text)
+
+
+def class_ids(features: Any) -> set[int]:
+    """The class ids of an example. Args: as `class_texts`."""
+    return set(_values(features, "image/object/class/label", "int64_list"))
+
+
+def count_boxes(features: Any) -> int:
+    """Number of boxes of an example. Args: as `class_texts`."""
+    return len(_values(features, "image/object/bbox/xmin", "float_list"))
+
+
+def file_name(features: Any) -> str:
+    """The name of the image of an example, for messages. Args: as `class_texts`."""
+    return _text(features, "image/filename") or _text(features, "image/source_id") or "no name"
+
+
+def box_problem(features: Any) -> str:
+    """Why the API would refuse the boxes of an example; "" if it would not. Args: as `class_texts`."""
+    for side in ("ymin", "xmin", "ymax", "xmax"):
+        largest = max(_values(features, f"image/object/bbox/{side}", "float_list"), default=0.0)
+        if largest > _MAX_COORDINATE:
+            return (
+                f"a box has {side} {largest:g}: boxes must be shares of the image from 0 to 1, not pixels; divide xmin "
+                "and xmax by its width, ymin and ymax by its height"
+            )
+    return ""
+
+
+def example_problem(serialized: bytes) -> str:
+    """Why the API cannot use an example, with the name of its image; "" if it can. Decodes the image."""
+    try:
+        features = _parse(serialized).features.feature
+    except RecordError as error:
+        return str(error)
+    problem = box_problem(features) or image_problem(b"".join(_values(features, "image/encoded", "bytes_list")[:1]))
+    return f"{file_name(features)}: {problem}" if problem else ""
+
+
+def image_problem(data: bytes) -> str:
+    """Why TensorFlow cannot decode the bytes of an image file; "" if it can."""
+    try:
+        tf.io.decode_image(data, channels=3, expand_animations=False)
+    except tf.errors.OpError as error:
+        reason = error.message.splitlines()[0].removeprefix("{{function_node").partition("}} ")[2] or error.message
+        return f"TensorFlow cannot decode the image: {reason.partition(' [Op:')[0]}"
+    return ""
 
 
 def write_records(path: Path | str, serialized: Iterable[bytes]) -> int:

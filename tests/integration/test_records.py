@@ -28,11 +28,12 @@ from odkeras.data.records import (
     with_masks,
     write_records,
 )
-from odkeras.errors import LabelMapError, RecordError
+from odkeras.errors import ImageError, LabelMapError, RecordError
 from odkeras.formats.prodigy import write_task
 from odkeras.images import EncodedImage, encode_image, read_image
 from odkeras.labels import LabelMap
 from tests import poison
+from tests.odd_pngs import UNCLEAN
 
 pytestmark = pytest.mark.integration
 
@@ -441,3 +442,15 @@ def test_csv_images_whose_boxes_do_not_fit_are_left_out(tmp_path: Path) -> None:
     assert set(skipped) == {"turned.jpg", "cut.png"}
     assert ":2: the boxes are for 64 x 48 pixels, but the image has 48 x 64; its camera" in skipped["turned.jpg"]
     assert ":5: the boxes are for 64 x 48 pixels, but the image has 64 x 24" in skipped["cut.png"]
+
+
+@pytest.mark.parametrize("file", UNCLEAN.values(), ids=UNCLEAN)
+def test_an_example_has_an_image_that_tensorflow_decodes(file: bytes) -> None:
+    """`encode_image` may keep what TensorFlow refuses; the image is checked again when the example is made."""
+    annotation = Annotation(EncodedImage(file, (48, 64), "png"), Groundtruth.empty(), "id", "a.png")
+    try:
+        example = example_from_annotation(annotation, LABEL_MAP)
+    except ImageError:
+        return
+    encoded = example.features.feature["image/encoded"].bytes_list.value[0]
+    assert tf.io.decode_image(encoded, channels=3).shape[2] == 3
