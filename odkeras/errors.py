@@ -76,6 +76,10 @@ class TrainingError(OdkerasError):
     """A training round cannot continue."""
 
 
+class UnreadableBatchError(TrainingError):
+    """The input pipeline cannot decode an example, or the Object Detection API refuses it."""
+
+
 class ServingError(OdkerasError):
     """The model server could not answer a request."""
 

@@ -12,6 +12,7 @@ API would silently drop such objects, and the model would learn that they are ba
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ from odkeras.data import records
 from odkeras.errors import RecordError
 from odkeras.project import Project, append_jsonl, is_held_out, read_jsonl
 from odkeras.tfrecord import DamagedRecordError, iter_records
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,21 @@ class ReplayStore:
         for image_id, batch in new.items():
             self._withdraw(image_id, batch)
 
+    def leave_out_unreadable(self, examples: Sequence[StoredExample]) -> list[StoredExample]:
+        """Exclude the examples that the Object Detection API cannot use from training, as `withdraw` does, and return
+        the others. Decodes all images. The reasons are logged and written to rejected.jsonl."""
+        problems = {example.image_id: problem for example in examples if (problem := _problem(example))}
+        unreadable = [example for example in examples if example.image_id in problems]
+        for example in unreadable:
+            reason = f"{example.path}: {problems[example.image_id]}; the image is no longer trained on"
+            _log.error("%s", reason)
+            row = {"batch": example.batch, "number": 0, "reason": reason, "answer": {"image_id": example.image_id}}
+            append_jsonl(self._project.rejected_path, [row])
+        self.withdraw({example.image_id: example.batch for example in unreadable})
+        for example in unreadable:  # one without a batch, of another tool, cannot be withdrawn
+            self._examples.pop(example.image_id, None)
+        return [example for example in examples if example.image_id not in problems]
+
     def compact(self, keep: int) -> list[Path]:
         """Move the examples of all but the newest `keep` records to replay.record, and delete those records.
 
@@ -201,6 +219,13 @@ def index_record(path: Path) -> list[StoredExample]:
         return []
     except DamagedRecordError as error:
         raise RecordError(f"{path} {error}; move it away to continue without its examples") from error
+
+
+def _problem(example: StoredExample) -> str:
+    try:
+        return records.example_problem(example.read())
+    except RecordError as error:
+        return str(error)
 
 
 def _stored_example(path: Path, offset: int, data: bytes) -> StoredExample:

@@ -15,6 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from odkeras.control import Control
 from odkeras.data.ingest import IngestResult, ingest, record_number
 from odkeras.data.records import with_masks
 from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffle_and_repeat
-from odkeras.errors import OdkerasError, TrainingError
+from odkeras.errors import OdkerasError, TrainingError, UnreadableBatchError
 from odkeras.export.publish import apply_retention
 from odkeras.inbox import list_batches
 from odkeras.labels import LabelMap
@@ -295,7 +296,7 @@ class Rounds:
         return steps
 
     def _train(self, steps: int, should_end: Callable[[], bool] = lambda: False) -> TrainingResult:
-        last_step = self._trainer.step + steps
+        first_step, last_step = self._trainer.step, self._trainer.step + steps
         saver = PeriodicSaver(self._checkpoints, self._trainer, CHECKPOINT_EVERY_S)
 
         def on_step(report: StepReport) -> None:
@@ -311,8 +312,17 @@ class Rounds:
             self._summaries.exclude_pause(self._pauses.paused_s - paused_s)
             return stops or should_end()
 
-        batches = self._summaries.watch(iter(self._dataset), self._trainer.step)
-        return self._trainer.train(batches, steps, on_step=on_step, should_stop=should_stop)
+        while True:
+            batches = self._summaries.watch(iter(self._dataset), self._trainer.step)
+            left = last_step - self._trainer.step
+            try:
+                result = self._trainer.train(batches, left, on_step=on_step, should_stop=should_stop)
+                return replace(result, steps=self._trainer.step - first_step)
+            except UnreadableBatchError:
+                readable = self._replay.leave_out_unreadable(self._chosen)
+                if not readable or len(readable) == len(self._chosen):
+                    raise
+                self._chosen = readable
 
     def _close_round(
         self,

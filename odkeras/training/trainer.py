@@ -27,7 +27,7 @@ from object_detection.builders import optimizer_builder
 from object_detection.core import standard_fields
 from tf_keras.src import backend
 
-from odkeras.errors import TrainingError
+from odkeras.errors import TrainingError, UnreadableBatchError
 from odkeras.model.building import building, reason
 from odkeras.model.inference import build_detection_model, create_variables
 from odkeras.model.weights import copy_weights, named_variables, snapshot, variables_to_train
@@ -39,6 +39,7 @@ _TOTAL_LOSS = "Loss/total_loss"
 _SNAPSHOT_EVERY_STEPS = 50
 _MAX_RESTORES = 3
 _RECENT_LOSSES = 20
+
 
 Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
@@ -312,7 +313,7 @@ class _TimedBatches(Iterator[Batch]):
         except StopIteration:
             raise TrainingError("there are no more examples to train on") from None
         except tf.errors.OpError as error:
-            raise TrainingError(f"a batch of examples cannot be read: {error.message}") from error
+            raise UnreadableBatchError(f"a batch of examples cannot be read: {error.message}") from error
         finally:
             self.seconds += time.monotonic() - started
 

@@ -20,6 +20,7 @@ from waiting import wait_until
 from odkeras.annotation import Annotation
 from odkeras.control import Control
 from odkeras.data.ingest import ingest
+from odkeras.data.records import read_records, write_records
 from odkeras.data.replay import ReplayStore
 from odkeras.errors import CheckpointError, RequestError, SetupError, TrainingError
 from odkeras.export.info import write_export_info
@@ -269,6 +270,31 @@ class TestARound:
         assert said in rounds.status.current.reason
         assert rounds.run_pending()
         assert read_jsonl(again.project.metrics_path)[-1]["examples"] == 6 - old
+
+    def test_an_example_that_cannot_be_decoded_is_left_out_and_named(
+        self, project: TinyProject, shapes: list[Annotation], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Every round failed after 0 steps, and nothing named the image."""
+        project.put(shapes[:6])
+        rounds = begin(project)
+        rounds.run_pending()
+        (record,) = project.directories.train_records()
+        examples = [tf.train.Example.FromString(each) for each in read_records(record)]
+        encoded = examples[2].features.feature["image/encoded"].bytes_list
+        encoded.value[0] = encoded.value[0][:99] + bytes(len(encoded.value[0]) - 99)  # as long as before
+        write_records(record, (each.SerializeToString() for each in examples))
+        project.put(shapes[6:8])
+        with caplog.at_level(logging.ERROR, "odkeras"):
+            rounds.run_pending()
+        first, second = project.metrics()
+        assert (second["outcome"], second["step"] - first["step"]) == ("published", 2)
+        assert second["examples"] == 7
+        reason = f"{record}: {shapes[2].file}: TensorFlow cannot decode the image: "
+        assert reason in caplog.text
+        (row,) = read_jsonl(project.directories.rejected_path)
+        assert row["reason"].startswith(reason) and row["answer"]["image_id"] == shapes[2].image_id
+        store = ReplayStore(project.directories)  # of the next process
+        assert shapes[2].image_id not in {example.image_id for example in store.examples()}
 
     def test_what_comes_in_meanwhile_makes_the_next_round(self, project: TinyProject, shapes: list[Annotation]) -> None:
         rounds = begin(project)
