@@ -22,6 +22,7 @@ from odkeras.model.setup import Setup
 from odkeras.training.inputs import SERIALIZED, ExampleSource, evaluation_dataset, example_source, examples_of_reader
 from odkeras.training.metrics import PrecisionRecallCurve, make_metric_sets, overall_first
 from odkeras.training.pictures import EvalVisualizations, ExampleSelection
+from odkeras.training.record_checks import find_bad_example
 from odkeras.version_dirs import list_versions, version_dir
 
 Progress = Callable[[int], None]
@@ -134,15 +135,23 @@ class Evaluator:
         for number, (source, selection) in enumerate(zip(sources, selections, strict=True)):
             prefix = "" if len(sources) == 1 else f"{source.reader.name or number}/"
             sets = make_metric_sets(self._config.eval_config, source.reader.label_map_path)
-            count = 0
+            count = boxes = 0
             for eval_dict in self._detect_all(detect, source):
                 for metric_set in sets:
                     metric_set.add(eval_dict)
                 selection.add(eval_dict)
                 count += 1
+                boxes += len(eval_dict["groundtruth_boxes"][0])
                 progress(count)
             if not count:
                 raise ConfigError(f"no examples to evaluate on in {source.where}")
+            if not boxes:
+                _log.warning(
+                    "%s: none of the %d examples has a box of a class in the label map, so that the metrics mean "
+                    "nothing; compare the names in the label map with those in the records",
+                    source.where,
+                    count,
+                )
             for metric_set in sets:
                 metrics |= {f"{prefix}{name}": value for name, value in metric_set.evaluate().items()}
                 curves |= {f"{prefix}{name}": curve for name, curve in metric_set.curves.items()}
@@ -165,7 +174,9 @@ class Evaluator:
         try:
             yield from self._datasets[key]
         except tf.errors.OpError as error:
-            raise ConfigError(f"{source.where}: {error.message.splitlines()[0]}") from error
+            numbered = ((f"example {number}", each) for number, each in enumerate(source.read(), start=1))
+            reason = find_bad_example(numbered) or error.message.splitlines()[0]
+            raise ConfigError(f"{source.where}: {reason}") from error
 
     def _read(self) -> Iterator[bytes]:
         assert self._source is not None

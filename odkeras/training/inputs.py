@@ -13,20 +13,18 @@ import contextlib
 import hashlib
 import heapq
 import itertools
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from object_detection import inputs as odapi_inputs
 from object_detection.builders import dataset_builder, decoder_builder
 
-from odkeras.data.records import class_texts, with_masks
+from odkeras.data.records import with_masks
 from odkeras.data.replay import StoredExample
 from odkeras.errors import ConfigError
-from odkeras.labels import LabelMap, label_map_for_api
+from odkeras.labels import label_map_for_api
 from odkeras.model.building import building
 
 SERIALIZED = "odkeras/example"
@@ -34,8 +32,6 @@ SERIALIZED = "odkeras/example"
 
 _PREFETCHED_BATCHES = 2
 _SINGLE_EXAMPLES = (0, 1)  # `input_type` of a reader: not set, TF_EXAMPLE; 2 is TF_SEQUENCE_EXAMPLE
-_MAX_CHECKED = 1000  # records may have millions of examples
-_MAX_LISTED = 10
 _MAX_CACHED_SAMPLES = 16
 _cached_samples: dict[Hashable, set[int]] = {}  # the same files are sampled after every round
 
@@ -132,29 +128,6 @@ def smallest_hashes(names: Iterable[str], count: int) -> set[int]:
     """The positions of the `count` names with the smallest hashes."""
     hashes = ((hashlib.sha256(name.encode("utf-8", "replace")).digest(), number) for number, name in enumerate(names))
     return {number for _, number in heapq.nsmallest(count, hashes)}
-
-
-def unknown_classes_warning(reader: Any, label_map: LabelMap) -> str:
-    """A warning about classes that the label map lacks, because the Object Detection API drops their objects silently.
-
-    Reads the reader's first `_MAX_CHECKED` examples. Returns "" if all classes are known, or if the records cannot be
-    read: the input pipeline reports that.
-    """
-    unknown: Counter[str] = Counter()
-    checked = 0
-    with contextlib.suppress(tf.errors.OpError, ConfigError, DecodeError):
-        files = [path for pattern in reader.tf_record_input_reader.input_path for path in tf.io.gfile.glob(pattern)]
-        for serialized in itertools.islice(_read_files(sorted(files), "train_input_reader"), _MAX_CHECKED):
-            features = tf.train.Example.FromString(serialized).features.feature
-            unknown.update(class_texts(features) - label_map.texts)
-            checked += 1
-    if not unknown:
-        return ""
-    listed = ", ".join(f"{name!r} in {count}" for name, count in sorted(unknown.items())[:_MAX_LISTED])
-    return (
-        f"the records have classes that are not in the label map ({listed} of the first {checked} examples): their "
-        "objects are not trained on, as if nothing were there"
-    )
 
 
 def example_source(generate: Callable[[], Iterator[bytes]]) -> tf.data.Dataset:

@@ -10,12 +10,13 @@ from pathlib import Path
 import tensorflow as tf
 
 from odkeras.config.settings import TrainingSettings
-from odkeras.errors import ConfigError
+from odkeras.errors import ConfigError, TrainingError, UnreadableBatchError
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup, save_resolved
 from odkeras.model.weights import RestoreReport, named_variables, restore_fine_tune_checkpoint
 from odkeras.training.checkpoints import CheckpointStore, PeriodicSaver, lock_model_dir
-from odkeras.training.inputs import distributed_training_dataset, unknown_classes_warning
+from odkeras.training.inputs import distributed_training_dataset
+from odkeras.training.record_checks import check_records, find_bad_example, numbered_examples
 from odkeras.training.strategy import is_chief, is_multi_worker, make_strategy
 from odkeras.training.tensorboard import TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult
@@ -46,7 +47,8 @@ def train_on_records(
             one worker cannot stop without the others.
 
     Raises:
-        ConfigError: no number of steps, no records, or fewer record files than workers.
+        ConfigError: no number of steps, no records, records without examples or with boxes that are not normalised, or
+            fewer record files than workers.
         CheckpointError: the checkpoints do not fit the model.
         SetupError: another training is using the model directory.
         TrainingError: the loss stays non-finite (the newest checkpoint has the last good weights), or a batch cannot
@@ -55,6 +57,8 @@ def train_on_records(
     target = steps if steps is not None else setup.config.train_config.num_steps
     if target <= 0:
         raise ConfigError("how many steps? give --steps, or set train_config.num_steps in the pipeline.config")
+    reader = setup.config.train_input_reader
+    warnings = check_records(reader, setup.label_map, "train_input_reader")
     distribution, model_dir = make_strategy(settings.strategy), settings.project.model_dir
     in_cluster = is_multi_worker(distribution)
     with _sole_writer(model_dir, distribution) as writes:
@@ -64,7 +68,7 @@ def train_on_records(
             start_from_fine_tune_checkpoint(trainer, setup)
         if writes:
             save_resolved(setup, model_dir)
-            if warning := unknown_classes_warning(setup.config.train_input_reader, setup.label_map):
+            for warning in warnings:
                 _log.warning("%s", warning)
         dataset = distributed_training_dataset(setup.config, trainer.model, distribution)
         trainer.trace(dataset.element_spec)
@@ -79,6 +83,14 @@ def train_on_records(
 
             batches = summaries.watch(iter(dataset), trainer.step)
             remaining = max(0, target - trainer.step)
+            if not remaining:
+                _log.warning(
+                    "nothing to train: %s is at step %d already, and training ends at step %d; give --steps, or raise "
+                    "train_config.num_steps",
+                    model_dir,
+                    trainer.step,
+                    target,
+                )
             try:
                 return trainer.train(
                     batches,
@@ -86,6 +98,8 @@ def train_on_records(
                     on_step=on_step_taken,
                     should_stop=(lambda: False) if in_cluster else should_stop,
                 )
+            except UnreadableBatchError as error:
+                raise TrainingError(find_bad_example(numbered_examples(reader)) or str(error)) from error
             finally:
                 saver.save_at_end()
 

@@ -456,6 +456,39 @@ class TestExamples:
         ):
             evaluate(oracle, config)
 
+    def test_classes_that_the_label_map_lacks_leave_nothing_to_measure(
+        self,
+        inference: Any,
+        config: PipelineConfig,
+        shape_records: dict[str, Path],
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """The metrics were -, without a word."""
+        path = tmp_path / "other.record"
+        examples = [tf.train.Example.FromString(each) for each in records.read_records(shape_records["test"])]
+        for example in examples:
+            texts = example.features.feature["image/object/class/text"].bytes_list
+            texts.value[:] = [b"Thing"] * len(texts.value)
+        records.write_records(path, (example.SerializeToString() for example in examples))
+        config.eval_input_reader[0].tf_record_input_reader.input_path[:] = [str(path)]
+        with caplog.at_level(logging.WARNING, "odkeras"):
+            evaluate(inference, config)
+        assert f"{path}: none of the {len(examples)} examples has a box of a class in the label map" in caplog.text
+
+    def test_an_image_that_cannot_be_decoded_is_named(
+        self, oracle: Oracle, config: PipelineConfig, shape_records: dict[str, Path], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "bad.record"
+        examples = [tf.train.Example.FromString(each) for each in records.read_records(shape_records["test"])]
+        features = examples[1].features.feature
+        features["image/encoded"].bytes_list.value[0] = features["image/encoded"].bytes_list.value[0][:99]
+        records.write_records(path, (example.SerializeToString() for example in examples))
+        config.eval_input_reader[0].tf_record_input_reader.input_path[:] = [str(path)]
+        name = features["image/filename"].bytes_list.value[0].decode()
+        with pytest.raises(ConfigError, match=rf"bad\.record: example 2: {name}: TensorFlow cannot decode the image"):
+            evaluate(oracle, config)
+
     def test_no_reader(self, oracle: Oracle, config: PipelineConfig) -> None:
         del config.eval_input_reader[:]
         with pytest.raises(ConfigError, match="names no examples to evaluate on; add an eval_input_reader"):

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from odkeras.config import TrainingSettings
+from odkeras.data.records import read_records, write_records
 from odkeras.errors import ConfigError, SetupError, TrainingError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
@@ -18,7 +19,7 @@ from odkeras.model.weights import snapshot
 from odkeras.pipeline import PipelineConfig
 from odkeras.training import checkpoints
 from odkeras.training.checkpoints import CheckpointStore, lock_model_dir
-from odkeras.training.inputs import unknown_classes_warning
+from odkeras.training.record_checks import check_records
 from odkeras.training.tensorboard import TrainingSummaries
 from odkeras.training.train import start_from_fine_tune_checkpoint, train_on_records
 from odkeras.training.trainer import StepReport
@@ -57,11 +58,14 @@ class TestSteps:
         assert all(np.array_equal(seen[0][name], weights[name]) for name in weights)
         assert steps_in(tmp_path) == [3, 5]
 
-    def test_a_finished_training_does_nothing(self, setup: Setup, tmp_path: Path) -> None:
+    def test_a_finished_training_does_nothing(
+        self, setup: Setup, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """It wrote another checkpoint every time."""
         train_on_records(setup, settings_in(tmp_path), steps=2)
         result = train_on_records(setup, settings_in(tmp_path), steps=2)
         assert (result.steps, result.loss) == (0, None)
+        assert f"nothing to train: {tmp_path} is at step 2 already, and training ends at step 2" in caplog.text
         assert [Path(path).name for path in list_checkpoints(tmp_path)] == ["ckpt-2"]
 
     def test_images_of_different_sizes(self, setup: Setup, tmp_path: Path) -> None:
@@ -151,13 +155,93 @@ class TestFineTuning:
         assert train_on_records(setup, settings_in(tmp_path / "model"), steps=2).steps == 1
 
 
-def test_classes_missing_from_the_label_map_are_reported(config: PipelineConfig, tmp_path: Path) -> None:
-    """Their objects were dropped silently, and the model trained that there is nothing."""
-    reader = config.train_input_reader
-    assert unknown_classes_warning(reader, LABEL_MAP) == ""
-    renamed = LabelMap.from_names([f"{LABEL_MAP.names[0]}s", *LABEL_MAP.names[1:]])
-    said = unknown_classes_warning(reader, renamed)
-    assert said.startswith(f"the records have classes that are not in the label map ({LABEL_MAP.names[0]!r} in ")
-    assert "of the first 12 examples): their objects are not trained on" in said
-    reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "none.record")]
-    assert unknown_classes_warning(reader, renamed) == ""
+class TestRecords:
+    """What is wrong with the records is reported before training starts, or names the example that ended it."""
+
+    @pytest.fixture
+    def examples(self, config: PipelineConfig) -> list[tf.train.Example]:
+        (pattern,) = config.train_input_reader.tf_record_input_reader.input_path
+        (path,) = tf.io.gfile.glob(pattern)
+        return [tf.train.Example.FromString(each) for each in read_records(path)]
+
+    def write(self, config: PipelineConfig, path: Path, examples: list[tf.train.Example]) -> Path:
+        write_records(path, (each.SerializeToString() for each in examples))
+        config.train_input_reader.tf_record_input_reader.input_path[:] = [str(path)]
+        return path
+
+    def test_classes_missing_from_the_label_map(self, config: PipelineConfig, tmp_path: Path) -> None:
+        """Their objects were dropped silently, and the model trained that there is nothing."""
+        reader = config.train_input_reader
+        assert check_records(reader, LABEL_MAP, "train") == []
+        renamed = LabelMap.from_names([f"{LABEL_MAP.names[0]}s", *LABEL_MAP.names[1:]])
+        (said,) = check_records(reader, renamed, "train")
+        assert said.startswith(f"the records have classes that are not in the label map ({LABEL_MAP.names[0]!r} in ")
+        assert "of the first 12 examples): their objects are not trained on" in said
+        reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "none.record")]
+        assert check_records(reader, renamed, "train") == []
+
+    def test_class_ids_without_texts(
+        self, config: PipelineConfig, examples: list[tf.train.Example], tmp_path: Path
+    ) -> None:
+        for each in examples:
+            del each.features.feature["image/object/class/text"]
+        feature = examples[0].features.feature["image/object/class/label"]
+        feature.int64_list.value[:] = [7] * len(feature.int64_list.value)
+        self.write(config, tmp_path / "a.record", examples)
+        (said,) = check_records(config.train_input_reader, LABEL_MAP, "train")
+        assert said.startswith("the records have class ids that are not in the label map (7 in 1 of the first 12")
+
+    def test_more_boxes_than_the_reader_takes(self, config: PipelineConfig) -> None:
+        """The other boxes were trained as background."""
+        config.train_input_reader.max_number_of_boxes = 1
+        (said,) = check_records(config.train_input_reader, LABEL_MAP, "train")
+        assert "have more boxes than max_number_of_boxes (1), up to 4 in train: " in said
+
+    def test_no_example_has_a_box(
+        self, config: PipelineConfig, examples: list[tf.train.Example], tmp_path: Path
+    ) -> None:
+        for each in examples:
+            for name in [name for name in each.features.feature if name.startswith("image/object/")]:
+                del each.features.feature[name]
+        self.write(config, tmp_path / "a.record", examples)
+        assert check_records(config.train_input_reader, LABEL_MAP, "train") == [
+            "none of the first 12 examples has a box: there is nothing to learn but background"
+        ]
+
+    @pytest.mark.timeout(300)
+    def test_a_record_without_examples(self, setup: Setup, tmp_path: Path) -> None:
+        """Training hung at full speed, and only SIGKILL ended it."""
+        path = self.write(setup.config, tmp_path / "empty.record", [])
+        with pytest.raises(ConfigError, match=rf"train_input_reader: {path} holds no examples"):
+            train_on_records(setup, settings_in(tmp_path), steps=1)
+
+    def test_one_of_two_records_without_examples(
+        self, config: PipelineConfig, examples: list[tf.train.Example], tmp_path: Path
+    ) -> None:
+        for name, some in (("empty", []), ("full", examples)):
+            self.write(config, tmp_path / f"{name}.record", some)
+        config.train_input_reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "*.record")]
+        (said,) = check_records(config.train_input_reader, LABEL_MAP, "train")
+        assert said == f"train: these records hold no examples: {tmp_path / 'empty.record'}"
+
+    def test_boxes_in_pixels(self, setup: Setup, examples: list[tf.train.Example], tmp_path: Path) -> None:
+        features = examples[1].features.feature
+        features["image/object/bbox/xmax"].float_list.value[:] = [
+            value * 128 for value in features["image/object/bbox/xmax"].float_list.value
+        ]
+        path = self.write(setup.config, tmp_path / "a.record", examples)
+        with pytest.raises(ConfigError) as raised:
+            train_on_records(setup, settings_in(tmp_path), steps=1)
+        assert str(raised.value).startswith(f"train_input_reader: {path}, example 2 (")
+        assert "boxes must be shares of the image from 0 to 1, not pixels" in str(raised.value)
+
+    def test_an_image_that_cannot_be_decoded_is_named(
+        self, setup: Setup, examples: list[tf.train.Example], tmp_path: Path
+    ) -> None:
+        features = examples[2].features.feature
+        features["image/encoded"].bytes_list.value[0] = features["image/encoded"].bytes_list.value[0][:99]
+        path = self.write(setup.config, tmp_path / "a.record", examples)
+        name = features["image/filename"].bytes_list.value[0].decode()
+        with pytest.raises(TrainingError) as raised:
+            train_on_records(setup, settings_in(tmp_path), steps=50)
+        assert str(raised.value).startswith(f"{path}, example 3: {name}: TensorFlow cannot decode the image: ")
