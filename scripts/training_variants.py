@@ -27,6 +27,13 @@ MOMENTUM = """
     use_moving_average: false
 """
 
+CROPS_OF_ALL_SIZES = """
+    random_crop_image {
+      min_object_covered: 0.3 min_aspect_ratio: 0.5 max_aspect_ratio: 2.0 min_area: 0.2 max_area: 1.0
+      overlap_thresh: 0.3 random_coef: 0.15
+    }
+"""
+
 Change = Callable[[PipelineConfig], None]
 
 
@@ -47,6 +54,39 @@ def train_all_layers(config: PipelineConfig) -> None:
 def freeze_fewer_layers(config: PipelineConfig) -> None:
     """Freeze four blocks of MobileNetV2 instead of seven."""
     config.train_config.freeze_variables[:] = ["^((bn_)?Conv1/|expanded_conv_|block_[1-3]_)"]
+
+
+def freeze_backbone(config: PipelineConfig) -> None:
+    """Freeze all of MobileNetV2: only the feature pyramid and the box predictor learn."""
+    config.train_config.freeze_variables[:] = ["^((bn_)?Conv1/|Conv1_bn|expanded_conv_|block_|Conv_1)"]
+
+
+def predict_large_objects_from_finer_maps(config: PipelineConfig) -> None:
+    """Anchors of twice the size on levels 3 to 5: no object is predicted from the coarse maps of levels 6 and 7."""
+    anchors = config.model.ssd.anchor_generator.multiscale_anchor_generator
+    anchors.anchor_scale = 8.0
+    anchors.max_level = config.model.ssd.feature_extractor.fpn.max_level = 5
+
+
+def spread_anchors_over_three_levels(config: PipelineConfig) -> None:
+    """The default's range of sizes in six sizes, on levels 3 to 5."""
+    generator = config.model.ssd.anchor_generator
+    generator.Clear()
+    for level, sizes_px in ((3, (32, 50)), (4, (77, 119)), (5, (185, 286))):
+        grid = generator.flexible_grid_anchor_generator.anchor_grid.add()
+        for ratio in (1.0, 2.0, 0.5):
+            grid.base_sizes.extend(sizes_px)
+            grid.aspect_ratios.extend([ratio] * len(sizes_px))
+        grid.height_stride = grid.width_stride = 2**level
+        grid.height_offset = grid.width_offset = 2 ** (level - 1)
+    config.model.ssd.feature_extractor.fpn.max_level = 5
+
+
+def crop_more(config: PipelineConfig) -> None:
+    from google.protobuf import text_format
+
+    leave_crops_out(config)
+    text_format.Parse(CROPS_OF_ALL_SIZES, config.train_config.data_augmentation_options.add())
 
 
 def leave_crops_out(config: PipelineConfig) -> None:
@@ -111,6 +151,10 @@ VARIANTS: dict[str, Change] = {
     "momentum-0.01": lambda config: set_optimizer(config, MOMENTUM),
     "batch-norm-0.997": lambda config: set_batch_norm_decay(config, ZOO_BATCH_NORM_DECAY),
     "no-crops": leave_crops_out,
+    "more-crops": crop_more,
+    "frozen-backbone": freeze_backbone,
+    "large-anchors": predict_large_objects_from_finer_maps,
+    "three-levels": spread_anchors_over_three_levels,
     "average-0.95": average_weights(0.95),
     "average-0.98": average_weights(0.98),
 }

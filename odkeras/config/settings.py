@@ -202,6 +202,22 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
             defaults={"annotate": 200, "recipe": 200},
         ),
     ] = 0
+    training_share: Annotated[
+        float,
+        Meta(gt=0, le=1),
+        Option(
+            "Share of the time that training may take, such as 0.5 on a battery or a shared machine.",
+            "tsh",
+            TRAINING,
+            _LOOP,
+            "above 0, at most 1",
+        ),
+    ] = 1.0
+    steps_per_hour: Annotated[
+        int,
+        Meta(ge=0),
+        Option("Most training steps per hour; 0: no limit.", "sph", TRAINING, _LOOP, "0 or more steps"),
+    ] = 0
     strategy: Annotated[
         str,
         Option(

@@ -35,6 +35,7 @@ from odkeras.model.weights import copy_weights
 from odkeras.pipeline import check_training_continues, loads_masks
 from odkeras.training.checkpoints import CheckpointStore, PeriodicSaver, rounds_in
 from odkeras.training.inputs import distributed_training_dataset, example_source
+from odkeras.training.limits import LoadLimits
 from odkeras.training.publishing import ModelValidator, PublishDecision, ServingModel, plan_start, publish_round
 from odkeras.training.reports import Reports
 from odkeras.training.status import MetricsLog, Pauses, StatusFile
@@ -86,7 +87,8 @@ class Rounds:
         self._chosen: list[StoredExample] = []  # the examples of the current round
         self._extra_steps_left = 0
         self.status = status or StatusFile(directories.status_path)
-        self._pauses = Pauses(Control(directories.control_path), self.status, should_stop)
+        self._limits = LoadLimits.of(settings)
+        self._pauses = Pauses(Control(directories.control_path), self.status, should_stop, self._limits)
         self._log = MetricsLog(directories.metrics_path)
 
         self.status.update(state="building", reason="building the model")
@@ -168,7 +170,9 @@ class Rounds:
         left, steps = self._extra_steps_left, min(EXTRA_SLICE, self._extra_steps_left)
         self.status.update(
             state="training",
-            reason=f"training further on {len(self._chosen)} images while no new answers wait, {left} steps at most",
+            reason=self._limits.add_to(
+                f"training further on {len(self._chosen)} images while no new answers wait, {left} steps at most"
+            ),
             round_step=0,
             round_steps=steps,
         )
@@ -286,9 +290,7 @@ class Rounds:
         steps = int(loop.round_end_step.numpy()) - self._trainer.step
         self.status.update(
             state="training",
-            reason="; ".join(
-                filter(None, (f"training on {len(self._chosen)} images", self._replay.unknown_classes_message))
-            ),
+            reason=self._limits.add_to(f"training on {len(self._chosen)} images", self._replay.unknown_classes_message),
             round=self._checkpoints.round + 1,
             round_step=0,
             round_steps=steps,
@@ -308,11 +310,12 @@ class Rounds:
 
         def should_stop() -> bool:
             paused_s = self._pauses.paused_s
-            stops = self._pauses.between_steps()
+            stops = self._pauses.between_steps(should_end)
             self._summaries.exclude_pause(self._pauses.paused_s - paused_s)
-            return stops or should_end()
+            return stops
 
         while True:
+            self._pauses.before_first_step()
             batches = self._summaries.watch(iter(self._dataset), self._trainer.step)
             left = last_step - self._trainer.step
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 
 from odkeras.control import PAUSED, RUNNING, STOPPED, Control
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
+from odkeras.training.limits import LoadLimits
 
 _log = logging.getLogger(__name__)
 
@@ -126,23 +128,42 @@ class Pauses:
         control: the control file.
         status: the trainer's status.json.
         should_stop: polled; returns True when the process must exit, which also ends a pause.
+        limits: how long training rests between steps; None for no limits.
 
     Attributes:
-        paused_s: total seconds that training was paused between steps.
+        paused_s: total seconds that training was paused, or rested, between steps.
     """
 
-    def __init__(self, control: Control, status: StatusFile, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        control: Control,
+        status: StatusFile,
+        should_stop: Callable[[], bool],
+        limits: LoadLimits | None = None,
+    ) -> None:
         self._control = control
         self._status = status
         self._should_stop = should_stop
+        self._limits = limits or LoadLimits()
         self._before: Status | None = None
         self.paused_s = 0.0
 
-    def between_steps(self) -> bool:
-        """Block while training is paused. Returns True if training must not take another step now."""
+    def before_first_step(self) -> None:
+        """Training begins; the limits do not count the time before."""
+        self._limits.begin()
+
+    def between_steps(self, should_end: Callable[[], bool] = lambda: False) -> bool:
+        """Block while training is paused or must rest. Returns True if training must not take another step now.
+
+        Args:
+            should_end: polled; True ends a rest, too.
+        """
+        if (until := self._limits.next_step_at()) > time.monotonic():
+            self._block_while(lambda: self._control.state == RUNNING and not should_end(), until)
         if self._control.state == PAUSED and not self._should_stop():
             self._wait()
-        return self._should_stop() or self._control.state == STOPPED
+        self._limits.step_starts()
+        return self._should_stop() or self._control.state == STOPPED or should_end()
 
     @property
     def ends_round(self) -> bool:
@@ -163,14 +184,18 @@ class Pauses:
         return state != RUNNING
 
     def _wait(self) -> None:
-        before, started = self._status.current, time.monotonic()
+        before = self._status.current
         where = f"at step {before.round_step} of {before.round_steps}"
         self._status.update(state=PAUSED, reason=f"paused in round {before.round}, {where}")
-        written = started
-        while self._control.state == PAUSED and not self._should_stop():
-            time.sleep(_POLL_S)
+        self._block_while(lambda: self._control.state == PAUSED)
+        self._status.update(state=before.state, reason=before.reason)
+
+    def _block_while(self, blocked: Callable[[], bool], until: float = math.inf) -> None:
+        """Block while `blocked`, until a time of the monotonic clock at most. The end of the process ends it, too."""
+        started = written = time.monotonic()
+        while (left_s := until - time.monotonic()) > 0 and blocked() and not self._should_stop():
+            time.sleep(min(_POLL_S, left_s))
             if time.monotonic() - written >= _HEARTBEAT_S:
                 written = time.monotonic()
                 self._status.write()  # heartbeat: readers take an old status.json for a dead trainer
-        self._status.update(state=before.state, reason=before.reason)
         self.paused_s += time.monotonic() - started

@@ -13,6 +13,7 @@ from waiting import wait_until
 
 from odkeras.control import Control
 from odkeras.training import status
+from odkeras.training.limits import LoadLimits
 from odkeras.training.status import Pauses, StatusFile
 
 
@@ -61,6 +62,49 @@ def test_a_pause_between_steps(trainer: Trainer) -> None:
     assert ended == [False]
     assert trainer.pauses.paused_s > 0.05
     assert (trainer.said()["state"], trainer.said()["reason"]) == ("training", "training on 8 images")
+
+
+class TestLimits:
+    @pytest.fixture
+    def limited(self, trainer: Trainer) -> Trainer:
+        limits = LoadLimits(steps_per_hour=60)
+        trainer.pauses = Pauses(
+            Control(trainer.path.parent / "control.json"), trainer.status, trainer.ended.is_set, limits
+        )
+        trainer.pauses.before_first_step()
+        assert trainer.pauses.between_steps() is False  # the first step may start at once
+        return trainer
+
+    def test_a_rest_is_not_training_time_and_shows_that_the_trainer_is_alive(self, trainer: Trainer) -> None:
+        trainer.pauses = Pauses(
+            Control(trainer.path.parent / "control.json"), trainer.status, trainer.ended.is_set, LoadLimits(0.1)
+        )
+        trainer.pauses.before_first_step()
+        trainer.pauses.between_steps()
+        first = trainer.said()["updated"]
+        time.sleep(0.05)  # a step
+        assert trainer.pauses.between_steps() is False
+        assert trainer.pauses.paused_s >= 0.4
+        assert trainer.said()["updated"] > first
+        assert trainer.said()["state"] == "training"
+
+    @pytest.mark.parametrize("end", ["stop", "pause", "signal", "answers"])
+    def test_a_rest_ends_early(self, limited: Trainer, end: str) -> None:
+        answers = threading.Event()
+        ended: list[bool] = []
+        thread = threading.Thread(target=lambda: ended.append(limited.pauses.between_steps(answers.is_set)))
+        thread.start()
+        time.sleep(0.05)
+        assert not ended  # the next step may start in a minute
+        if end in ("stop", "pause"):
+            limited.control.set(end)
+        else:
+            (limited.ended if end == "signal" else answers).set()
+        if end == "pause":
+            wait_until(lambda: limited.said()["state"] == "paused")
+            limited.control.set("stop")
+        thread.join(10)
+        assert ended == [True]
 
 
 @pytest.mark.parametrize("end", ["stop", "signal"])
