@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from odkeras.errors import SetupError
 
 _BACKLOG = 2048
+_SECOND_SIGNAL_S = 1.0  # `timeout` sends its signal to the process and to its group
 
 
 def open_listener(host: str, port: int, *, option: str = "") -> socket.socket:
@@ -62,6 +63,40 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def exit_on_second_signal() -> Iterator[None]:
+    """End the process at once at a second SIGTERM or SIGINT within the block, at least `_SECOND_SIGNAL_S` after the
+    first.
+
+    The first one is for the handlers of `stop_on_signals`. Python runs them between two of its own instructions: not
+    while the main thread waits inside TensorFlow for a batch that never comes. No effect outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to by the C handler, at any time
+    threading.Thread(target=_exit_on_second_signal, args=(reading,), name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)  # ends the thread
+
+
+def _exit_on_second_signal(reading: int) -> None:
+    first_at: float | None = None
+    while numbers := os.read(reading, 64):
+        for number in numbers:
+            now = time.monotonic()
+            if number in (signal.SIGTERM, signal.SIGINT):
+                first_at = first_at or now
+                if now - first_at >= _SECOND_SIGNAL_S:
+                    os._exit(128 + number)
+    os.close(reading)
 
 
 def stop_with_parent(stop: Callable[[], None], stdin_fd: int = 0) -> None:

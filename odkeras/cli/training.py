@@ -101,7 +101,8 @@ def train(
     *,
     given: Given,
 ) -> None:
-    """Train on CONFIG's own records, without the loop. Continues from the newest checkpoint; Ctrl-C writes one.
+    """Train on CONFIG's own records, without the loop. Continues from the newest checkpoint; Ctrl-C writes one, and a
+    second Ctrl-C ends at once.
 
     With --strategy multi-worker start it on every machine, each with its own TF_CONFIG, and with records of at least as
     many files as machines; there Ctrl-C just ends.
@@ -115,6 +116,7 @@ def train(
     import threading
 
     from odkeras.model.setup import prepare_setup
+    from odkeras.process import exit_on_second_signal
     from odkeras.training.strategy import grow_gpu_memory
     from odkeras.training.train import train_on_records
 
@@ -124,7 +126,8 @@ def train(
     if settings.strategy != "multi-worker":  # a worker cannot end in order without the others
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-    with progress_bar("steps", steps or setup.config.train_config.num_steps) as advance:
+    steps_in_all = steps or setup.config.train_config.num_steps
+    with exit_on_second_signal(), progress_bar("steps", steps_in_all) as advance:
         result = train_on_records(
             setup,
             settings,

@@ -21,7 +21,7 @@ from odkeras.errors import ConfigError, OdkerasError, SetupError, error_reason
 from odkeras.labels import LabelMap
 from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import check_pipeline, raise_for_problems
-from odkeras.process import stop_on_signals, stop_with_parent
+from odkeras.process import exit_on_second_signal, stop_on_signals, stop_with_parent
 from odkeras.training.checkpoints import lock_model_dir
 from odkeras.training.rounds import Rounds
 from odkeras.training.status import StatusFile
@@ -61,7 +61,7 @@ def run_trainer(
         stop_with_parent(stop.set, sys.stdin.fileno())
     directories = settings.project
     directories.create()
-    with stop_on_signals(stop.set):
+    with stop_on_signals(stop.set), exit_on_second_signal():
         if once:
             _check_training_runs(settings)
         try:

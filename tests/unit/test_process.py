@@ -9,11 +9,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 
 from odkeras.errors import SetupError
 from odkeras.process import open_listener, stop_on_signals, stop_with_parent
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
@@ -61,3 +64,43 @@ def test_a_blocked_thread_does_not_delay_the_exit(blocked_s: int, expected: str)
     command = [sys.executable, "-c", textwrap.dedent(code)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     assert process.stdout == expected
+
+
+BLOCKED = """
+import ctypes, threading
+from odkeras.process import exit_on_second_signal, stop_on_signals
+
+stop = threading.Event()
+with stop_on_signals(stop.set), exit_on_second_signal():
+    print("ready", flush=True)
+    if {blocked}:
+        mutex = ctypes.create_string_buffer(128)
+        lock = ctypes.CDLL(None).pthread_mutex_lock
+        lock(mutex)
+        lock(mutex)  # waits for ever, outside of Python
+    stop.wait()
+print("stopped in order", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_a_process_that_waits_outside_of_python(number: signal.Signals) -> None:
+    """`odkeras train` on an empty record ignored Ctrl-C and SIGTERM: only SIGKILL ended it."""
+    command = [sys.executable, "-c", BLOCKED.format(blocked=True)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        process.send_signal(number)  # as `timeout` does
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1.5)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 128 + number
+
+
+def test_the_first_signal_stops_in_order() -> None:
+    command = [sys.executable, "-c", BLOCKED.format(blocked=False)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "stopped in order\n"
+        assert process.wait(timeout=30) == 0
