@@ -74,6 +74,7 @@ def ingest(
     *,
     after_record: int = 0,
     masks: bool = False,
+    max_boxes: int = 0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     clock: Callable[[], float] = time.time,
 ) -> IngestResult:
@@ -85,6 +86,7 @@ def ingest(
         label_map: translates label names to ids.
         after_record: the number of the new record will be larger than this.
         masks: write masks for every example, not only for those with polygons.
+        max_boxes: the reader's `max_number_of_boxes`; more boxes are reported as a problem. 0 = any number.
         max_pixels: larger images are refused.
         clock: returns seconds since the epoch, for the record's number.
 
@@ -104,6 +106,7 @@ def ingest(
         return IngestResult(batches=set_aside, unusable=len(set_aside))
     answers = _AnswerReader(label_map, max_pixels, ImageStore(directories.kept_images_dir), masks)
     paths = answers.read_some(waiting, attempts)
+    answers.check_number_of_boxes(max_boxes)
     _note_rejected(directories.rejected_path, answers.rejected)
     # A crash after this line appends the rows again; that is harmless, since only the last row of an image is used.
     project.append_jsonl(directories.work_path, answers.work)
@@ -145,6 +148,7 @@ class _AnswerReader:
         self.rejected: list[dict[str, Any]] = []
         self.problems: list[str] = []
         self.work: list[Row] = []
+        self._boxes: dict[str, tuple[str, int]] = {}  # image id -> file, number of boxes
         self._image_bytes = 0  # sum over all answers read; an image with two answers counts twice
 
     def read_some(self, paths: Sequence[Path], attempts: ReadAttempts) -> list[Path]:
@@ -167,6 +171,17 @@ class _AnswerReader:
                 _log.warning("%s, answer %d: %s", path.name, number, reason)
                 row = {"batch": path.name, "number": number, "reason": reason}
                 self.rejected.append({**row, "answer": self._with_kept_image(answer, path.parent)})
+
+    def check_number_of_boxes(self, most: int) -> None:
+        """Report the images with more boxes than the reader takes."""
+        for image_id, (file, count) in self._boxes.items():
+            if 0 < most < count and image_id in self.examples:
+                problem = replace_surrogates(
+                    f"{file}: {count} boxes, but train_input_reader.max_number_of_boxes is {most}: the others are "
+                    f"trained as background; set max_number_of_boxes: {count}"
+                )
+                _log.warning("%s", problem)
+                self.problems.append(problem)
 
     def _with_kept_image(self, answer: dict[str, Any] | None, inbox_dir: Path) -> dict[str, Any] | None:
         """A rejected answer whose image is stored permanently, so that the answer can be corrected later.
@@ -197,6 +212,7 @@ class _AnswerReader:
             example = records.example_from_annotation(read.annotation, self._label_map, masks=self._masks)
             self.examples[read.annotation.image_id] = example.SerializeToString()
             self._image_bytes += len(read.annotation.image.data)
+            self._boxes[read.annotation.image_id] = (read.annotation.file, len(read.annotation.groundtruth))
             self._note_work(answer, read.annotation)
             self.withdrawn.pop(read.annotation.image_id, None)
         elif read.withdrawn_image_id is not None:

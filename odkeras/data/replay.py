@@ -22,7 +22,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from odkeras.data import records
-from odkeras.errors import RecordError
+from odkeras.errors import RecordError, error_reason
 from odkeras.project import Project, append_jsonl, is_held_out, read_jsonl
 from odkeras.tfrecord import DamagedRecordError, iter_records
 
@@ -207,15 +207,22 @@ class ReplayStore:
 
 
 def index_record(path: Path) -> list[StoredExample]:
-    """The position of each example in a TFRecord; [] if there is no such file.
+    """The position of each example in a TFRecord; [] if there is no such file. One that cannot be parsed is logged and
+    left out.
 
     Raises:
-        RecordError: not a TFRecord of `tf.train.Example`, or truncated.
+        RecordError: not a TFRecord, or truncated.
     """
+    examples = []
     try:
         with path.open("rb") as file:
-            return [_stored_example(path, offset, data) for offset, data in iter_records(file)]
-    except FileNotFoundError:
+            for offset, data in iter_records(file):
+                try:
+                    examples.append(_stored_example(path, offset, data))
+                except Exception as error:  # whatever it is, the other examples can be trained on
+                    _log.error("%s: the example at byte %d is not used: %s", path, offset, error_reason(error))
+        return examples
+    except (FileNotFoundError, IsADirectoryError):
         return []
     except DamagedRecordError as error:
         raise RecordError(f"{path} {error}; move it away to continue without its examples") from error

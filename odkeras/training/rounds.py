@@ -139,7 +139,14 @@ class Rounds:
             return False
         started = time.monotonic()
         trained = int(self._checkpoints.loop.trained_record.numpy())
-        ingested = ingest(self._directories, self._replay, self._label_map, after_record=trained, masks=self._masks)
+        ingested = ingest(
+            self._directories,
+            self._replay,
+            self._label_map,
+            after_record=trained,
+            masks=self._masks,
+            max_boxes=self._config.train_input_reader.max_number_of_boxes,
+        )
         records_s = time.monotonic() - started
         new_records = [path for path in self._directories.train_records() if record_number(path) > trained]
         if not new_records:

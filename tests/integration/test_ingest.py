@@ -397,6 +397,14 @@ class TestPoison:
         assert len(list((inbox_dir / "set-aside").iterdir())) == 3
 
 
+def test_more_boxes_than_the_reader_takes_are_reported(data: Data, shapes: list[Annotation]) -> None:
+    """The others were trained as background, without a word."""
+    spans = [span("circle", 10 + number, 10, 40, 40) for number in range(4)]
+    data.put({**answer(shapes[0]), "spans": spans}, {**answer(shapes[1]), "spans": spans[:3]})
+    (problem,) = data.take(max_boxes=3).problems
+    assert problem.startswith(f"{shapes[0].file}: 4 boxes, but train_input_reader.max_number_of_boxes is 3: the others")
+
+
 class TestFailures:
     def test_a_batch_that_cannot_be_read(
         self, data: Data, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch

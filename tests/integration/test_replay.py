@@ -13,6 +13,7 @@ from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffl
 from odkeras.errors import RecordError
 from odkeras.labels import Label, LabelMap
 from odkeras.project import Project
+from tests.fixtures_training import LABEL_MAP as SHAPES
 
 pytestmark = pytest.mark.integration
 
@@ -324,3 +325,17 @@ class TestShuffling:
             return list(itertools.islice(shuffle_and_repeat(stored, seed), 30))
 
         assert first(1) == first(1) != first(2)
+
+
+def test_what_is_no_example_is_left_out(
+    tmp_path: Path, shapes: list[Annotation], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One such record kept the trainer from starting."""
+    path = tmp_path / "1_train.record"
+    good = [records.example_from_annotation(each, SHAPES).SerializeToString() for each in shapes[:2]]
+    no_image = tf.train.Example().SerializeToString()
+    records.write_records(path, [good[0], b"\xff\xff", no_image, good[1]])
+    (tmp_path / "2_train.record").mkdir()
+    assert [each.image_id for each in index_record(path)] == [each.image_id for each in shapes[:2]]
+    assert caplog.text.count(f"{path}: the example at byte") == 2
+    assert index_record(tmp_path / "2_train.record") == []
