@@ -18,6 +18,7 @@ import importlib.util
 import os
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def prepare() -> None:
     _provide_lvis_vis()
     _provide_official()
     _restore_resnet_builder()
+    _convert_repeated_fields()
 
 
 def _require(package: str, command: str) -> None:
@@ -213,6 +215,24 @@ def _restore_resnet_builder() -> None:
 
     if not hasattr(resnet_v1.resnet, "ResNet"):
         resnet_v1.resnet = resnet
+
+
+def _convert_repeated_fields() -> None:
+    """TensorFlow does not take a repeated field of today's protobuf for a list: `subtract_channel_mean` failed."""
+    from object_detection.builders import preprocessor_builder
+
+    original = preprocessor_builder._get_dict_from_proto
+    if hasattr(original, "converts_repeated_fields"):
+        return
+
+    def with_lists(config: Any) -> dict[str, Any]:
+        return {
+            name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+            for name, value in original(config).items()
+        }
+
+    with_lists.converts_repeated_fields = True  # type: ignore[attr-defined]
+    preprocessor_builder._get_dict_from_proto = with_lists
 
 
 def _module(name: str, **attributes: Any) -> types.ModuleType:

@@ -13,6 +13,8 @@ from odkeras.errors import LabelMapError
 from odkeras.labels import LabelMap
 from odkeras.odapi import ODAPI_INSTALL_COMMAND
 from odkeras.pipeline import extractors
+from odkeras.pipeline.architecture import architecture_problems
+from odkeras.pipeline.augmentation import augmentation_problems
 from odkeras.pipeline.files import checkpoint_kind, checkpoint_problems, is_remote, record_problems
 from odkeras.pipeline.problems import Problem, Severity
 from odkeras.pipeline.proto import (
@@ -85,9 +87,16 @@ def _check_feature_extractor(question: _CheckContext) -> Iterator[Problem]:
         yield Problem(field, name, f"no such feature extractor for {model_type(config)}", fix)
     elif name in extractors.NEEDS_OFFICIAL and not _has_official("legacy/image_classification/efficientnet"):
         yield Problem(field, name, "needs the package tf-models-official", f"run: {ODAPI_INSTALL_COMMAND}")
-    elif downloads_weights(config):
-        fix = "build it once with a network connection, or use resnet_v1_50_fpn"
-        yield Problem(field, name, "fetches ImageNet weights from the network while it is built", fix, "warning")
+    elif question.trains and not question.step and downloads_weights(config) and not get_fine_tune_checkpoint(config):
+        reason = "starts from ImageNet weights, which are downloaded if they are not on this machine"
+        fix = "without a network, name other weights in train_config.fine_tune_checkpoint"
+        yield Problem(field, name, reason, fix, "warning")
+
+
+def _check_architecture(question: _CheckContext) -> Iterator[Problem]:
+    """Skipped for an extractor that is not in our lists: its sizes and levels are unknown."""
+    if feature_extractor_type(question.config) in extractors.known(model_type(question.config)):
+        yield from architecture_problems(question.config)
 
 
 def _check_tf1_settings(question: _CheckContext) -> Iterator[Problem]:
@@ -114,14 +123,24 @@ def _check_keypoint_label_map(question: _CheckContext) -> Iterator[Problem]:
         yield Problem("model.center_net.keypoint_label_map_path", path, reason, fix)
 
 
-def _check_shapes_suffice(question: _CheckContext) -> Iterator[Problem]:
-    """Check that boxes and polygons are enough to train the model. If it needs other annotations, computing the first
-    loss fails."""
-    if question.purpose != "loop":
+def _check_inputs_suffice(question: _CheckContext) -> Iterator[Problem]:
+    """Check that the model gets all that it takes besides the image, and learns from. If it needs more, it cannot be
+    built, or computing the first loss fails."""
+    if field := extractors.cannot_run(question.config):
+        reason = "takes features of other images besides the image, which neither training nor a published version has"
+        yield Problem(field, "", reason, "remove it, which leaves a Faster R-CNN")
+    if not question.trains:
         return
-    for field, what in extractors.needs_more_than_shapes(question.config):
-        reason = f"learns from {what}, but the annotations are boxes and polygons"
-        yield Problem(field, "", reason, "remove it, or train with `odkeras train` on records that have them")
+    if field := extractors.cannot_train(question.config):
+        reason = "learns from offsets between images, which the input pipeline of the API does not read"
+        yield Problem(field, "", reason, "remove it")
+    for field, what, loaded_by in extractors.needs_more_than_shapes(question.config):
+        if question.purpose == "loop":
+            reason = f"learns from {what}, but the annotations are boxes and polygons"
+            yield Problem(field, "", reason, "remove it, or train with `odkeras train` on records that have them")
+        elif not getattr(question.config.train_input_reader, loaded_by):
+            reason = f"must be set for a model that learns from {what} ({field})"
+            yield Problem(f"train_input_reader.{loaded_by}", "", reason, "set it, with records that have them")
 
 
 def _check_masks_are_loaded(question: _CheckContext) -> Iterator[Problem]:
@@ -150,8 +169,8 @@ def _check_classes(question: _CheckContext) -> Iterator[Problem]:
         yield Problem(field, str(count), reason, f"set num_classes: {label_map.max_id}", "warning")
 
 
-def _read_label_map(path: str | None) -> tuple[list[Problem], LabelMap | None]:
-    field = "train_input_reader.label_map_path"
+def _read_label_map(path: str | None, reader: str = "train_input_reader") -> tuple[list[Problem], LabelMap | None]:
+    field = f"{reader}.label_map_path"
     fix = "put the path of your label map here, or give --label-map-path"
     if path is None:
         return [Problem(field, "", "no label map is given", fix)], None
@@ -209,10 +228,7 @@ def _check_train_config(question: _CheckContext) -> Iterator[Problem]:
     if not question.trains:
         return
     train = question.config.train_config
-    for step in train.data_augmentation_options:
-        if step.WhichOneof("preprocessing_step") == "autoaugment_image":
-            reason = "needs tf.contrib, which TensorFlow 2 does not have"
-            yield Problem("train_config.data_augmentation_options", "autoaugment_image", reason, "remove it")
+    yield from augmentation_problems(question.config)
     for field in ("freeze_variables", "update_trainable_variables"):
         for pattern in getattr(train, field):
             if problem := _regex_error(pattern):
@@ -279,6 +295,9 @@ def _check_readers(question: _CheckContext) -> Iterator[Problem]:
             yield from _reader_problems(
                 reader, "eval_input_reader", "error" if question.purpose == "eval" else "warning"
             )
+        if question.purpose == "eval" and reader.label_map_path:
+            problem, _ = _read_label_map(str(reader.label_map_path), "eval_input_reader")
+            yield from problem
 
 
 def _reader_problems(reader: PipelineConfig, name: str, severity: Severity) -> Iterator[Problem]:
@@ -299,9 +318,10 @@ def _has_official(path: str) -> bool:
 
 _CHECKS: tuple[Callable[[_CheckContext], Iterator[Problem]], ...] = (
     _check_feature_extractor,
+    _check_architecture,
     _check_tf1_settings,
     _check_keypoint_label_map,
-    _check_shapes_suffice,
+    _check_inputs_suffice,
     _check_masks_are_loaded,
     _check_classes,
     _check_batch,

@@ -125,18 +125,32 @@ def mask_parts(config: PipelineConfig) -> list[str]:
     return []
 
 
-def needs_more_than_shapes(config: PipelineConfig) -> Iterator[tuple[str, str]]:
-    """Yield (config field, what it learns from) for each part of the model that boxes and masks cannot train."""
-    if model_type(config) == "center_net":
-        model = config.model.center_net
-        for field, what in (
-            ("densepose_estimation_task", "dense poses"),
-            ("track_estimation_task", "tracks"),
-            ("temporal_offset_task", "tracks"),
-        ):
-            if model.HasField(field):
-                yield f"model.center_net.{field}", what
-        if model.keypoint_estimation_task:
-            yield "model.center_net.keypoint_estimation_task", "keypoints"
-    elif model_type(config) == "faster_rcnn" and config.model.faster_rcnn.HasField("context_config"):
-        yield "model.faster_rcnn.context_config", "features of other images (context)"
+def needs_more_than_shapes(config: PipelineConfig) -> Iterator[tuple[str, str, str]]:
+    """The parts of the model that boxes and masks cannot train.
+
+    Yields:
+        Config field, what it learns from, and the field of `train_input_reader` that loads that.
+    """
+    if model_type(config) != "center_net":
+        return
+    model = config.model.center_net
+    if model.HasField("densepose_estimation_task"):
+        yield "model.center_net.densepose_estimation_task", "dense poses", "load_dense_pose"
+    if model.HasField("track_estimation_task"):
+        yield "model.center_net.track_estimation_task", "tracks", "load_track_id"
+    if model.keypoint_estimation_task:
+        yield "model.center_net.keypoint_estimation_task", "keypoints", "num_keypoints"
+
+
+def cannot_run(config: PipelineConfig) -> str | None:
+    """The config field of a part of the model with which nothing works; None if there is none."""
+    if model_type(config) == "faster_rcnn" and config.model.faster_rcnn.HasField("context_config"):
+        return "model.faster_rcnn.context_config"
+    return None
+
+
+def cannot_train(config: PipelineConfig) -> str | None:
+    """The config field of a part of the model that cannot be trained; None if there is none."""
+    if model_type(config) == "center_net" and config.model.center_net.HasField("temporal_offset_task"):
+        return "model.center_net.temporal_offset_task"
+    return None

@@ -14,7 +14,7 @@ RANDOM_WEIGHTS = (
 
 
 def downloads_weights(config: PipelineConfig) -> bool:
-    """Whether building the model downloads ImageNet weights.
+    """Whether a training without a checkpoint starts from ImageNet weights, which are downloaded (`model.imagenet`).
 
     Raises:
         ConfigError: the config has no model.

@@ -10,6 +10,8 @@ from odkeras.config.settings import DEFAULT_REST_PORT, SessionSettings
 from odkeras.errors import ConfigError, OdkerasError, RequestError, ServerUnavailableError, ServingError
 from odkeras.labels import LabelMap
 from odkeras.pipeline import (
+    Overrides,
+    apply_overrides,
     check_pipeline,
     check_trained_classes,
     check_training_continues,
@@ -60,6 +62,7 @@ class SessionSetup:
         path = label_map_path(options)
         label_map = LabelMap.load(path)
         chosen = chosen_labels(labels, label_map, use_display_name=options.use_display_name)
+        check_config(options, label_map)
         check_model_fits(options, label_map)
         classes = tuple(label_map.id_of(label) for label in chosen) if labels else None
         return cls(options, path, label_map, tuple(chosen), classes, can_pick)
@@ -102,6 +105,21 @@ def label_map_path(options: SessionSettings) -> Path:
     if not path or is_placeholder(path):
         raise_for_problems(check_pipeline(config, label_map=None, purpose="loop"), source=str(options.config))
     return Path(path)
+
+
+def check_config(options: SessionSettings, label_map: LabelMap) -> None:
+    """Check that the trainer can use the config, which it otherwise reports after the page has been opened. An external
+    trainer checks it itself, since its files may not be visible on this machine.
+
+    Raises:
+        ConfigError: it cannot; the message lists all problems.
+    """
+    if options.external_trainer:
+        return
+    config = apply_overrides(load_pipeline(options.config), Overrides.of(options))
+    resumes = has_checkpoints(options.project.model_dir)
+    problems = check_pipeline(config, label_map=label_map, purpose="loop", step=int(resumes))
+    raise_for_problems(problems, source=str(options.config))
 
 
 def check_model_fits(options: SessionSettings, label_map: LabelMap) -> None:

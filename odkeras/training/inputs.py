@@ -1,6 +1,7 @@
 """The examples to train and to evaluate on, and the Object Detection API's own input pipeline over them.
 
-The pipeline is built without autograph: the API's functions do not need it, and it takes most of the building time.
+The pipeline is built without autograph where possible: nearly all of the API's functions do not need it, and it takes
+most of the building time.
 
 A sample of N evaluation examples consists of the N whose image ids have the smallest SHA-256 hashes. It is therefore a
 uniform sample of the whole record, the same one in every round and on every machine, and changes little when examples
@@ -26,6 +27,7 @@ from odkeras.data.replay import StoredExample
 from odkeras.errors import ConfigError
 from odkeras.labels import label_map_for_api
 from odkeras.model.building import building
+from odkeras.pipeline.augmentation import AUTOGRAPH_STEPS, LEGACY_FUNCTION_STEPS, step_names
 
 SERIALIZED = "odkeras/example"
 """Key of the serialized example among the features of `evaluation_dataset`: string (1,)."""
@@ -135,7 +137,8 @@ def example_source(generate: Callable[[], Iterator[bytes]]) -> tf.data.Dataset:
 
     Each new iterator calls `generate` again, so the examples can change without building the pipeline again.
     """
-    return tf.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec([], tf.string))
+    # Of `compat.v1`, as the datasets of the API's own reader are: these also map with functions of TensorFlow 1.
+    return tf.compat.v1.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec([], tf.string))
 
 
 def training_dataset(
@@ -173,8 +176,11 @@ def training_dataset(
                 config.train_config, given, config.model, model=model, input_context=input_context
             )
 
-    dataset_build = dataset_builder.build if source is None else _build_over(source)
-    dataset = _build_pipeline(dataset_build, build, "train_input_reader")
+    steps = step_names(config)
+    legacy_function = not steps.isdisjoint(LEGACY_FUNCTION_STEPS)
+    dataset_build = dataset_builder.build if source is None else _build_over(source, legacy_function=legacy_function)
+    autograph = not steps.isdisjoint(AUTOGRAPH_STEPS)
+    dataset = _build_pipeline(dataset_build, build, "train_input_reader", autograph=autograph)
     return dataset if source is not None else dataset.repeat()
 
 
@@ -220,7 +226,11 @@ def evaluation_dataset(config: Any, model: Any, reader: Any, source: tf.data.Dat
 
 
 def _build_pipeline(
-    dataset_build: Callable[..., tf.data.Dataset], build: Callable[[], tf.data.Dataset], field: str
+    dataset_build: Callable[..., tf.data.Dataset],
+    build: Callable[[], tf.data.Dataset],
+    field: str,
+    *,
+    autograph: bool = False,
 ) -> tf.data.Dataset:
     builders: dict[str, Any] = odapi_inputs.INPUT_BUILDER_UTIL_MAP  # the API's own hook to replace the reader
     original = builders["dataset_build"]
@@ -232,7 +242,8 @@ def _build_pipeline(
     options.autotune.enabled = False
     try:
         with building(field, "the input pipeline"):
-            return tf.autograph.experimental.do_not_convert(build)().with_options(options)
+            dataset = build() if autograph else tf.autograph.experimental.do_not_convert(build)()
+            return dataset.with_options(options)
     finally:
         builders["dataset_build"] = original
 
@@ -250,8 +261,15 @@ def _reader_for_api(reader: Any) -> Iterator[Any]:
         yield given
 
 
-def _build_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> Callable[..., tf.data.Dataset]:
-    """A stand-in for `dataset_builder.build` that reads `source` instead of files."""
+def _build_over(
+    source: tf.data.Dataset, *, keep_serialized: bool = False, legacy_function: bool = False
+) -> Callable[..., tf.data.Dataset]:
+    """A stand-in for `dataset_builder.build` that reads `source` instead of files.
+
+    Args:
+        keep_serialized: add the serialized example to the features.
+        legacy_function: transform with a function of TensorFlow 1 (see `LEGACY_FUNCTION_STEPS`).
+    """
 
     def build(
         reader: Any,
@@ -275,7 +293,8 @@ def _build_over(source: tf.data.Dataset, *, keep_serialized: bool = False) -> Ca
         else:
             dataset = dataset.map(decode, tf.data.AUTOTUNE)
             if transform_input_data_fn is not None:
-                dataset = dataset.map(transform_input_data_fn, tf.data.AUTOTUNE)
+                transform = dataset.map_with_legacy_function if legacy_function else dataset.map
+                dataset = transform(transform_input_data_fn, tf.data.AUTOTUNE)
         return dataset.batch(batch_size, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
 
     return build

@@ -42,6 +42,7 @@ def use_fakes(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     load, is_random = setup.load_pipeline, setup.starts_from_random_weights
     set_attribute(setup, "load_pipeline", lambda path: path)
     set_attribute(setup, "starts_from_random_weights", lambda path: is_random(load(path)))
+    set_attribute(setup, "check_config", lambda options, label_map: None)
     set_attribute(setup, "get_label_map_path", lambda path: str(path.parent / "label_map.pbtxt"))
 
 

@@ -153,6 +153,22 @@ def test_the_list_of_feature_extractors_is_the_api_s() -> None:
     assert replacements <= set(names)
 
 
+@pytest.mark.parametrize("extractor", ["mobilenet_v2", "mobilenet_v2_fpn", "mobilenet_v2_fpn_sep_conv"])
+def test_weights_that_are_downloaded_are_announced_where_they_are_used(tmp_path: Path, extractor: str) -> None:
+    """Evaluation and export built them in, too, and failed without a network, although a checkpoint replaced them."""
+    config = replaced(template="centernet_resnet50_512")
+    config.model.center_net.feature_extractor.type = extractor
+    problem = only(check(config))
+    assert (problem.severity, problem.field) == ("warning", "model.center_net.feature_extractor.type")
+    assert check(config, "export") == check(config, step=100) == []
+    config.model.center_net.feature_extractor.depth_multiplier = 0.5
+    assert check(config) == []
+    checkpoint = write_checkpoint(tmp_path / "ckpt-0", "model/_feature_extractor/x")
+    config = from_checkpoint(checkpoint, "detection", "centernet_resnet50_512")
+    config.model.center_net.feature_extractor.type = extractor
+    assert check(config) == []
+
+
 def test_efficientdet_and_moving_averages_need_the_model_garden(monkeypatch: pytest.MonkeyPatch) -> None:
     efficientdet = replaced(template="efficientdet_d0_512")
     averaging = replaced(("use_moving_average: false", ""))
@@ -178,17 +194,48 @@ def test_settings_of_tensorflow_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "addition", "field"),
+    ("task", "loaded_by"),
     [
-        ("centernet_resnet50_512", "densepose_estimation_task {}", "model.center_net.densepose_estimation_task"),
-        ("centernet_resnet50_512", "track_estimation_task {}", "model.center_net.track_estimation_task"),
-        ("faster_rcnn_resnet50_640", "context_config {}", "model.faster_rcnn.context_config"),
+        ("densepose_estimation_task", "load_dense_pose: true"),
+        ("track_estimation_task", "load_track_id: true"),
     ],
 )
-def test_a_model_that_needs_more_than_shapes_cannot_be_in_the_loop(template: str, addition: str, field: str) -> None:
+def test_a_model_that_needs_more_than_shapes(task: str, loaded_by: str) -> None:
+    config = replaced(("    num_classes: 1\n", f"    num_classes: 1 {task} {{}}\n"), template="centernet_resnet50_512")
+    assert only(check(config)).field == f"model.center_net.{task}"
+    assert check(config, "export") == []
+    needed = f"train_input_reader.{loaded_by.partition(':')[0]}"
+    assert needed in [problem.field for problem in check(config, "train")]
+    config.MergeFrom(parse_pipeline(f"train_input_reader {{ {loaded_by} }}", source="p"))
+    assert needed not in [problem.field for problem in check(config, "train")]
+
+
+@pytest.mark.parametrize(
+    ("template", "addition", "field", "purposes"),
+    [
+        (
+            "faster_rcnn_resnet50_640",
+            "context_config {}",
+            "model.faster_rcnn.context_config",
+            ("loop", "train", "eval", "export"),
+        ),
+        (
+            "centernet_resnet50_512",
+            "temporal_offset_task {}",
+            "model.center_net.temporal_offset_task",
+            ("loop", "train"),
+        ),
+    ],
+)
+def test_models_with_inputs_that_nothing_here_has(
+    template: str, addition: str, field: str, purposes: tuple[str, ...]
+) -> None:
+    """The loop advised `odkeras train`, which ended in a traceback."""
     config = replaced(("    num_classes: 1\n", f"    num_classes: 1 {addition}\n"), template=template)
-    assert only(check(config)).field == field
-    assert [problem.field for problem in check(config, "export")] == []
+    for purpose in ("loop", "train", "eval", "export"):
+        problems = [each for each in check(config, purpose) if each.field == field]  # type: ignore[arg-type]
+        assert len(problems) == (1 if purpose in purposes else 0), purpose
+        assert not any("odkeras train" in problem.fix for problem in problems)
 
 
 MASK_MODELS = [
@@ -220,6 +267,126 @@ def test_keypoints_need_their_label_map_even_to_build(tmp_path: Path) -> None:
     (tmp_path / "map.pbtxt").write_text("item { id: 1 name: 'a' }")
     assert check(config, "export") == []
     assert only(check(config, "loop")).field == "model.center_net.keypoint_estimation_task"
+
+
+FPN, BIFPN = "ssd_mobilenet_v2_fpnlite_320", "efficientdet_d0_512"
+CENTER_NET, TWO_STAGE = "centernet_resnet50_512", "faster_rcnn_resnet50_640"
+
+
+def with_images(template: str, extractor: str, height: int, width: int) -> PipelineConfig:
+    config = replaced(template=template)
+    model = getattr(config.model, config.model.WhichOneof("model"))
+    model.feature_extractor.type = extractor or model.feature_extractor.type
+    model.image_resizer.fixed_shape_resizer.height, model.image_resizer.fixed_shape_resizer.width = height, width
+    return config
+
+
+@pytest.mark.parametrize(
+    ("template", "extractor", "wrong", "fix"),
+    [
+        (FPN, "", 300, "use 288 or 320"),
+        (FPN, "", 32, "use 64"),  # lowest: 33
+        (FPN, "ssd_resnet50_v1_fpn_keras", 128, "use 160"),  # lowest: 129
+        (BIFPN, "", 300, "use 256 or 384"),
+        (BIFPN, "", 320, "use 256 or 384"),
+        (CENTER_NET, "", 500, "use 480 or 512"),
+        (CENTER_NET, "hourglass_104", 100, "use 128"),
+        (CENTER_NET, "hourglass_52", 320, "use 256 or 384"),
+        (CENTER_NET, "hourglass_10", 100, "use 96 or 104"),
+        (CENTER_NET, "mobilenet_v2_fpn", 100, "use 96 or 128"),
+    ],
+)
+def test_sizes_that_an_architecture_cannot_take(template: str, extractor: str, wrong: int, fix: str) -> None:
+    """They ended in a traceback of TensorFlow, such as "Dimensions must be equal, but are 20 and 19"."""
+    right = int(fix.split()[-1])
+    for purpose in ("loop", "train", "eval", "export"):
+        config = with_images(template, extractor, wrong, right)
+        problems = [each for each in check(config, purpose) if "image_resizer" in each.field]  # type: ignore[arg-type]
+        assert only(problems).field.endswith("image_resizer.fixed_shape_resizer.height")
+        assert (problems[0].value, problems[0].fix, problems[0].severity) == (str(wrong), fix, "error")
+    assert not [each for each in check(with_images(template, extractor, right, right)) if each.severity == "error"]
+
+
+@pytest.mark.parametrize(
+    ("template", "extractor", "size"),
+    [
+        (FPN, "ssd_mobilenet_v2_keras", 300),  # without a feature pyramid
+        (FPN, "", 313),  # 40, 20 and 10 cells, as 320
+        (BIFPN, "", 1408),
+        (TWO_STAGE, "", 333),
+        (TWO_STAGE, "faster_rcnn_resnet50_fpn_keras", 333),  # pads to 32 itself
+        (CENTER_NET, "hourglass_104", 1024),
+    ],
+)
+def test_sizes_that_the_zoo_or_its_users_have(template: str, extractor: str, size: int) -> None:
+    assert not [each for each in check(with_images(template, extractor, size, size)) if "resizer" in each.field]
+
+
+def test_padding_in_the_feature_extractor_makes_any_size_fit() -> None:
+    config = with_images(FPN, "", 300, 300)
+    config.model.ssd.feature_extractor.pad_to_multiple = 32
+    assert check(config) == []
+
+
+@pytest.mark.parametrize("template", [FPN, CENTER_NET])
+def test_images_that_keep_their_aspect_ratio_are_of_other_sizes(template: str) -> None:
+    config = with_images(template, "", 320, 320)
+    model = getattr(config.model, config.model.WhichOneof("model"))
+    keep = model.image_resizer.keep_aspect_ratio_resizer
+    keep.min_dimension = keep.max_dimension = 320
+    config.train_config.batch_size = 1
+    problem = only(check(config))
+    assert (problem.severity, "no multiples of 32" in problem.reason) == ("warning", True)
+    keep.pad_to_max_dimension = True
+    assert check(config) == []
+    keep.max_dimension = 330
+    assert only(check(config)).field.endswith("keep_aspect_ratio_resizer.max_dimension")
+
+
+@pytest.mark.parametrize(
+    ("generator", "reason", "severity"),
+    [
+        ("multiscale_anchor_generator { min_level: 3 max_level: 6 }", "has levels 3 to 6, and", "error"),
+        ("multiscale_anchor_generator { min_level: 2 max_level: 6 }", "has levels 2 to 6, and", "warning"),
+        ("ssd_anchor_generator { num_layers: 6 }", "anchors for 6 feature maps, and the extractor has 5", "error"),
+    ],
+)
+def test_anchors_for_each_feature_map(generator: str, reason: str, severity: str) -> None:
+    """Other numbers ended in a traceback while the model was traced."""
+    config = replaced()
+    config.model.ssd.ClearField("anchor_generator")
+    config.MergeFrom(parse_pipeline(f"model {{ ssd {{ anchor_generator {{ {generator} }} }} }}", source="p"))
+    problem = only(check(config))
+    assert reason in problem.reason and problem.severity == severity
+    assert problem.field == f"model.ssd.anchor_generator.{generator.split()[0]}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("number_of_stages", 1, "without their classes"),
+        ("number_of_stages", 4, "1 to 3 stages"),
+        ("initial_crop_size", 0, "must be 1 or more"),
+        ("maxpool_kernel_size", 0, "must be 1 or more"),
+    ],
+)
+def test_settings_of_two_stage_models(field: str, value: int, reason: str) -> None:
+    config = replaced(template=TWO_STAGE)
+    setattr(config.model.faster_rcnn, field, value)
+    problem = only(check(config))
+    assert (problem.field, problem.value) == (f"model.faster_rcnn.{field}", str(value))
+    assert reason in problem.reason
+
+
+def test_the_stride_and_the_anchors_of_two_stage_models() -> None:
+    config = replaced(template=TWO_STAGE)
+    config.model.faster_rcnn.feature_extractor.first_stage_features_stride = 32
+    assert only(check(config)).fix == "use 16"
+    config = replaced(template=TWO_STAGE)
+    config.model.faster_rcnn.first_stage_anchor_generator.multiscale_anchor_generator.SetInParent()
+    assert "makes anchors for 5 feature maps, and the extractor has 1" in only(check(config)).reason
+    config.model.faster_rcnn.ClearField("first_stage_anchor_generator")
+    assert only(check(config)).reason == "there is no anchor generator"
 
 
 # classes and label map
@@ -273,10 +440,11 @@ def test_a_missing_label_map_is_an_error(path: str, reason: str) -> None:
 def test_batch_size_and_images_of_different_sizes() -> None:
     assert only(check(replaced(("batch_size: 8", "batch_size: 0")))).field == "train_config.batch_size"
     different = ("fixed_shape_resizer { height: 320 width: 320 }", "keep_aspect_ratio_resizer { min_dimension: 320 }")
-    problem = only(check(replaced(different)))
+    pads = ('type: "ssd_mobilenet_v2_fpn_keras"', 'type: "ssd_mobilenet_v2_fpn_keras" pad_to_multiple: 32')
+    problem = only(check(replaced(different, pads)))
     assert problem.field == "model.ssd.image_resizer" and "pad_to_max_dimension" in problem.fix
-    assert check(replaced(different, ("batch_size: 8", "batch_size: 1"))) == []
-    assert check(replaced(different), "export") == []
+    assert check(replaced(different, pads, ("batch_size: 8", "batch_size: 1"))) == []
+    assert check(replaced(different, pads), "export") == []
     none = ("fixed_shape_resizer { height: 320 width: 320 }", "pad_to_multiple_resizer {}")
     assert "cannot be used for training" in only(check(replaced(none))).reason
 
@@ -287,7 +455,7 @@ def test_what_only_tpus_and_tensorflow_1_can_do() -> None:
     problem = only(check(replaced(("num_steps: 3000", "use_bfloat16: true"))))
     assert (problem.field, problem.severity) == ("train_config.use_bfloat16", "warning")
     problem = only(check(replaced(("random_horizontal_flip {}", "autoaugment_image {}"))))
-    assert (problem.value, problem.severity) == ("autoaugment_image", "error")
+    assert (problem.field, problem.severity) == ("train_config.data_augmentation_options.autoaugment_image", "error")
 
 
 CONSTANT = "constant_learning_rate { learning_rate: 0.001 }"
@@ -482,6 +650,14 @@ def test_records_by_name_by_pattern_and_in_shards(tmp_path: Path) -> None:
     config = apply_overrides(replaced(), Overrides(train_records=(str(tmp_path / "train-?????-of-00003"),)))
     problem = only(check(config, "train"))
     assert problem.severity == "warning" and "only 2 of 3 shards" in problem.reason
+
+
+def test_the_label_map_of_an_evaluation_reader() -> None:
+    """The training reader's alone was looked at, and `odkeras eval` ended in a traceback."""
+    config = apply_overrides(replaced(), Overrides(eval_records=("gs://b/*.record",)))
+    config.eval_input_reader[0].label_map_path = "/none/map.pbtxt"
+    problem = only(check(config, "eval"))
+    assert problem.field == "eval_input_reader.label_map_path" and "No such file" in problem.reason
 
 
 def test_no_records_named() -> None:

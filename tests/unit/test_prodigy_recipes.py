@@ -596,7 +596,7 @@ class TestArguments:
             components_of()
         said = capsys.readouterr().err
         assert "id 2, 'other' here, is missing there" in said
-        assert "Classes cannot be added to a trained model yet" in said and "--export-dir" in said
+        assert "Classes cannot be added to a trained model yet" in said and "another model directory" in said
         assert not (project / "model").exists()
 
     def test_a_label_map_that_has_grown_before_anything_was_learned(

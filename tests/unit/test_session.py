@@ -227,6 +227,16 @@ class TestLabelMap:
         for field in ("train_input_reader.label_map_path", "model.center_net.keypoint_label_map_path"):
             assert f"{field} 'PATH_TO_BE_CONFIGURED': " in str(caught.value)
 
+    def test_a_config_that_the_trainer_refuses(self, tmp_path: Path) -> None:
+        """The page opened, and the trainer failed seconds later."""
+        config = read_template("ssd_mobilenet_v2_fpnlite_320").replace("height: 320", "height: 300")
+        (tmp_path / "pipeline.config").write_text(config)
+        LabelMap.from_names(["thing"]).save(tmp_path / "l.pbtxt")
+        given = {"label_map_path": tmp_path / "l.pbtxt"}
+        with pytest.raises(ConfigError, match=r"fixed_shape_resizer.height '300': must be a multiple of 32"):
+            SessionSetup.of(options(tmp_path, **given))
+        SessionSetup.of(options(tmp_path, external_trainer=True, **given))
+
     def test_not_there(self, project: Path) -> None:
         (project / "label_map.pbtxt").unlink()
         with pytest.raises(LabelMapError), start(options(project)):
