@@ -172,7 +172,7 @@ def make_metric_sets(eval_config: Any, label_map_path: str) -> list[MetricSet]:
     """One `MetricSet` for each name in `eval_config.metrics_set` (COCO detection metrics when empty).
 
     Raises:
-        ConfigError: a metric set that is unknown or not supported, or a super-category with an unknown class.
+        ConfigError: a metric set that is unknown or not supported.
     """
     with label_map_for_api(label_map_path) as path:
         categories = list(label_map_util.create_category_index_from_labelmap(path).values())
@@ -339,17 +339,21 @@ def _make_evaluator(eval_config: Any, name: str, categories: list[dict[str, Any]
 
 
 def _super_categories(eval_config: Any, labels: list[str]) -> dict[str, list[str]]:
-    groups = {
-        name: [label.strip() for label in text.split(",") if label.strip()]
-        for name, text in sorted(eval_config.super_categories.items())
-    }
-    for name, members in groups.items():
-        unknown = [label for label in members if label not in labels]
-        if unknown:
-            raise ConfigError(
-                f"eval_config.super_categories: {name!r} names {unknown[0]!r}, which is not in the label map (known: "
-                f"{', '.join(labels)})"
+    """The known classes of each super-category. As in the API, other classes are left out: DeepMAC's configs name those
+    of COCO, whatever the label map has."""
+    groups = {}
+    for name, text in sorted(eval_config.super_categories.items()):
+        members = [label.strip() for label in text.split(",") if label.strip()]
+        known = [label for label in members if label in labels]
+        if unknown := [label for label in members if label not in labels]:
+            _log.warning(
+                "eval_config.super_categories: %r names %s, which the label map lacks; %s",
+                name,
+                ", ".join(map(repr, unknown)),
+                "they are left out" if known else "the super-category is left out",
             )
+        if known:
+            groups[name] = known
     return groups
 
 
