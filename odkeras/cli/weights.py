@@ -48,7 +48,8 @@ def list_weights() -> None:
             f"{_cached(cache, backbone)}".rstrip()
         )
     print(
-        "\nThe API downloads MobileNetV2 for CenterNet by itself. Keras has no weights for Hourglass and ResNet-18/34."
+        "\nCenterNet with MobileNetV2 downloads mobilenet_v2_imagenet when its training starts. Keras has no weights "
+        "for Hourglass and ResNet-18/34."
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from odkeras.errors import CheckpointError
 from odkeras.export.publish import Publisher
 from odkeras.model.checkpoint import checkpoint_step, choose_checkpoints, restore_for_prediction
+from odkeras.model.imagenet import load_imagenet_weights
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup
 from odkeras.model.weights import restore_fine_tune_checkpoint
@@ -40,6 +41,7 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
     Raises:
         CheckpointError: `checkpoint` does not exist or does not match the model; or there is no checkpoint, and a
             trained version would be replaced.
+        WeightsError: there is no checkpoint, and ImageNet weights cannot be downloaded.
     """
     checkpoints = choose_checkpoints(model_dir, checkpoint)
     inference = InferenceModel(setup.config.model)
@@ -55,6 +57,8 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
                 inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type
             )
             source, learned = f"{train.fine_tune_checkpoint} ({report})", not report.new
+        else:
+            load_imagenet_weights(inference.model, setup.config.model)
         _check_replaces_nothing_better(model_dir, export_dir, source, learned=learned)
     version = Publisher(inference, export_dir, setup.label_map).publish(step, learned=learned)
     return ExportResult(export_dir / str(version), source, step)

@@ -10,6 +10,7 @@ from object_detection.core import standard_fields
 from object_detection.utils import config_util
 
 from odkeras.model.building import building
+from odkeras.model.imagenet import without_downloads
 
 GRAPH_REVISION = 2  # increment when `InferenceModel.detect` changes; part of the graph fingerprint
 CLASS_ID_OFFSET = 1  # the API's models number classes from 0, label maps from 1
@@ -18,7 +19,8 @@ _OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_det
 
 
 def build_detection_model(model_config: Any, *, is_training: bool) -> Any:
-    """Build a `DetectionModel` of the Object Detection API. Most of its variables are not created yet.
+    """Build a `DetectionModel` of the Object Detection API, with random weights. Most of its variables are not created
+    yet.
 
     Args:
         model_config: `model` part of a pipeline.config (`object_detection.protos.model_pb2.DetectionModel`).
@@ -27,7 +29,7 @@ def build_detection_model(model_config: Any, *, is_training: bool) -> Any:
     Raises:
         ConfigError: the API refuses the configuration.
     """
-    with building(_field(model_config), "the model"):
+    with building(_field(model_config), "the model"), without_downloads():
         return model_builder.build(model_config, is_training=is_training, add_summaries=False)
 
 

@@ -23,6 +23,7 @@ from odkeras.export.info import ExportInfo, read_export_info
 from odkeras.export.publish import Publisher
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import list_checkpoints, restore_for_prediction
+from odkeras.model.imagenet import load_imagenet_weights
 from odkeras.model.inference import InferenceModel
 from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint, snapshot
 from odkeras.pipeline import loads_masks
@@ -52,10 +53,11 @@ class ServingModel:
         inference: the model.
         variables: its variables, by path.
         checkpoint: path of the checkpoint that was restored; None if there was none. Then the model has the weights of
-            the config's fine-tune checkpoint, or random weights.
+            the config's fine-tune checkpoint, ImageNet weights (see `model.imagenet`), or random weights.
 
     Raises:
         CheckpointError: a checkpoint does not fit the model.
+        WeightsError: the ImageNet weights cannot be downloaded.
     """
 
     def __init__(self, config: Any, label_map: LabelMap, directories: Project, status: StatusFile) -> None:
@@ -78,7 +80,8 @@ class ServingModel:
             self._starts_as_detector = not report.new
             _log.info("fine-tuning from %s: %s", train.fine_tune_checkpoint, report)
         else:
-            _log.info("starting from random weights")
+            from_imagenet = load_imagenet_weights(self.inference.model, config.model)
+            _log.info("starting from %s weights", "ImageNet" if from_imagenet else "random")
 
     @property
     def newest(self) -> int | None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from odkeras.config.settings import TrainingSettings
 from odkeras.errors import ConfigError, TrainingError, UnreadableBatchError
+from odkeras.model.imagenet import load_imagenet_weights
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup, save_resolved
 from odkeras.model.weights import RestoreReport, named_variables, restore_fine_tune_checkpoint
@@ -51,6 +52,7 @@ def train_on_records(
             fewer record files than workers.
         CheckpointError: the checkpoints do not fit the model.
         SetupError: another training is using the model directory.
+        WeightsError: the training starts from ImageNet weights, which cannot be downloaded.
         TrainingError: the loss stays non-finite (the newest checkpoint has the last good weights), or a batch cannot
             be read.
     """
@@ -65,7 +67,7 @@ def train_on_records(
         trainer = Trainer(setup.config, distribution)
         store = CheckpointStore(trainer, model_dir, settings.max_checkpoints_num)
         if store.restore() is None:
-            start_from_fine_tune_checkpoint(trainer, setup)
+            _load_first_weights(trainer, setup)
         if writes:
             save_resolved(setup, model_dir)
             for warning in warnings:
@@ -102,6 +104,13 @@ def train_on_records(
                 raise TrainingError(find_bad_example(numbered_examples(reader)) or str(error)) from error
             finally:
                 saver.save_at_end()
+
+
+def _load_first_weights(trainer: Trainer, setup: Setup) -> None:
+    if start_from_fine_tune_checkpoint(trainer, setup) is None:
+        with trainer.strategy.scope():
+            load_imagenet_weights(trainer.model, setup.config.model)
+        trainer.start_averages()
 
 
 def start_from_fine_tune_checkpoint(trainer: Trainer, setup: Setup) -> RestoreReport | None:
