@@ -14,7 +14,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ class ShapesDataset:
 
 
 def generate_shapes(
-    directory: Path, *, train_images: int = 80, test_images: int = 40, seed: int = 2019
+    directory: Path, *, train_images: int = 80, test_images: int = 40, seed: int = 2019, scale: int = 1
 ) -> ShapesDataset:
     """Write `images/*.jpg`, `train.csv` and `test.csv` below `directory`. Deterministic; existing files are
     overwritten.
@@ -79,13 +79,15 @@ def generate_shapes(
         train_images: number of images in `train.csv`.
         test_images: number of images in `test.csv`; they are different images.
         seed: random seed.
+        scale: width and height of the images in multiples of `IMAGE_SIZES_HW`, at most `SUPERSAMPLING`. The contents
+            are the same.
     """
     dataset = ShapesDataset(directory / "images", directory / "train.csv", directory / "test.csv")
     dataset.images_dir.mkdir(parents=True, exist_ok=True)
     for number, (name, count) in enumerate((("train", train_images), ("test", test_images))):
         rows: list[Sequence[object]] = []
         for index in range(count):
-            picture, shapes = draw_picture(np.random.default_rng([seed, number, index]))
+            picture, shapes = draw_picture(np.random.default_rng([seed, number, index]), scale)
             file_name = f"{name}_{index:03d}.jpg"
             write_atomically(dataset.images_dir / file_name, _jpeg(picture))
             rows += _csv_rows(file_name, picture.size, shapes)
@@ -93,8 +95,12 @@ def generate_shapes(
     return dataset
 
 
-def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[Shape]]:
-    """Draw an image with one to four shapes. The shapes are returned in drawing order (later ones are on top)."""
+def draw_picture(rng: np.random.Generator, scale: int = 1) -> tuple[Image.Image, list[Shape]]:
+    """Draw an image with one to four shapes. The shapes are returned in drawing order (later ones are on top).
+
+    Args:
+        scale: see `generate_shapes`.
+    """
     height, width = IMAGE_SIZES_HW[rng.integers(len(IMAGE_SIZES_HW))]
     picture = _background(rng, height, width).resize((width * SUPERSAMPLING, height * SUPERSAMPLING))
     draw = ImageDraw.Draw(picture)
@@ -108,7 +114,8 @@ def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[Shape]]:
             shapes.append(shape)
     if rng.random() < 0.25:
         _draw_line(draw, rng, height, width)
-    return picture.resize((width, height), Image.Resampling.LANCZOS), shapes
+    shapes = [replace(shape, points_xy_px=shape.points_xy_px * scale) for shape in shapes]
+    return picture.resize((width * scale, height * scale), Image.Resampling.LANCZOS), shapes
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Image.Image:

@@ -75,9 +75,9 @@ def run_demo(args: argparse.Namespace) -> None:
         open_page(args, directory, config, dataset)
 
 
-def make_project(directory: Path) -> ShapesDataset:
+def make_project(directory: Path, scale: int = 1) -> ShapesDataset:
     """Draw pictures of shapes in `directory/shapes`, and create a project in `directory` unless there is one."""
-    dataset = generate_shapes(directory / "shapes")
+    dataset = generate_shapes(directory / "shapes", scale=scale)
     if not (directory / "pipeline.config").exists():
         init_project(directory, CLASSES, template="shapes_96")
     return dataset

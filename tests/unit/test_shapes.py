@@ -43,6 +43,22 @@ def test_truth_can_be_read_and_lies_inside_the_pictures(tmp_path: Path) -> None:
         assert (image.boxes_xyxy_px[:, [1, 3]] <= height).all()
 
 
+def test_larger_pictures_have_the_same_contents(tmp_path: Path) -> None:
+    small = generate_shapes(tmp_path / "small", train_images=3, test_images=0)
+    large = generate_shapes(tmp_path / "large", train_images=3, test_images=0, scale=3)
+    pairs = zip(
+        *(read_truth_csv(each.train_csv, each.images_dir) for each in (small, large)),
+        strict=True,
+    )
+    for one, other in pairs:
+        assert one.labels == other.labels
+        np.testing.assert_allclose(other.boxes_xyxy_px, 3 * one.boxes_xyxy_px, atol=0.3)
+        with Image.open(one.path) as first, Image.open(other.path) as second:
+            assert second.size == (3 * first.width, 3 * first.height)
+            shrunk = np.asarray(second.resize(first.size, Image.Resampling.LANCZOS), np.float64)
+            assert np.abs(shrunk - np.asarray(first, np.float64)).mean() < 5
+
+
 def test_boxes_fit_the_pixels() -> None:
     """The middle of a shape has its colour; the pixels just outside its box do not (checked on lone shapes)."""
     lone = [
