@@ -74,6 +74,8 @@ class TestSteps:
         model.image_resizer.keep_aspect_ratio_resizer.min_dimension = 96
         model.image_resizer.keep_aspect_ratio_resizer.max_dimension = 256
         train.batch_size = 1
+        resized = train.data_augmentation_options.add().resize_image  # so that all sizes are multiples of 8
+        resized.new_height, resized.new_width = 96, 128
         doubled = train.data_augmentation_options.add().random_self_concat_image  # 96 x 128, 96 x 256 or 144 x 96
         doubled.concat_vertical_probability = doubled.concat_horizontal_probability = 0.5
         assert train_on_records(setup, settings_in(tmp_path), steps=8).steps == 8
