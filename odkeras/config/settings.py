@@ -308,6 +308,7 @@ class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
             "0 to 1, or auto",
             lambda value: value == AUTO or (not isinstance(value, str) and 0 <= value <= 1),
             parse=read_threshold,
+            defaults={"annotate": AUTO},
         ),
     ] = 0.5
     control: Annotated[

@@ -58,7 +58,8 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(project: Path) -> Iterator[Server]:
     """Not started yet."""
-    made = Server(project, options=["--steps-per-epoch", "5"])
+    # A fixed threshold: which suggestions are shown must not depend on the answers.
+    made = Server(project, options=["--steps-per-epoch", "5", "--threshold", "0.5"])
     yield made
     made.stop()
 
