@@ -32,7 +32,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ from odkeras.simulation.report import read_curve
 from odkeras.simulation.simulate import simulate
 from odkeras.work import Work
 from training_variants import VARIANTS
+from work_curves import draw
 
 DATA = ("raccoon", "cards", "shapes")
 ANNOTATIONS = {"raccoon": 40, "cards": 60, "shapes": 60}
@@ -97,6 +98,9 @@ def main() -> None:
     plans = [(data, seed) for seed in range(args.seeds) for data in available(args)]
     sessions = [play(folder / name_of(data, seed, args), data, seed, args) for data, seed in plans]
     found = results_of(sessions, args.keep_iou)
+    if args.picture is not None:
+        curves = {data: curves_of(of_data, args.keep_iou) for data, of_data in by_data(sessions).items()}
+        draw(curves, args.picture)
     asked = ("seeds", "keep_iou", "variant", "steps", "extra_steps", "seconds_per_image", "batch_size")
     about = {name: getattr(args, name) for name in asked}
     report("work", rows_of(found, sessions), found, **about)
@@ -136,6 +140,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=5, help="images per round (default: %(default)s)")
     parser.add_argument("--keep-iou", type=float, default=KEEP_IOU, help="default: %(default)s")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="draw what was saved after each image")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="the played sessions: read first, then added to")
     args = parser.parse_args()
     for name in ("raccoon", "cards"):
@@ -257,6 +262,16 @@ def results_of(sessions: Sequence[Session], keep_iou: float) -> dict[str, Any]:
             found |= spread(f"{key}_worst_round", [min(each) for each in percents])
             found[f"{key}_rounds"] = [[round(percent, 1) for percent in each] for each in percents]
     return found
+
+
+def curves_of(sessions: Sequence[Session], keep_iou: float) -> dict[str, list[list[float]]]:
+    """For each policy and order, the percent saved up to each image."""
+    curves: dict[str, list[list[float]]] = {policy: [] for policy in POLICIES}
+    for session, policy in product(sessions, POLICIES):
+        images = list(chain.from_iterable(edits_by_image(session, policy, keep_iou)))
+        ends = range(1, len(images) + 1)
+        curves[policy].append([saved_percent(images[:end], CostModel()) for end in ends])
+    return curves
 
 
 def by_data(sessions: Sequence[Session]) -> dict[str, list[Session]]:
