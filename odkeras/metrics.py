@@ -11,12 +11,19 @@ import numpy as np
 
 from odkeras import boxes as box_ops
 from odkeras.annotation import EditCounts
-from odkeras.boxes import Detections, Groundtruth
+from odkeras.boxes import Detections, FloatArray, Groundtruth
 from odkeras.errors import SetupError
 
 MATCH_IOU = 0.5
 KEEP_IOU = 0.8
 """From this IoU on, people leave a suggested box as it is; see `EditCounts.kept_80`."""
+MIN_PICKABLE_SCORE = 0.05
+"""Minimum score of a candidate in the page. Models that have hardly learned anything detect a lot below it."""
+MAX_LOOKS = 3
+"""Candidates under the pointer that a simulated annotator looks at before drawing a box."""
+POINTING_SPREAD = 0.25
+"""How far from its middle people point at an object, as a share of its size; the same as in candidates.ts."""
+_SAME_IOU = 0.8
 _NAMES = ("mAP", "mAP50", "mAP75")
 
 
@@ -48,12 +55,31 @@ def count_edits(truth: Groundtruth, suggestions: Detections, picked: Sequence[bo
 
 
 def can_be_picked(truth: Groundtruth, candidates: Detections) -> list[bool]:
-    """For each ground truth box, whether a candidate of any class has an IoU of at least `KEEP_IOU` with it. Picking it
-    gives the box; the annotator has chosen the label before."""
-    if not len(candidates):
-        return [False] * len(truth)
-    best = np.nan_to_num(box_ops.iou(truth.boxes, candidates.boxes)).max(axis=1)
-    return [bool(iou >= KEEP_IOU) for iou in best]
+    """For each ground truth box, whether an annotator finds a candidate, of any class, with an IoU of at least
+    `KEEP_IOU` with it. Picking it gives the box; the annotator has chosen the label before.
+
+    The annotator points at the middle of the object and looks at `MAX_LOOKS` candidates at most, in the order of the
+    page (`candidatesAt` in frontend/src/candidates.ts).
+    """
+    shown = candidates.scores >= MIN_PICKABLE_SCORE
+    boxes, scores = candidates.boxes[shown], candidates.scores[shown]
+    return [bool(np.any(_candidates_at(box, boxes, scores) >= KEEP_IOU)) for box in truth.boxes]
+
+
+def _candidates_at(target: FloatArray, boxes: FloatArray, scores: FloatArray) -> FloatArray:
+    """The IoU of the target, (4,), with the first candidates under its middle."""
+    middle, middles = (target[:2] + target[2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
+    sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    distance = np.linalg.norm((middles - middle) / sizes, axis=1)
+    rank = scores / np.prod(sizes, axis=1) ** 0.25 * np.exp(-0.5 * (distance / POINTING_SPREAD) ** 2)
+    is_under = np.all((boxes[:, :2] <= middle) & (middle <= boxes[:, 2:]), axis=1)
+    looked_at: list[int] = []
+    for index in np.argsort(-rank, kind="stable"):
+        if is_under[index] and not np.any(box_ops.iou(boxes[[index]], boxes[looked_at]) > _SAME_IOU):
+            looked_at.append(int(index))
+            if len(looked_at) == MAX_LOOKS:
+                break
+    return np.nan_to_num(box_ops.iou(target[None], boxes[looked_at]))[0]
 
 
 def coco_map(

@@ -9,6 +9,9 @@ import type { Candidate, Point } from "./messages";
 /** Minimum IoU of a drawn box and the candidate that it snaps to. */
 const SNAPS_FROM = 0.5;
 
+/** How far from its middle people point at an object, as a share of its size; the same as in odkeras/metrics.py. */
+const POINTING_SPREAD = 0.25;
+
 export function toRect({ rect: [x, y, width, height] }: Candidate): Rect {
   return { x, y, width, height };
 }
@@ -17,7 +20,8 @@ export function toRect({ rect: [x, y, width, height] }: Candidate): Rect {
  * those that are nearly the same as a better one. */
 export function candidatesAt(candidates: Candidate[], boxes: Rect[], at: Point): Candidate[] {
   const under = candidates.filter((candidate) => contains(toRect(candidate), at));
-  return distinct(under.sort((a, b) => rank(b) - rank(a)), boxes);
+  const rankHere = (candidate: Candidate) => rank(candidate) * pointing(candidate, at);
+  return distinct(under.sort((a, b) => rankHere(b) - rankHere(a)), boxes);
 }
 
 /** The candidates that are worth a look, by score. Left out are also those that overlap a box of their own label or of
@@ -53,6 +57,12 @@ export function snapTarget(candidates: Candidate[], boxes: Rect[], drawn: Rect):
 
 /** High for a high score. Small objects come before large ones behind them, unless their score is much lower. */
 const rank = ({ score, rect: [, , width, height] }: Candidate) => score / Math.max(1, width * height) ** 0.25;
+
+/** 1 if the pointer is in the middle of a candidate, less farther out: people point at the middle of an object. */
+function pointing({ rect: [left, top, width, height] }: Candidate, [x, y]: Point): number {
+  const off = Math.hypot((x - left) / width - 0.5, (y - top) / height - 0.5);
+  return Math.exp(-0.5 * (off / POINTING_SPREAD) ** 2);
+}
 
 const byScore = (candidates: Candidate[]) => [...candidates].sort((a, b) => b.score - a.score);
 

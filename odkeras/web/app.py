@@ -26,6 +26,7 @@ from odkeras.annotation import Span, Task
 from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError
 from odkeras.formats.prodigy import write_span
+from odkeras.metrics import MIN_PICKABLE_SCORE
 from odkeras.web import replies, requests
 from odkeras.web.files import PageFile
 from odkeras.web.gallery_service import NotAvailableError
@@ -43,7 +44,6 @@ _STORING_THREADS = 4  # they share a processor and a disk, so more threads would
 _BROWSING_THREADS = 3
 _FETCHING_THREADS = 4
 _MAX_FETCHES_WAITING = 16
-_MIN_CANDIDATE_SCORE = 0.05  # below are the many detections of a model that has hardly learned anything
 _SHOWN_IOU = 0.9  # a candidate that overlaps more with a box of the task is that box
 T = TypeVar("T")
 
@@ -348,7 +348,7 @@ def _candidates(task: Task) -> list[replies.Candidate]:
     """The model's detections that the annotator can pick: without those that the task's boxes show already."""
     if task.suggestions is None or task.suggestions.hidden:
         return []
-    spans = [span for span in task.suggestions.candidates if (span.score or 0.0) >= _MIN_CANDIDATE_SCORE]
+    spans = [span for span in task.suggestions.candidates if (span.score or 0.0) >= MIN_PICKABLE_SCORE]
     overlap = box_ops.iou([span.xyxy_px for span in spans], [span.xyxy_px for span in task.spans])
     free = [span for span, shares in zip(spans, overlap, strict=True) if not (shares > _SHOWN_IOU).any()]
     return [_candidate(span) for span in free]

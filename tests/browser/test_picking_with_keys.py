@@ -211,7 +211,7 @@ class TestMouse:
         assert ghost(desk) == LARGE
 
     def test_where_the_wheel_scrolls_or_zooms_it_does_only_that(self, picking: Callable[..., Desk]) -> None:
-        desk = picking((LARGE, 0.5), (SMALL, 0.4))
+        desk = picking((LARGE, 0.1), (SMALL, 0.9))
         move_to(desk, (32, 24))
         before = desk.point(0, 0)
         desk.page.keyboard.down("Control")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -143,3 +143,33 @@ def test_missing_boxes_are_picked_if_a_candidate_is_near_enough() -> None:
     assert can_be_picked(truth(A, B), seen(shrunk(B, 0.7))) == [False, False]
     assert can_be_picked(truth(A), seen()) == [False]
     assert count_edits(truth(A, B), seen(A), [True, True]) == EditCounts(kept=1, kept_80=1, added=1, picked=1)
+
+
+class TestPickableCandidates:
+    """They are looked at in the order of the page, under the middle of the object."""
+
+    OBJECT: ClassVar[Box] = [100, 100, 300, 300]
+    LOOSE: ClassVar[list[Box]] = [[60, 60, 340, 340], [120, 150, 280, 250], [150, 110, 250, 290]]
+
+    def test_the_first_three_are_looked_at(self) -> None:
+        loose = seen(*self.LOOSE, self.OBJECT, scores=[0.9, 0.8, 0.7, 0.1])
+        assert can_be_picked(truth(self.OBJECT), loose) == [False]
+        better = seen(*self.LOOSE, self.OBJECT, scores=[0.9, 0.8, 0.1, 0.7])
+        assert can_be_picked(truth(self.OBJECT), better) == [True]
+
+    def test_nearly_the_same_one_is_not_looked_at_twice(self) -> None:
+        loose = self.LOOSE[0]
+        twins = [[left + 1, top, right, bottom] for left, top, right, bottom in [loose] * 5]
+        candidates = seen(*twins, self.OBJECT, scores=[0.9] * 5 + [0.1])
+        assert can_be_picked(truth(self.OBJECT), candidates) == [True]
+
+    def test_one_around_the_pointer_comes_before_better_ones_beside_it(self) -> None:
+        beside = [[120, 150, 420, 450], [-80, -20, 260, 280], [180, -60, 500, 240]]
+        assert can_be_picked(truth(self.OBJECT), seen(*beside, self.OBJECT, scores=[0.9, 0.9, 0.9, 0.3])) == [True]
+
+    def test_those_that_the_page_does_not_show(self) -> None:
+        assert can_be_picked(truth(self.OBJECT), seen(self.OBJECT, scores=[0.04])) == [False]
+        assert can_be_picked(truth(self.OBJECT), seen(self.OBJECT, scores=[0.05])) == [True]
+
+    def test_boxes_without_area(self) -> None:
+        assert can_be_picked(truth([100, 100, 100, 200], A), seen([50, 50, 50, 80], A)) == [False, True]
