@@ -59,10 +59,11 @@ def train_on_records(
     target = steps if steps is not None else setup.config.train_config.num_steps
     if target <= 0:
         raise ConfigError("how many steps? give --steps, or set train_config.num_steps in the pipeline.config")
-    reader = setup.config.train_input_reader
-    warnings = check_records(reader, setup.label_map, "train_input_reader")
+    # First of all: a cluster's collective operations cannot be set up once TensorFlow has run an operation.
     distribution, model_dir = make_strategy(settings.strategy), settings.project.model_dir
     in_cluster = is_multi_worker(distribution)
+    reader = setup.config.train_input_reader
+    warnings = check_records(reader, setup.label_map, "train_input_reader")
     with _sole_writer(model_dir, distribution) as writes:
         trainer = Trainer(setup.config, distribution)
         store = CheckpointStore(trainer, model_dir, settings.max_checkpoints_num)

@@ -29,7 +29,7 @@ OLD_VERSION = 1795929563
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path)  # our own archive; `filter` is missing in Python 3.10 and 3.11 before 3.11.4
     monkeypatch.chdir(tmp_path)  # the paths in its database are relative
     with closing(sqlite3.connect("annotations.db")) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
