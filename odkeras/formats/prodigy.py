@@ -392,10 +392,8 @@ def _frame_hw(answer: Record, image_size_hw: tuple[int, int], file: str) -> tupl
 def _read_object(span: Span, size_hw: tuple[float, float], label_map: LabelMap) -> _Object:
     class_id = label_map.id_of(span.label)
     if max(span.xyxy_px) <= 1 and min(span.xyxy_px) >= 0:
-        raise AnswerError(
-            f"the coordinates of {span.label!r} are from 0 to 1; they must be pixels: multiply x by the image's width "
-            "and y by its height"
-        )
+        advice = "multiply x by the image's width and y by its height"
+        raise AnswerError(f"the coordinates of {span.label!r} are from 0 to 1; they must be pixels: {advice}")
     box, polygon = span.outline(size_hw)
     if box_ops.area(box[None])[0] <= 0:
         raise AnswerError(f"{span.label!r} has no area inside the image")

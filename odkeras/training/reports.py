@@ -118,3 +118,8 @@ class Reports:
             "version": self._status.current.version,
             **decision.row(),
         }
+
+
+def batches_in(records: Iterable[Path]) -> set[str]:
+    """The names of the batches that the examples of these TFRecords came in."""
+    return {example.batch for path in records for example in index_record(path)}

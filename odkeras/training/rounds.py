@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from odkeras.config.settings import TrainingSettings
 from odkeras.control import Control
 from odkeras.data.ingest import IngestResult, ingest, record_number
 from odkeras.data.records import with_masks
-from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffle_and_repeat
+from odkeras.data.replay import ReplayStore, StoredExample, shuffle_and_repeat
 from odkeras.errors import OdkerasError, TrainingError, UnreadableBatchError
 from odkeras.export.publish import apply_retention
 from odkeras.inbox import list_batches
@@ -37,7 +37,7 @@ from odkeras.training.checkpoints import CheckpointStore, PeriodicSaver, rounds_
 from odkeras.training.inputs import distributed_training_dataset, example_source
 from odkeras.training.limits import LoadLimits
 from odkeras.training.publishing import ModelValidator, PublishDecision, ServingModel, plan_start, publish_round
-from odkeras.training.reports import Reports
+from odkeras.training.reports import Reports, batches_in
 from odkeras.training.status import MetricsLog, Pauses, StatusFile
 from odkeras.training.tensorboard import ALL_RUNS, TrainingSummaries
 from odkeras.training.trainer import StepReport, Trainer, TrainingResult, image_bucket
@@ -105,7 +105,6 @@ class Rounds:
             else None
         )
         decision = self._publish_at_start()  # before the trainer is built, so that the first suggestions come sooner
-
         self._build_trainer(strategy, resumes=resumes)
         self._report_unreported_round(decision)
         self._trainer.trace(self._dataset.element_spec)
@@ -175,11 +174,10 @@ class Rounds:
         if not self._extra_steps_left or self._has_new_answers() or self._pauses.between_rounds():
             return False
         left, steps = self._extra_steps_left, min(EXTRA_SLICE, self._extra_steps_left)
+        what = f"training further on {len(self._chosen)} images while no new answers wait, {left} steps at most"
         self.status.update(
             state="training",
-            reason=self._limits.add_to(
-                f"training further on {len(self._chosen)} images while no new answers wait, {left} steps at most"
-            ),
+            reason=self._limits.add_to(what),
             round_step=0,
             round_steps=steps,
         )
@@ -254,8 +252,8 @@ class Rounds:
         trained = int(self._checkpoints.loop.trained_record.numpy())
         records = [path for path in self._directories.train_records() if record_number(path) <= trained]
         self._chosen = self._replay.examples()
-        batches = _batches_in(records) - reported
-        records = [path for path in records if not batches.isdisjoint(_batches_in([path]))]
+        batches = batches_in(records) - reported
+        records = [path for path in records if not batches.isdisjoint(batches_in([path]))]
         seconds = {"train_s": 0.0, "publish_s": 0.0}
         result, work = TrainingResult(0, 0.0, None), self._reports.work_in(records)
         self._reports.round(result, len(self._chosen), seconds, decision, batches=batches, work=work)
@@ -342,7 +340,7 @@ class Rounds:
         seconds: dict[str, float],
         failure: str,
     ) -> None:
-        batches = {*ingested.batches, *_batches_in(new_records)}
+        batches = {*ingested.batches, *batches_in(new_records)}
         started = time.monotonic()
         self._checkpoints.loop.round.assign_add(1)
         self._save_as_trained(new_records)
@@ -400,7 +398,3 @@ class Rounds:
 
     def _wait(self, reason: str) -> None:
         self.status.update(state="waiting", reason=reason, round_step=0, round_steps=0)
-
-
-def _batches_in(records: Iterable[Path]) -> set[str]:
-    return {example.batch for path in records for example in index_record(path)}
