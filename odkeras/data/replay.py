@@ -166,6 +166,10 @@ class ReplayStore:
             self._examples.pop(example.image_id, None)
         return [example for example in examples if example.image_id not in problems]
 
+    def find_again(self, examples: Iterable[StoredExample]) -> list[StoredExample]:
+        """The examples of the same images where they are now: `compact` moves examples."""
+        return [self._examples[example.image_id] for example in examples if example.image_id in self._examples]
+
     def compact(self, keep: int) -> list[Path]:
         """Move the examples of all but the newest `keep` records to replay.record, and delete those records.
 
@@ -229,10 +233,12 @@ def index_record(path: Path) -> list[StoredExample]:
 
 
 def _problem(example: StoredExample) -> str:
+    """Why the API cannot use an example; "" also if its file cannot be read now, which is not the example's fault."""
     try:
-        return records.example_problem(example.read())
-    except RecordError as error:
-        return str(error)
+        data = example.read()
+    except RecordError:
+        return ""
+    return records.example_problem(data)
 
 
 def _stored_example(path: Path, offset: int, data: bytes) -> StoredExample:

@@ -167,9 +167,7 @@ class Rounds:
         and publish the weights after every slice of `EXTRA_SLICE` steps.
 
         New answers end it after the current step. If the rounds are evaluated, a slice is published only if it is not
-        worse than the served version, and one that is worse is the last.
-
-        Returns True if steps were taken.
+        worse than the served version, and one that is worse is the last. Returns True if steps were taken.
         """
         if not self._extra_steps_left or self._has_new_answers() or self._pauses.between_rounds():
             return False
@@ -393,6 +391,7 @@ class Rounds:
         except OdkerasError as error:
             _log.warning("old versions are kept, because it is unknown which one is served: %s", error)
         records = [path.name for path in self._replay.compact(keep)]
+        self._chosen = self._replay.find_again(self._chosen)
         if versions or records:
             self._log.append("garbage", {"versions": versions, "records": records})
 

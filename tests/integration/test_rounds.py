@@ -538,6 +538,19 @@ class TestExtraSteps:
         play(project, rounds, shapes, 1)
         assert rounds.train_further(), "each round is followed by its own"
 
+    def test_examples_that_compaction_has_moved_are_trained_on(
+        self, project: TinyProject, shapes: list[Annotation]
+    ) -> None:
+        """Their record is gone, and offsets in replay.record change: they were rejected, and lost for training."""
+        rounds = begin(project, extra_steps=3, temp_files_num=1)
+        for number in range(3):
+            play(project, rounds, shapes, number)
+            examples = len(rounds._replay)
+            assert rounds.train_further()
+            assert len(rounds._replay) == examples == len(rounds._chosen)
+        assert not project.directories.rejected_path.exists()
+        assert [row["kind"] for row in read_jsonl(project.directories.metrics_path)].count("extra") == 3
+
     def test_limits_hold_in_rounds_and_in_extra_steps(self, project: TinyProject, shapes: list[Annotation]) -> None:
         rounds = begin(project, extra_steps=3, training_share=0.25)
         play(project, rounds, shapes)
