@@ -56,9 +56,7 @@ def train_on_records(
         TrainingError: the loss stays non-finite (the newest checkpoint has the last good weights), or a batch cannot
             be read.
     """
-    target = steps if steps is not None else setup.config.train_config.num_steps
-    if target <= 0:
-        raise ConfigError("how many steps? give --steps, or set train_config.num_steps in the pipeline.config")
+    target = _target_step(setup, steps)
     # First of all: a cluster's collective operations cannot be set up once TensorFlow has run an operation.
     distribution, model_dir = make_strategy(settings.strategy), settings.project.model_dir
     in_cluster = is_multi_worker(distribution)
@@ -85,26 +83,33 @@ def train_on_records(
                 saver.save_when_due()
 
             batches = summaries.watch(iter(dataset), trainer.step)
-            remaining = max(0, target - trainer.step)
-            if not remaining:
-                _log.warning(
-                    "nothing to train: %s is at step %d already, and training ends at step %d; give --steps, or raise "
-                    "train_config.num_steps",
-                    model_dir,
-                    trainer.step,
-                    target,
-                )
+            stops = (lambda: False) if in_cluster else should_stop
+            remaining = _remaining_steps(model_dir, trainer.step, target)
             try:
-                return trainer.train(
-                    batches,
-                    remaining,
-                    on_step=on_step_taken,
-                    should_stop=(lambda: False) if in_cluster else should_stop,
-                )
+                return trainer.train(batches, remaining, on_step=on_step_taken, should_stop=stops)
             except UnreadableBatchError as error:
                 raise TrainingError(find_bad_example(numbered_examples(reader)) or str(error)) from error
             finally:
                 saver.save_at_end()
+
+
+def _target_step(setup: Setup, steps: int | None) -> int:
+    target = steps if steps is not None else int(setup.config.train_config.num_steps)
+    if target <= 0:
+        raise ConfigError("how many steps? give --steps, or set train_config.num_steps in the pipeline.config")
+    return target
+
+
+def _remaining_steps(model_dir: Path, step: int, target: int) -> int:
+    if step >= target:
+        _log.warning(
+            "nothing to train: %s is at step %d already, and training ends at step %d; give --steps, or raise "
+            "train_config.num_steps",
+            model_dir,
+            step,
+            target,
+        )
+    return max(0, target - step)
 
 
 def _load_first_weights(trainer: Trainer, setup: Setup) -> None:
