@@ -195,3 +195,10 @@ def test_on_a_phone(server: Server, new_desk: Callable[..., Desk]) -> None:
     assert not wide, "the page scrolls sideways"
     desk.by("display").get_by_role("button", name="Close").tap()
     expect(desk.by("display")).to_be_hidden()
+
+
+def test_a_long_state_of_the_trainer_is_cut_and_breaks_nothing_else_in_the_header(desk: Desk) -> None:
+    before = desk.page.locator(".top").bounding_box()
+    desk.page.eval_on_selector(".trainer", "element => { element.textContent = 'training further '.repeat(40) }")
+    assert desk.page.locator(".top").bounding_box() == before
+    assert desk.page.eval_on_selector(".where", "element => element.scrollWidth <= element.clientWidth")
