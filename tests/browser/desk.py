@@ -141,7 +141,8 @@ class Desk:
         return [" ".join(text.split()) for text in self.by("box-item").all_inner_texts()]
 
     def point(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the image is on the screen."""
+        """Where a pixel of the image is on the screen, once the image is there."""
+        self.wait_ready()
         rect, size = self.page.evaluate(
             "() => { const e = document.querySelector('[data-testid=image]'); const r = e.getBoundingClientRect();"
             "return [[r.left, r.top, r.width, r.height], [e.naturalWidth, e.naturalHeight]] }"

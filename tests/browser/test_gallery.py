@@ -222,6 +222,7 @@ class TestOpening:
         """Each of them waited in the queue, to be answered again."""
         answered = [desk.answer("a") for _ in range(3)]
         wait_until(lambda: len(server.answers()) == 3, "the answers")
+        expect(desk.by("history-item")).to_have_count(3)
         desk.wait_ready()
         waiting = desk.image_id
         for file, image_id in zip(NAMES, answered, strict=False):

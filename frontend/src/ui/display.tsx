@@ -1,6 +1,6 @@
 /** The display settings. They are beside the image, so that their effect is visible. */
 
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import type { AppStore } from "../store";
 import { NAMES, RANGES, THEMES, type Amount, type Names, type Theme } from "../display";
 
@@ -67,11 +67,14 @@ const NAME_WORDS: { [names in Names]: string } = { all: "All", selected: "Select
 
 /** For keyboard users: moves the focus into the panel when it opens and back when it closes. */
 function useFocusWhileOpen(panel: { current: HTMLElement | null }): void {
-  useEffect(() => {
+  // A layout effect, so that the focus is there before the next key event.
+  useLayoutEffect(() => {
     const before = document.activeElement as HTMLElement | null;
-    panel.current?.querySelector<HTMLElement>("[aria-pressed='true']")?.focus({ preventScroll: true });
+    const opened = panel.current;
+    opened?.querySelector<HTMLElement>("[aria-pressed='true']")?.focus({ preventScroll: true });
     return () => {
-      if (document.activeElement === document.body) before?.focus({ preventScroll: true });
+      const focused = document.activeElement;
+      if (focused === document.body || opened?.contains(focused)) before?.focus({ preventScroll: true });
     };
   }, []);
 }
