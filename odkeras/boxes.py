@@ -24,6 +24,8 @@ class Groundtruth:
     Args:
         boxes: float32 (N, 4), normalised.
         classes: int32 (N,), label-map ids.
+        keypoints: float32 (N, K, 3) [y, x, visibility], normalised; the visibility is COCO's: 0 = not labelled, 1 =
+            labelled but hidden, 2 = visible. None if the objects have no keypoints.
 
     Raises:
         ValueError: wrong shapes, or a coordinate that is not finite.
@@ -31,8 +33,12 @@ class Groundtruth:
 
     boxes: FloatArray
     classes: IntArray
+    keypoints: FloatArray | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "keypoints", _as_keypoints(self.keypoints, len(self.boxes)))
+        if self.keypoints is not None and not np.isfinite(self.keypoints).all():
+            raise ValueError("keypoints must be finite; a keypoint that is not labelled is 0, 0 with visibility 0")
         object.__setattr__(self, "boxes", _as_boxes(self.boxes))
         object.__setattr__(self, "classes", _as_column("classes", self.classes, np.int32, len(self.boxes)))
         if not np.isfinite(self.boxes).all():
@@ -41,6 +47,11 @@ class Groundtruth:
     @classmethod
     def empty(cls) -> Groundtruth:
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.int32))
+
+    def take(self, rows: Any) -> Groundtruth:
+        """The objects that `rows` selects: a boolean or integer array, or a slice."""
+        keypoints = None if self.keypoints is None else self.keypoints[rows]
+        return Groundtruth(self.boxes[rows], self.classes[rows], keypoints)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -59,6 +70,7 @@ class Detections:
         boxes: float32 (N, 4), normalised. May contain NaN: a model whose training diverged returns such boxes.
         scores: float32 (N,), 0..1.
         classes: int32 (N,), label-map ids.
+        keypoints: float32 (N, K, 3) [y, x, score], normalised; None if the model predicts none.
 
     Raises:
         ValueError: wrong shapes.
@@ -67,8 +79,10 @@ class Detections:
     boxes: FloatArray
     scores: FloatArray
     classes: IntArray
+    keypoints: FloatArray | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "keypoints", _as_keypoints(self.keypoints, len(self.boxes)))
         object.__setattr__(self, "boxes", _as_boxes(self.boxes))
         object.__setattr__(self, "scores", _as_column("scores", self.scores, np.float32, len(self.boxes)))
         object.__setattr__(self, "classes", _as_column("classes", self.classes, np.int32, len(self.boxes)))
@@ -79,8 +93,12 @@ class Detections:
 
     def above(self, threshold: float) -> Detections:
         """The detections with a score of at least `threshold`. NaN scores are dropped."""
-        keep = self.scores >= threshold
-        return Detections(self.boxes[keep], self.scores[keep], self.classes[keep])
+        return self.take(self.scores >= threshold)
+
+    def take(self, rows: Any) -> Detections:
+        """The detections that `rows` selects: a boolean or integer array, or a slice."""
+        keypoints = None if self.keypoints is None else self.keypoints[rows]
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], keypoints)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -160,6 +178,15 @@ def _as_column(name: str, values: npt.ArrayLike, dtype: Any, length: int) -> Any
     if column.shape != (length,):
         raise ValueError(f"{name} must have shape ({length},), one per box; got {column.shape}")
     return column
+
+
+def _as_keypoints(keypoints: npt.ArrayLike | None, length: int) -> FloatArray | None:
+    if keypoints is None:
+        return None
+    points = np.asarray(keypoints, np.float32)
+    if points.ndim != 3 or points.shape[0] != length or points.shape[2] != 3:
+        raise ValueError(f"keypoints must have shape ({length}, K, 3), K for each box; got {points.shape}")
+    return points
 
 
 def _equal(one: Any, other: object) -> bool:

@@ -29,11 +29,13 @@ class Label:
         id: label-map id, from 1.
         name: the class text in records.
         display_name: the text shown to annotators; None: the name.
+        keypoints: (id, name) of each keypoint of its objects, in the file's order; ids count from 0.
     """
 
     id: int
     name: str
     display_name: str | None = None
+    keypoints: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,18 @@ class LabelMap:
         to 90)."""
         return max(self.ids)
 
+    @property
+    def num_keypoints(self) -> int:
+        """The number of keypoints that an object of any class can have, 0 without keypoints: their highest id plus 1.
+        All classes together number their keypoints."""
+        return max((id + 1 for label in self.labels for id, _ in label.keypoints if id >= 0), default=0)
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        """The name of each keypoint, by its id; "" for an id that no class uses."""
+        names = {id: name for label in self.labels for id, name in label.keypoints}
+        return tuple(names.get(id, "") for id in range(self.num_keypoints))
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -191,8 +205,7 @@ def label_map_for_api(path: Path | str) -> Iterator[str]:
     """Yields the path of a label map that the Object Detection API reads as `LabelMap.load` reads `path`.
 
     The API refuses some files that `LabelMap.load` reads, and reads others differently: a byte order mark, fields of
-    other tools, an item without a name. The file exists until the block ends. It keeps fields that `LabelMap` lacks,
-    such as keypoints.
+    other tools, an item without a name. The file exists until the block ends. It keeps fields that `LabelMap` lacks.
 
     Raises:
         LabelMapError: as `LabelMap.load`.
@@ -218,7 +231,8 @@ def _read_label(item: Any, where: str) -> Label:
         raise LabelMapError(f"{where}: item without an id; add for example 'id: 1'")
     if not item.name:
         raise LabelMapError(f"{where}: item {item.id} has no name; add for example \"name: 'raccoon'\"")
-    return Label(item.id, item.name, item.display_name or None)
+    keypoints = tuple((point.id, point.label) for point in item.keypoints)
+    return Label(item.id, item.name, item.display_name or None, keypoints)
 
 
 def _check_labels(labels: list[tuple[Label, int | None]], source: str) -> None:
@@ -244,6 +258,7 @@ def _item_text(label: Label) -> str:
     lines = [f"  id: {label.id}", f"  name: {_quote(label.name)}"]
     if label.display_name:
         lines.append(f"  display_name: {_quote(label.display_name)}")
+    lines += [f"  keypoints {{ id: {id} label: {_quote(name)} }}" for id, name in label.keypoints]
     return "\n".join(["item {", *lines, "}"]) + "\n"
 
 

@@ -23,6 +23,10 @@ def add_commands(app: typer.Typer) -> None:
         epilog="Example: odkeras records from-csv train.csv train.record --label-map map.pbtxt --images images/",
     )(from_csv)
     records.command(
+        "from-coco",
+        epilog="Example: odkeras records from-coco instances.json train.record --label-map map.pbtxt --images images/",
+    )(from_coco)
+    records.command(
         "from-prodigy", epilog="Example: odkeras records from-prodigy answers.jsonl train.record --label-map map.pbtxt"
     )(from_prodigy)
     app.add_typer(records, name="records")
@@ -45,6 +49,32 @@ def from_csv(
         from odkeras.data.conversion import csv_to_records
 
         report = csv_to_records(csv, out, label_map=loaded, images_dir=images or csv.parent, progress=progress)
+    _print_report(out, report)
+
+
+def from_coco(
+    json: Annotated[Path, typer.Argument(help="COCO's JSON: images, annotations and categories.")],
+    out: Annotated[Path, typer.Argument(help="The TFRecord to write.")],
+    label_map: LabelMapOption,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images; default: that of the JSON file.")] = None,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Masks, too; of an object without one, its filled box.")
+    ] = False,
+) -> None:
+    """Make a TFRecord from a COCO file: boxes, with --masks the masks (PNG_MASKS), and the keypoints that the label
+    map names. Categories that the label map lacks are left out."""
+    from odkeras.labels import LabelMap
+    from odkeras.logs import configure_logging, quiet_import
+
+    configure_logging(verbose=False)
+    loaded = LabelMap.load(label_map)
+    with progress_bar("images") as progress:
+        quiet_import("tensorflow")
+        from odkeras.data.conversion import coco_to_records
+
+        report = coco_to_records(
+            json, out, label_map=loaded, images_dir=images or json.parent, masks=masks, progress=progress
+        )
     _print_report(out, report)
 
 

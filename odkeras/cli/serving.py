@@ -18,6 +18,7 @@ from odkeras.config.serving import PredictSettings, RollbackSettings, ServerSett
 from odkeras.errors import ConfigError
 
 if TYPE_CHECKING:
+    from odkeras.keypoints import Skeleton
     from odkeras.serving.predict import FilePrediction, Predict
 
 
@@ -81,10 +82,12 @@ def predict(
     if format is not None and out is None:
         raise ConfigError("--format is for --out FILE")
     chosen = None if out is None else choose_format(out, format)
-    files, names = image_files(images), _names(settings)
+    files, (names, skeleton) = image_files(images), _names(settings)
     with ExitStack() as stack:
         model = _model(stack, settings)
-        predictions = predict_files(files, model, threshold=settings.min_score, names=names, draw_dir=draw)
+        predictions = predict_files(
+            files, model, threshold=settings.min_score, names=names, skeleton=skeleton, draw_dir=draw
+        )
         if out is None or chosen is None:
             skipped = _print(predictions, len(files))
         else:
@@ -93,19 +96,25 @@ def predict(
         raise typer.Exit(code=1)
 
 
-def _names(settings: PredictSettings) -> dict[int, str]:
-    """The label map's, else those that an exported version brings along."""
+def _names(settings: PredictSettings) -> tuple[dict[int, str], Skeleton | None]:
+    """The names of classes and keypoints: the label map's, else those that an exported version brings along."""
+    names: dict[int, str] = {}
+    skeleton = None
+    if settings.export_dir is not None:
+        from odkeras.export.info import read_export_info
+        from odkeras.serving.local import newest_version_dir
+
+        info = read_export_info(newest_version_dir(settings.export_dir))
+        if info is not None:
+            names, skeleton = dict(info.labels), info.skeleton
     if settings.label_map is not None:
+        from odkeras.keypoints import Skeleton
         from odkeras.labels import LabelMap
 
-        return {label.id: label.name for label in LabelMap.load(settings.label_map).labels}
-    if settings.export_dir is None:
-        return {}
-    from odkeras.export.info import read_export_info
-    from odkeras.serving.local import newest_version_dir
-
-    info = read_export_info(newest_version_dir(settings.export_dir))
-    return {} if info is None else dict(info.labels)
+        label_map = LabelMap.load(settings.label_map)
+        names = {label.id: label.name for label in label_map.labels}
+        skeleton = skeleton or Skeleton(label_map.keypoint_names)
+    return names, skeleton
 
 
 def _model(stack: ExitStack, settings: PredictSettings) -> Predict:

@@ -1,24 +1,27 @@
-"""Convert ground truth CSV files and answers to TFRecords."""
+"""Convert ground truth in CSV and COCO files, and answers, to TFRecords."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import tensorflow as tf
 
 from odkeras import boxes as box_ops
 from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth
 from odkeras.data.records import example_from_annotation, write_records
 from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError, error_reason
+from odkeras.formats.coco_truth import CocoImage, CocoTruth, read_coco
 from odkeras.formats.prodigy import Record, read_annotation
 from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, read_truth_csv
-from odkeras.images import DEFAULT_MAX_PIXELS, read_image
+from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, read_image
 from odkeras.labels import LabelMap
 
 Progress = Callable[[int, int], None]
@@ -39,6 +42,16 @@ class RecordsReport:
     boxes: int = 0
     negatives: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    @contextmanager
+    def skipping(self, file: str) -> Iterator[None]:
+        """Report an image that cannot be used, instead of ending with the error."""
+        try:
+            yield
+        except ImageError as error:
+            self.skipped.append((file, error.reason))
+        except RecordError as error:
+            self.skipped.append((file, str(error)))
 
     def count(self, annotation: Annotation) -> None:
         """Add an annotation that was written."""
@@ -82,6 +95,52 @@ def csv_to_records(
             if progress is not None:
                 progress(done, len(truths))
         _check_not_empty(report, csv_path)
+
+    _make_folder_of(out)
+    write_records(out, examples())
+    return report
+
+
+def coco_to_records(
+    json_path: Path | str,
+    out: Path | str,
+    *,
+    label_map: LabelMap,
+    images_dir: Path | str,
+    masks: bool = False,
+    progress: Progress | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> RecordsReport:
+    """Convert a COCO file (see `formats.coco_truth`) to a TFRecord. Unusable images and objects are skipped and
+    reported.
+
+    Args:
+        label_map: its names choose the categories. If it names keypoints, they are written.
+        images_dir: base directory of the file names.
+        masks: write the masks of the objects.
+        progress: callback for progress, called with (images done, number of images).
+        max_pixels: larger images are skipped.
+
+    Raises:
+        RecordError: the file cannot be read, the TFRecord cannot be written, or no image is usable.
+        LabelMapError: the label map has none of the categories, or lacks a keypoint.
+    """
+    truth, report = read_coco(json_path, label_map), RecordsReport()
+    report.skipped += [
+        (name, f"{count} objects are left out: the label map has no {name!r}")
+        for name, count in truth.left_out.most_common()
+    ]
+
+    def examples() -> Iterator[bytes]:
+        for done, coco_image in enumerate(truth.images, start=1):
+            with report.skipping(coco_image.file_name):
+                image = read_image(Path(images_dir, coco_image.file_name), max_pixels=max_pixels)
+                example = _coco_example(truth, coco_image, image, report, masks=masks)
+                if example is not None:
+                    yield example.SerializeToString()
+            if progress is not None:
+                progress(done, len(truth.images))
+        _check_not_empty(report, json_path)
 
     _make_folder_of(out)
     write_records(out, examples())
@@ -214,6 +273,24 @@ def _parse(answer: bytes | Record) -> Record:
     return record
 
 
+def _coco_example(
+    truth: CocoTruth, coco_image: CocoImage, image: EncodedImage, report: RecordsReport, *, masks: bool
+) -> tf.train.Example | None:
+    """The example of an image; None if none of its objects can be used, so that it is not one without objects."""
+    if coco_image.size_hw not in (None, image.image_size_hw):
+        given, real = ("{1} x {0}".format(*size) for size in (coco_image.size_hw, image.image_size_hw))
+        raise RecordError(f"its annotations are for {given} pixels, and the image has {real}")
+    objects, problems = truth.objects_of(coco_image, image.image_size_hw, masks=masks)
+    report.skipped += [(coco_image.file_name, problem) for problem in problems]
+    if problems and not len(objects.groundtruth):
+        return None
+    annotation = Annotation(image, objects.groundtruth, image.image_id, Path(coco_image.file_name).name)
+    drawn = False if objects.masks is None else objects.masks
+    example = example_from_annotation(annotation, truth.label_map, masks=drawn, crowds=objects.crowds)
+    report.count(annotation)
+    return example
+
+
 def _check_labels(truth: GroundtruthImage, label_map: LabelMap) -> None:
     for label in truth.labels:
         try:
@@ -225,23 +302,17 @@ def _check_labels(truth: GroundtruthImage, label_map: LabelMap) -> None:
 def _read_annotation(
     truth: GroundtruthImage, label_map: LabelMap, max_pixels: int, report: RecordsReport
 ) -> Annotation | None:
-    file = truth.path.name
-    try:
+    with report.skipping(str(truth.path)):
         image = read_image(truth.path, max_pixels=max_pixels)
         boxes = truth.boxes(image.image_size_hw)
-    except ImageError as error:
-        report.skipped.append((str(truth.path), error.reason))
-        return None
-    except RecordError as error:
-        report.skipped.append((str(truth.path), str(error)))
-        return None
-    usable = box_ops.area(boxes) > 0
-    for box in truth.boxes_xyxy_px[~usable]:
-        report.skipped.append((str(truth.path), f"box {box.tolist()} has no area inside the image"))
-    if len(boxes) and not usable.any():
-        return None  # it has objects, so it must not become a negative example
-    classes = np.array([label_map.id_of(label) for label in truth.labels], np.int32)
-    return Annotation(image, Groundtruth(boxes[usable], classes[usable]), image.image_id, file)
+        usable = box_ops.area(boxes) > 0
+        for box in truth.boxes_xyxy_px[~usable]:
+            report.skipped.append((str(truth.path), f"box {box.tolist()} has no area inside the image"))
+        if usable.any() or not len(boxes):  # an image with objects must not become a negative example
+            classes = np.array([label_map.id_of(label) for label in truth.labels], np.int32)
+            groundtruth = Groundtruth(boxes, classes).take(usable)
+            return Annotation(image, groundtruth, image.image_id, truth.path.name)
+    return None
 
 
 def _check_not_empty(report: RecordsReport, source: Path | str) -> None:

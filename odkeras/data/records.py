@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,11 +26,18 @@ from odkeras.project import atomic_path
 BATCH_FEATURE = "odkeras/batch"
 MASK_FEATURE = "image/object/mask"
 _CLASS_TEXT = "image/object/class/text"
+_KEYPOINT = "image/object/keypoint"
 _MAX_COORDINATE = 1.1  # the API's own limit
 _FORMATS = {b"jpeg": "jpeg", b"jpg": "jpeg", b"png": "png"}
 
 
-def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, masks: bool = False) -> tf.train.Example:
+def example_from_annotation(
+    annotation: Annotation,
+    label_map: LabelMap,
+    *,
+    masks: bool | Sequence[BoolArray] = False,
+    crowds: BoolArray | None = None,
+) -> tf.train.Example:
     """Create an example with the features that the API's decoder reads, plus `odkeras/batch`: the name of the inbox
     file.
 
@@ -37,7 +45,8 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, mask
     size, 1 inside the object (for a rectangle: its box) and 0 outside. The decoder calls this format PNG_MASKS.
 
     Args:
-        masks: write masks even if no object has a polygon.
+        masks: write masks even if no object has a polygon; or the mask of each object, bool (H, W).
+        crowds: bool (N,): whether a box holds many objects; None if none does.
 
     Raises:
         LabelMapError: a class is not in the label map.
@@ -56,15 +65,31 @@ def example_from_annotation(annotation: Annotation, label_map: LabelMap, *, mask
         "image/key/sha256": _bytes([image.image_id.encode()]),
         _CLASS_TEXT: _bytes(names),
         "image/object/class/label": _ints(groundtruth.classes),
-        "image/object/is_crowd": _ints(np.zeros(len(groundtruth), np.int64)),
+        "image/object/is_crowd": _ints(np.zeros(len(groundtruth), np.int64) if crowds is None else crowds.astype(int)),
         "image/object/difficult": _ints(np.zeros(len(groundtruth), np.int64)),
         BATCH_FEATURE: _bytes([annotation.batch.encode()]),
     }
     for column, side in enumerate(("ymin", "xmin", "ymax", "xmax")):
         features[f"image/object/bbox/{side}"] = _floats(groundtruth.boxes[:, column])
-    if masks or annotation.polygons:
+    if not isinstance(masks, bool):
+        features[MASK_FEATURE] = _bytes([_png(mask) for mask in masks])
+    elif masks or annotation.polygons:
         features[MASK_FEATURE] = _bytes(_png_masks(groundtruth.boxes, image.image_size_hw, annotation.polygons))
+    if groundtruth.keypoints is not None:
+        features |= _keypoint_features(groundtruth.keypoints, label_map)
     return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def _keypoint_features(keypoints: FloatArray, label_map: LabelMap) -> dict[str, tf.train.Feature]:
+    """The features of keypoints, (N, K, 3): the values of all objects, one after the other."""
+    y, x, visibility = keypoints.reshape(-1, 3).T
+    return {
+        f"{_KEYPOINT}/y": _floats(y),
+        f"{_KEYPOINT}/x": _floats(x),
+        f"{_KEYPOINT}/visibility": _ints(visibility.astype(np.int64)),
+        f"{_KEYPOINT}/text": _bytes([name.encode() for name in label_map.keypoint_names] * len(keypoints)),
+        f"{_KEYPOINT}/num": _ints((keypoints[..., 2] > 0).sum(axis=1)),
+    }
 
 
 def _decodable(image: EncodedImage, file: str) -> EncodedImage:
@@ -147,13 +172,50 @@ def box_problem(features: Any) -> str:
     return ""
 
 
-def example_problem(serialized: bytes) -> str:
-    """Why the API cannot use an example, with the name of its image; "" if it can. Decodes the image."""
+def keypoint_problem(features: Any, num_keypoints: int) -> str:
+    """Why the API would fail on the keypoints of an example, or train on wrong ones; "" if neither.
+
+    Args:
+        features: feature name -> `tf.train.Feature`.
+        num_keypoints: the reader's `num_keypoints`; 0: it loads none.
+    """
+    expected = num_keypoints * count_boxes(features)
+    columns = {name: _values(features, f"{_KEYPOINT}/{name}", "float_list") for name in ("x", "y")}
+    visibility = _values(features, f"{_KEYPOINT}/visibility", "int64_list")
+    if not num_keypoints:
+        return ""
+    for name, values in {**columns, **({"visibility": visibility} if visibility else {})}.items():
+        if len(values) != expected:
+            return (
+                f"{_KEYPOINT}/{name} has {len(values)} values; {num_keypoints} keypoints (num_keypoints of the reader) "
+                f"of {count_boxes(features)} objects are {expected}"
+            )
+    for number, seen in enumerate(visibility):
+        y, x = columns["y"][number], columns["x"][number]
+        if seen and not (math.isfinite(x + y) and max(x, y) <= _MAX_COORDINATE):
+            place = f"object {number // num_keypoints}, keypoint {number % num_keypoints}"
+            return (
+                f"{_KEYPOINT}/x and y of {place} are {x:g} and {y:g}: keypoints must be shares of the image from 0 to "
+                "1, and visibility 0 if they are not labelled"
+            )
+    return ""
+
+
+def example_problem(serialized: bytes, num_keypoints: int = 0) -> str:
+    """Why the API cannot use an example, with the name of its image; "" if it can. Decodes the image.
+
+    Args:
+        num_keypoints: the reader's `num_keypoints`.
+    """
     try:
         features = _parse(serialized).features.feature
     except RecordError as error:
         return str(error)
-    problem = box_problem(features) or image_problem(b"".join(_values(features, "image/encoded", "bytes_list")[:1]))
+    problem = (
+        box_problem(features)
+        or keypoint_problem(features, num_keypoints)
+        or image_problem(b"".join(_values(features, "image/encoded", "bytes_list")[:1]))
+    )
     return f"{file_name(features)}: {problem}" if problem else ""
 
 
@@ -242,9 +304,24 @@ def _groundtruth(features: Any, file: str) -> Groundtruth:
     if len(set(lengths)) > 1:
         raise RecordError(f"example {file!r}: ymin, xmin, ymax, xmax and label have {lengths} values")
     try:
-        return Groundtruth(np.array(sides, np.float32).T.reshape(-1, 4), np.array(classes, np.int32))
+        boxes = np.array(sides, np.float32).T.reshape(-1, 4)
+        return Groundtruth(boxes, np.array(classes, np.int32), _keypoints(features, len(boxes)))
     except ValueError as error:
         raise RecordError(f"example {file!r}: {error}") from error
+
+
+def _keypoints(features: Any, objects: int) -> FloatArray | None:
+    columns = [_values(features, f"{_KEYPOINT}/{name}", "float_list") for name in ("y", "x")]
+    if not objects or not columns[0]:
+        return None
+    visibility = _values(features, f"{_KEYPOINT}/visibility", "int64_list")
+    if not visibility:  # the API takes those with finite coordinates for labelled ones
+        visibility = (2 * np.isfinite(np.array(columns)).all(axis=0)).tolist()
+    lengths = [len(columns[0]), len(columns[1]), len(visibility)]
+    if len(set(lengths)) > 1 or lengths[0] % objects:
+        raise ValueError(f"keypoint y, x and visibility have {lengths} values, for {objects} objects")
+    points = np.array([*columns, visibility], np.float32).T.reshape(objects, -1, 3)
+    return np.where(points[..., 2:] > 0, points, 0.0).astype(np.float32)
 
 
 def _values(features: Any, name: str, kind: str) -> Any:

@@ -12,6 +12,7 @@ from odkeras.model.imagenet import load_imagenet_weights
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup
 from odkeras.model.weights import restore_fine_tune_checkpoint
+from odkeras.pipeline import read_skeleton
 from odkeras.pipeline.trained_classes import classes_of_newest_version
 
 
@@ -60,7 +61,8 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
         else:
             load_imagenet_weights(inference.model, setup.config.model)
         _check_replaces_nothing_better(model_dir, export_dir, source, learned=learned)
-    version = Publisher(inference, export_dir, setup.label_map).publish(step, learned=learned)
+    publisher = Publisher(inference, export_dir, setup.label_map, read_skeleton(setup.config))
+    version = publisher.publish(step, learned=learned)
     return ExportResult(export_dir / str(version), source, step)
 
 

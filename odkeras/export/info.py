@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from odkeras.keypoints import Skeleton
+
 EXPORT_INFO_PATH = Path("assets.extra", "odkeras.json")
 
 
@@ -23,6 +25,7 @@ class ExportInfo:
             detector of which every weight was restored. Detections of untrained weights are random.
         replaced_step: for a rollback, the largest global step of the versions that it supersedes. The trainer must
             not treat checkpoints up to that step as unpublished.
+        skeleton: the keypoints that the model predicts; None if it predicts none.
     """
 
     step: int
@@ -31,6 +34,7 @@ class ExportInfo:
     copy_of: int | None = None
     replaced_step: int = 0
     learned: bool = True
+    skeleton: Skeleton | None = None
 
 
 def read_export_info(version_dir: Path) -> ExportInfo | None:
@@ -46,9 +50,17 @@ def read_export_info(version_dir: Path) -> ExportInfo | None:
             None if copy_of is None else int(copy_of),
             int(data.get("replaced_step") or 0),
             bool(data.get("learned", True)),
+            _read_skeleton(data.get("skeleton")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _read_skeleton(data: Any) -> Skeleton | None:
+    if data is None:
+        return None
+    names = tuple(str(name) for name in data["names"])
+    return Skeleton(names, tuple((int(start), int(end)) for start, end in data["edges"]))
 
 
 def write_export_info(version_dir: Path, info: ExportInfo) -> None:
@@ -56,6 +68,8 @@ def write_export_info(version_dir: Path, info: ExportInfo) -> None:
     data: dict[str, Any] = {"step": info.step, "graph": info.graph, "labels": info.labels}
     if not info.learned:
         data["learned"] = False
+    if info.skeleton is not None:
+        data["skeleton"] = {"names": info.skeleton.names, "edges": info.skeleton.edges}
     if info.copy_of is not None:
         data |= {"copy_of": info.copy_of, "replaced_step": info.replaced_step}
     (version_dir / EXPORT_INFO_PATH).write_text(json.dumps(data))

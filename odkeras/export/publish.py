@@ -18,6 +18,7 @@ from odkeras.errors import CheckpointError
 from odkeras.export.info import EXPORT_INFO_PATH, ExportInfo, read_export_info, write_export_info
 from odkeras.export.signatures import ServingModule
 from odkeras.export.warmup import write_warmup_requests
+from odkeras.keypoints import Skeleton
 from odkeras.labels import LabelMap
 from odkeras.model.inference import GRAPH_REVISION, InferenceModel
 from odkeras.model.weights import named_variables
@@ -44,6 +45,7 @@ class Publisher:
         inference: the model; `publish` writes its current weights.
         export_dir: parent of the version directories; created if missing.
         label_map: its ids and names are stored in the metadata of each version.
+        skeleton: stored there, too: the keypoints that the model predicts; None if it predicts none.
         clock: returns seconds since the epoch, for the version numbers.
     """
 
@@ -52,12 +54,14 @@ class Publisher:
         inference: InferenceModel,
         export_dir: Path,
         label_map: LabelMap,
+        skeleton: Skeleton | None = None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._inference = inference
         self._export_dir = export_dir
         self._labels = tuple((label.id, label.name) for label in label_map.labels)
+        self._skeleton = skeleton
         self._clock = clock
         self._graph = graph_fingerprint(inference.model_config)
         self._module = ServingModule(inference)
@@ -90,7 +94,8 @@ class Publisher:
         self._export_dir.mkdir(parents=True, exist_ok=True)
         partial = self._export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
-            self._write(partial, ExportInfo(step, self._graph, self._labels, learned=learned))
+            info = ExportInfo(step, self._graph, self._labels, learned=learned, skeleton=self._skeleton)
+            self._write(partial, info)
             version = reveal_version(partial, self._export_dir, self._clock())
         finally:
             shutil.rmtree(partial, ignore_errors=True)

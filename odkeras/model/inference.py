@@ -15,7 +15,15 @@ from odkeras.model.imagenet import without_downloads
 GRAPH_REVISION = 2  # increment when `InferenceModel.detect` changes; part of the graph fingerprint
 CLASS_ID_OFFSET = 1  # the API's models number classes from 0, label maps from 1
 
-_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections", "detection_masks")
+_OUTPUTS = (
+    "detection_boxes",
+    "detection_scores",
+    "detection_classes",
+    "num_detections",
+    "detection_masks",
+    "detection_keypoints",
+    "detection_keypoint_scores",
+)
 
 
 def build_detection_model(model_config: Any, *, is_training: bool) -> Any:
@@ -118,10 +126,12 @@ class InferenceModel:
     def _batch_size(self) -> int | None:
         """The static batch size; None for any.
 
-        1 for CenterNet with masks: the API crops the masks in a loop whose output it declares as uint8 but computes as
-        int32. TensorFlow rejects that unless the loop is unrolled, which needs a static batch size.
+        1 for CenterNet with masks or keypoints. The API crops the masks in a loop whose output it declares as uint8 but
+        computes as int32. TensorFlow rejects that unless the loop is unrolled, which needs a static batch size. The
+        keypoints of a batch come from a loop in Python, which needs one as well.
         """
-        return 1 if self.model_config.center_net.HasField("mask_estimation_task") else None
+        model = self.model_config.center_net
+        return 1 if model.HasField("mask_estimation_task") or model.keypoint_estimation_task else None
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -146,8 +156,9 @@ class InferenceModel:
 
         Returns:
             float32 tensors: `detection_boxes` (N, D, 4) [ymin, xmin, ymax, xmax] normalised, `detection_scores` (N, D),
-            `detection_classes` (N, D) label-map ids, `num_detections` (N,), and `detection_masks` if the model
-            predicts masks.
+            `detection_classes` (N, D) label-map ids, `num_detections` (N,), `detection_masks` if the model predicts
+            masks, and if it predicts keypoints `detection_keypoints` (N, D, K, 2) [y, x] normalised and
+            `detection_keypoint_scores` (N, D, K).
         """
         predictions = self.model.predict(images, true_shapes)
         detections = self.model.postprocess(predictions, true_shapes)

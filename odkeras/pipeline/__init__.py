@@ -10,6 +10,7 @@ Example:
 
 from odkeras.odapi import ODAPI_INSTALL_COMMAND, ODAPI_REQUIREMENTS
 from odkeras.pipeline.checks import Purpose, check_pipeline
+from odkeras.pipeline.keypoints import read_skeleton
 from odkeras.pipeline.overrides import Overrides, apply_overrides, checkpoint_prefix
 from odkeras.pipeline.problems import Problem, Severity, raise_for_problems
 from odkeras.pipeline.proto import (
@@ -70,6 +71,7 @@ __all__ = [
     "parse_pipeline",
     "raise_for_problems",
     "read_png_masks",
+    "read_skeleton",
     "read_template",
     "save_pipeline",
     "set_num_classes",

@@ -16,6 +16,7 @@ from odkeras.pipeline import extractors
 from odkeras.pipeline.architecture import architecture_problems
 from odkeras.pipeline.augmentation import augmentation_problems
 from odkeras.pipeline.files import checkpoint_kind, checkpoint_problems, is_remote, record_problems
+from odkeras.pipeline.keypoints import keypoint_problems
 from odkeras.pipeline.problems import Problem, Severity
 from odkeras.pipeline.proto import (
     CHECKPOINT_V2,
@@ -111,16 +112,8 @@ def _check_tf1_settings(question: _CheckContext) -> Iterator[Problem]:
         yield Problem("graph_rewriter", "", reason, "remove it; quantise the exported SavedModel instead", "warning")
 
 
-def _check_keypoint_label_map(question: _CheckContext) -> Iterator[Problem]:
-    """Check that the keypoint label map exists, since the API opens it while it builds the model."""
-    config = question.config
-    if model_type(config) != "center_net" or not config.model.center_net.keypoint_estimation_task:
-        return
-    path = str(config.model.center_net.keypoint_label_map_path)
-    if not path or is_placeholder(path) or not (is_remote(path) or Path(path).is_file()):
-        reason = "no such label map with keypoints, which the keypoint_estimation_task needs"
-        fix = "name one, or remove keypoint_estimation_task to train on boxes only"
-        yield Problem("model.center_net.keypoint_label_map_path", path, reason, fix)
+def _check_keypoints(question: _CheckContext) -> Iterator[Problem]:
+    yield from keypoint_problems(question.config, trains=question.trains)
 
 
 def _check_inputs_suffice(question: _CheckContext) -> Iterator[Problem]:
@@ -320,7 +313,7 @@ _CHECKS: tuple[Callable[[_CheckContext], Iterator[Problem]], ...] = (
     _check_feature_extractor,
     _check_architecture,
     _check_tf1_settings,
-    _check_keypoint_label_map,
+    _check_keypoints,
     _check_inputs_suffice,
     _check_masks_are_loaded,
     _check_classes,

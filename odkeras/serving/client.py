@@ -34,7 +34,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Url
 
-from odkeras.boxes import Detections
+from odkeras.boxes import Detections, FloatArray
 from odkeras.connections import Connections, basic_auth_headers, failure_reason, web_address
 from odkeras.errors import ConfigError, RequestError, ServerUnavailableError
 from odkeras.serving.protocol import NOT_LOADED
@@ -46,6 +46,7 @@ _UNAVAILABLE = frozenset({429, 502, 503, 504})  # statuses of an overloaded or s
 # The start of the 404 messages of TensorFlow Serving and of the embedded server that mean "not loaded (yet)".
 _NOT_LOADED = ("Servable not found", "Could not find any versions", "Could not find version", NOT_LOADED)
 _OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+_KEYPOINTS = ("detection_keypoints", "detection_keypoint_scores")
 
 
 @dataclass(frozen=True)
@@ -323,6 +324,17 @@ def parse_detections(prediction: Any) -> Detections:
             np.array(boxes[:count], np.float32),
             np.array(scores[:count], np.float32),
             np.array(classes[:count], np.float32).astype(np.int32),
+            _parse_keypoints(prediction, count),
         )
     except (TypeError, ValueError) as error:
         raise RequestError(200, f"the model's answer is not that of a detection model: {error}") from None
+
+
+def _parse_keypoints(prediction: Mapping[str, Any], count: int) -> FloatArray | None:
+    """float32 (N, K, 3) [y, x, score]; None if the model predicts none."""
+    if any(name not in prediction for name in _KEYPOINTS):
+        return None
+    points, scores = (np.array(prediction[name][:count], np.float32) for name in _KEYPOINTS)
+    if not count:
+        return None
+    return np.concatenate([points, scores[..., np.newaxis]], axis=-1)

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from odkeras import boxes as box_ops
-from odkeras.boxes import Detections
+from odkeras.boxes import Detections, FloatArray
 from odkeras.colours import colour_of
 from odkeras.errors import ConfigError, ImageError, RequestError, ServerUnavailableError
 from odkeras.images import EncodedImage, decode_rgb, list_image_files, read_image
+from odkeras.keypoints import MIN_SCORE as MIN_KEYPOINT_SCORE
+from odkeras.keypoints import DrawnKeypoint, Skeleton
 from odkeras.serving.client import ServingClient
 
 CONNECT_S = 1.0  # plus the command's start-up time, less than the 3 s in which a wrong address must be reported
@@ -39,7 +41,9 @@ class FilePrediction:
     Args:
         path: the path as given.
         image: the image that the model got; None if the file was skipped.
-        boxes: dicts with `xmin`, `ymin`, `xmax`, `ymax` (pixels, one decimal), `label`, `class_id` and `score`.
+        boxes: dicts with `xmin`, `ymin`, `xmax`, `ymax` (pixels, one decimal), `label`, `class_id` and `score`; if the
+            model predicts keypoints, also with `keypoints`: for each of them a dict with `name`, `x`, `y` (pixels) and
+            `score`, or None if it was not found.
         error: why the file was skipped; "" if it was not.
     """
 
@@ -134,6 +138,7 @@ def predict_files(
     *,
     threshold: float,
     names: Mapping[int, str] | None = None,
+    skeleton: Skeleton | None = None,
     draw_dir: Path | None = None,
 ) -> Iterator[FilePrediction]:
     """Yields one prediction per file, in order. A file that cannot be read, or that the model refuses, has an `error`.
@@ -143,6 +148,7 @@ def predict_files(
         predict: predicts the detections of an image.
         threshold: minimum score of a box, 0 to 1.
         names: class names by id. A class without a name is labelled with its id.
+        skeleton: names and edges of the keypoints. Without a name, a keypoint is named by its number.
         draw_dir: directory for images with their boxes drawn, created if missing; None draws none.
 
     Raises:
@@ -150,6 +156,7 @@ def predict_files(
         ConfigError: `draw_dir` cannot be written to.
     """
     drawn: set[str] = set()
+    skeleton = skeleton or Skeleton()
     for path in paths:
         try:
             image = read_image(path)
@@ -160,13 +167,13 @@ def predict_files(
         except RequestError as error:
             yield FilePrediction(path, error=f"the model rejects it: {error}")
             continue
-        boxes = _rows(detections, image, names or {})
+        boxes = _rows(detections, image, names or {}, skeleton)
         if draw_dir is not None:
-            _draw(image, boxes, names or {}, draw_dir / _unused_name(path.stem, drawn))
+            _draw(image, boxes, names or {}, skeleton, draw_dir / _unused_name(path.stem, drawn))
         yield FilePrediction(path, image, tuple(boxes))
 
 
-def _rows(detections: Detections, image: EncodedImage, names: Mapping[int, str]) -> list[Row]:
+def _rows(detections: Detections, image: EncodedImage, names: Mapping[int, str], skeleton: Skeleton) -> list[Row]:
     """The boxes as dicts, without those that cannot be drawn or trained on.
 
     A box must be finite and have an area inside the image after rounding. Versions exported by an older odkeras pad
@@ -174,14 +181,34 @@ def _rows(detections: Detections, image: EncodedImage, names: Mapping[int, str])
     """
     boxes_xyxy_px = box_ops.to_xyxy_px(box_ops.clip(detections.boxes), image.image_size_hw)
     rows = []
-    for box, score, class_id in zip(boxes_xyxy_px, detections.scores, detections.classes, strict=True):
+    for number, (box, score, class_id) in enumerate(
+        zip(boxes_xyxy_px, detections.scores, detections.classes, strict=True)
+    ):
         xmin, ymin, xmax, ymax = (round(float(value), 1) for value in box)
         if not (math.isfinite(xmin + ymin + xmax + ymax) and xmin < xmax and ymin < ymax):
             continue
         label = names.get(int(class_id), str(int(class_id)))
-        row = {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax, "label": label, "class_id": int(class_id)}
-        rows.append({**row, "score": round(float(score), 4)})
+        row: Row = {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax, "label": label, "class_id": int(class_id)}
+        row["score"] = round(float(score), 4)
+        if detections.keypoints is not None:
+            row["keypoints"] = _keypoint_rows(detections.keypoints[number], image.image_size_hw, skeleton)
+        rows.append(row)
     return rows
+
+
+def _keypoint_rows(keypoints: FloatArray, image_size_hw: tuple[int, int], skeleton: Skeleton) -> list[Row | None]:
+    height, width = image_size_hw
+    return [
+        {
+            "name": skeleton.name_of(id),
+            "x": round(x * width, 1),
+            "y": round(y * height, 1),
+            "score": round(score, 4),
+        }
+        if score > 0 and math.isfinite(x + y)
+        else None
+        for id, (y, x, score) in enumerate(keypoints.tolist())
+    ]
 
 
 def _unused_name(stem: str, taken: set[str]) -> str:
@@ -193,7 +220,7 @@ def _unused_name(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _draw(image: EncodedImage, rows: Sequence[Row], names: Iterable[int], path: Path) -> None:
+def _draw(image: EncodedImage, rows: Sequence[Row], names: Iterable[int], skeleton: Skeleton, path: Path) -> None:
     """Draw the boxes in the colours of the page and of TensorBoard: those of the class's position in `names`."""
     from PIL import Image
 
@@ -206,10 +233,15 @@ def _draw(image: EncodedImage, rows: Sequence[Row], names: Iterable[int], path: 
             (row["xmin"], row["ymin"], row["xmax"], row["ymax"]),
             f"{row['label']} {row['score']:.2f}",
             colour_of(places.get(row["class_id"], max(0, row["class_id"] - 1))),
+            [
+                point and DrawnKeypoint(point["x"], point["y"], point["score"] >= MIN_KEYPOINT_SCORE)
+                for point in row.get("keypoints", ())
+            ],
         )
         for row in rows
     ]
-    draw_boxes(picture, boxes, line_px=max(2, picture.height // 200), font_px=max(11, picture.height // 30))
+    line_px, font_px = max(2, picture.height // 200), max(11, picture.height // 30)
+    draw_boxes(picture, boxes, line_px=line_px, font_px=font_px, edges=skeleton.edges)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from odkeras.errors import ConfigError
 from odkeras.images import absolute_path
+from odkeras.keypoints import VISIBLE
 from odkeras.serving.predict import FilePrediction, Row
 
 FORMATS = ("jsonl", "csv", "coco")
@@ -117,6 +118,7 @@ def _coco_document(predictions: Iterable[FilePrediction], names: Mapping[int, st
     images: list[Row] = []
     annotations: list[Row] = []
     categories = dict(names)
+    keypoints: dict[int, list[str]] = {}
     for number, prediction in enumerate(predictions, start=1):
         assert prediction.image is not None
         height, width = prediction.image.image_size_hw
@@ -124,13 +126,26 @@ def _coco_document(predictions: Iterable[FilePrediction], names: Mapping[int, st
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         for box in prediction.boxes:
             categories.setdefault(box["class_id"], box["label"])
+            _note_keypoint_names(keypoints, box)
             annotations.append(_coco_annotation(len(annotations) + 1, number, box))
     return {
         "info": {"description": "predictions, written by odkeras"},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": id, "name": categories[id]} for id in sorted(categories)],
+        "categories": [
+            {"id": id, "name": categories[id]} | ({"keypoints": keypoints[id]} if id in keypoints else {})
+            for id in sorted(categories)
+        ],
     }
+
+
+def _note_keypoint_names(names: dict[int, list[str]], box: Row) -> None:
+    """Add the names of the keypoints of a box to those of its class. One that no box has gets its number."""
+    points = box.get("keypoints", ())
+    known = names.setdefault(box["class_id"], [str(id) for id in range(len(points))]) if points else []
+    for id, point in enumerate(points):
+        if point is not None:
+            known[id] = point["name"]
 
 
 def _coco_annotation(id: int, image_id: int, box: Row) -> Row:
@@ -143,4 +158,14 @@ def _coco_annotation(id: int, image_id: int, box: Row) -> Row:
         "area": round(width * height, 2),
         "iscrowd": 0,
         "score": box["score"],
+        **_coco_keypoints(box),
     }
+
+
+def _coco_keypoints(box: Row) -> Row:
+    """COCO's [x, y, visibility, ...] and the number of keypoints that were found; {} if the model predicts none."""
+    if "keypoints" not in box:
+        return {}
+    points = box["keypoints"]
+    values = [value for point in points for value in ((point["x"], point["y"], VISIBLE) if point else (0, 0, 0))]
+    return {"keypoints": values, "num_keypoints": sum(point is not None for point in points)}

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from odkeras import boxes as box_ops
 from odkeras.annotation import Span, Suggestions, Task
@@ -142,7 +141,7 @@ class Suggester:
         suggestions = Suggestions(
             version=version,
             threshold=float(lowest),
-            spans=visible_spans(_choose(wanted, keep), self._label_map.ids, name_of, task.size_hw),
+            spans=visible_spans(wanted.take(keep), self._label_map.ids, name_of, task.size_hw),
             hidden=hidden,
             candidates=list_candidates(wanted, self._label_map, task.size_hw),
             uncertainty=round(uncertainty(wanted), 4),
@@ -151,7 +150,7 @@ class Suggester:
 
     def _wanted(self, detections: Detections) -> Detections:
         classes = self._rules.classes
-        return detections if classes is None else _choose(detections, np.isin(detections.classes, classes))
+        return detections if classes is None else detections.take(np.isin(detections.classes, classes))
 
     def _predict(self, images: Sequence[bytes]) -> tuple[int, list[Detections]]:
         """The version and the detections of each image.
@@ -219,10 +218,6 @@ def _visible_corners_px(box: FloatArray, size_hw: tuple[int, int]) -> tuple[tupl
     xyxy_px = box_ops.to_xyxy_px(box_ops.clip(box[None]), size_hw)[0]
     left, top, right, bottom = (round(float(value), DECIMALS) for value in xyxy_px)
     return ((left, top), (right, bottom)) if right > left and bottom > top else None
-
-
-def _choose(detections: Detections, keep: npt.NDArray[np.bool_]) -> Detections:
-    return Detections(detections.boxes[keep], detections.scores[keep], detections.classes[keep])
 
 
 def is_control(image_id: str, share: float) -> bool:

@@ -1,7 +1,7 @@
 """Evaluation with the Object Detection API's own evaluators.
 
-It supports the API's metric sets, except those for keypoints and those that read prediction files. The examples are
-those that a pipeline.config names, or the hold-out split of the answers.
+It supports the API's metric sets, except those that read prediction files. The examples are those that a
+pipeline.config names, or the hold-out split of the answers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ with a batch size of 1."""
 _log = logging.getLogger(__name__)
 
 _REQUIRED = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
-_MASKS = "detection_masks"
+_OPTIONAL = ("detection_masks", "detection_keypoints", "detection_keypoint_scores")
 _PER_IMAGE = {
     "groundtruth_verified_neg_classes",
     "groundtruth_not_exhaustive_classes",
@@ -90,7 +90,7 @@ class SavedModelDetector:
             pixels = tf.io.decode_image(images[0], channels=3, expand_animations=False)
             images = tf.cast(pixels[tf.newaxis], self._spec.dtype)
         outputs = self._signature(**{self._input: images})
-        return {name: tf.cast(outputs[name], tf.float32) for name in (*_REQUIRED, _MASKS) if name in outputs}
+        return {name: tf.cast(outputs[name], tf.float32) for name in (*_REQUIRED, *_OPTIONAL) if name in outputs}
 
 
 class Evaluator:
@@ -175,7 +175,7 @@ class Evaluator:
             yield from self._datasets[key]
         except tf.errors.OpError as error:
             numbered = ((f"example {number}", each) for number, each in enumerate(source.read(), start=1))
-            reason = find_bad_example(numbered) or error.message.splitlines()[0]
+            reason = find_bad_example(numbered, source.reader.num_keypoints) or error.message.splitlines()[0]
             raise ConfigError(f"{source.where}: {reason}") from error
 
     def _read(self) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from object_detection import eval_util
 from object_detection.core import standard_fields
-from object_detection.metrics import coco_tools, lvis_tools
+from object_detection.metrics import coco_evaluation, coco_tools, lvis_tools
 from object_detection.utils import label_map_util
 
 from odkeras.errors import ConfigError
@@ -28,6 +28,7 @@ from odkeras.labels import label_map_for_api
 _log = logging.getLogger(__name__)
 
 LVIS = "lvis_mask_metrics"
+KEYPOINTS = "coco_keypoint_metrics"
 
 ABSENT = -1.0
 """COCO's value of a metric without groundtruth. Means leave it out."""
@@ -111,7 +112,7 @@ class MetricSet:
     """Computes one metric set: `add` every example, then call `evaluate`.
 
     Args:
-        name: its key in `eval_config.metrics_set`.
+        name: its key in `eval_config.metrics_set`, or in a `parameterized_metric`.
         evaluator: the API's `DetectionEvaluator`.
         super_categories: class names of each super-category, by its name.
 
@@ -130,8 +131,10 @@ class MetricSet:
         """Add one example, in the form that `model_lib_v2.prepare_eval_dict` returns.
 
         Raises:
-            ConfigError: the metrics compare masks, and the example or the model has none.
+            ConfigError: the metrics compare masks or keypoints, and the example or the model has none.
         """
+        if self.name == KEYPOINTS:
+            _check_keypoints(eval_dict)
         if self.name in _MASK_SETS or "segmentation" in self.name:
             _check_masks(self.name, eval_dict)
         if self.name in _CHALLENGES:
@@ -169,18 +172,19 @@ class MetricSet:
 
 
 def make_metric_sets(eval_config: Any, label_map_path: str) -> list[MetricSet]:
-    """One `MetricSet` for each name in `eval_config.metrics_set` (COCO detection metrics when empty).
+    """One `MetricSet` for each name in `eval_config.metrics_set` (COCO detection metrics when empty), and one for each
+    `eval_config.parameterized_metric`, which are those of keypoints.
 
     Raises:
-        ConfigError: a metric set that is unknown or not supported.
+        ConfigError: a metric set that is unknown or not supported, or whose class has no keypoints in the label map.
     """
     with label_map_for_api(label_map_path) as path:
         categories = list(label_map_util.create_category_index_from_labelmap(path).values())
     groups = _super_categories(eval_config, [category["name"] for category in categories])
     names = list(eval_config.metrics_set) or [eval_util.EVAL_DEFAULT_METRIC]
-    if eval_config.parameterized_metric:
-        _log.warning("eval_config.parameterized_metric is ignored: it is for keypoints, and odkeras predicts none")
-    return [MetricSet(name, _make_evaluator(eval_config, name, categories), groups) for name in dict.fromkeys(names)]
+    sets = [MetricSet(name, _make_evaluator(eval_config, name, categories), groups) for name in dict.fromkeys(names)]
+    parameters = [metric.coco_keypoint_metrics for metric in eval_config.parameterized_metric]
+    return sets + [MetricSet(KEYPOINTS, _make_keypoint_evaluator(each, categories), {}) for each in parameters]
 
 
 def overall_first(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -332,10 +336,47 @@ def _make_evaluator(eval_config: Any, name: str, categories: list[dict[str, Any]
     except ValueError as error:
         raise ConfigError(f"eval_config.metrics_set: {error}; known: {known}") from error
     except TypeError as error:  # coco_keypoint_metrics has required arguments that describe the keypoints
-        raise ConfigError(f"eval_config.metrics_set: {name} cannot be used: odkeras predicts no keypoints") from error
+        raise ConfigError(
+            f"eval_config.metrics_set: {name} needs to know the class; remove it, and add eval_config "
+            f"{{ parameterized_metric {{ {name} {{ class_label: 'person' }} }} }} with the name of your class"
+        ) from error
     if not hasattr(evaluator, "add_eval_dict"):
         raise ConfigError(f"eval_config.metrics_set: the API computes {name} from files alone, not from a model")
     return evaluator
+
+
+def _make_keypoint_evaluator(parameters: Any, categories: Sequence[Mapping[str, Any]]) -> Any:
+    """The API's evaluator of one class's keypoints. The API itself leaves out a class that the label map lacks, and
+    fails on a keypoint without a sigma.
+
+    Raises:
+        ConfigError: one of these.
+
+    Args:
+        parameters: an `eval_pb2.ParameterizedMetric.CocoKeypointMetrics`.
+        categories: as `label_map_util` reads them, with `keypoints`: name -> id.
+    """
+    field = f"eval_config.parameterized_metric.{KEYPOINTS}"
+    label = parameters.class_label
+    category = next((each for each in categories if each["name"] == label), None)
+    if category is None:
+        known = ", ".join(str(each["name"]) for each in categories)
+        raise ConfigError(f"{field}.class_label: {label!r} is not in the label map (known: {known})")
+    keypoints = category.get("keypoints")
+    if not keypoints:
+        raise ConfigError(
+            f"{field}.class_label: {label!r} has no keypoints in the label map; add them to its item, for example "
+            "keypoints { id: 0 label: 'nose' }"
+        )
+    sigmas = dict(parameters.keypoint_label_to_sigmas)
+    missing = [name for name in keypoints if name not in sigmas] if sigmas else []
+    if missing:
+        raise ConfigError(
+            f"{field}.keypoint_label_to_sigmas: {', '.join(missing)} missing; give the sigma of every keypoint of "
+            f"{label!r}, or of none, which takes 0.05 for all"
+        )
+    points = [{"id": id, "name": name} for name, id in keypoints.items()]
+    return coco_evaluation.CocoKeypointEvaluator(category["id"], points, label, sigmas)
 
 
 def _super_categories(eval_config: Any, labels: list[str]) -> dict[str, list[str]]:
@@ -355,6 +396,14 @@ def _super_categories(eval_config: Any, labels: list[str]) -> dict[str, list[str
         if known:
             groups[name] = known
     return groups
+
+
+def _check_keypoints(eval_dict: Mapping[str, Any]) -> None:
+    field = f"eval_config.parameterized_metric: {KEYPOINTS} compares keypoints, and"
+    if standard_fields.InputDataFields.groundtruth_keypoints not in eval_dict:
+        raise ConfigError(f"{field} the examples have none; set num_keypoints in the eval_input_reader")
+    if standard_fields.DetectionResultFields.detection_keypoints not in eval_dict:
+        raise ConfigError(f"{field} the model predicts none")
 
 
 def _check_masks(name: str, eval_dict: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ from object_detection.core import standard_fields
 from object_detection.utils import ops
 from PIL import Image, ImageDraw, ImageFont
 
-from odkeras.boxes import Detections, Groundtruth, to_xyxy_px
+from odkeras.boxes import Detections, FloatArray, Groundtruth, to_xyxy_px
 from odkeras.colours import colour_of
 from odkeras.drawing import LabelledBox, draw_boxes
 from odkeras.errors import LabelMapError
+from odkeras.keypoints import MIN_SCORE as MIN_KEYPOINT_SCORE
+from odkeras.keypoints import VISIBLE, DrawnKeypoint, to_draw
 from odkeras.labels import LabelMap
 from odkeras.training.metrics import PrecisionRecallCurve
 
@@ -62,9 +64,14 @@ class EvaluatedExample:
             np.array(eval_dict[f"detection_{name}"])[0][:count] for name in ("boxes", "scores", "classes")
         )
         groundtruth = Groundtruth(
-            np.array(eval_dict["groundtruth_boxes"])[0] / size, np.array(eval_dict["groundtruth_classes"])[0]
+            np.array(eval_dict["groundtruth_boxes"])[0] / size,
+            np.array(eval_dict["groundtruth_classes"])[0],
+            _keypoints(eval_dict, "groundtruth_keypoints", "groundtruth_keypoint_visibilities", size[:2]),
         )
-        return cls(np.asarray(resize_to_fit(image)), groundtruth, Detections(boxes / size, scores, classes))
+        points = _keypoints(eval_dict, "detection_keypoints", "detection_keypoint_scores", size[:2])
+        keypoints = None if points is None else points[:count]
+        detections = Detections(boxes / size, scores, classes, keypoints)
+        return cls(np.asarray(resize_to_fit(image)), groundtruth, detections)
 
 
 @dataclass(frozen=True)
@@ -104,10 +111,14 @@ class BoxAnnotator:
 
     Args:
         label_map: gives names and colours. None labels boxes with their class ids.
+
+    Attributes:
+        edges: pairs of keypoint ids between which lines are drawn.
     """
 
     def __init__(self, label_map: LabelMap | None = None) -> None:
         self._label_map = label_map
+        self.edges: tuple[tuple[int, int], ...] = ()
 
     def draw(self, image: Any, boxes: Groundtruth | Detections) -> Image.Image:
         """Draw boxes on an image, uint8 (H, W, 3), resized by `resize_to_fit`. Detections get their scores, too.
@@ -116,23 +127,28 @@ class BoxAnnotator:
         """
         picture = resize_to_fit(image)
         scores = boxes.scores.tolist() if isinstance(boxes, Detections) else [None] * len(boxes)
-        corners = to_xyxy_px(boxes.boxes, (picture.height, picture.width))
+        size_hw = (picture.height, picture.width)
+        corners = to_xyxy_px(boxes.boxes, size_hw)
+        filled_from = MIN_KEYPOINT_SCORE if isinstance(boxes, Detections) else VISIBLE
+        keypoints = np.zeros((len(boxes), 0, 3), np.float32) if boxes.keypoints is None else boxes.keypoints
         labelled = [
-            self._label(box, int(class_id), score)
-            for box, class_id, score in zip(corners.tolist(), boxes.classes, scores, strict=True)
+            self._label(box, int(class_id), score, to_draw(points, size_hw, filled_from=filled_from))
+            for box, class_id, score, points in zip(corners.tolist(), boxes.classes, scores, keypoints, strict=True)
             if np.isfinite(box).all() and box[0] <= box[2] and box[1] <= box[3]
         ]
-        draw_boxes(picture, labelled, line_px=_LINE_PX, font_px=_FONT_PX)
+        draw_boxes(picture, labelled, line_px=_LINE_PX, font_px=_FONT_PX, edges=self.edges)
         return picture
 
-    def _label(self, box: list[float], class_id: int, score: float | None) -> LabelledBox:
+    def _label(
+        self, box: list[float], class_id: int, score: float | None, keypoints: Sequence[DrawnKeypoint | None]
+    ) -> LabelledBox:
         name, ids = str(class_id), self._label_map.ids if self._label_map else ()
         if self._label_map:
             with contextlib.suppress(LabelMapError):  # a class that the label map lacks is shown by its id
                 name = self._label_map.display_name_of(class_id)
         # The colour belongs to the position in the label map, as on the page.
         colour = colour_of(ids.index(class_id) if class_id in ids else class_id - 1)
-        return LabelledBox(box, name if score is None else f"{name} {score:.2f}", colour)
+        return LabelledBox(box, name if score is None else f"{name} {score:.2f}", colour, keypoints)
 
     def draw_example(self, example: EvaluatedExample) -> Image.Image:
         """Groundtruth on the left, detections on the right.
@@ -163,14 +179,45 @@ class BoxAnnotator:
             boxes = labels[fields.groundtruth_boxes][number, :count].numpy()
             # The indices of one-hot vectors start at 0, label-map ids at 1.
             classes = tf.argmax(labels[fields.groundtruth_classes][number, :count], axis=-1).numpy() + 1
-            pictures.append(self.draw(image, Groundtruth(boxes, classes)))
+            points = _batch_keypoints(labels, number, count)
+            pictures.append(self.draw(image, Groundtruth(boxes, classes, points)))
         return pictures
+
+
+def _keypoints(eval_dict: Mapping[str, Any], points: str, values: str, size_hw: Any) -> FloatArray | None:
+    """The keypoints of the image in an eval_dict, float32 (N, K, 3), from pixels; None if there are none.
+
+    Args:
+        points, values: the names of the coordinates, and of the visibilities or scores.
+    """
+    if points not in eval_dict:
+        return None
+    coordinates = np.array(eval_dict[points])[0] / size_hw
+    weights = np.array(eval_dict[values])[0]
+    if weights.dtype == bool:  # the API's decoder tells only whether a keypoint is labelled
+        weights = weights * VISIBLE
+    return _finite(coordinates, weights)
+
+
+def _batch_keypoints(labels: Mapping[str, tf.Tensor], number: int, count: int) -> FloatArray | None:
+    """The keypoints of the first `count` objects of an image in a batch; None if there are none."""
+    fields = standard_fields.InputDataFields
+    if fields.groundtruth_keypoints not in labels:
+        return None
+    coordinates = labels[fields.groundtruth_keypoints][number, :count].numpy()
+    return _finite(coordinates, np.full(coordinates.shape[:2], VISIBLE))
+
+
+def _finite(coordinates: Any, weights: Any) -> FloatArray:
+    """Keypoints without those that are not labelled, whose coordinates the API makes NaN."""
+    there = np.isfinite(coordinates).all(axis=-1, keepdims=True)
+    return np.where(there, np.concatenate([coordinates, weights[..., None]], axis=-1), 0).astype(np.float32)
 
 
 def best(detections: Detections, count: int = _BEST) -> Detections:
     """The `count` detections with the highest scores, best first. A NaN score comes last."""
     order = np.argsort(-np.nan_to_num(detections.scores, nan=-1.0), kind="stable")[:count]
-    return Detections(detections.boxes[order], detections.scores[order], detections.classes[order])
+    return detections.take(order)
 
 
 def resize_to_fit(image: Any) -> Image.Image:

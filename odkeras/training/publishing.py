@@ -26,7 +26,7 @@ from odkeras.model.checkpoint import list_checkpoints, restore_for_prediction
 from odkeras.model.imagenet import load_imagenet_weights
 from odkeras.model.inference import InferenceModel
 from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint, snapshot
-from odkeras.pipeline import loads_masks
+from odkeras.pipeline import loads_masks, read_skeleton
 from odkeras.project import Project
 from odkeras.training.evaluation import Detector, Evaluator, SavedModelDetector, model_detector, named_sources
 from odkeras.training.inputs import ExampleSource, held_out_examples
@@ -65,7 +65,7 @@ class ServingModel:
         self._export_dir = directories.export_dir
         self.inference = InferenceModel(config.model)
         self.variables = named_variables(self.inference.model)
-        self._publisher = Publisher(self.inference, directories.export_dir, label_map)
+        self._publisher = Publisher(self.inference, directories.export_dir, label_map, read_skeleton(config))
         self._starts_as_detector = False
         train = config.train_config
         self.checkpoint = restore_for_prediction(self.inference.model, list_checkpoints(directories.model_dir))

@@ -11,7 +11,15 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from odkeras.data.records import box_problem, class_ids, class_texts, count_boxes, example_problem, file_name
+from odkeras.data.records import (
+    box_problem,
+    class_ids,
+    class_texts,
+    count_boxes,
+    example_problem,
+    file_name,
+    keypoint_problem,
+)
 from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
 
@@ -30,7 +38,7 @@ def check_records(reader: Any, label_map: LabelMap, field: str) -> list[str]:
         field: its name in the pipeline.config, for messages.
 
     Raises:
-        ConfigError: no record has an example, or boxes are not normalised.
+        ConfigError: no record has an example, boxes are not normalised, or keypoints are not those of the reader.
     """
     try:
         files = _files(reader)
@@ -39,7 +47,7 @@ def check_records(reader: Any, label_map: LabelMap, field: str) -> list[str]:
         return []
     if files and len(empty) == len(files):
         raise ConfigError(f"{field}: {', '.join(files)} holds no examples; write it again, or name another record")
-    findings = _Findings(label_map, reader.max_number_of_boxes)
+    findings = _Findings(label_map, reader.max_number_of_boxes, reader.num_keypoints)
     try:
         for path, number, serialized in itertools.islice(_numbered(files), MAX_CHECKED):
             findings.add(serialized, f"{field}: {path}, example {number}")
@@ -49,14 +57,15 @@ def check_records(reader: Any, label_map: LabelMap, field: str) -> list[str]:
     return warnings + findings.warnings()
 
 
-def find_bad_example(examples: Iterable[tuple[str, bytes]]) -> str:
+def find_bad_example(examples: Iterable[tuple[str, bytes]], num_keypoints: int = 0) -> str:
     """Why the first example that the API cannot use cannot be used; "" if all can. Decodes the images.
 
     Args:
         examples: pairs (place, serialized example).
+        num_keypoints: the reader's `num_keypoints`.
     """
     for place, serialized in examples:
-        if problem := example_problem(serialized):
+        if problem := example_problem(serialized, num_keypoints):
             return f"{place}: {problem}"
     return ""
 
@@ -76,6 +85,7 @@ class _Findings:
 
     label_map: LabelMap
     max_boxes: int
+    num_keypoints: int
     checked: int = 0
     unknown_texts: Counter[str] = field(default_factory=Counter)
     unknown_ids: Counter[int] = field(default_factory=Counter)
@@ -84,7 +94,7 @@ class _Findings:
 
     def add(self, serialized: bytes, place: str) -> None:
         features = tf.train.Example.FromString(serialized).features.feature
-        if problem := box_problem(features):
+        if problem := box_problem(features) or keypoint_problem(features, self.num_keypoints):
             raise ConfigError(f"{place} ({file_name(features)}): {problem}")
         self.checked += 1
         texts, count = class_texts(features), count_boxes(features)

@@ -148,12 +148,14 @@ class TrainingSummaries:
             writer.close()
 
     def describe(self, config: Any, runs: Collection[str] = ALL_RUNS) -> None:
-        """Write the config and the label map as text, and the layout of the "Custom Scalars" dashboard.
+        """Write the config and the label map as text, and the layout of the "Custom Scalars" dashboard. From then on,
+        keypoints in images are joined as `eval_config.keypoint_edge` says.
 
         Args:
             config: a resolved `TrainEvalPipelineConfig`.
             runs: the directories that will have events; charts of the others are left out.
         """
+        self._annotator.edges = tuple((edge.start, edge.end) for edge in config.eval_config.keypoint_edge)
         if not self._writes:
             return
         self.text("pipeline.config", _fenced(str(config)))

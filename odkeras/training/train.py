@@ -88,7 +88,8 @@ def train_on_records(
             try:
                 return trainer.train(batches, remaining, on_step=on_step_taken, should_stop=stops)
             except UnreadableBatchError as error:
-                raise TrainingError(find_bad_example(numbered_examples(reader)) or str(error)) from error
+                reason = find_bad_example(numbered_examples(reader), reader.num_keypoints)
+                raise TrainingError(reason or str(error)) from error
             finally:
                 saver.save_at_end()
 

@@ -40,7 +40,7 @@ def test_a_map_from_names_counts_from_1() -> None:
 
 def test_a_pbtxt_with_gaps_comments_and_nested_fields() -> None:
     label_map = LabelMap.from_pbtxt(COCO_LIKE)
-    assert label_map.labels == (Label(1, "/m/01g317", "person"), Label(90, "/m/0199g", "bicycle"))
+    assert label_map.labels == (Label(1, "/m/01g317", "person"), Label(90, "/m/0199g", "bicycle", ((3, "pedal"),)))
     assert label_map.max_id == 90
     assert label_map.id_of("/m/0199g") == label_map.id_of("bicycle") == 90
     assert label_map.name_of(1) == "/m/01g317"
@@ -154,9 +154,8 @@ def test_the_api_is_given_a_file_that_it_reads_alike(tmp_path: Path, text: str) 
     with label_map_for_api(path) as given:
         text_format.Merge(Path(given).read_text(encoding="ascii"), message)  # as the API reads it
     assert not Path(given).exists()
-    assert tuple(Label(item.id, item.name, item.display_name or None) for item in message.item) == (
-        LabelMap.load(path).labels
-    )
+    given_labels = [(item.id, item.name, item.display_name or None) for item in message.item]
+    assert given_labels == [(label.id, label.name, label.display_name) for label in LabelMap.load(path).labels]
 
 
 def test_the_api_is_given_what_odkeras_does_not_use(tmp_path: Path) -> None:
@@ -165,6 +164,15 @@ def test_the_api_is_given_what_odkeras_does_not_use(tmp_path: Path) -> None:
         message = text_format.Parse(Path(given).read_text(), StringIntLabelMap())
     assert message.item[1].keypoints[0].label == "pedal"
     assert list(message.item[1].ancestor_ids) == [4, 5]
+
+
+def test_keypoints() -> None:
+    keypoints = "keypoints { id: 2 label: 'hand' } keypoints { id: 0 label: 'nose' }"
+    label_map = LabelMap.from_pbtxt(f"item {{ id: 1 name: 'car' }} item {{ id: 3 name: 'man' {keypoints} }}")
+    assert label_map.labels[1].keypoints == ((2, "hand"), (0, "nose"))
+    assert (label_map.num_keypoints, label_map.keypoint_names) == (3, ("nose", "", "hand"))
+    assert LabelMap.from_pbtxt(label_map.to_pbtxt()) == label_map
+    assert (LabelMap.from_names(["a"]).num_keypoints, LabelMap.from_names(["a"]).keypoint_names) == (0, ())
 
 
 def test_the_api_is_not_given_an_invalid_label_map(tmp_path: Path) -> None:

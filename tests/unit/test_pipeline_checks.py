@@ -264,9 +264,62 @@ def test_keypoints_need_their_label_map_even_to_build(tmp_path: Path) -> None:
     assert only(check(config, "export")).field == "model.center_net.keypoint_label_map_path"
     config.model.center_net.keypoint_label_map_path = str(tmp_path / "map.pbtxt")
     assert only(check(config, "export")).value == str(tmp_path / "map.pbtxt")
-    (tmp_path / "map.pbtxt").write_text("item { id: 1 name: 'a' }")
+    (tmp_path / "map.pbtxt").write_text("item { id: 1 name: 'a' keypoints { id: 0 label: 'tip' } }")
+    config.model.center_net.keypoint_estimation_task[0].keypoint_class_name = "a"
     assert check(config, "export") == []
     assert only(check(config, "loop")).field == "model.center_net.keypoint_estimation_task"
+
+
+KEYPOINT_MAPS = [
+    ("item { id: 1 name: 'a' }", "keypoint_estimation_task.keypoint_class_name", "is no class with keypoints"),
+    (
+        "item { id: 1 name: 'a' keypoints { id: 1 label: 'x' } }",
+        "keypoint_label_map_path",
+        "must be 0 to 0, each once; got 1",
+    ),
+    (
+        "item { id: 1 name: 'a' keypoints { id: 1 label: 'x' } keypoints { id: 0 label: 'y' } }",
+        "keypoint_label_map_path",
+        "the keypoints of 'a' are not in the order of their ids",
+    ),
+    (
+        "item { id: 1 name: 'a' keypoints { id: 0 label: 'x' } keypoints { id: 0 label: 'y' } }",
+        "keypoint_label_map_path",
+        "must be 0 to 1, each once; got 0, 0",
+    ),
+    (
+        "item { id: 1 name: 'a' keypoints { id: 0 label: 'x' } keypoints { id: 1 label: 'x' } }",
+        "keypoint_label_map_path",
+        "each keypoint needs a label of its own; got 'x', 'x'",
+    ),
+    ("item { id: 1", "keypoint_label_map_path", "map.pbtxt"),
+]
+
+
+@pytest.mark.parametrize(("label_map", "field", "said"), KEYPOINT_MAPS)
+def test_keypoints_that_the_api_would_mix_up(tmp_path: Path, label_map: str, field: str, said: str) -> None:
+    path = tmp_path / "map.pbtxt"
+    path.write_text(label_map)
+    addition = (
+        f"num_classes: 1 keypoint_estimation_task {{ keypoint_class_name: 'a' }} keypoint_label_map_path: '{path}'"
+    )
+    config = replaced(("num_classes: 1", addition), template="centernet_resnet50_512")
+    problem = only(check(config, "export"))
+    assert problem.field == f"model.center_net.{field}" and said in problem.reason
+
+
+def test_the_reader_loads_as_many_keypoints_as_the_model_has(tmp_path: Path) -> None:
+    path = tmp_path / "map.pbtxt"
+    path.write_text("item { id: 1 name: 'a' keypoints { id: 0 label: 'x' } }")
+    addition = (
+        f"num_classes: 1 keypoint_estimation_task {{ keypoint_class_name: 'a' }} keypoint_label_map_path: '{path}'"
+    )
+    config = replaced(("num_classes: 1", addition), template="centernet_resnet50_512")
+    config.train_input_reader.num_keypoints = 17
+    found = [problem for problem in check(config, "train") if "num_keypoints" in problem.field]
+    assert only(found).fix == "set num_keypoints: 1"
+    config.train_input_reader.num_keypoints = 1
+    assert not [problem for problem in check(config, "train") if "num_keypoints" in problem.field]
 
 
 FPN, BIFPN = "ssd_mobilenet_v2_fpnlite_320", "efficientdet_d0_512"

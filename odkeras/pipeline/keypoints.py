@@ -1,0 +1,92 @@
+"""The keypoints of a pipeline.config: which ones its model predicts, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from odkeras.errors import LabelMapError
+from odkeras.keypoints import Skeleton
+from odkeras.labels import LabelMap
+from odkeras.pipeline.files import is_remote
+from odkeras.pipeline.problems import Problem
+from odkeras.pipeline.proto import PipelineConfig, is_placeholder, model_type
+
+_LABEL_MAP = "model.center_net.keypoint_label_map_path"
+_CLASS = "model.center_net.keypoint_estimation_task.keypoint_class_name"
+
+
+def predicts_keypoints(config: PipelineConfig) -> bool:
+    """Whether the model predicts keypoints. Of the API's models, CenterNet can."""
+    return model_type(config) == "center_net" and bool(config.model.center_net.keypoint_estimation_task)
+
+
+def read_skeleton(config: PipelineConfig) -> Skeleton | None:
+    """The keypoints of a checked config, and the edges of its `eval_config.keypoint_edge`; None without keypoints.
+
+    Raises:
+        LabelMapError: the keypoint label map cannot be read.
+    """
+    if not predicts_keypoints(config):
+        return None
+    path = str(config.model.center_net.keypoint_label_map_path)
+    names = () if is_remote(path) else LabelMap.load(path).keypoint_names
+    return Skeleton(names, tuple((int(edge.start), int(edge.end)) for edge in config.eval_config.keypoint_edge))
+
+
+def keypoint_problems(config: PipelineConfig, *, trains: bool) -> Iterator[Problem]:
+    """Find what keeps the API from building a model with keypoints, and what makes it mix them up.
+
+    Args:
+        trains: also check that the training reader loads as many keypoints as the model has.
+    """
+    if not predicts_keypoints(config):
+        return
+    path = str(config.model.center_net.keypoint_label_map_path)
+    if is_remote(path):
+        return
+    if not path or is_placeholder(path) or not Path(path).is_file():
+        reason = "no such label map with keypoints, which the keypoint_estimation_task needs"
+        fix = "name one, or remove keypoint_estimation_task to train on boxes only"
+        yield Problem(_LABEL_MAP, path, reason, fix)
+        return
+    try:
+        label_map = LabelMap.load(path)
+    except LabelMapError as error:
+        yield Problem(_LABEL_MAP, path, str(error), "correct it")
+        return
+    problems = [*_class_problems(config, label_map)]
+    yield from problems or _number_problems(config, label_map, trains=trains)
+
+
+def _class_problems(config: PipelineConfig, label_map: LabelMap) -> Iterator[Problem]:
+    with_keypoints = [label.name for label in label_map.labels if label.keypoints]
+    for task in config.model.center_net.keypoint_estimation_task:
+        if task.keypoint_class_name not in with_keypoints:
+            known = ", ".join(map(repr, with_keypoints)) or "none"
+            reason = f"is no class with keypoints in {config.model.center_net.keypoint_label_map_path}; it has: {known}"
+            fix = "correct it, or add keypoints { id: 0 label: 'nose' } to the item of the class"
+            yield Problem(_CLASS, task.keypoint_class_name, reason, fix)
+
+
+def _number_problems(config: PipelineConfig, label_map: LabelMap, *, trains: bool) -> Iterator[Problem]:
+    """The API takes the order of the label map for predictions, and the ids for the truth, so they must agree."""
+    by_class = {label.name: label.keypoints for label in label_map.labels}
+    classes = [str(task.keypoint_class_name) for task in config.model.center_net.keypoint_estimation_task]
+    ids = [id for name in classes for id, _ in by_class[name]]
+    names = [name for each in classes for _, name in by_class[each]]
+    unordered = [name for name in classes if list(by_class[name]) != sorted(by_class[name])]
+    path = str(config.model.center_net.keypoint_label_map_path)
+    if sorted(ids) != list(range(len(ids))):
+        reason = f"the ids of the keypoints must be 0 to {len(ids) - 1}, each once; got {', '.join(map(str, ids))}"
+        yield Problem(_LABEL_MAP, path, reason, "number them from 0, over all classes of the model")
+    elif "" in names or len(set(names)) < len(names):
+        reason = f"each keypoint needs a label of its own; got {', '.join(map(repr, names))}"
+        yield Problem(_LABEL_MAP, path, reason, "give each of them another label")
+    elif unordered:
+        reason = f"the keypoints of {', '.join(map(repr, unordered))} are not in the order of their ids"
+        yield Problem(_LABEL_MAP, path, reason, "sort them: predictions and truth would not match otherwise")
+    count = int(config.train_input_reader.num_keypoints)
+    if trains and count and count != len(ids):
+        reason = f"the model has {len(ids)} keypoints"
+        yield Problem("train_input_reader.num_keypoints", str(count), reason, f"set num_keypoints: {len(ids)}")
