@@ -24,6 +24,12 @@ class SetupError(OdkerasError):
     exit_code = 3
 
 
+class InUseError(SetupError):
+    """Another process uses a directory. It may be about to end, so a later try can succeed."""
+
+    exit_code = 4
+
+
 class ConfigError(OdkerasError):
     """A pipeline.config, an option, or a combination of both is invalid."""
 

@@ -7,11 +7,14 @@ import json
 import os
 import re
 import shutil
+import socket
+import sys
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +24,7 @@ CONFIG_NAME = "pipeline.config"
 LOCK_NAME = "trainer.lock"
 TEMPORARY_PREFIX = ".tmp-"
 _TRAIN_RECORD = re.compile(r"(\d+)_train\.record", re.ASCII)
+_WRITER = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{8}", re.ASCII)
 T = TypeVar("T")
 
@@ -194,7 +198,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path next to `path`. It is synced and renamed to `path` after the block, or deleted if the
     block raises."""
     path = Path(path)
-    temporary = path.with_name(_temporary_name())
+    temporary = path.with_name(temporary_name())
     try:
         yield temporary
         sync_to_disk(temporary)
@@ -289,9 +293,10 @@ def read_status(path: Path | str) -> dict[str, Any] | None:
 
 
 def remove_stale_temporaries(directory: Path | str, older_than_s: float = 600.0) -> list[Path]:
-    """Delete the temporary files of killed processes that are at least `older_than_s` old, and return their paths.
+    """Delete the temporary files of processes that have ended, and return their paths.
 
-    Pass 0 only for a directory that no other process writes to.
+    Those whose writer ran on this machine are deleted if it has ended. Of any other writer, those that are at least
+    `older_than_s` old are deleted.
     """
     newest_s = time.time() - older_than_s
     stale = [path for path in list_dir(Path(directory)) if _is_stale(path, newest_s)]
@@ -304,20 +309,50 @@ def remove_stale_temporaries(directory: Path | str, older_than_s: float = 600.0)
 
 
 def _is_stale(path: Path, newest_s: float) -> bool:
+    if not path.name.startswith(TEMPORARY_PREFIX):
+        return False
+    writer = _WRITER.match(path.name)
+    if writer is not None and writer["machine"] == _machine():
+        return not _is_running(int(writer["process"]))
     try:
-        return path.name.startswith(TEMPORARY_PREFIX) and path.lstat().st_mtime <= newest_s
+        return path.lstat().st_mtime <= newest_s
     except FileNotFoundError:  # its owner has just renamed or deleted it
         return False
 
 
-def _temporary_name() -> str:
-    return f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+def temporary_name() -> str:
+    """A new name for a file or directory that is renamed once it is complete. It names its writer."""
+    return f"{TEMPORARY_PREFIX}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+@cache
+def _machine() -> str:
+    """Eight digits that are the same for all processes that see each other's process ids: on one machine, and in one
+    container."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine is running. On Windows, where asking would end it: always."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        pass
+    return True
 
 
 def _create_dir(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / _temporary_name()
+        probe = path / temporary_name()
         probe.touch()
         probe.unlink()
     except (FileExistsError, NotADirectoryError) as error:

@@ -26,6 +26,7 @@ class ExportInfo:
         replaced_step: for a rollback, the largest global step of the versions that it supersedes. The trainer must
             not treat checkpoints up to that step as unpublished.
         skeleton: the keypoints that the model predicts; None if it predicts none.
+        graph_sha256: hash of `saved_model.pb`, in hexadecimal digits; "" in versions of an older odkeras.
     """
 
     step: int
@@ -35,6 +36,7 @@ class ExportInfo:
     replaced_step: int = 0
     learned: bool = True
     skeleton: Skeleton | None = None
+    graph_sha256: str = ""
 
 
 def read_export_info(version_dir: Path) -> ExportInfo | None:
@@ -51,6 +53,7 @@ def read_export_info(version_dir: Path) -> ExportInfo | None:
             int(data.get("replaced_step") or 0),
             bool(data.get("learned", True)),
             _read_skeleton(data.get("skeleton")),
+            str(data.get("graph_sha256") or ""),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -66,6 +69,8 @@ def _read_skeleton(data: Any) -> Skeleton | None:
 def write_export_info(version_dir: Path, info: ExportInfo) -> None:
     """Write the metadata of a version. The directory `assets.extra` must exist."""
     data: dict[str, Any] = {"step": info.step, "graph": info.graph, "labels": info.labels}
+    if info.graph_sha256:
+        data["graph_sha256"] = info.graph_sha256
     if not info.learned:
         data["learned"] = False
     if info.skeleton is not None:

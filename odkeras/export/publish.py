@@ -6,12 +6,14 @@ import hashlib
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
 
 from odkeras import __version__, project
 from odkeras.errors import CheckpointError
@@ -92,7 +94,7 @@ class Publisher:
                 "learning rate, or gradient_clipping_by_norm in train_config, prevents that"
             )
         self._export_dir.mkdir(parents=True, exist_ok=True)
-        partial = self._export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        partial = self._export_dir / project.temporary_name()
         try:
             info = ExportInfo(step, self._graph, self._labels, learned=learned, skeleton=self._skeleton)
             self._write(partial, info)
@@ -130,17 +132,32 @@ class Publisher:
             shutil.copyfile(template / "saved_model.pb", directory / "saved_model.pb")
             self._checkpoint.write(str(directory / "variables" / "variables"))
         write_warmup_requests(directory, self._inference.static_size or (320, 320))
-        write_export_info(directory, info)
+        write_export_info(directory, replace(info, graph_sha256=_sha256(directory / "saved_model.pb")))
         for path in [*directory.rglob("*"), directory]:
             project.sync_to_disk(path)
 
     def _find_template(self) -> Path | None:
-        """The newest version with the same graph; None if there is none."""
+        """The newest version with the same graph, whose file is whole; None if there is none."""
         for directory in reversed(version_dirs(self._export_dir).values()):
             info = read_export_info(directory)
-            if info is not None and info.graph == self._graph and (directory / "saved_model.pb").is_file():
+            if info is not None and info.graph == self._graph and _is_whole(directory / "saved_model.pb", info):
                 return directory
         return None
+
+
+def _is_whole(path: Path, info: ExportInfo) -> bool:
+    """Whether `saved_model.pb` can be copied: it is as it was written, or at least can be parsed."""
+    try:
+        if info.graph_sha256:
+            return _sha256(path) == info.graph_sha256
+        saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    except (OSError, DecodeError):
+        return False
+    return True
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def graph_fingerprint(model_config: Any) -> str:

@@ -8,10 +8,8 @@ Only files are copied; TensorFlow is not needed. The trainer does not replace su
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +74,7 @@ def roll_back(export_dir: Path, plan: RollbackPlan, *, clock: Callable[[], float
         SetupError: the files cannot be copied, because the disk is full or the version was deleted in the meantime.
     """
     project.remove_stale_temporaries(export_dir)
-    partial = export_dir / f"{project.TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    partial = export_dir / project.temporary_name()
     try:
         _copy(export_dir, plan, partial)
         version = reveal_version(partial, export_dir, clock())

@@ -103,6 +103,8 @@ def events_between(before: SessionStatus, now: SessionStatus, names: VersionName
             urgent=True,
             details=now.log or None,
         )
+    if before.failure and not now.failure:
+        yield Event("training and suggestions work again")
     if now.version != before.version:
         if now.version is not None:
             yield Event(f"model of {names.of(now.version)} is served", version=now.version)

@@ -45,7 +45,7 @@ class ChildSpec:
         log_path: the file to which its stdout and stderr are appended.
         pass_fds: file descriptors that it inherits, with the same numbers.
         env: variables to add to the environment.
-        error: type of the exception that `failure()` returns once the process is given up.
+        error: type of the exception that `failure()` returns once the process has failed.
     """
 
     name: str
@@ -61,24 +61,30 @@ class RestartPolicy:
     """When to restart a child.
 
     It counts consecutive crashes; a run of at least `healthy_s` resets the count. (With a fixed time window, a trainer
-    that needs a minute to fail would be restarted forever.)
+    that needs a minute to fail would be restarted forever.) After `max_crashes` the child counts as failed, and is
+    tried again once in `rest_s`, because the reason may have gone: a full disk, an orphaned trainer, a wrong config.
 
     Args:
         first_delay_s: delay of the first restart, in seconds; doubled for each further crash.
         longest_delay_s: maximum delay in seconds.
-        max_crashes: consecutive crashes after which the child is given up.
+        max_crashes: consecutive crashes after which the child counts as failed.
         healthy_s: seconds after which a run counts as healthy.
-        final_statuses: exit statuses that are never retried, because the configuration or the installation is wrong.
+        rest_s: seconds until a failed child is tried again.
+        recovered_s: seconds after which a failed child that runs again no longer counts as failed.
+        final_statuses: exit statuses after which the child counts as failed at once, because the configuration or the
+            installation is wrong.
     """
 
     first_delay_s: float = 1.0
     longest_delay_s: float = 30.0
     max_crashes: int = 5
     healthy_s: float = 120.0
+    rest_s: float = 300.0
+    recovered_s: float = 20.0
     final_statuses: frozenset[int] = frozenset({ConfigError.exit_code, SetupError.exit_code})
 
     def delay_s(self, crashes: int, exit_status: int) -> float | None:
-        """Seconds to wait before the next start, after this many consecutive crashes; None to give up."""
+        """Seconds to wait before the next start, after this many consecutive crashes; None: the child has failed."""
         if crashes >= self.max_crashes or exit_status in self.final_statuses:
             return None
         return float(min(self.longest_delay_s, self.first_delay_s * 2 ** (crashes - 1)))
@@ -143,13 +149,13 @@ class Supervisor:
         return self.pids()[name] is not None
 
     def alive(self) -> bool:
-        """Whether no child was given up. A child that waits for its restart counts as alive."""
+        """Whether no child has failed. A child that waits for its restart counts as alive."""
         return self.failure() is None
 
     def failure(self) -> OdkerasError | None:
-        """Why a child was given up (the first in the order of `specs`): one sentence, then the last lines of its log.
+        """Why a child has failed (the first in the order of `specs`): one sentence, then the last lines of its log.
 
-        None if no child was given up.
+        None if no child has failed, or if it runs again.
         """
         return next((child.failure for child in self._children if child.failure is not None), None)
 
@@ -220,23 +226,25 @@ class _Child:
             try:
                 self.start()
             except OSError as error:
-                self._crashed(now, SetupError.exit_code, f"could not be started: {error}")
+                self._crashed(now, OdkerasError.exit_code, f"could not be started: {error}")
         elif self._process is not None and self._process.poll() is not None:
             status = self._process.returncode
             self._forget()
             self._crashed(now, status, describe_status(status))
+        elif self.failure is not None and self.pid and now - self._started_at >= self._policy.recovered_s:
+            self.failure = None
 
     def _crashed(self, now: float, status: int, what: str) -> None:
         self._crashes = 1 if now - self._started_at >= self._policy.healthy_s else self._crashes + 1
         delay_s = self._policy.delay_s(self._crashes, status)
         if delay_s is None:
-            self._start_again_at = None
-            self.failure = self._give_up(status, what)
+            self._start_again_at = now + self._policy.rest_s
+            self.failure = self._failure_of(status, what)
             return
         self._start_again_at = now + delay_s
         self._warn(f"{self.spec.name} {what}; restarting it in {delay_s:g} s (log: {self.spec.log_path})")
 
-    def _give_up(self, status: int, what: str) -> OdkerasError:
+    def _failure_of(self, status: int, what: str) -> OdkerasError:
         kinds: dict[int, type[OdkerasError]] = {ConfigError.exit_code: ConfigError, SetupError.exit_code: SetupError}
         times = "" if self._crashes == 1 else f", {self._crashes} times in a row"
         tail = log_tail(self.spec.log_path)

@@ -38,10 +38,21 @@ def lock_model_dir(model_dir: Path, wait_s: float | None = None) -> AbstractCont
         wait_s: seconds to wait for another training that is being stopped; None = `LOCK_WAIT_S`.
 
     Raises:
-        SetupError: another training holds the lock.
+        InUseError: another training holds the lock.
     """
     taken = f"another training is using {model_dir}; stop it, or name another --model-dir"
     return locked(model_dir / LOCK_NAME, taken=taken, wait_s=LOCK_WAIT_S if wait_s is None else wait_s)
+
+
+def lock_data_dir(data_dir: Path) -> AbstractContextManager[None]:
+    """Lock the data directory until the block ends: a trainer takes answers from its inbox, which another trainer with
+    another model directory would never see.
+
+    Raises:
+        InUseError: another trainer holds the lock.
+    """
+    taken = f"another trainer takes the answers of {data_dir}; stop it, or name another --data-dir"
+    return locked(data_dir / LOCK_NAME, taken=taken, wait_s=LOCK_WAIT_S)
 
 
 class LoopState(tf.Module):

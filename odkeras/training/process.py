@@ -22,7 +22,7 @@ from odkeras.labels import LabelMap
 from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import check_pipeline, raise_for_problems
 from odkeras.process import exit_on_second_signal, stop_on_signals, stop_with_parent
-from odkeras.training.checkpoints import lock_model_dir
+from odkeras.training.checkpoints import lock_data_dir, lock_model_dir
 from odkeras.training.rounds import Rounds
 from odkeras.training.status import StatusFile
 from odkeras.training.strategy import grow_gpu_memory, make_strategy
@@ -141,15 +141,15 @@ def open_rounds(config: Any, label_map: LabelMap, settings: TrainingSettings, **
     """Create the directories, lock the model directory, and yield `Rounds(...)`. Errors are written to status.json.
 
     Raises:
-        SetupError: another trainer holds the lock on the model directory.
+        InUseError: another trainer holds the lock on the model directory, or on the data directory.
         OdkerasError: see `Rounds`.
     """
     directories = settings.project
     directories.create()
     with lock_model_dir(directories.model_dir), contextlib.ExitStack() as stack:
-        project.remove_stale_temporaries(directories.export_dir, older_than_s=0.0)
-        for directory in (directories.data_dir, directories.inbox_dir, directories.model_dir):
-            project.remove_stale_temporaries(directory)  # old ones only: hosts write answers and control.json there
+        stack.enter_context(lock_data_dir(directories.data_dir))
+        for directory in (directories.export_dir, directories.data_dir, directories.inbox_dir, directories.model_dir):
+            project.remove_stale_temporaries(directory)
         status = StatusFile(directories.status_path)
         try:
             rounds = Rounds(config, label_map, settings, status=status, **kwargs)

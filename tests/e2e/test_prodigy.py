@@ -187,18 +187,21 @@ def test_tensorflow_serving_is_started_where_it_is_installed(shapes_project: Sha
 @pytest.mark.skipif(not (SHARED / "raccoon").is_dir(), reason="the raccoon data set is not beside this checkout")
 @pytest.mark.timeout(900)
 def test_the_walk_through_of_the_readme_runs_as_written(tmp_path: Path) -> None:
-    """From the first command to the model for others; the annotator answers two batches of real photographs."""
+    """From the first command to the model for others; the annotator answers two batches of real photographs.
+
+    Rounds and evaluations are shorter than a user's: what is tested is that the commands fit each other.
+    """
     blocks = re.findall(r"^```console\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     prepare, annotate, evaluate = ["\n".join(line.removeprefix("$ ") for line in each.splitlines()) for each in blocks]
     paths = {"RACCOON": str(SHARED / "raccoon"), "BACKBONE": str(SHARED / "mobilenet_v2_backbone" / "ckpt-1")}
-    env = {**prodigy_environment(tmp_path), **paths}
+    shorter = {"ODKERAS_STEPS_PER_EPOCH": "20", "ODKERAS_EXTRA_STEPS": "0", "ODKERAS_EVAL_STEPS": "8"}
+    env = {**prodigy_environment(tmp_path), **paths, **shorter}
     run(prepare, tmp_path, env)
     with background(annotate, tmp_path, env) as (process, log):
         url = wait_until(lambda: re.search(r"web server at (http://\S+) ", log.read_text()))[1]
         annotator, truth = Annotator(url), raccoon_truth()
         tasks = annotator.questions()
         annotator.answer(tasks, lambda task: ui_answer(task, truth[task["meta"]["file"]]))
-        # 100 steps of the default model at batch size 8: 25 s on fast cores, 230 s on slow ones
         wait_until(lambda: re.search(r"evaluation after round 1: .*mAP", log.read_text()), timeout_s=600)
         tasks = annotator.questions()
         assert {task["_suggestions"]["version"] for task in tasks} == {list_versions(tmp_path / "raccoons/export")[-1]}

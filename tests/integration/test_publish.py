@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.errors import CheckpointError
 from odkeras.export import publish
+from odkeras.export.info import write_export_info
 from odkeras.export.publish import (
     EXPORT_INFO_PATH,
     Publisher,
@@ -233,6 +234,22 @@ class TestFastPath:
             (tmp_path / "7" / name).write_bytes((saved / name).read_bytes())
         directory = tmp_path / str(publisher(inference, tmp_path).publish(0))
         assert (directory / "saved_model.pb").read_bytes() == (saved / "saved_model.pb").read_bytes()
+
+    @pytest.mark.parametrize("remembers", [True, False])
+    def test_a_damaged_graph_is_not_copied(
+        self, inference: Any, published: Published, tmp_path: Path, remembers: bool
+    ) -> None:
+        """It was copied into every later version, which no server could load. Old versions know no hash of it."""
+        saved = published.directories[1]
+        whole = (saved / "saved_model.pb").read_bytes()
+        (tmp_path / "5").symlink_to(saved)
+        (tmp_path / "7/assets.extra").mkdir(parents=True)
+        info = read_export_info(saved)
+        assert info is not None and info.graph_sha256
+        write_export_info(tmp_path / "7", info if remembers else replace(info, graph_sha256=""))
+        (tmp_path / "7/saved_model.pb").write_bytes(whole[: len(whole) // 2])
+        directory = tmp_path / str(publisher(inference, tmp_path).publish(0))
+        assert (directory / "saved_model.pb").read_bytes() == whole
 
 
 OTHER_PROCESS = """

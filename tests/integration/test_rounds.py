@@ -22,7 +22,7 @@ from odkeras.control import Control
 from odkeras.data.ingest import ingest
 from odkeras.data.records import read_records, write_records
 from odkeras.data.replay import ReplayStore
-from odkeras.errors import CheckpointError, RequestError, SetupError, TrainingError
+from odkeras.errors import CheckpointError, InUseError, RequestError, TrainingError
 from odkeras.export.info import write_export_info
 from odkeras.export.publish import EXPORT_INFO_PATH, read_export_info
 from odkeras.inbox import list_batches, put_batch
@@ -783,7 +783,7 @@ class TestKilled:
         ]
         for path in left:
             path.mkdir()
-        for path in left[:2]:
+        for path in left[:3]:
             os.utime(path, (0, 0))
         with open_tiny(project):
             assert [path for path in left if path.exists()] == []
@@ -817,8 +817,21 @@ class TestOneTrainer:
         monkeypatch.setattr(checkpoints, "LOCK_WAIT_S", 0.0)
         with (
             open_tiny(project),
-            pytest.raises(SetupError, match=r"another training is using .*model; stop it, or name another --model-dir"),
+            pytest.raises(InUseError, match=r"another training is using .*model; stop .* \(process \d+\)$"),
             open_tiny(project),
+        ):
+            pass
+
+    def test_a_second_one_with_a_model_directory_of_its_own_is_refused(
+        self, project: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Both took answers from one inbox: each lost those that the other took."""
+        monkeypatch.setattr(checkpoints, "LOCK_WAIT_S", 0.0)
+        settings = project.settings(data_dir=project.directories.data_dir, model_dir=tmp_path / "another")
+        with (
+            open_tiny(project),
+            pytest.raises(InUseError, match=r"another trainer takes the answers of .*data; .* another --data-dir"),
+            open_rounds(project.config(), LABEL_MAP, settings),
         ):
             pass
 

@@ -94,7 +94,7 @@ def told(items: list[Event]) -> list[str]:
             ["! training or suggestions failed, annotation continues: the trainer ended with status 1"],
         ),
         (SessionStatus(failure="the trainer ended"), SessionStatus(failure="the trainer ended"), []),
-        (SessionStatus(failure="the trainer ended"), SessionStatus(), []),
+        (SessionStatus(failure="the trainer ended"), SessionStatus(), ["training and suggestions work again"]),
         (
             SessionStatus(WAITING, 3),
             SessionStatus(training(), None, "gone"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from odkeras.project import (
     read_jsonl,
     read_status,
     remove_stale_temporaries,
+    temporary_name,
     write_atomically,
 )
 from odkeras.version_dirs import list_versions, next_version, reveal_version, version_dir, version_dirs
@@ -285,3 +288,15 @@ def test_only_old_temporaries_are_removed(tmp_path: Path) -> None:
     removed = remove_stale_temporaries(tmp_path)
     assert sorted(path.name for path in removed) == [".tmp-old", ".tmp-old-dir"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".tmp-new", "12"]
+
+
+def test_temporaries_of_this_machine_live_as_long_as_their_writer(tmp_path: Path) -> None:
+    """A trainer that started during `odkeras rollback` deleted the copy that was being made, whatever its age."""
+    script = "from odkeras.project import temporary_name; print(temporary_name())"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    running = temporary_name()
+    elsewhere = running.replace(running[len(".tmp-") :][:8], "00000000")
+    for name in (ended, running, elsewhere):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / running, (0, 0))
+    assert [path.name for path in remove_stale_temporaries(tmp_path)] == [ended]

@@ -125,6 +125,35 @@ class TestSupervisor:
             assert "batch_size is 0" in str(supervisor.failure())
         assert spec.log_path.read_text().count("batch_size is 0") == 1
 
+    def test_a_failed_child_is_tried_again_and_can_recover(self, tmp_path: Path) -> None:
+        """It was given up for good, also if the disk had been full for seconds or another trainer was about to end."""
+        policy = RestartPolicy(first_delay_s=0.01, max_crashes=2, rest_s=0.3, recovered_s=0.05)
+        reason = tmp_path / "full"
+        reason.touch()
+        spec = child(
+            tmp_path,
+            f"import pathlib, sys, time; pathlib.Path({str(reason)!r}).exists() and sys.exit(1); time.sleep(60)",
+        )
+        with Supervisor([spec], policy=policy) as supervisor:
+            wait_until(lambda: not supervisor.alive())
+            reason.unlink()
+            wait_until(supervisor.alive)
+            assert supervisor.running("trainer") and supervisor.failed() == ""
+
+    def test_a_log_that_cannot_be_written_for_a_while(self, tmp_path: Path) -> None:
+        spec = child(tmp_path, "import sys; sys.stdin.read()")
+        policy = RestartPolicy(first_delay_s=0.05, longest_delay_s=0.05, max_crashes=1000)
+        said: list[str] = []
+        with Supervisor([spec], policy=policy, warn=said.append) as supervisor:
+            pid = supervisor.pids()["trainer"]
+            assert pid is not None
+            spec.log_path.unlink()
+            spec.log_path.mkdir()
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: any("could not be started" in text for text in said))
+            spec.log_path.rmdir()
+            wait_until(lambda: supervisor.running("trainer"))
+
     def test_a_healthy_run_clears_the_count(self, tmp_path: Path) -> None:
         policy = RestartPolicy(first_delay_s=0.01, max_crashes=2, healthy_s=0.15)
         spec = child(tmp_path, "import time, sys; print('run'); time.sleep(0.2); sys.exit(1)")
