@@ -20,6 +20,7 @@ from odkeras import boxes as box_ops
 from odkeras import polygons as polygon_ops
 from odkeras.boxes import Detections, FloatArray, Groundtruth
 from odkeras.images import EncodedImage
+from odkeras.keypoints import Keypoint
 from odkeras.labels import LabelMap
 
 
@@ -57,6 +58,7 @@ class Span:
         id: unique among the spans of one image; "" if it has none.
         picked: the annotator picked it from the model's candidates.
         other: what else the span's record has, as JSON; carried along unchanged.
+        keypoints: named points of the object; () without.
 
     Raises:
         ValueError: there are no points.
@@ -68,6 +70,7 @@ class Span:
     id: str = ""
     picked: bool = False
     other: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    keypoints: tuple[Keypoint, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.points_xy_px:

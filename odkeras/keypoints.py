@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,14 +11,97 @@ import numpy as np
 
 from odkeras.boxes import FloatArray
 
+NOT_LABELLED = 0
+"""COCO's visibility of a keypoint whose place is not known. Nothing is trained at it."""
+
 HIDDEN = 1
 """COCO's visibility of a keypoint that is labelled although something covers it."""
 
 VISIBLE = 2
 """COCO's visibility of a keypoint that can be seen."""
 
+VISIBILITIES = (NOT_LABELLED, HIDDEN, VISIBLE)
+
 MIN_SCORE = 0.5
 """Predicted keypoints with a lower score are drawn hollow, like hidden ones."""
+
+
+_TOLERANCE_PX = 1.0
+"""How far outside the image a keypoint may be, for rounding; it is clipped."""
+
+
+class Keypoint(NamedTuple):
+    """A keypoint of one object.
+
+    Args:
+        name: its name in the label map.
+        x_px: from the left of the upright image.
+        y_px: from its top.
+        visibility: 0 = not labelled: x and y are only a proposal; 1 = labelled but hidden; 2 = visible.
+    """
+
+    name: str
+    x_px: float
+    y_px: float
+    visibility: int = VISIBLE
+
+
+def to_array(
+    keypoints: Iterable[Keypoint],
+    named: Sequence[tuple[int, str]],
+    num_keypoints: int,
+    image_size_hw: tuple[float, float],
+) -> FloatArray:
+    """float32 (K, 3) [y, x, visibility], normalised; zeros for the keypoints that are not labelled.
+
+    Args:
+        named: id and name of the keypoints that the object's class has.
+        num_keypoints: K.
+
+    Raises:
+        ValueError: the class has no such keypoint, or it is outside the image.
+    """
+    points = np.zeros((num_keypoints, 3), np.float32)
+    ids = {name: id for id, name in named}
+    height, width = image_size_hw
+    for point in keypoints:
+        if point.name not in ids:
+            raise ValueError(f"keypoint {point.name!r} is not in the label map (known: {', '.join(ids) or 'none'})")
+        if point.visibility == NOT_LABELLED:
+            continue
+        for side, value, length in (("x", point.x_px, width), ("y", point.y_px, height)):
+            if not -_TOLERANCE_PX <= value <= length + _TOLERANCE_PX:
+                place = f"{side} is {value:g}, must be 0 to {length:g}"
+                fix = "correct it, or set its visibility to 0"
+                raise ValueError(f"keypoint {point.name!r} is outside the image: {place}; {fix}")
+        y, x = min(max(point.y_px / height, 0.0), 1.0), min(max(point.x_px / width, 0.0), 1.0)
+        points[ids[point.name]] = (y, x, point.visibility)
+    return points
+
+
+def from_array(
+    points: FloatArray, named: Sequence[tuple[int, str]], image_size_hw: tuple[int, int], decimals: int
+) -> tuple[Keypoint, ...]:
+    """A model's keypoints of one object. Those with a score below `MIN_SCORE` are not labelled, only proposed; those
+    that the model did not find are left out.
+
+    Args:
+        points: float32 (K, 3) [y, x, score], normalised.
+        named: id and name of the keypoints that the object's class has.
+        decimals: of a pixel.
+    """
+    height, width = image_size_hw
+    rows = [(name, *np.asarray(points[id], np.float64).tolist()) for id, name in named if id < len(points)]
+    return tuple(
+        Keypoint(
+            name,
+            round(min(max(x, 0.0), 1.0) * width, decimals),
+            round(min(max(y, 0.0), 1.0) * height, decimals),
+            VISIBLE if score >= MIN_SCORE else NOT_LABELLED,
+        )
+        for name, y, x, score in rows
+        if score > 0 and math.isfinite(y + x)
+    )
 
 
 @dataclass(frozen=True)

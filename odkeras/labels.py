@@ -172,6 +172,14 @@ class LabelMap:
         names = {id: name for label in self.labels for id, name in label.keypoints}
         return tuple(names.get(id, "") for id in range(self.num_keypoints))
 
+    def keypoints_of(self, id: int) -> tuple[tuple[int, str], ...]:
+        """(id, name) of each keypoint of a class's objects, in the file's order. Ids below 0 are left out.
+
+        Raises:
+            LabelMapError: no such id.
+        """
+        return tuple((point_id, name) for point_id, name in self._label(id).keypoints if point_id >= 0)
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -8,7 +8,7 @@ Boxes are clipped to the image. Unusable images and boxes are skipped and report
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,10 @@ from odkeras import boxes as box_ops
 from odkeras.annotation import Span
 from odkeras.errors import AnswerError, ImageError, error_reason
 from odkeras.formats.coco_files import ImagePlace, common_folder, file_names
-from odkeras.formats.prodigy import DECIMALS, Record, convert_spans, read_task
+from odkeras.formats.prodigy import Record, convert_spans, read_task
+from odkeras.formats.spans import DECIMALS, keypoints_of_span
 from odkeras.image_ref import ImageRef
+from odkeras.keypoints import Keypoint
 from odkeras.labels import LabelMap
 
 SizeHw = tuple[int, int]
@@ -55,6 +57,14 @@ class CocoExport:
             "annotations": self.annotations,
             "categories": self.categories,
         }
+
+
+class _Object(NamedTuple):
+    """A span: its label, its geometry, and its keypoints, by name."""
+
+    label: str
+    outline: Outline
+    keypoints: dict[str, Keypoint]
 
 
 class Outline(NamedTuple):
@@ -92,17 +102,19 @@ def to_coco(
             place = ImagePlace.of(image_id, example)
             where = place.where
             height, width = size_hw = _image_size(example)
-            outlined = partial(_labelled_outline, size_hw=size_hw, label_map=label_map)
-            objects, problems = convert_spans(example, outlined)
+            to_object = partial(_to_object, size_hw=size_hw, label_map=label_map)
+            objects, problems = convert_spans(example, to_object)
         except Exception as error:  # whatever it is, the other answers can be exported
             export.skipped.append((where, error_reason(error)))
             continue
         export.skipped += [(where, problem) for problem in problems]
         export.images.append({"id": len(export.images) + 1, "file_name": "", "width": width, "height": height})
         places.append(place)
-        for label, outline in objects:
-            export.annotations.append(_annotation(len(export.annotations) + 1, len(export.images), label, outline))
-    _number_categories(export, label_map)
+        for item in objects:
+            export.annotations.append(_annotation(len(export.annotations) + 1, len(export.images), item))
+    keypoint_names = _keypoint_names(export, label_map)
+    _number_keypoints(export, keypoint_names)
+    _number_categories(export, label_map, keypoint_names)
     export.images_dir = common_folder(places) if images_dir is None else images_dir.absolute()
     for image, place, name in zip(export.images, places, file_names(places, export.images_dir), strict=True):
         image |= {"file_name": name} if place.url is None else {"file_name": name, "coco_url": place.url}
@@ -128,31 +140,66 @@ def to_outline(span: Span, size_hw: SizeHw) -> Outline:
     return Outline(bbox, round(area, DECIMALS), xy_px.ravel().tolist())
 
 
-def _labelled_outline(span: Span, size_hw: SizeHw, label_map: LabelMap | None) -> tuple[str, Outline]:
+def _to_object(span: Span, size_hw: SizeHw, label_map: LabelMap | None) -> _Object:
     label = span.label if label_map is None else label_map.name_of(label_map.id_of(span.label))
-    return label, to_outline(span, size_hw)
+    if label_map is not None:
+        keypoints_of_span(span, label_map, size_hw)  # refuses wrong ones
+    return _Object(label, to_outline(span, size_hw), {point.name: point for point in span.keypoints})
 
 
-def _annotation(id: int, image_id: int, label: str, outline: Outline) -> dict[str, Any]:
+def _annotation(id: int, image_id: int, item: _Object) -> dict[str, Any]:
+    outline = item.outline
     shape = {} if outline.polygon is None else {"segmentation": [outline.polygon]}
     return {
         "id": id,
         "image_id": image_id,
-        "category_id": label,  # replaced by the id in `_number_categories`
+        "category_id": item.label,  # replaced by the id in `_number_categories`
         "bbox": outline.bbox,
         "area": outline.area,
         "iscrowd": 0,
         **shape,
+        "keypoints": item.keypoints,  # replaced by the numbers in `_number_keypoints`
     }
 
 
-def _number_categories(export: CocoExport, label_map: LabelMap | None) -> None:
+def _number_keypoints(export: CocoExport, names: Mapping[str, list[str]]) -> None:
+    """Replace the keypoints of each annotation by [x, y, visibility] of all keypoints of its category."""
+    for annotation in export.annotations:
+        points = annotation.pop("keypoints")
+        if names_here := names.get(annotation["category_id"]):
+            labelled = [point if (point := points.get(name)) and point.visibility else None for name in names_here]
+            rows = [
+                (round(point.x_px, DECIMALS), round(point.y_px, DECIMALS), point.visibility) if point else (0, 0, 0)
+                for point in labelled
+            ]
+            annotation["keypoints"] = [value for row in rows for value in row]
+            annotation["num_keypoints"] = len(labelled) - labelled.count(None)
+
+
+def _keypoint_names(export: CocoExport, label_map: LabelMap | None) -> dict[str, list[str]]:
+    """The names of the keypoints of each label: the label map's, else those of its objects, as they come."""
+    if label_map is not None:
+        return {label.name: [name for _, name in sorted(label.keypoints)] for label in label_map.labels}
+    names: dict[str, list[str]] = {}
+    for annotation in export.annotations:
+        known = names.setdefault(annotation["category_id"], [])
+        known += [name for name in annotation["keypoints"] if name not in known]
+    return names
+
+
+def _skeleton(names: list[str] | None) -> dict[str, Any]:
+    return {"keypoints": names, "skeleton": []} if names else {}
+
+
+def _number_categories(export: CocoExport, label_map: LabelMap | None, keypoint_names: Mapping[str, list[str]]) -> None:
     if label_map is None:
         names = sorted({str(annotation["category_id"]) for annotation in export.annotations})
         ids = {name: id for id, name in enumerate(names, start=1)}
     else:
         ids = {label.name: label.id for label in label_map.labels}
-    export.categories = [{"id": id, "name": name, "supercategory": ""} for name, id in ids.items()]
+    export.categories = [
+        {"id": id, "name": name, "supercategory": "", **_skeleton(keypoint_names.get(name))} for name, id in ids.items()
+    ]
     for annotation in export.annotations:
         annotation["category_id"] = ids[annotation["category_id"]]
 

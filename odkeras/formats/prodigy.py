@@ -5,9 +5,8 @@ Spans are in pixels of the upright image, with the origin at the top left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,10 +19,17 @@ from odkeras.annotation import (
     Span,
     Suggestions,
     Task,
-    is_list_of_pairs,
 )
 from odkeras.boxes import FloatArray, Groundtruth
 from odkeras.errors import AnswerError, ImageError, LabelMapError
+from odkeras.formats.spans import (
+    keypoints_of_span,
+    read_span,
+    readable_candidates,
+    readable_spans,
+    write_candidate,
+    write_span,
+)
 from odkeras.image_ref import ImageRef, is_data_uri
 from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage
 from odkeras.labels import LabelMap
@@ -33,8 +39,6 @@ from odkeras.text import is_utf8
 Record = dict[str, Any]
 """A task or an answer as JSON."""
 T = TypeVar("T")
-DECIMALS = 2
-"""Of a pixel, in what is written."""
 HASHES = ("_input_hash", "_task_hash")
 """Keys of Prodigy's hashes, which it makes itself."""
 _MAX_TIMESTAMP_S = 1e12
@@ -46,9 +50,6 @@ _KEYS = frozenset(
     }
 )
 """Keys that `Task` and `Answer` have fields for."""
-_SPAN_KEYS = frozenset(
-    {"label", "type", "x", "y", "width", "height", "w", "h", "center", "points", "score", "id", "picked"}
-)
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,7 @@ def _write_suggestions(suggestions: Suggestions) -> Record:
         "uncertainty": suggestions.uncertainty,
     }
     if suggestions.candidates:
-        record["candidates"] = [
-            [span.label, span.score, [round(value, 1) for value in span.xyxy_px]] for span in suggestions.candidates
-        ]
+        record["candidates"] = [write_candidate(span) for span in suggestions.candidates]
     return {**record, "control": True, "hidden_spans": spans} if suggestions.hidden else record
 
 
@@ -148,17 +147,9 @@ def _read_suggestions(record: Any) -> Suggestions | None:
         threshold=float(threshold) if is_number(threshold) else 0.0,
         spans=tuple(readable_spans(record.get("hidden_spans" if hidden else "spans"))),
         hidden=hidden,
-        candidates=tuple(_read_candidates(record.get("candidates"))),
+        candidates=tuple(readable_candidates(record.get("candidates"))),
         uncertainty=float(uncertainty) if is_number(uncertainty) else 0.0,
     )
-
-
-def _read_candidates(rows: Any) -> Iterator[Span]:
-    for row in rows if isinstance(rows, list) else ():
-        with suppress(ValueError, TypeError):  # another tool's
-            label, score, (left, top, right, bottom) = row
-            if isinstance(label, str) and all(map(is_number, (score, left, top, right, bottom))):
-                yield Span(label, ((left, top), (right, bottom)), float(score))
 
 
 def write_answer(answer: Answer) -> Record:
@@ -212,6 +203,9 @@ def read_annotation(
     objects, problems = _read_objects(answer, image, label_map, file)
     boxes = np.array([item.box for item in objects], np.float32)
     groundtruth = Groundtruth(boxes, np.array([item.class_id for item in objects], np.int32))
+    if label_map.num_keypoints:
+        keypoints = np.array([item.keypoints for item in objects], np.float32)
+        groundtruth = replace(groundtruth, keypoints=keypoints.reshape(len(objects), label_map.num_keypoints, 3))
     polygons = tuple(item.polygon for item in objects)
     image_id = _given_id(answer) or image.image_id
     return ReadAnnotation(Annotation(image, groundtruth, image_id, file, batch, polygons), None, problems)
@@ -226,88 +220,12 @@ def _read_decision(answer: Record) -> Decision:
 
 
 class _Object(NamedTuple):
-    """One usable span: label-map id, box (4,), and polygon (K, 2) unless it is a rectangle."""
+    """One usable span: label-map id, box (4,), polygon (V, 2) unless it is a rectangle, and keypoints (K, 3)."""
 
     class_id: int
     box: FloatArray
     polygon: FloatArray | None
-
-
-def write_span(span: Span) -> dict[str, Any]:
-    """The span as `image_manual` has it; coordinates are rounded to `DECIMALS`."""
-    left, top, right, bottom = (round(value, DECIMALS) for value in span.xyxy_px)
-    written: dict[str, Any] = {
-        **span.other,
-        "label": span.label,
-        "type": "polygon" if span.is_polygon else "rect",
-        "x": left,
-        "y": top,
-        "width": round(right - left, DECIMALS),
-        "height": round(bottom - top, DECIMALS),
-        "center": [round((left + right) / 2, 3), round((top + bottom) / 2, 3)],
-        "points": [[left, top], [left, bottom], [right, bottom], [right, top]],
-    }
-    if span.is_polygon:
-        written["points"] = [[round(x, DECIMALS), round(y, DECIMALS)] for x, y in span.points_xy_px]
-    if span.score is not None:
-        written["score"] = span.score
-    if span.id:
-        written["id"] = span.id
-    if span.picked:
-        written["picked"] = True
-    return written
-
-
-def read_span(span: Any) -> Span:
-    """A span of an answer: all of its `points`, the one key that all versions of Prodigy write, else x, y and size.
-
-    Raises:
-        AnswerError: it is not an object, has no label or no corners, or they are not numbers.
-    """
-    if not isinstance(span, Mapping):
-        raise AnswerError(f"a span must be a JSON object; got {type(span).__name__}")
-    label, score, id = span.get("label"), span.get("score"), span.get("id")
-    if not isinstance(label, str) or not label.strip():
-        raise AnswerError("it has no label")
-    return Span(
-        label,
-        _corners_px(span),
-        score if is_number(score) else None,
-        id if isinstance(id, str) else "",
-        span.get("picked") is True,
-        {key: value for key, value in span.items() if key not in _SPAN_KEYS},
-    )
-
-
-def _corners_px(span: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
-    if span.get("points"):
-        if not is_list_of_pairs(span["points"]):
-            raise AnswerError("'points' must be a list of [x, y]")
-        _check_numbers(value for point in span["points"] for value in point)
-        return tuple((x, y) for x, y in span["points"])
-    x, y, width, height = _check_numbers(
-        [span.get("x"), span.get("y"), span.get("width", span.get("w")), span.get("height", span.get("h"))]
-    )
-    return (x, y), (x + width, y + height)
-
-
-def _check_numbers(values: Iterable[Any]) -> list[float]:
-    numbers = list(values)
-    for value in numbers:
-        if not is_number(value):
-            raise AnswerError(f"coordinates must be finite numbers; got {repr(value)[:40]}")
-    return numbers
-
-
-def readable_spans(spans: Any) -> list[Span]:
-    """The spans of a task that can be read; the others, of another tool, are left out."""
-    read = []
-    for span in spans if isinstance(spans, list) else ():
-        try:
-            read.append(read_span(span))
-        except AnswerError:
-            continue
-    return read
+    keypoints: FloatArray
 
 
 def _given_id(answer: Record) -> str | None:
@@ -397,4 +315,4 @@ def _read_object(span: Span, size_hw: tuple[float, float], label_map: LabelMap) 
     box, polygon = span.outline(size_hw)
     if box_ops.area(box[None])[0] <= 0:
         raise AnswerError(f"{span.label!r} has no area inside the image")
-    return _Object(class_id, box, polygon)
+    return _Object(class_id, box, polygon, keypoints_of_span(span, label_map, size_hw))

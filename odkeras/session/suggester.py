@@ -14,7 +14,7 @@ from odkeras.annotation import Span, Suggestions, Task
 from odkeras.boxes import Detections, FloatArray
 from odkeras.config.settings import PREDICT_BATCH_SIZE
 from odkeras.errors import ImageError, RequestError, ServerUnavailableError, ServingError
-from odkeras.formats.prodigy import DECIMALS
+from odkeras.formats.spans import DECIMALS
 from odkeras.labels import LabelMap
 from odkeras.session.events import Event, Listener
 from odkeras.session.order import uncertainty

@@ -25,7 +25,7 @@ from odkeras import boxes as box_ops
 from odkeras.annotation import Span, Task
 from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError
-from odkeras.formats.prodigy import write_span
+from odkeras.formats.spans import write_span
 from odkeras.metrics import MIN_PICKABLE_SCORE
 from odkeras.web import replies, requests
 from odkeras.web.files import PageFile

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from odkeras.annotation import EditCounts
-from odkeras.formats.prodigy import Record, read_answer, write_span
+from odkeras.formats.prodigy import Record, read_answer
+from odkeras.formats.spans import write_span
 from odkeras.web import spans as page_spans
 from odkeras.web.spans import MAX_SPANS
 from odkeras.work import shown_edits
