@@ -20,8 +20,9 @@ from odkeras.model.checkpoint import choose_checkpoints, restore_for_prediction,
 from odkeras.model.inference import CLASS_ID_OFFSET, InferenceModel, build_detection_model
 from odkeras.model.setup import Setup
 from odkeras.training.inputs import SERIALIZED, ExampleSource, evaluation_dataset, example_source, examples_of_reader
-from odkeras.training.metrics import PrecisionRecallCurve, make_metric_sets, overall_first
+from odkeras.training.metrics import make_metric_sets, overall_first
 from odkeras.training.pictures import EvalVisualizations, ExampleSelection
+from odkeras.training.precision_recall import PrecisionRecallCurve
 from odkeras.training.record_checks import find_bad_example
 from odkeras.version_dirs import list_versions, version_dir
 

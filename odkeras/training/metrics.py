@@ -11,11 +11,9 @@ import io
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from object_detection import eval_util
 from object_detection.core import standard_fields
@@ -24,6 +22,7 @@ from object_detection.utils import label_map_util
 
 from odkeras.errors import ConfigError
 from odkeras.labels import label_map_for_api
+from odkeras.training.precision_recall import ALL_SIZES, PrecisionRecallCurve, coco_curves
 
 _log = logging.getLogger(__name__)
 
@@ -32,13 +31,6 @@ KEYPOINTS = "coco_keypoint_metrics"
 
 ABSENT = -1.0
 """COCO's value of a metric without groundtruth. Means leave it out."""
-
-THRESHOLDS = 101
-"""Number of score thresholds of a precision-recall curve, evenly spaced from 0 to 1."""
-
-ALL_CLASSES = "all classes"
-MAX_CLASSES = 10
-"""Maximum number of single classes with a precision-recall curve."""
 
 _MASK_SETS = ("coco_mask_metrics", LVIS)  # and those with `segmentation` in their names
 _CHALLENGES = ("oid_challenge_detection_metrics", "oid_challenge_segmentation_metrics")
@@ -49,63 +41,7 @@ _PREFIXES = {
     LVIS: "DetectionMasks_",
 }
 _PER_CLASS = ("PerformanceBy", "ByCategory/", "BySuperCategory/")  # in the names that odkeras and the API use
-_ALL_SIZES, _MAX_DETECTIONS = 0, -1  # indices of COCO's area range "all" and of its largest `maxDets`
-
-_Counts = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class PrecisionRecallCurve:
-    """True and false positives at each score threshold. Adding two curves adds their counts.
-
-    Args:
-        true_positives: float64 (THRESHOLDS,): detections with at least that score that match an object (IoU >= 0.5).
-        false_positives: float64 (THRESHOLDS,): detections with at least that score that match none.
-        objects: number of groundtruth objects.
-    """
-
-    true_positives: _Counts
-    false_positives: _Counts
-    objects: int
-
-    @classmethod
-    def from_matches(cls, scores: Any, matched: Any, objects: int) -> PrecisionRecallCurve:
-        """The curve of N detections.
-
-        Args:
-            scores: (N,), 0 to 1.
-            matched: (N,), whether each detection matches an object.
-            objects: number of groundtruth objects.
-        """
-        thresholds = np.floor(np.clip(scores, 0.0, 1.0) * (THRESHOLDS - 1)).astype(int)
-        matched = np.asarray(matched, bool)
-
-        def at_least(thresholds: Any) -> _Counts:
-            return np.cumsum(np.bincount(thresholds, minlength=THRESHOLDS)[::-1])[::-1].astype(float)
-
-        return cls(at_least(thresholds[matched]), at_least(thresholds[~matched]), objects)
-
-    @property
-    def false_negatives(self) -> _Counts:
-        """float64 (THRESHOLDS,): objects that no detection with at least that score matches."""
-        return self.objects - self.true_positives
-
-    @property
-    def precision(self) -> _Counts:
-        """float64 (THRESHOLDS,). 0 where there are no detections; TensorBoard skips those thresholds."""
-        return self.true_positives / np.maximum(self.true_positives + self.false_positives, 1e-7)
-
-    @property
-    def recall(self) -> _Counts:
-        """float64 (THRESHOLDS,). 0 if there are no objects."""
-        return self.true_positives / max(self.objects, 1)
-
-    def __add__(self, other: PrecisionRecallCurve) -> PrecisionRecallCurve:
-        return PrecisionRecallCurve(
-            self.true_positives + other.true_positives,
-            self.false_positives + other.false_positives,
-            self.objects + other.objects,
-        )
+_MAX_DETECTIONS = -1  # index of COCO's largest `maxDets`
 
 
 class MetricSet:
@@ -202,43 +138,6 @@ def jsonable(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def coco_curves(evaluation: Any) -> dict[str, PrecisionRecallCurve]:
-    """Curves keyed by class name: all classes together first, then the `MAX_CLASSES` classes with the most objects.
-
-    Args:
-        evaluation: a `COCOEvalWrapper` that has evaluated boxes or masks.
-
-    Returns:
-        An empty dict if there are no objects.
-    """
-    by_class: dict[str, PrecisionRecallCurve] = {}
-    images = len(evaluation.params.imgIds)
-    for number, category in enumerate(evaluation.params.catIds):
-        start = (number * len(evaluation.params.areaRng) + _ALL_SIZES) * images
-        curve = _curve_of_class(evaluation.evalImgs[start : start + images], evaluation.params.iouThrs)
-        if curve.objects:
-            by_class[evaluation.GetCategory(category)["name"]] = curve
-    if not by_class:
-        return {}
-    first, *others = by_class.values()
-    largest = sorted(by_class, key=lambda name: -by_class[name].objects)[:MAX_CLASSES]
-    return {ALL_CLASSES: sum(others, first), **{name: by_class[name] for name in by_class if name in largest}}
-
-
-def _curve_of_class(results: Sequence[Any], iou_thresholds: Any) -> PrecisionRecallCurve:
-    """The curve of one class, given COCOeval's result of each image."""
-    half = int(np.flatnonzero(np.isclose(iou_thresholds, 0.5))[0])
-    scores, matched, objects = [np.zeros(0)], [np.zeros(0, bool)], 0
-    for result in results:
-        if result is None:  # an image with neither objects nor detections of the class
-            continue
-        counts = ~np.asarray(result["dtIgnore"])[half].astype(bool)
-        scores.append(np.asarray(result["dtScores"], float)[counts])
-        matched.append(np.asarray(result["dtMatches"])[half][counts] > 0)
-        objects += int(np.sum(np.asarray(result["gtIgnore"]) == 0))
-    return PrecisionRecallCurve.from_matches(np.concatenate(scores), np.concatenate(matched), objects)
-
-
 @contextlib.contextmanager
 def _capture_evaluation() -> Iterator[dict[str, Any]]:
     """Yields a dict that gets the evaluation that finishes within the block, under "COCO" or "LVIS".
@@ -277,12 +176,12 @@ def _per_class(captured: Mapping[str, Any], prefix: str) -> dict[str, dict[str, 
     if "COCO" in captured:
         evaluation, metrics = captured["COCO"], ("mAP", "mAP@.50IOU")
         labels = [evaluation.GetCategory(number)["name"] for number in evaluation.GetCategoryIdList()]
-        precision = evaluation.eval["precision"][:, :, :, _ALL_SIZES, _MAX_DETECTIONS]
+        precision = evaluation.eval["precision"][:, :, :, ALL_SIZES, _MAX_DETECTIONS]
         half = np.isclose(evaluation.params.iouThrs, 0.5)
     elif "LVIS" in captured:
         evaluation, metrics = captured["LVIS"], ("AP", "AP50")
         labels = [evaluation.lvis_gt.cats[number]["name"] for number in evaluation.params.cat_ids]
-        precision = evaluation.eval["precision"][:, :, :, _ALL_SIZES]
+        precision = evaluation.eval["precision"][:, :, :, ALL_SIZES]
         half = np.isclose(evaluation.params.iou_thrs, 0.5)
     else:
         return {}
@@ -309,11 +208,11 @@ def _category_stats(evaluated: Mapping[str, Any], params: Any) -> Any:
     precision, recall = evaluated["precision"], evaluated["recall"]
     last = len(params.maxDets) - 1
     rows = [
-        precision[..., _ALL_SIZES, last],
-        precision[np.isclose(params.iouThrs, 0.5)][..., _ALL_SIZES, last],
-        precision[np.isclose(params.iouThrs, 0.75)][..., _ALL_SIZES, last],
+        precision[..., ALL_SIZES, last],
+        precision[np.isclose(params.iouThrs, 0.5)][..., ALL_SIZES, last],
+        precision[np.isclose(params.iouThrs, 0.75)][..., ALL_SIZES, last],
         *(precision[..., size, last] for size in (1, 2, 3)),
-        *(recall[..., _ALL_SIZES, index][:, np.newaxis] for index in range(last + 1)),
+        *(recall[..., ALL_SIZES, index][:, np.newaxis] for index in range(last + 1)),
         *(recall[..., size, last][:, np.newaxis] for size in (1, 2, 3)),
     ]
     return np.array([_mean_of_each_class(row) for row in rows])

@@ -21,7 +21,7 @@ from odkeras.errors import LabelMapError
 from odkeras.keypoints import MIN_SCORE as MIN_KEYPOINT_SCORE
 from odkeras.keypoints import VISIBLE, DrawnKeypoint, to_draw
 from odkeras.labels import LabelMap
-from odkeras.training.metrics import PrecisionRecallCurve
+from odkeras.training.precision_recall import PrecisionRecallCurve
 
 MAX_SIDE_PX = 480
 """Maximum longer side of an image. Every round adds several images to the event files, which are never pruned."""

@@ -30,8 +30,9 @@ from tensorboard.plugins.pr_curve import summary as pr_summary
 from tensorboard.util import tensor_util
 
 from odkeras.labels import LabelMap
-from odkeras.training.metrics import ABSENT, THRESHOLDS, PrecisionRecallCurve
+from odkeras.training.metrics import ABSENT
 from odkeras.training.pictures import BoxAnnotator, EvalVisualizations, encode_jpeg
+from odkeras.training.precision_recall import THRESHOLDS, PrecisionRecallCurve
 from odkeras.training.trainer import Batch, StepReport
 from odkeras.work import round_scalars
 

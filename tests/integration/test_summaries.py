@@ -19,7 +19,6 @@ from odkeras.annotation import Annotation
 from odkeras.boxes import Detections, Groundtruth
 from odkeras.config.cost import CostModel
 from odkeras.inbox import put_batch
-from odkeras.training.metrics import ALL_CLASSES, THRESHOLDS, PrecisionRecallCurve, coco_curves
 from odkeras.training.pictures import (
     MAX_SIDE_PX,
     MIN_SIDE_PX,
@@ -30,6 +29,7 @@ from odkeras.training.pictures import (
     resize_to_fit,
     to_uint8,
 )
+from odkeras.training.precision_recall import ALL_CLASSES, THRESHOLDS, PrecisionRecallCurve, coco_curves
 from odkeras.training.process import open_rounds
 from odkeras.training.tensorboard import CATEGORIES, TrainingSummaries, layout
 from odkeras.training.trainer import StepReport
