@@ -156,9 +156,9 @@ class TrainingSummaries:
             config: a resolved `TrainEvalPipelineConfig`.
             runs: the directories that will have events; charts of the others are left out.
         """
-        self._annotator.edges = tuple((edge.start, edge.end) for edge in config.eval_config.keypoint_edge)
         if not self._writes:
             return
+        self._annotator.edges = tuple((edge.start, edge.end) for edge in config.eval_config.keypoint_edge)
         self.text("pipeline.config", _fenced(str(config)))
         if self._label_map is not None:
             self.text("label_map", _label_table(self._label_map))
