@@ -37,7 +37,8 @@ from odkeras.pipeline import PipelineConfig, load_pipeline, loads_masks, save_pi
 from odkeras.pipeline.checks import gives_one_size
 from odkeras.pipeline.extractors import mask_parts
 from odkeras.pipeline.keypoints import predicts_keypoints
-from odkeras.pipeline.proto import PNG_MASKS, get_model
+from odkeras.pipeline.proto import CHECKPOINT_V2, PNG_MASKS, get_model
+from odkeras.pipeline.weights import downloads_weights
 from odkeras.shapes import CLASSES, ShapesDataset, generate_shapes
 
 PARTS = ("train", "evaluate", "export", "predict", "loop")
@@ -205,6 +206,8 @@ def prepare(path: Path, folder: Path, batch_size: int) -> Trial:
     serialized = [example_from_annotation(each, label_map, masks=masks).SerializeToString() for each in annotations]
     write_records(folder / "shapes.record", serialized)
     _adapt(config, folder, label_map, batch_size, masks=masks)
+    if downloads_weights(config):
+        _start_from_random_weights(config, folder)
     save_pipeline(config, folder / "pipeline.config")
     trial = Trial(folder, config, label_map, annotations)
     trial.settings.project.create()
@@ -263,6 +266,19 @@ def _adapt(config: PipelineConfig, folder: Path, label_map: LabelMap, batch_size
         config.model.center_net.keypoint_estimation_task[0].keypoint_class_name = CLASSES[0]
         for metric in config.eval_config.parameterized_metric:
             metric.coco_keypoint_metrics.class_label = CLASSES[0]
+
+
+def _start_from_random_weights(config: PipelineConfig, folder: Path) -> None:
+    """Name a checkpoint of random weights, so that none need to be downloaded."""
+    import tensorflow as tf
+
+    from odkeras.model.inference import InferenceModel
+
+    train = config.train_config
+    train.fine_tune_checkpoint = tf.train.Checkpoint(model=InferenceModel(config.model).model).write(
+        str(folder / "random" / "ckpt-1")
+    )
+    train.fine_tune_checkpoint_type, train.fine_tune_checkpoint_version = "full", CHECKPOINT_V2
 
 
 def table_of(rows: Iterable[dict[str, Any]]) -> list[str]:
