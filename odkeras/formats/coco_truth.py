@@ -7,7 +7,6 @@ for image in truth.images:
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ import numpy as np
 from odkeras import boxes as box_ops
 from odkeras.boxes import FloatArray, Groundtruth
 from odkeras.errors import LabelMapError, RecordError
+from odkeras.formats.coco_document import check_bbox, decode_row, draw_segmentation, read_lists, size_hw
 from odkeras.labels import LabelMap
-from odkeras.numeric import is_number, is_whole
+from odkeras.numeric import is_number
 from odkeras.polygons import BoolArray, draw_mask
 
 _IDS = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": ("image_id", "category_id")}
@@ -157,7 +157,7 @@ def read_coco(path: Path | str, label_map: LabelMap) -> CocoTruth:
             left_out[names[category]] += 1
         by_image[annotation["image_id"]].append(annotation)
     images = [
-        CocoImage(str(row.get("file_name")), _size_hw(row), tuple(by_image.pop(row["id"], ())))
+        CocoImage(str(row.get("file_name")), size_hw(row), tuple(by_image.pop(row["id"], ())))
         for row in document["images"]
     ]
     if by_image:
@@ -166,28 +166,18 @@ def read_coco(path: Path | str, label_map: LabelMap) -> CocoTruth:
     return CocoTruth(images, label_map, left_out, classes, keypoints)
 
 
-def _read_document(path: Path) -> Mapping[str, list[dict[str, Any]]]:
-    try:
-        document: Any = json.loads(path.read_bytes())
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not JSON: {error}") from error
-    for name in _IDS:
-        rows = document.get(name) if isinstance(document, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise RecordError(f"{path} is not COCO's JSON: it needs the lists of objects {', '.join(_IDS)}")
+def _read_document(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
+    document: dict[str, list[Mapping[str, Any]]] = {}
+    for name, rows in read_lists(path).items():
+        try:
+            document[name] = [decode_row(row) for row in rows]
+        except ValueError as error:
+            raise RecordError(f"{path} is not COCO's JSON: it needs the lists of objects {', '.join(_IDS)}") from error
     for name, keys in _IDS.items():
         for number, row in enumerate(document[name]):
             if not all(isinstance(row.get(key), (int, str)) for key in keys):
                 raise RecordError(f"{path} is not COCO's JSON: {name}[{number}] needs {' and '.join(keys)}; got {row}")
-    parsed: dict[str, list[dict[str, Any]]] = document
-    return parsed
-
-
-def _size_hw(row: Mapping[str, Any]) -> tuple[int, int] | None:
-    height, width = row.get("height"), row.get("width")
-    return (height, width) if is_whole(height, 1) and is_whole(width, 1) else None
+    return document
 
 
 def _keypoint_ids(names: Sequence[str], class_id: int, label_map: LabelMap) -> list[int]:
@@ -204,9 +194,7 @@ def _keypoint_ids(names: Sequence[str], class_id: int, label_map: LabelMap) -> l
 
 
 def _read_box(bbox: Any, size_hw: tuple[int, int]) -> FloatArray:
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
-        raise ValueError(f"bbox: {bbox!r} is not [x, y, width, height] in pixels")
-    x, y, width, height = bbox
+    x, y, width, height = check_bbox(bbox)
     box = box_ops.clip(box_ops.from_xyxy_px([[x, y, x + width, y + height]], size_hw))
     if not box_ops.area(box)[0] > 0:
         raise ValueError(f"bbox: {bbox} has no area inside the image of {size_hw[1]} x {size_hw[0]}")
@@ -215,29 +203,6 @@ def _read_box(bbox: Any, size_hw: tuple[int, int]) -> FloatArray:
 
 def _read_mask(annotation: Mapping[str, Any], box: FloatArray, size_hw: tuple[int, int]) -> BoolArray:
     """The mask of an object: its polygons or its run lengths, else its box, filled."""
-    from pycocotools import mask as coco_masks
-
-    shape, (height, width) = annotation.get("segmentation"), size_hw
-    if not shape:
-        return draw_mask(box, None, size_hw)
-    if isinstance(shape, dict) and list(shape.get("size") or ()) != [height, width]:
-        raise ValueError(f"segmentation: its size is {shape.get('size')}, and the image's is {[height, width]}")
-    try:
-        runs = coco_masks.frPyObjects(shape, height, width) if _needs_encoding(shape) else shape
-        merged = coco_masks.merge(runs) if isinstance(runs, list) else runs
-        mask: BoolArray = coco_masks.decode(merged).astype(bool)
-    except Exception as error:  # pycocotools has no class of its own for a shape that it cannot read
-        raise ValueError(f"segmentation: {error}") from error
-    return mask if mask.any() else draw_mask(box, None, size_hw)
-
-
-def _needs_encoding(shape: Any) -> bool:
-    """Whether a segmentation is polygons or uncompressed run lengths; checks the polygons."""
-    if isinstance(shape, dict):
-        return isinstance(shape.get("counts"), list)
-    for polygon in shape:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("a polygon needs an even number of at least 6 numbers")
-        if not all(is_number(value) for value in polygon):
-            raise ValueError("a polygon has a value that is not a finite number")
-    return True
+    shape = annotation.get("segmentation")
+    mask = draw_segmentation(shape, size_hw) if shape else None
+    return mask if mask is not None and mask.any() else draw_mask(box, None, size_hw)
