@@ -76,18 +76,18 @@ def example_from_annotation(
     elif masks or annotation.polygons:
         features[MASK_FEATURE] = _bytes(_png_masks(groundtruth.boxes, image.image_size_hw, annotation.polygons))
     if groundtruth.keypoints is not None:
-        features |= _keypoint_features(groundtruth.keypoints, label_map)
+        features |= _keypoint_features(groundtruth.keypoints, label_map.keypoint_names)
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
-def _keypoint_features(keypoints: FloatArray, label_map: LabelMap) -> dict[str, tf.train.Feature]:
+def _keypoint_features(keypoints: FloatArray, names: Sequence[str]) -> dict[str, tf.train.Feature]:
     """The features of keypoints, (N, K, 3): the values of all objects, one after the other."""
     y, x, visibility = keypoints.reshape(-1, 3).T
     return {
         f"{_KEYPOINT}/y": _floats(y),
         f"{_KEYPOINT}/x": _floats(x),
         f"{_KEYPOINT}/visibility": _ints(visibility.astype(np.int64)),
-        f"{_KEYPOINT}/text": _bytes([name.encode() for name in label_map.keypoint_names] * len(keypoints)),
+        f"{_KEYPOINT}/text": _bytes([name.encode() for name in names] * len(keypoints)),
         f"{_KEYPOINT}/num": _ints((keypoints[..., 2] > 0).sum(axis=1)),
     }
 
@@ -131,6 +131,33 @@ def with_masks(serialized: bytes) -> bytes:
     file = _text(features, "image/filename")
     boxes, size_hw = _groundtruth(features, file).boxes, _image(features, file).image_size_hw
     features[MASK_FEATURE].CopyFrom(_bytes(_png_masks(boxes, size_hw)))
+    return example.SerializeToString()
+
+
+def with_keypoints(serialized: bytes, names: Sequence[str]) -> bytes:
+    """The unchanged serialized example if it has these keypoints for each object; otherwise a copy that has them. Those
+    that it has under the same name are kept, the others are not labelled.
+
+    Args:
+        names: the label map's `keypoint_names`.
+
+    Raises:
+        RecordError: as `annotation_from_example`.
+    """
+    example = _parse(serialized)
+    features = example.features.feature
+    objects = count_boxes(features)
+    texts = [text.decode("utf-8", "replace") for text in _values(features, f"{_KEYPOINT}/text", "bytes_list")]
+    if texts in ([], [*names] * objects) and not keypoint_problem(features, len(names)):
+        return serialized
+    points = np.zeros((objects, len(names), 3), np.float32)
+    known = _groundtruth(features, file_name(features)).keypoints
+    if known is not None and len(texts) == known.shape[0] * known.shape[1]:
+        for new, name in enumerate(names):
+            if name in texts[: known.shape[1]]:
+                points[:, new] = known[:, texts.index(name)]
+    for name, feature in _keypoint_features(points, names).items():
+        features[name].CopyFrom(feature)
     return example.SerializeToString()
 
 

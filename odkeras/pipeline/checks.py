@@ -16,7 +16,7 @@ from odkeras.pipeline import extractors
 from odkeras.pipeline.architecture import architecture_problems
 from odkeras.pipeline.augmentation import augmentation_problems
 from odkeras.pipeline.files import checkpoint_kind, checkpoint_problems, is_remote, record_problems
-from odkeras.pipeline.keypoints import keypoint_problems
+from odkeras.pipeline.keypoints import keypoint_problems, loop_keypoint_problems
 from odkeras.pipeline.problems import Problem, Severity
 from odkeras.pipeline.proto import (
     CHECKPOINT_V2,
@@ -113,7 +113,12 @@ def _check_tf1_settings(question: _CheckContext) -> Iterator[Problem]:
 
 
 def _check_keypoints(question: _CheckContext) -> Iterator[Problem]:
-    yield from keypoint_problems(question.config, trains=question.trains)
+    problems = list(keypoint_problems(question.config, trains=question.trains))
+    yield from problems
+    if question.purpose == "loop" and not problems:
+        label_map = question.label_map or _read_label_map(get_label_map_path(question.config))[1]
+        if label_map is not None:
+            yield from loop_keypoint_problems(question.config, label_map)
 
 
 def _check_inputs_suffice(question: _CheckContext) -> Iterator[Problem]:
@@ -129,7 +134,7 @@ def _check_inputs_suffice(question: _CheckContext) -> Iterator[Problem]:
         yield Problem(field, "", reason, "remove it")
     for field, what, loaded_by in extractors.needs_more_than_shapes(question.config):
         if question.purpose == "loop":
-            reason = f"learns from {what}, but the annotations are boxes and polygons"
+            reason = f"learns from {what}, but the annotations are boxes, polygons and keypoints"
             yield Problem(field, "", reason, "remove it, or train with `odkeras train` on records that have them")
         elif not getattr(question.config.train_input_reader, loaded_by):
             reason = f"must be set for a model that learns from {what} ({field})"

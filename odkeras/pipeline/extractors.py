@@ -126,7 +126,7 @@ def mask_parts(config: PipelineConfig) -> list[str]:
 
 
 def needs_more_than_shapes(config: PipelineConfig) -> Iterator[tuple[str, str, str]]:
-    """The parts of the model that boxes and masks cannot train.
+    """The parts of the model that boxes, masks and keypoints cannot train.
 
     Yields:
         Config field, what it learns from, and the field of `train_input_reader` that loads that.
@@ -138,8 +138,6 @@ def needs_more_than_shapes(config: PipelineConfig) -> Iterator[tuple[str, str, s
         yield "model.center_net.densepose_estimation_task", "dense poses", "load_dense_pose"
     if model.HasField("track_estimation_task"):
         yield "model.center_net.track_estimation_task", "tracks", "load_track_id"
-    if model.keypoint_estimation_task:
-        yield "model.center_net.keypoint_estimation_task", "keypoints", "num_keypoints"
 
 
 def cannot_run(config: PipelineConfig) -> str | None:

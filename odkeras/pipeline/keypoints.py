@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from odkeras.errors import LabelMapError
@@ -10,7 +10,7 @@ from odkeras.keypoints import Skeleton
 from odkeras.labels import LabelMap
 from odkeras.pipeline.files import is_remote
 from odkeras.pipeline.problems import Problem
-from odkeras.pipeline.proto import PipelineConfig, is_placeholder, model_type
+from odkeras.pipeline.proto import PipelineConfig, get_label_map_path, is_placeholder, model_type
 
 _LABEL_MAP = "model.center_net.keypoint_label_map_path"
 _CLASS = "model.center_net.keypoint_estimation_task.keypoint_class_name"
@@ -34,6 +34,30 @@ def read_skeleton(config: PipelineConfig) -> Skeleton | None:
     return Skeleton(names, tuple((int(edge.start), int(edge.end)) for edge in config.eval_config.keypoint_edge))
 
 
+def loop_keypoint_problems(config: PipelineConfig, label_map: LabelMap) -> Iterator[Problem]:
+    """Find what keeps the loop from writing the keypoints that the model learns: its records have those of `label_map`.
+
+    Args:
+        config: without `keypoint_problems`.
+        label_map: of the annotators' labels.
+    """
+    path = str(config.model.center_net.keypoint_label_map_path)
+    if not predicts_keypoints(config) or is_remote(path) or not Path(path).is_file():
+        return
+    learned = [str(task.keypoint_class_name) for task in config.model.center_net.keypoint_estimation_task]
+    known = {label.name: label.keypoints for label in LabelMap.load(path).labels if label.name in learned}
+    named = {label.name: label.keypoints for label in label_map.labels if label.keypoints}
+    if {name: sorted(points) for name, points in named.items()} != {name: sorted(known[name]) for name in known}:
+        reason = f"names other keypoints ({_described(named)}) than {path} for the model ({_described(known)})"
+        fix = f"add keypoints {{ id: 0 label: 'nose' }} to the items of the classes as in {path}, or give that file"
+        yield Problem("train_input_reader.label_map_path", get_label_map_path(config) or "", reason, fix)
+
+
+def _described(keypoints: Mapping[str, Sequence[tuple[int, str]]]) -> str:
+    classes = [f"{name}: {', '.join(f'{id} {label}' for id, label in points)}" for name, points in keypoints.items()]
+    return "; ".join(classes) or "none"
+
+
 def keypoint_problems(config: PipelineConfig, *, trains: bool) -> Iterator[Problem]:
     """Find what keeps the API from building a model with keypoints, and what makes it mix them up.
 
@@ -44,6 +68,9 @@ def keypoint_problems(config: PipelineConfig, *, trains: bool) -> Iterator[Probl
         return
     path = str(config.model.center_net.keypoint_label_map_path)
     if is_remote(path):
+        if trains and not config.train_input_reader.num_keypoints:
+            reason = "must be set for a model that learns keypoints (model.center_net.keypoint_estimation_task)"
+            yield Problem("train_input_reader.num_keypoints", "", reason, "set it, with records that have them")
         return
     if not path or is_placeholder(path) or not Path(path).is_file():
         reason = "no such label map with keypoints, which the keypoint_estimation_task needs"
@@ -87,6 +114,6 @@ def _number_problems(config: PipelineConfig, label_map: LabelMap, *, trains: boo
         reason = f"the keypoints of {', '.join(map(repr, unordered))} are not in the order of their ids"
         yield Problem(_LABEL_MAP, path, reason, "sort them: predictions and truth would not match otherwise")
     count = int(config.train_input_reader.num_keypoints)
-    if trains and count and count != len(ids):
+    if trains and count != len(ids):
         reason = f"the model has {len(ids)} keypoints"
         yield Problem("train_input_reader.num_keypoints", str(count), reason, f"set num_keypoints: {len(ids)}")

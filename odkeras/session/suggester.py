@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from odkeras.formats.spans import DECIMALS
 from odkeras.labels import LabelMap
 from odkeras.session.events import Event, Listener
 from odkeras.session.order import uncertainty
-from odkeras.session.thresholds import Threshold, list_candidates
+from odkeras.session.thresholds import Threshold, detected_keypoints, list_candidates
 
 ASK_AGAIN_AFTER_S = 1.0
 
@@ -141,7 +141,7 @@ class Suggester:
         suggestions = Suggestions(
             version=version,
             threshold=float(lowest),
-            spans=visible_spans(wanted.take(keep), self._label_map.ids, name_of, task.size_hw),
+            spans=visible_spans(wanted.take(keep), self._label_map, name_of, task.size_hw),
             hidden=hidden,
             candidates=list_candidates(wanted, self._label_map, task.size_hw),
             uncertainty=round(uncertainty(wanted), 4),
@@ -199,15 +199,18 @@ class Suggester:
 
 
 def visible_spans(
-    detections: Detections, ids: Collection[int], name_of: Callable[[int], str], image_size_hw: tuple[int, int]
+    detections: Detections, label_map: LabelMap, name_of: Callable[[int], str], image_size_hw: tuple[int, int]
 ) -> tuple[Span, ...]:
-    """The detections that can be drawn: finite, of a class in `ids`, with an area inside the image, to which they are
-    clipped."""
+    """The detections that can be drawn: finite, of a class in the label map, with an area inside the image, to which
+    they are clipped. They have the model's keypoints that the label map names."""
     spans = []
-    for box, score, class_id in zip(detections.boxes, detections.scores, detections.classes, strict=True):
+    for index, (box, score, class_id) in enumerate(
+        zip(detections.boxes, detections.scores, detections.classes.tolist(), strict=True)
+    ):
         corners = _visible_corners_px(box, image_size_hw)
-        if corners is not None and int(class_id) in ids:
-            spans.append(Span(name_of(int(class_id)), corners, round(float(score), 4)))
+        if corners is not None and class_id in label_map.ids:
+            keypoints = detected_keypoints(detections, index, label_map, image_size_hw)
+            spans.append(Span(name_of(class_id), corners, round(float(score), 4), keypoints=keypoints))
     return tuple(spans)
 
 

@@ -25,6 +25,8 @@ from odkeras.boxes import Detections
 from odkeras.config.cost import CostModel
 from odkeras.errors import AnswerError
 from odkeras.formats.prodigy import Record, read_answer
+from odkeras.formats.spans import DECIMALS
+from odkeras.keypoints import Keypoint, from_array
 from odkeras.labels import LabelMap
 from odkeras.metrics import KEEP_IOU, MATCH_IOU
 from odkeras.project import write_atomically
@@ -217,5 +219,18 @@ def list_candidates(detections: Detections, label_map: LabelMap, image_size_hw: 
         left, top, right, bottom = map(float, boxes[index])
         if right > left and bottom > top:  # false for NaN
             name, score = label_map.name_of(int(detections.classes[index])), round(float(detections.scores[index]), 4)
-            spans.append(Span(name, ((left, top), (right, bottom)), score))
+            keypoints = detected_keypoints(detections, int(index), label_map, image_size_hw)
+            spans.append(Span(name, ((left, top), (right, bottom)), score, keypoints=keypoints))
     return tuple(spans)
+
+
+def detected_keypoints(
+    detections: Detections, index: int, label_map: LabelMap, image_size_hw: tuple[int, int]
+) -> tuple[Keypoint, ...]:
+    """The keypoints of one detection. () if the model predicts none, or others than the label map names: it may be a
+    version of another training."""
+    points = detections.keypoints
+    if points is None or points.shape[1] != label_map.num_keypoints:
+        return ()
+    named = label_map.keypoints_of(int(detections.classes[index]))
+    return from_array(points[index], named, image_size_hw, DECIMALS)

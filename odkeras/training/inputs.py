@@ -22,11 +22,12 @@ import tensorflow as tf
 from object_detection import inputs as odapi_inputs
 from object_detection.builders import dataset_builder, decoder_builder
 
-from odkeras.data.records import with_masks
+from odkeras.data.records import with_keypoints, with_masks
 from odkeras.data.replay import StoredExample
 from odkeras.errors import ConfigError
-from odkeras.labels import label_map_for_api
+from odkeras.labels import LabelMap, label_map_for_api
 from odkeras.model.building import building
+from odkeras.pipeline import loads_masks
 from odkeras.pipeline.augmentation import AUTOGRAPH_STEPS, LEGACY_FUNCTION_STEPS, step_names
 
 SERIALIZED = "odkeras/example"
@@ -100,8 +101,31 @@ def examples_of_reader(reader: Any, max_examples: int | None = None) -> ExampleS
     return ExampleSource(reader, read, identity, where)
 
 
+Complete = Callable[[bytes], bytes]
+"""Adds to a serialized example of the loop what it lacks; see `example_completion`."""
+
+
+def example_completion(config: Any, label_map: LabelMap) -> Complete:
+    """What adds to an example of the loop the parts that `train_input_reader` loads, if it lacks them: filled boxes as
+    masks, and keypoints that are not labelled.
+
+    Args:
+        config: a resolved `TrainEvalPipelineConfig`.
+        label_map: names the keypoints.
+    """
+    names = label_map.keypoint_names if config.train_input_reader.num_keypoints else ()
+    masks = loads_masks(config)
+
+    def complete(serialized: bytes) -> bytes:
+        if masks:
+            serialized = with_masks(serialized)
+        return with_keypoints(serialized, names) if names else serialized
+
+    return complete
+
+
 def held_out_examples(
-    config: Any, examples: Sequence[StoredExample], max_examples: int | None = None, *, masks: bool = False
+    config: Any, examples: Sequence[StoredExample], max_examples: int | None = None, *, complete: Complete | None = None
 ) -> ExampleSource:
     """The hold-out split of the answers, decoded as `train_input_reader` says.
 
@@ -109,7 +133,7 @@ def held_out_examples(
         config: a resolved `TrainEvalPipelineConfig`.
         examples: the result of `ReplayStore.held_out()`.
         max_examples: as in `examples_of_reader`.
-        masks: give examples without masks filled boxes as masks.
+        complete: is called with each example; None changes none.
     """
     reader = type(config.train_input_reader)()
     reader.CopyFrom(config.train_input_reader)
@@ -120,7 +144,7 @@ def held_out_examples(
 
     def read() -> Iterator[bytes]:
         serialized = (example.read() for example in chosen)
-        return map(with_masks, serialized) if masks else serialized
+        return map(complete, serialized) if complete is not None else serialized
 
     identity = tuple((example.image_id, example.batch) for example in chosen)
     return ExampleSource(reader, read, identity, "the answers that are kept for evaluation (--eval-split)")

@@ -26,10 +26,10 @@ from odkeras.model.checkpoint import list_checkpoints, restore_for_prediction
 from odkeras.model.imagenet import load_imagenet_weights
 from odkeras.model.inference import InferenceModel
 from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint, snapshot
-from odkeras.pipeline import loads_masks, read_skeleton
+from odkeras.pipeline import read_skeleton
 from odkeras.project import Project
 from odkeras.training.evaluation import Detector, Evaluator, SavedModelDetector, model_detector, named_sources
-from odkeras.training.inputs import ExampleSource, held_out_examples
+from odkeras.training.inputs import ExampleSource, example_completion, held_out_examples
 from odkeras.training.metrics import jsonable, primary_metric
 from odkeras.training.pictures import EvalVisualizations
 from odkeras.training.status import StatusFile
@@ -65,6 +65,7 @@ class ServingModel:
         self._export_dir = directories.export_dir
         self.inference = InferenceModel(config.model)
         self.variables = named_variables(self.inference.model)
+        self.label_map = label_map
         self._publisher = Publisher(self.inference, directories.export_dir, label_map, read_skeleton(config))
         self._starts_as_detector = False
         train = config.train_config
@@ -226,6 +227,7 @@ class ModelValidator:
         self._model = model
         self._replay = replay
         self._held_out = held_out
+        self._complete = example_completion(config, model.label_map)
         self._max_examples = max_examples
         self._evaluator = Evaluator(config, model.inference.model)
         self._served: tuple[Any, dict[str, float]] | None = None  # cache: (version, examples) and its metrics
@@ -244,8 +246,8 @@ class ModelValidator:
         if not self._held_out:
             return named_sources(self._config, self._max_examples)
         examples = self._replay.held_out()
-        masks = loads_masks(self._config)
-        return [held_out_examples(self._config, examples, self._max_examples, masks=masks)] if examples else []
+        complete = self._complete
+        return [held_out_examples(self._config, examples, self._max_examples, complete=complete)] if examples else []
 
     def result(self) -> dict[str, Any]:
         """Evaluate the current weights, for the evaluation's row in metrics.jsonl.

@@ -24,7 +24,6 @@ import tensorflow as tf
 from odkeras.config.settings import TrainingSettings
 from odkeras.control import Control
 from odkeras.data.ingest import IngestResult, ingest, record_number
-from odkeras.data.records import with_masks
 from odkeras.data.replay import ReplayStore, StoredExample, shuffle_and_repeat
 from odkeras.errors import OdkerasError, TrainingError, UnreadableBatchError
 from odkeras.export.publish import apply_retention
@@ -34,7 +33,7 @@ from odkeras.model.checkpoint import checkpoint_step
 from odkeras.model.weights import copy_weights
 from odkeras.pipeline import check_training_continues, loads_masks
 from odkeras.training.checkpoints import CheckpointStore, PeriodicSaver, rounds_in
-from odkeras.training.inputs import distributed_training_dataset, example_source
+from odkeras.training.inputs import distributed_training_dataset, example_completion, example_source
 from odkeras.training.limits import LoadLimits
 from odkeras.training.publishing import ModelValidator, PublishDecision, ServingModel, plan_start, publish_round
 from odkeras.training.reports import Reports, batches_in
@@ -83,7 +82,7 @@ class Rounds:
         self._settings = settings
         self._directories = directories = settings.project
         self._live_version = live_version
-        self._masks = loads_masks(config)
+        self._complete = example_completion(config, label_map)
         self._chosen: list[StoredExample] = []  # the examples of the current round
         self._extra_steps_left = 0
         self.status = status or StatusFile(directories.status_path)
@@ -143,7 +142,7 @@ class Rounds:
             self._replay,
             self._label_map,
             after_record=trained,
-            masks=self._masks,
+            masks=loads_masks(self._config),
             max_boxes=self._config.train_input_reader.max_number_of_boxes,
         )
         records_s = time.monotonic() - started
@@ -259,9 +258,8 @@ class Rounds:
             self._reports.evaluation(decision.evaluation, self._validator)
 
     def _examples(self) -> Iterator[bytes]:
-        """The training examples, repeated without end. With masks, examples that have none get filled boxes."""
-        examples = shuffle_and_repeat(self._chosen)
-        return map(with_masks, examples) if self._masks else examples
+        """The training examples, repeated without end, with all that the config's reader loads."""
+        return map(self._complete, shuffle_and_repeat(self._chosen))
 
     def _run_round(self, new_records: list[Path], ingested: IngestResult, records_s: float) -> None:
         steps = self._open_round(new_records)

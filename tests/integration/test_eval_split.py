@@ -12,7 +12,7 @@ from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.errors import ConfigError
 from odkeras.project import is_held_out
-from odkeras.training.inputs import held_out_examples
+from odkeras.training.inputs import example_completion, held_out_examples
 from odkeras.training.process import prepare_training
 from odkeras.training.rounds import Rounds
 from odkeras.training.trainer import image_bucket
@@ -165,7 +165,10 @@ class TestMasks:
         project.put(shapes)
         rounds.run_pending()
         for masks in (False, True):
-            source = held_out_examples(project.config(), rounds._replay.held_out(), masks=masks)
+            config = project.config()
+            config.train_input_reader.load_instance_masks = masks
+            complete = example_completion(config, LABEL_MAP)
+            source = held_out_examples(config, rounds._replay.held_out(), complete=complete)
             features = [records._parse(serialized).features.feature for serialized in source.read()]
             assert [records.MASK_FEATURE in each for each in features] == [masks] * len(kept)
 

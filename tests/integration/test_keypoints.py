@@ -38,6 +38,7 @@ from odkeras.training.pictures import BoxAnnotator
 from odkeras.training.record_checks import check_records
 from odkeras.training.train import train_on_records
 from tests.fixtures_keypoints import ARROWS, KEYPOINTS, SIZE_HW, arrow_config, write_arrows
+from tests.fixtures_training import give_boxes_an_area
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -63,7 +64,9 @@ def config(folder: Path) -> PipelineConfig:
 
 @pytest.fixture(scope="module")
 def inference(folder: Path) -> InferenceModel:
-    return InferenceModel(arrow_config(folder / "label_map.pbtxt", folder / "arrows.record").model)
+    inference = InferenceModel(arrow_config(folder / "label_map.pbtxt", folder / "arrows.record").model)
+    give_boxes_an_area(inference)
+    return inference
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from pictures import draw_pixels, encode
 
 from odkeras.annotation import Answer, Decision, Span, Suggestions, Task
+from odkeras.boxes import Detections
 from odkeras.errors import AnswerError
 from odkeras.formats.coco import to_coco
 from odkeras.formats.prodigy import Record, read_annotation, read_answer, read_task, write_answer, write_task
@@ -16,6 +18,9 @@ from odkeras.formats.spans import read_span, write_span
 from odkeras.images import encode_image
 from odkeras.keypoints import Keypoint, from_array
 from odkeras.labels import Label, LabelMap
+from odkeras.session.events import Listener
+from odkeras.session.suggester import Suggester, SuggestionRules
+from odkeras.session.thresholds import FixedThreshold
 
 LABEL_MAP = LabelMap((Label(1, "car"), Label(2, "arrow", None, ((1, "tip"), (0, "tail")))))
 WITHOUT = LabelMap.from_names(["car", "arrow"])
@@ -141,6 +146,42 @@ def test_a_model_proposes_keypoints_and_labels_the_certain_ones() -> None:
     points = np.array([[0.5, 0.25, 0.9], [0.5, 1.5, 0.3], [0.1, 0.1, 0.0], [np.nan, 0.1, 0.9]], np.float32)
     named = ((1, "b"), (0, "a"), (2, "c"), (3, "d"), (9, "e"))
     assert from_array(points, named, (48, 64), 2) == (Keypoint("b", 64.0, 24.0, 0), Keypoint("a", 16.0, 24.0, 2))
+
+
+class Detecting:
+    """A served model that detects one arrow with the keypoints tail and tip, and a car."""
+
+    def __init__(self, num_keypoints: int = 2) -> None:
+        keypoints = np.full((2, num_keypoints, 3), 0.5, np.float32)
+        keypoints[0, 1, 2] = 0.25
+        boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1]], np.float32)
+        self._found = Detections(boxes, np.array([0.9, 0.8]), np.array([2, 1]), keypoints)
+
+    def available_version(self) -> int:
+        return 3
+
+    def has_learned(self, version: int) -> bool:
+        return True
+
+    def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
+        return [self._found] * len(images)
+
+
+def suggested(model: Detecting) -> Task:
+    (task,) = Suggester(model, LABEL_MAP, SuggestionRules(FixedThreshold(0.5)), Listener())([Task.of(IMAGE, file="a")])
+    return task
+
+
+def test_suggestions_and_candidates_have_the_models_keypoints() -> None:
+    task = suggested(Detecting())
+    assert task.suggestions is not None
+    expected = (Keypoint("tip", 32.0, 24.0, 0), Keypoint("tail", 32.0, 24.0, 2))
+    for spans in (task.spans, task.suggestions.candidates):
+        assert [(span.label, span.keypoints) for span in spans] == [("arrow", expected), ("car", ())]
+
+
+def test_keypoints_of_another_training_are_not_suggested() -> None:
+    assert [span.keypoints for span in suggested(Detecting(num_keypoints=3)).spans] == [(), ()]
 
 
 @pytest.mark.parametrize("label_map", [LABEL_MAP, None])

@@ -267,7 +267,52 @@ def test_keypoints_need_their_label_map_even_to_build(tmp_path: Path) -> None:
     (tmp_path / "map.pbtxt").write_text("item { id: 1 name: 'a' keypoints { id: 0 label: 'tip' } }")
     config.model.center_net.keypoint_estimation_task[0].keypoint_class_name = "a"
     assert check(config, "export") == []
-    assert only(check(config, "loop")).field == "model.center_net.keypoint_estimation_task"
+    assert [problem.field for problem in check(config, "train")][:1] == ["train_input_reader.num_keypoints"]
+
+
+def keypoint_config(tmp_path: Path) -> PipelineConfig:
+    """A config whose model learns the keypoints tip and tail of the class a."""
+    addition = "num_classes: 1 keypoint_estimation_task {} keypoint_label_map_path: 'map.pbtxt'"
+    config = replaced(("num_classes: 1", addition), template="centernet_resnet50_512")
+    path = tmp_path / "keypoints.pbtxt"
+    path.write_text(f"item {{ id: 1 name: 'a' {TIP_AND_TAIL} }} item {{ id: 2 name: 'b' }}")
+    config.model.center_net.keypoint_label_map_path = str(path)
+    config.model.center_net.keypoint_estimation_task[0].keypoint_class_name = "a"
+    config.train_input_reader.num_keypoints = 2
+    del config.train_config.data_augmentation_options[:]
+    return config
+
+
+TIP_AND_TAIL = "keypoints { id: 0 label: 'tip' } keypoints { id: 1 label: 'tail' }"
+
+
+def test_the_loop_trains_keypoints_that_the_label_map_names(tmp_path: Path) -> None:
+    label_map = LabelMap.from_pbtxt(f"item {{ id: 1 name: 'a' {TIP_AND_TAIL} }}")
+    config = keypoint_config(tmp_path)
+    assert check_pipeline(config, label_map=label_map, purpose="loop") == check_pipeline(
+        config, label_map=label_map, purpose="export"
+    )
+
+
+@pytest.mark.parametrize(
+    "keypoints",
+    ["", "keypoints { id: 0 label: 'tip' }", "keypoints { id: 1 label: 'tip' } keypoints { id: 0 label: 'tail' }"],
+)
+def test_the_loop_needs_the_same_keypoints_in_its_label_map(tmp_path: Path, keypoints: str) -> None:
+    label_map = LabelMap.from_pbtxt(f"item {{ id: 1 name: 'a' {keypoints} }}")
+    problem = only(check_pipeline(keypoint_config(tmp_path), label_map=label_map, purpose="loop"))
+    assert problem.field == "train_input_reader.label_map_path"
+    assert "for the model (a: 0 tip, 1 tail)" in problem.reason and "keypoints.pbtxt" in problem.fix
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_the_loop_needs_the_number_of_keypoints(tmp_path: Path, number: int) -> None:
+    label_map = LabelMap.from_pbtxt(f"item {{ id: 1 name: 'a' {TIP_AND_TAIL} }}")
+    config = keypoint_config(tmp_path)
+    config.train_input_reader.num_keypoints = number
+    problem = only(check_pipeline(config, label_map=label_map, purpose="loop"))
+    assert problem.field == "train_input_reader.num_keypoints"
+    assert (problem.reason, problem.fix) == ("the model has 2 keypoints", "set num_keypoints: 2")
 
 
 KEYPOINT_MAPS = [

@@ -81,7 +81,7 @@ class Recipe(ABC, Listener):
         return self
 
     def __next__(self) -> Record:
-        return write_task(next(self._opened()))
+        return write_task(_without_suggested_keypoints(next(self._opened())))
 
     def on_load(self, ctrl: Any) -> None:
         """Callback for Prodigy's start: load the answered images and open the stream."""
@@ -149,3 +149,9 @@ class Recipe(ABC, Listener):
                 self.log(f"{len(self._answered)} images of {', '.join(names)} are answered and skipped")
         except Exception as error:  # no database, or one with a different interface
             self.log(f"Prodigy excludes answered images: {type(error).__name__}: {error}")
+
+
+def _without_suggested_keypoints(task: Task) -> Task:
+    """The task without the model's keypoints: Prodigy does not show them, so no annotator could correct them."""
+    spans = tuple(span if span.score is None else replace(span, keypoints=()) for span in task.spans)
+    return replace(task, spans=spans)
