@@ -122,7 +122,12 @@ class ImageRef:
             raise self._no_place()
         if (isinstance(place, Path) and is_file(place)) or (isinstance(place, str) and is_data_uri(place)):
             return self.read().image_id
-        return hashlib.sha256(self.places[0].encode("utf-8", "replace")).hexdigest()[:32]
+        return self.place_id
+
+    @property
+    def place_id(self) -> str:
+        """The id of an image whose bytes are not known: a hash of the record's first location; "" without one."""
+        return hashlib.sha256(self.places[0].encode("utf-8", "replace")).hexdigest()[:32] if self.places else ""
 
     def _bytes_at(self, place: str | Path | None, fetch: Fetch | None) -> bytes:
         if place is None:

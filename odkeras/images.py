@@ -134,6 +134,15 @@ def is_image_file(path: Path | str, image_id: str) -> bool:
         return False
 
 
+def is_turned(path: Path) -> bool:
+    """Whether the picture in a file lies on its side or head, with an EXIF orientation that says so. Never raises."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return _orientation(image) != 1
+    except Exception:  # not an image: there is nothing to turn
+        return False
+
+
 def absolute_path(path: Path | str) -> Path:
     """Make a path absolute. Symbolic links are kept, unless the path contains `..`: then they are resolved."""
     path = Path(path)

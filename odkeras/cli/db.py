@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from odkeras.cli.database import Dataset, ProjectOption, database_path, print_skipped
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
 from odkeras.cli.tables import print_table
-from odkeras.config.sources import read_project_file
 from odkeras.errors import ConfigError
-from odkeras.web.location import DATABASE_NAME
 
 if TYPE_CHECKING:
     from odkeras.web.database import AnswerDatabase
     from odkeras.web.stats import DatasetStats
 
 _FORMATS = ("jsonl", "coco", "tfrecord")
-Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
-ProjectOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--project",
-        "-p",
-        help="The project folder, or its pipeline.config: its database; default: annotations.db in this folder.",
-    ),
-]
 Advance = Callable[..., None]
 
 
@@ -79,7 +69,7 @@ def out(
     _check_format(format, path, images_dir, {"--answer": answer, "--all": all, "--images": images}, masks)
     if answer is not None:
         _check_decision(answer)
-    with AnswerDatabase.open(_database(given, project, dataset), create=False) as database:
+    with AnswerDatabase.open(database_path(given, project, dataset), create=False) as database:
         check_dataset(database, dataset)
         try:
             if format == "jsonl":
@@ -115,11 +105,11 @@ def read_in(
     total = count_lines(jsonl)
     lines = open_lines(jsonl)
     base_dir = Path() if jsonl == STDIN else Path(jsonl).parent
-    place = _database(given, project, dataset, create=True)
+    place = database_path(given, project, dataset, create=True)
     with AnswerDatabase.open(place) as database, progress_bar("answers", total) as progress:
         report = import_answers(database, dataset, lines, base_dir=base_dir, decision=answer, progress=progress)
     name = "stdin" if jsonl == STDIN else jsonl
-    _print_skipped((f"{name}:{number}", reason) for number, reason in report.skipped)
+    print_skipped((f"{name}:{number}", reason) for number, reason in report.skipped)
     print(f"{place}, {dataset}: {report.added} added, {report.known} known already, {len(report.skipped)} skipped")
     if not report.added and not report.known:
         raise typer.Exit(1)
@@ -141,7 +131,7 @@ def stats(
     from odkeras.web.exports import check_dataset
     from odkeras.web.stats import DatasetStats
 
-    place = _database(given, project, dataset)
+    place = database_path(given, project, dataset)
     with AnswerDatabase.open(place, create=False) as database:
         if dataset is not None:
             check_dataset(database, dataset)
@@ -154,52 +144,6 @@ def stats(
             _show(dataset_stats)
     else:
         print(f"{place}: no answers yet")
-
-
-def _database(given: Given, project: Path | None, dataset: str | None, *, create: bool = False) -> Path:
-    """The database to read, or to add to: the one that is named, that of the project, or the one in this folder. A
-    project on the command line overrides a database in the environment.
-
-    Args:
-        create: it need not exist.
-
-    Raises:
-        ConfigError: both are named on the command line.
-        DatabaseError: it does not exist; says where it was looked for.
-    """
-    from odkeras.errors import DatabaseError
-    from odkeras.project import CONFIG_NAME, config_path
-    from odkeras.web.location import find_database
-
-    if project is not None and given.is_flag("db"):
-        raise ConfigError(f"--db {given['db']} and --project {project}: give one of them")
-    here = Path(DATABASE_NAME)
-    if project is None and given["db"] is not None:
-        return given["db"]
-    if project is None and not here.is_file() and Path(CONFIG_NAME).is_file():
-        project = Path()
-    if project is None:
-        if not here.is_file() and not create:
-            raise DatabaseError(f"there is no {here} in {Path.cwd()}; {_advice()}")
-        if not here.is_file():
-            print(f"{here} is new, in {Path.cwd()}; --project adds to a project's database", file=sys.stderr)
-        return here
-    config = config_path(project)
-    file = read_project_file(config)
-    data_dir = file.get("data_dir", config.parent / "data")
-    place = find_database(file.get("db"), config.parent, dataset, data_dir=data_dir)
-    for remark in place.remarks:
-        print(f"{place.path}: {remark}", file=sys.stderr)
-    if not create and not place.path.is_file():
-        looked_in = " or ".join(map(str, place.looked_in))
-        raise DatabaseError(f"{project} has no answers yet: there is no {looked_in}; `odkeras annotate` creates it")
-    return place.path
-
-
-def _advice() -> str:
-    near = sorted(str(path) for path in Path().glob(f"*/{DATABASE_NAME}"))
-    hint = f" (there is {', '.join(near)})" if near else ""
-    return f"name the project with --project FOLDER, or the database with --db FILE{hint}"
 
 
 def _check_format(
@@ -255,7 +199,7 @@ def _write_coco(
 
     with progress_bar("images") as progress:
         export = coco_of_dataset(database, dataset, label_map=label_map, images_dir=images_dir, progress=progress)
-    _print_skipped(export.coco.skipped)
+    print_skipped(export.coco.skipped)
     write_coco(export, out)
     for remark in export.remarks():
         print(remark, file=sys.stderr)
@@ -283,14 +227,9 @@ def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map
         report = answers_to_records(
             answers, out, label_map=labels.label_map, source=f"dataset {dataset}", masks=masks, progress=progress
         )
-    _print_skipped(report.skipped)
+    print_skipped(report.skipped)
     print(f"class ids: {labels.origin}", file=sys.stderr)
     return f"{report.images} images, {report.boxes} boxes, {report.negatives} without boxes"
-
-
-def _print_skipped(skipped: Iterable[tuple[str, str]]) -> None:
-    for where, reason in skipped:
-        print(f"skipped {where}: {reason}", file=sys.stderr)
 
 
 def _show(dataset_stats: DatasetStats) -> None:

@@ -8,7 +8,7 @@ Boxes are clipped to the image. Unusable images and boxes are skipped and report
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -101,7 +101,7 @@ def to_coco(
         try:
             place = ImagePlace.of(image_id, example)
             where = place.where
-            height, width = size_hw = _image_size(example)
+            height, width = size_hw = image_size(example)
             to_object = partial(_to_object, size_hw=size_hw, label_map=label_map)
             objects, problems = convert_spans(example, to_object)
         except Exception as error:  # whatever it is, the other answers can be exported
@@ -147,33 +147,62 @@ def _to_object(span: Span, size_hw: SizeHw, label_map: LabelMap | None) -> _Obje
     return _Object(label, to_outline(span, size_hw), {point.name: point for point in span.keypoints})
 
 
-def _annotation(id: int, image_id: int, item: _Object) -> dict[str, Any]:
-    outline = item.outline
+def to_annotation(id: int, image_id: int, category: int | str, outline: Outline) -> dict[str, Any]:
+    """An object of COCO's `annotations`, without keypoints."""
     shape = {} if outline.polygon is None else {"segmentation": [outline.polygon]}
     return {
         "id": id,
         "image_id": image_id,
-        "category_id": item.label,  # replaced by the id in `_number_categories`
+        "category_id": category,
         "bbox": outline.bbox,
         "area": outline.area,
         "iscrowd": 0,
         **shape,
-        "keypoints": item.keypoints,  # replaced by the numbers in `_number_keypoints`
     }
+
+
+def to_keypoints(points: Mapping[str, Keypoint], names: Sequence[str] | None) -> dict[str, Any]:
+    """What an object of COCO's `annotations` has about its keypoints: [x, y, visibility] of all of its category.
+
+    Args:
+        points: the keypoints of the object, by name.
+        names: those of the category; without any, there is nothing.
+    """
+    if not names:
+        return {}
+    labelled = [point if (point := points.get(name)) and point.visibility else None for name in names]
+    rows = [
+        (round(point.x_px, DECIMALS), round(point.y_px, DECIMALS), point.visibility) if point else (0, 0, 0)
+        for point in labelled
+    ]
+    return {
+        "keypoints": [value for row in rows for value in row],
+        "num_keypoints": len(labelled) - labelled.count(None),
+    }
+
+
+def to_categories(ids: Mapping[str, int], keypoint_names: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """COCO's `categories`.
+
+    Args:
+        ids: the id of each label.
+        keypoint_names: the keypoints of each label that has any.
+    """
+    return [
+        {"id": id, "name": name, "supercategory": "", **_skeleton(keypoint_names.get(name))} for name, id in ids.items()
+    ]
+
+
+def _annotation(id: int, image_id: int, item: _Object) -> dict[str, Any]:
+    # The label is replaced by its id in `_number_categories`, the keypoints by numbers in `_number_keypoints`.
+    return {**to_annotation(id, image_id, item.label, item.outline), "keypoints": item.keypoints}
 
 
 def _number_keypoints(export: CocoExport, names: Mapping[str, list[str]]) -> None:
     """Replace the keypoints of each annotation by [x, y, visibility] of all keypoints of its category."""
     for annotation in export.annotations:
         points = annotation.pop("keypoints")
-        if names_here := names.get(annotation["category_id"]):
-            labelled = [point if (point := points.get(name)) and point.visibility else None for name in names_here]
-            rows = [
-                (round(point.x_px, DECIMALS), round(point.y_px, DECIMALS), point.visibility) if point else (0, 0, 0)
-                for point in labelled
-            ]
-            annotation["keypoints"] = [value for row in rows for value in row]
-            annotation["num_keypoints"] = len(labelled) - labelled.count(None)
+        annotation |= to_keypoints(points, names.get(annotation["category_id"]))
 
 
 def _keypoint_names(export: CocoExport, label_map: LabelMap | None) -> dict[str, list[str]]:
@@ -187,8 +216,8 @@ def _keypoint_names(export: CocoExport, label_map: LabelMap | None) -> dict[str,
     return names
 
 
-def _skeleton(names: list[str] | None) -> dict[str, Any]:
-    return {"keypoints": names, "skeleton": []} if names else {}
+def _skeleton(names: Sequence[str] | None) -> dict[str, Any]:
+    return {"keypoints": list(names), "skeleton": []} if names else {}
 
 
 def _number_categories(export: CocoExport, label_map: LabelMap | None, keypoint_names: Mapping[str, list[str]]) -> None:
@@ -197,15 +226,17 @@ def _number_categories(export: CocoExport, label_map: LabelMap | None, keypoint_
         ids = {name: id for id, name in enumerate(names, start=1)}
     else:
         ids = {label.name: label.id for label in label_map.labels}
-    export.categories = [
-        {"id": id, "name": name, "supercategory": "", **_skeleton(keypoint_names.get(name))} for name, id in ids.items()
-    ]
+    export.categories = to_categories(ids, keypoint_names)
     for annotation in export.annotations:
         annotation["category_id"] = ids[annotation["category_id"]]
 
 
-def _image_size(example: Record) -> SizeHw:
-    """(height, width) in pixels that the spans refer to: the example's own, else read from the image."""
+def image_size(example: Record) -> SizeHw:
+    """(height, width) in pixels that the spans refer to: the example's own, else read from the image.
+
+    Raises:
+        ImageError: neither is known.
+    """
     if (size_hw := read_task(example).image_size_hw) is not None:
         return size_hw
     try:

@@ -61,7 +61,8 @@ def file_names(places: Sequence[ImagePlace], images_dir: Path | None) -> list[st
     """
     taken: dict[str, None] = {}
     for place in reversed(places):
-        taken[_unique(_relative_name(place, images_dir), place.image_id, taken)] = None
+        name = place.name if place.path is None else relative_name(place.path, images_dir)
+        taken[_unique(name, place.image_id, taken)] = None
     return [*taken][::-1]
 
 
@@ -80,13 +81,14 @@ def _place_on_the_web(image_id: str, where: str) -> ImagePlace:
     return ImagePlace(image_id, where, name, url=without_login)
 
 
-def _relative_name(place: ImagePlace, images_dir: Path | None) -> str:
-    if place.path is None or images_dir is None:
-        return place.name
+def relative_name(path: Path, folder: Path | None) -> str:
+    """The path relative to a folder, with `/`; the file name without a folder."""
+    if folder is None:
+        return path.name
     try:
-        return PurePath(os.path.relpath(place.path, images_dir)).as_posix()
+        return PurePath(os.path.relpath(path, folder)).as_posix()
     except ValueError:  # on another Windows drive
-        return place.path.as_posix()
+        return path.as_posix()
 
 
 def _unique(name: str, image_id: str, taken: Container[str]) -> str:

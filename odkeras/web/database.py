@@ -328,6 +328,20 @@ class AnswerDatabase:
                 raise DatabaseError(f"{self.path}: cannot be read: {error}") from error
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """A `with` block in which all reads see the same answers, also while other processes add new ones.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+        with self._lock:
+            self.read("BEGIN")
+            try:
+                yield
+            finally:
+                self._roll_back()
+
+    @contextmanager
     def transaction(self, failed: str) -> Iterator[sqlite3.Connection]:
         """A transaction as a `with` block, committed at its end and rolled back after an exception.
 

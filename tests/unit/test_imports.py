@@ -18,7 +18,8 @@ PACKAGE = ROOT / "odkeras"
 LAYERS = {
     "core": "config errors logs locks connections colours drawing boxes keypoints polygons odapi label_map_text labels "
     "label_names natural_order png images image_ref numeric text annotation formats project control version_names "
-    "version_dirs image_store inbox process groundtruth_csv metrics work active_time prediction_log tfrecord",
+    "version_dirs image_store inbox process groundtruth_csv metrics work active_time prediction_log tfrecord splits "
+    "output_folder",
     "config": "pipeline init_project",
     "data": "data",
     "model": "compat model pretrained",
