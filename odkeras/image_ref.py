@@ -20,6 +20,7 @@ from odkeras.images import (
     bytes_from_data_uri,
     encode_image,
     local_path,
+    read_image_bytes,
     recall_image,
 )
 
@@ -133,11 +134,7 @@ class ImageRef:
         if place is None:
             raise self._no_place()
         if isinstance(place, Path):
-            try:
-                return place.read_bytes()
-            except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-                reason = getattr(error, "strerror", None) or error
-                raise ImageError(f"cannot be read: {reason}", str(place)) from error
+            return read_image_bytes(place)
         if is_data_uri(place):
             return bytes_from_data_uri(place)
         if fetch is None:

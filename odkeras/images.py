@@ -19,6 +19,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ from odkeras.png import is_plain_png
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 ImageFormat = Literal["jpeg", "png"]
+MAX_FILE_BYTES = 512 * 2**20
+"""Larger image files are refused: a file can claim a size that no memory has."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # MPO, several pictures in one JPEG, opens as JPEG
 _LOSSY = ("JPEG", "MPO", "WEBP")
@@ -117,27 +120,43 @@ def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Enc
     Raises:
         ImageError: as `encode_image`, or the file cannot be read.
     """
+    return encode_image(read_image_bytes(path), source=str(path), max_pixels=max_pixels)
+
+
+def read_image_bytes(path: Path | str) -> bytes:
+    """The bytes of an image file. A named pipe or a device, whose reading may never end, is refused unread.
+
+    Raises:
+        ImageError: the file cannot be read, is no regular file, or has more than `MAX_FILE_BYTES`.
+    """
     try:
-        data = Path(path).read_bytes()
+        info = Path(path).stat()
+        if stat.S_ISREG(info.st_mode) and info.st_size > MAX_FILE_BYTES:
+            raise ImageError(
+                f"too large: {info.st_size / 2**20:,.0f} MB, and at most {MAX_FILE_BYTES / 2**20:,.0f} MB are read",
+                str(path),
+            )
+        if not stat.S_ISREG(info.st_mode) and not stat.S_ISDIR(info.st_mode):
+            raise ImageError("not a regular file, but a pipe, socket or device", str(path))
+        return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from error
-    return encode_image(data, source=str(path), max_pixels=max_pixels)
 
 
 def is_image_file(path: Path | str, image_id: str) -> bool:
     """Whether `path` is an image file with this id. Decodes the image only if the hash of its bytes differs. Never
     raises."""
     try:
-        data = Path(path).read_bytes()
+        data = read_image_bytes(path)
         return _image_id(data) == image_id or encode_image(data, source=str(path)).image_id == image_id
-    except (OSError, ValueError, ImageError):
+    except ImageError:
         return False
 
 
 def is_turned(path: Path) -> bool:
     """Whether the picture in a file lies on its side or head, with an EXIF orientation that says so. Never raises."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(read_image_bytes(path)), formats=_FORMATS) as image:
             return _orientation(image) != 1
     except Exception:  # not an image: there is nothing to turn
         return False

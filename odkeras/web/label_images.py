@@ -19,7 +19,7 @@ from odkeras.formats.writers.file_names import FileNames
 from odkeras.formats.writers.writer import ExportedImage, LabelWriter
 from odkeras.image_ref import ImageRef, is_data_uri, is_file, is_url
 from odkeras.image_store import ImageStore
-from odkeras.images import EncodedImage, is_turned, recall_image
+from odkeras.images import EncodedImage, is_turned, read_image_bytes, recall_image
 from odkeras.web.pictures import Pictures
 
 _SUFFIXES = {"jpeg": (".jpg", ".jpeg"), "png": (".png",)}
@@ -194,8 +194,8 @@ def _files(reference: ImageRef) -> list[Path]:
 
 def _recalled(file: Path, image_id: str) -> EncodedImage | None:
     try:
-        return recall_image(file.read_bytes(), image_id, source=str(file))
-    except (OSError, ImageError):
+        return recall_image(read_image_bytes(file), image_id, source=str(file))
+    except ImageError:
         return None
 
 

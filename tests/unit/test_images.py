@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -17,12 +18,14 @@ from pictures import draw_pixels, encode
 from PIL import Image
 
 from odkeras.errors import ImageError
+from odkeras.image_ref import ImageRef
 from odkeras.images import (
     EncodedImage,
     bytes_from_data_uri,
     decode_rgb,
     encode_image,
     is_image_file,
+    is_turned,
     list_image_files,
     local_path,
     read_image,
@@ -509,3 +512,24 @@ def test_is_image_file_compares_the_content(tmp_path: Path) -> None:
         assert is_image_file(tmp_path / name, read_image(tmp_path / name).image_id)
         assert not is_image_file(tmp_path / name, "0" * 32)
     assert not is_image_file(tmp_path / "none.png", "0" * 32)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_files_whose_reading_never_ends_are_refused_unread(tmp_path: Path, kind: str) -> None:
+    """One such file in a folder made the page wait for it for ever, or took all of the memory."""
+    path = tmp_path / "a.jpg"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(10 * 2**30)
+    said = "10,240 MB, and at most 512 MB" if kind == "sparse" else "not a regular file, but a pipe, socket or device"
+    with pytest.raises(ImageError, match=said):
+        read_image(path)
+    assert not is_image_file(path, "0" * 64)
+    assert not is_turned(path)
+    with pytest.raises(ImageError, match=said):
+        ImageRef.of_record({"image": str(path)}).read()
