@@ -8,6 +8,7 @@ interface, a token is required too.
 from __future__ import annotations
 
 import hmac
+import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -37,6 +38,7 @@ _HEADERS = (
 )
 _COOKIE = "odkeras_token"
 _MAX_DIGITS = 18
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<name>[^\s\[\]:/\\?#@]+))(?::\d{1,5})?")
 _READING = ("GET", "HEAD")
 
 
@@ -73,10 +75,10 @@ def names_of_this_machine() -> frozenset[str]:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without port, in lower case; "" if it cannot be parsed."""
-    with suppress(ValueError):
-        return urlsplit(f"//{host}").hostname or ""
-    return ""
+    """The name in a Host header, without port, in lower case; "" if it is anything else than a name or an address with
+    an optional port: `urlsplit` takes `[::1].evil.com` for `::1`."""
+    match = _HOST.fullmatch(host)
+    return (match["address"] or match["name"]).lower() if match else ""
 
 
 def _is_address(name: str) -> bool:

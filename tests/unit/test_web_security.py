@@ -160,7 +160,12 @@ class TestHost:
 
     @pytest.mark.parametrize(
         ("header", "name"),
-        [("A.b:80", "a.b"), ("[::1]:80", "::1"), ("", ""), ("[::1", ""), ("a:b:c", "a"), ("x" * 9, "x" * 9)],
+        [
+            *[("A.b:80", "a.b"), ("[::1]:80", "::1"), ("", ""), ("[::1", ""), ("a:b:c", ""), ("x" * 9, "x" * 9)],
+            *[("[fe80::1%25eth0]:80", "fe80::1%25eth0"), ("[::1].evil.com", ""), ("[::1]evil.com", "")],
+            *[("127.0.0.1/evil.com", ""), ("a@127.0.0.1", ""), ("127.0.0.1#evil.com", ""), ("127.0.0.1:80:90", "")],
+            *[("local host", ""), ("localhost\t", ""), ("127.0.0.1\n", "")],
+        ],
     )
     def test_host_name(self, header: str, name: str) -> None:
         assert host_name(header) == name
