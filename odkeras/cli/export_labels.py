@@ -36,7 +36,9 @@ def add_commands(app: typer.Typer) -> None:
 def export_labels(
     dataset: Dataset,
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
-    format: Annotated[str, typer.Option("--format", help="coco or yolo.")],
+    format: Annotated[
+        str, typer.Option("--format", help="coco, voc, yolo, csv, tfrecord, labelstudio, cvat or jsonl (Prodigy).")
+    ],
     project: ProjectOption = None,
     split: Annotated[
         str, typer.Option(help="Shares of train, val and test, such as 0.8/0.2 or 0.8/0.1/0.1; default: all in train.")
@@ -72,11 +74,13 @@ def export_labels(
     It has the images whose latest answer of all annotators is accept, also those without objects. val has the images
     that `annotate --eval-split` with its share holds out from training; the split of an image never changes.
     """
+    from odkeras.logs import configure_logging
     from odkeras.splits import GroupBy, Splits
     from odkeras.web import label_export
     from odkeras.web.database import AnswerDatabase
     from odkeras.web.label_export import ExportOptions
 
+    configure_logging(verbose=False)
     if skip_unknown and label_map is None:
         raise ConfigError("--skip-unknown works with --label-map only")
     options = ExportOptions(

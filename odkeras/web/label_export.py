@@ -24,10 +24,10 @@ from odkeras.splits import GroupBy, Splits, group_key
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import DatasetLabels, labels_of_dataset
 from odkeras.web.exports import check_dataset
-from odkeras.web.label_formats import writer_of
 from odkeras.web.label_images import ImageExporter, ImageFinder, ImageMode
 from odkeras.web.label_report import MANIFEST_NAME, ExportReport
 from odkeras.web.label_survey import Survey, read_usable
+from odkeras.web.label_writers import writer_of
 
 Progress = Callable[[int, int], object]
 Answers = Callable[[], Iterator[tuple[str, Record]]]
@@ -38,7 +38,7 @@ class ExportOptions:
     """How to export.
 
     Args:
-        format: a key of `label_formats.WRITERS`.
+        format: a key of `label_writers.WRITERS`.
         splits: shares of train, val and test.
         group_by: which images stay in one split; None: each image by itself.
         images: where the images shall be; None: where they are, or links for a format that needs them in the folder.
@@ -112,8 +112,7 @@ def export_labels(
                 for done, (image_id, example) in enumerate(database.iter_latest(dataset, decision="accept"), start=1):
                     image = export.read(image_id, example)
                     if image is not None:
-                        writer.write(image)
-                        report.count(image)
+                        export.write(image, writer)
                     progress(done, survey.images)
             report.finish(survey, writer, images.counts)
             report.write_manifest(folder, _option_texts(options))
@@ -160,6 +159,15 @@ class _Export:
             return None
         self._report.skipped += [(where, problem) for problem in problems]
         return image
+
+    def write(self, image: ExportedImage, writer: LabelWriter) -> None:
+        """Write the image, unless the format cannot have it, which is reported."""
+        try:
+            writer.write(image)
+        except ImageError as error:
+            self._report.skipped.append((image.place, error.reason))
+        else:
+            self._report.count(image)
 
     def _split(self, place: ImagePlace) -> str:
         splits, group_by = self._options.splits, self._options.group_by

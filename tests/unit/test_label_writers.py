@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 from label_exports import BOXES, CAR, EDGE, TRIANGLE, TRIANGLE_BOX, Box, add, answer, export, fill, picture, rect
 from PIL import Image
+
+from odkeras.groundtruth_csv import read_truth_csv
 
 
 @pytest.fixture
@@ -166,3 +173,269 @@ class TestYolo:
         add(folder, answer(picture(folder / "a.jpg", 1), rect(label, CAR[1])))
         export("--format", "yolo")
         assert yaml.safe_load((folder / "out" / "data.yaml").read_text("utf-8"))["names"] == {0: label}
+
+
+# --- Pascal VOC: host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc
+
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_voc(folder: Path, split: str = "train") -> Read:
+    boxes: Read = {}
+    for stem in (folder / "out" / "ImageSets" / "Main" / f"{split}.txt").read_text("utf-8").splitlines():
+        root = ElementTree.parse(folder / "out" / "Annotations" / f"{stem}.xml").getroot()
+        name = root.findtext("filename") or ""
+        assert " " not in stem
+        rows = boxes.setdefault(name, [])
+        for element in root.findall("object"):
+            left, top, right, bottom = (int(element.findtext(f"bndbox/{side}") or "") for side in SIDES)
+            rows.append((element.findtext("name") or "", (left, top, right, bottom)))
+    return boxes
+
+
+class TestVoc:
+    def test_the_boxes_in_whole_pixels(self, folder: Path) -> None:
+        fill(folder)
+        result = export("--format", "voc", "--copy-images")
+        expected = {name.replace(" ", "_"): boxes for name, boxes in EXPECTED.items()}
+        assert_same(read_voc(folder), expected, within_px=0.51)
+        images = {path.name: path.stem for path in (folder / "out" / "JPEGImages").iterdir()}
+        assert set(read_voc(folder)) == set(images)
+        assert {path.stem for path in (folder / "out" / "Annotations").iterdir()} == set(images.values())
+        assert "lost in voc: 3 boxes are rounded to whole pixels" in result.stderr
+
+    def test_image_sets(self, folder: Path) -> None:
+        fill(folder)
+        export("--format", "voc", "--split", "0.5/0.5")
+        sets = folder / "out" / "ImageSets" / "Main"
+        train, val, both = (set((sets / f"{name}.txt").read_text().split()) for name in ("train", "val", "trainval"))
+        assert not train & val and train | val == both and len(both) == len(BOXES)
+
+    def test_the_size_and_place_of_the_image(self, folder: Path) -> None:
+        fill(folder)
+        export("--format", "voc")
+        root = ElementTree.parse(folder / "out" / "Annotations" / "turned.xml").getroot()
+        assert [root.findtext(f"size/{name}") for name in ("width", "height", "depth")] == ["48", "64", "3"]
+        assert root.findtext("path") == str(folder / "photos" / "turned.jpg")
+        assert (root.findtext("folder"), root.findtext("filename")) == ("photos", "turned.jpg")
+
+    def test_polygons_become_boxes_and_this_is_said(self, folder: Path) -> None:
+        fill(folder, polygons=True)
+        result = export("--format", "voc")
+        assert "lost in voc: 1 polygons are written as their bounding boxes" in result.stderr
+        manifest = json.loads((folder / "out" / "odkeras-export.json").read_text())
+        assert {"what": "polygons are written as their bounding boxes", "objects": 1} in manifest["not_held"]
+        assert read_voc(folder)["triangle.jpg"] == [("car", (10, 10, 30, 40))]
+
+    @pytest.mark.parametrize(
+        ("box", "expected"),
+        [
+            ((63.7, 47.7, 64, 48), (63, 47, 64, 48)),
+            ((0, 0, 0.2, 0.3), (0, 0, 1, 1)),
+            ((10.4, 10.6, 10.45, 10.7), (10, 10, 11, 11)),
+            ((1.5, 1.2, 63.6, 47.9), (2, 1, 64, 48)),
+        ],
+    )
+    def test_no_box_is_rounded_away(self, folder: Path, box: tuple[float, ...], expected: tuple[int, ...]) -> None:
+        add(folder, answer(picture(folder / "a.jpg", 1), rect("car", box)))
+        export("--format", "voc")
+        assert read_voc(folder)["a.jpg"] == [("car", expected)]
+
+
+# --- CSV
+
+
+def read_csv(folder: Path, split: str = "train") -> Read:
+    boxes: Read = {}
+    with (folder / "out" / f"{split}.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            path = folder / "out" / row["path"]  # an absolute one stays
+            assert (int(row["width"]), int(row["height"])) in ((64, 48), (48, 64))
+            rows = boxes.setdefault(path.name, [])
+            if row["label"]:
+                left, top, right, bottom = (float(row[side]) for side in SIDES)
+                rows.append((row["label"], (left, top, right, bottom)))
+    return boxes
+
+
+class TestCsv:
+    @pytest.mark.parametrize("options", [(), ("--copy-images",)])
+    def test_the_boxes(self, folder: Path, options: tuple[str, ...]) -> None:
+        fill(folder)
+        export("--format", "csv", *options)
+        assert_same(read_csv(folder), EXPECTED if options else BOXES, within_px=0.001)
+
+    @pytest.mark.parametrize("options", [(), ("--copy-images",)])
+    def test_records_from_csv_reads_it(self, folder: Path, options: tuple[str, ...]) -> None:
+        fill(folder)
+        export("--format", "csv", *options)
+        read: Read = {}
+        for truth in read_truth_csv(folder / "out" / "train.csv", folder / "out"):
+            assert truth.path.is_file()
+            rows = zip(truth.labels, truth.boxes_xyxy_px.tolist(), strict=True)
+            read[truth.path.name] = [(label, tuple(box)) for label, box in rows]
+        assert_same(read, EXPECTED if options else BOXES, within_px=0.001)
+
+    def test_polygons_become_boxes(self, folder: Path) -> None:
+        fill(folder, polygons=True)
+        assert "lost in csv: 1 polygons" in export("--format", "csv").stderr
+        assert read_csv(folder)["triangle.jpg"] == [TRIANGLE_BOX]
+
+
+# --- CVAT: docs.cvat.ai/docs/dataset_management/formats/format-cvat
+
+
+def read_cvat(folder: Path, split: str = "train") -> Read:
+    root = ElementTree.parse(folder / "out" / f"annotations_{split}.xml").getroot()
+    assert root.tag == "annotations" and root.findtext("version") == "1.1"
+    labels = {label.findtext("name") for label in root.iterfind("meta/task/labels/label")}
+    boxes: Read = {}
+    for number, image in enumerate(root.findall("image")):
+        assert (int(image.attrib["id"]), image.attrib["subset"]) == (number, split)
+        rows = boxes.setdefault(image.attrib["name"], [])
+        for shape in image:
+            assert shape.attrib["label"] in labels
+            if shape.tag == "box":
+                left, top, right, bottom = (float(shape.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+            else:
+                points = [tuple(map(float, point.split(","))) for point in shape.attrib["points"].split(";")]
+                (left, *_, right), (top, *_, bottom) = (sorted(side) for side in zip(*points, strict=True))
+            rows.append((shape.attrib["label"], (left, top, right, bottom)))
+    return boxes
+
+
+class TestCvat:
+    @pytest.mark.parametrize("options", [(), ("--link-images",)])
+    def test_the_boxes(self, folder: Path, options: tuple[str, ...]) -> None:
+        fill(folder)
+        export("--format", "cvat", *options)
+        assert_same(read_cvat(folder), EXPECTED if options else BOXES, within_px=0.001)
+
+    def test_polygons(self, folder: Path) -> None:
+        fill(folder, polygons=True)
+        assert "lost in" not in export("--format", "cvat").stderr
+        assert read_cvat(folder)["triangle.jpg"] == [TRIANGLE_BOX]
+
+
+# --- Label Studio: labelstud.io/guide/tasks
+
+
+def read_labelstudio(folder: Path, split: str = "train") -> Read:
+    boxes: Read = {}
+    config = ElementTree.parse(folder / "out" / "label_config.xml").getroot()
+    controls = {each.attrib["name"]: (each.tag.lower(), each.attrib.get("toName")) for each in config}
+    image_tag = config.find("Image")
+    assert image_tag is not None
+    for task in json.loads((folder / "out" / f"{split}.json").read_text("ascii")):
+        address = task["data"][image_tag.attrib["value"].removeprefix("$")]
+        place = parse_qs(urlsplit(address).query)["d"][0]
+        rows = boxes.setdefault(Path(place).name, [])
+        (annotation,) = task["annotations"]
+        for result in annotation["result"]:
+            assert controls[result["from_name"]] == (result["type"], result["to_name"])
+            width, height = result["original_width"] / 100, result["original_height"] / 100
+            value = result["value"]
+            (label,) = value[result["type"]]
+            if result["type"] == "polygonlabels":
+                (left, *_, right), (top, *_, bottom) = (sorted(side) for side in zip(*value["points"], strict=True))
+            else:
+                left, top = value["x"], value["y"]
+                right, bottom = left + value["width"], top + value["height"]
+            rows.append((label, (left * width, top * height, right * width, bottom * height)))
+    return boxes
+
+
+class TestLabelStudio:
+    @pytest.mark.parametrize("options", [(), ("--copy-images",)])
+    def test_the_boxes_and_places(self, folder: Path, options: tuple[str, ...]) -> None:
+        fill(folder, polygons=True)
+        result = export("--format", "labelstudio", *options)
+        expected = {**(EXPECTED if options else BOXES), "triangle.jpg": [TRIANGLE_BOX]}
+        assert_same(read_labelstudio(folder), expected, within_px=0.001)
+        root = folder / ("out" if options else "photos")
+        assert f"DOCUMENT_ROOT={folder} and {root} as local storage" in result.stderr
+        for task in json.loads((folder / "out" / "train.json").read_text("ascii")):
+            assert (folder / parse_qs(urlsplit(task["data"]["image"]).query)["d"][0]).is_file()
+
+    def test_a_split_without_images_is_an_empty_list(self, folder: Path) -> None:
+        add(folder, answer(picture(folder / "a.jpg", 1)))
+        export("--format", "labelstudio", "--split", "0.4/0.3/0.3")
+        lists = [json.loads((folder / "out" / f"{split}.json").read_text()) for split in ("train", "val", "test")]
+        assert sorted(map(len, lists)) == [0, 0, 1]
+
+
+# --- Prodigy
+
+
+def read_jsonl(folder: Path, split: str = "train") -> Read:
+    boxes: Read = {}
+    for line in (folder / "out" / f"{split}.jsonl").read_text("ascii").splitlines():
+        record = json.loads(line)
+        assert record["answer"] == "accept" and (folder / "out" / record["path"]).is_file()
+        rows = boxes.setdefault(Path(record["image"]).name, [])
+        for span in record["spans"]:
+            rows.append((span["label"], (span["x"], span["y"], span["x"] + span["width"], span["y"] + span["height"])))
+    return boxes
+
+
+class TestJsonl:
+    @pytest.mark.parametrize("options", [(), ("--copy-images",)])
+    def test_the_boxes(self, folder: Path, options: tuple[str, ...]) -> None:
+        fill(folder, polygons=True)
+        export("--format", "jsonl", *options)
+        expected = {**(EXPECTED if options else BOXES), "triangle.jpg": [TRIANGLE_BOX]}
+        assert_same(read_jsonl(folder), expected, within_px=0.001)
+
+    def test_all_of_an_answer_is_kept(self, folder: Path) -> None:
+        suggestions = {"version": 3, "threshold": 0.5, "spans": [rect(*CAR)], "uncertainty": 0.25}
+        nose = {"name": "nose", "x": 30.5, "y": 10, "visibility": 2}
+        span = {**rect(*EDGE), "keypoints": [nose], "id": "x1", "score": 0.75}
+        more = {"_suggestions": suggestions, "_active_s": 4.5, "weather": "rain"}
+        add(folder, answer(picture(folder / "a.jpg", 1), span, at=1234, **more))
+        export("--format", "jsonl")
+        record = json.loads((folder / "out" / "train.jsonl").read_text())
+        assert (record["_timestamp"], record["_session_id"], record["_active_s"]) == (1234, "pets-anna", 4.5)
+        assert (record["weather"], record["_suggestions"]["version"]) == ("rain", 3)
+        assert record["spans"][0]["keypoints"] == [nose] and record["spans"][0]["score"] == 0.75
+
+
+# --- all formats
+
+READERS: dict[str, Callable[[Path], Read]] = {
+    "coco": lambda folder: read_coco(folder)[1],
+    "voc": read_voc,
+    "yolo": read_yolo,
+    "csv": read_csv,
+    "cvat": read_cvat,
+    "labelstudio": read_labelstudio,
+    "jsonl": read_jsonl,
+}
+
+
+@pytest.mark.parametrize("format", READERS)
+@pytest.mark.parametrize("label", ['<b>&"quoted"</b>', "naïve ☃ 🦝", "a, b; c", "a: b # c", "it's", "a\x01b"])
+def test_any_label_survives(folder: Path, format: str, label: str) -> None:
+    add(folder, answer(picture(folder / "a.jpg", 1), rect(label, CAR[1])))
+    export("--format", format)
+    ((found, _),) = READERS[format](folder)["a.jpg"]
+    assert found == (label.replace("\x01", "?") if format in ("voc", "cvat") else label)
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_a_file_name_that_is_not_text_is_no_trouble(folder: Path, format: str) -> None:
+    """Linux allows any bytes in a name; Python reads them as lone surrogates, which UTF-8 cannot have."""
+    try:
+        path = picture(folder / "b\udcff.jpg", 1)
+    except (OSError, UnicodeError):
+        pytest.skip("the file system has text names only")
+    add(folder, answer(path, rect(*CAR)))
+    export("--format", format)
+    export("--format", format, "--copy-images", "--overwrite")
+    assert READERS[format](folder)["b_.jpg"][0][0] == "car"
+
+
+@pytest.mark.parametrize("format", [name for name in READERS if name not in ("coco", "jsonl")])
+def test_keypoints_are_said_to_be_lost(folder: Path, format: str) -> None:
+    span = {**rect(*CAR), "keypoints": [{"name": "wheel", "x": 20, "y": 10, "visibility": 2}]}
+    add(folder, answer(picture(folder / "a.jpg", 1), span, rect(*CAR)))
+    assert f"lost in {format}: 1 objects are written without their keypoints" in export("--format", format).stderr

@@ -150,13 +150,14 @@ class LabelWriter(ABC):
         """Write the labels of an image, and count what the format cannot hold of them.
 
         Raises:
-            OSError: disk full, or no permission.
+            ImageError: the format cannot have the image.
+            OSError, RecordError: disk full, or no permission.
         """
+        self.write_image(image)
         for span in image.spans:
             self.losses[Loss.POLYGONS] += span.is_polygon and not self.holds_polygons
             held = self.holds_keypoints and self.target.keypoint_names[span.label]
             self.losses[Loss.KEYPOINTS] += any(point.visibility for point in span.keypoints) and not held
-        self.write_image(image)
 
     @abstractmethod
     def write_image(self, image: ExportedImage) -> None:
@@ -170,16 +171,16 @@ class LabelWriter(ABC):
         return []
 
     def open(self, name: str) -> IO[str]:
-        """A new text file in the folder, which is closed at the end."""
+        """A new text file in the folder, which is closed at the end. It has `?` for what is not valid text."""
         path = self.target.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        return self._files.enter_context(path.open("x", encoding="utf-8", newline="\n"))
+        return self._files.enter_context(path.open("x", encoding="utf-8", errors="replace", newline="\n"))
 
     def write_file(self, name: str, text: str) -> None:
         """Write a whole text file in the folder."""
         path = self.target.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
     def file_name(self, image: ExportedImage) -> str:
         """The image's file relative to the folder of all images."""

@@ -6,12 +6,32 @@ from collections.abc import Callable
 
 from odkeras.errors import ConfigError
 from odkeras.formats.writers.coco import CocoWriter
+from odkeras.formats.writers.csv_boxes import CsvWriter
+from odkeras.formats.writers.cvat import CvatWriter
+from odkeras.formats.writers.jsonl import JsonlWriter
+from odkeras.formats.writers.labelstudio import LabelStudioWriter
+from odkeras.formats.writers.voc import VocWriter
 from odkeras.formats.writers.writer import LabelWriter
 from odkeras.formats.writers.yolo import YoloWriter
+from odkeras.logs import quiet_import
+
+
+def _tfrecord_writer() -> type[LabelWriter]:
+    quiet_import("tensorflow")
+    from odkeras.data.label_records import TfrecordWriter
+
+    return TfrecordWriter
+
 
 WRITERS: dict[str, Callable[[], type[LabelWriter]]] = {
     "coco": lambda: CocoWriter,
+    "voc": lambda: VocWriter,
     "yolo": lambda: YoloWriter,
+    "csv": lambda: CsvWriter,
+    "tfrecord": _tfrecord_writer,
+    "labelstudio": lambda: LabelStudioWriter,
+    "cvat": lambda: CvatWriter,
+    "jsonl": lambda: JsonlWriter,
 }
 """What returns the writer of a format. Functions, because TensorFlow is imported for its own format only."""
 

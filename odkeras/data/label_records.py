@@ -1,0 +1,77 @@
+"""Labels as TFRecords of the Object Detection API: `SPLIT.record` for each split, and `label_map.pbtxt` beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import tensorflow as tf
+
+from odkeras.annotation import Annotation
+from odkeras.boxes import Groundtruth
+from odkeras.data.records import example_from_annotation
+from odkeras.errors import ConfigError, RecordError
+from odkeras.formats.spans import keypoints_of_span
+from odkeras.formats.writers.writer import ExportedImage, LabelWriter
+from odkeras.labels import LabelMap
+
+
+class TfrecordWriter(LabelWriter):
+    """An example for each image, with the image. If any object of the dataset is a polygon, every object has a mask,
+    because a model of masks needs them for all."""
+
+    embeds_images = True
+    holds_keypoints = True
+
+    def begin(self) -> None:
+        if not self.target.labels:
+            raise ConfigError("a TFRecord needs a label map, and the dataset has no labels; give --label-map")
+        self._label_map = LabelMap(self.target.labels)
+        self.write_file("label_map.pbtxt", self._label_map.to_pbtxt())
+        self._records = {
+            split: self._files.enter_context(_opened(str(self.target.folder / f"{split}.record")))
+            for split in self.target.splits
+        }
+
+    def write_image(self, image: ExportedImage) -> None:
+        """Raises: ImageError: TensorFlow cannot decode the image; RecordError: disk full."""
+        example = example_from_annotation(
+            _annotation(image, self._label_map), self._label_map, masks=self.target.has_polygons
+        )
+        with _reporting():
+            self._records[image.split].write(example.SerializeToString())
+
+    def remarks(self) -> list[str]:
+        return ["each object has a mask, because the dataset has polygons"] if self.target.has_polygons else []
+
+
+def _annotation(image: ExportedImage, label_map: LabelMap) -> Annotation:
+    assert image.image is not None
+    outlines = [span.outline(image.size_hw) for span in image.spans]
+    keypoints = None
+    if label_map.num_keypoints:
+        rows = [keypoints_of_span(span, label_map, image.size_hw) for span in image.spans]
+        keypoints = np.array(rows, np.float32).reshape(len(rows), label_map.num_keypoints, 3)
+    groundtruth = Groundtruth(
+        np.array([outline.box for outline in outlines], np.float32).reshape(-1, 4),
+        np.array([label_map.id_of(span.label) for span in image.spans], np.int32),
+        keypoints,
+    )
+    polygons = tuple(outline.polygon for outline in outlines)
+    return Annotation(image.image, groundtruth, image.answer.task.image_id, image.name, polygons=polygons)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tf.io.TFRecordWriter]:
+    with _reporting(), tf.io.TFRecordWriter(path) as writer:
+        yield writer
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Let errors of TensorFlow's file system be ours."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise RecordError(f"cannot write the TFRecords: {error.message}; nothing was written") from error
