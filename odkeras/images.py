@@ -156,8 +156,11 @@ def is_image_file(path: Path | str, image_id: str) -> bool:
 def is_turned(path: Path) -> bool:
     """Whether the picture in a file lies on its side or head, with an EXIF orientation that says so. Never raises."""
     try:
-        with Image.open(io.BytesIO(read_image_bytes(path)), formats=_FORMATS) as image:
-            return _orientation(image) != 1
+        if not path.is_file():  # a pipe might never end
+            return False
+        with Image.open(path, formats=_FORMATS) as image:  # reads the header
+            is_late = image.format == "PNG" and "exif" not in image.info  # Pillow would decode it to look at its end
+            return not is_late and _orientation(image) != 1
     except Exception:  # not an image: there is nothing to turn
         return False
 
