@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from odkeras.data_uri import bytes_from_data_uri
 from odkeras.errors import ImageError
 from odkeras.images import (
     DEFAULT_MAX_PIXELS,
     EncodedImage,
-    bytes_from_data_uri,
     encode_image,
     local_path,
     read_image_bytes,

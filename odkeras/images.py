@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from PIL import Image
 from odkeras.config.settings import DEFAULT_MAX_PIXELS
 from odkeras.errors import ImageError
 from odkeras.natural_order import natural_key
+from odkeras.orientation import UPRIGHT, read_orientation
 from odkeras.png import is_plain_png
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -45,16 +46,6 @@ MAX_FILE_BYTES = 512 * 2**20
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # MPO, several pictures in one JPEG, opens as JPEG
 _LOSSY = ("JPEG", "MPO", "WEBP")
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
@@ -104,14 +95,39 @@ def encode_image(data: bytes, *, source: str, max_pixels: int = DEFAULT_MAX_PIXE
     """
     with _opened(data, source, max_pixels) as image:
         image.load()
-        orientation = _orientation(image)
+        orientation = read_orientation(image)
         kept = _format_to_keep(data, image, orientation)
         if kept is not None:
             return EncodedImage(bytes(data), (image.height, image.width), kept)
         rgb = _to_rgb(image)
-        if orientation in _UPRIGHT:
-            rgb = rgb.transpose(_UPRIGHT[orientation])
+        if orientation in UPRIGHT:
+            rgb = rgb.transpose(UPRIGHT[orientation])
         return _encode_anew(rgb, "jpeg" if image.format in _LOSSY else "png")
+
+
+class ImageFacts(NamedTuple):
+    """What is known of an image without its pixels.
+
+    Args:
+        image_id: as that of the `EncodedImage`.
+        image_size_hw: height and width of the upright image in pixels.
+        orientation: of its file, as in EXIF; 1 = stored upright.
+    """
+
+    image_id: str
+    image_size_hw: tuple[int, int]
+    orientation: int
+
+
+def inspect_image(data: bytes, *, source: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFacts:
+    """What `encode_image` would find. The pixels are decoded only if the file must be converted, so that damage in
+    them may go unnoticed. Args and Raises: as `encode_image`."""
+    with _opened(data, source, max_pixels) as image:
+        orientation = read_orientation(image)
+        if _format_to_keep(data, image, orientation) is not None:
+            return ImageFacts(_image_id(data), (image.height, image.width), orientation)
+    encoded = encode_image(data, source=source, max_pixels=max_pixels)
+    return ImageFacts(encoded.image_id, encoded.image_size_hw, orientation)
 
 
 def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> EncodedImage:
@@ -160,7 +176,7 @@ def is_turned(path: Path) -> bool:
             return False
         with Image.open(path, formats=_FORMATS) as image:  # reads the header
             is_late = image.format == "PNG" and "exif" not in image.info  # Pillow would decode it to look at its end
-            return not is_late and _orientation(image) != 1
+            return not is_late and read_orientation(image) != 1
     except Exception:  # not an image: there is nothing to turn
         return False
 
@@ -232,40 +248,16 @@ def make_thumbnail(data: bytes, *, side_px: int, source: str = "image", max_pixe
         ImageError: as `encode_image`.
     """
     with _opened(data, source, max_pixels) as image:
-        orientation = _orientation(image)
+        orientation = read_orientation(image)
         image.draft("RGB", (side_px, side_px))  # faster: libjpeg decodes a JPEG at a fraction of its size
         rgb = _to_rgb(image)
-        if orientation in _UPRIGHT:
-            rgb = rgb.transpose(_UPRIGHT[orientation])
+        if orientation in UPRIGHT:
+            rgb = rgb.transpose(UPRIGHT[orientation])
         rgb.thumbnail((side_px, side_px))
         rgb.info = {}
         buffer = io.BytesIO()
         rgb.save(buffer, "JPEG", quality=82)
         return buffer.getvalue()
-
-
-def bytes_from_data_uri(uri: str) -> bytes:
-    """The bytes of a `data:` URI, base64 or percent-encoded.
-
-    Raises:
-        ImageError: not a data URI, invalid base64, or not valid text.
-    """
-    header, comma, payload = uri.partition(",")
-    if not header.lower().startswith("data:") or not comma:
-        raise ImageError(f"not a data URI: {uri[:40]!r}")
-    if not header.lower().endswith(";base64"):
-        try:
-            return urllib.parse.unquote_to_bytes(payload)
-        except UnicodeEncodeError as error:  # a lone surrogate, which JSON can contain
-            raise ImageError(f"the data URI is not valid text: {error.reason}") from error
-    if "%" in payload:
-        payload = urllib.parse.unquote(payload)
-    if any(space in payload for space in " \t\r\n"):
-        payload = "".join(payload.split())
-    try:
-        return base64.b64decode(payload, validate=True)
-    except ValueError as error:
-        raise ImageError(f"broken base64 in the data URI: {error}") from error
 
 
 def list_image_files(directory: Path | str) -> list[Path]:
@@ -342,15 +334,6 @@ _NOT_IMAGES = {
     b"ftypavif": "AVIF; convert it to JPEG first",
     b"version https://git-lfs": "a Git LFS pointer; run 'git lfs pull'",
 }
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation 1..8; 1 (upright) if it is missing or unreadable."""
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # the pixels may be fine even if the EXIF data is damaged
-        return 1
-    return value if isinstance(value, int) and value in _UPRIGHT else 1
 
 
 def _format_to_keep(data: bytes, image: Image.Image, orientation: int) -> ImageFormat | None:

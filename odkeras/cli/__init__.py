@@ -8,7 +8,19 @@ import sys
 import typer
 
 from odkeras import __version__
-from odkeras.cli import annotate, control, db, export_labels, project, records, serving, stats, training, weights
+from odkeras.cli import (
+    annotate,
+    control,
+    db,
+    export_labels,
+    import_labels,
+    project,
+    records,
+    serving,
+    stats,
+    training,
+    weights,
+)
 from odkeras.cli.usage import use_command_class
 from odkeras.errors import OdkerasError
 
@@ -44,6 +56,7 @@ annotate.add_commands(app)
 stats.add_commands(app)
 db.add_commands(app)
 export_labels.add_commands(app)
+import_labels.add_commands(app)
 training.add_commands(app)
 control.add_commands(app)
 serving.add_commands(app)

@@ -19,10 +19,11 @@ from odkeras.annotation import Annotation
 from odkeras.data import records
 from odkeras.data.attempts import MAX_DEATHS, ReadAttempts
 from odkeras.data.replay import ReplayStore
+from odkeras.data_uri import bytes_from_data_uri
 from odkeras.errors import AnswerError, error_reason
 from odkeras.formats.prodigy import read_annotation, read_answer
 from odkeras.image_store import ImageStore
-from odkeras.images import DEFAULT_MAX_PIXELS, bytes_from_data_uri, encode_image, read_image
+from odkeras.images import DEFAULT_MAX_PIXELS, encode_image, read_image
 from odkeras.labels import LabelMap
 from odkeras.project import Project
 from odkeras.text import replace_surrogates

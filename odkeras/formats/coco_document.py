@@ -46,9 +46,12 @@ def decode_row(row: Row) -> Mapping[str, Any]:
     """A row of a list.
 
     Raises:
-        ValueError: it is not an object.
+        ValueError: it is not an object, or has a number that no float can hold.
     """
-    value = msgspec.json.decode(row) if isinstance(row, msgspec.Raw) else row
+    try:
+        value = msgspec.json.decode(row) if isinstance(row, msgspec.Raw) else row
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(value, Mapping):
         raise ValueError(f"not an object: {repr(value)[:40]}")
     return value

@@ -126,7 +126,7 @@ def _by_image(
             images[at] = numbers[_id(image)]
         except KeyError:
             notes.refuse(f"{file.path}: annotations[{at}]", f"image_id {image!r} is not in the list of images")
-        except (OdkerasError, ValueError) as error:
+        except (OdkerasError, ValueError, msgspec.MsgspecError) as error:
             notes.refuse(f"{file.path}: annotations[{at}]", f"image_id: {error}")
     order = np.argsort(images, kind="stable")
     return order, np.searchsorted(images[order], np.arange(len(numbers) + 1))
@@ -135,18 +135,32 @@ def _by_image(
 _decoder = msgspec.json.Decoder(_Annotation)
 
 
-def _annotations(rows: Iterator[Row], file: LabelFile) -> Iterator[tuple[str, _Annotation]]:
+def _annotations(rows: Iterator[Row], file: LabelFile) -> Iterator[tuple[str, _Annotation | RecordError]]:
+    """The annotations with their places; an error for one that cannot be decoded."""
     for row in rows:
-        if isinstance(row, msgspec.Raw):
-            annotation = _decoder.decode(row)
-        else:
+        if not isinstance(row, msgspec.Raw):
             annotation = _Annotation(*(row.get(name) for name in _Annotation.__struct_fields__))
-        yield f"{file.path}: annotation {repr(annotation.id)[:40]}", annotation
+            yield _place(file, annotation.id), annotation
+            continue
+        try:
+            annotation = _decoder.decode(row)
+            yield _place(file, annotation.id), annotation
+        except (ValueError, msgspec.MsgspecError) as error:
+            yield _place(file, None), RecordError(f"{error} of {bytes(row)[:120]!r}")
+
+
+def _place(file: LabelFile, id: Any) -> str:
+    return f"{file.path}: annotation {repr(id)[:40]}"
 
 
 def _span(
-    annotation: _Annotation, categories: dict[Any, _Category], size_hw: tuple[int, int] | None, notes: ReadNotes
+    annotation: _Annotation | RecordError,
+    categories: dict[Any, _Category],
+    size_hw: tuple[int, int] | None,
+    notes: ReadNotes,
 ) -> Span:
+    if isinstance(annotation, RecordError):
+        raise annotation
     id = annotation.category_id
     if isinstance(id, (list, dict)) or id not in categories:
         raise RecordError(f"unknown category_id {repr(id)[:40]} (known: {', '.join(map(str, categories))[:80]})")

@@ -140,7 +140,7 @@ def box_span(label: str, xyxy: Sequence[Any], notes: ReadNotes, other: Mapping[s
     for value in xyxy:
         if not is_number(value):
             raise RecordError(f"the corners of a box must be finite numbers; got {repr(list(xyxy))[:80]}")
-    left, top, right, bottom = xyxy
+    left, top, right, bottom = map(float, xyxy)
     if left > right or top > bottom:
         notes.repaired["corners in reversed order"] += 1
         left, right, top, bottom = min(left, right), max(left, right), min(top, bottom), max(top, bottom)
@@ -157,7 +157,7 @@ def polygon_span(label: str, points_xy: Sequence[Sequence[Any]], other: Mapping[
         raise RecordError(f"a polygon needs at least 3 points; got {len(points_xy)}")
     if not all(len(point) == 2 and is_number(point[0]) and is_number(point[1]) for point in points_xy):
         raise RecordError(f"the points of a polygon must be pairs of finite numbers; got {repr(points_xy)[:80]}")
-    return Span(label, tuple((x, y) for x, y in points_xy), other=other or {})
+    return Span(label, tuple((float(x), float(y)) for x, y in points_xy), other=other or {})
 
 
 def read_label(value: Any) -> str:

@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import Any
 
 from odkeras.annotation import Task
+from odkeras.data_uri import bytes_from_data_uri
 from odkeras.errors import ImageError, OdkerasError, ServingError, TrainingError
 from odkeras.export.info import read_export_info
 from odkeras.formats.prodigy import Record
 from odkeras.image_ref import is_data_uri, is_url
 from odkeras.image_store import ImageStore
-from odkeras.images import bytes_from_data_uri, encode_image, is_image_file, recall_image
+from odkeras.images import encode_image, is_image_file, recall_image
 from odkeras.inbox import images_dir, new_batch_name
 from odkeras.process import open_listener
 from odkeras.project import Project, read_status

@@ -111,6 +111,21 @@ class AnswerDatabase:
             )
             return last_words
 
+    def add_all(self, dataset: str, answers: Iterable[StoredAnswer]) -> int:
+        """Store any number of answers in one transaction: all, or after an exception none. They are taken one at a
+        time. Returns the number of new ones; see `add`.
+
+        Raises: as `add`.
+        """
+        with self.transaction("cannot store the answers") as connection:
+            before = connection.total_changes
+            number = 0
+            for answer in answers:
+                self._insert(dataset, answer, to_json(answer))
+                number += connection.total_changes > before
+                before = connection.total_changes
+            return number
+
     def _insert(self, dataset: str, answer: StoredAnswer, text: str, shared: bool = False) -> bool:
         """Returns whether the answer is new and the latest one, as `add` returns it."""
         execute = self._connection.execute
@@ -251,6 +266,15 @@ class AnswerDatabase:
         if session is None:
             return {image_id for (image_id,) in self.read(query, dataset)}
         return {image_id for (image_id,) in self.read(f"{query} AND session = ?", dataset, session)}
+
+    def answered_by_others(self, dataset: str, session: str) -> set[str]:
+        """Ids of the images that any other session has answered."""
+        query = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0 AND session != ?"
+        return {image_id for (image_id,) in self.read(query, dataset, session)}
+
+    def answer_ids(self, dataset: str) -> set[str]:
+        """The ids of all answers, also of replaced ones."""
+        return {answer_id for (answer_id,) in self.read("SELECT answer_id FROM answers WHERE dataset = ?", dataset)}
 
     def files(self, dataset: str) -> set[str]:
         """Names and paths of the answered files."""

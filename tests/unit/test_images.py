@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pictures import draw_pixels, encode
 from PIL import Image
 
+from odkeras.data_uri import bytes_from_data_uri
 from odkeras.errors import ImageError
 from odkeras.image_ref import ImageRef
 from odkeras.images import (
     EncodedImage,
-    bytes_from_data_uri,
     decode_rgb,
     encode_image,
     is_image_file,

@@ -17,9 +17,9 @@ PACKAGE = ROOT / "odkeras"
 # Lower layers first. A module may import its own layer and those before it. A new module needs a place here.
 LAYERS = {
     "core": "config errors logs locks connections colours drawing boxes keypoints polygons odapi label_map_text labels "
-    "label_names natural_order png images image_ref numeric text annotation formats project control version_names "
-    "version_dirs image_store inbox process groundtruth_csv metrics work active_time prediction_log tfrecord splits "
-    "output_folder",
+    "label_names label_choice natural_order orientation png images data_uri image_ref numeric text annotation formats "
+    "project control version_names version_dirs image_store inbox process groundtruth_csv metrics work active_time "
+    "prediction_log tfrecord splits output_folder",
     "config": "pipeline init_project",
     "data": "data",
     "model": "compat model pretrained",

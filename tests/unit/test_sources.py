@@ -13,9 +13,10 @@ import pytest
 from image_server import ImageServer, image_server
 from pictures import draw_pixels, encode
 
+from odkeras.data_uri import bytes_from_data_uri
 from odkeras.errors import ConfigError, ImageError
 from odkeras.formats.prodigy import Record, write_task
-from odkeras.images import EncodedImage, bytes_from_data_uri
+from odkeras.images import EncodedImage
 from odkeras.session.sources import Item, Source, load_task, open_source, resolve_source
 from odkeras.session.web_images import WebImages
 
