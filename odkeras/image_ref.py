@@ -8,6 +8,7 @@ A record refers to its image by `image` (data URI, http(s) URL, `file:` URL or p
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from odkeras.images import (
 
 Fetch = Callable[[str], bytes]
 _URL = ("http://", "https://")
+_CONTENT_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class ImageRef:
 
         Args:
             image_id: the expected id. Bytes that hash to it are already encoded and are not decoded; "" always decodes.
+                A file with another image than this one is refused, as far as that is certain.
             fetch: downloads an http(s) URL; None refuses URLs.
             max_pixels: larger images are refused.
 
@@ -94,7 +97,17 @@ class ImageRef:
             ImageError: the record has no image, or the image cannot be used.
         """
         place = self.locate()
-        return self._decode(self._bytes_at(place, fetch), place, image_id, max_pixels)
+        data = self._bytes_at(place, fetch)
+        image = self._decode(data, place, image_id, max_pixels)
+        # What is encoded anew may get another id from another version of Pillow. What is kept cannot.
+        is_certain = isinstance(place, Path) and image.data == data and self._is_of_content(image_id)
+        if is_certain and image.image_id != image_id:
+            raise ImageError("the file holds another picture than the one that was annotated", str(place))
+        return image
+
+    def _is_of_content(self, image_id: str) -> bool:
+        """Whether an id can be a hash of an image, rather than of its location or a name given by others."""
+        return _CONTENT_ID.fullmatch(image_id) is not None and image_id not in map(_hash_place, self.places)
 
     def find(self, image_id: str) -> EncodedImage | None:
         """The image with this id, searched in all locations except URLs; None if it is in none of them."""
@@ -128,7 +141,7 @@ class ImageRef:
     @property
     def place_id(self) -> str:
         """The id of an image whose bytes are not known: a hash of the record's first location; "" without one."""
-        return hashlib.sha256(self.places[0].encode("utf-8", "replace")).hexdigest()[:32] if self.places else ""
+        return _hash_place(self.places[0]) if self.places else ""
 
     def _bytes_at(self, place: str | Path | None, fetch: Fetch | None) -> bytes:
         if place is None:
@@ -148,6 +161,10 @@ class ImageRef:
 
     def _no_place(self) -> ImageError:
         return ImageError("the record has neither 'image' nor 'path'", self.name)
+
+
+def _hash_place(place: str) -> str:
+    return hashlib.sha256(place.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def is_data_uri(text: str) -> bool:

@@ -6,12 +6,14 @@ import base64
 from pathlib import Path
 
 import pytest
+from pictures import draw_pixels, encode
 from PIL import Image
 
 from odkeras.errors import ImageError
 from odkeras.image_ref import ImageRef
 from odkeras.images import local_path, read_image
 
+PIXELS = draw_pixels()
 HOSTILE = (
     "file://[x].jpg",  # urlsplit takes it for a broken IPv6 address: ValueError
     "file://[::1",
@@ -97,3 +99,33 @@ class TestIdentify:
     def test_without_a_place(self) -> None:
         with pytest.raises(ImageError, match="neither 'image' nor 'path'"):
             ImageRef.of_record({}).identify()
+
+
+class TestAnotherPicture:
+    """The stored copy of an annotated image is gone, and its file was overwritten: its boxes must not be trained."""
+
+    @pytest.fixture
+    def annotated(self, tmp_path: Path) -> tuple[Path, str]:
+        path = tmp_path / "a.png"
+        path.write_bytes(encode(PIXELS, "PNG"))
+        return path, read_image(path).image_id
+
+    def test_of_the_same_size(self, annotated: tuple[Path, str]) -> None:
+        path, image_id = annotated
+        assert ImageRef.of_record({"path": str(path)}).read(image_id=image_id).image_id == image_id
+        path.write_bytes(encode(PIXELS[::-1], "PNG"))
+        with pytest.raises(ImageError, match="the file holds another picture than the one that was annotated"):
+            ImageRef.of_record({"path": str(path)}).read(image_id=image_id)
+
+    def test_ids_that_are_no_hash_of_a_picture(self, annotated: tuple[Path, str]) -> None:
+        """Names that others gave, and the hash of a location that could not be read before."""
+        path, _ = annotated
+        reference = ImageRef.of_record({"path": str(path)})
+        for image_id in ("", "my-image-7", reference.place_id):
+            assert reference.read(image_id=image_id).image_size_hw == PIXELS.shape[:2]
+
+    def test_a_picture_that_is_encoded_anew(self, tmp_path: Path) -> None:
+        """Another version of Pillow encodes it otherwise, so that its id proves nothing."""
+        path = tmp_path / "a.webp"
+        path.write_bytes(encode(PIXELS, "WEBP"))
+        assert ImageRef.of_record({"path": str(path)}).read(image_id="0" * 32).image_size_hw == PIXELS.shape[:2]
