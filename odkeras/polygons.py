@@ -43,11 +43,21 @@ def is_rectangle(points_xy_px: npt.ArrayLike) -> bool:
 
     Corners are compared with a tolerance of 0.01 px.
     """
-    points = np.asarray(points_xy_px, np.float64)
-    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-    corners = np.array([[left, top], [left, bottom], [right, bottom], [right, top]])
-    is_at = np.abs(points[:, None] - corners).max(axis=2) <= _SAME_CORNER_PX
-    return bool(is_at.any(axis=1).all() and is_at.any(axis=0).all())
+    points = np.asarray(points_xy_px, np.float64).tolist()  # plain numbers: exports ask this for a million objects
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    corners = ((left, top), (left, bottom), (right, bottom), (right, top))
+    met: set[int] = set()
+    for x, y in points:
+        at = [
+            number
+            for number, (corner_x, corner_y) in enumerate(corners)
+            if abs(x - corner_x) <= _SAME_CORNER_PX and abs(y - corner_y) <= _SAME_CORNER_PX
+        ]
+        if not at:
+            return False
+        met.update(at)
+    return len(met) == len(corners)
 
 
 def is_flat(polygon: npt.ArrayLike) -> bool:

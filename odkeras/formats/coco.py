@@ -18,6 +18,7 @@ import numpy as np
 
 from odkeras import boxes as box_ops
 from odkeras.annotation import Span
+from odkeras.boxes import FloatArray
 from odkeras.errors import AnswerError, ImageError, error_reason
 from odkeras.formats.coco_files import ImagePlace, common_folder, file_names
 from odkeras.formats.prodigy import Record, convert_spans, read_task
@@ -127,8 +128,7 @@ def to_outline(span: Span, size_hw: SizeHw) -> Outline:
     Raises:
         AnswerError: it has no area inside the image.
     """
-    box, polygon = span.outline(size_hw)
-    left, top, right, bottom = np.round(box_ops.to_xyxy_px(box[None], size_hw)[0].astype(np.float64), DECIMALS).tolist()
+    (left, top, right, bottom), polygon = _clipped(span, size_hw)
     bbox = [left, top, round(right - left, DECIMALS), round(bottom - top, DECIMALS)]
     if bbox[2] <= 0 or bbox[3] <= 0:
         raise AnswerError("no area inside the image")
@@ -138,6 +138,16 @@ def to_outline(span: Span, size_hw: SizeHw) -> Outline:
     x, y = xy_px.T
     area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2  # the shoelace formula
     return Outline(bbox, round(area, DECIMALS), xy_px.ravel().tolist())
+
+
+def _clipped(span: Span, size_hw: SizeHw) -> tuple[tuple[float, ...], FloatArray | None]:
+    """The box in pixels, and the normalised polygon if there is one, inside the image."""
+    if not span.is_polygon:
+        height, width = size_hw
+        sides = zip(span.xyxy_px, (width, height, width, height), strict=True)
+        return tuple(round(float(min(max(side, 0), limit)), DECIMALS) for side, limit in sides), None
+    box, polygon = span.outline(size_hw)
+    return tuple(np.round(box_ops.to_xyxy_px(box[None], size_hw)[0].astype(np.float64), DECIMALS).tolist()), polygon
 
 
 def _to_object(span: Span, size_hw: SizeHw, label_map: LabelMap | None) -> _Object:

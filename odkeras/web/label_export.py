@@ -190,7 +190,8 @@ def _check_sources(survey: Survey, out: Path) -> None:
     if not survey.images:
         raise RecordError("the dataset has no accepted image; an export has those whose latest answer is accept")
     folder = out.resolve()
-    inside = next((path for path in survey.owners if folder in path.parents or folder in path.resolve().parents), None)
+    parents = {path.parent: path for path in survey.owners}
+    inside = next((path for parent, path in parents.items() if parent.resolve().is_relative_to(folder)), None)
     if inside is not None:
         raise ConfigError(f"{out} has images of the dataset, for example {inside}; name another folder")
 

@@ -62,7 +62,8 @@ class Survey:
             known += [point.name for point in span.keypoints if point.name not in known]
         if place.path is not None:
             self.owners[place.path] = image_id
-            self.images_dir = _common(self.images_dir, place.path.parent)
+            if place.path.parent != self.images_dir:
+                self.images_dir = _common(self.images_dir, place.path.parent)
 
     def label_map(self, given: LabelMap | None) -> LabelMap | None:
         """The label map to use: the given one, else the labels in alphabetical order; None if there is no label."""
@@ -98,8 +99,8 @@ def read_usable(image_id: str, example: Record, label_map: LabelMap | None) -> t
         AnswerError: it has spans, and none is usable.
         ImageError: the image's size is not known, and it cannot be read.
     """
-    answer = read_answer(example, image_id)
-    size_hw = image_size(example)
+    answer = read_answer({**example, "spans": []}, image_id)
+    size_hw = answer.task.image_size_hw or image_size(example)
     spans, problems = convert_spans(example, lambda span: _usable(span, size_hw, label_map))
     task = replace(answer.task, spans=tuple(spans), image_size_hw=size_hw)
     return replace(answer, task=task), problems
