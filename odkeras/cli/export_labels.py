@@ -62,8 +62,8 @@ def export_labels(
             "--label-map", "-lmp", help="Label map with the classes; default: the one that `annotate` used last."
         ),
     ] = None,
-    skip_unknown: Annotated[
-        bool, typer.Option("--skip-unknown", help="Leave out objects whose label --label-map lacks.")
+    skip_other_labels: Annotated[
+        bool, typer.Option("--skip-other-labels", help="Leave out objects whose label --label-map lacks.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in OUT.")] = False,
     *,
@@ -81,15 +81,15 @@ def export_labels(
     from odkeras.web.label_export import ExportOptions
 
     configure_logging(verbose=False)
-    if skip_unknown and label_map is None:
-        raise ConfigError("--skip-unknown works with --label-map only")
+    if skip_other_labels and label_map is None:
+        raise ConfigError("--skip-other-labels works with --label-map only")
     options = ExportOptions(
         format=format,
         splits=Splits.parse(split),
         group_by=None if group_by is None else GroupBy.parse(group_by),
         images=_image_mode(copy_images, link_images),
         label_map=label_map,
-        skip_unknown=skip_unknown,
+        skip_other_labels=skip_other_labels,
         overwrite=overwrite,
     )
     place = database_path(given, project, dataset)

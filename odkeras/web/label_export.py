@@ -43,7 +43,7 @@ class ExportOptions:
         group_by: which images stay in one split; None: each image by itself.
         images: where the images shall be; None: where they are, or links for a format that needs them in the folder.
         label_map: the label map with the classes; None: see `labels_of_dataset`.
-        skip_unknown: leave out objects that `label_map` lacks, instead of refusing.
+        skip_other_labels: leave out objects that `label_map` lacks, instead of refusing.
         overwrite: replace an earlier export.
     """
 
@@ -52,7 +52,7 @@ class ExportOptions:
     group_by: GroupBy | None = None
     images: ImageMode | None = None
     label_map: Path | None = None
-    skip_unknown: bool = False
+    skip_other_labels: bool = False
     overwrite: bool = False
 
     def image_mode(self, writer: type[LabelWriter]) -> ImageMode:
@@ -180,7 +180,7 @@ class _Export:
 
 def _checked_labels(labels: DatasetLabels, survey: Survey, options: ExportOptions) -> DatasetLabels:
     """The labels to export. Raises: LabelMapError: the label map that was named lacks one."""
-    if labels.label_map is not None and options.label_map is not None and not options.skip_unknown:
+    if labels.label_map is not None and options.label_map is not None and not options.skip_other_labels:
         survey.check_labels(labels.label_map, options.label_map)
     return replace(labels, label_map=survey.label_map(labels.label_map))
 
@@ -217,5 +217,5 @@ def _option_texts(options: ExportOptions) -> dict[str, object]:
         "split": "/".join(f"{share:g}" for share in options.splits.shares),
         "group_by": None if group_by is None else str(group_by),
         "label_map": None if options.label_map is None else str(options.label_map),
-        "skip_unknown": options.skip_unknown,
+        "skip_other_labels": options.skip_other_labels,
     }

@@ -42,7 +42,6 @@ class Kept(str, Enum):
     REFERRED = "left where they are"
     EMBEDDED = "in the files with the labels"
     CONVERTED = "converted to JPEG or PNG that every tool reads alike (upright, 8-bit RGB)"
-    CHANGED = "whose files have changed since they were annotated, with the same size: check them"
     TURNED = "whose files have an EXIF orientation: the labels fit the upright picture, which --copy-images writes"
     MISSING = "whose files are missing; the labels have their paths"
 
@@ -55,17 +54,15 @@ class FoundImage:
         image: normalised, see `odkeras.images`.
         file: a file with exactly these bytes; None if it is another one than that of the answer, or has others.
         is_converted: the answer's file has other bytes, of which these were made.
-        is_annotated: these are the bytes that were annotated, as far as that can be known.
     """
 
     image: EncodedImage
     file: Path | None
     is_converted: bool = False
-    is_annotated: bool = True
 
 
 class ImageFinder:
-    """Finds the images of answers: at their places, in the stores of the project, or as files that have changed.
+    """Finds the images of answers: at their places, or in the stores of the project.
 
     Args:
         stores: of the project.
@@ -78,7 +75,7 @@ class ImageFinder:
         """The image of an answer.
 
         Raises:
-            ImageError: it is missing, cannot be used, or its file has changed and has another size.
+            ImageError: it is missing, cannot be used, or its file holds another picture now.
         """
         reference = ImageRef.of_record(record, name="data URI")
         files = _files(reference)
@@ -87,14 +84,8 @@ class ImageFinder:
                 return FoundImage(image, file)
         if (found := self._pictures.find(image_id, read_task(record, image_id))) is not None:
             return FoundImage(found, None, is_converted=bool(files))
-        image = reference.read()
-        size_hw = read_task(record).image_size_hw
-        if image_id != reference.place_id and size_hw not in (None, image.image_size_hw):
-            raise ImageError(
-                f"its file has changed: it was {_size(size_hw)} pixels when it was annotated, and is "
-                f"{_size(image.image_size_hw)}"
-            )
-        return FoundImage(image, None, is_annotated=image_id == reference.place_id)
+        image = reference.read(image_id=image_id)
+        return FoundImage(image, None, is_converted=bool(files))
 
 
 class ImageExporter:
@@ -158,10 +149,7 @@ class ImageExporter:
 
     def _count(self, found: FoundImage, kept: Kept) -> None:
         self.counts[kept] += 1
-        if not found.is_annotated:
-            self.counts[Kept.CHANGED] += 1
-        elif found.is_converted:
-            self.counts[Kept.CONVERTED] += 1
+        self.counts[Kept.CONVERTED] += found.is_converted
 
 
 def fit_to(answer: Answer, size_hw: tuple[int, int]) -> Answer:

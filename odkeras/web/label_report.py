@@ -18,7 +18,7 @@ from odkeras.web.label_images import ImageMode, Kept
 from odkeras.web.label_survey import Survey
 
 MANIFEST_NAME = "odkeras-export.json"
-_SAID = (Kept.CONVERTED, Kept.CHANGED, Kept.TURNED, Kept.MISSING)
+_SAID = (Kept.CONVERTED, Kept.TURNED, Kept.MISSING)
 
 
 @dataclass

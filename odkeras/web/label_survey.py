@@ -87,7 +87,7 @@ class Survey:
         more = f" and {len(shown) - _MAX_LISTED} more" if len(shown) > _MAX_LISTED else ""
         raise LabelMapError(
             f"{source} lacks labels of the dataset: {', '.join(shown[:_MAX_LISTED])}{more}; it has "
-            f"{', '.join(label_map.names[:12])}. Add them to it, or leave these objects out with --skip-unknown"
+            f"{', '.join(label_map.names[:12])}. Add them to it, or leave these objects out with --skip-other-labels"
         )
 
 

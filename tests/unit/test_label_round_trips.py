@@ -7,12 +7,16 @@ from pathlib import Path, PurePath
 
 import pytest
 from label_exports import BOXES, CAR, EDGE, TRIANGLE, TRIANGLE_BOX, add, answer, export, fill, picture, rect
+from typer.testing import CliRunner
 
 from odkeras.annotation import Span
+from odkeras.cli import app
 from odkeras.formats.label_files import SPLIT, ReadNotes
 from odkeras.formats.label_formats import class_names, find_label_files, read_label_files
+from odkeras.formats.prodigy import read_task
 from odkeras.labels import LabelMap
 from odkeras.splits import Splits
+from odkeras.web.database import AnswerDatabase
 from odkeras.web.label_writers import WRITERS
 
 FORMATS = [name for name in WRITERS if name != "tfrecord"]  # needs TensorFlow: tests/integration/test_label_records.py
@@ -117,3 +121,27 @@ def test_labels_with_paths_come_back(folder: Path, format: str) -> None:
     images = read(folder, format)
     stems = {PurePath(name).stem for name in BOXES}
     assert set(images) == stems
+
+
+def stored(folder: Path, dataset: str) -> dict[str, tuple[list[str], list[tuple[float, ...]]]]:
+    """The labels and boxes of each accepted image in the database, by the image's id."""
+    with AnswerDatabase.open(folder / "annotations.db") as database:
+        tasks = [read_task(example, id) for id, example in database.iter_latest(dataset, decision="accept")]
+    return {
+        task.image_id: ([span.label for span in task.spans], [span.xyxy_px for span in task.spans]) for task in tasks
+    }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_exported_labels_can_be_imported(folder: Path, format: str) -> None:
+    """The same images, also those that were converted for the export: an import recognises what was answered."""
+    fill(folder)
+    export("--format", format, "--copy-images", "--split", "0.6/0.4")
+    result = CliRunner().invoke(app, ["import", "again", "out"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    before, after = stored(folder, "pets"), stored(folder, "again")
+    assert set(before) == set(after) and len(after) == len(BOXES)
+    for image_id, (labels, boxes) in before.items():
+        assert after[image_id][0] == labels
+        within_px = 0.51 if format in WHOLE_PIXELS else 0.011
+        assert after[image_id][1] == [pytest.approx(box, abs=within_px) for box in boxes]
