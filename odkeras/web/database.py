@@ -111,17 +111,20 @@ class AnswerDatabase:
             )
             return last_words
 
-    def add_all(self, dataset: str, answers: Iterable[StoredAnswer]) -> int:
+    def add_all(self, dataset: str, answers: Iterable[tuple[StoredAnswer, str]]) -> int:
         """Store any number of answers in one transaction: all, or after an exception none. They are taken one at a
         time. Returns the number of new ones; see `add`.
+
+        Args:
+            answers: each with its `stored.to_json`.
 
         Raises: as `add`.
         """
         with self.transaction("cannot store the answers") as connection:
             before = connection.total_changes
             number = 0
-            for answer in answers:
-                self._insert(dataset, answer, to_json(answer))
+            for answer, text in answers:
+                self._insert(dataset, answer, text)
                 number += connection.total_changes > before
                 before = connection.total_changes
             return number

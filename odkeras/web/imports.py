@@ -143,19 +143,19 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
     if not isinstance(example, dict):
         raise AnswerError(f"a line must be a JSON object; got {type(example).__name__}")
     example = _with_paths(_with_answer(example, decision), base_dir)
-    return stored_answer(example, dataset, read_image_id(example, base_dir), now)
+    return stored_answer(example, read_answer(example), dataset, read_image_id(example, base_dir), now)
 
 
-def stored_answer(example: Record, dataset: str, image_id: str, now: float) -> StoredAnswer:
+def stored_answer(example: Record, read: Answer, dataset: str, image_id: str, now: float) -> StoredAnswer:
     """An answer from elsewhere, to be stored.
 
     Args:
+        read: what the example says.
         now: as for `read_line`.
 
     Raises:
-        AnswerError: it is no answer, or not plain JSON.
+        AnswerError: the example is not plain JSON.
     """
-    read = read_answer(example)
     version, edits = _suggested(read)
     return StoredAnswer(
         example,

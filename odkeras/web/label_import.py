@@ -9,8 +9,9 @@ stored in one transaction.
 
 from __future__ import annotations
 
-import io
+import json
 import pickle
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -35,10 +36,11 @@ from odkeras.project import write_atomically
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.import_report import LabelReport
 from odkeras.web.imports import SESSION, stored_answer
-from odkeras.web.stored import StoredAnswer
+from odkeras.web.stored import StoredAnswer, to_json
 
 _TOGETHER = 256
 _THREADS = 4
+_LENGTHS = struct.Struct("<QQ")
 Progress = Callable[[int], object]
 NoteImage = Callable[[Path, str], object]
 """Called with the path and the id of an image."""
@@ -104,23 +106,33 @@ def import_labels(
         except BaseException:
             staging.remove_written()
             raise
-        for answer in _spooled(spool):
-            if path := answer.example.get("path"):
+        for facts, _ in _rows(spool):
+            answer, path = pickle.loads(facts)
+            if path:
                 note_image(Path(path), answer.image_id)
     return report
 
 
 def _spool(spool: IO[bytes], answers: Iterable[StoredAnswer], progress: Progress) -> None:
+    """Write the answers, each without its example, which follows as JSON, once as it is stored."""
     for number, answer in enumerate(answers, start=1):
-        pickle.dump(answer, spool, pickle.HIGHEST_PROTOCOL)
+        facts = pickle.dumps((replace(answer, example={}), answer.example.get("path")))
+        text = to_json(answer).encode()
+        spool.write(_LENGTHS.pack(len(facts), len(text)) + facts + text)
         progress(number)
 
 
-def _spooled(spool: IO[bytes]) -> Iterator[StoredAnswer]:
-    end = spool.seek(0, io.SEEK_END)
+def _spooled(spool: IO[bytes]) -> Iterator[tuple[StoredAnswer, str]]:
+    for facts, text in _rows(spool):
+        answer, _ = pickle.loads(facts)  # written by this process, to a file without a name
+        yield replace(answer, example=json.loads(text)), text.decode()
+
+
+def _rows(spool: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
     spool.seek(0)
-    while spool.tell() < end:
-        yield pickle.load(spool)  # written by this process, to a file without a name
+    while lengths := spool.read(_LENGTHS.size):
+        facts, text = _LENGTHS.unpack(lengths)
+        yield spool.read(facts), spool.read(text)
 
 
 @dataclass(frozen=True)
@@ -182,7 +194,7 @@ class _Staging:
                     if answer is None:
                         continue
                     record = write_answer(answer)
-                    stored = stored_answer(record, self.dataset, answer.task.image_id, now + number * 1e-6)
+                    stored = stored_answer(record, answer, self.dataset, answer.task.image_id, now + number * 1e-6)
                     if stored.session == SESSION and stored.image_id in self.earlier.answered:
                         self.report.answered += 1
                     elif stored.answer_id in self.earlier.answer_ids:
