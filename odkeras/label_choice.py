@@ -64,8 +64,9 @@ class LabelChoice:
     def _find(self, name: str) -> str | None:
         if self.label_map is None:
             return name.strip()
-        if name in self.label_map:
-            return name
+        for exact in (name, name.strip()):
+            if exact in self.label_map:
+                return exact
         alike = [label for label in self.label_map.names if fold(label) == fold(name)]
         return alike[0] if len(alike) == 1 else None
 
@@ -81,6 +82,19 @@ def alike_names(names: Iterable[str]) -> list[list[str]]:
     for name in dict.fromkeys(names):
         groups[fold(name)].append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def merge_alike(names: Iterable[str]) -> list[str]:
+    """The names without surrounding spaces, of those that are alike only the first."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(fold(name), name.strip())
+    return list(first.values())
+
+
+def explain_alike(groups: Sequence[Sequence[str]]) -> str:
+    """Which names are alike, for people."""
+    return "; ".join(" and ".join(map(repr, group)) for group in groups)
 
 
 def parse_renames(texts: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,8 @@ from odkeras.cli import options
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.weights import open_cache
 from odkeras.config.downloads import DownloadSettings
+
+_SIMILAR = ("ask", "merge", "keep")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -30,6 +33,19 @@ def init(
     labels_file: Annotated[
         Path | None, typer.Option(help="A text file with the name of a class on each line (UTF-8); after --label.")
     ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Labels of another tool, as for `odkeras import`: their classes, in their order; after --label.",
+            show_default=False,
+        ),
+    ] = None,
+    similar: Annotated[
+        str,
+        typer.Option(
+            help="With --labels, names that are alike (car, Car): merge them into the first, keep them, or ask."
+        ),
+    ] = "ask",
     template: Annotated[
         str | None, typer.Option(help="A configuration of configs/ to start from; an unknown name lists them.")
     ] = None,
@@ -63,10 +79,11 @@ def init(
     if weights and (fine_tune_checkpoint or fine_tune_type):
         raise ConfigError("give --weights, or --fine-tune-checkpoint with --fine-tune-type, not both")
     configure_logging(verbose=False)  # TensorFlow converts backbones
+    names = [*(label or ()), *_names_in(labels or [], similar)]
     with open_cache(weights or "", given.build(DownloadSettings)) as cache:
         result = init_project(
             directory,
-            label or (),
+            names,
             labels_file=labels_file,
             template=template or DEFAULT_TEMPLATE,
             fine_tune_checkpoint=fine_tune_checkpoint,
@@ -79,6 +96,30 @@ def init(
     if result.checkpoint:
         print(f"starts from {result.checkpoint}")
     print(result.next_steps)
+
+
+def _names_in(paths: list[Path], similar: str) -> list[str]:
+    """The names of the classes in label files. Asks about names that are alike."""
+    from odkeras.errors import ConfigError
+    from odkeras.formats.label_formats import class_names, find_label_files
+    from odkeras.label_choice import alike_names, explain_alike, merge_alike
+
+    if similar not in _SIMILAR:
+        raise ConfigError(f"--similar must be one of {', '.join(_SIMILAR)}; got {similar!r}")
+    if not paths:
+        return []
+    names = list(dict.fromkeys(name.strip() for name in class_names(find_label_files(paths))))
+    if not names:
+        raise ConfigError(f"{', '.join(map(str, paths))}: no classes; give --label NAME for each")
+    groups = alike_names(names)
+    if not groups or similar == "keep":
+        return names
+    what = f"{len(groups)} groups of names are alike: {explain_alike(groups)}"
+    if similar == "ask" and not sys.stdin.isatty():
+        raise ConfigError(f"{what}. Give --similar merge, or --similar keep if they are different classes")
+    if similar == "ask" and not typer.confirm(f"{what}. Is each group one class?", default=True, err=True):
+        return names
+    return merge_alike(names)
 
 
 def settings(

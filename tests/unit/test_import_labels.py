@@ -419,3 +419,49 @@ def test_labels_for_the_same_picture_count_once(folder: Path) -> None:
     result = run(folder)
     assert "the labels of the same picture are in" in result.stderr
     assert imported() == {"a.jpg": BOXES["a.jpg"]}
+
+
+class TestInit:
+    def init(self, *arguments: Any, answer: str = "") -> Result:
+        return CliRunner().invoke(app, ["init", "project", *map(str, arguments)], input=answer)
+
+    def names(self) -> tuple[str, ...]:
+        return LabelMap.load("project/label_map.pbtxt").names
+
+    def categories(self, folder: Path, *names: str) -> Path:
+        document = coco()
+        document["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+        (folder / "c.json").write_text(json.dumps(document))
+        return folder / "c.json"
+
+    @pytest.mark.parametrize("format", WRITERS)
+    def test_takes_the_classes_in_the_order_of_the_files(self, folder: Path, format: str) -> None:
+        result = self.init("--label", "dog", "--labels", WRITERS[format](folder))
+        assert result.exit_code == 0 and self.names() == ("dog", "car", "person")
+
+    @pytest.mark.parametrize(
+        ("similar", "names"), [("merge", ("car", "traffic light")), ("keep", ("car", "traffic light", "Car"))]
+    )
+    def test_names_that_are_alike(self, folder: Path, similar: str, names: tuple[str, ...]) -> None:
+        path = self.categories(folder, "car", "traffic light", "Car", "car ")
+        self.init("--labels", path, "--similar", similar)
+        assert self.names() == names
+
+    def test_they_are_asked_about_in_one_question(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = self.categories(folder, "car", "Car", "bus stop", "Bus_Stop")
+        with pytest.raises(ConfigError, match=r"2 groups of names are alike: 'car' and 'Car'; 'bus stop' and .*merge"):
+            raise_error(self.init("--labels", path))
+        asked = []
+        monkeypatch.setattr("typer.confirm", lambda text, **_: asked.append(text) or True)
+        monkeypatch.setattr("odkeras.cli.project.sys", type("sys", (), {"stdin": Terminal()}))
+        assert self.init("--labels", path).exit_code == 0
+        assert self.names() == ("car", "bus stop") and len(asked) == 1
+
+    def test_the_option_is_checked(self, folder: Path) -> None:
+        with pytest.raises(ConfigError, match="--similar must be one of ask, merge, keep; got 'no'"):
+            raise_error(self.init("--labels", folder, "--similar", "no"))
+
+
+class Terminal:
+    def isatty(self) -> bool:
+        return True
