@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from odkeras.annotation import Answer, Decision, Span
 from odkeras.errors import OdkerasError, RecordError
-from odkeras.formats.label_files import LabelFile, LabelledImage, ReadNotes, decode_text
+from odkeras.formats.label_files import SPLIT, LabelFile, LabelledImage, ReadNotes, decode_text
 from odkeras.formats.prodigy import convert_spans, read_answer
 
 
@@ -24,14 +24,14 @@ def read_labels(file: LabelFile, notes: ReadNotes) -> Iterator[LabelledImage]:
                 if line.strip():
                     where = f"{file.path}:{number}"
                     try:
-                        yield where, _answer(decode_text(line, file.path), where, notes)
+                        yield where, _answer(decode_text(line, file.path), where, file, notes)
                     except (OdkerasError, ValueError, RecursionError) as error:
                         notes.refuse(where, error if isinstance(error, OdkerasError) else f"not JSON: {error}")
     except OSError as error:
         raise RecordError(f"cannot read {file.path}: {error.strerror}") from error
 
 
-def _answer(line: str, where: str, notes: ReadNotes) -> Answer:
+def _answer(line: str, where: str, file: LabelFile, notes: ReadNotes) -> Answer:
     record = json.loads(line)
     if not isinstance(record, dict):
         raise RecordError(f"a line must be a JSON object; got {type(record).__name__}")
@@ -39,8 +39,9 @@ def _answer(line: str, where: str, notes: ReadNotes) -> Answer:
         record = {**record, "answer": Decision.ACCEPT.value}
     answer = read_answer(record)
     spans: list[Span] = []
+    split = {SPLIT: file.split} if file.split else {}
     if answer.decision is Decision.ACCEPT:
         spans, problems = convert_spans(record, lambda span: span)
         for problem in problems:
             notes.refuse(where, problem)
-    return replace(answer, task=replace(answer.task, spans=tuple(spans)))
+    return replace(answer, task=replace(answer.task, spans=tuple(spans), other={**split, **answer.task.other}))
