@@ -54,11 +54,11 @@ function askName(store: AppStore, known: string): Promise<string> {
 }
 
 function setUpStage(store: AppStore, project: Project, elements: StageElements): void {
-  const { stage, scroll, frame, tags, handles, guides, rubber } = elements;
+  const { stage, scroll, frame, guides, rubber } = elements;
   document.title = `${project.dataset} · odkeras annotate`;
   const colours = new Colours();
   const view = new View(scroll, frame, () => store.canvas?.update());
-  const canvas = new Canvas(frame, tags, handles, colours, () => view.scale, store.changed);
+  const canvas = new Canvas(elements, colours, store.skeletons, () => view.scale, store.changed);
   const label = () => store.label;
   const color = () => colours.of(store.label);
   const ghost = new Ghost(elements.ghost, () => view.scale, label, color);
@@ -94,6 +94,7 @@ function loadLabels(store: AppStore, project: Project): void {
   const label = labels.label(store.label) ? store.label : (project.labels[0]?.name ?? "");
   Object.assign(store, { labels, label });
   store.colours?.take(project.labels);
+  store.skeletons.take(project.labels);
   store.canvas?.update();
 }
 

@@ -2,7 +2,8 @@
 
 import type { ImageAnnotation, Polygon, Rectangle, Shape } from "@annotorious/annotorious";
 import { uuid } from "./identity";
-import type { Point, Span } from "./messages";
+import { copied, sameKeypoints } from "./keypoints";
+import type { Keypoint, Point, Span } from "./messages";
 
 /** suggested: unchanged from the model; adjusted: a changed suggestion; drawn: by a person; given: from the source. */
 export type Origin = "suggested" | "adjusted" | "drawn" | "given";
@@ -44,9 +45,15 @@ function polygonShape(points: Point[]): Polygon {
   return { type: "POLYGON", geometry: { points, bounds } } as Polygon;
 }
 
-/** picked: a person picked the box from the model's candidates. */
-export function annotation(id: string, label: string, selector: Shape, picked = false): ImageAnnotation {
-  const properties = picked ? { picked } : undefined;
+/** What a box has besides its shape and its label. */
+export interface Extra {
+  /** Whether a person picked the box from the model's candidates. */
+  picked?: boolean;
+  keypoints?: Keypoint[];
+}
+
+export function annotation(id: string, label: string, selector: Shape, { picked, keypoints }: Extra): ImageAnnotation {
+  const properties = picked || keypoints ? { picked, keypoints } : undefined;
   return { id, bodies: labelBodies(id, label), target: { annotation: id, selector }, properties };
 }
 
@@ -58,23 +65,36 @@ export const isPolygon = (shape: Shape): shape is Polygon => (shape.type as stri
 
 export function fromSpan(span: Span): ImageAnnotation {
   const isPolygon = span.type === "polygon" && (span.points?.length ?? 0) > 2;
-  return annotation(span.id, span.label, isPolygon ? polygonShape(span.points!) : rectShape(span), span.picked);
+  return annotation(span.id, span.label, isPolygon ? polygonShape(span.points!) : rectShape(span), span);
+}
+
+export function readKeypoints({ properties }: ImageAnnotation): Keypoint[] | undefined {
+  return properties?.keypoints as Keypoint[] | undefined;
 }
 
 export function readLabel(shown: ImageAnnotation): string {
   return shown.bodies[0]?.value ?? "";
 }
 
+/** The bounding box of a shape. */
+export function boundsOf({ geometry }: Shape): Rect {
+  const { minX, minY, maxX, maxY } = geometry.bounds;
+  return { x: minX, y: minY, width: maxX - minX, height: maxY - minY };
+}
+
 function readSpan(shown: ImageAnnotation): Span {
   const { id, target, properties } = shown;
   const label = readLabel(shown);
+  const keypoints = readKeypoints(shown);
+  const points = keypoints && { keypoints };
   if (isPolygon(target.selector)) {
-    const points = target.selector.geometry.points.map(([x, y]) => [rounded(x!), rounded(y!)] as Point);
-    const { minX, minY, maxX, maxY } = polygonShape(points).geometry.bounds;
-    return { id, label, type: "polygon", x: minX, y: minY, width: maxX - minX, height: maxY - minY, points };
+    const corners = target.selector.geometry.points.map(([x, y]) => [rounded(x!), rounded(y!)] as Point);
+    const bounds = boundsOf(polygonShape(corners));
+    return { id, label, type: "polygon", ...bounds, points: corners, ...points };
   }
   const { x, y, w, h } = (target.selector as Rectangle).geometry;
-  const span: Span = { id, label, type: "rect", x: rounded(x), y: rounded(y), width: rounded(w), height: rounded(h) };
+  const rect = { x: rounded(x), y: rounded(y), width: rounded(w), height: rounded(h) };
+  const span: Span = { id, label, type: "rect", ...rect, ...points };
   return properties?.picked ? { ...span, picked: true } : span;
 }
 
@@ -83,7 +103,8 @@ export function toBox(shown: ImageAnnotation, first: Span | undefined, unscored:
   const span = readSpan(shown);
   if (!first) return { ...span, origin: "drawn" };
   const origin = first.score === undefined ? unscored : "suggested";
-  const unchanged = first.label === span.label && sameGeometry(first, span);
+  const unchanged =
+    first.label === span.label && sameGeometry(first, span) && sameKeypoints(first.keypoints, span.keypoints);
   return unchanged
     ? { ...span, ...receivedNumbers(first), origin }
     : { ...span, origin: origin === "suggested" ? "adjusted" : "drawn" };
@@ -98,11 +119,12 @@ function receivedNumbers(first: Span): Partial<Span> {
 }
 
 /** The span to send. A changed suggestion keeps its id but loses its score, which was the score of another box. */
-export function toSpan({ id, label, type, x, y, width, height, points, score, picked, origin }: Box): Span {
+export function toSpan({ id, label, type, x, y, width, height, points, score, picked, keypoints, origin }: Box): Span {
   const span: Span = { id, label, type, x, y, width, height };
   if (type === "polygon" && points) span.points = points;
   if (score !== undefined && origin === "suggested") span.score = score;
   if (picked) span.picked = true;
+  if (keypoints) span.keypoints = keypoints;
   return span;
 }
 
@@ -135,6 +157,15 @@ export function cut({ x, y, width, height }: Rect, size: Size): Rect {
   return { x: left, y: top, width: right - left, height: bottom - top };
 }
 
+/** The box, shifted diagonally by `step` until no other box starts there. */
+export function freePlace(box: Rect, others: Rect[], step: number, size: Size): Rect {
+  const taken = (x: number, y: number) => others.some((other) => Math.abs(other.x - x) < 1 && Math.abs(other.y - y) < 1);
+  let { x, y } = box;
+  while (taken(x, y) && x + step + box.width <= size.width && y + step + box.height <= size.height)
+    [x, y] = [x + step, y + step];
+  return { ...box, x, y };
+}
+
 /** Moves a box into the image; the size is kept if it fits. */
 export function shifted({ x, y, width, height }: Rect, size: Size): Rect {
   const moved = { x: clamp(x, 0, size.width - width), y: clamp(y, 0, size.height - height), width, height };
@@ -152,7 +183,8 @@ export function clippedPolygon(shape: Polygon, { width, height }: Size): Polygon
 /** A copy of another image's box with a new id, clipped to this image. */
 export function copyAnnotation(span: Span, size: Size, picked: boolean): ImageAnnotation {
   const { label, type, points } = span;
-  const shown = fromSpan({ id: uuid(), label, type, points, picked, ...cut(span, size) });
+  const keypoints = span.keypoints && copied(span.keypoints, size);
+  const shown = fromSpan({ id: uuid(), label, type, points, picked, keypoints, ...cut(span, size) });
   const { selector } = shown.target;
   const inside = isPolygon(selector) ? clippedPolygon(selector, size) : null;
   return inside ? { ...shown, target: { ...shown.target, selector: inside } } : shown;
@@ -160,8 +192,7 @@ export function copyAnnotation(span: Span, size: Size, picked: boolean): ImageAn
 
 /** Moves a polygon by (dx, dy), but not beyond the image. */
 export function movedPolygon(shape: Polygon, dx: number, dy: number, size: Size): Polygon {
-  const { minX, minY, maxX, maxY } = polygonShape(shape.geometry.points as Point[]).geometry.bounds;
-  const room = { x: minX, y: minY, width: maxX - minX, height: maxY - minY };
-  const { x, y } = shifted({ ...room, x: minX + dx, y: minY + dy }, size);
-  return polygonShape(shape.geometry.points.map(([px, py]) => [px! + x - minX, py! + y - minY] as Point));
+  const room = boundsOf(polygonShape(shape.geometry.points as Point[]));
+  const { x, y } = shifted({ ...room, x: room.x + dx, y: room.y + dy }, size);
+  return polygonShape(shape.geometry.points.map(([px, py]) => [px! + x - room.x, py! + y - room.y] as Point));
 }

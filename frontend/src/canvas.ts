@@ -1,31 +1,18 @@
 /** The image with its boxes: what the page's tools do with them, and the undo history. */
 
-import type { ImageAnnotation, Shape } from "@annotorious/annotorious";
-import {
-  annotation,
-  toBox,
-  clippedPolygon,
-  copyAnnotation,
-  cut,
-  fromSpan,
-  isPolygon,
-  readLabel,
-  movedPolygon,
-  rectShape,
-  sameRect,
-  toSpan,
-  type Box,
-  type Origin,
-  type Rect,
-  type Size,
-} from "./boxes";
+import type { ImageAnnotation } from "@annotorious/annotorious";
+import { annotation, boundsOf, clippedPolygon, copyAnnotation, cut, freePlace, fromSpan, isPolygon } from "./boxes";
+import { movedPolygon, readKeypoints, readLabel, rectShape, sameRect, toBox, toSpan } from "./boxes";
+import type { Box, Extra, Origin, Rect, Size } from "./boxes";
 import { isCovered, isStrip, isThere, oddity, replacedBy } from "./checks";
 import type { Colours } from "./colours";
-import { dragged, hitAt, type Hit, type Reach } from "./grips";
+import { dragged, hitAt, nudged, type Hit, type Reach } from "./grips";
 import { Handles } from "./handles";
 import { uuid } from "./identity";
+import type { Skeletons } from "./keypoints";
 import { Layer } from "./layer";
 import type { Candidate, Point, Span, Task } from "./messages";
+import { Points } from "./points";
 import { Steps } from "./steps";
 import { Tags } from "./tags";
 
@@ -63,7 +50,7 @@ export class Canvas {
   private size: Size = { width: 1, height: 1 };
   private steps = new Steps<State>({ boxes: [], task: null });
   /** The dragged box, as it was before the drag. */
-  private dragging: { id: string; rect: Rect; shape: Shape } | null = null;
+  private dragging: { id: string; rect: Rect; shown: ImageAnnotation } | null = null;
   /** The box under the mouse, whose handles are shown. */
   private hovered: string | null = null;
   private first = new Map<string, Span>();
@@ -71,17 +58,25 @@ export class Canvas {
   private hidden = new Set<string>();
   private readonly tags: Tags;
   private readonly handles: Handles;
+  private readonly frame: HTMLElement;
+  readonly points: Points;
 
   constructor(
-    private readonly frame: HTMLElement,
-    tagLayer: HTMLElement,
-    handleLayer: HTMLElement,
+    { frame, tags, handles, keypoints }: { [layer in "frame" | "tags" | "handles" | "keypoints"]: HTMLElement },
     private readonly colours: Colours,
+    private readonly skeletons: Skeletons,
     private readonly scale: () => number,
     private readonly changed: () => void,
   ) {
-    this.tags = new Tags(tagLayer);
-    this.handles = new Handles(handleLayer);
+    this.frame = frame;
+    this.tags = new Tags(tags);
+    this.handles = new Handles(handles);
+    this.points = new Points(keypoints, colours, skeletons, {
+      box: () => this.visible.find(({ id }) => id === this.selected) ?? null,
+      scale,
+      set: (id, points) => this.layer?.setKeypoints(id, points),
+      commit: (id, kind) => this.commit([id], kind),
+    });
   }
 
   show(contents: Contents): void {
@@ -89,9 +84,9 @@ export class Canvas {
     this.origin = contents.origin;
     this.size = contents.task;
     this.task = contents.task;
-    this.first = new Map(contents.task.spans.map((span) => [span.id, span]));
+    this.first = new Map(contents.task.spans.map((span) => [span.id, this.skeletons.completed(span)]));
     this.frame.prepend(contents.image);
-    const shapes = contents.spans.map(fromSpan);
+    const shapes = contents.spans.map((span) => fromSpan(this.skeletons.completed(span)));
     this.layer = new Layer(contents.image, this.size, contents.description, shapes, (id) => this.hidden.has(id));
     this.steps = new Steps<State>({ boxes: this.layer.shapes, task: this.task });
     this.layer.listen({
@@ -126,6 +121,10 @@ export class Canvas {
     return this.boxes.map(toSpan);
   }
 
+  private get visible(): Box[] {
+    return this.boxes.filter(({ id }) => !this.hidden.has(id));
+  }
+
   get suggestions(): Box[] {
     return this.boxes.filter(({ origin }) => origin === "suggested");
   }
@@ -152,7 +151,7 @@ export class Canvas {
   }
 
   selectNext(step: 1 | -1): void {
-    const seen = this.boxes.filter(({ id }) => !this.hidden.has(id));
+    const seen = this.visible;
     if (!seen.length) return;
     const at = seen.findIndex(({ id }) => id === this.selected);
     const next = at < 0 ? (step > 0 ? 0 : seen.length - 1) : (at + step + seen.length) % seen.length;
@@ -161,20 +160,15 @@ export class Canvas {
 
   /** Adds a box, shifted diagonally by `step` until no other box starts there. */
   addBeside(rect: Rect, label: string, step: number): void {
-    const taken = (x: number, y: number) =>
-      this.boxes.some((box) => Math.abs(box.x - x) < 1 && Math.abs(box.y - y) < 1);
-    let { x, y } = rect;
-    while (taken(x, y) && x + step + rect.width <= this.size.width && y + step + rect.height <= this.size.height)
-      [x, y] = [x + step, y + step];
-    this.insert({ ...rect, x, y }, label);
+    this.insert(freePlace(rect, this.boxes, step, this.size), label);
     this.commit();
   }
 
   /** Adds a drawn or picked box; returns the suggestion that it replaces, if any. */
-  draw(rect: Rect, label: string, picked = false): Box | null {
+  draw(rect: Rect, label: string, extra: Extra = {}): Box | null {
     const replaced = replacedBy(rect, label, this.suggestions);
     if (replaced) this.layer?.remove([replaced.id]);
-    this.commit([this.insert(rect, label, picked)]);
+    this.commit([this.insert(rect, label, extra)]);
     return replaced;
   }
 
@@ -203,7 +197,7 @@ export class Canvas {
         !isThere(span, span.label, this.boxes),
     );
     if (!fresh.length || !this.layer) return 0;
-    const copies = fresh.map((span) => copyAnnotation(span, this.size, picked));
+    const copies = fresh.map((span) => copyAnnotation(this.skeletons.completed(span), this.size, picked));
     this.layer.add(copies);
     this.commit(copies.map(({ id }) => id));
     return copies.length;
@@ -225,7 +219,7 @@ export class Canvas {
   /** Replaces untouched suggestions by newer ones, as one undo step, and returns how many are shown. Drawn and changed
    * boxes stay. A suggestion for the same object is dropped, because the model would be trained on both. */
   replaceSuggestions(task: Task): number {
-    const { spans } = task;
+    const spans = task.spans.map((span) => this.skeletons.completed(span));
     this.task = task;
     const isUntouched = ({ origin }: Box) => origin === "suggested" || origin === "given";
     const untouched = this.boxes.filter(isUntouched);
@@ -248,7 +242,7 @@ export class Canvas {
   relabel(id: string, label: string): void {
     const shown = this.layer?.get(id);
     if (!shown || readLabel(shown) === label) return;
-    this.layer?.relabel(id, label);
+    this.layer?.relabel(id, label, this.skeletons.complete(label, boundsOf(shown.target.selector), readKeypoints(shown)));
     this.commit([id]);
   }
 
@@ -257,23 +251,17 @@ export class Canvas {
     const shown = this.selected && this.layer?.get(this.selected);
     if (!shown) return;
     const { selector } = shown.target;
-    if (isPolygon(selector)) {
-      if (grip !== "move") return;
-      this.layer?.reshape(shown.id, movedPolygon(selector, dx, dy, this.size));
-    } else {
-      const box = this.boxRect(shown.id);
-      // Opposite edges must stay one pixel apart.
-      const least = (delta: number, side: number) => (grip === "nw" ? Math.min(delta, side) : Math.max(delta, -side));
-      const step = grip === "move" ? [dx, dy] : [least(dx, box.width - 1), least(dy, box.height - 1)];
-      this.layer?.reshape(shown.id, rectShape(dragged(box, grip, step[0]!, step[1]!, this.size)));
-    }
+    if (isPolygon(selector) && grip !== "move") return;
+    const moved = isPolygon(selector)
+      ? movedPolygon(selector, dx, dy, this.size)
+      : rectShape(nudged(this.boxRect(shown.id), grip, dx, dy, this.size));
+    this.layer?.reshape(shown.id, moved);
     this.commit([shown.id], `${grip} ${shown.id}`);
   }
 
   /** What a drag from this point of the image would change. Polygons are handled by the library. */
   hitAt(at: Point, reach: Reach): Hit | null {
-    const boxes = this.boxes.filter(({ id, type }) => type === "rect" && !this.hidden.has(id));
-    return hitAt(boxes, this.selected, at, this.scale(), reach, this.size);
+    return hitAt(this.visible.filter(({ type }) => type === "rect"), this.selected, at, this.scale(), reach, this.size);
   }
 
   /** Shows the handles of the box whose edge is at the point, else of the smallest box at it. */
@@ -290,9 +278,10 @@ export class Canvas {
     const shown = this.layer?.get(id);
     // A key may have removed the box since the press.
     if (!shown) return;
-    if (this.dragging?.id !== id) this.dragging = { id, rect: this.boxRect(id), shape: shown.target.selector };
+    if (this.dragging?.id !== id) this.dragging = { id, rect: this.boxRect(id), shown };
     if (id !== this.selected) this.activate(id);
-    this.layer?.reshape(id, rectShape(dragged(this.dragging.rect, grip, dx, dy, this.size)));
+    const { rect, shown: before } = this.dragging;
+    this.layer?.reshape(id, rectShape(dragged(rect, grip, dx, dy, this.size)), before);
   }
 
   drop(): void {
@@ -308,7 +297,7 @@ export class Canvas {
   putBack(): void {
     const dragged = this.dragging;
     this.dragging = null;
-    if (dragged) this.layer?.reshape(dragged.id, dragged.shape);
+    if (dragged) this.layer?.reshape(dragged.id, dragged.shown.target.selector, dragged.shown);
   }
 
   canGo(step: -1 | 1): boolean {
@@ -346,6 +335,7 @@ export class Canvas {
     const selected = this.boxes.find(({ id }) => id === this.selected);
     if (selected) this.frame.style.setProperty("--selected", this.colours.of(selected.label));
     this.showHandles();
+    this.points.update(this.visible, this.size);
     this.tags.update(this.boxes, this.size, this.colours, this.selected, this.hidden, this.scale());
     this.changed();
   }
@@ -359,15 +349,14 @@ export class Canvas {
     const shown = this.boxes.filter(
       ({ id, type }) => type === "rect" && !this.hidden.has(id) && (id === this.selected || id === this.hovered),
     );
-    this.handles.show(
-      shown.map((box) => ({ id: box.id, ...cut(box, this.size) })),
-      this.size,
-    );
+    this.handles.show(shown, this.size);
   }
 
-  private insert(rect: Rect, label: string, picked = false): string {
+  private insert(rect: Rect, label: string, extra: Extra = {}): string {
     const id = uuid();
-    this.layer?.add([annotation(id, label, rectShape(cut(rect, this.size)), picked)]);
+    const box = cut(rect, this.size);
+    const keypoints = this.skeletons.complete(label, box, extra.keypoints);
+    this.layer?.add([annotation(id, label, rectShape(box), { ...extra, keypoints })]);
     this.activate(id);
     return id;
   }
@@ -378,6 +367,7 @@ export class Canvas {
     this.steps.add({ boxes: this.layer?.shapes ?? [], task: this.task }, kind);
     this.update();
     const boxes = this.boxes.filter(({ id }) => changed.includes(id));
+    for (const box of boxes) this.skeletons.remember(box);
     this.warning = boxes.map((box) => oddity(box, this.boxes, this.scale())).find(Boolean) ?? "";
     this.changed();
   }
@@ -386,6 +376,7 @@ export class Canvas {
   private keepPolygon(id: string): void {
     const selector = this.layer?.get(id)?.target.selector;
     if (!selector || !isPolygon(selector)) return;
+    this.layer?.carryKeypoints(id, this.steps.current.boxes.find((shown) => shown.id === id));
     const inside = clippedPolygon(selector, this.size);
     if (inside) this.layer?.reshape(id, inside);
     this.chosen = null;

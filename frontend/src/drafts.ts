@@ -132,6 +132,18 @@ function isDraft(value: unknown): value is Draft {
   );
 }
 
+function areKeypoints(value: unknown): boolean {
+  return (
+    Array.isArray(value) &&
+    value.every(
+      (point) =>
+        typeof point?.name === "string" &&
+        [point.x, point.y].every(Number.isFinite) &&
+        [0, 1, 2].includes(point.visibility),
+    )
+  );
+}
+
 function areSpans(value: unknown): value is Span[] {
   return (
     Array.isArray(value) &&
@@ -139,7 +151,8 @@ function areSpans(value: unknown): value is Span[] {
       (span) =>
         typeof span?.id === "string" &&
         typeof span.label === "string" &&
-        [span.x, span.y, span.width, span.height].every(Number.isFinite),
+        [span.x, span.y, span.width, span.height].every(Number.isFinite) &&
+        areKeypoints(span.keypoints ?? []),
     )
   );
 }

@@ -2,6 +2,7 @@
 
 import { isThere } from "./checks";
 import type { Candidate } from "./messages";
+import { VISIBILITY_NAMES } from "./keypoints";
 import type { AppStore } from "./store";
 import { tightened } from "./tighten";
 import { pluralize, errorMessage, undoHint, versionName } from "./format";
@@ -69,8 +70,8 @@ export function hiddenSuggestions({ shown, canvas, ready }: AppStore): Candidate
 
 /** Adds them, as picked boxes and one undo step. */
 export function showHiddenSuggestions(store: AppStore): void {
-  const spans = hiddenSuggestions(store).map(({ label, rect: [x, y, width, height] }) => {
-    return { id: "", label, type: "rect" as const, x, y, width, height };
+  const spans = hiddenSuggestions(store).map(({ label, rect: [x, y, width, height], keypoints }) => {
+    return { id: "", label, type: "rect" as const, x, y, width, height, keypoints };
   });
   store.canvas?.copyIn(spans, true);
 }
@@ -106,6 +107,26 @@ export function tighten({ canvas, shown, notices }: AppStore): void {
   const box = canvas?.selectedRect;
   if (!box || !shown?.image) return;
   if (!canvas.fit(tightened(shown.image, shown.task, box))) notices.show("there are no stronger edges near those of the box");
+}
+
+/** Moves the focus to the next (1) or previous (-1) keypoint of the selected box. */
+export function focusKeypoint({ canvas, notices }: AppStore, step: 1 | -1): void {
+  const point = canvas?.points.focusNext(step);
+  if (!point) notices.show(canvas?.selected ? "boxes of this label have no keypoints" : "select a box to reach its keypoints");
+}
+
+/** Makes the focused keypoint visible, hidden, or not there, in turn. */
+export function cycleKeypoint({ canvas, notices }: AppStore): void {
+  const point = canvas?.points.focused && canvas.points.cycle(canvas.points.focused);
+  if (point) notices.announce(`${point.name}: ${VISIBILITY_NAMES[point.visibility]}`);
+}
+
+/** Takes all keypoints of the selected box that are not there as visible, where they are. */
+export function confirmKeypoints({ canvas, notices }: AppStore): void {
+  const count = canvas?.points.confirm();
+  notices.show(
+    count ? `${pluralize(count, "keypoint is", "keypoints are")} confirmed; ${undoHint("u")} undoes this` : "no keypoints to confirm",
+  );
 }
 
 export function removeSelected({ canvas }: AppStore): void {

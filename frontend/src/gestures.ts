@@ -1,6 +1,6 @@
 /** Pointer gestures on the stage: draw, edit, select, pan, pinch. Selected polygons are left to the canvas's editor. */
 
-import type { Rect } from "./boxes";
+import type { Extra, Rect } from "./boxes";
 import { candidatesAt, snapTarget, toRect } from "./candidates";
 import type { Canvas } from "./canvas";
 import type { Ghost } from "./ghost";
@@ -14,14 +14,16 @@ import { undoHint } from "./format";
 interface Aim extends Reach {
   /** Shorter movements are clicks. */
   click_px: number;
+  /** Distance from a keypoint at which it can be grabbed. */
+  keypoint_px: number;
   /** Distance from a box within which a click still selects it. */
   buffer_px: number;
   /** Minimum width and height of a drawn box; smaller ones are accidents. */
   smallest_px: number;
 }
 
-const MOUSE: Aim = { edge_px: 7, corner_px: 11, click_px: 3, buffer_px: 3, smallest_px: 6 };
-const TOUCH: Aim = { edge_px: 12, corner_px: 20, click_px: 8, buffer_px: 10, smallest_px: 10 };
+const MOUSE: Aim = { edge_px: 7, corner_px: 11, keypoint_px: 9, click_px: 3, buffer_px: 3, smallest_px: 6 };
+const TOUCH: Aim = { edge_px: 12, corner_px: 20, keypoint_px: 20, click_px: 8, buffer_px: 10, smallest_px: 10 };
 
 /** Less than a notch of a mouse wheel in any browser; touch pads report many smaller movements. */
 const WHEEL_STEP_PX = 40;
@@ -51,6 +53,7 @@ export interface GestureContext {
 type Gesture =
   | { kind: "draw"; pointer: number; from: Point; at: Point; start: Point; candidate: Candidate | null }
   | { kind: "edit"; pointer: number; from: Point; start: Point; hit: Hit; moved: boolean; candidate: Candidate | null }
+  | { kind: "keypoint"; pointer: number; from: Point; start: Point; name: string; moved: boolean }
   | { kind: "press"; pointer: number; from: Point }
   | { kind: "pan"; pointer: number; at: Point }
   | { kind: "pinch"; distance: number; at: Point }
@@ -86,12 +89,13 @@ export class Gestures {
 
   /** Whether a box is being drawn or changed. */
   get busy(): boolean {
-    return this.gesture?.kind === "draw" || this.gesture?.kind === "edit";
+    return this.gesture !== null && ["draw", "edit", "keypoint"].includes(this.gesture.kind);
   }
 
   /** Cancels the gesture and restores the previous state. */
   cancel(): void {
     if (this.gesture?.kind === "edit") this.context.canvas.putBack();
+    if (this.gesture?.kind === "keypoint") this.context.canvas.points.putBack();
     this.gesture = null;
     this.rubber.hidden = true;
   }
@@ -108,6 +112,11 @@ export class Gestures {
     if (event.button === 1 || (event.button === 0 && this.context.hand()))
       return this.start(event, { kind: "pan", pointer: event.pointerId, at });
     if (event.button !== 0 || !event.isPrimary) return event.stopPropagation();
+    const name = this.keypointAt(event);
+    if (name !== null) {
+      const start = this.context.view.toImage(...at);
+      return this.start(event, { kind: "keypoint", pointer: event.pointerId, from: at, start, name, moved: false });
+    }
     const onPolygon = (event.target as Element).closest(".a9s-annotation.selected") !== null;
     if (onPolygon && !event.shiftKey) {
       this.gesture = { kind: "press", pointer: event.pointerId, from: at };
@@ -148,6 +157,13 @@ export class Gestures {
     return this.context.canvas.hitAt(this.context.view.toImage(event.clientX, event.clientY), pointerAim(event));
   }
 
+  /** The keypoint of the selected box that a drag from here would move. */
+  private keypointAt(event: PointerEvent): string | null {
+    if (event.shiftKey || this.context.hand()) return null;
+    const at = this.context.view.toImage(event.clientX, event.clientY);
+    return this.context.canvas.points.at(at, pointerAim(event).keypoint_px);
+  }
+
   private start(event: PointerEvent, gesture: Gesture): void {
     event.preventDefault();
     event.stopPropagation();
@@ -174,7 +190,7 @@ export class Gestures {
     event.stopPropagation();
     if (gesture.kind === "pinch") return this.pinch(gesture);
     if (gesture.pointer !== event.pointerId) return;
-    if (gesture.kind === "edit") return this.change(gesture, at, pointerAim(event));
+    if (gesture.kind === "edit" || gesture.kind === "keypoint") return this.change(gesture, at, pointerAim(event));
     if (gesture.kind === "pan") this.context.view.pan(gesture.at[0] - at[0], gesture.at[1] - at[1]);
     gesture.at = at;
     if (gesture.kind === "draw") this.stretch(gesture.start, at);
@@ -188,22 +204,26 @@ export class Gestures {
     this.pointedAt = this.context.canvas.task?.image_id ?? null;
   }
 
-  private change(gesture: Gesture & { kind: "edit" }, at: Point, { click_px }: Aim): void {
+  private change(gesture: Gesture & { kind: "edit" | "keypoint" }, at: Point, { click_px }: Aim): void {
     gesture.moved ||= distance(gesture.from, at) >= click_px;
     if (!gesture.moved) return;
-    const [x, y] = this.context.view.toImage(...at);
-    this.context.canvas.drag(gesture.hit, x - gesture.start[0], y - gesture.start[1]);
+    const { canvas, view } = this.context;
+    const [x, y] = view.toImage(...at);
+    const [dx, dy] = [x - gesture.start[0], y - gesture.start[1]];
+    if (gesture.kind === "edit") canvas.drag(gesture.hit, dx, dy);
+    else canvas.points.drag(gesture.name, dx, dy);
   }
 
   /** Shows what a drag from here would do, with the cursor and the box's handles. */
   private hover(event: PointerEvent | null): void {
     this.under = event;
     const open = event !== null && this.context.open();
-    const hit = open ? this.hitAt(event) : null;
+    const point = open ? this.keypointAt(event) : null;
+    const hit = open && point === null ? this.hitAt(event) : null;
     const at = open && !event.shiftKey && !this.context.hand() ? this.context.view.toImage(event.clientX, event.clientY) : null;
     this.context.canvas.hover(at, hit);
-    this.scroll.dataset.grip = hit?.grip ?? "";
-    if (open) this.ghost.point(this.candidatesAt(event), this.isFree(event, hit));
+    this.scroll.dataset.grip = point === null ? (hit?.grip ?? "") : "keypoint";
+    if (open) this.ghost.point(this.candidatesAt(event), point === null && this.isFree(event, hit));
     else this.ghost.point([], false);
   }
 
@@ -258,6 +278,7 @@ export class Gestures {
     event.stopPropagation();
     if (gesture.kind === "draw") this.finishDrawing(gesture, at, aim, event.altKey);
     if (gesture.kind === "edit") this.finishEdit(gesture, at, aim);
+    if (gesture.kind === "keypoint") this.finishKeypoint(gesture);
     if (event.pointerType !== "touch") this.hover(event);
   };
 
@@ -281,13 +302,14 @@ export class Gestures {
     else notify("the model detected nothing there that the box could be fitted to");
   }
 
-  private draw(box: Rect, picked = false): void {
-    const replaced = this.context.canvas.draw(box, this.context.label(), picked);
+  private draw(box: Rect, extra: Extra = {}): void {
+    const replaced = this.context.canvas.draw(box, this.context.label(), extra);
     if (replaced) this.context.notify(`the new box replaces the suggestion ${tagText(replaced)}; ${undoHint("u")} undoes this`);
   }
 
   private pick(candidate: Candidate): void {
-    this.draw(toRect(candidate), true);
+    const keypoints = candidate.label === this.context.label() ? candidate.keypoints : undefined;
+    this.draw(toRect(candidate), { picked: true, keypoints });
     this.context.picked();
   }
 
@@ -302,6 +324,13 @@ export class Gestures {
   private finishEdit({ hit, moved, candidate }: Gesture & { kind: "edit" }, at: Point, aim: Aim): void {
     if (moved) this.context.canvas.drop();
     else this.finishClick(candidate, at, aim, hit.id);
+  }
+
+  /** Without movement it was a click, which changes the keypoint's visibility. */
+  private finishKeypoint({ name, moved }: Gesture & { kind: "keypoint" }): void {
+    const { points } = this.context.canvas;
+    if (!moved) points.cycle(name);
+    points.drop(name);
   }
 
   /** A click on the selected polygon may be meant for a smaller box inside it. */

@@ -104,6 +104,13 @@ export function dragged(box: Rect, grip: Grip, dx: number, dy: number, size: Siz
   return cut(between([left, top], [right, bottom]), size);
 }
 
+/** The box after a step of (dx, dy) with keys. Opposite edges stay one pixel apart. */
+export function nudged(box: Rect, grip: "move" | "nw" | "se", dx: number, dy: number, size: Size): Rect {
+  const least = (delta: number, side: number) => (grip === "nw" ? Math.min(delta, side) : Math.max(delta, -side));
+  const step = grip === "move" ? [dx, dy] : [least(dx, box.width - 1), least(dy, box.height - 1)];
+  return dragged(box, grip, step[0]!, step[1]!, size);
+}
+
 /** The rectangle with these opposite corners. */
 export function between(a: Point, b: Point): Rect {
   return {

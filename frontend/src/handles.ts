@@ -1,6 +1,6 @@
 /** Dots at the corners of boxes that can be dragged. grips.ts defines what a drag does, also at edges. */
 
-import type { Rect, Size } from "./boxes";
+import { cut, type Rect, type Size } from "./boxes";
 
 const CORNERS = [
   [0, 0],
@@ -16,9 +16,11 @@ export class Handles {
     layer.setAttribute("aria-hidden", "true");
   }
 
-  /** boxes: clipped to the image. */
   show(boxes: (Rect & { id: string })[], image: Size): void {
-    const corners = boxes.flatMap((box) => CORNERS.map((corner) => ({ box, corner })));
+    const corners = boxes.flatMap(({ id, ...rect }) => {
+      const box = { id, ...cut(rect, image) };
+      return CORNERS.map((corner) => ({ box, corner }));
+    });
     while (this.dots.length < corners.length)
       this.dots.push(this.layer.appendChild(document.createElement("span")));
     for (const dot of this.dots.splice(corners.length)) dot.remove();

@@ -2,7 +2,7 @@
 
 import type { AppStore } from "./store";
 import { isOnImage } from "./walk";
-import { addBox, chooseLabel, copyBoxes, removeSelected, removeSuggestions, showOffer, takeBack, tighten, toggleSuggestions } from "./edits";
+import { addBox, chooseLabel, confirmKeypoints, copyBoxes, cycleKeypoint, focusKeypoint, removeSelected, removeSuggestions, showOffer, takeBack, tighten, toggleSuggestions } from "./edits";
 import { percent } from "./format";
 import type { Decision } from "./messages";
 
@@ -45,12 +45,37 @@ function nudge(grip: "move" | "nw" | "se"): Binding["when"] {
   let repeats = 0;
   return (event, store) => {
     const step = NUDGE[event.key];
-    if (!step || heldGrip(event) !== grip) return null;
+    if (!step || heldGrip(event) !== grip || (grip === "move" && store.canvas?.points.focused)) return null;
     // Without a box, plain arrows scroll. With alt, ctrl or cmd they are always handled, or the browser would navigate.
     if (!store.canvas?.selected) return grip === "move" ? null : () => {};
     repeats = event.repeat ? repeats + 1 : 0;
-    const size = (event.shiftKey ? FAST_PX : repeats > HELD_REPEATS ? HELD_PX : 1) / (store.view?.scale ?? 1);
+    const size = stepSize(event, store, repeats);
     return () => store.canvas?.nudge(step[0] * size, step[1] * size, grip);
+  };
+}
+
+/** In image pixels. */
+function stepSize(event: KeyboardEvent, store: AppStore, repeats: number): number {
+  return (event.shiftKey ? FAST_PX : repeats > HELD_REPEATS ? HELD_PX : 1) / (store.view?.scale ?? 1);
+}
+
+/** Moves the focused keypoint by steps in screen pixels. */
+function nudgeKeypoint(): Binding["when"] {
+  let repeats = 0;
+  return (event, store) => {
+    const step = NUDGE[event.key];
+    if (!step || heldGrip(event) !== "move" || !store.canvas?.points.focused) return null;
+    repeats = event.repeat ? repeats + 1 : 0;
+    const size = stepSize(event, store, repeats);
+    return () => store.canvas?.points.nudge(step[0] * size, step[1] * size);
+  };
+}
+
+/** A key that acts on the keypoints of the selected box. Without labels that have keypoints it does nothing. */
+function keypointKey(name: string, act: (store: AppStore, event: KeyboardEvent) => void): Binding["when"] {
+  return (event, store) => {
+    if (event.key.toLowerCase() !== name || !plain(event) || !store.ready || !store.skeletons.any) return null;
+    return () => act(store, event);
   };
 }
 
@@ -89,6 +114,7 @@ function escape(event: KeyboardEvent, store: AppStore): (() => void) | null {
   return () => {
     if ((event.target as Element).closest?.("#display")) store.set({ displayOpen: false });
     else if (store.gestures?.busy) store.gestures.cancel();
+    else if (store.canvas?.points.focused) store.canvas.points.blur();
     else if (store.canvas?.selected) store.canvas.select(null);
     else if (store.displayOpen && !store.gestures?.ghost.shown) store.set({ displayOpen: false });
     else if (store.hand) store.set({ hand: false });
@@ -129,8 +155,13 @@ function save(event: KeyboardEvent, store: AppStore): (() => void) | null {
 function remove(event: KeyboardEvent, store: AppStore): (() => void) | null {
   // If a corner of a polygon is selected, the canvas removes that corner.
   if (document.querySelector(".a9s-handle-selected")) return null;
-  return event.key === "Delete" && plain(event) && store.canvas?.selected ? () => removeSelected(store) : null;
+  if (event.key !== "Delete" || !plain(event) || !store.canvas?.selected) return null;
+  const { points } = store.canvas;
+  return () => (points.focused ? void points.markNotThere(points.focused) : removeSelected(store));
 }
+
+/** The group of the bindings that need labels with keypoints. */
+export const KEYPOINTS = "Keypoints";
 
 export const BINDINGS: Binding[] = [
   { group: "Answers", keys: ["a"], description: "accept", when: answer("a", "accept") },
@@ -202,6 +233,30 @@ export const BINDINGS: Binding[] = [
     when: history(-1),
   },
   { group: "Boxes", keys: ["ctrl + y"], description: "redo the last undone change of boxes", when: history(1) },
+  {
+    group: KEYPOINTS,
+    keys: ["k"],
+    description: "go to the next keypoint of the selected box (shift: the previous one; esc: back to the box)",
+    when: keypointKey("k", (store, { shiftKey }) => focusKeypoint(store, shiftKey ? -1 : 1)),
+  },
+  {
+    group: KEYPOINTS,
+    keys: ["arrows"],
+    description: "move the keypoint by a pixel of the screen (held down: 5, shift: 10)",
+    when: nudgeKeypoint(),
+  },
+  {
+    group: KEYPOINTS,
+    keys: ["o"],
+    description: "change the keypoint: visible, hidden, not there (delete: not there)",
+    when: keypointKey("o", (store, { repeat }) => !repeat && cycleKeypoint(store)),
+  },
+  {
+    group: KEYPOINTS,
+    keys: ["e"],
+    description: "confirm all keypoints of the selected box that are not there, where they are",
+    when: keypointKey("e", (store, { repeat }) => !repeat && confirmKeypoints(store)),
+  },
   {
     group: "Suggestions",
     keys: ["s"],

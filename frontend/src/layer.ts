@@ -8,7 +8,9 @@ import {
   type ImageAnnotatorState,
   type Shape,
 } from "@annotorious/annotorious";
-import { isPolygon, labelBodies, type Size } from "./boxes";
+import { boundsOf, isPolygon, labelBodies, readKeypoints, sameRect, type Size } from "./boxes";
+import { carried } from "./keypoints";
+import type { Keypoint } from "./messages";
 
 /** Origin of our own changes; the library's changes (to polygons) do not have it. The library exports no such value. */
 const OURS = "REMOTE" as never;
@@ -28,7 +30,7 @@ export class Layer {
   /** image: an element in the document. size: the image's size according to the server. */
   constructor(
     image: HTMLImageElement,
-    size: Size,
+    private readonly size: Size,
     description: string,
     shapes: ImageAnnotation[],
     private readonly isHidden: (id: string) => boolean,
@@ -85,14 +87,40 @@ export class Layer {
     this.annotator.state.store.bulkDeleteAnnotations(ids, OURS);
   }
 
-  relabel(id: string, label: string): void {
+  relabel(id: string, label: string, keypoints?: Keypoint[]): void {
     const shown = this.get(id);
-    if (shown) this.annotator.state.store.updateAnnotation({ ...shown, bodies: labelBodies(id, label) }, OURS);
+    if (!shown) return;
+    const properties = { ...shown.properties, keypoints };
+    this.annotator.state.store.updateAnnotation({ ...shown, bodies: labelBodies(id, label), properties }, OURS);
   }
 
-  reshape(id: string, selector: Shape): void {
+  /** Changes a shape. Its keypoints go along from where they are in `from`, the shape before the change. */
+  reshape(id: string, selector: Shape, from = this.get(id)): void {
     const shown = this.get(id);
-    if (shown) this.annotator.state.store.updateTarget({ ...shown.target, selector }, OURS);
+    if (!shown || !from) return;
+    const { store } = this.annotator.state;
+    const points = readKeypoints(from);
+    if (!points) return store.updateTarget({ ...shown.target, selector }, OURS);
+    const keypoints = carried(points, boundsOf(from.target.selector), boundsOf(selector), this.size);
+    const properties = { ...shown.properties, keypoints };
+    store.updateAnnotation({ ...shown, target: { ...shown.target, selector }, properties }, OURS);
+  }
+
+  /** Moves the keypoints of a polygon that the library has moved. before: the polygon before that. */
+  carryKeypoints(id: string, before: ImageAnnotation | undefined): void {
+    const points = before && readKeypoints(before);
+    const shown = this.get(id);
+    if (!points || !shown) return;
+    const [from, to] = [boundsOf(before.target.selector), boundsOf(shown.target.selector)];
+    const moved = { ...from, x: to.x, y: to.y };
+    if (sameRect(moved, to)) this.setKeypoints(id, carried(points, from, moved, this.size));
+  }
+
+  setKeypoints(id: string, keypoints: Keypoint[]): void {
+    const shown = this.get(id);
+    if (!shown) return;
+    const properties = { ...shown.properties, keypoints };
+    this.annotator.state.store.updateAnnotation({ ...shown, properties }, OURS);
   }
 
   /** One call per shape: if several change at once, the library treats them as polygons that are being edited. */

@@ -8,6 +8,8 @@ export type TrainingState = "paused" | "running" | "stopped";
 
 export type SpanType = "polygon" | "rect";
 
+export type Visibility = 0 | 1 | 2;
+
 export type Point = [number, number];
 
 /** The session and the tab that send a request. Part of nearly all requests. */
@@ -135,6 +137,14 @@ export interface SentAnswer {
 /** An annotator's decision about an image. Only accepted images are trained on. */
 export type Decision = "accept" | "ignore" | "reject";
 
+/** A named point of an object. Where the visibility is 0, the place is a proposal that is not trained. */
+export interface Keypoint {
+  name: string;
+  x: number;
+  y: number;
+  visibility: Visibility;
+}
+
 /** A box or polygon. `x` and `y` are its left and upper edge; polygons have `points`; `score` is the model's. */
 export interface Span {
   id: string;
@@ -148,6 +158,8 @@ export interface Span {
   score?: number;
   /** whether the annotator picked it from the model's candidates */
   picked?: boolean;
+  /** of labels that have keypoints */
+  keypoints?: Keypoint[];
 }
 
 /** An object that the model detected and that is not shown. The annotator can pick it. */
@@ -156,6 +168,8 @@ export interface Candidate {
   /** [x, y, width, height], rounded to a tenth of a pixel */
   rect: [number, number, number, number];
   score: number;
+  /** that the model detected */
+  keypoints?: Keypoint[];
 }
 
 /** An image to annotate. */
@@ -236,6 +250,10 @@ export interface Label {
   name: string;
   /** #rrggbb */
   color: string;
+  /** the names of the keypoints that its objects have */
+  keypoints: string[];
+  /** pairs of keypoints that a line joins, by their place */
+  edges: Point[];
 }
 
 /** What does not change while the page is open. */

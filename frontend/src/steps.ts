@@ -22,6 +22,11 @@ export class Steps<T> {
     this.until = now + MERGED_MS;
   }
 
+  /** The state after the last change. */
+  get current(): T {
+    return this.states[this.at]!;
+  }
+
   /** Replaces states, without a step. */
   change(replace: (state: T) => T): void {
     this.states.splice(0, Infinity, ...this.states.map(replace));

@@ -9,6 +9,7 @@ import type { Drafts } from "./drafts";
 import type { FirstSteps } from "./first_steps";
 import type { Gestures } from "./gestures";
 import { uuid } from "./identity";
+import { Skeletons } from "./keypoints";
 import type { LabelBook } from "./labels";
 import { NO_FILTER, type Filter } from "./gallery";
 import type { Live } from "./live";
@@ -22,16 +23,8 @@ import type { CandidateWalk } from "./walk";
 import type { Decision, Project, Sender, Span, Task } from "./messages";
 import { errorMessage, PAST } from "./format";
 
-export interface StageElements {
-  stage: HTMLElement;
-  scroll: HTMLElement;
-  frame: HTMLElement;
-  tags: HTMLElement;
-  guides: HTMLElement;
-  handles: HTMLElement;
-  rubber: HTMLElement;
-  ghost: HTMLElement;
-}
+type Part = "stage" | "scroll" | "frame" | "tags" | "guides" | "handles" | "keypoints" | "rubber" | "ghost";
+export type StageElements = { [part in Part]: HTMLElement };
 
 const ANSWERED_KEPT = 30;
 const IMAGES_KEPT = 6;
@@ -59,6 +52,7 @@ export class AppStore {
   helpOpen = false;
   displayOpen = false;
   readonly display = new Display(() => this.changed());
+  readonly skeletons = new Skeletons();
   readonly notices = new Notices(() => this.changed());
   readonly activeTime = new ActiveTime(() => this.galleryOpen);
   saving = false;

@@ -82,5 +82,6 @@ export class CandidateWalk {
 
 /** Whether a key event belongs to the image, because no control has the focus. */
 export function isOnImage(target: EventTarget | null): boolean {
-  return target === document.body || (target instanceof Element && target.closest(".scroll") !== null);
+  if (target === document.body) return true;
+  return target instanceof Element && target.closest(".scroll") !== null && target.closest(".keypoint") === null;
 }

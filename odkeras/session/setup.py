@@ -68,6 +68,13 @@ class SessionSetup:
         return cls(options, path, label_map, tuple(chosen), classes, can_pick)
 
     @property
+    def keypoint_names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the keypoints that the objects of each label have, by their ids; without labels that have
+        none."""
+        named = {label: sorted(self.label_map.keypoints_of(self.label_map.id_of(label))) for label in self.labels}
+        return {label: tuple(name for _, name in points) for label, points in named.items() if points}
+
+    @property
     def project(self) -> Project:
         """The data, model and export directories."""
         return self.options.project

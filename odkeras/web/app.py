@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ from odkeras import boxes as box_ops
 from odkeras.annotation import Span, Task
 from odkeras.connections import is_loopback
 from odkeras.errors import ConfigError, DatabaseError, OdkerasError
-from odkeras.formats.spans import write_span
+from odkeras.formats.spans import write_keypoint, write_span
 from odkeras.metrics import MIN_PICKABLE_SCORE
 from odkeras.web import replies, requests
 from odkeras.web.files import PageFile
@@ -357,11 +358,13 @@ def _candidates(task: Task) -> list[replies.Candidate]:
 def _candidate(span: Span) -> replies.Candidate:
     left, top, right, bottom = span.xyxy_px
     rect = (round(left, 1), round(top, 1), round(right - left, 1), round(bottom - top, 1))
-    return replies.Candidate(span.label, rect, span.score or 0.0)
+    keypoints = [read_fields(replies.Keypoint, write_keypoint(point)) for point in span.keypoints]
+    return replies.Candidate(span.label, rect, span.score or 0.0, keypoints or msgspec.UNSET)
 
 
 def _span_document(span: Span) -> replies.Span:
-    return read_fields(replies.Span, {"id": "", **write_span(span)})
+    own = replace(span, other={})  # keys of other tools may have other types
+    return read_fields(replies.Span, {"id": "", **write_span(own)})
 
 
 def _event(name: str, document: Any, number: int | None = None) -> bytes:

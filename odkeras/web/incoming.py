@@ -27,6 +27,7 @@ def read_posted_answer(
     dataset: str,
     session: str,
     labels: Collection[str],
+    keypoints: Mapping[str, Collection[str]],
     task_of: Callable[[str, Any], Task | None],
     last_answered_at: Callable[[str], float | None],
     last_active_s: Callable[[str], float | None],
@@ -35,6 +36,7 @@ def read_posted_answer(
 
     Args:
         labels: the allowed labels of boxes.
+        keypoints: the names of the keypoints of each label; labels without are left out.
         task_of: returns the task for (image id, version), with the suggestions of that version if they are known; None
             for an image that was never leased.
         last_answered_at: returns when the session last answered the image, in seconds since the epoch; None if never.
@@ -50,7 +52,7 @@ def read_posted_answer(
     task = task_of(sent.image_id, None if sent.version is UNSET else sent.version)
     if task is None:
         raise ValueError(f"image {sent.image_id[:80]!r} was never assigned in dataset {dataset!r}")
-    spans = _read_spans(sent, labels, task.size_hw)
+    spans = _read_spans(sent, labels, keypoints, task.size_hw)
     answered_at = _answered_at(_age_s(sent.age_ms), lambda: last_answered_at(sent.image_id))
     last_s = last_active_s(sent.image_id)
     # A correction alone takes less time than an image, so its time and that of the corrected answer are added up.
@@ -70,10 +72,12 @@ def read_posted_answer(
     )
 
 
-def _read_spans(sent: SentAnswer, labels: Collection[str], size_hw: tuple[int, int]) -> tuple[Span, ...]:
+def _read_spans(
+    sent: SentAnswer, labels: Collection[str], keypoints: Mapping[str, Collection[str]], size_hw: tuple[int, int]
+) -> tuple[Span, ...]:
     """Every span of an accepted image must be usable. Rejected and ignored images drop spans that are not."""
     try:
-        return read_spans([] if sent.spans is None else sent.spans, labels, size_hw)
+        return read_spans([] if sent.spans is None else sent.spans, labels, size_hw, keypoints)
     except ValueError:
         if sent.answer is Decision.ACCEPT:
             raise

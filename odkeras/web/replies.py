@@ -15,7 +15,18 @@ from odkeras.control import TrainingState
 
 ProcessName = Literal["trainer", "server"]
 SpanType = Literal["rect", "polygon"]
+Visibility = Literal[0, 1, 2]
+"""COCO's: not labelled, hidden, visible."""
 Point = tuple[float, float]
+
+
+class Keypoint(Struct, frozen=True):
+    """A named point of an object. Where the visibility is 0, the place is a proposal that is not trained."""
+
+    name: str
+    x: float
+    y: float
+    visibility: Visibility
 
 
 class Span(Struct, frozen=True):
@@ -33,6 +44,7 @@ class Span(Struct, frozen=True):
     picked: Annotated[
         bool | UnsetType, Meta(description="whether the annotator picked it from the model's candidates")
     ] = UNSET
+    keypoints: Annotated[list[Keypoint] | UnsetType, Meta(description="of labels that have keypoints")] = UNSET
 
 
 class Candidate(Struct, frozen=True):
@@ -43,6 +55,7 @@ class Candidate(Struct, frozen=True):
         tuple[float, float, float, float], Meta(description="[x, y, width, height], rounded to a tenth of a pixel")
     ]
     score: float
+    keypoints: Annotated[list[Keypoint] | UnsetType, Meta(description="that the model detected")] = UNSET
 
 
 class Task(Struct, frozen=True):
@@ -114,6 +127,8 @@ class SharedLink(Struct, frozen=True):
 class Label(Struct, frozen=True):
     name: str
     color: Annotated[str, Meta(description="#rrggbb")]
+    keypoints: Annotated[list[str], Meta(description="the names of the keypoints that its objects have")]
+    edges: Annotated[list[tuple[int, int]], Meta(description="pairs of keypoints that a line joins, by their place")]
 
 
 class Project(Struct, frozen=True):

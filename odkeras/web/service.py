@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 from odkeras.annotation import Answer, Decision, Task
-from odkeras.colours import colour_of
 from odkeras.config.annotate import AnnotateSettings
 from odkeras.control import RUNNING, Control, TrainingAction, TrainingState
 from odkeras.image_store import ImageStore
@@ -38,6 +37,7 @@ from odkeras.web.gallery_service import GalleryService
 from odkeras.web.housekeeping import Housekeeping, ImagesLeft
 from odkeras.web.incoming import read_posted_answer
 from odkeras.web.journal import Journal
+from odkeras.web.label_replies import label_replies
 from odkeras.web.next_steps import NextStep, next_steps
 from odkeras.web.outbox import DeliveryRules, Outbox
 from odkeras.web.panel import Panel
@@ -165,12 +165,10 @@ class PageService:
         """
         from odkeras import __version__
 
-        labels = self.session.setup.labels
-        colors = [colour_of(number) for number in range(len(labels))]
         return replies.Project(
             dataset=self.dataset,
             session=session,
-            labels=[replies.Label(name, color) for name, color in zip(labels, colors, strict=True)],
+            labels=label_replies(self.session.setup),
             source=str(self._settings.source),
             prefetch=PREFETCH,
             batch_size=self._batch_size,
@@ -320,6 +318,7 @@ class PageService:
             dataset=self.dataset,
             session=session,
             labels=self.session.setup.labels,
+            keypoints=self.session.setup.keypoint_names,
             task_of=partial(self._find_task, session),
             last_answered_at=partial(self.database.answered_at, self.dataset, session),
             last_active_s=partial(self.database.active_s, self.dataset, session=own),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from odkeras.annotation import Span
+from odkeras.errors import AnswerError
+from odkeras.formats.spans import read_keypoints
+from odkeras.keypoints import Keypoint
 from odkeras.numeric import is_number
 from odkeras.web.replies import SpanType
 from odkeras.web.requests import read_fields
@@ -36,12 +40,18 @@ class _Polygon(Struct):
     ]
 
 
-def read_spans(spans: Any, labels: Collection[str], image_size_hw: tuple[int, int]) -> tuple[Span, ...]:
+def read_spans(
+    spans: Any,
+    labels: Collection[str],
+    image_size_hw: tuple[int, int],
+    keypoints: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> tuple[Span, ...]:
     """The spans that the page sent, clipped to the image.
 
     Args:
         labels: the allowed labels.
         image_size_hw: (height, width) in pixels.
+        keypoints: the names of the keypoints of each label; labels without are left out.
 
     Raises:
         ValueError: a span is invalid; with its number and the reason.
@@ -50,10 +60,18 @@ def read_spans(spans: Any, labels: Collection[str], image_size_hw: tuple[int, in
         raise ValueError(f"spans must be a list; got {type(spans).__name__}")
     if len(spans) > MAX_SPANS:
         raise ValueError(f"{len(spans)} boxes are more than {MAX_SPANS}")
-    return tuple(_read_span(span, number, labels, image_size_hw) for number, span in enumerate(spans, start=1))
+    return tuple(
+        _read_span(span, number, labels, image_size_hw, keypoints) for number, span in enumerate(spans, start=1)
+    )
 
 
-def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: tuple[int, int]) -> Span:
+def _read_span(
+    span: Any,
+    number: int,
+    labels: Collection[str],
+    image_size_hw: tuple[int, int],
+    keypoints: Mapping[str, Collection[str]],
+) -> Span:
     if not isinstance(span, Mapping):
         raise ValueError(f"box {number} must be a JSON object; got {type(span).__name__}")
     label = span.get("label")
@@ -64,7 +82,8 @@ def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: t
         raise ValueError(f"box {number} is a {kind!r}; rect and polygon are supported")
     try:
         corners_px = _corners_px(span, kind)
-    except ValueError as error:
+        points = _read_keypoints(span.get("keypoints"), keypoints.get(label, ()), image_size_hw)
+    except (ValueError, AnswerError) as error:
         raise ValueError(f"box {number}: {error}") from error
     height, width = image_size_hw
     clipped_px = tuple((min(max(x, 0.0), width), min(max(y, 0.0), height)) for x, y in corners_px)
@@ -75,11 +94,24 @@ def _read_span(span: Any, number: int, labels: Collection[str], image_size_hw: t
         score if is_number(score) else None,
         id if isinstance(id, str) and 0 < len(id) <= 64 else str(uuid.uuid4()),
         span.get("picked") is True,
+        keypoints=points,
     )
     left, top, right, bottom = read.xyxy_px
     if right - left < _MIN_SIDE_PX or bottom - top < _MIN_SIDE_PX:
         raise ValueError(f"box {number} has no area within the image")
     return read
+
+
+def _read_keypoints(rows: Any, names: Collection[str], image_size_hw: tuple[int, int]) -> tuple[Keypoint, ...]:
+    """The keypoints, clipped to the image."""
+    points = read_keypoints(rows)
+    if unknown := [point.name for point in points if point.name not in names]:
+        raise ValueError(f"keypoint {unknown[0]!r} is unknown; known: {', '.join(names) or 'none'}")
+    height, width = image_size_hw
+    return tuple(
+        point._replace(x_px=min(max(point.x_px, 0.0), width), y_px=min(max(point.y_px, 0.0), height))
+        for point in points
+    )
 
 
 def _corners_px(span: Mapping[str, Any], kind: SpanType) -> Sequence[tuple[float, float]]:

@@ -18,6 +18,7 @@ from typing import Any
 import fake_processes
 import fixtures_web
 import httpx
+import msgspec
 import pytest
 from fixtures_web import IMAGES, SPAN, Annotating, Page, annotating, answer_to
 from hypothesis import HealthCheck, example, given, settings
@@ -28,11 +29,13 @@ from waiting import wait_until
 from odkeras import __version__
 from odkeras.annotation import Span, Suggestions
 from odkeras.errors import SetupError
+from odkeras.formats.spans import read_span
 from odkeras.images import read_image
+from odkeras.keypoints import Keypoint
 from odkeras.process import open_listener
 from odkeras.session.events import Event
 from odkeras.web import app as web_app
-from odkeras.web import tensorboard
+from odkeras.web import replies, tensorboard
 from odkeras.web.app import SHOWN_EVERY_S
 from odkeras.web.files import page_files
 from odkeras.web.replies import Candidate
@@ -91,7 +94,10 @@ class TestProject:
         assert found == {
             "dataset": "things",
             "session": "anna",
-            "labels": [{"name": "thing", "color": "#e69f00"}, {"name": "other", "color": "#0a7fd1"}],
+            "labels": [
+                {"name": "thing", "color": "#e69f00", "keypoints": [], "edges": []},
+                {"name": "other", "color": "#0a7fd1", "keypoints": [], "edges": []},
+            ],
             "source": "images",
             "prefetch": 4,
             "batch_size": 5,
@@ -149,6 +155,21 @@ class TestProject:
         assert len(labels) == 45
         assert len({label["color"] for label in labels}) == 45
 
+    def test_labels_have_their_keypoints_and_edges(self, annotate: Start, web_project: Path) -> None:
+        points = "keypoints { id: 2 label: 'tip' } keypoints { id: 1 label: 'tail' }"
+        hand = "item { id: 3 name: 'hand' keypoints { id: 0 label: 'thumb' } }"
+        label_map = f"item {{ id: 1 name: 'thing' {points} }} item {{ id: 2 name: 'other' }} {hand}"
+        (web_project / "label_map.pbtxt").write_text(label_map)
+        config = web_project / "pipeline.config"
+        edges = "keypoint_edge { start: 2 end: 1 } keypoint_edge { start: 0 end: 1 }"
+        config.write_text(f"{config.read_text()}\neval_config {{ {edges} }}\n")
+        labels = annotate().page().get("/api/project").json()["labels"]
+        assert [(label["keypoints"], label["edges"]) for label in labels] == [
+            (["tail", "tip"], [[1, 0]]),
+            ([], []),
+            (["thumb"], []),
+        ]
+
     def test_without_tensorboard(self, annotate: Start) -> None:
         assert annotate(tensorboard=False).page().get("/api/project").json()["tensorboard"] is False
 
@@ -166,6 +187,20 @@ class TestCandidates:
         assert web_app.task_document(task).candidates == [other]
         without_boxes = web_app.task_document(replace(task, spans=()))
         assert without_boxes.candidates == [Candidate("car", (10.0, 10.0, 20.0, 10.0), 0.9), other]
+
+    def test_spans_and_candidates_have_their_keypoints(self) -> None:
+        detected = replace(self.OTHER, keypoints=(Keypoint("tip", 12.125, 30.0, 0),))
+        suggestions = Suggestions(7, 0.5, candidates=(detected,))
+        shown = replace(self.ADJUSTED, keypoints=(Keypoint("tip", 9.5, 30.0, 1),))
+        document = web_app.task_document(bare_task("a", spans=(shown,), suggestions=suggestions))
+        assert document.candidates[0].keypoints == [replies.Keypoint("tip", 12.12, 30.0, 0)]
+        assert document.spans[0].keypoints == [replies.Keypoint("tip", 9.5, 30.0, 1)]
+
+    def test_keypoints_of_another_tool_are_left_out(self) -> None:
+        """Their type was not that of the reply: the whole task failed."""
+        foreign = read_span({"label": "car", "points": [[1, 1], [9, 9]], "keypoints": [1, 2, 2]})
+        document = web_app.task_document(bare_task("a", spans=(foreign,)))
+        assert document.spans[0].keypoints is msgspec.UNSET
 
     def test_control_images_have_none(self) -> None:
         suggestions = Suggestions(7, 0.5, (self.SHOWN,), hidden=True, candidates=(self.SHOWN, self.OTHER))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from odkeras.annotation import EditCounts
 from odkeras.formats.prodigy import Record, read_answer
 from odkeras.formats.spans import write_span
+from odkeras.keypoints import Keypoint
 from odkeras.web import spans as page_spans
 from odkeras.web.spans import MAX_SPANS
 from odkeras.work import shown_edits
@@ -136,6 +137,34 @@ class TestReadSpans:
         with pytest.raises(ValueError, match=f"box 1: {name} must be a number of pixels"):
             read_spans([rect(**{name: sign * 10**400})], LABELS, SIZE_HW)
         assert "score" not in read_spans([rect(score=10**400)], LABELS, SIZE_HW)[0]
+
+    def test_keypoints_are_kept_and_clipped_to_the_image(self) -> None:
+        rows = [
+            {"name": "tip", "x": 70, "y": -1, "visibility": 1},
+            {"name": "tail", "x": 3.25, "y": 4, "visibility": 0},
+        ]
+        (span,) = page_spans.read_spans([rect(keypoints=rows)], LABELS, SIZE_HW, {"car": ["tail", "tip"]})
+        assert span.keypoints == (Keypoint("tip", 64.0, 0.0, 1), Keypoint("tail", 3.25, 4.0, 0))
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ({}, "box 1: keypoints must be a list"),
+            ([{"name": "nose", "x": 1, "y": 2}], "box 1: keypoint 'nose' is unknown; known: tail, tip"),
+            (
+                [{"name": "tip", "x": 10**400, "y": 2}],
+                r"box 1: keypoint 1 \(tip\): x must be a finite number of pixels",
+            ),
+            ([{"name": "tip", "x": 1, "y": 2, "visibility": []}], "box 1: keypoint 1 .* visibility must be 0, 1 or 2"),
+        ],
+    )
+    def test_wrong_keypoints_are_refused_with_their_place(self, rows: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            page_spans.read_spans([rect(keypoints=rows)], LABELS, SIZE_HW, {"car": ["tail", "tip"]})
+
+    def test_keypoints_of_a_label_that_has_none_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="box 1: keypoint 'tip' is unknown; known: none"):
+            read_spans([rect(keypoints=[{"name": "tip", "x": 1, "y": 2}])], LABELS, SIZE_HW)
 
     def test_as_many_as_may_be(self) -> None:
         assert len(read_spans([rect()] * MAX_SPANS, LABELS, SIZE_HW)) == MAX_SPANS

@@ -1,11 +1,13 @@
 /** The help dialog with all keys. */
 
 import type { AppStore } from "../store";
-import { BINDINGS } from "../keys";
+import { BINDINGS, KEYPOINTS } from "../keys";
 import { useDialog } from "./hooks";
 
 export function Help({ store }: { store: AppStore }) {
   const { project } = store;
+  const hasKeypoints = store.skeletons.any;
+  const bindings = BINDINGS.filter(({ group }) => group !== KEYPOINTS || hasKeypoints);
   const dialog = useDialog(store.helpOpen, () => store.set({ helpOpen: false }));
   return (
     <dialog
@@ -21,11 +23,11 @@ export function Help({ store }: { store: AppStore }) {
         </button>
       </header>
       <div class="keys">
-        {[...new Set(BINDINGS.map(({ group }) => group))].map((group) => (
+        {[...new Set(bindings.map(({ group }) => group))].map((group) => (
           <section key={group}>
             <h3>{group}</h3>
             <dl>
-              {BINDINGS.filter((binding) => binding.group === group).map(({ keys, description }) => (
+              {bindings.filter((binding) => binding.group === group).map(({ keys, description }) => (
                 <div key={description}>
                   <dt>
                     {keys.map((key) => (
@@ -74,6 +76,15 @@ export function Help({ store }: { store: AppStore }) {
                 resizing a box, label keys choose the label of the next box
               </dd>
             </div>
+            {hasKeypoints && (
+              <div>
+                <dt>keypoint</dt>
+                <dd>
+                  drag: place it; click or tap: visible (filled), hidden (ring), not there (dashed). Select the box first.
+                  Keypoints that are not there are not learned
+                </dd>
+              </div>
+            )}
             <div>
               <dt>ctrl + wheel, pinch</dt>
               <dd>zoom</dd>

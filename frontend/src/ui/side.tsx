@@ -5,6 +5,7 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 import type { Box } from "../boxes";
 import type { AppStore } from "../store";
 import type { PastRecord } from "../records";
+import { isThere } from "../keypoints";
 import { useTicking } from "./hooks";
 import { Icon } from "./icons";
 import { ago, isCoarse, percent, pluralize, PAST } from "../format";
@@ -70,6 +71,13 @@ function originText(box: Box): string {
   return box.origin;
 }
 
+/** The origin of a box, and how many of its keypoints are there if its label has any. */
+function facts(box: Box): string {
+  const points = box.keypoints ?? [];
+  const text = originText(box);
+  return points.length ? `${text} · ${points.filter(isThere).length} of ${points.length} keypoints` : text;
+}
+
 export function Boxes({ store }: { store: AppStore }) {
   const { canvas } = store;
   const boxes = store.ready ? (canvas?.boxes ?? []) : [];
@@ -93,12 +101,12 @@ export function Boxes({ store }: { store: AppStore }) {
             data-origin={box.origin}
             aria-pressed={box.id === canvas?.selected}
             data-rect={[box.x, box.y, box.width, box.height].join(",")}
-            aria-label={`${box.label} ${originText(box)}, box ${index + 1}, ${Math.round(box.width)} by ${Math.round(box.height)} pixels at ${Math.round(box.x)}, ${Math.round(box.y)}`}
+            aria-label={`${box.label} ${facts(box)}, box ${index + 1}, ${Math.round(box.width)} by ${Math.round(box.height)} pixels at ${Math.round(box.x)}, ${Math.round(box.y)}`}
             onFocus={() => (keeping.current ? canvas?.activate(box.id) : canvas?.chosen !== box.id && canvas?.select(box.id))}
             onClick={() => canvas?.select(box.id)}
           >
             <span class={`swatch ${box.origin}`} aria-hidden="true" />
-            <span class="name">{box.label}</span> <span class="origin">{originText(box)}</span>
+            <span class="name">{box.label}</span> <span class="origin">{facts(box)}</span>
           </button>
           <button
             type="button"

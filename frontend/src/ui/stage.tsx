@@ -2,8 +2,9 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import type { AppStore } from "../store";
-import { hiddenSuggestions, removeSuggestions, showHiddenSuggestions, showOffer, takeBack, toggleSuggestions } from "../edits";
+import { confirmKeypoints, hiddenSuggestions, removeSuggestions, showHiddenSuggestions, showOffer, takeBack, toggleSuggestions } from "../edits";
 import { bootstrap } from "../bootstrap";
+import { isThere } from "../keypoints";
 import type { Task } from "../messages";
 import { percent, pluralize, PAST, versionName, versionNumber } from "../format";
 import { BoxButton } from "./box_button";
@@ -19,6 +20,7 @@ export function Stage({ store }: { store: AppStore }) {
   const tags = useRef<HTMLDivElement>(null);
   const guides = useRef<HTMLDivElement>(null);
   const handles = useRef<HTMLDivElement>(null);
+  const keypoints = useRef<HTMLDivElement>(null);
   const rubber = useRef<HTMLDivElement>(null);
   const ghost = useRef<HTMLDivElement>(null);
   useEffect(() => {
@@ -29,6 +31,7 @@ export function Stage({ store }: { store: AppStore }) {
       tags: tags.current!,
       guides: guides.current!,
       handles: handles.current!,
+      keypoints: keypoints.current!,
       rubber: rubber.current!,
       ghost: ghost.current!,
     });
@@ -39,6 +42,7 @@ export function Stage({ store }: { store: AppStore }) {
         <div class={store.ready ? "frame" : "frame empty"} ref={frame}>
           <div class="tags" ref={tags} />
           <div class="handles" ref={handles} />
+          <div class="keypoints" ref={keypoints} role="group" aria-label="Keypoints of the selected box" hidden />
           <div class="ghost" ref={ghost} aria-hidden="true" data-testid="ghost" hidden />
           <div class="rubber" ref={rubber} hidden />
         </div>
@@ -138,6 +142,7 @@ function Hints({ store }: { store: AppStore }) {
           </button>
         </div>
       )}
+      <KeypointHint store={store} />
       {shown?.beforeDraft && (
         <div class="hint" data-testid="restored">
           <span>Your unsaved boxes were restored.</span>
@@ -204,5 +209,23 @@ export function Caption({ store }: { store: AppStore }) {
       </span>
       <span>{pluralize(canvas?.boxes.length ?? 0, "box", "boxes")}</span>
     </p>
+  );
+}
+
+/** Says how to place the keypoints of the selected box that are not there, and confirms them without a keyboard. */
+function KeypointHint({ store }: { store: AppStore }) {
+  const { canvas } = store;
+  const points = canvas?.boxes.find(({ id }) => id === canvas.selected)?.keypoints ?? [];
+  const missing = points.filter((point) => !isThere(point)).length;
+  if (!missing) return null;
+  return (
+    <div class="hint see-through" data-testid="keypoint-hint">
+      <span>
+        {missing} of {pluralize(points.length, "keypoint is", "keypoints are")} not there: drag them to their places.
+      </span>
+      <button type="button" class="plain small" data-testid="confirm-keypoints" onClick={() => confirmKeypoints(store)}>
+        They are right <kbd>e</kbd>
+      </button>
+    </div>
   );
 }
