@@ -58,7 +58,7 @@ class LabelChoice:
         more = f" and {len(self.unknown) - 10} more" if len(self.unknown) > 10 else ""
         return (
             f"not in the label map: {names}{more}; it has {', '.join(map(repr, self.label_map.names[:20]))}. Give "
-            "--rename NAME=LABEL for each, or --skip-other-labels, which leaves out these objects"
+            "`odkeras import` --rename NAME=LABEL for each, or --skip-other-labels, which leaves out these objects"
         )
 
     def _find(self, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,14 @@ def annotate(
         str, typer.Argument(help="Directory of images, image, JSONL file, dataset:NAME, or - for JSONL on stdin.")
     ],
     config: options.Config,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Labels of another tool about images in SOURCE: imported first, as `odkeras import` does it.",
+            show_default=False,
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = None,
     *,
     given: Given,
 ) -> None:
@@ -45,20 +54,35 @@ def annotate(
 
     configure_logging(verbose=False)
     label_map_path, place = given["label_map_path"], config_path(config)
-    run_annotate(
-        given.build(
-            AnnotateSettings,
-            dataset=dataset,
-            source=_absolute_source(source),
-            config=absolute_path(place),
-            label_map_path=None if label_map_path is None else absolute_path(label_map_path),
-            remove_base64=True,
-            **{
-                name: _directory(name, given[name], place, given["ip"])
-                for name in ("data_dir", "model_dir", "export_dir")
-            },
-        )
+    settings = given.build(
+        AnnotateSettings,
+        dataset=dataset,
+        source=_absolute_source(source),
+        config=absolute_path(place),
+        label_map_path=None if label_map_path is None else absolute_path(label_map_path),
+        remove_base64=True,
+        **{name: _directory(name, given[name], place, given["ip"]) for name in ("data_dir", "model_dir", "export_dir")},
     )
+    if labels:
+        _import_labels(labels, settings)
+    run_annotate(settings)
+
+
+def _import_labels(paths: list[Path], settings: AnnotateSettings) -> None:
+    """Import labels before the page is opened. Labels that were imported before are recognised."""
+    from odkeras.cli.import_labels import HowToImport, run_import
+    from odkeras.formats.label_formats import find_label_files
+    from odkeras.session.arguments import resolve
+    from odkeras.session.setup import label_map_path
+    from odkeras.web.opening import find_page_database
+
+    settings = resolve(settings)
+    files, source = find_label_files(paths), Path(settings.source)
+    how = HowToImport(source if source.is_dir() else None, label_map=label_map_path(settings))
+    place = find_page_database(settings).path
+    report = run_import(files, settings.dataset, place, how, data_dir=settings.project.data_dir, check=False)
+    for line in (*report.lines(), f"labels      {report.added} imported, {report.known} known already"):
+        print(line, file=sys.stderr)
 
 
 def _absolute_source(source: str) -> str:

@@ -75,7 +75,9 @@ def check_one_source(arguments: Sequence[str]) -> None:
     from odkeras.images import SUFFIXES
 
     sources = {*SUFFIXES, ".jsonl", ".ndjson"}
-    files = [text for text in arguments if not text.startswith("-") and Path(text).suffix.lower() in sources]
+    values = {at + 1 for at, text in enumerate(arguments) if text == "--labels"}
+    words = [text for at, text in enumerate(arguments) if at not in values and not text.startswith("-")]
+    files = [text for text in words if Path(text).suffix.lower() in sources]
     if len(files) < 2:
         return
     parents = [os.path.dirname(file) or "." for file in files]  # noqa: PTH120 (as it was typed)

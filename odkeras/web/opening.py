@@ -35,7 +35,7 @@ def open_page(settings: AnnotateSettings, journal: Journal | None = None) -> Pag
     journal = journal or Journal()
     settings = resolve(settings)
     with ExitStack() as stack:
-        place = _find_database(settings)
+        place = find_page_database(settings)
         database = stack.enter_context(AnswerDatabase.open(place.path))
         source = _open_source(settings, database)
         setup = SessionSetup.of(settings, settings.label, can_pick=True)
@@ -64,7 +64,12 @@ def open_page(settings: AnnotateSettings, journal: Journal | None = None) -> Pag
     return service
 
 
-def _find_database(settings: AnnotateSettings) -> DatabasePlace:
+def find_page_database(settings: AnnotateSettings) -> DatabasePlace:
+    """The database that `open_page` opens for these settings.
+
+    Raises:
+        DatabaseError: as `find_database`.
+    """
     also = list(settings.exclude or ())
     if (chosen := split_dataset(settings.source)) is not None:
         also.append(chosen[0])

@@ -269,7 +269,7 @@ class TestLabels:
         write_coco(folder)
         write_images(folder)
         with pytest.raises(
-            ConfigError, match=r"not in the label map: 'person' \(1 objects\); it has 'car'. Give --ren"
+            ConfigError, match=r"not in the label map: 'person' \(1 objects\); it has 'car'. Give .* --ren"
         ):
             raise_error(run(folder))
         assert not Path("annotations.db").exists()
@@ -465,3 +465,41 @@ class TestInit:
 class Terminal:
     def isatty(self) -> bool:
         return True
+
+
+class TestAnnotate:
+    def annotate(self, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> tuple[Result, list[Any]]:
+        from odkeras.init_project import init_project
+
+        started: list[Any] = []
+        monkeypatch.setattr("odkeras.web.server.run_annotate", started.append)
+        init_project("project", ["car", "person"], force=True)
+        return CliRunner().invoke(app, ["annotate", "cars", *map(str, arguments)]), started
+
+    def test_imports_first_and_then_starts(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_images(Path("images"))
+        path = write_coco(folder)
+        for added in (2, 0):
+            result, (settings,) = self.annotate(monkeypatch, "images", "project", "--labels", path)
+            assert result.exit_code == 0 and f"{added} imported, {2 - added} known already" in result.stderr
+            assert imported("project/annotations.db") == BOXES
+            assert (settings.dataset, settings.config) == ("cars", Path("project/pipeline.config").absolute())
+
+    def test_a_file_of_json_lines_is_not_taken_for_a_second_source(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_images(Path("images"))
+        (folder / "tasks.jsonl").write_text(json.dumps({"image": str(Path("images/a.jpg").absolute())}))
+        path = WRITERS["jsonl"](folder)
+        result, started = self.annotate(monkeypatch, folder / "tasks.jsonl", "project", "--labels", path)
+        assert len(started) == 1, result.output
+
+    def test_starts_nothing_if_the_labels_do_not_fit(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_images(Path("images"))
+        document = coco()
+        document["categories"][0]["name"] = "lorry"
+        (folder / "c.json").write_text(json.dumps(document))
+        result, started = self.annotate(monkeypatch, "images", "project", "--labels", folder)
+        with pytest.raises(ConfigError, match="not in the label map: 'lorry'"):
+            raise_error(result)
+        assert started == []
