@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,9 +12,10 @@ import tensorflow as tf
 from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth
 from odkeras.data.records import example_from_annotation
-from odkeras.errors import ConfigError, RecordError
+from odkeras.errors import ConfigError
+from odkeras.formats.label_files import CROWD
 from odkeras.formats.spans import keypoints_of_span
-from odkeras.formats.writers.writer import ExportedImage, LabelWriter
+from odkeras.formats.writers.writer import ExportedImage, LabelWriter, has_flag
 from odkeras.labels import LabelMap
 
 
@@ -23,6 +25,7 @@ class TfrecordWriter(LabelWriter):
 
     embeds_images = True
     holds_keypoints = True
+    flags = frozenset({CROWD})
 
     def begin(self) -> None:
         if not self.target.labels:
@@ -35,10 +38,10 @@ class TfrecordWriter(LabelWriter):
         }
 
     def write_image(self, image: ExportedImage) -> None:
-        """Raises: ImageError: TensorFlow cannot decode the image; RecordError: disk full."""
-        example = example_from_annotation(
-            _annotation(image, self._label_map), self._label_map, masks=self.target.has_polygons
-        )
+        """Raises: ImageError: TensorFlow cannot decode the image; OSError: disk full."""
+        annotation = _annotation(image, self._label_map)
+        crowds = np.array([has_flag(span, CROWD) for span in image.spans], np.bool_)
+        example = example_from_annotation(annotation, self._label_map, masks=self.target.has_polygons, crowds=crowds)
         with _reporting():
             self._records[image.split].write(example.SerializeToString())
 
@@ -70,8 +73,8 @@ def _opened(path: str) -> Iterator[tf.io.TFRecordWriter]:
 
 @contextmanager
 def _reporting() -> Iterator[None]:
-    """Let errors of TensorFlow's file system be ours."""
+    """Let errors of TensorFlow's file system be those of Python's. Their messages start with the path."""
     try:
         yield
     except tf.errors.OpError as error:
-        raise RecordError(f"cannot write the TFRecords: {error.message}; nothing was written") from error
+        raise OSError(errno.EIO, error.message.rpartition("; ")[2]) from error

@@ -29,7 +29,7 @@ from odkeras.web.label_report import MANIFEST_NAME, ExportReport
 from odkeras.web.label_survey import Survey, read_usable
 from odkeras.web.label_writers import writer_of
 
-Progress = Callable[[int, int], object]
+Progress = Callable[[int, int | None, str], object]
 Answers = Callable[[], Iterator[tuple[str, Record]]]
 
 
@@ -77,7 +77,7 @@ def export_labels(
     options: ExportOptions,
     *,
     stores: Sequence[ImageStore] = (),
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda done, total, note: None,
 ) -> ExportReport:
     """Write the images whose latest answer of all sessions is accept to a new folder, atomically.
 
@@ -86,7 +86,8 @@ def export_labels(
     Args:
         out: the folder to write.
         stores: where images without a file may be.
-        progress: callback with the number of images done and of all.
+        progress: callback with the number of images done and of all, and what is done with them. All is None in the
+            first pass.
 
     Raises:
         ConfigError: an unknown format or dataset, options that do not fit together, or `out` may not be written.
@@ -100,7 +101,8 @@ def export_labels(
     check_output_folder(out, MANIFEST_NAME, overwrite=options.overwrite)
     labels = labels_of_dataset(database, dataset, options.label_map)
     with database.snapshot():
-        survey = Survey.of(database.iter_latest(dataset, decision="accept"))
+        answers = database.iter_latest(dataset, decision="accept")
+        survey = Survey.of(answers, lambda done: progress(done, None, "reading the labels"))
         labels = _checked_labels(labels, survey, options)
         _check_sources(survey, out)
         report = ExportReport(dataset, options.format, labels, options.splits.names, mode)
@@ -113,7 +115,7 @@ def export_labels(
                     image = export.read(image_id, example)
                     if image is not None:
                         export.write(image, writer)
-                    progress(done, survey.images)
+                    progress(done, survey.images, f"writing {options.format}")
             report.finish(survey, writer, images.counts)
             report.write_manifest(folder, _option_texts(options))
     return report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,11 +44,16 @@ class Survey:
     owners: dict[Path, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, answers: Iterable[tuple[str, Record]]) -> Survey:
-        """The survey of accepted answers, pairs (image_id, example)."""
+    def of(cls, answers: Iterable[tuple[str, Record]], progress: Callable[[int], object] = lambda done: None) -> Survey:
+        """The survey of accepted answers, pairs (image_id, example).
+
+        Args:
+            progress: callback with the number of answers done.
+        """
         survey = cls()
         for image_id, example in answers:
             survey._add(image_id, example)
+            progress(survey.images)
         return survey
 
     def _add(self, image_id: str, example: Record) -> None:

@@ -111,6 +111,14 @@ def test_keypoints_of_the_label_map(folder: Path) -> None:
     assert LabelMap.load(folder / "out" / "label_map.pbtxt").keypoint_names == ("nose",)
 
 
+def test_crowds(folder: Path) -> None:
+    add(folder, answer(picture(folder / "a.jpg", 1), {**rect(*EDGE), "iscrowd": 1}, rect(*CAR)))
+    assert "lost in" not in export("--format", "tfrecord").stderr
+    (serialized,) = records(folder)
+    features = tf.train.Example.FromString(serialized).features.feature
+    assert list(features["image/object/is_crowd"].int64_list.value) == [1, 0]
+
+
 def test_an_image_that_tensorflow_cannot_decode_costs_itself_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,9 +164,10 @@ def test_a_full_disk_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatc
     before = sorted(folder.iterdir())
 
     def fail(*_: Any) -> None:
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        raise tf.errors.ResourceExhaustedError(None, None, "/x/train.record; No space left on device")
 
     monkeypatch.setattr(tf.io.TFRecordWriter, "write", fail)
     result = CliRunner().invoke(app, ["export-labels", "pets", "out", "--format", "tfrecord"])
-    assert isinstance(result.exception, RecordError) and "No space left on device" in str(result.exception)
+    assert isinstance(result.exception, RecordError)
+    assert str(result.exception) == f"cannot write {folder / 'out'}: No space left on device; nothing was written"
     assert sorted(folder.iterdir()) == before

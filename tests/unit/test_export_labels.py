@@ -22,6 +22,7 @@ from odkeras.images import read_image
 from odkeras.labels import LabelMap
 from odkeras.project import is_held_out
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.label_export import ExportOptions, export_labels
 from odkeras.web.label_writers import WRITERS
 
 ROOT = Path(__file__).parents[2]
@@ -424,6 +425,16 @@ def test_answers_that_come_meanwhile_change_nothing(folder: Path, monkeypatch: p
     monkeypatch.setattr(AnswerDatabase, "iter_latest", iter_latest)
     export("--format", "coco")
     assert len(coco(folder)["images"]) == 5 and manifest(folder)["left_out"] == []
+
+
+def test_progress_counts_the_images_of_both_passes(folder: Path) -> None:
+    fill(folder)
+    calls: list[Any] = []
+    with AnswerDatabase.open("annotations.db") as database:
+        options = ExportOptions("coco")
+        export_labels(database, "pets", folder / "out", options, progress=lambda *values: calls.append(values))
+    reading = [(number, None, "reading the labels") for number in range(1, 6)]
+    assert calls == [*reading, *((number, 5, "writing coco") for number in range(1, 6))]
 
 
 def test_the_examples_of_the_help_are_there() -> None:

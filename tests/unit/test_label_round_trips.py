@@ -145,3 +145,27 @@ def test_exported_labels_can_be_imported(folder: Path, format: str) -> None:
         assert after[image_id][0] == labels
         within_px = 0.51 if format in WHOLE_PIXELS else 0.011
         assert after[image_id][1] == [pytest.approx(box, abs=within_px) for box in boxes]
+
+
+@pytest.mark.parametrize(
+    ("format", "held"),
+    [
+        ("coco", {"iscrowd"}),
+        ("voc", {"difficult", "truncated", "occluded"}),
+        ("cvat", {"occluded"}),
+        ("jsonl", {"iscrowd", "difficult", "truncated", "occluded"}),
+        ("yolo", set()),
+        ("csv", set()),
+        ("labelstudio", set()),
+    ],
+)
+def test_marks_come_back_or_are_said_to_be_lost(folder: Path, format: str, held: set[str]) -> None:
+    """A box of a crowd was exported as one object, and nothing said so."""
+    marks = ("iscrowd", "difficult", "truncated", "occluded")
+    path = picture(folder / "a.jpg", 1)
+    add(folder, answer(path, *({**rect(*CAR), mark: 1} for mark in marks), {**rect(*EDGE), "iscrowd": 0}))
+    result = export("--format", format, "--copy-images")
+    assert (f"lost in {format}: {4 - len(held)} objects are written without a mark" in result.stderr) == (len(held) < 4)
+    (labelled,) = [each for _, _, each in read_label_files(find_label_files([folder / "out"]), ReadNotes())]
+    found = [{mark for mark in marks if span.other.get(mark)} for span in labelled.task.spans]
+    assert found == [*({mark} & held for mark in marks), set()]

@@ -7,13 +7,15 @@ import tempfile
 from typing import IO, Any
 
 from odkeras.formats.coco import to_annotation, to_categories, to_keypoints, to_outline
-from odkeras.formats.writers.writer import ExportedImage, LabelWriter
+from odkeras.formats.label_files import CROWD
+from odkeras.formats.writers.writer import ExportedImage, LabelWriter, has_flag
 
 
 class CocoWriter(LabelWriter):
     """The annotations of a split wait in a temporary file, because all images come before them."""
 
     holds_keypoints = True
+    flags = frozenset({CROWD})
 
     def begin(self) -> None:
         self._splits = {split: _SplitFile(self, split) for split in self.target.splits}
@@ -54,6 +56,7 @@ class _SplitFile:
             category = self._target.ids[span.label]
             outline = to_outline(span, image.size_hw)
             annotation = to_annotation(self._annotation_count, self._image_count, category, outline)
+            annotation[CROWD] = int(has_flag(span, CROWD))
             points = {point.name: point for point in span.keypoints}
             annotation |= to_keypoints(points, self._target.keypoint_names[span.label])
             _append(self._annotations, annotation, self._annotation_count)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from odkeras.annotation import Span
-from odkeras.formats.writers.writer import ExportedImage, LabelWriter
+from odkeras.formats.writers.writer import ExportedImage, LabelWriter, has_flag
 from odkeras.formats.writers.xml_text import add, clean, to_text
+
+_OCCLUDED = "occluded"
 
 
 class CvatWriter(LabelWriter):
     """An element for each image. CVAT finds the image of the task by its name."""
+
+    flags = frozenset({_OCCLUDED})
 
     def begin(self) -> None:
         self._images = dict.fromkeys(self.target.splits, 0)
@@ -46,7 +50,8 @@ class CvatWriter(LabelWriter):
 
 
 def _shape(span: Span) -> ElementTree.Element:
-    facts = {"label": clean(span.label), "source": "manual", "occluded": "0", "z_order": "0"}
+    facts = {"label": clean(span.label), "source": "manual", _OCCLUDED: "0", "z_order": "0"}
+    facts[_OCCLUDED] = str(int(has_flag(span, _OCCLUDED)))
     if span.is_polygon:
         points = ";".join(f"{x:.2f},{y:.2f}" for x, y in span.points_xy_px)
         return ElementTree.Element("polygon", {**facts, "points": points})

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from odkeras.formats.prodigy import write_answer
-from odkeras.formats.writers.writer import ExportedImage, LabelWriter
+from odkeras.formats.writers.writer import FLAGS, ExportedImage, LabelWriter
 
 
 class JsonlWriter(LabelWriter):
     """A line for each answer. Its image is relative to the file, if it is in the export."""
 
     holds_keypoints = True
+    flags = FLAGS
 
     def begin(self) -> None:
         self._lines = {split: self.open(f"{split}.jsonl") for split in self.target.splits}

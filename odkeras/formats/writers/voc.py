@@ -10,10 +10,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from odkeras.annotation import Span
-from odkeras.formats.writers.writer import ExportedImage, LabelWriter, Loss
+from odkeras.formats.writers.writer import ExportedImage, LabelWriter, Loss, has_flag
 from odkeras.formats.writers.xml_text import add, to_text
 
 _DATABASE = "odkeras"
+_FLAGS = ("truncated", "difficult", "occluded")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -23,6 +24,7 @@ class VocWriter(LabelWriter):
     images_folder = "JPEGImages"
     allows_spaces = False  # in lines of ImageSets, a space ends the name
     holds_polygons = False
+    flags = frozenset(_FLAGS)
 
     def begin(self) -> None:
         self._lists = {split: [self.open(f"ImageSets/Main/{split}.txt")] for split in self.target.splits}
@@ -50,8 +52,10 @@ class VocWriter(LabelWriter):
 
     def _object(self, span: Span, size_hw: tuple[int, int]) -> ElementTree.Element:
         element = ElementTree.Element("object")
-        for tag, value in (("name", span.label), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
-            add(element, tag, value)
+        add(element, "name", span.label)
+        add(element, "pose", "Unspecified")
+        for flag in _FLAGS:
+            add(element, flag, int(has_flag(span, flag)))
         box = ElementTree.SubElement(element, "bndbox")
         sides = whole_pixels(span.xyxy_px, size_hw)
         self.losses[Loss.FRACTIONS] += sides != span.xyxy_px

@@ -22,8 +22,12 @@ from typing import IO, ClassVar
 
 from odkeras.annotation import Answer, Span
 from odkeras.formats.coco_files import relative_name
+from odkeras.formats.label_files import CROWD
 from odkeras.images import EncodedImage
 from odkeras.labels import Label
+
+FLAGS = frozenset({CROWD, "difficult", "truncated", "occluded"})
+"""Keys of `Span.other` that other tools have, too; the readers of `odkeras import` set them."""
 
 
 class Loss(str, Enum):
@@ -32,6 +36,12 @@ class Loss(str, Enum):
     POLYGONS = "polygons are written as their bounding boxes"
     KEYPOINTS = "objects are written without their keypoints"
     FRACTIONS = "boxes are rounded to whole pixels"
+    FLAGS = "objects are written without a mark that an import gave them (iscrowd, difficult, truncated, occluded)"
+
+
+def has_flag(span: Span, flag: str) -> bool:
+    """Whether a span has one of `FLAGS`."""
+    return span.other.get(flag) in (1, True)
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,8 @@ class LabelWriter(ABC):
     """Names of images may have spaces."""
     holds_polygons: ClassVar[bool] = True
     holds_keypoints: ClassVar[bool] = False
+    flags: ClassVar[frozenset[str]] = frozenset()
+    """Those of `FLAGS` that the format has."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -151,13 +163,14 @@ class LabelWriter(ABC):
 
         Raises:
             ImageError: the format cannot have the image.
-            OSError, RecordError: disk full, or no permission.
+            OSError: disk full, or no permission.
         """
         self.write_image(image)
         for span in image.spans:
             self.losses[Loss.POLYGONS] += span.is_polygon and not self.holds_polygons
             held = self.holds_keypoints and self.target.keypoint_names[span.label]
             self.losses[Loss.KEYPOINTS] += any(point.visibility for point in span.keypoints) and not held
+            self.losses[Loss.FLAGS] += bool(span.other) and any(has_flag(span, flag) for flag in FLAGS - self.flags)
 
     @abstractmethod
     def write_image(self, image: ExportedImage) -> None:
