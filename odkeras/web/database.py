@@ -111,25 +111,32 @@ class AnswerDatabase:
             )
             return last_words
 
-    def add_all(self, dataset: str, answers: Iterable[tuple[StoredAnswer, str]]) -> int:
+    def add_all(self, dataset: str, answers: Iterable[tuple[StoredAnswer, str, gallery_rows.TaskFacts]]) -> int:
         """Store any number of answers in one transaction: all, or after an exception none. They are taken one at a
         time. Returns the number of new ones; see `add`.
 
         Args:
-            answers: each with its `stored.to_json`.
+            answers: each with its `stored.to_json`, and the facts of its task.
 
         Raises: as `add`.
         """
         with self.transaction("cannot store the answers") as connection:
             before = connection.total_changes
             number = 0
-            for answer, text in answers:
-                self._insert(dataset, answer, text)
+            for answer, text, facts in answers:
+                self._insert(dataset, answer, text, facts=facts)
                 number += connection.total_changes > before
                 before = connection.total_changes
             return number
 
-    def _insert(self, dataset: str, answer: StoredAnswer, text: str, shared: bool = False) -> bool:
+    def _insert(
+        self,
+        dataset: str,
+        answer: StoredAnswer,
+        text: str,
+        shared: bool = False,
+        facts: gallery_rows.TaskFacts | None = None,
+    ) -> bool:
         """Returns whether the answer is new and the latest one, as `add` returns it."""
         execute = self._connection.execute
         key = (dataset, answer.image_id, answer.session)
@@ -146,7 +153,7 @@ class AnswerDatabase:
             gallery_rows.insert_row(
                 execute,
                 row_id,
-                read_task(answer.example, answer.image_id),
+                facts or gallery_rows.TaskFacts.of(read_task(answer.example, answer.image_id)),
                 dataset=dataset,
                 image_id=answer.image_id,
                 session=answer.session,
@@ -269,15 +276,6 @@ class AnswerDatabase:
         if session is None:
             return {image_id for (image_id,) in self.read(query, dataset)}
         return {image_id for (image_id,) in self.read(f"{query} AND session = ?", dataset, session)}
-
-    def answered_by_others(self, dataset: str, session: str) -> set[str]:
-        """Ids of the images that any other session has answered."""
-        query = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0 AND session != ?"
-        return {image_id for (image_id,) in self.read(query, dataset, session)}
-
-    def answer_ids(self, dataset: str) -> set[str]:
-        """The ids of all answers, also of replaced ones."""
-        return {answer_id for (answer_id,) in self.read("SELECT answer_id FROM answers WHERE dataset = ?", dataset)}
 
     def files(self, dataset: str) -> set[str]:
         """Names and paths of the answered files."""

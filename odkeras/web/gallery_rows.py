@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from odkeras.annotation import Span, Task
 from odkeras.formats.prodigy import read_task
@@ -42,10 +42,23 @@ _MARK_LATEST = (
 _SEPARATOR = "\n"
 
 
+class TaskFacts(NamedTuple):
+    """What a row has of the answered task, with its boxes."""
+
+    sort_key: str
+    file: str
+    labels: str
+    lowest_score: float | None
+
+    @classmethod
+    def of(cls, task: Task) -> TaskFacts:
+        return cls(task_sort_key(task), storable(task.file), joined_labels(task.spans), find_lowest_score(task))
+
+
 def insert_row(
     execute: Callable[..., Any],
     answer: int | None,
-    task: Task,
+    facts: TaskFacts,
     *,
     dataset: str,
     image_id: str,
@@ -58,15 +71,13 @@ def insert_row(
     Args:
         execute: the connection's `execute`.
         answer: row id in `answers`.
-        task: the answered task, with its boxes.
+        facts: of the answered task.
     """
     execute(
         "DELETE FROM gallery WHERE dataset = ? AND image_id = ? AND session = ?",
         (dataset, image_id, session),
     )
-    file = storable(task.file)
-    labels = joined_labels(task.spans)
-    row = (task_sort_key(task), file, decision, answered_at, labels, find_lowest_score(task))
+    row = (facts.sort_key, facts.file, decision, answered_at, facts.labels, facts.lowest_score)
     execute(_INSERT, (answer, dataset, image_id, session, *row))
     execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
 
@@ -83,7 +94,7 @@ def fill(connection: sqlite3.Connection, folder: Path) -> None:
         *values, text = connection.execute(query, (row_id,)).fetchone()
         given = dict(zip(("dataset", "image_id", "session", "decision", "answered_at"), values, strict=True))
         task = read_task(with_places_below(folder, json.loads(text)), given["image_id"])
-        insert_row(connection.execute, row_id, task, **given)
+        insert_row(connection.execute, row_id, TaskFacts.of(task), **given)
 
 
 def task_sort_key(task: Task) -> str:

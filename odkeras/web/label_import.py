@@ -34,6 +34,7 @@ from odkeras.images import SUFFIXES, EncodedImage, ImageFacts, absolute_path, in
 from odkeras.label_choice import LabelChoice
 from odkeras.project import write_atomically
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.gallery_rows import TaskFacts
 from odkeras.web.import_report import LabelReport
 from odkeras.web.imports import SESSION, stored_answer
 from odkeras.web.stored import StoredAnswer, to_json
@@ -107,25 +108,25 @@ def import_labels(
             staging.remove_written()
             raise
         for facts, _ in _rows(spool):
-            answer, path = pickle.loads(facts)
+            answer, _, path = pickle.loads(facts)
             if path:
                 note_image(Path(path), answer.image_id)
     return report
 
 
-def _spool(spool: IO[bytes], answers: Iterable[StoredAnswer], progress: Progress) -> None:
+def _spool(spool: IO[bytes], answers: Iterable[tuple[StoredAnswer, TaskFacts]], progress: Progress) -> None:
     """Write the answers, each without its example, which follows as JSON, once as it is stored."""
-    for number, answer in enumerate(answers, start=1):
-        facts = pickle.dumps((replace(answer, example={}), answer.example.get("path")))
+    for number, (answer, task) in enumerate(answers, start=1):
+        facts = pickle.dumps((replace(answer, example={}), task, answer.example.get("path")))
         text = to_json(answer).encode()
         spool.write(_LENGTHS.pack(len(facts), len(text)) + facts + text)
         progress(number)
 
 
-def _spooled(spool: IO[bytes]) -> Iterator[tuple[StoredAnswer, str]]:
+def _spooled(spool: IO[bytes]) -> Iterator[tuple[StoredAnswer, str, TaskFacts]]:
     for facts, text in _rows(spool):
-        answer, _ = pickle.loads(facts)  # written by this process, to a file without a name
-        yield replace(answer, example=json.loads(text)), text.decode()
+        answer, task, _ = pickle.loads(facts)  # written by this process, to a file without a name
+        yield replace(answer, example=json.loads(text)), text.decode(), task
 
 
 def _rows(spool: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -146,9 +147,11 @@ class _Earlier:
     def of(cls, path: Path, dataset: str) -> _Earlier:
         if not path.is_file():
             return cls()
+        by_others = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0 AND session != ?"
         with AnswerDatabase.open(path) as database:
-            answered = database.answered_by_others(dataset, SESSION)
-            return cls(frozenset(database.answer_ids(dataset)), frozenset(answered))
+            answer_ids = database.read("SELECT answer_id FROM answers WHERE dataset = ?", dataset)
+            answered = database.read(by_others, dataset, SESSION)
+        return cls(frozenset(id for (id,) in answer_ids), frozenset(id for (id,) in answered))
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class _Staging:
     def __post_init__(self) -> None:
         self._finder = ImageFinder(self.rules.images_dir)
 
-    def stage(self, labelled: Iterable[tuple[LabelFile, str, Answer]]) -> Iterator[StoredAnswer]:
+    def stage(self, labelled: Iterable[tuple[LabelFile, str, Answer]]) -> Iterator[tuple[StoredAnswer, TaskFacts]]:
         """The answers to be stored. Counts everything in the report."""
         now, rows = time.time(), iter(labelled)
         number = 0
@@ -200,7 +203,7 @@ class _Staging:
                     elif stored.answer_id in self.earlier.answer_ids:
                         self.report.known += 1
                     else:
-                        yield stored
+                        yield stored, TaskFacts.of(answer.task)
 
     def unlabelled_images(self) -> list[str]:
         """The image files in the folders of the images that no label file names."""

@@ -319,11 +319,11 @@ class TestAllOrNothing:
             database.add("cars", [StoredAnswer({"answer": "accept", "image": "x.jpg"}, "ab" * 16, "anna")])
         insert, calls = AnswerDatabase._insert, []
 
-        def fail_at_the_second(self: AnswerDatabase, *arguments: Any) -> bool:
+        def fail_at_the_second(self: AnswerDatabase, *arguments: Any, **named: Any) -> bool:
             calls.append(arguments)
             if len(calls) == 2:
                 raise sqlite3.OperationalError("disk is full")
-            return insert(self, *arguments)
+            return insert(self, *arguments, **named)
 
         monkeypatch.setattr(AnswerDatabase, "_insert", fail_at_the_second)
         with pytest.raises(DatabaseError, match="cannot store the answers: disk is full"):
@@ -335,7 +335,7 @@ class TestAllOrNothing:
         write_coco(folder)
         write_images(folder)
 
-        def interrupt(*_: Any) -> bool:
+        def interrupt(*_: Any, **__: Any) -> bool:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(AnswerDatabase, "_insert", interrupt)
