@@ -37,7 +37,7 @@ def export_labels(
     dataset: Dataset,
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     format: Annotated[
-        str, typer.Option("--format", help="coco, voc, yolo, csv, tfrecord, labelstudio, cvat or jsonl (Prodigy).")
+        str, typer.Option("--format", help="coco, voc, yolo, yolo-pose, csv, tfrecord, labelstudio, cvat or jsonl.")
     ],
     project: ProjectOption = None,
     split: Annotated[

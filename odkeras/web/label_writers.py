@@ -13,6 +13,7 @@ from odkeras.formats.writers.labelstudio import LabelStudioWriter
 from odkeras.formats.writers.voc import VocWriter
 from odkeras.formats.writers.writer import LabelWriter
 from odkeras.formats.writers.yolo import YoloWriter
+from odkeras.formats.writers.yolo_pose import YoloPoseWriter
 from odkeras.logs import quiet_import
 
 
@@ -27,6 +28,7 @@ WRITERS: dict[str, Callable[[], type[LabelWriter]]] = {
     "coco": lambda: CocoWriter,
     "voc": lambda: VocWriter,
     "yolo": lambda: YoloWriter,
+    "yolo-pose": lambda: YoloPoseWriter,
     "csv": lambda: CsvWriter,
     "tfrecord": _tfrecord_writer,
     "labelstudio": lambda: LabelStudioWriter,

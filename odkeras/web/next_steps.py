@@ -61,6 +61,15 @@ def _labels(options: SessionSettings, dataset: str, db: Path) -> list[NextStep]:
     return [
         NextStep("Get the labels, as JSON lines", out("answers.jsonl")),
         NextStep("Get the labels, as COCO", out("answers_coco.json", "--format", "coco")),
+        NextStep(
+            "Get the labels and the images for another tool, here YOLO",
+            _command(
+                *("export-labels", "--db", db.absolute(), "--format", "yolo", "--split", "0.8/0.2"),
+                *_as_argument(dataset),
+                folder / "answers_yolo",
+            ),
+            "--format has others: coco, voc, csv, tfrecord, labelstudio, cvat and jsonl.",
+        ),
     ]
 
 
@@ -70,8 +79,12 @@ def export_command(dataset: str, db: Path, *options: str, out: Path | None = Non
     Args:
         out: the file to write; standard output when None.
     """
-    names = ["--", dataset] if dataset.startswith("-") else [dataset]
-    return _command("db", "out", "--db", db.absolute(), *options, *names, *([] if out is None else [out]))
+    files = [] if out is None else [out]
+    return _command("db", "out", "--db", db.absolute(), *options, *_as_argument(dataset), *files)
+
+
+def _as_argument(dataset: str) -> list[str]:
+    return ["--", dataset] if dataset.startswith("-") else [dataset]
 
 
 def _of_model(options: SessionSettings) -> list[str | Path]:

@@ -19,7 +19,8 @@ from odkeras.splits import Splits
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.label_writers import WRITERS
 
-FORMATS = [name for name in WRITERS if name != "tfrecord"]  # needs TensorFlow: tests/integration/test_label_records.py
+# tfrecord needs TensorFlow: tests/integration/test_label_records.py; yolo-pose needs keypoints.
+FORMATS = [name for name in WRITERS if name not in ("tfrecord", "yolo-pose")]
 WHOLE_PIXELS = {"voc"}
 BOXES_ONLY = {"voc", "csv"}
 

@@ -14,7 +14,10 @@ import pytest
 import yaml
 from label_exports import BOXES, CAR, EDGE, TRIANGLE, TRIANGLE_BOX, Box, add, answer, export, fill, picture, rect
 from PIL import Image
+from typer.testing import CliRunner
 
+from odkeras.cli import app
+from odkeras.errors import ConfigError
 from odkeras.groundtruth_csv import read_truth_csv
 
 
@@ -173,6 +176,46 @@ class TestYolo:
         add(folder, answer(picture(folder / "a.jpg", 1), rect(label, CAR[1])))
         export("--format", "yolo")
         assert yaml.safe_load((folder / "out" / "data.yaml").read_text("utf-8"))["names"] == {0: label}
+
+
+class TestYoloPose:
+    """docs.ultralytics.com/datasets/pose"""
+
+    def test_each_line_has_all_keypoints(self, folder: Path) -> None:
+        nose = {"name": "nose", "x": 32, "y": 12, "visibility": 2}
+        tail = {"name": "tail", "x": 64, "y": 48, "visibility": 1}
+        proposed = {"name": "tail", "x": 9, "y": 9, "visibility": 0}
+        person, other = ({**rect(*EDGE), "keypoints": points} for points in ([nose, proposed], [tail, nose]))
+        add(
+            folder,
+            answer(picture(folder / "a.jpg", 1), person, other, rect(*CAR)),
+            answer(picture(folder / "b.jpg", 2)),
+        )
+        result = export("--format", "yolo-pose")
+        assert "lost in" not in result.stderr and "is a polygon" not in result.stderr
+        assert yaml.safe_load((folder / "out" / "data.yaml").read_text())["kpt_shape"] == [2, 3]
+        lines = (folder / "out" / "labels" / "train" / "a.txt").read_text().splitlines()
+        assert [line.split()[5:] for line in lines] == [
+            ["0.5", "0.25", "2", "0", "0", "0"],
+            ["0.5", "0.25", "2", "1", "1", "1"],
+            ["0", "0", "0", "0", "0", "0"],
+        ]
+        boxes = [[float(value) for value in line.split()[1:5]] for line in lines]
+        assert boxes[0] == pytest.approx([44 / 64, 26 / 48, 40 / 64, 44 / 48], abs=1e-6)
+        assert (folder / "out" / "labels" / "train" / "b.txt").read_text() == ""
+
+    def test_polygons_become_boxes(self, folder: Path) -> None:
+        nose = {"name": "nose", "x": 20, "y": 12, "visibility": 2}
+        add(folder, answer(picture(folder / "a.jpg", 1), {**rect(*CAR), "points": TRIANGLE, "keypoints": [nose]}))
+        assert "lost in yolo-pose: 1 polygons" in export("--format", "yolo-pose").stderr
+        (line,) = (folder / "out" / "labels" / "train" / "a.txt").read_text().splitlines()
+        assert len(line.split()) == 5 + 3
+
+    def test_without_keypoints_it_is_refused(self, folder: Path) -> None:
+        fill(folder)
+        result = CliRunner().invoke(app, ["export-labels", "pets", "out", "--format", "yolo-pose"])
+        assert isinstance(result.exception, ConfigError) and "use --format yolo" in str(result.exception)
+        assert not (folder / "out").exists()
 
 
 # --- Pascal VOC: host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc

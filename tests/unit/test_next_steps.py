@@ -71,6 +71,8 @@ def test_the_labels_are_written_from_any_directory(annotate: Start, folder: Path
     (answer,) = map(json.loads, (folder / "answers.jsonl").read_text().splitlines())
     assert answer["spans"][0]["label"] == "thing"
     assert len(json.loads((folder / "answers_coco.json").read_text())["annotations"]) == 1
+    run(steps["Get the labels and the images for another tool, here YOLO"]["command"], elsewhere)
+    assert len([*(folder / "answers_yolo").glob("labels/*/*.txt")]) == 1
     assert "no image with suggestions" in run(steps["See how good the suggestions were"]["command"], elsewhere)
     assert list(elsewhere.iterdir()) == []
 
@@ -88,6 +90,8 @@ def test_a_dataset_that_looks_like_an_option(annotate: Start, tmp_path: Path, we
     page.answer(page.tasks()["tasks"][0])
     run(steps_of(page)["Get the labels, as COCO"]["command"], tmp_path)
     assert (web_project / "answers_coco.json").is_file()
+    run(steps_of(page)["Get the labels and the images for another tool, here YOLO"]["command"], tmp_path)
+    assert (web_project / "answers_yolo" / "data.yaml").is_file()
     shown = module.export_command("--all things", web_project / "annotations.db")  # when annotate stops
     assert json.loads(run(shown, tmp_path))["answer"] == "accept"
 
@@ -123,6 +127,7 @@ class TestTheModel:
         assert set(steps_of(self.usual(annotate, folder))) == {
             "Get the labels, as JSON lines",
             "Get the labels, as COCO",
+            "Get the labels and the images for another tool, here YOLO",
         }
 
     def test_evaluation_is_offered_where_there_is_something_to_evaluate_on(self, annotate: Start, folder: Path) -> None:

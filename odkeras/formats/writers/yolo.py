@@ -31,16 +31,25 @@ class YoloWriter(LabelWriter):
         self.write_file("data.yaml", self._data_yaml())
 
     def write_image(self, image: ExportedImage) -> None:
-        lines = [self._line(span, image.size_hw) for span in image.spans]
+        lines = [self.line(span, image.size_hw) for span in image.spans]
         self.write_file(f"labels/{image.split}/{image.stem}.txt", "".join(f"{line}\n" for line in lines))
 
     def remarks(self) -> list[str]:
         rows = []
-        if self.target.has_polygons:
+        if self.writes_polygons:
             rows.append("each line of labels/ is a polygon, because the dataset has polygons")
         if "val" not in self.target.splits:
             rows.append("data.yaml: val is the same as train, because there is no val; --split 0.8/0.2 makes one")
         return rows
+
+    @property
+    def writes_polygons(self) -> bool:
+        """Whether lines have polygons instead of boxes."""
+        return self.target.has_polygons
+
+    def extra_settings(self) -> str:
+        """Further lines of data.yaml."""
+        return ""
 
     def _data_yaml(self) -> str:
         # Ultralytics wants `train` and `val`. A relative `path` would be taken for one in its own datasets folder.
@@ -53,25 +62,28 @@ class YoloWriter(LabelWriter):
                 "# The folder with this file; correct it when the folder is moved.\n",
                 f"path: {_quoted(self.target.location.as_posix())}\n",
                 *(f"{split}: {folder}\n" for split, folder in splits.items()),
+                self.extra_settings(),
                 "names:\n" if self._class_numbers else "names: {}\n",
                 *(f"  {number}: {_quoted(name)}\n" for name, number in self._class_numbers.items()),
             ]
         )
 
-    def _line(self, span: Span, size_hw: tuple[int, int]) -> str:
+    def line(self, span: Span, size_hw: tuple[int, int]) -> str:
+        """The line of an object."""
         left, top, right, bottom = span.xyxy_px
         height, width = size_hw
-        if self.target.has_polygons:
+        if self.writes_polygons:
             corners = ((left, top), (right, top), (right, bottom), (left, bottom))
             points = span.points_xy_px if span.is_polygon else corners
             values = [share for x, y in points for share in (x / width, y / height)]
         else:
             values = [(left + right) / 2 / width, (top + bottom) / 2 / height]
             values += [(right - left) / width, (bottom - top) / height]
-        return " ".join([str(self._class_numbers[span.label]), *_shares(values)])
+        return " ".join([str(self._class_numbers[span.label]), *to_shares(values)])
 
 
-def _shares(values: Iterable[float]) -> Iterable[str]:
+def to_shares(values: Iterable[float]) -> Iterable[str]:
+    """Numbers from 0 to 1 as text."""
     return (f"{value:.6f}".rstrip("0").rstrip(".") for value in values)
 
 
