@@ -117,7 +117,9 @@ export function focusKeypoint({ canvas, notices }: AppStore, step: 1 | -1): void
 
 /** Makes the focused keypoint visible, hidden, or not there, in turn. */
 export function cycleKeypoint({ canvas, notices }: AppStore): void {
-  const point = canvas?.points.focused && canvas.points.cycle(canvas.points.focused);
+  const name = canvas?.points.focused;
+  if (!name) return notices.show("go to a keypoint first: k");
+  const point = canvas.points.cycle(name);
   if (point) notices.announce(`${point.name}: ${VISIBILITY_NAMES[point.visibility]}`);
 }
 

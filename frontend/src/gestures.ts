@@ -14,7 +14,7 @@ import { undoHint } from "./format";
 interface Aim extends Reach {
   /** Shorter movements are clicks. */
   click_px: number;
-  /** Distance from a keypoint at which it can be grabbed. */
+  /** Distance from a keypoint at which it can be grabbed; less than of a corner, where keypoints often are. */
   keypoint_px: number;
   /** Distance from a box within which a click still selects it. */
   buffer_px: number;
@@ -22,8 +22,8 @@ interface Aim extends Reach {
   smallest_px: number;
 }
 
-const MOUSE: Aim = { edge_px: 7, corner_px: 11, keypoint_px: 9, click_px: 3, buffer_px: 3, smallest_px: 6 };
-const TOUCH: Aim = { edge_px: 12, corner_px: 20, keypoint_px: 20, click_px: 8, buffer_px: 10, smallest_px: 10 };
+const MOUSE: Aim = { edge_px: 7, corner_px: 11, keypoint_px: 7, click_px: 3, buffer_px: 3, smallest_px: 6 };
+const TOUCH: Aim = { edge_px: 12, corner_px: 20, keypoint_px: 16, click_px: 8, buffer_px: 10, smallest_px: 10 };
 
 /** Less than a notch of a mouse wheel in any browser; touch pads report many smaller movements. */
 const WHEEL_STEP_PX = 40;

@@ -6,6 +6,9 @@ import { inside, isThere, NEXT_VISIBILITY, NOT_THERE, VISIBILITY_NAMES, VISIBLE,
 import type { Keypoint, Point } from "./messages";
 
 const SVG = "http://www.w3.org/2000/svg";
+/** Maximum reach of a keypoint as a share of its box, so that the inside of small boxes stays free. */
+const MAX_REACH = 0.15;
+const MIN_REACH_PX = 5;
 /** Radius of the keypoints of boxes that are not selected, in screen pixels. */
 const DOT_PX = 3;
 
@@ -51,10 +54,13 @@ export class Points {
 
   /** The name of the nearest keypoint of the selected box within reach; null if there is none. */
   at([x, y]: Point, reach_px: number): string | null {
+    const box = this.context.box();
+    if (!box?.keypoints) return null;
     const scale = this.context.scale();
-    const near = (this.context.box()?.keypoints ?? [])
+    const most = Math.max(MIN_REACH_PX, MAX_REACH * Math.min(box.width, box.height) * scale);
+    const near = box.keypoints
       .map((point) => ({ name: point.name, distance: Math.hypot(point.x - x, point.y - y) * scale }))
-      .filter(({ distance }) => distance <= reach_px)
+      .filter(({ distance }) => distance <= Math.min(reach_px, most))
       .sort((a, b) => a.distance - b.distance);
     return near[0]?.name ?? null;
   }

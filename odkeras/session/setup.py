@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from odkeras.config.settings import DEFAULT_REST_PORT, SessionSettings
@@ -67,7 +68,7 @@ class SessionSetup:
         classes = tuple(label_map.id_of(label) for label in chosen) if labels else None
         return cls(options, path, label_map, tuple(chosen), classes, can_pick)
 
-    @property
+    @cached_property
     def keypoint_names(self) -> dict[str, tuple[str, ...]]:
         """The names of the keypoints that the objects of each label have, by their ids; without labels that have
         none."""

@@ -181,6 +181,13 @@ class TestGestures:
         desk.by("confirm-keypoints").tap()
         assert visibilities(desk) == [2, 2, 2]
 
+    def test_a_corner_with_a_keypoint_can_be_grabbed_beside_it(self, desk: Desk) -> None:
+        desk.draw(BOX)
+        desk.drag(GRID["tip"], BOX[2:])
+        desk.drag((BOX[2] + 1.1, BOX[3] + 0.6), (81.1, 60.6))
+        assert place(desk, "tip") == near(80, 60)
+        assert desk.by("box-item").first.get_attribute("data-rect") == "10,8,70,52"
+
     def test_shift_draws_a_box_over_a_keypoint(self, desk: Desk) -> None:
         desk.draw(BOX)
         desk.draw((*GRID["tip"], 50, 54), across=True)
@@ -264,6 +271,15 @@ class TestKeys:
         desk.press("e")
         assert visibilities(desk) == [2, 2, 1]
         assert [point[3] for point in stored(server, desk.answer("a"))[0]] == [2, 2, 1]
+
+    def test_keys_without_a_keypoint_say_what_to_do(self, desk: Desk) -> None:
+        desk.press("k")
+        expect(desk.page.get_by_text("select a box to reach its keypoints")).to_be_visible()
+        desk.draw(BOX)
+        desk.press("o")
+        expect(desk.page.get_by_text("go to a keypoint first: k")).to_be_visible()
+        desk.press("e", "e")
+        expect(desk.page.get_by_text("no keypoints to confirm")).to_be_visible()
 
     def test_space_presses_a_focused_keypoint_and_answers_nothing(self, desk: Desk) -> None:
         desk.draw(BOX)
