@@ -90,7 +90,7 @@ class TestCoco:
         export("--format", "coco")
         read, boxes = read_coco(folder)
         assert boxes["triangle.jpg"] == [TRIANGLE_BOX]
-        (annotation,) = [each for each in read.anns.values() if "segmentation" in each]
+        (annotation,) = [each for each in read.anns.values() if each["segmentation"]]
         assert annotation["segmentation"] == [[value for point in TRIANGLE for value in point]]
         assert read.annToMask(annotation).sum() == pytest.approx(annotation["area"], rel=0.05)
 
@@ -329,7 +329,7 @@ class TestCsv:
 
 
 def read_cvat(folder: Path, split: str = "train") -> Read:
-    root = ElementTree.parse(folder / "out" / f"annotations_{split}.xml").getroot()
+    root = ElementTree.parse(folder / "out" / f"{split}.xml").getroot()
     assert root.tag == "annotations" and root.findtext("version") == "1.1"
     labels = {label.findtext("name") for label in root.iterfind("meta/task/labels/label")}
     boxes: Read = {}

@@ -56,6 +56,7 @@ class _SplitFile:
             category = self._target.ids[span.label]
             outline = to_outline(span, image.size_hw)
             annotation = to_annotation(self._annotation_count, self._image_count, category, outline)
+            annotation.setdefault("segmentation", [])  # some tools expect the key
             annotation[CROWD] = int(has_flag(span, CROWD))
             points = {point.name: point for point in span.keypoints}
             annotation |= to_keypoints(points, self._target.keypoint_names[span.label])

@@ -1,4 +1,4 @@
-"""CVAT's XML, "CVAT for images 1.1": `annotations_SPLIT.xml` for each split, to upload to a task with its images."""
+"""CVAT's XML, "CVAT for images 1.1": `SPLIT.xml` for each split, to upload to a task with its images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _OCCLUDED = "occluded"
 
 
 class CvatWriter(LabelWriter):
-    """An element for each image. CVAT finds the image of the task by its name."""
+    """An element for each image. CVAT finds the image of the task by its name. Datumaro reads only images whose subset
+    is the name of the file."""
 
     flags = frozenset({_OCCLUDED})
 
     def begin(self) -> None:
         self._images = dict.fromkeys(self.target.splits, 0)
-        self._split_files = {split: self.open(f"annotations_{split}.xml") for split in self.target.splits}
+        self._split_files = {split: self.open(f"{split}.xml") for split in self.target.splits}
         for file in self._split_files.values():
             file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
             file.write(to_text(self._meta(), indent="  "))

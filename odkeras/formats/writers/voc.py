@@ -1,5 +1,6 @@
 """Pascal VOC's XML in the layout of its development kit: `Annotations/NAME.xml`, `JPEGImages`, `ImageSets/Main`.
 
+`labelmap.txt` names the classes for CVAT and Datumaro, which know only those of the challenge without it.
 The sides of a box are whole pixels, counted from 0 as by most tools, and not from 1 as in the challenge of 2007.
 """
 
@@ -27,6 +28,8 @@ class VocWriter(LabelWriter):
     flags = frozenset(_FLAGS)
 
     def begin(self) -> None:
+        lines = [f"{label.name}:::\n" for label in self.target.labels]
+        self.write_file("labelmap.txt", "".join(["# label:color_rgb:parts:actions\n", *lines]))
         self._lists = {split: [self.open(f"ImageSets/Main/{split}.txt")] for split in self.target.splits}
         if {"train", "val"} <= set(self._lists):
             both = self.open("ImageSets/Main/trainval.txt")
