@@ -210,6 +210,8 @@ class Annotation:
         batch: name of the inbox file that it came in.
         polygons: one outline per box, in the order of the boxes: float32 (K, 2) [y, x], normalised; None for a
             rectangle. () if all boxes are rectangles.
+        split: train, val or test, of an image that was imported with it; "" for any other. Images of val and test are
+            never trained on.
 
     Raises:
         ValueError: the number of polygons differs from the number of boxes, or a polygon is invalid.
@@ -221,6 +223,7 @@ class Annotation:
     file: str
     batch: str = ""
     polygons: tuple[FloatArray | None, ...] = ()
+    split: str = ""
 
     def __post_init__(self) -> None:
         polygons = tuple(None if polygon is None else polygon_ops.as_polygon(polygon) for polygon in self.polygons)

@@ -24,6 +24,7 @@ from odkeras.polygons import BoolArray
 from odkeras.project import atomic_path
 
 BATCH_FEATURE = "odkeras/batch"
+SPLIT_FEATURE = "odkeras/split"
 MASK_FEATURE = "image/object/mask"
 _CLASS_TEXT = "image/object/class/text"
 _KEYPOINT = "image/object/keypoint"
@@ -38,8 +39,8 @@ def example_from_annotation(
     masks: bool | Sequence[BoolArray] = False,
     crowds: BoolArray | None = None,
 ) -> tf.train.Example:
-    """Create an example with the features that the API's decoder reads, plus `odkeras/batch`: the name of the inbox
-    file.
+    """Create an example with the features that the API's decoder reads, plus `odkeras/batch`, the name of the inbox
+    file, and `odkeras/split` of an imported image with a split.
 
     If any object has a polygon, or if `masks` is True, the example has a mask for every object: a PNG of the image's
     size, 1 inside the object (for a rectangle: its box) and 0 outside. The decoder calls this format PNG_MASKS.
@@ -69,6 +70,8 @@ def example_from_annotation(
         "image/object/difficult": _ints(np.zeros(len(groundtruth), np.int64)),
         BATCH_FEATURE: _bytes([annotation.batch.encode()]),
     }
+    if annotation.split:
+        features[SPLIT_FEATURE] = _bytes([annotation.split.encode()])
     for column, side in enumerate(("ymin", "xmin", "ymax", "xmax")):
         features[f"image/object/bbox/{side}"] = _floats(groundtruth.boxes[:, column])
     if not isinstance(masks, bool):
@@ -115,7 +118,8 @@ def annotation_from_example(serialized: bytes) -> Annotation:
     image = _image(features, file)
     image_id = _text(features, "image/source_id") or image.image_id
     groundtruth = _groundtruth(features, file)
-    return Annotation(image, groundtruth, image_id, file, _text(features, BATCH_FEATURE))
+    batch, split = _text(features, BATCH_FEATURE), _text(features, SPLIT_FEATURE)
+    return Annotation(image, groundtruth, image_id, file, batch, split=split)
 
 
 def with_masks(serialized: bytes) -> bytes:

@@ -4,7 +4,8 @@ The latest answer about an image wins; rejected and ignored images are excluded.
 kept in memory, not the images.
 
 A share of the images can be held out for evaluation. The hold-out split is a hash of the image id, recomputed on every
-read and never stored. Training and held-out examples are in the same records.
+read and never stored. Training and held-out examples are in the same records. Images that were imported with a split
+keep it: those of val are held out, those of test neither trained on nor evaluated.
 
 An example with a class that is no longer in the label map stays in the records, but is not used. The Object Detection
 API would silently drop such objects, and the model would learn that they are background.
@@ -40,6 +41,7 @@ class StoredExample:
         offset: byte offset of the example.
         length: number of bytes.
         classes: class texts of its objects.
+        split: train, val or test, if its labels were imported with it; else "".
     """
 
     image_id: str
@@ -48,6 +50,7 @@ class StoredExample:
     offset: int
     length: int
     classes: frozenset[str] = frozenset()
+    split: str = ""
 
     def read(self) -> bytes:
         """The serialized example.
@@ -73,7 +76,8 @@ class ReplayStore:
 
     Args:
         project: the directories.
-        eval_split: share of the images that is held out from training, 0 to 1; see `project.is_held_out`.
+        eval_split: share of the images that is held out from training, 0 to 1; see `project.is_held_out`. It is about
+            images without a split of their own.
         class_texts: `LabelMap.texts`; examples with other classes are not used. None uses all.
 
     Raises:
@@ -101,11 +105,15 @@ class ReplayStore:
         Args:
             only: restrict them to these TFRecord files; None for all.
         """
-        return [example for example in self._usable(only) if not is_held_out(example.image_id, self._eval_split)]
+        return [example for example in self._usable(only) if self._split(example) == "train"]
 
     def held_out(self) -> list[StoredExample]:
         """The evaluation examples, oldest answer first."""
-        return [example for example in self._usable() if is_held_out(example.image_id, self._eval_split)]
+        return [example for example in self._usable() if self._split(example) == "val"]
+
+    def _split(self, example: StoredExample) -> str:
+        """train, val or test: the split that the image was imported with, else by its id."""
+        return example.split or ("val" if is_held_out(example.image_id, self._eval_split) else "train")
 
     @property
     def unknown_classes_message(self) -> str:
@@ -248,7 +256,7 @@ def _stored_example(path: Path, offset: int, data: bytes) -> StoredExample:
         raise RecordError(f"{path} has a record that is not a tf.train.Example: {error}") from error
     image_id = _text(features, "image/source_id") or records.annotation_from_example(data).image_id
     batch, classes = _text(features, records.BATCH_FEATURE), records.class_texts(features)
-    return StoredExample(image_id, batch, path, offset, len(data), classes)
+    return StoredExample(image_id, batch, path, offset, len(data), classes, _text(features, records.SPLIT_FEATURE))
 
 
 def _text(features: tf.train.Features, name: str) -> str:

@@ -44,19 +44,21 @@ class LabelFormat:
         title: for people.
         read: see `label_files`.
         classes: the names of the classes in the order of the file, if the format lists them.
+        is_per_image: a file has one image, so that one that cannot be read costs itself alone.
     """
 
     name: str
     title: str
     read: Callable[[LabelFile, ReadNotes], Iterator[LabelledImage]]
     classes: Callable[[LabelFile], list[str]] | None = None
+    is_per_image: bool = False
 
 
 FORMATS = {
     each.name: each
     for each in (
         LabelFormat("coco", "COCO JSON", coco_reader.read_labels, coco_reader.read_classes),
-        LabelFormat("voc", "Pascal VOC XML", voc_reader.read_labels),
+        LabelFormat("voc", "Pascal VOC XML", voc_reader.read_labels, is_per_image=True),
         LabelFormat("yolo", "YOLO", yolo_reader.read_labels, yolo_reader.read_classes),
         LabelFormat("csv", "CSV", csv_reader.read_labels),
         LabelFormat("tfrecord", "TFRecord", tfrecord_reader.read_labels),
@@ -103,11 +105,17 @@ def read_label_files(files: Sequence[LabelFile], notes: ReadNotes) -> Iterator[t
     """(file, place, answer) of each image in the files.
 
     Raises:
-        RecordError: one of the files cannot be read at all.
+        RecordError: a file of many images cannot be read at all.
     """
     for file in files:
-        for place, answer in FORMATS[file.format].read(file, notes):
-            yield file, place, answer
+        format = FORMATS[file.format]
+        try:
+            for place, answer in format.read(file, notes):
+                yield file, place, answer
+        except RecordError as error:
+            if not format.is_per_image:
+                raise
+            notes.refuse(str(file.path), error)
 
 
 def class_names(files: Sequence[LabelFile]) -> list[str]:
@@ -121,8 +129,7 @@ def class_names(files: Sequence[LabelFile]) -> list[str]:
         listed = FORMATS[file.format].classes
         own = listed(file) if listed is not None else []
         if not own:
-            read = FORMATS[file.format].read(file, ReadNotes())
-            own = [span.label for _, answer in read for span in answer.task.spans]
+            own = [span.label for _, _, answer in read_label_files([file], ReadNotes()) for span in answer.task.spans]
         names.update(dict.fromkeys(own))
     return list(names)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from odkeras import boxes as box_ops
+from odkeras import splits
 from odkeras.annotation import (
     Annotation,
     Answer,
@@ -208,7 +209,9 @@ def read_annotation(
         groundtruth = replace(groundtruth, keypoints=keypoints.reshape(len(objects), label_map.num_keypoints, 3))
     polygons = tuple(item.polygon for item in objects)
     image_id = _given_id(answer) or image.image_id
-    return ReadAnnotation(Annotation(image, groundtruth, image_id, file, batch, polygons), None, problems)
+    split = answer.get("split")
+    split = split if isinstance(split, str) and split in splits.NAMES else ""
+    return ReadAnnotation(Annotation(image, groundtruth, image_id, file, batch, polygons, split), None, problems)
 
 
 def _read_decision(answer: Record) -> Decision:

@@ -116,7 +116,18 @@ def read_names(path: Path) -> YoloNames:
         if split := as_split(key if isinstance(key, str) else None):
             for place in value if isinstance(value, list) else [value]:
                 _add_split(_resolved(place, document.get("path"), path.parent), split, folders, lists)
-    return YoloNames({number: read_label(str(name)) for number, name in names.items()}, keypoints, folders, lists)
+    return YoloNames({number: _name(name, path) for number, name in names.items()}, keypoints, folders, lists)
+
+
+def _name(value: Any, path: Path) -> str:
+    """The name of a class, which may look like a number. Nested lists are not printed: with YAML's aliases, a small
+    file can stand for gigabytes of text."""
+    if not isinstance(value, (str, int, float)):
+        raise RecordError(f"{path}: the names of classes must be text; got a {type(value).__name__}")
+    try:
+        return read_label(str(value))
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
 
 
 def is_row(line: bytes) -> bool:

@@ -156,7 +156,7 @@ class Rounds:
             self._run_round(new_records, ingested, records_s)
         else:
             self._save_as_trained(new_records)
-            kept = "is kept for evaluation, or " if self._settings.eval_split else ""
+            kept = "is kept for evaluation, or " if self._settings.eval_split or self._replay.held_out() else ""
             reason = self._replay.unknown_classes_message
             self._wait(reason or f"every image of the newest answers {kept}was rejected or ignored later")
         return True

@@ -57,12 +57,15 @@ unit = st.floats(0, 1, width=32)
     st.text(max_size=9),
     st.text(min_size=1, max_size=9),
     st.text(max_size=9),
+    st.sampled_from(["", "train", "val", "test"]),
 )
-def test_any_annotation_survives_an_example(rows: list[tuple], file: str, image_id: str, batch: str) -> None:
+def test_any_annotation_survives_an_example(
+    rows: list[tuple], file: str, image_id: str, batch: str, split: str
+) -> None:
     truth = Groundtruth(
         np.array([row[:4] for row in rows]).reshape(-1, 4), np.array([row[4] for row in rows], np.int32)
     )
-    annotation = Annotation(IMAGE, truth, image_id, file, batch)
+    annotation = Annotation(IMAGE, truth, image_id, file, batch, split=split)
     assert annotation_from_example(example_from_annotation(annotation, LABEL_MAP).SerializeToString()) == annotation
 
 

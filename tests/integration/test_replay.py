@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 Place = tuple[str, str]
 
 
-def example(image_id: str, batch: str, size: int = 40, classes: tuple[str, ...] = ()) -> bytes:
+def example(image_id: str, batch: str, size: int = 40, classes: tuple[str, ...] = (), split: str = "") -> bytes:
     """A serialized example whose picture tells which answer it is of."""
     picture = f"{image_id} of {batch} ".encode().ljust(size, b".")
     features = {
@@ -28,6 +28,7 @@ def example(image_id: str, batch: str, size: int = 40, classes: tuple[str, ...] 
         records.BATCH_FEATURE: [batch.encode()],
         "image/encoded": [picture],
         "image/object/class/text": [name.encode() for name in classes],
+        records.SPLIT_FEATURE: [split.encode()] if split else [],
     }
     return tf.train.Example(
         features=tf.train.Features(
@@ -339,3 +340,20 @@ def test_what_is_no_example_is_left_out(
     assert [each.image_id for each in index_record(path)] == [each.image_id for each in shapes[:2]]
     assert caplog.text.count(f"{path}: the example at byte") == 2
     assert index_record(tmp_path / "2_train.record") == []
+
+
+def test_images_keep_the_split_that_they_were_imported_with(directories: Project) -> None:
+    """The share of the others is held out by their ids, as without imported images. Also after a merge of records."""
+    low, high = "0" * 32, "f" * 32  # by their ids, the first is held out, the second is not
+    splits = {f"{low[:-1]}{number}": split for number, split in enumerate(("train", "val", "test", ""))}
+    splits |= {f"{high[:-1]}{number}": split for number, split in enumerate(("train", "val", "test", ""))}
+    path = directories.data_dir / "1_train.record"
+    records.write_records(path, [example(image_id, "b", split=split) for image_id, split in splits.items()])
+    (directories.data_dir / "2_train.record").touch()
+    store = ReplayStore(directories, 0.5)
+    for _ in range(2):
+        trained = {example.image_id for example in store.examples()}
+        held_out = {example.image_id for example in store.held_out()}
+        assert trained == {f"{low[:-1]}0", f"{high[:-1]}0", f"{high[:-1]}3"}
+        assert held_out == {f"{low[:-1]}1", f"{high[:-1]}1", f"{low[:-1]}3"}
+        store.compact(1)

@@ -523,3 +523,12 @@ def test_spans_on_an_image_of_another_shape_are_refused() -> None:
 def test_an_invalid_size_is_ignored(width: Any, height: Any) -> None:
     annotation = annotation_of(accepted(rect(32, 12, 16, 12), width=width, height=height))
     np.testing.assert_allclose(annotation.groundtruth.boxes, [[0.25, 0.5, 0.5, 0.75]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "split"), [("val", "val"), ("train", "train"), ("test", "test"), ("mine", ""), (None, ""), ([], "")]
+)
+def test_the_split_of_an_imported_answer(given: Any, split: str) -> None:
+    """A value of another program is not one of ours."""
+    read = read_annotation(accepted(rect(1, 2, 30, 4), split=given), LABEL_MAP)
+    assert read.annotation is not None and read.annotation.split == split

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from label_sets import BOXES, SIZE_HW, WRITERS, coco, voc, write_coco, write_csv, write_images, write_voc, write_yolo
+from label_sets import BOXES, SIZE_HW, WRITERS, coco, voc, write_coco, write_csv, write_images, write_yolo
 from pictures import draw_pixels, encode
 from PIL import Image
 from typer.testing import CliRunner
@@ -303,10 +303,10 @@ class TestLabels:
 
 class TestAllOrNothing:
     def test_a_file_that_cannot_be_read_imports_nothing(self, folder: Path) -> None:
-        write_voc(folder)
+        path = WRITERS["cvat"](folder)
         write_images(folder)
-        (folder / "b.xml").write_text("<annotation><object>")
-        with pytest.raises(RecordError, match=r"b.xml:1: not XML"):
+        path.write_text(path.read_text().replace("</annotations>", ""))
+        with pytest.raises(RecordError, match=r"annotations.xml:10: not XML: no element found"):
             raise_error(run(folder))
         assert not Path("annotations.db").exists()
 
