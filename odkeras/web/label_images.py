@@ -13,7 +13,7 @@ from odkeras import boxes as box_ops
 from odkeras.annotation import Answer, Span
 from odkeras.errors import AnswerError, ImageError
 from odkeras.formats.coco_files import ImagePlace
-from odkeras.formats.prodigy import Record, read_task
+from odkeras.formats.prodigy import Record
 from odkeras.formats.spans import DECIMALS
 from odkeras.formats.writers.file_names import FileNames
 from odkeras.formats.writers.writer import ExportedImage, LabelWriter
@@ -82,10 +82,11 @@ class ImageFinder:
         for file in files:
             if (image := _recalled(file, image_id)) is not None:
                 return FoundImage(image, file)
-        if (found := self._pictures.find(image_id, read_task(record, image_id))) is not None:
-            return FoundImage(found, None, is_converted=bool(files))
-        image = reference.read(image_id=image_id)
-        return FoundImage(image, None, is_converted=bool(files))
+        if (converted := reference.find(image_id)) is not None:
+            return FoundImage(converted, None, is_converted=bool(files))
+        if (kept := self._pictures.find(image_id, None)) is not None:
+            return FoundImage(kept, None)
+        return FoundImage(reference.read(image_id=image_id), None, is_converted=bool(files))
 
 
 class ImageExporter:

@@ -233,6 +233,20 @@ def test_an_image_of_the_web_comes_from_the_project(folder: Path) -> None:
     assert (folder / "out" / "images" / "train" / "b.jpg").read_bytes() == image.data
 
 
+def test_the_project_keeps_an_image_whose_file_was_replaced(folder: Path) -> None:
+    (folder / "pipeline.config").touch()
+    path = picture(folder / "a.jpg", 1)
+    original = read_image(path)
+    add(folder, answer(path, rect(*CAR)))
+    store = folder / "data" / "images"
+    store.mkdir(parents=True)
+    (store / f"{original.image_id}.jpeg").write_bytes(original.data)
+    picture(path, 2)
+    result = export("--format", "coco", "--copy-images")
+    assert (folder / "out" / "images" / "train" / "a.jpg").read_bytes() == original.data
+    assert "converted" not in result.stderr
+
+
 def test_images_that_are_gone_or_were_replaced(folder: Path) -> None:
     fill(folder)
     (folder / "photos" / "one.jpg").unlink()

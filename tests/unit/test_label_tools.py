@@ -1,10 +1,12 @@
-"""Exports, read by tools that odkeras does not require: pip install datumaro supervision."""
+"""Exports, read by tools that odkeras does not require: pip install datumaro supervision label-studio-sdk."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from label_exports import BOXES, TRIANGLE_BOX, Box, export, fill
@@ -89,3 +91,23 @@ def test_supervision(folder: Path, format: str) -> None:
             boxes = [tuple(box) for box in detections.xyxy.tolist()]
             found[Path(path).name] = list(zip(names, boxes, strict=True))  # type: ignore[arg-type]
     assert_same(found, expected(format, True), 0.01)
+
+
+def test_label_studio(folder: Path) -> None:
+    """The converter of Label Studio reads the tasks with the labelling setup, and writes COCO."""
+    converter = pytest.importorskip("label_studio_sdk.converter")
+    fill(folder, polygons=True)
+    export("--format", "labelstudio", "--copy-images")
+    config = converter.Converter(str(folder / "out" / "label_config.xml"), None, download_resources=False)
+    config.convert_to_coco(str(folder / "out" / "train.json"), str(folder / "coco"), is_dir=False)
+    coco = json.loads((folder / "coco" / "result.json").read_text())
+    labels = {each["id"]: each["name"] for each in coco["categories"]}
+    names = {each["id"]: unquote(each["file_name"]).rpartition("/")[2] for each in coco["images"]}
+    found: Read = {}
+    for each in coco["annotations"]:
+        left, top, width, height = each["bbox"]
+        box = (left, top, left + width, top + height)
+        found.setdefault(names[each["image_id"]], []).append((labels[each["category_id"]], box))
+    wanted = expected("labelstudio", True)
+    del wanted["none.png"]  # it leaves out tasks without objects
+    assert_same(found, wanted, 0.01)

@@ -29,7 +29,7 @@ class LabelStudioWriter(LabelWriter):
 
     def begin(self) -> None:
         self._tasks = {split: self.open(f"{split}.json") for split in self.target.splits}
-        self._is_empty = dict.fromkeys(self.target.splits, True)
+        self._counts = dict.fromkeys(self.target.splits, 0)
         self._roots: dict[Path, None] = {}
         self.write_file("label_config.xml", to_text(self._config()))
         for file in self._tasks.values():
@@ -42,9 +42,10 @@ class LabelStudioWriter(LabelWriter):
         if answer.active_s is not None:
             annotation["lead_time"] = round(answer.active_s, 1)
         data = {_IMAGE: self._address(image), "image_id": answer.task.image_id, "split": image.split}
-        separator = "" if self._is_empty[image.split] else ","
-        self._is_empty[image.split] = False
-        task = json.dumps({"data": data, "annotations": [annotation]})
+        self._counts[image.split] += 1
+        number = self._counts[image.split]  # Label Studio gives another id on import; its converter needs one
+        separator = "," if number > 1 else ""
+        task = json.dumps({"id": number, "data": data, "annotations": [{"id": number, **annotation}]})
         self._tasks[image.split].write(f"{separator}\n{task}")
 
     def finish(self) -> None:
