@@ -111,6 +111,11 @@ class GroupBy:
         return match[1] if self.pattern.groups else match[0]
 
 
+def own_split(name: object) -> str | None:
+    """The split that an image was imported with; None for any other value than train, val and test."""
+    return name if isinstance(name, str) and name in NAMES else None
+
+
 def group_key(group: str) -> str:
     """The key of a group for `Splits.of`. It is hashed: a name such as `deadbeef-7` would be read as an image's id."""
     return hashlib.sha256(group.encode("utf-8", "replace")).hexdigest()

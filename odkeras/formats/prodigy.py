@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from odkeras import boxes as box_ops
-from odkeras import splits
 from odkeras.annotation import (
     Annotation,
     Answer,
@@ -35,6 +34,7 @@ from odkeras.image_ref import ImageRef, is_data_uri
 from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage
 from odkeras.labels import LabelMap
 from odkeras.numeric import is_number, is_whole
+from odkeras.splits import own_split
 from odkeras.text import is_utf8
 
 Record = dict[str, Any]
@@ -209,8 +209,7 @@ def read_annotation(
         groundtruth = replace(groundtruth, keypoints=keypoints.reshape(len(objects), label_map.num_keypoints, 3))
     polygons = tuple(item.polygon for item in objects)
     image_id = _given_id(answer) or image.image_id
-    split = answer.get("split")
-    split = split if isinstance(split, str) and split in splits.NAMES else ""
+    split = own_split(answer.get("split")) or ""
     return ReadAnnotation(Annotation(image, groundtruth, image_id, file, batch, polygons, split), None, problems)
 
 

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from odkeras import __version__
+from odkeras.annotation import Answer
 from odkeras.errors import AnswerError, ConfigError, ImageError, RecordError, error_reason
 from odkeras.formats.coco_files import ImagePlace
+from odkeras.formats.label_files import SPLIT
 from odkeras.formats.prodigy import Record
 from odkeras.formats.writers.writer import ExportedImage, LabelWriter, Target
 from odkeras.image_store import ImageStore
 from odkeras.labels import LabelMap
 from odkeras.output_folder import check_output_folder, output_folder
-from odkeras.splits import GroupBy, Splits, group_key
+from odkeras.splits import NAMES, GroupBy, Splits, group_key, own_split
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import DatasetLabels, labels_of_dataset
 from odkeras.web.exports import check_dataset
@@ -39,7 +41,7 @@ class ExportOptions:
 
     Args:
         format: a key of `label_writers.WRITERS`.
-        splits: shares of train, val and test.
+        splits: shares of train, val and test, of the images that were not imported with a split of their own.
         group_by: which images stay in one split; None: each image by itself.
         images: where the images shall be; None: where they are, or links for a format that needs them in the folder.
         label_map: the label map with the classes; None: see `labels_of_dataset`.
@@ -105,9 +107,10 @@ def export_labels(
         survey = Survey.of(answers, lambda done: progress(done, None, "reading the labels"))
         labels = _checked_labels(labels, survey, options)
         _check_sources(survey, out)
-        report = ExportReport(dataset, options.format, labels, options.splits.names, mode)
+        splits = tuple(name for name in NAMES if name in survey.splits or name in options.splits.names)
+        report = ExportReport(dataset, options.format, labels, splits, mode)
         with output_folder(out, MANIFEST_NAME, overwrite=options.overwrite) as folder:
-            target = _target(folder, out, dataset, labels, survey, options)
+            target = _target(folder, out, labels, survey, report)
             images = ImageExporter(folder, mode, writer_class, ImageFinder(stores))
             export = _Export(options, labels.label_map, survey, images, report)
             with writer_class(target) as writer:
@@ -152,7 +155,7 @@ class _Export:
             self._report.skipped.append((where, "a later answer is about the same file, which has changed in between"))
             return None
         try:
-            image = self._images.put(answer, place, example, self._split(place))
+            image = self._images.put(answer, place, example, self._split(answer, place))
         except ImageError as error:
             self._report.skipped.append((where, error.reason))
             return None
@@ -171,7 +174,10 @@ class _Export:
         else:
             self._report.count(image)
 
-    def _split(self, place: ImagePlace) -> str:
+    def _split(self, answer: Answer, place: ImagePlace) -> str:
+        if (own := own_split(answer.task.other.get(SPLIT))) is not None:
+            self._report.with_own_split += 1
+            return own
         splits, group_by = self._options.splits, self._options.group_by
         if group_by is None:
             return splits.of(place.image_id)
@@ -198,15 +204,13 @@ def _check_sources(survey: Survey, out: Path) -> None:
         raise ConfigError(f"{out} has images of the dataset, for example {inside}; name another folder")
 
 
-def _target(
-    folder: Path, out: Path, dataset: str, labels: DatasetLabels, survey: Survey, options: ExportOptions
-) -> Target:
+def _target(folder: Path, out: Path, labels: DatasetLabels, survey: Survey, report: ExportReport) -> Target:
     return Target(
         folder,
         () if labels.label_map is None else labels.label_map.labels,
-        options.splits.names,
+        report.split_names,
         survey.has_polygons,
-        f"{dataset}, written by odkeras {__version__}",
+        f"{report.dataset}, written by odkeras {__version__}",
         survey.images_dir,
         out.resolve(),
     )

@@ -59,6 +59,7 @@ class ExportReport:
         losses: what the format could not hold, with the number of objects.
         images: what happened to the images.
         remarks: messages of the writer.
+        with_own_split: number of images that keep the split that they were imported with.
     """
 
     dataset: str
@@ -71,6 +72,7 @@ class ExportReport:
     losses: Counter[Loss] = field(default_factory=Counter)
     images: Counter[Kept] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
+    with_own_split: int = 0
     _groups: set[str] = field(default_factory=set)
     _ungrouped: int = 0
 
@@ -128,6 +130,8 @@ class ExportReport:
             if count := self.images[kept]:
                 yield f"{count} image{'s' * (count != 1)} {kept.value}"
         yield f"class ids: {self.labels.origin}"
+        if self.with_own_split:
+            yield f"{self.with_own_split} images keep the split that they were imported with"
         empty = [name for name, counts in self.splits.items() if not counts.images]
         if empty:
             yield f"{' and '.join(empty)} got no image: with few images or groups, shares are not met"
@@ -148,6 +152,7 @@ class ExportReport:
             "labels": {} if label_map is None else {label.name: label.id for label in label_map.labels},
             "labels_from": self.labels.origin,
             "splits": {name: counts.to_json() for name, counts in self.splits.items()},
+            "imported_with_split": self.with_own_split,
             "images": {kept.name.lower(): count for kept, count in self.images.items() if count},
             "not_held": [{"what": loss.value, "objects": count} for loss, count in self.losses.items()],
             "left_out": [{"image": file, "reason": reason} for file, reason in self.skipped],

@@ -12,10 +12,12 @@ from odkeras.annotation import Answer, Span
 from odkeras.errors import AnswerError, LabelMapError
 from odkeras.formats.coco import image_size, to_outline
 from odkeras.formats.coco_files import ImagePlace
+from odkeras.formats.label_files import SPLIT
 from odkeras.formats.prodigy import Record, convert_spans, read_answer
 from odkeras.formats.spans import DECIMALS, keypoints_of_span, readable_spans
 from odkeras.keypoints import Keypoint
 from odkeras.labels import Label, LabelMap
+from odkeras.splits import own_split
 from odkeras.text import is_utf8
 
 _MAX_LISTED = 5
@@ -29,6 +31,7 @@ class Survey:
         images: number of images.
         labels: number of objects of each label.
         first_seen: an image with each label, for messages.
+        splits: the splits that images were imported with.
         keypoints: the names of the keypoints of the objects of each label, as they come.
         has_polygons: whether any object is a polygon.
         images_dir: the deepest folder with all image files; None if no image has a file.
@@ -38,6 +41,7 @@ class Survey:
     images: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     first_seen: dict[str, str] = field(default_factory=dict)
+    splits: set[str] = field(default_factory=set)
     keypoints: dict[str, list[str]] = field(default_factory=dict)
     has_polygons: bool = False
     images_dir: Path | None = None
@@ -59,6 +63,8 @@ class Survey:
     def _add(self, image_id: str, example: Record) -> None:
         self.images += 1
         place = ImagePlace.of(image_id, example)
+        if (split := own_split(example.get(SPLIT))) is not None:
+            self.splits.add(split)
         for span in readable_spans(example.get("spans")):
             self.labels[span.label] += 1
             self.first_seen.setdefault(span.label, place.url or place.where)

@@ -161,6 +161,29 @@ def test_images_without_group_and_empty_splits_are_said(folder: Path) -> None:
     assert " got no image: with few images or groups, shares are not met" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ((), ["train", "test"]),
+        (("--split", "0/1"), ["train", "val", "test"]),
+        (("--split", "0/1", "--group-by", "folder"), ["train", "val", "test"]),
+    ],
+)
+def test_images_keep_the_split_that_they_were_imported_with(
+    folder: Path, options: tuple[str, ...], names: list[str]
+) -> None:
+    """Images that a benchmark keeps for its test came into train."""
+    splits = {"a.jpg": "test", "b.jpg": "train", "c.jpg": "nonsense", "d.jpg": None}
+    for number, (name, split) in enumerate(splits.items()):
+        add(folder, {**answer(picture(folder / name, number), rect(*CAR)), "split": split})
+    result = export("--format", "coco", *options)
+    assert "2 images keep the split that they were imported with" in result.stderr
+    assert list(manifest(folder)["splits"]) == names and manifest(folder)["imported_with_split"] == 2
+    found = {each["file_name"]: split for split in names for each in coco(folder, split)["images"]}
+    rest = "val" if options else "train"
+    assert found == {"a.jpg": "test", "b.jpg": "train", "c.jpg": rest, "d.jpg": rest}
+
+
 # --- images
 
 
