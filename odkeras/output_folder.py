@@ -13,7 +13,7 @@ import glob
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -72,7 +72,7 @@ def output_folder(out: Path, marker: str, *, overwrite: bool) -> Iterator[Path]:
         _remove_stale(out)
         temporary.mkdir()
         try:
-            with FileLock(temporary / _LOCK, timeout=0):
+            with _locked(temporary):
                 yield temporary
             (temporary / _LOCK).unlink(missing_ok=True)
             sync_to_disk(temporary / marker)
@@ -83,6 +83,18 @@ def output_folder(out: Path, marker: str, *, overwrite: bool) -> Iterator[Path]:
             raise
     except OSError as error:
         raise RecordError(f"cannot write {out}: {error.strerror or error}; nothing was written") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, if its file system has locks: some network file systems have none."""
+    lock = FileLock(folder / _LOCK, timeout=0)
+    with suppress(NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _put_in_place(temporary: Path, out: Path) -> None:
@@ -107,6 +119,6 @@ def _remove_stale(out: Path) -> None:
         try:
             with FileLock(path / _LOCK, timeout=0):
                 pass
-        except (Timeout, OSError):
+        except (Timeout, OSError, NotImplementedError):
             continue
         shutil.rmtree(path, ignore_errors=True)

@@ -94,3 +94,13 @@ def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "disk")
     write(tmp_path / "out")
     assert (tmp_path / "disk" / MARKER).read_text() == "new"
+
+
+def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    (tmp_path / ".out.odkeras-11111111").mkdir()  # it may belong to a running process
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    write(tmp_path / "out")
+    assert entries(tmp_path) == [".out.odkeras-11111111", "out"] and entries(tmp_path / "out") == [MARKER]
