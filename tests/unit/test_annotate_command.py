@@ -453,3 +453,17 @@ def test_for_other_machines_there_is_a_token(start: Callable[..., Command]) -> N
         assert httpx.get(f"{address}api/project?session=a", headers=bearer).status_code == 200
         assert httpx.get(address, headers={**bearer, "host": "evil.example"}).status_code == 403
     assert command.end() < 5
+
+
+def test_labels_are_imported_trained_on_and_not_asked_again(start: Callable[..., Command], tmp_path: Path) -> None:
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    rows = [f"{name},2,3,20,30,thing" for name in names[:6]]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,xmin,ymin,xmax,ymax,label", *rows]) + "\n")
+    command = start("--labels", "labels.csv")
+    page = command.page()
+    asked = [task["file"] for task in page.tasks(len(names))["tasks"]]
+    assert asked and not set(asked) & set(names[:6]), asked
+    assert "labels      6 imported, 0 known already" in command.output
+    delivered = wait_until(lambda: answers_in(tmp_path / "data"))
+    assert sorted(answer["meta"]["file"] for answer in delivered) == names[:6]
+    assert {span["label"] for answer in delivered for span in answer["spans"]} == {"thing"}
