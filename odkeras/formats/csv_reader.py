@@ -49,6 +49,7 @@ _SIDES = (
 )
 _SIZES = (("image_height", "image_width"), ("img_height", "img_width"), ("height", "width"))
 _SPLITS = ("split", "subset", "set", "usage")
+_MAX_HEADER = 2**16
 _NO_HEADER = ("path", "xmin", "ymin", "xmax", "ymax", "label")
 
 
@@ -145,9 +146,12 @@ def read_header(text: str, path: Path) -> tuple[Columns, str, bool]:
     Raises:
         RecordError: it is not a file of boxes.
     """
-    first = text[: text.find("\n")] if "\n" in text else text
+    first = next(iter(text[:_MAX_HEADER].splitlines()), "")
     delimiter = max(",;\t|", key=first.count)
-    cells = next(csv.reader([first.strip("\r")], delimiter=delimiter, skipinitialspace=True), [])
+    try:
+        cells = next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error as error:
+        raise RecordError(f"{path}:1: not a CSV file: {error}") from error
     columns = Columns.of(cells)
     if columns is not None:
         return columns, delimiter, True

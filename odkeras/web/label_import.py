@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -40,6 +40,7 @@ from odkeras.web.imports import SESSION, stored_answer
 from odkeras.web.stored import StoredAnswer, to_json
 
 _TOGETHER = 256
+_GROUP = 32
 _THREADS = 4
 _LENGTHS = struct.Struct("<QQ")
 Progress = Callable[[int], object]
@@ -191,7 +192,8 @@ class _Staging:
         with ThreadPoolExecutor(_THREADS) as pool:
             while batch := list(islice(rows, _TOGETHER)):
                 located = [found for row in batch if (found := self._locate(*row)) is not None]
-                for each in pool.map(_inspect, located):
+                groups = [located[at : at + _GROUP] for at in range(0, len(located), _GROUP)]
+                for each in chain.from_iterable(pool.map(_inspect_all, groups)):
                     number += 1
                     answer = self._answer(each)
                     if answer is None:
@@ -322,8 +324,12 @@ class _Staging:
         report.boxes.update(span.label for span in task.spans)
 
 
+def _inspect_all(group: list[_Located]) -> list[_Located]:
+    """With what is known of each image. Runs in a thread; handing over images one by one would take longer."""
+    return [_inspect(located) for located in group]
+
+
 def _inspect(located: _Located) -> _Located:
-    """With what is known of the image. Runs in a thread."""
     source = located.source
     facts: ImageFacts | ImageError
     try:

@@ -128,6 +128,8 @@ def test_the_formats_are_told_apart_together(folder: Path) -> None:
         ("empty.csv", ""),
         ("a.csv", "a,b,c\n1,2,3\n"),
         ("README.txt", "some words\n"),
+        ("old_mac.txt", "0 0\r1e0.375 -1e308"),
+        ("one_quote.csv", '"' + "x" * 200_000),
     ],
 )
 def test_what_is_no_file_of_labels(folder: Path, name: str, content: Any) -> None:
