@@ -140,7 +140,7 @@ export class AppStore {
     // From a reopened image, go to the answer before it.
     const past = ids[ids.indexOf(this.shown?.id ?? "") + 1];
     if (past) void this.reopen(past);
-    else this.notices.show("there is no earlier answer");
+    else this.notices.show(this.live?.panel ? "there is no earlier answer" : "the earlier answers are still loading");
   }
 
   async reopen(image_id: string): Promise<void> {

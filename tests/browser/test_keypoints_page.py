@@ -346,6 +346,7 @@ class TestWhatIsKept:
         if reload:
             desk.page.reload()
             desk.wait_ready()
+        expect(desk.by("history-item")).to_have_count(1)
         desk.press("Backspace")
         expect(desk.stage).to_have_attribute("data-image-id", image_id)
         desk.wait_ready()

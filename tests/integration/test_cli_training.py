@@ -16,7 +16,7 @@ import pytest
 from odkeras.annotation import Annotation
 from odkeras.cli import main
 from odkeras.control import Control
-from odkeras.errors import ConfigError, SetupError
+from odkeras.errors import ConfigError, InUseError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.pipeline import load_pipeline, set_num_classes
@@ -398,10 +398,10 @@ class TestTrainer:
         before = project.status()
         with lock_model_dir(project.directories.model_dir):
             result = odkeras("trainer", project.config_path, "--once")
-            assert result.status == SetupError.exit_code
+            assert result.status == InUseError.exit_code
             assert result.err == (
                 f"error: another training is using {project.directories.model_dir}; stop it, or name another "
-                "--model-dir\n"
+                f"--model-dir (process {os.getpid()})\n"
             )
             odkeras("trainer", project.config_path, "--once", "--strategy", "multi-worker")
             assert project.status() == before
