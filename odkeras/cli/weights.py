@@ -32,7 +32,7 @@ def list_weights() -> None:
     cache = WeightsCache()
     print("Detectors trained on COCO (TensorFlow 2 Detection Model Zoo)")
     print("mAP: COCO mAP in %, after a slash of masks or keypoints; ms: time per image on a GPU; both as published.")
-    print("CPU: a round of training takes minutes on two cores; MB: download, where known. Keypoints are untrained.\n")
+    print("CPU: a round of training takes minutes on two cores; MB: download, where known. init drops keypoints.\n")
     print(f"{'name':44} {'pixels':>9} {'mAP':>9} {'ms':>4} {'CPU':3} {'MB':>4}  {'outputs':16}  cached")
     for model in ZOO:
         size = "" if model.archive_bytes is None else round(model.archive_bytes / 1e6)

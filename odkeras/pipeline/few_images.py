@@ -32,7 +32,7 @@ def tune_for_few_images(config: PipelineConfig) -> PipelineConfig:
 
     The network stays as it is, so that all its weights fit. What changes in `model` is how it trains: batch norm
     follows its statistics faster, or in Faster R-CNN, whose decay cannot be set, keeps them. Of CenterNet only the task
-    of keypoints is removed, which boxes cannot train.
+    of keypoints is removed, which needs a label map that names them.
 
     Raises:
         ConfigError: `config` has no model, or one that is not supported.

@@ -29,7 +29,8 @@ class ZooModel:
         input_size: height x width of the images in pixels.
         coco_map: COCO mAP in percent as published: of boxes, and after a slash of masks or keypoints. "" if unknown.
         speed_ms: published milliseconds per image, on the zoo's own GPU; None if unknown.
-        outputs: what the published model predicts. Keypoints are not trained here: annotators draw boxes and polygons.
+        outputs: what the published model predicts. `odkeras init` leaves out keypoints, because the labels that
+            it is given do not name them.
         archive_bytes: size of the archive; None if unknown.
     """
 
