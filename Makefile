@@ -24,7 +24,7 @@ define with_heartbeat
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-simulate test browser lint format bench docs clean distclean
+.PHONY: help install demo demo-simulate test test-tools test-beam torture browser postgres lint audit format bench docs clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,8 +61,38 @@ demo-simulate: $(STAMP) ## let known boxes play the annotator, and draw how fast
 	$(PY) scripts/demo.py demo/simulated --simulate
 
 # A file's tests stay in one process: the models of tests/integration are built once per process.
-test: $(STAMP) $(PAGE) browser ## run all tests, in two processes
+test: $(STAMP) $(PAGE) browser postgres ## run all tests, in two processes
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# These tools and TensorFlow want different versions of numpy, so they have an environment of their own, which finds the
+# rest in .venv.
+TOOLS := $(VENV)/label-tools
+$(TOOLS)/.installed: | $(STAMP)
+	@echo "tools that read exported labels: datumaro, supervision, Label Studio"
+	@$(PY) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet --no-input install 'datumaro>=1.13' 'supervision>=0.31' 'label-studio-sdk>=2.1'
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(TOOLS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_rest.pth"
+	@touch $@
+
+test-tools: $(TOOLS)/.installed ## run the tests in which other tools read exported labels (installs them, 1 GB)
+	ODKERAS_REQUIRE_TOOLS=1 PYTHONPATH=. $(TOOLS)/bin/python -m pytest tests/unit/test_label_tools.py
+
+# Apache Beam wants an older protobuf than the rest.
+BEAM := $(VENV)/beam
+$(BEAM)/.installed: | $(STAMP)
+	@echo "Apache Beam"
+	@$(PY) -m venv $(BEAM)
+	@$(BEAM)/bin/python -m pip --disable-pip-version-check --quiet --no-input install 'apache-beam>=2.70' 'protobuf>=6.31.1,<7'
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(BEAM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_rest.pth"
+	@touch $@
+
+test-beam: $(BEAM)/.installed ## run the tests of `odkeras bulk` as pipelines of Apache Beam (installs it, 0.5 GB)
+	ODKERAS_REQUIRE_BEAM=1 PYTHONPATH=. $(BEAM)/bin/python -m pytest tests/unit/test_bulk_beam.py
+
+torture: $(STAMP) $(PAGE) ## put a fault under every file and socket call of short sessions (hours; Linux with a C compiler)
+	$(PY) -m tests.faults.torture $(TORTURE_ARGS)
 
 # Where there is no apt, install Chromium or Chrome yourself; the browser tests are skipped without one.
 browser: ## install the Chromium that the browser tests drive (Debian and Ubuntu)
@@ -70,11 +100,26 @@ browser: ## install the Chromium that the browser tests drive (Debian and Ubuntu
 	  echo "installing chromium"; SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  { $$SUDO apt-get update && $$SUDO apt-get install --yes --no-install-recommends chromium fonts-dejavu-core; } >/dev/null; }
 
+# Where there is no apt, install PostgreSQL yourself; its tests are skipped without one.
+postgres: ## install the PostgreSQL that tests start (Debian and Ubuntu)
+	@command -v pg_ctl >/dev/null || ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 || ! command -v apt-get >/dev/null || { \
+	  echo "installing postgresql"; SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  { $$SUDO apt-get update && $$SUDO apt-get install --yes --no-install-recommends postgresql; } >/dev/null; }
+
 lint: $(STAMP) $(PAGE) ## ruff, mypy and the types of the page
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) scripts/build_page.py --check
+
+# pip-audit has requirements of its own. Not a part of lint: many package indexes have no vulnerability service.
+AUDIT := $(VENV)/audit
+$(AUDIT)/bin/pip-audit: | $(STAMP)
+	@$(PY) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip --disable-pip-version-check --quiet --no-input install 'pip-audit>=2.7'
+
+audit: $(AUDIT)/bin/pip-audit ## ask for known vulnerabilities of the dependencies (pip-audit and npm audit; needs their services)
+	$(PY) scripts/audit.py --pip-audit $(AUDIT)/bin/pip-audit
 
 format: $(STAMP) ## let ruff format and mend what it can
 	$(PY) -m ruff format .

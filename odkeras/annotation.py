@@ -9,8 +9,8 @@ Each file format has one module that reads and writes these values, for example 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -79,6 +79,9 @@ class Span:
     @property
     def xyxy_px(self) -> tuple[float, float, float, float]:
         """The bounding box (xmin, ymin, xmax, ymax)."""
+        if len(self.points_xy_px) == 2:  # in a large import, most of the time would be spent on the general form
+            (x1, y1), (x2, y2) = self.points_xy_px
+            return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
         x_px, y_px = zip(*self.points_xy_px, strict=True)
         return min(x_px), min(y_px), max(x_px), max(y_px)
 
@@ -106,6 +109,14 @@ def detections_from_spans(spans: Iterable[Span], label_map: LabelMap, image_size
         np.array([score for _, score, _ in rows], np.float32),
         np.array([class_id for _, _, class_id in rows], np.int32),
     )
+
+
+def _relabelled(spans: tuple[Span, ...], current: Callable[[str], str | None]) -> tuple[Span, ...]:
+    """The spans with other labels; the same tuple if none changes."""
+    labels = [current(span.label) for span in spans]
+    if labels == [span.label for span in spans]:
+        return spans
+    return tuple(replace(span, label=label) for span, label in zip(spans, labels, strict=True) if label is not None)
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,21 @@ class Task:
         """The task of an image, without spans."""
         return cls(image.image_id, file, image, image.image_size_hw, path)
 
+    def with_labels(self, current: Callable[[str], str | None]) -> Task:
+        """The task with other labels; itself if none changes.
+
+        Args:
+            current: returns the new label for a label; None to leave its spans out.
+        """
+        suggestions = self.suggestions
+        if suggestions is not None:
+            shown, candidates = _relabelled(suggestions.spans, current), _relabelled(suggestions.candidates, current)
+            if shown is not suggestions.spans or candidates is not suggestions.candidates:
+                suggestions = replace(suggestions, spans=shown, candidates=candidates)
+        spans = _relabelled(self.spans, current)
+        is_same = spans is self.spans and suggestions is self.suggestions
+        return self if is_same else replace(self, spans=spans, suggestions=suggestions)
+
     @property
     def size_hw(self) -> tuple[int, int]:
         """Height and width in pixels.
@@ -212,6 +238,7 @@ class Annotation:
             rectangle. () if all boxes are rectangles.
         split: train, val or test, of an image that was imported with it; "" for any other. Images of val and test are
             never trained on.
+        answered_s: when it was answered, in seconds since the epoch; None if that is unknown.
 
     Raises:
         ValueError: the number of polygons differs from the number of boxes, or a polygon is invalid.
@@ -224,6 +251,7 @@ class Annotation:
     batch: str = ""
     polygons: tuple[FloatArray | None, ...] = ()
     split: str = ""
+    answered_s: float | None = None
 
     def __post_init__(self) -> None:
         polygons = tuple(None if polygon is None else polygon_ops.as_polygon(polygon) for polygon in self.polygons)

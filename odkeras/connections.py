@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from ipaddress import ip_address
 from types import TracebackType
 from urllib.parse import unquote
@@ -23,9 +24,14 @@ _KEPT_OPEN = 32  # per host; connections beyond that are opened on demand and cl
 
 
 class Connections:
-    """One connection pool per proxy, and one for direct connections. Thread-safe. `close()` is idempotent."""
+    """One connection pool per proxy, and one for direct connections. Thread-safe. `close()` is idempotent.
 
-    def __init__(self) -> None:
+    Args:
+        pool_classes: the pools of direct connections by scheme; None for those of urllib3.
+    """
+
+    def __init__(self, pool_classes: Mapping[str, type[urllib3.HTTPConnectionPool]] | None = None) -> None:
+        self._pool_classes = pool_classes
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
@@ -51,7 +57,9 @@ class Connections:
         proxy = _proxy_url(web_address(url))
         with self._lock:
             if proxy not in self._pools:
-                self._pools[proxy] = _open_pool(proxy)
+                self._pools[proxy] = pool = _open_pool(proxy)
+                if not proxy and self._pool_classes is not None:
+                    pool.pool_classes_by_scheme = dict(self._pool_classes)
             return self._pools[proxy]
 
 

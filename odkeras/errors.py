@@ -86,6 +86,17 @@ class UnreadableBatchError(TrainingError):
     """The input pipeline cannot decode an example, or the Object Detection API refuses it."""
 
 
+class UndoneStepsError(TrainingError):
+    """Steps fail again and again, and were undone."""
+
+
+class ClusterError(OdkerasError):
+    """The workers of a cluster cannot go on together: one was lost, or they do not fit each other. Every worker ends
+    with it, and can be started again."""
+
+    exit_code = 5
+
+
 class ServingError(OdkerasError):
     """The model server could not answer a request."""
 

@@ -27,6 +27,10 @@ _MAX_OUTSIDE = 0.1
 _NAMES = {"path": ("path", "filename"), **{name: (name,) for name in _COORDINATES}, "label": ("label", "class")}
 
 
+class OtherCsvError(RecordError):
+    """The columns are not ours, or the paths are those of another machine."""
+
+
 @dataclass(frozen=True, eq=False)
 class GroundtruthImage:
     """An image file and its ground truth.
@@ -87,7 +91,8 @@ def read_truth_csv(csv_path: Path | str, images_dir: Path | str) -> list[Groundt
         images_dir: base directory of relative paths.
 
     Raises:
-        RecordError: the file cannot be read, a column is missing, a row is incomplete or not a valid box, the rows of
+        OtherCsvError: a column is missing.
+        RecordError: the file cannot be read, a row is incomplete or not a valid box, the rows of
             an image have different sizes, or all boxes of an image are normalised; the message names the line.
     """
     rows_by_path: dict[str, list[_BoxRow]] = {}
@@ -107,8 +112,8 @@ def check_some_exist(truths: Sequence[GroundtruthImage], csv_path: Path | str, i
     are relative to.
 
     Raises:
-        RecordError: none exists. The message suggests the directory that contains the first image, if it is the
-            directory of the CSV or directly below it.
+        RecordError: none exists; `OtherCsvError` if the paths are those of another machine. The message suggests the
+            directory that contains the first image, if it is the directory of the CSV or directly below it.
     """
     if not truths or any(exists(truth.path) for truth in truths):
         return
@@ -117,9 +122,9 @@ def check_some_exist(truths: Sequence[GroundtruthImage], csv_path: Path | str, i
     below = _folder_with(first.relative_to(images_dir), folder) if first.is_relative_to(images_dir) else None
     first_dir = below or _folder_with(Path(first.name), folder)
     advice = f"give --images {shlex.quote(str(first_dir))}" if first_dir else "--images names their directory"
-    raise RecordError(
-        f"none of the {len(truths)} images of {csv_path} is in {images_dir} (the first would be {first}); {advice}"
-    )
+    reason = f"none of the {len(truths)} images of {csv_path} is in {images_dir} (the first would be {first}); {advice}"
+    is_of_other_machine = not first.is_relative_to(images_dir) or "\\" in first.name
+    raise OtherCsvError(reason) if is_of_other_machine else RecordError(reason)
 
 
 def exists(path: Path) -> bool:
@@ -171,7 +176,7 @@ def _columns(header: list[str], csv_path: Path) -> dict[str, int]:
     missing = [name for name in _NAMES if name not in columns]
     if missing:
         cells = ", ".join(repr(cell) for cell in header) or "nothing"
-        raise RecordError(f"{csv_path}:1: the header lacks {', '.join(missing)}; it has {cells}")
+        raise OtherCsvError(f"{csv_path}:1: the header lacks {', '.join(missing)}; it has {cells}")
     return columns
 
 

@@ -20,8 +20,10 @@ import io
 import os
 import re
 import stat
+import sys
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +37,6 @@ from PIL import Image
 
 from odkeras.config.settings import DEFAULT_MAX_PIXELS
 from odkeras.errors import ImageError
-from odkeras.natural_order import natural_key
 from odkeras.orientation import UPRIGHT, read_orientation
 from odkeras.png import is_plain_png
 
@@ -81,7 +82,9 @@ class EncodedImage:
         return f"data:image/{self.format};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 
-def encode_image(data: bytes, *, source: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> EncodedImage:
+def encode_image(
+    data: bytes, *, source: str, max_pixels: int = DEFAULT_MAX_PIXELS, check_pixels: bool = True
+) -> EncodedImage:
     """Validate the bytes of an image file by decoding them, and normalise them. Idempotent: the result is unchanged by
     a second call.
 
@@ -89,12 +92,15 @@ def encode_image(data: bytes, *, source: str, max_pixels: int = DEFAULT_MAX_PIXE
         data: the bytes of an image file.
         source: file name or task, for messages.
         max_pixels: larger images are refused before they are decoded; 0 leaves only Pillow's own limit.
+        check_pixels: False decodes only files that must be converted, so that damage in the pixels of others goes
+            unnoticed.
 
     Raises:
         ImageError: empty, truncated, damaged, too large, or not an image of a known format.
     """
     with _opened(data, source, max_pixels) as image:
-        image.load()
+        if check_pixels:
+            image.load()
         orientation = read_orientation(image)
         kept = _format_to_keep(data, image, orientation)
         if kept is not None:
@@ -130,13 +136,14 @@ def inspect_image(data: bytes, *, source: str, max_pixels: int = DEFAULT_MAX_PIX
     return ImageFacts(encoded.image_id, encoded.image_size_hw, orientation)
 
 
-def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> EncodedImage:
+def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, check_pixels: bool = True) -> EncodedImage:
     """`encode_image` on a file.
 
     Raises:
         ImageError: as `encode_image`, or the file cannot be read.
     """
-    return encode_image(read_image_bytes(path), source=str(path), max_pixels=max_pixels)
+    data = read_image_bytes(path)
+    return encode_image(data, source=str(path), max_pixels=max_pixels, check_pixels=check_pixels)
 
 
 def read_image_bytes(path: Path | str) -> bytes:
@@ -260,32 +267,6 @@ def make_thumbnail(data: bytes, *, side_px: int, source: str = "image", max_pixe
         return buffer.getvalue()
 
 
-def list_image_files(directory: Path | str) -> list[Path]:
-    """All image files below a directory, recognised by suffix, in natural order (1, 2, 10).
-
-    Hidden files and directories are skipped. Symbolic links are followed.
-
-    Raises:
-        ImageError: no such directory.
-    """
-    if not Path(directory).is_dir():
-        raise ImageError("not a directory", str(directory))
-    files: list[Path] = []
-    visited: set[str] = set()  # guards against cycles of symbolic links
-    for parent, directories, names in os.walk(directory, followlinks=True):
-        if os.path.realpath(parent) in visited:
-            directories.clear()
-            continue
-        visited.add(os.path.realpath(parent))
-        directories[:] = [name for name in directories if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if _is_image_name(name)]
-    return sorted(files, key=natural_key)
-
-
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-
-
 def _image_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
@@ -297,7 +278,7 @@ def _opened(data: bytes, source: str, max_pixels: int) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if 0 < max_pixels < image.width * image.height:
-                raise ImageError(f"too large: {image.width} x {image.height}, more than {max_pixels} pixels", source)
+                raise ImageError(too_many_pixels(image.width * image.height, max_pixels), source)
             yield image
     except ImageError:
         raise
@@ -305,6 +286,24 @@ def _opened(data: bytes, source: str, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError("too large: more than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS", source) from error
     except Exception as error:  # Pillow's decoders raise nearly any exception type on damaged bytes
         raise ImageError(_what_is_wrong(data, error), source) from error
+
+
+def too_many_pixels(pixels: int, max_pixels: int) -> str:
+    """What is wrong with an image of more than `max_pixels`, and what to do."""
+    return f"too large: {pixels:,} pixels, and at most {max_pixels:,} are decoded; scale it down, or raise --max-pixels"
+
+
+def count_pixels(data: bytes) -> int:
+    """Width times height of an image file, from its header; 0 if it is not an image of a known format. Never raises."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return sys.maxsize
+    except Exception:  # as in `_opened`
+        return 0
 
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:

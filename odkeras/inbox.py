@@ -29,6 +29,7 @@ _LAST_STAMP = ".last-stamp"
 _SET_ASIDE = "set-aside"
 _naming = threading.Lock()
 _last_stamp_ns = 0
+_listed: set[Path] = set()  # inboxes whose batches this process has listed for a stamp
 
 
 def put_batch(inbox_dir: Path | str, answers: Sequence[dict[str, Any]], *, name: str | None = None) -> Path:
@@ -66,6 +67,12 @@ def new_batch_name(inbox_dir: Path | str) -> str:
     return f"{_next_stamp_ns(inbox_dir):020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
 
 
+def batch_written_s(name: str) -> float:
+    """When a batch was written, in seconds since the epoch, by its name; 0 for a name of another kind."""
+    stamp = name.partition("-")[0]
+    return int(stamp) / 1e9 if len(stamp) == 20 and stamp.isdecimal() else 0.0
+
+
 def images_dir(inbox_dir: Path | str) -> Path:
     """The directory for images of tasks that were sent out (see `image_store`)."""
     return Path(inbox_dir) / "images"
@@ -83,6 +90,15 @@ def with_stored_image(answer: dict[str, Any], inbox_dir: Path | str) -> dict[str
 def list_batches(inbox_dir: Path | str) -> list[Path]:
     """The complete batches, oldest first; [] if there is no such directory."""
     return [path for path in _list_entries(inbox_dir) if _is_batch(path)]
+
+
+def has_batches(inbox_dir: Path | str) -> bool:
+    """Whether a complete batch waits. Unlike `list_batches`, it does not list all of them."""
+    try:
+        with os.scandir(inbox_dir) as entries:
+            return any(_is_entry(Path(entry)) and _is_batch(Path(entry)) for entry in entries)
+    except FileNotFoundError:
+        return False
 
 
 def list_strays(inbox_dir: Path | str) -> list[Path]:
@@ -126,7 +142,11 @@ def _list_entries(inbox_dir: Path | str) -> list[Path]:
         paths = list(Path(inbox_dir).iterdir())
     except FileNotFoundError:
         return []
-    return sorted(path for path in paths if path.suffix == ".jsonl" and not path.name.startswith("."))
+    return sorted(path for path in paths if _is_entry(path))
+
+
+def _is_entry(path: Path) -> bool:
+    return path.suffix == ".jsonl" and not path.name.startswith(".")
 
 
 def _is_batch(path: Path) -> bool:
@@ -154,14 +174,18 @@ def _next_stamp_ns(inbox_dir: Path) -> int:
     """A timestamp in ns that is larger than that of every earlier batch, waiting or processed.
 
     Usually the current time. Strictly increasing, because the latest answer about an image wins: that must hold even
-    if the clock was set back, or if another machine's clock is ahead.
+    if the clock was set back, or if another machine's clock is ahead. The last timestamp is in a file; the batches are
+    listed once per process, and if the file cannot be read.
     """
     global _last_stamp_ns
     last_path = inbox_dir / _LAST_STAMP
     with _naming:
-        given = [path.name.split("-")[0] for path in list_batches(inbox_dir)]
+        given = []
         with suppress(OSError):
             given.append(last_path.read_text(encoding="ascii", errors="replace"))
+        if not given or inbox_dir not in _listed:
+            given += [path.name.split("-")[0] for path in list_batches(inbox_dir)]
+            _listed.add(inbox_dir)
         stamps = [int(stamp) for stamp in given if len(stamp) == 20 and stamp.isdecimal() and int(stamp) < 2**63]
         _last_stamp_ns = max([time.time_ns(), _last_stamp_ns + 1, *(stamp + 1 for stamp in stamps)])
         partial = last_path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}{_LAST_STAMP}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from odkeras.errors import ConfigError
+from odkeras.keypoints import Skeleton
 from odkeras.label_names import collect_label_names
 from odkeras.labels import LabelMap
 from odkeras.pipeline import (
@@ -21,14 +23,18 @@ from odkeras.pipeline import (
     save_pipeline,
     template_header,
 )
-from odkeras.pipeline.few_images import tune_for_few_images
+from odkeras.pipeline.few_images import keep_what_a_detector_knows, tune_for_few_images
 from odkeras.pipeline.files import checkpoint_kind, is_remote
+from odkeras.pipeline.keypoints import KEYPOINT_TEMPLATE, learn_keypoints
 from odkeras.pipeline.proto import PipelineConfig
 from odkeras.pipeline.weights import RANDOM_WEIGHTS
 
 DEFAULT_TEMPLATE = "ssd_mobilenet_v2_fpnlite_320"
-SUGGESTED_WEIGHTS = "ssd_mobilenet_v2_fpnlite_320x320"
-"""Those of the default template's architecture, by their name in odkeras.pretrained."""
+_SUGGESTED_WEIGHTS = {
+    DEFAULT_TEMPLATE: "ssd_mobilenet_v2_fpnlite_320x320",
+    KEYPOINT_TEMPLATE: "centernet_mobilenetv2fpn_512x512_coco17_kpts",
+}
+"""Weights of a template's architecture, by their name in odkeras.pretrained."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,12 @@ def init_project(
     labels: Sequence[str] = (),
     *,
     labels_file: Path | str | None = None,
-    template: str = DEFAULT_TEMPLATE,
+    keypoints: Mapping[str, Skeleton] | None = None,
+    template: str | None = None,
     fine_tune_checkpoint: str | None = None,
     fine_tune_checkpoint_type: str | None = None,
     find_start: Callable[[], StartingPoint] | None = None,
+    no_labels: bool = False,
     force: bool = False,
 ) -> InitResult:
     """Write DIRECTORY/pipeline.config and DIRECTORY/label_map.pbtxt.
@@ -109,19 +117,25 @@ def init_project(
         directory: created if it does not exist.
         labels: the class names; their ids are 1, 2, ... in this order.
         labels_file: a text file with further class names, one per line; they come after `labels`. None for none.
-        template: one of `list_templates()`.
+        keypoints: the keypoints of some labels, by label.
+        template: one of `list_templates()`; None for the default, or `KEYPOINT_TEMPLATE` with keypoints.
         fine_tune_checkpoint: prefix of the checkpoint to start from; None for random weights.
         fine_tune_checkpoint_type: "classification", "detection" or "full"; None detects it from the checkpoint.
         find_start: returns what to use instead of the template and the checkpoint. Called after the labels and
             the files are checked, because it may download.
+        no_labels: write a label map without classes; the first one is added in the page.
         force: overwrite existing files.
 
     Raises:
-        ConfigError: invalid labels, an unknown template, an unusable checkpoint, or files that already exist.
+        ConfigError: invalid labels, an unknown template, one that does not suit the keypoints, an unusable checkpoint,
+            or files that already exist.
     """
     directory = Path(directory).absolute()
     config_path, label_map_path = directory / "pipeline.config", directory / "label_map.pbtxt"
-    label_map = LabelMap.from_names(collect_label_names(labels, labels_file))
+    label_map, skeleton = _label_map([] if no_labels else collect_label_names(labels, labels_file), keypoints or {})
+    template = template or (KEYPOINT_TEMPLATE if skeleton.names else DEFAULT_TEMPLATE)
+    if find_start is None:
+        _check_keypoints_named(template, skeleton)
     _refuse_to_overwrite([config_path, label_map_path], force)
     if find_start is not None:
         start = find_start()
@@ -131,14 +145,48 @@ def init_project(
         fine_tune_checkpoint=_absolute(start.checkpoint),
         fine_tune_checkpoint_type=_restore_type(start.checkpoint, start.checkpoint_type),
         label_map_path=str(label_map_path),
-        num_classes=label_map.max_id,
+        num_classes=max(1, label_map.max_id),
         train_records=(str(directory / "data" / "*_train.record"),),
         eval_records=(str(directory / "data" / "*_eval.record"),),
     )
     config = apply_overrides(start.config, overrides)
+    if overrides.fine_tune_checkpoint_type in ("detection", "full"):
+        keep_what_a_detector_knows(config)
     raise_for_problems(check_pipeline(config, label_map=label_map, purpose="loop"), source=str(config_path))
+    if skeleton.names:
+        learn_keypoints(config, label_map, str(label_map_path), skeleton)
     _write(config, start.header, label_map, config_path, label_map_path)
-    return InitResult(config_path, label_map_path, start.checkpoint, _next_steps(directory, start.checkpoint is None))
+    suggested = _SUGGESTED_WEIGHTS.get(template, _SUGGESTED_WEIGHTS[DEFAULT_TEMPLATE])
+    next_steps = _next_steps(directory, "" if start.checkpoint else suggested)
+    return InitResult(config_path, label_map_path, start.checkpoint, next_steps)
+
+
+def _check_keypoints_named(template: str, skeleton: Skeleton) -> None:
+    if template == KEYPOINT_TEMPLATE and not skeleton.names:
+        raise ConfigError(
+            f"template {template} needs the keypoints of a label: give for example --keypoints person=coco, or "
+            "--keypoints arrow=tail-tip"
+        )
+
+
+def _label_map(names: Sequence[str], keypoints: Mapping[str, Skeleton]) -> tuple[LabelMap, Skeleton]:
+    """The label map, and the keypoints of all its classes with the lines between them."""
+    if unknown := [name for name in keypoints if name not in names]:
+        raise ConfigError(
+            f"there is no label {unknown[0]!r} to have keypoints; the labels are {', '.join(map(repr, names))}"
+        )
+    points = Counter(point for skeleton in keypoints.values() for point in skeleton.names)
+    if shared := [point for point, count in points.items() if count > 1]:
+        raise ConfigError(
+            f"keypoint {shared[0]!r} is one of several labels, and the model needs a name for each: write for example "
+            f"{next(iter(keypoints))}_{shared[0]}"
+        )
+    label_map = LabelMap.from_names(names, {name: skeleton.names for name, skeleton in keypoints.items()})
+    edges: list[tuple[int, int]] = []
+    for label in label_map.labels:
+        ids = [id for id, _ in label.keypoints]
+        edges += [(ids[a], ids[b]) for a, b in (keypoints[label.name].edges if ids else ())]
+    return label_map, Skeleton(label_map.keypoint_names, tuple(edges))
 
 
 def _absolute(checkpoint: str | None) -> str:
@@ -177,7 +225,8 @@ def _write(config: PipelineConfig, header: str, label_map: LabelMap, config_path
         ) from error
 
 
-def _next_steps(directory: Path, from_random_weights: bool) -> str:
+def _next_steps(directory: Path, suggested_weights: str) -> str:
+    """What to do next. Names the suggested weights, unless they are ""."""
     config = shlex.quote(str(directory / "pipeline.config"))
     steps = [
         "Annotate in a browser:",
@@ -189,9 +238,9 @@ def _next_steps(directory: Path, from_random_weights: bool) -> str:
         "Or start the trainer alone, for answers that another machine writes into the data directory:",
         f"  odkeras trainer {config}",
     ]
-    if from_random_weights:
+    if suggested_weights:
         steps.append(
-            f"{RANDOM_WEIGHTS} Add --force --weights {SUGGESTED_WEIGHTS} to this command, or another name from "
+            f"{RANDOM_WEIGHTS} Add --force --weights {suggested_weights} to this command, or another name from "
             "`odkeras weights list`."
         )
     return "\n".join(steps)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from odkeras.boxes import FloatArray
+from odkeras.errors import ConfigError
 
 NOT_LABELLED = 0
 """COCO's visibility of a keypoint whose place is not known. Nothing is trained at it."""
@@ -28,6 +31,9 @@ MIN_SCORE = 0.5
 
 _TOLERANCE_PX = 1.0
 """How far outside the image a keypoint may be, for rounding; it is clipped."""
+
+_SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
+_OTHER_SIDE = {**_SIDES, **{right: left for left, right in _SIDES.items()}}
 
 
 class Keypoint(NamedTuple):
@@ -106,7 +112,7 @@ def from_array(
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The keypoints that a model predicts.
+    """The keypoints that a model predicts, or those of a class.
 
     Args:
         names: the name of each keypoint, by its id.
@@ -119,6 +125,59 @@ class Skeleton:
     def name_of(self, id: int) -> str:
         """The name of a keypoint; its number if it has none."""
         return (self.names[id] if id < len(self.names) else "") or str(id)
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """The id of each keypoint in a mirrored image: left and right change places."""
+        ids = {name: id for id, name in enumerate(self.names)}
+        others = [re.sub("|".join(_OTHER_SIDE), lambda side: _OTHER_SIDE[side[0]], name) for name in self.names]
+        return tuple(ids.get(other, id) for id, other in enumerate(others))
+
+    @classmethod
+    def parse(cls, text: str) -> Skeleton:
+        """The keypoints in a text such as `tail-middle-tip,flag-tip`: names separated by commas; a hyphen draws a line
+        between its neighbours.
+
+        Raises:
+            ConfigError: a name is missing.
+        """
+        chains = [[name.strip() for name in chain.split("-")] for chain in text.split(",")]
+        if not all(name.isprintable() and name for chain in chains for name in chain):
+            raise ConfigError(
+                f"{text!r}: a keypoint has no name; give names with commas between them, and hyphens where a line is "
+                "to be drawn, for example tail-middle-tip,flag"
+            )
+        names = tuple(dict.fromkeys(name for chain in chains for name in chain))
+        ends = [(names.index(a), names.index(b)) for chain in chains for a, b in pairwise(chain)]
+        return cls(names, tuple(dict.fromkeys(ends)))
+
+
+COCO_PERSON = Skeleton.parse(
+    "nose,left_eye,right_eye,left_ear,right_ear,left_shoulder,right_shoulder,left_elbow,right_elbow,left_wrist,"
+    "right_wrist,left_hip,right_hip,left_knee,right_knee,left_ankle,right_ankle,"
+    "left_ear-left_eye-nose-right_eye-right_ear,left_shoulder-right_shoulder,left_hip-right_hip,"
+    "left_shoulder-left_elbow-left_wrist,right_shoulder-right_elbow-right_wrist,"
+    "left_shoulder-left_hip-left_knee-left_ankle,right_shoulder-right_hip-right_knee-right_ankle"
+)
+"""The 17 keypoints of a person in COCO, in COCO's order."""
+
+
+def parse_class_keypoints(texts: Iterable[str]) -> dict[str, Skeleton]:
+    """The keypoints of each class, of texts such as `arrow=tail-middle-tip`, or `person=coco` for `COCO_PERSON`.
+
+    Raises:
+        ConfigError: a text has no `=`, or nothing on one side.
+    """
+    found: dict[str, Skeleton] = {}
+    for text in texts:
+        label, _, names = text.partition("=")
+        if not label.strip() or not names.strip():
+            raise ConfigError(
+                f"--keypoints must be LABEL=NAME,NAME,..., for example --keypoints arrow=tail-tip or "
+                f"--keypoints person=coco; got {text!r}"
+            )
+        found[label.strip()] = COCO_PERSON if names.strip() == "coco" else Skeleton.parse(names)
+    return found
 
 
 class DrawnKeypoint(NamedTuple):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,31 +42,45 @@ class Label:
 class LabelMap:
     """All classes, in the file's order.
 
+    Args:
+        labels: the classes.
+        earlier_names: earlier name -> name, for `id_of`; not in the file.
+
     Raises:
-        LabelMapError: no labels, an id below 1, an empty name, or a duplicate id or name.
+        LabelMapError: an id below 1, an empty name, or a duplicate id or name.
     """
 
     labels: tuple[Label, ...]
+    earlier_names: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
-        _check_labels([(label, None) for label in self.labels], "label map")
+        _check_labels([(label, None) for label in self.labels], "label map", may_be_empty=True)
 
     @classmethod
-    def from_names(cls, names: Iterable[str]) -> LabelMap:
+    def from_names(cls, names: Iterable[str], keypoints: Mapping[str, Sequence[str]] | None = None) -> LabelMap:
         """A label map with the ids 1, 2, ... in the order of the names.
+
+        Args:
+            keypoints: the names of the keypoints of some classes, by class; numbered from 0 over all classes.
 
         Raises:
             LabelMapError: see the class.
         """
-        return cls(tuple(Label(number, name) for number, name in enumerate(names, start=1)))
+        labels, count = [], 0
+        for number, name in enumerate(names, start=1):
+            points = tuple(enumerate((keypoints or {}).get(name, ()), start=count))
+            labels.append(Label(number, name, None, points))
+            count += len(points)
+        return cls(tuple(labels))
 
     @classmethod
-    def from_pbtxt(cls, text: str, source: str = "label map") -> LabelMap:
+    def from_pbtxt(cls, text: str, source: str = "label map", *, may_be_empty: bool = False) -> LabelMap:
         """Parse the text format of the Object Detection API's StringIntLabelMap.
 
         Args:
             source: file name, for messages.
+            may_be_empty: accept a label map without classes, to which some are added later.
 
         Raises:
             LabelMapError: not a valid label map; the message has `source` and the line.
@@ -75,17 +89,20 @@ class LabelMap:
         items = [
             (_read_label(item, f"{source}:{line}" if line else source), line) for item, line in read_items(text, source)
         ]
-        _check_labels(items, source)
+        _check_labels(items, source, may_be_empty=may_be_empty)
         return cls(tuple(label for label, _ in items))
 
     @classmethod
-    def load(cls, path: Path | str) -> LabelMap:
+    def load(cls, path: Path | str, *, may_be_empty: bool = False) -> LabelMap:
         """Read a .pbtxt file.
+
+        Args:
+            may_be_empty: see `from_pbtxt`.
 
         Raises:
             LabelMapError: the file cannot be read, is not UTF-8, or is not a valid label map.
         """
-        return cls.from_pbtxt(_read_text(path), source=str(path))
+        return cls.from_pbtxt(_read_text(path), source=str(path), may_be_empty=may_be_empty)
 
     def to_pbtxt(self) -> str:
         """The label map in the text format that `from_pbtxt` parses."""
@@ -108,7 +125,7 @@ class LabelMap:
         Path(path).write_text(self.to_pbtxt(), encoding="utf-8")
 
     def id_of(self, name: str) -> int:
-        """The id of a name, or else of a display name.
+        """The id of a name, or else of a display name, or of an earlier name.
 
         Raises:
             LabelMapError: unknown, or a display name shared by several labels.
@@ -120,6 +137,8 @@ class LabelMap:
             return ids[0]
         if ids:
             raise LabelMapError(f"label {name!r} is the display name of several ids ({_listed(ids)}); use the name")
+        if name in self.earlier_names:
+            return self._id_by_name[self.earlier_names[name]]
         raise LabelMapError(self._unknown(name))
 
     def find_id(self, name: str) -> int | None:
@@ -157,8 +176,8 @@ class LabelMap:
     @property
     def max_id(self) -> int:
         """The largest id, which is the minimum for a model's num_classes: ids may have gaps (COCO: 80 labels, ids up
-        to 90)."""
-        return max(self.ids)
+        to 90). 0 without labels."""
+        return max(self.ids, default=0)
 
     @property
     def num_keypoints(self) -> int:
@@ -243,9 +262,9 @@ def _read_label(item: Any, where: str) -> Label:
     return Label(item.id, item.name, item.display_name or None, keypoints)
 
 
-def _check_labels(labels: list[tuple[Label, int | None]], source: str) -> None:
+def _check_labels(labels: list[tuple[Label, int | None]], source: str, *, may_be_empty: bool) -> None:
     """Validate ids and names. Each label comes with its line for messages, or None if it has none."""
-    if not labels:
+    if not labels and not may_be_empty:
         raise LabelMapError(f"{source} is empty; it needs at least one item {{ id: 1 name: '...' }}")
     first_lines: dict[int | str, int | None] = {}
     for label, line in labels:

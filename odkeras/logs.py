@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from odkeras.errors import SetupError
+from odkeras.text import printable
 
 DEFAULT_TF_LOGGING_LEVEL = 40
 TENSORFLOW_REQUIREMENT = "tensorflow>=2.21,<2.22"
@@ -31,6 +32,11 @@ for line in sys.stdin.buffer:
 _FILTER_ENDS_S = 2.0
 
 
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbose: bool = True) -> None:
     """Log odkeras to standard error, and set the log level of TensorFlow and the Object Detection API.
 
@@ -40,7 +46,7 @@ def configure_logging(tf_logging_level: int = DEFAULT_TF_LOGGING_LEVEL, *, verbo
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", cpp_log_level(tf_logging_level))
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
+    handler.setFormatter(_Printable(_FORMAT, datefmt="%H:%M:%S"))
     ours = logging.getLogger("odkeras")
     ours.handlers[:] = [handler]
     ours.propagate = False

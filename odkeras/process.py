@@ -66,6 +66,21 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
+def default_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT end the process at once within the block: Python's handlers do not run while a call into
+    TensorFlow waits, and there is nothing to lose. No effect outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def exit_on_second_signal() -> Iterator[None]:
     """End the process at once at a second SIGTERM or SIGINT within the block, at least `_SECOND_SIGNAL_S` after the
     first.
@@ -113,6 +128,23 @@ def stop_with_parent(stop: Callable[[], None], stdin_fd: int = 0) -> None:
         stop()
 
     threading.Thread(target=wait, name="stdin", daemon=True).start()
+
+
+@contextmanager
+def exit_with_parent(stop: Callable[[], None], stdin_fd: int, after_s: float) -> Iterator[None]:
+    """`stop_with_parent`; and if the block has not ended `after_s` later, the process exits with status 1."""
+    ended = threading.Event()
+
+    def stop_or_exit() -> None:
+        stop()
+        if not ended.wait(after_s):
+            os._exit(1)
+
+    stop_with_parent(stop_or_exit, stdin_fd)
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def exit_despite_threads(threads: Iterable[threading.Thread], wait_s: float) -> None:

@@ -63,7 +63,13 @@ class Project:
 
     @property
     def replay_record(self) -> Path:
+        """What earlier versions merged older records into; read, but not written any more."""
         return self.data_dir / "replay.record"
+
+    @property
+    def replay_dir(self) -> Path:
+        """The shards that the examples of older records are moved to, and the index of all records."""
+        return self.data_dir / "replay"
 
     @property
     def image_ids_path(self) -> Path:
@@ -124,6 +130,16 @@ class Project:
     def lock_path(self) -> Path:
         """Locked by the process that trains in the model directory."""
         return self.model_dir / LOCK_NAME
+
+    @property
+    def deaths_path(self) -> Path:
+        """How often the trainer died while it trained, and with which images; see `odkeras.training.deaths`."""
+        return self.model_dir / "deaths.json"
+
+    @property
+    def drawn_path(self) -> Path:
+        """The images that the trainer trains on now. It exists only meanwhile, and after the trainer died."""
+        return self.model_dir / "drawn.jsonl"
 
     @property
     def metrics_path(self) -> Path:
@@ -251,11 +267,15 @@ class JsonlTail:
 
     Args:
         path: need not exist yet. If the file is truncated or replaced, it is read again from its start.
+        offset: read from this byte on.
+
+    Attributes:
+        offset: end of the last complete line that was read.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, offset: int = 0) -> None:
         self._path = Path(path)
-        self._offset = 0
+        self.offset = offset
         self._inode: int | None = None
 
     def skip(self) -> None:
@@ -263,7 +283,7 @@ class JsonlTail:
         try:
             with self._path.open("rb") as file:
                 self._inode = os.fstat(file.fileno()).st_ino
-                self._offset = sum(len(line) for line in file if line.endswith(b"\n"))
+                self.offset = sum(len(line) for line in file if line.endswith(b"\n"))
         except OSError:
             return
 
@@ -271,16 +291,17 @@ class JsonlTail:
         """The rows since the last call. A line that is still being written is returned by a later call."""
         try:
             stat = self._path.stat()
-            if stat.st_ino != self._inode or stat.st_size < self._offset:
-                self._inode, self._offset = stat.st_ino, 0
-            if stat.st_size == self._offset:
+            if self._inode not in (None, stat.st_ino) or stat.st_size < self.offset:
+                self.offset = 0
+            self._inode = stat.st_ino
+            if stat.st_size == self.offset:
                 return []
             with self._path.open("rb") as file:
-                file.seek(self._offset)
+                file.seek(self.offset)
                 whole = file.read().rpartition(b"\n")[0]
         except OSError:
             return []
-        self._offset += len(whole) + 1 if whole else 0
+        self.offset += len(whole) + 1 if whole else 0
         return [row for line in whole.split(b"\n") if (row := _json_object(line)) is not None]
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from odkeras.project import write_atomically
+from odkeras.text import say
 
 CLASSES = ("circle", "triangle", "square")
 # Mean hue of each class. The hues overlap, so that colour helps a randomly initialised network to learn quickly, but
@@ -210,7 +211,7 @@ def main() -> None:
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="made if it is not there")
     dataset = generate_shapes(parser.parse_args().directory)
-    print(f"wrote {dataset.images_dir}, {dataset.train_csv} and {dataset.test_csv}")
+    say(f"wrote {dataset.images_dir}, {dataset.train_csv} and {dataset.test_csv}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _HEADER = struct.Struct("<Q4x")
-_CHECKSUM_SIZE = 4
+HEADER_SIZE = _HEADER.size
+FOOTER_SIZE = 4
 
 
 class DamagedRecordError(ValueError):
@@ -32,7 +33,7 @@ def iter_records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     while header := file.read(_HEADER.size):
         offset = file.tell()
         length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else size
-        if offset + length + _CHECKSUM_SIZE > size:
+        if offset + length + FOOTER_SIZE > size:
             raise DamagedRecordError(offset)
         yield offset, file.read(length)
-        file.seek(_CHECKSUM_SIZE, os.SEEK_CUR)
+        file.seek(FOOTER_SIZE, os.SEEK_CUR)

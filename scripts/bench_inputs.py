@@ -121,13 +121,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def make_project(directory: Path, kind: str, template: str, images: int) -> tuple[Any, Path]:
     """A project with pictures of one kind; returns its resolved configuration and the record with the pictures."""
-    from odkeras.data.conversion import csv_to_records
+    from odkeras.data.conversion import labels_to_records
 
     init_project(directory, list(CLASSES), template=template)
     write = write_shapes if kind == "shapes" else write_photographs_with_boxes
     truth, record = write(directory / "pictures", images), directory / "train.record"
     label_map = LabelMap.load(directory / "label_map.pbtxt")
-    csv_to_records(truth, record, label_map=label_map, images_dir=directory / "pictures")
+    labels_to_records(truth, record, label_map=label_map, images_dir=directory / "pictures")
     config = load_pipeline(directory / "pipeline.config")
     return apply_overrides(config, Overrides(train_records=(str(record),))), record
 
@@ -194,7 +194,8 @@ def make_variants(config: Any, record: Path) -> dict[str, Variant]:
     import tensorflow as tf
     from object_detection.builders import decoder_builder
 
-    from odkeras.data.replay import index_record, shuffle_and_repeat
+    from odkeras.data.example_set import shuffle_and_repeat
+    from odkeras.data.stored_example import index_record
     from odkeras.model.inference import build_detection_model, static_image_size
     from odkeras.training.inputs import example_source, training_dataset
 

@@ -2,7 +2,7 @@
 
   import   the command as a process: from COCO's JSON to answers in the database. It reads every image once.
   images   reading and hashing the same images alone, as the import does it.
-  labels   the difference: what the labels take.
+  labels   the difference: what the labels take. While other programs use the machine, processor time tells more.
 
 Example:
     python scripts/bench_labels.py --images 100000 --boxes 1000000
@@ -44,8 +44,9 @@ def main() -> None:
         say("import")
         found: dict[str, Any] = dict(measure_import(Path(folder)))
         say("images")
-        found["images_s"] = measure_images(paths)
+        found |= measure_images(paths)
     found["labels_s"] = found["import_s"] - found["images_s"]
+    found["labels_cpu_s"] = found["cpu_s"] - found["images_cpu_s"]
     report("labels", ROWS, found, images=args.images, boxes=args.boxes)
 
 
@@ -53,7 +54,9 @@ ROWS = [
     Row("import of a COCO file", "import_s", "s"),
     Row("  of these: reading the images", "images_s", "s"),
     Row("  the labels", "labels_s", "s", at_most=60),
-    Row("  processor time", "cpu_s", "s"),
+    Row("processor time of the import", "cpu_s", "s"),
+    Row("  of these: reading the images", "images_cpu_s", "s"),
+    Row("  the labels", "labels_cpu_s", "s", at_most=60),
     Row("memory at most", "memory_mb", "MB", at_most=500),
 ]
 
@@ -124,12 +127,12 @@ def measure_import(folder: Path) -> Mapping[str, float]:
     }
 
 
-def measure_images(paths: list[Path]) -> float:
-    started = time.monotonic()
+def measure_images(paths: list[Path]) -> Mapping[str, float]:
+    started, cpu_s = time.monotonic(), time.process_time()
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(lambda path: inspect_image(path.read_bytes(), source=path.name), paths):
             pass
-    return time.monotonic() - started
+    return {"images_s": time.monotonic() - started, "images_cpu_s": time.process_time() - cpu_s}
 
 
 if __name__ == "__main__":

@@ -262,8 +262,11 @@ def results_of(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def result_of(runs: Sequence[Run], at: int) -> dict[str, Any]:
-    qualities = [until(run, at)[-1]["mAP50"] for run in runs]
-    found = {"mAP50": statistics.median(qualities), "mAP50_lowest": min(qualities), "mAP50_highest": max(qualities)}
+    found: dict[str, Any] = {}
+    for name in ("mAP50", "mAP"):
+        qualities = [until(run, at)[-1][name] for run in runs]
+        found |= {name: statistics.median(qualities)}
+        found |= {f"{name}_lowest": min(qualities), f"{name}_highest": max(qualities)}
     found["train_s"] = statistics.median(sum(point["train_s"] for point in until(run, at)) for run in runs)
     found["failed_runs"] = sum(bool(run["failure"] or run["failed_rounds"]) for run in runs)
     return found
@@ -284,6 +287,8 @@ def rows_of(runs: Sequence[Run], *, is_default: bool) -> list[Row]:
             if len(of_policy) > 1:
                 text += f" ({found['mAP50_lowest']:.2f} to {found['mAP50_highest']:.2f} in {len(of_policy)} orders)"
             rows.append(Row(text, f"{key}_mAP50", "", at_least=goal, shown=True))
+            text = f"  mAP ({found['mAP_lowest']:.2f} to {found['mAP_highest']:.2f})"
+            rows.append(Row(text, f"{key}_mAP", ""))
             text = f"  seconds of training for {at} annotations"
             rows.append(Row(text, f"{key}_train_s", "s", at_most=goal_s, shown=policy == "replay"))
             if found["failed_runs"]:

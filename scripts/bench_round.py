@@ -60,7 +60,7 @@ def main() -> None:
             found.update(run_part(part, directory, args))
     found["ratio_vs_odapi"] = found["odapi_s"] / found["round_s"]
     found["overhead_ratio_vs_odapi"] = (found["odapi_s"] - found["steps_s"]) / found["overhead_s"]
-    about = {"template": args.template, "batch_size": BATCH_SIZE, "steps": args.steps, "rounds": args.rounds}
+    about = {"template": args.template, "batch_size": args.batch_size, "steps": args.steps, "rounds": args.rounds}
     report("round", ROWS, found, **about, pictures="shapes" if args.truth is None else args.truth.name)
 
 
@@ -73,6 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--label", action="append", help="labels of the CSV")
     parser.add_argument("--template", default=DEFAULT_TEMPLATE, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=10, help="steps of a round (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="rounds after the first (default: %(default)s)")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
@@ -80,11 +81,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare(directory: Path, args: argparse.Namespace) -> None:
-    """Create a project with batch size 4, and the pictures."""
+    """Create a project, and the pictures."""
     labels = args.label or list(CLASSES)
     init_project(directory, labels, template=args.template)
     config = load_pipeline(directory / "pipeline.config")
-    save_pipeline(apply_overrides(config, Overrides(batch_size=BATCH_SIZE)), directory / "pipeline.config")
+    save_pipeline(apply_overrides(config, Overrides(batch_size=args.batch_size)), directory / "pipeline.config")
     if args.truth is None:
         generate_shapes(directory / "pictures")
 
@@ -240,11 +241,11 @@ def bench_odapi(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_record(directory: Path, args: argparse.Namespace) -> Path:
-    from odkeras.data.conversion import csv_to_records
+    from odkeras.data.conversion import labels_to_records
 
     csv, images_dir = truth_of(directory, args)
     record = directory / "all.record"
-    csv_to_records(csv, record, label_map=LabelMap.load(directory / "label_map.pbtxt"), images_dir=images_dir)
+    labels_to_records(csv, record, label_map=LabelMap.load(directory / "label_map.pbtxt"), images_dir=images_dir)
     return record
 
 

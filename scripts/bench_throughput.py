@@ -228,7 +228,8 @@ def _work_on_steps(connection: Connection, config_path: Path, record: Path, turn
     from odkeras import compat
 
     compat.prepare()
-    from odkeras.data.replay import index_record, shuffle_and_repeat
+    from odkeras.data.example_set import shuffle_and_repeat
+    from odkeras.data.stored_example import index_record
     from odkeras.pipeline import load_pipeline
     from odkeras.training.inputs import example_source, training_dataset
     from odkeras.training.trainer import Trainer

@@ -31,7 +31,7 @@ from odkeras.project import write_atomically
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("start", "round", "throughput", "inputs", "predict", "swap", "recipe", "web")
-ALL = (*QUICK, "quality", "work", "labels")
+ALL = (*QUICK, "quality", "work", "labels", "added_class", "scale", "two_stage", "crowd", "bulk")
 START = "<!-- benchmarks: made by scripts/benchmark.py -->"
 END = "<!-- end of benchmarks -->"
 STOP_TIMEOUT_S = 15

@@ -97,7 +97,7 @@ class Trial:
     def predict(self) -> None:
         from odkeras.serving.local import LocalModel, newest_version_dir
 
-        LocalModel(newest_version_dir(self.settings.project.export_dir))(self.annotations[0].image)
+        LocalModel(newest_version_dir(self.settings.project.export_dir))([self.annotations[0].image])
 
     def loop(self) -> None:
         from odkeras.inbox import put_batch
@@ -266,6 +266,7 @@ def _adapt(config: PipelineConfig, folder: Path, label_map: LabelMap, batch_size
         config.model.center_net.keypoint_estimation_task[0].keypoint_class_name = CLASSES[0]
         for metric in config.eval_config.parameterized_metric:
             metric.coco_keypoint_metrics.class_label = CLASSES[0]
+            metric.coco_keypoint_metrics.ClearField("keypoint_label_to_sigmas")  # they go with the names
 
 
 def _start_from_random_weights(config: PipelineConfig, folder: Path) -> None:

@@ -110,6 +110,15 @@ def batches_of(size: int) -> Change:
     return change
 
 
+def weigh_boxes(weight: float) -> Change:
+    """The weight of the boxes' loss beside that of the classes."""
+
+    def change(config: PipelineConfig) -> None:
+        config.model.ssd.loss.localization_weight = weight
+
+    return change
+
+
 def average_weights(decay: float) -> Change:
     """Publish the exponential moving average of the weights."""
 
@@ -155,6 +164,7 @@ VARIANTS: dict[str, Change] = {
     "frozen-backbone": freeze_backbone,
     "large-anchors": predict_large_objects_from_finer_maps,
     "three-levels": spread_anchors_over_three_levels,
+    "box-loss-4": weigh_boxes(4.0),
     "average-0.95": average_weights(0.95),
     "average-0.98": average_weights(0.98),
 }

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import fixtures_postgres
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,6 +18,11 @@ from odkeras.annotation import Annotation
 from odkeras.boxes import Groundtruth, from_xyxy_px
 from odkeras.images import EncodedImage, encode_image
 from odkeras.labels import LabelMap
+
+# Here, because pytest would start a server for each module that has a fixture of its own.
+postgres_server = fixtures_postgres.postgres_server
+postgres_with_tables = fixtures_postgres.postgres_with_tables
+postgres_url = fixtures_postgres.postgres_url
 
 settings.register_profile("tests", deadline=None)  # the other process may have both cores
 settings.load_profile("tests")
@@ -29,6 +35,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are not a part of a test's name: those of a protocol buffer's map differ from process to process, and
+    pytest-xdist runs nothing where its workers do not collect the same names."""
+    return f"{len(val)}_bytes" if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: pytest-xdist hands them out in this order, and no worker is left with one.
@@ -36,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Trainers lower their priority. Beside another worker that uses all cores they take several times as long, so e2e
     timeouts are generous.
     """
-    order = ("e2e", "integration", "browser", "unit")
+    order = ("e2e", "faults", "integration", "browser", "unit")
     items.sort(key=lambda item: order.index(item.path.parent.name))
 
 

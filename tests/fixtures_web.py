@@ -244,6 +244,7 @@ def annotating() -> Iterator[Callable[..., Annotating]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("odkeras.web.service.DeliveryRules", partial(DeliveryRules, poll_s=0.05))
         patch.setattr(web_app, "SHOWN_EVERY_S", 0.04)
+        patch.setattr("odkeras.web.state_events.SHOWN_EVERY_S", 0.04)
         patch.setattr("odkeras.web.housekeeping.HOUSEKEEPING_S", 0.04)
         yield start
         for each in started:

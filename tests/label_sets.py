@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from pictures import draw_pixels, encode
+from typer.testing import CliRunner
+
+from odkeras.cli import app
+from odkeras.web.database import AnswerDatabase
 
 SIZE_HW = (48, 64)
 BOXES: dict[str, list[tuple[list[float], str]]] = {
@@ -165,3 +171,46 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "jsonl": write_jsonl,
 }
 """By format: writes the labels into a folder, and returns what to import."""
+
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
+
+
+def documented_starts() -> list[tuple[str, list[str]]]:
+    """The commands with which the tutorial begins a project, by the comment that names the format of the labels."""
+    _, _, text = TUTORIAL.read_text(encoding="utf-8").partition("## Begin with labels that you have")
+    starts: list[tuple[str, list[str]]] = []
+    for line in text.split("```")[1].strip().splitlines():
+        if line.startswith("# "):
+            starts.append((line[2:], []))
+        else:
+            starts[-1][1].append(line)
+    return starts
+
+
+def run_start(commands: list[str], folder: Path, write: Callable[[Path], Path]) -> dict[str, list[Any]]:
+    """Run the commands of a start in a folder, without the page itself; returns the imported boxes by image.
+
+    Args:
+        write: writes labels into a folder and returns what to import; see `WRITERS`.
+    """
+    write_images(folder / "photos")
+    words = [shlex.split(command) for command in commands]
+    labels = folder / words[0][words[0].index("--labels") + 1]
+    is_folder = not labels.suffix
+    if is_folder:
+        labels.mkdir()
+    written = write(labels if is_folder else folder)
+    assert written.resolve() == labels.resolve()
+    for command, *arguments in (line[1:] for line in words):
+        with mock.patch("odkeras.web.server.run_annotate") as run_annotate:
+            result = CliRunner().invoke(app, [command, *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    run_annotate.assert_called_once()
+    with AnswerDatabase.open(folder / "pets" / "annotations.db", create=False) as opened:
+        return {
+            example["meta"]["file"]: [
+                ([span["x"], span["y"], span["x"] + span["width"], span["y"] + span["height"]], span["label"])
+                for span in example["spans"]
+            ]
+            for example in opened.examples("pets")
+        }

@@ -11,6 +11,9 @@ import type {
   GalleryPage,
   History,
   ImagesQuery,
+  LabelEdit,
+  LabelRequest,
+  LabelUse,
   Log,
   LogQuery,
   NextSteps,
@@ -127,6 +130,10 @@ export const api = {
   save: (who: Sender) => post<Sender, SaveReply>("/api/save", who),
   training: (who: Sender, action: TrainingAction) =>
     post<TrainingRequest, TrainingReply>("/api/training", { ...who, action }),
+  addLabel: (who: Sender, name: string) => post<LabelRequest, Project>("/api/labels", { ...who, name }),
+  editLabel: (who: Sender, edit: Pick<LabelEdit, "action" | "name" | "value">) =>
+    post<LabelEdit, Project>("/api/labels/edit", { ...who, ...edit }, LONG),
+  labelUse: ({ session }: Sender) => get<SessionQuery, LabelUse>("/api/labels", { session }),
   suggestions: (who: Sender, image_ids: string[]) =>
     post<SuggestionsRequest, SuggestionsReply>("/api/suggestions", { ...who, image_ids }, LONG),
   log: (process: ProcessName) => get<LogQuery, Log>("/api/log", { process }),

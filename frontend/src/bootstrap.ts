@@ -11,9 +11,9 @@ import { Ghost } from "./ghost";
 import { Gestures } from "./gestures";
 import { Guides } from "./guides";
 import { whoAmI } from "./identity";
-import { LabelBook } from "./labels";
 import { Live } from "./live";
 import { Outbox, type Waiting } from "./outbox";
+import { loadLabels, refreshProject } from "./project_labels";
 import { Queue, renewSuggestions } from "./queue";
 import { Records } from "./records";
 import { View } from "./view";
@@ -66,7 +66,7 @@ function setUpStage(store: AppStore, project: Project, elements: StageElements):
     canvas,
     view,
     hand: () => store.hand,
-    open: () => store.ready,
+    open: () => store.ready && store.label !== "",
     candidates: () => store.display.settings.candidates,
     picked: () => store.firstSteps?.closePicking(),
     label,
@@ -86,16 +86,6 @@ function setUpStage(store: AppStore, project: Project, elements: StageElements):
   new Guides(stage, guides, () => store.display.settings.guides && store.ready);
   Object.assign(store, { project, canvas, view, colours, starting: "", fatal: "" });
   loadLabels(store, project);
-}
-
-/** Loads the labels. Also called after a restart of the server, whose label map may differ: it refuses old labels. */
-function loadLabels(store: AppStore, project: Project): void {
-  const labels = new LabelBook(project.labels, project.dataset);
-  const label = labels.label(store.label) ? store.label : (project.labels[0]?.name ?? "");
-  Object.assign(store, { labels, label });
-  store.colours?.take(project.labels);
-  store.skeletons.take(project.labels);
-  store.canvas?.update();
 }
 
 function setUpNetworking(store: AppStore, project: Project): void {
@@ -139,7 +129,10 @@ function onSent(store: AppStore, saved: Waiting[]): void {
 
 /** The panel changes several times a second during training, but the history only with the answer counts. */
 function onPanel(store: AppStore): void {
-  const { answers, pending } = store.live?.panel ?? {};
+  const { answers, pending, labels } = store.live?.panel ?? {};
+  // Another failure to load them is repeated when the stream reconnects.
+  if (labels !== undefined && labels !== store.labelRevision) void refreshProject(store).catch(() => {});
+  store.labelRevision = labels ?? store.labelRevision;
   const counted = JSON.stringify([answers, pending]);
   if (counted !== store.counted) store.records?.refresh();
   store.counted = counted;
@@ -179,11 +172,8 @@ async function onConnected(store: AppStore): Promise<void> {
   if (shown?.failed) store.retryImage();
   void queue?.fill();
   try {
-    const project = await api.project(store.who);
-    const restarted = store.project?.instance !== project.instance;
-    Object.assign(store, { project, fatal: "" });
+    await refreshProject(store);
     store.records?.refresh();
-    if (restarted) loadLabels(store, project);
     void renew(store);
     store.changed();
   } catch {

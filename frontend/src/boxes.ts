@@ -76,6 +76,11 @@ export function readLabel(shown: ImageAnnotation): string {
   return shown.bodies[0]?.value ?? "";
 }
 
+/** The annotation with another label; itself if it has the label. */
+export function withLabel(shown: ImageAnnotation, label: string): ImageAnnotation {
+  return label === readLabel(shown) ? shown : { ...shown, bodies: labelBodies(shown.id, label) };
+}
+
 /** The bounding box of a shape. */
 export function boundsOf({ geometry }: Shape): Rect {
   const { minX, minY, maxX, maxY } = geometry.bounds;

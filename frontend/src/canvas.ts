@@ -2,7 +2,7 @@
 
 import type { ImageAnnotation } from "@annotorious/annotorious";
 import { annotation, boundsOf, clippedPolygon, copyAnnotation, cut, freePlace, fromSpan, isPolygon } from "./boxes";
-import { movedPolygon, readKeypoints, readLabel, rectShape, sameRect, toBox, toSpan } from "./boxes";
+import { movedPolygon, readKeypoints, readLabel, rectShape, sameRect, toBox, toSpan, withLabel } from "./boxes";
 import type { Box, Extra, Origin, Rect, Size } from "./boxes";
 import { isCovered, isStrip, isThere, oddity, replacedBy } from "./checks";
 import type { Colours } from "./colours";
@@ -10,6 +10,7 @@ import { dragged, hitAt, nudged, type Hit, type Reach } from "./grips";
 import { Handles } from "./handles";
 import { uuid } from "./identity";
 import type { Skeletons } from "./keypoints";
+import type { LabelBook } from "./labels";
 import { Layer } from "./layer";
 import type { Candidate, Point, Span, Task } from "./messages";
 import { Points } from "./points";
@@ -244,6 +245,20 @@ export class Canvas {
     if (!shown || readLabel(shown) === label) return;
     this.layer?.relabel(id, label, this.skeletons.complete(label, boundsOf(shown.target.selector), readKeypoints(shown)));
     this.commit([id]);
+  }
+
+  /** Takes over the names that labels have now, also in the undo steps, without a step. Suggestions whose label is gone
+   * are removed. answered: the boxes are those of an answer, which stay. */
+  takeLabels(book: LabelBook, answered: boolean): void {
+    const now = (shown: ImageAnnotation) => book.today(readLabel(shown));
+    const isOwn = ({ id }: ImageAnnotation) => answered || this.first.get(id)?.score === undefined;
+    const current = (boxes: ImageAnnotation[]) =>
+      boxes.filter((shown) => isOwn(shown) || now(shown) !== null).map((shown) => withLabel(shown, now(shown) ?? readLabel(shown)));
+    this.steps.change(({ boxes, task }) => ({ boxes: current(boxes), task: task && book.translateTask(task, answered) }));
+    this.first = new Map(book.translate([...this.first.values()]).map((span) => [span.id, span]));
+    this.task = this.steps.current.task;
+    this.layer?.restore(this.steps.current.boxes);
+    this.update();
   }
 
   /** Moves the selected box or one of its corners by (dx, dy) image pixels. */

@@ -2,6 +2,7 @@
 
 import type { Box } from "./boxes";
 import type { AppStore } from "./store";
+import type { LabelBook } from "./labels";
 import type { QueuedTask } from "./queue";
 import type { Span, Task } from "./messages";
 import { keysWith, load, loadJson, save } from "./storage";
@@ -73,16 +74,22 @@ export class Drafts {
     return load(this.reopenedKey, "sessionStorage");
   }
 
-  /** Restores an image's draft, if there is one. labels: the allowed labels. */
-  restore(queued: QueuedTask, labels: string[]): void {
+  /** Restores an image's draft, if there is one with labels that exist. */
+  restore(queued: QueuedTask, book: LabelBook | null): void {
     if (queued.touched) return;
-    const draft = loadJson(this.prefix + queued.id);
+    const stored = loadJson(this.prefix + queued.id);
+    const draft = isDraft(stored) && book ? { ...stored, ...translated(stored, book) } : stored;
     // An answer that was given elsewhere in the meantime is newer than a draft from before it.
     if (!isDraft(draft) || (queued.reopened !== null && !draft.reopened)) return;
-    const allowed = new Set([...labels, ...queued.task.spans.map(({ label }) => label)]);
-    if (draft.spans.every(({ label }) => allowed.has(label))) queued.restore(draft);
+    const received = new Set(queued.task.spans.map(({ label }) => label));
+    if (draft.spans.every(({ label }) => book?.label(label) || received.has(label))) queued.restore(draft);
   }
 }
+
+const translated = ({ spans, first }: Draft, book: LabelBook) => ({
+  spans: book.translate(spans),
+  first: book.translate(first),
+});
 
 function toDraft({ reopened, active_ms }: QueuedTask, task: Task, spans: Span[]): Draft {
   const { spans: first, version, threshold } = task;

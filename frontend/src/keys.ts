@@ -336,7 +336,7 @@ function onKey(event: KeyboardEvent, store: AppStore): void {
   // At once: the browser closes the dialog too, but tells so later, and the keys until then would be lost.
   if (event.key === "Escape" && !event.isComposing && store.dialogOpen) {
     event.preventDefault();
-    store.set({ helpOpen: false, labelsOpen: false, galleryOpen: false });
+    store.set({ helpOpen: false, labelsOpen: false, labelMenuOpen: false, galleryOpen: false });
     return;
   }
   if (event.defaultPrevented || event.isComposing || store.dialogOpen || isTyping(event) || activates(event) || scrolls(event))

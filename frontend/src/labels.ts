@@ -1,6 +1,6 @@
 /** The labels of a dataset in the page: ten with keys, the recently used ones, and a search. */
 
-import type { Label } from "./messages";
+import type { Label, Span, Task } from "./messages";
 import { loadJson, save } from "./storage";
 
 /** In keyboard order. */
@@ -26,19 +26,24 @@ export class LabelBook {
   beside: string[] = [];
 
   private readonly places = new Map<string, number>();
+  private readonly renamed: Map<string, string>;
   private readonly folded: string[];
   private readonly storageKey: string;
 
+  /** renamed: earlier names of labels, and the labels that they are now. */
   constructor(
     readonly labels: Label[],
     dataset: string,
+    renamed: Record<string, string> = {},
   ) {
+    this.renamed = new Map(Object.entries(renamed));
     labels.forEach(({ name }, index) => this.places.set(name, index));
     this.folded = labels.map(({ name }) => fold(name));
     this.storageKey = PREFIX + encodeURIComponent(dataset);
     const stored = read(this.storageKey);
-    this.keys = this.filled(stored.keys);
-    this.recent = [...new Set(stored.recent)].filter((name) => this.places.has(name));
+    this.keys = this.filled(stored.keys.map((name) => name && this.today(name)));
+    const recent = stored.recent.map((name) => this.today(name)).filter((name) => name !== null);
+    this.recent = [...new Set(recent)];
     this.placeBeside();
   }
 
@@ -73,6 +78,34 @@ export class LabelBook {
     this.keys = this.filled([]);
     this.placeBeside();
     this.write();
+  }
+
+  /** The label that one is now: itself, or what it was renamed to; null if there is no such label. */
+  today(name: string): string | null {
+    if (this.places.has(name)) return name;
+    const now = this.renamed.get(name);
+    return now !== undefined && this.places.has(now) ? now : null;
+  }
+
+  /** Objects under the names that their labels have now; the same array if none changes. */
+  translate<T extends { label: string }>(objects: T[]): T[] {
+    const labels = objects.map(({ label }) => this.today(label) ?? label);
+    if (labels.every((label, index) => label === objects[index]!.label)) return objects;
+    return objects.map((object, index) => ({ ...object, label: labels[index]! }));
+  }
+
+  /** Boxes under the names that their labels have now, without suggestions whose label is gone; the same array if
+   * nothing changes. answered: the boxes are those of an answer, which stay. */
+  translateSpans(spans: Span[], answered: boolean): Span[] {
+    const isGone = ({ label, score }: Span) => !answered && score !== undefined && this.today(label) === null;
+    return this.translate(spans.some(isGone) ? spans.filter((span) => !isGone(span)) : spans);
+  }
+
+  /** A task with such boxes; the same if nothing changes. */
+  translateTask(task: Task, answered: boolean): Task {
+    const spans = this.translateSpans(task.spans, answered);
+    const candidates = this.translate(task.candidates);
+    return spans === task.spans && candidates === task.candidates ? task : { ...task, spans, candidates };
   }
 
   /** Records that a label was chosen. */

@@ -4,6 +4,8 @@ export type TrainingAction = "pause" | "resume" | "stop";
 
 export type ProcessName = "server" | "trainer";
 
+export type LabelAction = "merge" | "recolour" | "rename" | "retire";
+
 export type TrainingState = "paused" | "running" | "stopped";
 
 export type SpanType = "polygon" | "rect";
@@ -61,11 +63,31 @@ export interface TrainingRequest extends Sender {
   action: TrainingAction;
 }
 
+/** POST /api/labels: a label to add. The reply is a `Project`. */
+export interface LabelRequest extends Sender {
+  /** 1 to 100 characters */
+  name: string;
+}
+
+/**
+ * POST /api/labels/edit: change a label of the project. The reply is a `Project`.
+ *
+ * `value`: the new name, the label that gets the objects, or #rrggbb; "" to retire.
+ */
+export interface LabelEdit extends Sender {
+  /** one of rename, merge, recolour, retire */
+  action: LabelAction;
+  /** a text of at most 500 characters */
+  name: string;
+  /** a text of at most 500 characters */
+  value?: string;
+}
+
 /** POST /api/tensorboard and /api/link. The replies are a `TensorBoardReply` and a `SharedLink`. */
 export interface EmptyRequest {
 }
 
-/** GET /api/project and /api/history. The replies are a `Project` and a `History`. */
+/** GET /api/project, /api/history and /api/labels. The replies are a `Project`, a `History` and a `LabelUse`. */
 export interface SessionQuery {
   /** 1 to 64 letters, digits or _.- */
   session: string;
@@ -256,11 +278,19 @@ export interface Label {
   edges: Point[];
 }
 
-/** What does not change while the page is open. */
+/** The number of answered images that have boxes of each label. */
+export interface LabelUse {
+  images: Record<string, number>;
+}
+
+/** What does not change while the page is open, except for the labels. */
 export interface Project {
   dataset: string;
   session: string;
   labels: Label[];
+  /** earlier names of labels, and the labels that they are now */
+  renamed: Record<string, string>;
+  /** the name of the images' folder or file, without its path */
   source: string;
   /** number of tasks that the page fetches ahead */
   prefetch: number;
@@ -454,6 +484,8 @@ export interface PanelState {
   /** number of answers that the trainer does not have yet */
   pending: number;
   training: TrainingState;
+  /** increases when the labels change */
+  labels: number;
   /** the latest images that cannot be used */
   skipped: SkippedImage[];
   skipped_count: number;

@@ -24,6 +24,9 @@ interface Refused extends Waiting {
 
 const PREFIX = "odkeras:outbox";
 const MAX_BATCH = 40;
+/** The server refuses requests of more than 4 MiB; answers with hundreds of boxes are sent a few at a time. */
+const MAX_BYTES = 1_000_000;
+const TOO_LARGE = 413;
 /** Browsers limit the size of requests that outlive the page (keepalive). */
 const KEEPALIVE_BYTES = 60_000;
 
@@ -88,17 +91,36 @@ export class Outbox {
   }
 
   private async sendAll(): Promise<void> {
+    let most = MAX_BYTES;
     while (this.waiting.length) {
+      const batch = this.nextBatch(most);
       try {
-        const batch = this.waiting.slice(0, MAX_BATCH);
         this.settle(batch, await api.answers(this.who, batch.map(asSent)));
       } catch (error) {
+        if (toApiError(error).status === TOO_LARGE) {
+          most /= 4;
+          if (batch.length === 1) {
+            const reason = toApiError(error).message;
+            this.settle(batch, { saved: [], refused: [{ answer_id: batch[0]!.answer_id, reason }] });
+          }
+          continue;
+        }
         this.trouble = toApiError(error);
         this.timer = window.setTimeout(() => void this.flush(), this.backoff.next());
         this.changed([]);
         return;
       }
     }
+  }
+
+  /** The first answers that have at most so many bytes of JSON together, but at least one. */
+  private nextBatch(bytes: number): Waiting[] {
+    let left = bytes;
+    const tooMany = this.waiting.slice(0, MAX_BATCH).findIndex((entry) => {
+      left -= new TextEncoder().encode(JSON.stringify(asSent(entry))).length + 1;
+      return left < 0;
+    });
+    return this.waiting.slice(0, tooMany < 0 ? MAX_BATCH : Math.max(1, tooMany));
   }
 
   private settle(batch: Waiting[], reply: AnswersReply): void {

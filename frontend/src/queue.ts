@@ -4,6 +4,7 @@ import { api, toApiError, type ApiError } from "./api";
 import { withIds, type Origin } from "./boxes";
 import { draftedTask, type Draft } from "./drafts";
 import { uuid } from "./identity";
+import type { LabelBook } from "./labels";
 import type { Decision, Sender, Span, Task } from "./messages";
 import { errorMessage } from "./format";
 
@@ -73,6 +74,14 @@ export class QueuedTask {
     this.task = { ...(this.offer ?? this.task), spans };
     this.offer = null;
     return this.task;
+  }
+
+  /** Takes over the names that labels have now. Suggestions whose label is gone are left out. */
+  relabel(book: LabelBook): void {
+    this.task = book.translateTask(this.task, this.fromAnswer);
+    this.spans = book.translateSpans(this.spans, this.fromAnswer);
+    if (this.offer) this.offer = book.translateTask(this.offer, false);
+    if (this.beforeDraft) this.beforeDraft = book.translateTask(this.beforeDraft, this.fromAnswer);
   }
 
   /** Restores the boxes that a person had drawn before the page was left. */

@@ -42,8 +42,12 @@ export class AppStore {
   ready = false;
   label = "";
   labels: LabelBook | null = null;
+  /** The revision of the labels that the server reported last; 0 at its start. */
+  labelRevision = 0;
   colours: Colours | null = null;
   labelsOpen = false;
+  /** Whether the menu in which labels are renamed, merged, retired and recoloured is open. */
+  labelMenuOpen = false;
   galleryOpen = false;
   /** The last filter of the gallery, with which it opens again. */
   galleryFilter: Filter = NO_FILTER;
@@ -204,7 +208,8 @@ export class AppStore {
   /** The boxes of the image shown before, else of the last answer; null if there is none. */
   async boxesBefore(): Promise<{ file: string; spans: Span[] } | null> {
     const { before } = this;
-    if (before && before.id !== this.shown?.id) return { file: before.task.file, spans: before.spans };
+    if (before && before.id !== this.shown?.id)
+      return { file: before.task.file, spans: this.labels?.translate(before.spans) ?? before.spans };
     const past = this.history.find(({ image_id }) => image_id !== this.shown?.id);
     return past ? api.boxes(this.who, past.image_id) : null;
   }
@@ -260,7 +265,8 @@ export class AppStore {
     this.empty();
     if (this.latest?.id !== queued.id) [this.before, this.latest] = [this.latest, queued];
     this.shown = queued;
-    this.drafts?.restore(queued, this.project?.labels.map(({ name }) => name) ?? []);
+    if (this.labels) queued.relabel(this.labels);
+    this.drafts?.restore(queued, this.labels);
     this.mark(queued);
     if (!queued.image) {
       this.changed();
@@ -375,7 +381,7 @@ export class AppStore {
     }
   }
 
-  set(values: Partial<Pick<AppStore, "hand" | "panelOpen" | "helpOpen" | "displayOpen" | "labelsOpen" | "galleryOpen">>): void {
+  set(values: Partial<Pick<AppStore, "hand" | "panelOpen" | "helpOpen" | "displayOpen" | "labelsOpen" | "labelMenuOpen" | "galleryOpen">>): void {
     if (this.galleryOpen && values.galleryOpen === false) this.openings += 1;
     Object.assign(this, values);
     this.changed();
@@ -383,7 +389,7 @@ export class AppStore {
 
   /** Whether a dialog covers the image, so that keys belong to the dialog. */
   get dialogOpen(): boolean {
-    return this.helpOpen || this.labelsOpen || this.galleryOpen;
+    return this.helpOpen || this.labelsOpen || this.labelMenuOpen || this.galleryOpen;
   }
 
   get answeredByMe(): number {

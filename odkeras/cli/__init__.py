@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 
 import typer
@@ -10,19 +11,26 @@ import typer
 from odkeras import __version__
 from odkeras.cli import (
     annotate,
+    bulk,
     control,
     db,
     export_labels,
+    frames,
     import_labels,
+    labels,
     project,
     records,
     serving,
     stats,
     training,
+    upkeep,
     weights,
 )
 from odkeras.cli.usage import use_command_class
 from odkeras.errors import OdkerasError
+from odkeras.text import say
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="odkeras",
@@ -37,7 +45,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"odkeras {__version__}")
+        say(f"odkeras {__version__}")
         raise typer.Exit
 
 
@@ -50,13 +58,17 @@ def _options(
 
 
 project.add_commands(app)
+upkeep.add_commands(app)
 weights.add_commands(app)
 records.add_commands(app)
+bulk.add_commands(app)
 annotate.add_commands(app)
 stats.add_commands(app)
 db.add_commands(app)
 export_labels.add_commands(app)
 import_labels.add_commands(app)
+frames.add_commands(app)
+labels.add_commands(app)
 training.add_commands(app)
 control.add_commands(app)
 serving.add_commands(app)
@@ -70,8 +82,12 @@ def main() -> None:
     try:
         app()
     except OdkerasError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk or a directory that is gone, where no code of ours expected it
+        _log.debug("ended by an OSError", exc_info=True)
+        say(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        sys.exit(OdkerasError.exit_code)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped", file=sys.stderr)
         sys.exit(130)

@@ -13,6 +13,7 @@ from odkeras.cli.options import Given, with_options
 from odkeras.cli.usage import AnnotateCommand
 from odkeras.config.annotate import AnnotateSettings
 from odkeras.config.simulation import SimulationSettings
+from odkeras.text import say
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -28,7 +29,10 @@ def add_commands(app: typer.Typer) -> None:
 def annotate(
     dataset: Annotated[str, typer.Argument(help="Dataset that the answers are stored in.")],
     source: Annotated[
-        str, typer.Argument(help="Directory of images, image, JSONL file, dataset:NAME, or - for JSONL on stdin.")
+        str,
+        typer.Argument(
+            help="Directory of images, image, JSONL file, s3:// URL, dataset:NAME, or - for JSONL on stdin."
+        ),
     ],
     config: options.Config,
     labels: Annotated[
@@ -82,7 +86,7 @@ def _import_labels(paths: list[Path], settings: AnnotateSettings) -> None:
     place = find_page_database(settings).path
     report = run_import(files, settings.dataset, place, how, data_dir=settings.project.data_dir, check=False)
     for line in (*report.lines(), f"labels      {report.added} imported, {report.known} known already"):
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
 
 
 def _absolute_source(source: str) -> str:
@@ -106,11 +110,14 @@ def _directory(name: str, given: Path | None, config: Path, ip: str | None) -> s
 
 @with_options("simulate")
 def simulate(
-    truth: Annotated[Path, typer.Argument(help="Known boxes: columns path,xmin,ymin,xmax,ymax,label; pixels.")],
+    truth: Annotated[
+        Path,
+        typer.Argument(help="Known boxes: a CSV (path,xmin,ymin,xmax,ymax,label), or labels as for `odkeras import`."),
+    ],
     config: options.Config,
     images: Annotated[
         Path | None,
-        typer.Option(help="Where relative paths start; default: beside TRUTH.", rich_help_panel=options.DIRECTORIES),
+        typer.Option(help="Folder of the images; default: beside TRUTH.", rich_help_panel=options.DIRECTORIES),
     ] = None,
     report: Annotated[
         Path | None,
@@ -133,4 +140,4 @@ def simulate(
     from odkeras.simulation.simulate import simulate as run
 
     result = run(truth, given.build(SimulationSettings), images, report_dir=report, test_csv=test)
-    print(f"{result.curve_json}\n{result.curve_png}")
+    say(f"{result.curve_json}\n{result.curve_png}")

@@ -9,6 +9,7 @@ import typer
 
 from odkeras.cli.options import Given, with_options
 from odkeras.config.settings import TrainingSettings
+from odkeras.text import say
 
 if TYPE_CHECKING:
     from odkeras.control import TrainingAction
@@ -82,7 +83,7 @@ def _say(state: str, directories: Project) -> None:
     lags = trainer_state in _HELD if state == RUNNING else trainer_state == "training"
     words = _trainer_words(directories, status)
     tail = "" if lags and words.startswith(_AT_WORK) else f"; {words}"
-    print(f"training is {'not paused' if state == RUNNING else state}{tail}")
+    say(f"training is {'not paused' if state == RUNNING else state}{tail}")
 
 
 def _directories(given: Given) -> Project:

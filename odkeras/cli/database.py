@@ -11,7 +11,9 @@ import typer
 
 from odkeras.cli.options import Given
 from odkeras.config.sources import read_project_file
+from odkeras.database_url import DatabaseLocation
 from odkeras.errors import ConfigError
+from odkeras.text import say
 from odkeras.web.location import DATABASE_NAME
 
 Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
@@ -25,7 +27,7 @@ ProjectOption = Annotated[
 ]
 
 
-def database_path(given: Given, project: Path | None, dataset: str | None, *, create: bool = False) -> Path:
+def database_path(given: Given, project: Path | None, dataset: str | None, *, create: bool = False) -> DatabaseLocation:
     """The database to read, or to add to: the one that is named, that of the project, or the one in this folder. A
     project on the command line overrides a database in the environment.
 
@@ -44,22 +46,23 @@ def database_path(given: Given, project: Path | None, dataset: str | None, *, cr
         raise ConfigError(f"--db {given['db']} and --project {project}: give one of them")
     here = Path(DATABASE_NAME)
     if project is None and given["db"] is not None:
-        return given["db"]
+        location: DatabaseLocation = given["db"]
+        return location
     if project is None and not here.is_file() and Path(CONFIG_NAME).is_file():
         project = Path()
     if project is None:
         if not here.is_file() and not create:
             raise DatabaseError(f"there is no {here} in {Path.cwd()}; {_advice()}")
         if not here.is_file():
-            print(f"{here} is new, in {Path.cwd()}; --project adds to a project's database", file=sys.stderr)
+            say(f"{here} is new, in {Path.cwd()}; --project adds to a project's database", file=sys.stderr)
         return here
     config = config_path(project)
     file = read_project_file(config)
     data_dir = file.get("data_dir", config.parent / "data")
     place = find_database(file.get("db"), config.parent, dataset, data_dir=data_dir)
     for remark in place.remarks:
-        print(f"{place.path}: {remark}", file=sys.stderr)
-    if not create and not place.path.is_file():
+        say(f"{place.path}: {remark}", file=sys.stderr)
+    if not create and isinstance(place.path, Path) and not place.path.is_file():
         looked_in = " or ".join(map(str, place.looked_in))
         raise DatabaseError(f"{project} has no answers yet: there is no {looked_in}; `odkeras annotate` creates it")
     return place.path
@@ -71,16 +74,18 @@ def _advice() -> str:
     return f"name the project with --project FOLDER, or the database with --db FILE{hint}"
 
 
-def data_directory(database: Path, project: Path | None) -> Path | None:
+def data_directory(database: DatabaseLocation, project: Path | None) -> Path | None:
     """The data directory of the project that a database belongs to; None if it belongs to none.
 
     Args:
-        database: its path.
-        project: the project that was named; None: the one beside the database, if there is one.
+        database: its path or URL.
+        project: the project that was named; None: the one beside the database, if there is one; for a URL, the one in
+            this folder.
     """
     from odkeras.project import CONFIG_NAME, config_path
 
-    config = database.parent / CONFIG_NAME if project is None else config_path(project)
+    beside = database.parent if isinstance(database, Path) else Path()
+    config = beside / CONFIG_NAME if project is None else config_path(project)
     if not config.is_file():
         return None
     data_dir: Path = read_project_file(config).get("data_dir", config.parent / "data")
@@ -90,4 +95,4 @@ def data_directory(database: Path, project: Path | None) -> Path | None:
 def print_skipped(skipped: Iterable[tuple[str, str]]) -> None:
     """Say what was left out, and why."""
     for where, reason in skipped:
-        print(f"skipped {where}: {reason}", file=sys.stderr)
+        say(f"skipped {where}: {reason}", file=sys.stderr)

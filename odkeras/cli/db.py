@@ -15,6 +15,7 @@ from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
 from odkeras.cli.tables import print_table
 from odkeras.errors import ConfigError
+from odkeras.text import say
 
 if TYPE_CHECKING:
     from odkeras.web.database import AnswerDatabase
@@ -82,7 +83,7 @@ def out(
         except BrokenPipeError:
             silence_standard_output()
             return
-    print(f"{path or 'standard output'}: {written}", file=sys.stderr)
+    say(f"{path or 'standard output'}: {written}", file=sys.stderr)
 
 
 @with_options("db")
@@ -110,7 +111,7 @@ def read_in(
         report = import_answers(database, dataset, lines, base_dir=base_dir, decision=answer, progress=progress)
     name = "stdin" if jsonl == STDIN else jsonl
     print_skipped((f"{name}:{number}", reason) for number, reason in report.skipped)
-    print(f"{place}, {dataset}: {report.added} added, {report.known} known already, {len(report.skipped)} skipped")
+    say(f"{place}, {dataset}: {report.added} added, {report.known} known already, {len(report.skipped)} skipped")
     if not report.added and not report.known:
         raise typer.Exit(1)
 
@@ -138,12 +139,12 @@ def stats(
         names = database.datasets if dataset is None else [dataset]
         statistics = [DatasetStats.of(database, name) for name in names]
     if as_json:
-        print(json.dumps([dataset_stats.to_json() for dataset_stats in statistics], indent=1))
+        say(json.dumps([dataset_stats.to_json() for dataset_stats in statistics], indent=1))
     elif statistics:
         for dataset_stats in statistics:
             _show(dataset_stats)
     else:
-        print(f"{place}: no answers yet")
+        say(f"{place}: no answers yet")
 
 
 def _check_format(
@@ -202,7 +203,7 @@ def _write_coco(
     print_skipped(export.coco.skipped)
     write_coco(export, out)
     for remark in export.remarks():
-        print(remark, file=sys.stderr)
+        say(remark, file=sys.stderr)
     coco = export.coco
     return f"{len(coco.images)} images, {len(coco.annotations)} boxes, {coco.negatives} without boxes"
 
@@ -228,15 +229,15 @@ def _write_tfrecord(database: AnswerDatabase, dataset: str, out: Path, label_map
             answers, out, label_map=labels.label_map, source=f"dataset {dataset}", masks=masks, progress=progress
         )
     print_skipped(report.skipped)
-    print(f"class ids: {labels.origin}", file=sys.stderr)
+    say(f"class ids: {labels.origin}", file=sys.stderr)
     return f"{report.images} images, {report.boxes} boxes, {report.negatives} without boxes"
 
 
 def _show(dataset_stats: DatasetStats) -> None:
     from odkeras.web.stats import VERSION_COLUMNS
 
-    print(dataset_stats.dataset)
+    say(dataset_stats.dataset)
     for name, text in dataset_stats.lines():
-        print(f"  {name:<14}{text}")
+        say(f"  {name:<14}{text}")
     if dataset_stats.versions:
         print_table("suggestions, by model version", VERSION_COLUMNS, dataset_stats.version_rows())

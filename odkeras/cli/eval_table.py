@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from odkeras.text import say
+
 _CLASS_FIGURE = re.compile(r"(?P<group>.*PerformanceBy(?:Super)?Category)/(?:(?P<kind>[^/]+)/)?(?P<label>.+)")
 _ALL_FIGURES_OF_COCO = re.compile(r"(?P<kind>.+) (?P<group>By(?:Super)?Category)/(?P<label>.+)")
 _NOTHING = "-"
@@ -17,7 +19,7 @@ Table = dict[str, dict[str, float | None]]
 def print_metrics(metrics: Metrics) -> None:
     """To standard output."""
     for line in metric_lines(metrics):
-        print(line)
+        say(line)
 
 
 def metric_lines(metrics: Metrics) -> Iterator[str]:

@@ -13,6 +13,7 @@ from odkeras.cli.database import Dataset, ProjectOption, data_directory, databas
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
 from odkeras.errors import ConfigError
+from odkeras.text import say
 
 if TYPE_CHECKING:
     from odkeras.image_store import ImageStore
@@ -98,10 +99,10 @@ def export_labels(
         report = label_export.export_labels(database, dataset, out, options, stores=stores, progress=progress)
     print_skipped(islice(report.skipped, _MAX_SKIPPED))
     if (more := len(report.skipped) - _MAX_SKIPPED) > 0:
-        print(f"{more} more were left out; {out / label_export.MANIFEST_NAME} lists them", file=sys.stderr)
+        say(f"{more} more were left out; {out / label_export.MANIFEST_NAME} lists them", file=sys.stderr)
     for line in report.lines():
-        print(line, file=sys.stderr)
-    print(f"{out}: {report.summary()}")
+        say(line, file=sys.stderr)
+    say(f"{out}: {report.summary()}")
 
 
 def _image_mode(copy_images: bool, link_images: bool) -> ImageMode | None:

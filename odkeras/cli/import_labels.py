@@ -14,13 +14,16 @@ import typer
 from odkeras.cli.database import Dataset, ProjectOption, data_directory, database_path
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
+from odkeras.database_url import DatabaseLocation, DatabaseUrl
 from odkeras.errors import ConfigError
+from odkeras.text import say
 
 if TYPE_CHECKING:
     from odkeras.formats.label_files import LabelFile
     from odkeras.formats.label_fitting import Exif
     from odkeras.labels import LabelMap
     from odkeras.web.import_report import LabelReport
+    from odkeras.web.label_import import KnownFacts
 
 _EXAMPLES = """Example: odkeras import raccoons labels/ --images images/ --project raccoons/
 
@@ -79,15 +82,15 @@ def import_labels(
     """
     from odkeras.formats.label_formats import find_label_files
 
-    how = HowToImport(images, _checked_exif(exif), label_map, tuple(rename or ()), skip_other_labels)
+    how = HowToImport(images, checked_exif(exif), label_map, tuple(rename or ()), skip_other_labels)
     files = find_label_files(path, format)
     place = database_path(given, project, dataset, create=True)
     report = run_import(files, dataset, place, how, data_dir=data_directory(place, project), check=check)
     for line in report.lines():
-        print(line)
+        say(line)
     if check:
         raise typer.Exit(0 if report.is_clean else 1)
-    print(f"{place}, {dataset}: {report.added} added, {report.known} known already")
+    say(f"{place}, {dataset}: {report.added} added, {report.known} known already")
     if not report.added and not report.known and not report.answered:
         raise typer.Exit(1)
 
@@ -104,26 +107,37 @@ class HowToImport:
 
 
 def run_import(
-    files: list[LabelFile], dataset: str, database: Path, how: HowToImport, *, data_dir: Path | None, check: bool
+    files: list[LabelFile],
+    dataset: str,
+    database: DatabaseLocation,
+    how: HowToImport,
+    *,
+    data_dir: Path | None,
+    check: bool,
+    known_facts: KnownFacts = lambda path: None,
 ) -> LabelReport:
     """Import label files with a progress bar. What is refused is printed.
 
     Args:
-        database: the file of the database; need not exist.
+        database: the file or URL of the database; need not exist.
         data_dir: the data directory of the project, where the ids of the images are noted; None without a project.
+        known_facts: see `web.label_import.import_labels`.
     """
     from odkeras.label_choice import LabelChoice, parse_renames
     from odkeras.session.image_ids import ImageIds
     from odkeras.session.sources import Item
+    from odkeras.session.web_images import WebImages
     from odkeras.web.import_report import LabelReport
     from odkeras.web.label_import import ImportRules, import_labels
 
     labels = LabelChoice(_label_map(database, dataset, how.label_map), parse_renames(how.rename))
-    written_dir = None if check else database.absolute().parent / "imported_images" / _folder_name(dataset)
-    rules = ImportRules(how.images, how.exif, how.skip_other_labels, written_dir)
-    ids = ImageIds(_image_ids_path(data_dir) if data_dir is not None and not check else None)
-    print(LabelReport(files, labels).format_line(), file=sys.stderr)
-    with progress_bar("images") as progress:
+    beside = (database if isinstance(database, Path) else data_dir or Path("here")).absolute().parent
+    written_dir = None if check else beside / "imported_images" / _folder_name(dataset)
+    downloads = WebImages()
+    rules = ImportRules(how.images, how.exif, how.skip_other_labels, written_dir, downloads.fetch)
+    ids = ImageIds(image_ids_path(data_dir) if data_dir is not None and not check else None)
+    say(LabelReport(files, labels).format_line(), file=sys.stderr)
+    with downloads, progress_bar("images") as progress:
         report = import_labels(
             files,
             labels,
@@ -133,13 +147,15 @@ def run_import(
             check=check,
             progress=progress,
             note_image=lambda path, image_id: ids.note(Item(str(path), path).fingerprint, image_id),
+            known_facts=known_facts,
         )
     for line in report.refusals():
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     return report
 
 
-def _image_ids_path(data_dir: Path) -> Path:
+def image_ids_path(data_dir: Path) -> Path:
+    """Where a data directory has the ids of images; creates the directory."""
     from odkeras.project import Project
 
     with suppress(OSError):  # the ids only save time
@@ -147,7 +163,8 @@ def _image_ids_path(data_dir: Path) -> Path:
     return Project(data_dir, data_dir, data_dir).image_ids_path
 
 
-def _checked_exif(text: str) -> Exif:
+def checked_exif(text: str) -> Exif:
+    """Raises: ConfigError: not a value of --exif."""
     from odkeras.formats.label_fitting import EXIF
 
     for known in EXIF:
@@ -156,14 +173,14 @@ def _checked_exif(text: str) -> Exif:
     raise ConfigError(f"--exif must be one of {', '.join(EXIF)}; got {text!r}")
 
 
-def _label_map(database: Path, dataset: str, given: Path | None) -> LabelMap | None:
+def _label_map(database: DatabaseLocation, dataset: str, given: Path | None) -> LabelMap | None:
     """The label map that is given, else that of the dataset, else the one beside the database."""
     from odkeras.labels import LabelMap
     from odkeras.web.database import AnswerDatabase
     from odkeras.web.dataset_labels import labels_of_dataset
 
-    beside = database.absolute().parent / "label_map.pbtxt"
-    if given is None and database.is_file():
+    beside = (Path() if isinstance(database, DatabaseUrl) else database.absolute().parent) / "label_map.pbtxt"
+    if given is None and (isinstance(database, DatabaseUrl) or database.is_file()):
         with AnswerDatabase.open(database) as opened:
             kept = opened.label_map(dataset)
             if kept is None or not kept[0].is_file():

@@ -16,6 +16,7 @@ from odkeras.config.commands import declared_options
 from odkeras.config.option import DIRECTORIES, EVALUATION, SERVING, SUGGESTIONS, TRAINING, Declared
 from odkeras.config.sources import Effective, effective_values, unknown_variables
 from odkeras.project import config_path
+from odkeras.text import say
 
 __all__ = ["DIRECTORIES", "EVALUATION", "SERVING", "SUGGESTIONS", "TRAINING"]
 
@@ -85,7 +86,7 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
 
         def run(ctx: typer.Context, **values: Any) -> None:
             for problem in unknown_variables():
-                print(f"warning: {problem}", file=sys.stderr)
+                say(f"warning: {problem}", file=sys.stderr)
             mine = {name: value for name, value in values.items() if name not in declared}
             place = mine.get("config") or mine.get("project")
             config = None if place is None else config_path(place)

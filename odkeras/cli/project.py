@@ -1,11 +1,11 @@
-"""`odkeras init`, `odkeras settings` and `odkeras doctor`."""
+"""`odkeras init` and `odkeras settings`."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,15 +13,19 @@ from odkeras.cli import options
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.weights import open_cache
 from odkeras.config.downloads import DownloadSettings
+from odkeras.text import say
+
+if TYPE_CHECKING:
+    from odkeras.keypoints import Skeleton
 
 _SIMILAR = ("ask", "merge", "keep")
+_FROM_LABELS = "labels"
 
 
 def add_commands(app: typer.Typer) -> None:
     example = "Example: odkeras init raccoons --label raccoon --weights ssd_mobilenet_v2_fpnlite_320x320"
     app.command("init", epilog=example)(init)
     app.command("settings", epilog="Example: odkeras settings raccoons/")(settings)
-    app.command("doctor", epilog="Example: odkeras doctor raccoons/")(doctor)
 
 
 @with_options("init")
@@ -46,6 +50,14 @@ def init(
             help="With --labels, names that are alike (car, Car): merge them into the first, keep them, or ask."
         ),
     ] = "ask",
+    keypoints: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Keypoints of a label, for example arrow=tail-middle-tip,flag (a hyphen is a line) or person=coco; or "
+            "`labels` for those in --labels. Repeat for each label.",
+            show_default=False,
+        ),
+    ] = None,
     template: Annotated[
         str | None, typer.Option(help="A configuration of configs/ to start from; an unknown name lists them.")
     ] = None,
@@ -66,18 +78,23 @@ def init(
     fine_tune_type: Annotated[
         str | None, typer.Option(help="classification, detection or full; default: detected from the checkpoint.")
     ] = None,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="Start without labels: the page asks for the first one.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier call.")] = False,
     *,
     given: Given,
 ) -> None:
     """Write a project that is ready to annotate: a pipeline.config and a label map."""
     from odkeras.errors import ConfigError
-    from odkeras.init_project import DEFAULT_TEMPLATE, init_project
+    from odkeras.init_project import init_project
     from odkeras.logs import configure_logging
     from odkeras.pretrained.starting_point import find_starting_point
 
     if weights and (fine_tune_checkpoint or fine_tune_type):
         raise ConfigError("give --weights, or --fine-tune-checkpoint with --fine-tune-type, not both")
+    if no_labels and (label or labels or labels_file):
+        raise ConfigError("--no-labels: give no labels with it")
     configure_logging(verbose=False)  # TensorFlow converts backbones
     names = [*(label or ()), *_names_in(labels or [], similar)]
     with open_cache(weights or "", given.build(DownloadSettings)) as cache:
@@ -85,17 +102,19 @@ def init(
             directory,
             names,
             labels_file=labels_file,
-            template=template or DEFAULT_TEMPLATE,
+            keypoints=_keypoints(keypoints or [], labels or [], names),
+            template=template,
             fine_tune_checkpoint=fine_tune_checkpoint,
             fine_tune_checkpoint_type=fine_tune_type,
             find_start=partial(find_starting_point, weights, template=template, cache=cache) if weights else None,
+            no_labels=no_labels,
             force=force,
         )
     for path in result.paths:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     if result.checkpoint:
-        print(f"starts from {result.checkpoint}")
-    print(result.next_steps)
+        say(f"starts from {result.checkpoint}")
+    say(result.next_steps)
 
 
 def _names_in(paths: list[Path], similar: str) -> list[str]:
@@ -122,6 +141,24 @@ def _names_in(paths: list[Path], similar: str) -> list[str]:
     return merge_alike(names)
 
 
+def _keypoints(texts: list[str], paths: list[Path], names: list[str]) -> dict[str, Skeleton]:
+    """The keypoints by label: those of `--keypoints`, and those of the label files if it asks for them."""
+    from odkeras.errors import ConfigError
+    from odkeras.formats.label_formats import class_keypoints, find_label_files
+    from odkeras.keypoints import parse_class_keypoints
+
+    in_files = class_keypoints(find_label_files(paths)) if paths else {}
+    in_files = {name: skeleton for name, skeleton in in_files.items() if name in names}
+    if _FROM_LABELS not in texts:
+        if in_files and not texts:
+            listed = ", ".join(f"{name}: {len(skeleton.names)}" for name, skeleton in in_files.items())
+            say(f"the labels have keypoints ({listed}), which are left out; --keypoints {_FROM_LABELS} takes them")
+        return parse_class_keypoints(texts)
+    if not in_files:
+        raise ConfigError(f"--keypoints {_FROM_LABELS}: no file of --labels names keypoints; COCO's JSON can")
+    return {**in_files, **parse_class_keypoints(text for text in texts if text != _FROM_LABELS)}
+
+
 def settings(
     config: options.Config,
     command: Annotated[
@@ -145,26 +182,6 @@ def settings(
     width = max(map(len, names))
     for name, row in zip(names, rows, strict=True):
         value = "(hidden)" if row.declared.option.secret and row.value else row.value
-        print(f"{name:{width}}  {'' if value in (None, ()) else value!s:20}  {row.origin or 'default'}")
+        say(f"{name:{width}}  {'' if value in (None, ()) else value!s:20}  {row.origin or 'default'}")
     for problem in unknown_variables():
-        print(f"warning: {problem}")
-
-
-def doctor(
-    config: Annotated[
-        Path | None,
-        typer.Argument(help="A project, or its pipeline.config: which weights it starts from.", show_default=False),
-    ] = None,
-) -> None:
-    """Check the installation: Python, TensorFlow, the Object Detection API, GPU, disk, weights."""
-    from odkeras.doctor import all_ok, check_environment
-    from odkeras.project import config_path
-
-    checks = check_environment(config=config_path(config) if config is not None else None)
-    width = max(len(check.name) for check in checks)
-    for check in checks:
-        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:{width}}  {check.detail}")
-        if check.fix:
-            print(f"      {'':{width}}  -> {check.fix}")
-    if not all_ok(checks):
-        raise typer.Exit(code=3)
+        say(f"warning: {problem}")

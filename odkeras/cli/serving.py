@@ -16,10 +16,12 @@ from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
 from odkeras.config.serving import PredictSettings, RollbackSettings, ServerSettings
 from odkeras.errors import ConfigError
+from odkeras.text import say
 
 if TYPE_CHECKING:
     from odkeras.keypoints import Skeleton
-    from odkeras.serving.predict import FilePrediction, Predict
+    from odkeras.serving.batches import PredictBatch
+    from odkeras.serving.predict import FilePrediction
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -39,8 +41,10 @@ def serve(
 ) -> None:
     """Serve the newest version over TensorFlow Serving's REST API; new versions are loaded without
     interruption."""
+    from odkeras.heartbeat import send_heartbeats
     from odkeras.logs import configure_logging
 
+    send_heartbeats(stalled_s=60)  # the event loop reports progress ten times a second
     configure_logging(given["tf_logging_level"])
     from odkeras.serving.server import run_server
 
@@ -86,7 +90,13 @@ def predict(
     with ExitStack() as stack:
         model = _model(stack, settings)
         predictions = predict_files(
-            files, model, threshold=settings.min_score, names=names, skeleton=skeleton, draw_dir=draw
+            files,
+            model,
+            threshold=settings.min_score,
+            names=names,
+            skeleton=skeleton,
+            draw_dir=draw,
+            max_pixels=settings.max_pixels,
         )
         if out is None or chosen is None:
             skipped = _print(predictions, len(files))
@@ -117,7 +127,7 @@ def _names(settings: PredictSettings) -> tuple[dict[int, str], Skeleton | None]:
     return names, skeleton
 
 
-def _model(stack: ExitStack, settings: PredictSettings) -> Predict:
+def _model(stack: ExitStack, settings: PredictSettings) -> PredictBatch:
     if settings.export_dir is not None:
         from odkeras.logs import configure_logging
         from odkeras.serving.local import LocalModel, newest_version_dir
@@ -142,7 +152,7 @@ def _print(predictions: Iterable[FilePrediction], total: int) -> int:
         for prediction in predictions if advance is None else _counted(predictions, advance):
             skipped += bool(prediction.error)
             try:
-                print(json.dumps(prediction.to_json()), flush=True)
+                say(json.dumps(prediction.to_json()), flush=True)
             except BrokenPipeError:  # the reader has closed the pipe
                 silence_standard_output()
                 break
@@ -157,9 +167,9 @@ def _write(predictions: Iterable[FilePrediction], total: int, out: Path, format:
     with progress_bar("images", total) as advance, opened_output(out) as file:
         report = write_predictions(_counted(predictions, advance), file, format, names=names)
     for path, reason in report.skipped:
-        print(f"skipped {path}: {reason}", file=sys.stderr)
+        say(f"skipped {path}: {reason}", file=sys.stderr)
     left_out = f", {len(report.skipped)} skipped" if report.skipped else ""
-    print(f"{out}: {report.images} images, {report.boxes} boxes{left_out}", file=sys.stderr)
+    say(f"{out}: {report.images} images, {report.boxes} boxes{left_out}", file=sys.stderr)
     return len(report.skipped)
 
 
@@ -180,4 +190,4 @@ def rollback(*, given: Given) -> None:
     settings = given.build(RollbackSettings)
     plan = plan_rollback(settings.export_dir, settings.to)
     version = roll_back(settings.export_dir, plan)
-    print(f"{settings.export_dir}: version {version}, a copy of {plan.source}, replaces {plan.newest}")
+    say(f"{settings.export_dir}: version {version}, a copy of {plan.source}, replaces {plan.newest}")

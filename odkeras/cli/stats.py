@@ -12,6 +12,7 @@ from odkeras.cli.options import Given, with_options
 from odkeras.cli.tables import print_table
 from odkeras.config.cost import CostModel
 from odkeras.config.settings import TrainingSettings
+from odkeras.text import say
 
 if TYPE_CHECKING:
     from odkeras.active_time import GroupTime, Mean, MeasuredTime
@@ -74,10 +75,10 @@ def stats(
     measured = MeasuredTime.of(rows)
     if as_json:
         documents = {name: _documents(works, cost) for name, works in totals.items()}
-        print(json.dumps({**documents, "measured": _measured_document(measured)}))
+        say(json.dumps({**documents, "measured": _measured_document(measured)}))
         return
     if not rows:
-        print(f"{project.data_dir}: no image with suggestions has been accepted and trained on yet")
+        say(f"{project.data_dir}: no image with suggestions has been accepted and trained on yet")
         return
     names = VersionNames(read_jsonl(project.metrics_path))
     versions = [(_version(int(name), names), work) for name, work in totals["versions"].items()]
@@ -87,7 +88,7 @@ def stats(
         title = "control images, shown without suggestions: edits that suggestions would have needed"
         _print(title, [("control", control)], cost, saved=False)
     total = sum(totals["versions"].values(), type(control)())
-    print(
+    say(
         f"\nestimated: {_duration(total.seconds_saved(cost))} saved of {_duration(total.seconds_without(cost))} that "
         f"drawing all {total.edits.objects} boxes takes ({cost.draw_seconds:g} s to draw, "
         f"{cost.verify_seconds:g} s to verify)"
@@ -106,13 +107,13 @@ def _print_measured(measured: MeasuredTime, estimated: Work, cost: CostModel) ->
     if saved is not None:
         rows.append(("saved", "", "", "", _mean(saved), _mean(measured.saved_per_box)))
     if rows:
-        print()
+        say()
         print_table("measured: seconds of work", _MEASURED_HEADER, rows)
     if saved is None:
-        print(f"\nmeasured: {measured.missing}")
+        say(f"\nmeasured: {measured.missing}")
         return
     per_image_s = estimated.seconds_saved(cost) / estimated.images
-    print(f"\nsaved per image: measured {_mean(saved)} s, estimated {per_image_s:.1f} s")
+    say(f"\nsaved per image: measured {_mean(saved)} s, estimated {per_image_s:.1f} s")
 
 
 def _mean(mean: Mean | None) -> str:

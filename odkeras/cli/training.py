@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from odkeras.cli.progress import progress_bar
 from odkeras.config.run import RunConfig, read_run
 from odkeras.config.settings import TrainingSettings
 from odkeras.errors import ConfigError
+from odkeras.text import say
+
+if TYPE_CHECKING:
+    from odkeras.labels import LabelMap
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -54,9 +58,14 @@ def trainer(
 
     `annotate` and the Prodigy recipe start it themselves; start it by hand to train on another machine that sees the
     same three directories. It may be killed at any instant: the next start continues.
+
+    With --strategy multi-worker start it on every machine, each with its own TF_CONFIG. The first worker is the chief:
+    it takes the answers and writes versions, and the others train with it. A signal to one of them ends all.
     """
+    from odkeras.heartbeat import send_heartbeats
     from odkeras.logs import configure_logging, quiet_import
 
+    send_heartbeats(stalled_s=1800)  # before TensorFlow's import; building a large model can take many minutes
     settings = _trainer_settings(project, run_config, given)
     configure_logging(settings.tf_logging_level)
     quiet_import("tensorflow")
@@ -105,7 +114,7 @@ def train(
     second Ctrl-C ends at once.
 
     With --strategy multi-worker start it on every machine, each with its own TF_CONFIG, and with records of at least as
-    many files as machines; there Ctrl-C just ends.
+    many files as machines; Ctrl-C on one of them ends all.
     """
     from odkeras.logs import configure_logging, quiet_import
 
@@ -123,9 +132,8 @@ def train(
     grow_gpu_memory()
     setup = prepare_setup(settings, "train")
     stop = threading.Event()
-    if settings.strategy != "multi-worker":  # a worker cannot end in order without the others
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     steps_in_all = steps or setup.config.train_config.num_steps
     with exit_on_second_signal(), progress_bar("steps", steps_in_all) as advance:
         result = train_on_records(
@@ -136,7 +144,7 @@ def train(
             should_stop=stop.is_set,
         )
     loss = "" if result.loss is None else f", loss {result.loss:.3f}"
-    print(f"{result.steps} steps in {result.seconds:.0f} s{loss}; checkpoints in {settings.project.model_dir}")
+    say(f"{result.steps} steps in {result.seconds:.0f} s{loss}; checkpoints in {settings.project.model_dir}")
 
 
 @with_options("eval")
@@ -187,9 +195,21 @@ def evaluate(
         else:
             metrics = evaluate_version(setup, directories.export_dir, version, max_examples=sample, progress=advance)
     if as_json:
-        print(json.dumps(jsonable(metrics)))
+        say(json.dumps(jsonable(metrics)))
     else:
         print_metrics(jsonable(metrics))
+        say(_known_classes(setup.label_map, None if version is None else directories.export_dir / str(version)))
+
+
+def _known_classes(label_map: LabelMap, version_dir: Path | None) -> str:
+    """Which classes the evaluated model knows: a version may be older than a class."""
+    from odkeras.export.info import read_export_info
+
+    info = read_export_info(version_dir) if version_dir is not None else None
+    ids = {id for id, _ in info.labels} if info is not None and info.labels else set(label_map.ids)
+    known = ", ".join(label.name for label in label_map.labels if label.id in ids)
+    unknown = ", ".join(label.name for label in label_map.labels if label.id not in ids)
+    return f"\nknown classes: {known}" + (f"; not {unknown}" if unknown else "")
 
 
 @with_options("export")
@@ -216,4 +236,4 @@ def export(
     setup = prepare_setup(settings, "export", checkpoint=checkpoint)
     directories = settings.project
     result = export_version(setup, directories.model_dir, directories.export_dir, checkpoint=checkpoint)
-    print(f"{result.directory}: step {result.step}, from {result.source}")
+    say(f"{result.directory}: step {result.step}, from {result.source}")

@@ -11,6 +11,7 @@ import typer
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
 from odkeras.config.downloads import DownloadSettings
+from odkeras.text import say
 
 if TYPE_CHECKING:
     from odkeras.pretrained.cache import WeightsCache
@@ -30,24 +31,24 @@ def list_weights() -> None:
     from odkeras.pretrained.catalogue import BACKBONES, ZOO
 
     cache = WeightsCache()
-    print("Detectors trained on COCO (TensorFlow 2 Detection Model Zoo)")
-    print("mAP: COCO mAP in %, after a slash of masks or keypoints; ms: time per image on a GPU; both as published.")
-    print("CPU: a round of training takes minutes on two cores; MB: download, where known. init drops keypoints.\n")
-    print(f"{'name':44} {'pixels':>9} {'mAP':>9} {'ms':>4} {'CPU':3} {'MB':>4}  {'outputs':16}  cached")
+    say("Detectors trained on COCO (TensorFlow 2 Detection Model Zoo)")
+    say("mAP: COCO mAP in %, after a slash of masks or keypoints; ms: time per image on a GPU; both as published.")
+    say("CPU: a round of training takes minutes on two cores; MB: download, where known. init drops keypoints.\n")
+    say(f"{'name':44} {'pixels':>9} {'mAP':>9} {'ms':>4} {'CPU':3} {'MB':>4}  {'outputs':16}  cached")
     for model in ZOO:
         size = "" if model.archive_bytes is None else round(model.archive_bytes / 1e6)
-        print(
+        say(
             f"{model.name:44} {model.input_size:>9} {model.coco_map:>9} {model.speed_ms or '':>4} "
             f"{'yes' if model.fits_cpu else '':3} {size:>4}  {model.outputs:16}  {_cached(cache, model)}".rstrip()
         )
-    print("\nBackbones trained on ImageNet (Keras Applications); top-1: published accuracy in %\n")
-    print(f"{'name':44} {'top-1':>9} {'CPU':3}  {'template':28}  cached")
+    say("\nBackbones trained on ImageNet (Keras Applications); top-1: published accuracy in %\n")
+    say(f"{'name':44} {'top-1':>9} {'CPU':3}  {'template':28}  cached")
     for backbone in BACKBONES:
-        print(
+        say(
             f"{backbone.name:44} {backbone.top1:>9} {'yes' if backbone.fits_cpu else '':3}  {backbone.template:28}  "
             f"{_cached(cache, backbone)}".rstrip()
         )
-    print(
+    say(
         "\nCenterNet with MobileNetV2 downloads mobilenet_v2_imagenet when its training starts. Keras has no weights "
         "for Hourglass and ResNet-18/34."
     )
@@ -70,7 +71,7 @@ def download(
 
     weights = find_weights(name)
     with open_cache(weights.name, given.build(DownloadSettings)) as cache:
-        print(cache.zoo_model(weights) if isinstance(weights, ZooModel) else cache.keras_file(weights))
+        say(cache.zoo_model(weights) if isinstance(weights, ZooModel) else cache.keras_file(weights))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from odkeras.config.option import DIRECTORIES, PAGE, SUGGESTIONS, TRAINING, Names, Option
 from odkeras.config.settings import Api, Exclude, Label, SessionSettings
+from odkeras.database_url import DatabaseUrl
 
 
 class AnnotateSettings(SessionSettings, frozen=True, kw_only=True):
@@ -37,16 +38,43 @@ class AnnotateSettings(SessionSettings, frozen=True, kw_only=True):
         bool, Option("Store paths in the database, not images (Prodigy 1.10 and later).", "R", SUGGESTIONS, "recipe")
     ] = False
     db: Annotated[
-        Path | None,
+        Path | DatabaseUrl | None,
         Option(
-            "The database of answers; default: annotations.db beside CONFIG, or where its answers are.",
+            "The database of answers: a file, or postgresql://USER@HOST/NAME; default: annotations.db beside CONFIG, "
+            "or where its answers are.",
             "",
             DIRECTORIES,
-            "annotate db",
+            "annotate db bulk-import",
         ),
     ] = None
     overlap: Annotated[
         bool, Option("Ask every annotator (?session=NAME) about every image.", "", SUGGESTIONS, "annotate")
+    ] = False
+    frame_seconds: Annotated[
+        float,
+        Meta(gt=0),
+        Option("Of a video, annotate a frame every so many seconds.", "", SUGGESTIONS, "annotate", "a number above 0"),
+    ] = 1.0
+    skip_duplicates: Annotated[
+        int | None,
+        Option(
+            "Leave out images that are nearly the same as an earlier one: their hashes differ in at most so many of 64 "
+            "bits. 6 finds bursts and still scenes.",
+            "",
+            SUGGESTIONS,
+            "annotate",
+            "0 to 32",
+            lambda value: value is None or 0 <= value <= 32,
+        ),
+    ] = None
+    review: Annotated[
+        bool,
+        Option(
+            "Ask about images with imported labels, too, with these labels shown instead of suggestions.",
+            "",
+            SUGGESTIONS,
+            "annotate",
+        ),
     ] = False
     answers_per_round: Annotated[
         int,
@@ -69,7 +97,7 @@ class AnnotateSettings(SessionSettings, frozen=True, kw_only=True):
     token: Annotated[
         str | None,
         Option(
-            "Token of a page for other machines; random if not given.",
+            "Token for other machines; default: random. ODKERAS_TOKEN keeps it out of the process list.",
             "",
             PAGE,
             "annotate",
@@ -81,4 +109,11 @@ class AnnotateSettings(SessionSettings, frozen=True, kw_only=True):
     allowed_host: Annotated[
         Names, Option("A name, besides this machine's own, that the page is opened by.", "", PAGE, "annotate")
     ] = ()
+    tls_cert: Annotated[
+        Path | None,
+        Option("Certificate (PEM, with its chain): the page is served by https.", "", PAGE, "annotate"),
+    ] = None
+    tls_key: Annotated[
+        Path | None, Option("The certificate's private key (PEM), if it is a file of its own.", "", PAGE, "annotate")
+    ] = None
     tensorboard: bool = True

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from odkeras.config.annotate import AnnotateSettings
+from odkeras.config.bulk import BulkPredictSettings, BulkSettings
 from odkeras.config.cost import CostModel
 from odkeras.config.downloads import DownloadSettings
 from odkeras.config.option import Declared, declared_in
@@ -24,6 +25,7 @@ IN_A_PROJECT: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "eval": (TrainingSettings,),
     "export": (TrainingSettings,),
     "training": (TrainingSettings,),
+    "labels": (TrainingSettings,),
     "stats": (TrainingSettings, CostModel),
     "db": (AnnotateSettings,),
 }
@@ -34,6 +36,10 @@ WITHOUT_A_PROJECT: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "predict": (PredictSettings,),
     "rollback": (RollbackSettings,),
     "servingmodel": (ServingmodelSettings,),
+    "bulk-predict": (BulkPredictSettings,),
+    "bulk-records": (BulkSettings,),
+    "bulk-import": (BulkSettings, AnnotateSettings),
+    "bulk-hash": (BulkSettings,),
     "init": (DownloadSettings,),
     "weights": (DownloadSettings,),
 }

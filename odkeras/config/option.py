@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from odkeras.database_url import DatabaseUrl, read_database_location
 from odkeras.errors import ConfigError
 
 DIRECTORIES = "Directories and files"
@@ -17,6 +18,7 @@ TRAINING = "Model and training"
 EVALUATION = "Evaluation"
 SUGGESTIONS = "Images and suggestions"
 SERVING = "Serving"
+WORK = "Workers and shards"
 PAGE = "Page"
 COST = "What an action costs"
 
@@ -126,7 +128,7 @@ class Declared:
         if self.repeated:
             return tuple(text.replace(",", " ").split())
         kinds = (self.type, *typing.get_args(self.type))
-        parse = self.option.parse or next((_PARSERS[kind] for kind in kinds if kind in _PARSERS), str)
+        parse = self.option.parse or next((_PARSERS[kind] for kind in _PARSERS if kind in kinds), str)
         try:
             return parse(text)
         except ValueError:
@@ -147,7 +149,13 @@ def _read_switch(text: str) -> bool:
     return word in _YES
 
 
-_PARSERS: dict[Any, Callable[[str], Any]] = {bool: _read_switch, int: int, float: float, Path: Path}
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    bool: _read_switch,
+    int: int,
+    float: float,
+    DatabaseUrl: read_database_location,  # before Path: a text is one or the other
+    Path: Path,
+}
 
 
 def declared_in(settings: type[msgspec.Struct], command: str) -> Iterator[Declared]:
@@ -170,7 +178,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name, type_ in field_types(type(self)).items():
             value = getattr(self, name)
             if isinstance(value, str) and is_path(type_):
-                msgspec.structs.force_setattr(self, name, Path(value))
+                msgspec.structs.force_setattr(self, name, read_path(type_, value))
             elif isinstance(value, list) and is_names(type_):
                 msgspec.structs.force_setattr(self, name, tuple(value))
             else:
@@ -189,8 +197,10 @@ def check_value(name: str, value: Any, type_: Any, *, origin: str = "") -> None:
     """
     option = option_of(type_)
     try:
-        if not (is_path(type_) and isinstance(value, Path)):
+        if not is_path(type_):
             msgspec.convert(value, type_)
+        elif not isinstance(value, (Path, DatabaseUrl)):
+            msgspec.convert(value, Path if _bare(type_) is Path else Path | None)
         if option is None or ((not option.choices or value in option.choices) and option.check(value)):
             return
         problem = ""
@@ -205,6 +215,20 @@ def is_path(type_: Any) -> bool:
     """Whether a field's type is a path, or a path or None."""
     bare = _bare(type_)
     return bare is Path or Path in typing.get_args(bare)
+
+
+def read_path(type_: Any, text: str, folder: Path | None = None) -> Any:
+    """The path that a text is; a URL of a database where the type allows one.
+
+    Args:
+        folder: where relative paths start; None leaves them as they are.
+
+    Raises:
+        ConfigError: the URL cannot be used.
+    """
+    if DatabaseUrl in typing.get_args(_bare(type_)):
+        return read_database_location(text, folder)
+    return Path(text) if folder is None else folder / text
 
 
 def is_names(type_: Any) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 AUTO = "auto"
-"""The threshold that is learned from the answers."""
+"""The threshold that is learned from the answers; the batch size that is chosen by the memory."""
 
 
 def is_host(text: Any) -> bool:
@@ -31,6 +31,15 @@ def read_threshold(text: str) -> float | str:
         ValueError: neither.
     """
     return AUTO if text.strip().lower() == AUTO else float(text)
+
+
+def read_batch_size(text: str) -> int | str:
+    """Parse a number of images, or "auto" in any case. The range is not checked.
+
+    Raises:
+        ValueError: neither.
+    """
+    return AUTO if text.strip().lower() == AUTO else int(text)
 
 
 def split_list(text: str | None) -> tuple[str, ...] | None:

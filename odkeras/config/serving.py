@@ -9,11 +9,13 @@ from msgspec import Meta
 from odkeras.config.option import DIRECTORIES, SERVING, SUGGESTIONS, Option, Settings
 from odkeras.config.parsing import is_host
 from odkeras.config.settings import (
+    DEFAULT_MAX_PIXELS,
     DEFAULT_REST_PORT,
     PREDICT_BATCH_SIZE,
     Api,
     Exclude,
     Label,
+    MaxPixels,
     ModelName,
     PredictBatchSize,
     reachable,
@@ -49,6 +51,7 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
     # Not ODKERAS_HOST: who lets the page listen on all addresses does not mean the model server, which has no token.
     rest_api_host: Annotated[str, Option("Address to listen on.", "", SERVING, "serve", flag="host")] = "127.0.0.1"
     gpu: Annotated[bool, Option("Use the GPU; by default only the trainer uses it.", "", SERVING, "serve")] = False
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
     socket_fd: int | None = None
     stop_on_stdin_eof: bool = False
 
@@ -85,6 +88,7 @@ class PredictSettings(Settings, frozen=True, kw_only=True):
         Path | None,
         Option("Label map for names instead of ids; not needed with --export-dir.", "lmp", SUGGESTIONS, "predict"),
     ] = None
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
 
 
 class RollbackSettings(Settings, frozen=True, kw_only=True):

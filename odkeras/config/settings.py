@@ -15,16 +15,19 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from odkeras.config.devices import FLOAT32, BatchSize, CheckpointSteps, Precision, Strategy
+from odkeras.config.load import MinFree, StepsPerHour, TrainingShare
 from odkeras.config.option import DIRECTORIES, EVALUATION, SERVING, SUGGESTIONS, TRAINING, Names, Option, Settings
 from odkeras.config.parsing import AUTO, is_host, read_threshold, split_commas, split_list
 from odkeras.errors import ConfigError
 from odkeras.project import Project
 
 ORDERS = ("sequential", "random", "uncertain")
-STRATEGIES = ("none", "mirrored", "multi-worker")
 LOGGING_LEVELS = (10, 20, 30, 40, 50)
 PREDICT_BATCH_SIZE = 5
-DEFAULT_MAX_PIXELS = 100_000_000
+DEFAULT_MAX_PIXELS = 50_000_000
+"""A training step holds some 30 bytes for each pixel of an image, so this is 1.5 GB for one image."""
+
 DEFAULT_MODEL_NAME = "odkeras"
 DEFAULT_REST_PORT = 8501
 LEAST_STEPS = 100
@@ -48,6 +51,17 @@ ModelName = Annotated[
         "a name without / and :",
         argument_of={"annotate": 3, "recipe": 3, "servingmodel": 3},
         underscores=True,
+    ),
+]
+MaxPixels = Annotated[
+    int,
+    Meta(ge=1),
+    Option(
+        "Largest image: width times height in pixels; larger ones are refused before they are decoded.",
+        "mp",
+        SUGGESTIONS,
+        "annotate simulate recipe trainer train serve predict bulk-predict bulk-records bulk-import bulk-hash",
+        "a number of pixels, 1 or more",
     ),
 ]
 Label = Annotated[
@@ -90,7 +104,8 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
 
     config: Path
     data_dir: Annotated[
-        Path | None, Option("Answers and records; default: data/ beside CONFIG.", "dd", DIRECTORIES, f"{_LOOP} stats")
+        Path | None,
+        Option("Answers and records; default: data/ beside CONFIG.", "dd", DIRECTORIES, f"{_LOOP} stats labels"),
     ] = None
     model_dir: Annotated[
         Path | None,
@@ -107,7 +122,7 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
     ] = None
     label_map_path: Annotated[
         Path | None,
-        Option("The label map; default: the one that CONFIG names.", "lmp", DIRECTORIES, f"{_LOOP} {_OFFLINE}"),
+        Option("The label map; default: the one that CONFIG names.", "lmp", DIRECTORIES, f"{_LOOP} {_OFFLINE} labels"),
     ] = None
     steps_per_epoch: Annotated[
         int,
@@ -121,17 +136,13 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
             defaults={"trainer": 1000, "simulate": 100},
         ),
     ] = -1
-    batch_size: Annotated[
-        int | None,
+    max_round_steps: Annotated[
+        Count,
         Option(
-            "Images per training step; default: CONFIG's.",
-            "",
-            TRAINING,
-            "trainer train",
-            "a number of images, 1 or more",
-            lambda value: value is None or value >= 1,
+            "Most steps of a round of one pass; 0: no limit.", "mrs", TRAINING, _LOOP, "a number of steps, 0 or more"
         ),
-    ] = None
+    ] = 500
+    batch_size: BatchSize = None
     max_checkpoints_num: Annotated[
         Count,
         Option(
@@ -202,32 +213,12 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
             defaults={"annotate": 200, "recipe": 200},
         ),
     ] = 0
-    training_share: Annotated[
-        float,
-        Meta(gt=0, le=1),
-        Option(
-            "Share of the time that training may take, such as 0.5 on a battery or a shared machine.",
-            "tsh",
-            TRAINING,
-            _LOOP,
-            "above 0, at most 1",
-        ),
-    ] = 1.0
-    steps_per_hour: Annotated[
-        int,
-        Meta(ge=0),
-        Option("Most training steps per hour; 0: no limit.", "sph", TRAINING, _LOOP, "0 or more steps"),
-    ] = 0
-    strategy: Annotated[
-        str,
-        Option(
-            "How to distribute training: none, mirrored (all GPUs of this machine), multi-worker.",
-            "",
-            TRAINING,
-            "simulate trainer train",
-            choices=STRATEGIES,
-        ),
-    ] = "none"
+    training_share: TrainingShare = 1.0
+    steps_per_hour: StepsPerHour = 0
+    min_free: MinFree = 0.2
+    strategy: Strategy = "none"
+    precision: Precision = FLOAT32
+    checkpoint_steps: CheckpointSteps = 0
     tf_logging_level: Annotated[
         int,
         Option(
@@ -238,6 +229,7 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
             choices=LOGGING_LEVELS,
         ),
     ] = 40
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
     model_name: ModelName = DEFAULT_MODEL_NAME
 
     def __post_init__(self) -> None:
@@ -262,7 +254,10 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
     def steps_of_round(self, one_pass: int) -> int:
         """Steps of a round, given the number of steps in one pass over the training set. `steps_per_epoch` 0 means one
         pass, for commands of version 0.1.0."""
-        return self.steps_per_epoch if self.steps_per_epoch > 0 else max(one_pass, LEAST_STEPS)
+        if self.steps_per_epoch > 0:
+            return self.steps_per_epoch
+        steps = max(one_pass, LEAST_STEPS)
+        return min(steps, self.max_round_steps) if self.max_round_steps else steps
 
 
 class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
@@ -271,7 +266,6 @@ class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
     Args:
         ip, port: address of an external model server; with `ip`, the session starts none. Port 0 is 8501.
         tensorflow_serving: start `tensorflow_model_server`, which must be installed, instead of the embedded server.
-        max_pixels: maximum pixels of an image; larger ones are skipped.
     """
 
     ip: Annotated[
@@ -332,6 +326,15 @@ class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
         ),
     ] = "sequential"
     order_seed: Annotated[int, Option("Seed of the random orders.", "", SUGGESTIONS, "simulate", "a whole number")] = 0
+    allow_private_urls: Annotated[
+        bool,
+        Option(
+            "Let URLs of images redirect to addresses that are not public.",
+            "apu",
+            SUGGESTIONS,
+            "annotate simulate recipe",
+        ),
+    ] = False
     use_display_name: Annotated[
         bool, Option("Show the label map's display names.", "D", SUGGESTIONS, "annotate recipe")
     ] = False
@@ -346,7 +349,6 @@ class SessionSettings(TrainingSettings, frozen=True, kw_only=True):
     ] = False
     predict_batch_size: PredictBatchSize = PREDICT_BATCH_SIZE
     tensorflow_serving: bool = False
-    max_pixels: Annotated[int, Meta(ge=1), Option("", allowed="a number of pixels")] = DEFAULT_MAX_PIXELS
 
     @property
     def external_server(self) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.config.commands import IN_A_PROJECT, declared_options
-from odkeras.config.option import ENVIRONMENT_PREFIX, Declared, is_names, is_path
+from odkeras.config.option import ENVIRONMENT_PREFIX, Declared, is_names, is_path, read_path
 from odkeras.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -48,7 +48,7 @@ def read_project_file(config: Path) -> dict[str, Any]:
         if isinstance(value, list) and is_names(known[name].type):
             value = tuple(value)
         if isinstance(value, str) and is_path(known[name].type):
-            value = path.parent / value
+            value = read_path(known[name].type, value, path.parent)
         known[name].check(value, f"{path}: {key}")
         values[name] = value
     return values

@@ -20,8 +20,9 @@ from odkeras.data.records import example_from_annotation, write_records
 from odkeras.errors import AnswerError, ImageError, LabelMapError, RecordError, error_reason
 from odkeras.formats.coco_truth import CocoImage, CocoTruth, read_coco
 from odkeras.formats.prodigy import Record, read_annotation
-from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, read_truth_csv
+from odkeras.groundtruth_csv import GroundtruthImage
 from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, read_image
+from odkeras.known_labels import read_known_labels
 from odkeras.labels import LabelMap
 
 Progress = Callable[[int, int], None]
@@ -60,31 +61,35 @@ class RecordsReport:
         self.negatives += not len(annotation.groundtruth)
 
 
-def csv_to_records(
-    csv_path: Path | str,
+def labels_to_records(
+    labels: Path | str,
     out: Path | str,
     *,
     label_map: LabelMap,
-    images_dir: Path | str,
+    images_dir: Path | str | None = None,
     progress: Progress | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> RecordsReport:
-    """Convert a ground truth CSV file (see `groundtruth_csv`) to a TFRecord. Unusable images are skipped and reported.
+    """Convert known boxes (see `known_labels`) to a TFRecord. Unusable images are skipped and reported.
 
     Args:
-        images_dir: base directory of relative paths in the CSV.
+        labels: a CSV file, or a file or folder of labels of another tool.
+        images_dir: base of the images' paths; None: beside and below the labels.
         progress: callback for progress, called with (images done, number of images).
         max_pixels: larger images are skipped.
 
     Raises:
-        RecordError: the CSV cannot be read, the TFRecord cannot be written, or no image is usable.
-        LabelMapError: the CSV has a label that is not in the map.
+        RecordError: the labels cannot be read, the TFRecord cannot be written, or no image is usable.
+        ConfigError: there are no labels at this path.
+        LabelMapError: a label is not in the map.
     """
-    truths = read_truth_csv(csv_path, images_dir)
-    check_some_exist(truths, csv_path, images_dir)
+    report = RecordsReport()
+    folder = None if images_dir is None else Path(images_dir)
+    truths = read_known_labels(
+        Path(labels), folder, on_skip=lambda place, reason: report.skipped.append((place, reason))
+    )
     for truth in truths:
         _check_labels(truth, label_map)
-    report = RecordsReport()
 
     def examples() -> Iterator[bytes]:
         for done, truth in enumerate(truths, start=1):
@@ -94,7 +99,7 @@ def csv_to_records(
                 yield example_from_annotation(annotation, label_map).SerializeToString()
             if progress is not None:
                 progress(done, len(truths))
-        _check_not_empty(report, csv_path)
+        _check_not_empty(report, labels)
 
     _make_folder_of(out)
     write_records(out, examples())

@@ -22,6 +22,7 @@ from odkeras.data.replay import ReplayStore
 from odkeras.data_uri import bytes_from_data_uri
 from odkeras.errors import AnswerError, error_reason
 from odkeras.formats.prodigy import read_annotation, read_answer
+from odkeras.heartbeat import report_progress
 from odkeras.image_store import ImageStore
 from odkeras.images import DEFAULT_MAX_PIXELS, encode_image, read_image
 from odkeras.labels import LabelMap
@@ -119,7 +120,7 @@ def ingest(
         store.add_record(record)
     for path in paths:
         path.unlink(missing_ok=True)
-    if not inbox.list_batches(directories.inbox_dir):  # waiting batches may refer to unclaimed images
+    if not inbox.has_batches(directories.inbox_dir):  # waiting batches may refer to unclaimed images
         ImageStore(inbox.images_dir(directories.inbox_dir)).remove_unclaimed()
     return IngestResult(
         batches=(*set_aside, *(path.name for path in paths)),
@@ -163,6 +164,7 @@ class _AnswerReader:
 
     def read(self, path: Path) -> None:
         for number, (answer, error) in enumerate(inbox.read_batch(path), start=1):
+            report_progress()
             try:
                 if answer is None:
                     raise AnswerError(error or "empty")
@@ -194,9 +196,10 @@ class _AnswerReader:
         whole = inbox.with_stored_image(answer, inbox_dir)
         try:
             if str(whole["image"]).startswith("data:"):
-                image = encode_image(bytes_from_data_uri(whole["image"]), source="answer", max_pixels=0)
+                data = bytes_from_data_uri(whole["image"])
+                image = encode_image(data, source="answer", max_pixels=self._max_pixels)
             elif inbox.STORED_IMAGE in answer:
-                image = read_image(whole["image"], max_pixels=0)
+                image = read_image(whole["image"], max_pixels=self._max_pixels)
             else:
                 return answer
             return {**whole, "image": str(self._kept_images.put(image))}

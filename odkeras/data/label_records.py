@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import tensorflow as tf
 
-from odkeras.annotation import Annotation
+from odkeras.annotation import Annotation, Span
 from odkeras.boxes import Groundtruth
 from odkeras.data.records import example_from_annotation
 from odkeras.errors import ConfigError
 from odkeras.formats.label_files import CROWD
 from odkeras.formats.spans import keypoints_of_span
 from odkeras.formats.writers.writer import ExportedImage, LabelWriter, has_flag
+from odkeras.images import EncodedImage
 from odkeras.labels import LabelMap
 
 
@@ -39,7 +40,9 @@ class TfrecordWriter(LabelWriter):
 
     def write_image(self, image: ExportedImage) -> None:
         """Raises: ImageError: TensorFlow cannot decode the image; OSError: disk full."""
-        annotation = _annotation(image, self._label_map)
+        assert image.image is not None
+        image_id = image.answer.task.image_id
+        annotation = annotation_of_spans(image.image, image.spans, self._label_map, image_id=image_id, file=image.name)
         crowds = np.array([has_flag(span, CROWD) for span in image.spans], np.bool_)
         example = example_from_annotation(annotation, self._label_map, masks=self.target.has_polygons, crowds=crowds)
         with _reporting():
@@ -49,20 +52,26 @@ class TfrecordWriter(LabelWriter):
         return ["each object has a mask, because the dataset has polygons"] if self.target.has_polygons else []
 
 
-def _annotation(image: ExportedImage, label_map: LabelMap) -> Annotation:
-    assert image.image is not None
-    outlines = [span.outline(image.size_hw) for span in image.spans]
+def annotation_of_spans(
+    image: EncodedImage, spans: Sequence[Span], label_map: LabelMap, *, image_id: str, file: str, split: str = ""
+) -> Annotation:
+    """An image with the objects of its spans, those with an outline as polygons, and the keypoints of the label map.
+
+    Raises:
+        LabelMapError: a label is not in the label map.
+    """
+    outlines = [span.outline(image.image_size_hw) for span in spans]
     keypoints = None
     if label_map.num_keypoints:
-        rows = [keypoints_of_span(span, label_map, image.size_hw) for span in image.spans]
+        rows = [keypoints_of_span(span, label_map, image.image_size_hw) for span in spans]
         keypoints = np.array(rows, np.float32).reshape(len(rows), label_map.num_keypoints, 3)
     groundtruth = Groundtruth(
         np.array([outline.box for outline in outlines], np.float32).reshape(-1, 4),
-        np.array([label_map.id_of(span.label) for span in image.spans], np.int32),
+        np.array([label_map.id_of(span.label) for span in spans], np.int32),
         keypoints,
     )
     polygons = tuple(outline.polygon for outline in outlines)
-    return Annotation(image.image, groundtruth, image.answer.task.image_id, image.name, polygons=polygons)
+    return Annotation(image, groundtruth, image_id, file, polygons=polygons, split=split)
 
 
 @contextmanager

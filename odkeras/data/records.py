@@ -18,13 +18,14 @@ from odkeras import polygons as polygon_ops
 from odkeras.annotation import Annotation
 from odkeras.boxes import FloatArray, Groundtruth
 from odkeras.errors import ImageError, RecordError
-from odkeras.images import EncodedImage, encode_again, encode_image
+from odkeras.images import EncodedImage, count_pixels, encode_again, encode_image, too_many_pixels
 from odkeras.labels import LabelMap
 from odkeras.polygons import BoolArray
 from odkeras.project import atomic_path
 
 BATCH_FEATURE = "odkeras/batch"
 SPLIT_FEATURE = "odkeras/split"
+ANSWERED_FEATURE = "odkeras/answered_s"
 MASK_FEATURE = "image/object/mask"
 _CLASS_TEXT = "image/object/class/text"
 _KEYPOINT = "image/object/keypoint"
@@ -40,7 +41,7 @@ def example_from_annotation(
     crowds: BoolArray | None = None,
 ) -> tf.train.Example:
     """Create an example with the features that the API's decoder reads, plus `odkeras/batch`, the name of the inbox
-    file, and `odkeras/split` of an imported image with a split.
+    file, `odkeras/split` of an imported image with a split, and `odkeras/answered_s`, in seconds since the epoch.
 
     If any object has a polygon, or if `masks` is True, the example has a mask for every object: a PNG of the image's
     size, 1 inside the object (for a rectangle: its box) and 0 outside. The decoder calls this format PNG_MASKS.
@@ -72,6 +73,8 @@ def example_from_annotation(
     }
     if annotation.split:
         features[SPLIT_FEATURE] = _bytes([annotation.split.encode()])
+    if annotation.answered_s is not None:
+        features[ANSWERED_FEATURE] = _ints([int(annotation.answered_s)])
     for column, side in enumerate(("ymin", "xmin", "ymax", "xmax")):
         features[f"image/object/bbox/{side}"] = _floats(groundtruth.boxes[:, column])
     if not isinstance(masks, bool):
@@ -165,6 +168,12 @@ def with_keypoints(serialized: bytes, names: Sequence[str]) -> bytes:
     return example.SerializeToString()
 
 
+def answered_s(features: Any) -> float | None:
+    """When the image of an example was answered, in seconds since the epoch; None if that is unknown. Args: as
+    `class_texts`."""
+    return next((float(value) for value in _values(features, ANSWERED_FEATURE, "int64_list")), None)
+
+
 def class_texts(features: Any) -> frozenset[str]:
     """The class texts of an example. The Object Detection API translates them with the label map, and uses the class
     ids of the example only if it has no texts.
@@ -230,6 +239,17 @@ def keypoint_problem(features: Any, num_keypoints: int) -> str:
                 "1, and visibility 0 if they are not labelled"
             )
     return ""
+
+
+def size_problem(features: Any, max_pixels: int) -> str:
+    """Why the image of an example must not be decoded; "" if it may be. Reads its header.
+
+    Args:
+        features: feature name -> `tf.train.Feature`.
+        max_pixels: the largest number of pixels to decode.
+    """
+    pixels = count_pixels(b"".join(_values(features, "image/encoded", "bytes_list")[:1]))
+    return too_many_pixels(pixels, max_pixels) if pixels > max_pixels else ""
 
 
 def example_problem(serialized: bytes, num_keypoints: int = 0) -> str:

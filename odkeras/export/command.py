@@ -8,10 +8,9 @@ from pathlib import Path
 from odkeras.errors import CheckpointError
 from odkeras.export.publish import Publisher
 from odkeras.model.checkpoint import checkpoint_step, choose_checkpoints, restore_for_prediction
-from odkeras.model.imagenet import load_imagenet_weights
+from odkeras.model.first_weights import load_first_weights
 from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup
-from odkeras.model.weights import restore_fine_tune_checkpoint
 from odkeras.pipeline import read_skeleton
 from odkeras.pipeline.trained_classes import classes_of_newest_version
 
@@ -47,19 +46,14 @@ def export_version(setup: Setup, model_dir: Path, export_dir: Path, *, checkpoin
     checkpoints = choose_checkpoints(model_dir, checkpoint)
     inference = InferenceModel(setup.config.model)
     restored = restore_for_prediction(inference.model, checkpoints)
-    train = setup.config.train_config
     if restored is not None:
         source, step = f"checkpoint {restored}", checkpoint_step(restored)
         learned = checkpoint is not None or step > 0
     else:
         source, step, learned = "freshly built weights", 0, False
-        if train.fine_tune_checkpoint:
-            report = restore_fine_tune_checkpoint(
-                inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type
-            )
-            source, learned = f"{train.fine_tune_checkpoint} ({report})", not report.new
-        else:
-            load_imagenet_weights(inference.model, setup.config.model)
+        report = load_first_weights(inference.model, setup.config, setup.label_map)
+        if report is not None:
+            source, learned = f"{setup.config.train_config.fine_tune_checkpoint} ({report})", not report.new
         _check_replaces_nothing_better(model_dir, export_dir, source, learned=learned)
     publisher = Publisher(inference, export_dir, setup.label_map, read_skeleton(setup.config))
     version = publisher.publish(step, learned=learned)

@@ -55,7 +55,7 @@ def read_export_info(version_dir: Path) -> ExportInfo | None:
             _read_skeleton(data.get("skeleton")),
             str(data.get("graph_sha256") or ""),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from odkeras.model.context import no_context, read_context
 from odkeras.model.inference import InferenceModel
 
 DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+EXAMPLES_SIGNATURE = "tf_example"
 
 
 class ServingModule(tf.Module):
@@ -20,7 +22,8 @@ class ServingModule(tf.Module):
     Signatures:
         serving_default: `image_bytes`, string (N,), encoded JPEG or PNG images.
         image_tensor: `image`, uint8 (N, H, W, 3), RGB.
-        tf_example: `examples`, string (N,), serialized `tf.train.Example` with `image/encoded`.
+        tf_example: `examples`, string (N,), serialized `tf.train.Example` with `image/encoded`. The only one with which
+            Context R-CNN gets the features of other images.
 
     Outputs: see `InferenceModel.detect`.
     """
@@ -33,7 +36,7 @@ class ServingModule(tf.Module):
         methods = {
             DEFAULT_SIGNATURE: (self._from_bytes, tf.TensorSpec([None], tf.string, name="image_bytes")),
             "image_tensor": (self._from_pixels, tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")),
-            "tf_example": (self._from_examples, tf.TensorSpec([None], tf.string, name="examples")),
+            EXAMPLES_SIGNATURE: (self._from_examples, tf.TensorSpec([None], tf.string, name="examples")),
         }
         self._functions = {
             name: tf.function(method, input_signature=[spec], autograph=False)
@@ -52,10 +55,14 @@ class ServingModule(tf.Module):
         return self._run(lambda pixels: pixels, image)
 
     def _from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        encoded = tf.io.parse_example(examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
-        return self._run(_decode, encoded["image/encoded"])
+        return self._run(_decode_example, examples, lambda item: read_context(item, self._inference.model_config))
 
-    def _run(self, decode: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _run(
+        self,
+        decode: Callable[[tf.Tensor], tf.Tensor],
+        batch: tf.Tensor,
+        context: Callable[[tf.Tensor], dict[str, tf.Tensor]] | None = None,
+    ) -> dict[str, tf.Tensor]:
         if self._inference.batches_images:
             images, true_shapes = tf.map_fn(
                 lambda item: self._inference.preprocess(decode(item)),
@@ -63,22 +70,33 @@ class ServingModule(tf.Module):
                 fn_output_signature=self._preprocessed_spec(),
             )
             return self._detect(images, true_shapes)
-        return self._run_one_by_one(decode, batch)
+        return self._run_one_by_one(decode, batch, context or (lambda item: no_context(self._inference.model_config)))
 
     def _preprocessed_spec(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
         height, width = self._inference.static_size or (None, None)
         return tf.TensorSpec([height, width, 3], tf.float32), tf.TensorSpec([3], tf.int32)
 
-    def _run_one_by_one(self, decode: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _run_one_by_one(
+        self,
+        decode: Callable[[tf.Tensor], tf.Tensor],
+        batch: tf.Tensor,
+        context: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    ) -> dict[str, tf.Tensor]:
         """Run the images one after the other, for models with `batches_images` False."""
 
         def detect_one(item: tf.Tensor) -> dict[str, tf.Tensor]:
             image, true_shape = self._inference.preprocess(decode(item))
-            return {name: value[0] for name, value in self._detect(image[tf.newaxis], true_shape[tf.newaxis]).items()}
+            found = self._detect(image[tf.newaxis], true_shape[tf.newaxis], **context(item))
+            return {name: value[0] for name, value in found.items()}
 
         outputs = self._inference.detect.get_concrete_function().structured_outputs
         spec = {name: tf.TensorSpec(value.shape[1:], value.dtype) for name, value in outputs.items()}
         return tf.map_fn(detect_one, batch, parallel_iterations=1, fn_output_signature=spec)
+
+
+def _decode_example(serialized: tf.Tensor) -> tf.Tensor:
+    parsed = tf.io.parse_single_example(serialized, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+    return _decode(parsed["image/encoded"])
 
 
 def _decode(data: tf.Tensor) -> tf.Tensor:

@@ -69,7 +69,7 @@ def check_bbox(bbox: Any) -> Sequence[float]:
     Raises:
         ValueError: it is something else.
     """
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise ValueError(f"bbox: {repr(bbox)[:80]} is not [x, y, width, height] in pixels")
     return bbox
 
@@ -95,7 +95,7 @@ def draw_segmentation(shape: Any, size_hw: tuple[int, int]) -> BoolArray:
     if isinstance(shape, dict) and list(shape.get("size") or ()) != [height, width]:
         raise ValueError(f"segmentation: its size is {shape.get('size')}, and the image's is {[height, width]}")
     if height * width > DEFAULT_MAX_PIXELS:
-        raise ValueError(f"segmentation: {width} x {height} pixels are more than {DEFAULT_MAX_PIXELS}")
+        raise ValueError(f"segmentation: {width} x {height} pixels are more than {DEFAULT_MAX_PIXELS:,}")
     if not isinstance(shape, dict):
         check_polygons(shape)
     is_text = isinstance(shape, dict) and not isinstance(shape.get("counts"), list)

@@ -27,8 +27,8 @@ from odkeras.formats.label_files import (
     read_size_hw,
 )
 from odkeras.formats.outlines import join_rings, trace_mask
-from odkeras.keypoints import VISIBILITIES, Keypoint
-from odkeras.numeric import is_number
+from odkeras.keypoints import VISIBILITIES, Keypoint, Skeleton
+from odkeras.numeric import is_number, is_whole
 
 
 class _ImageOf(msgspec.Struct, gc=False):
@@ -38,6 +38,7 @@ class _ImageOf(msgspec.Struct, gc=False):
 class _Category(NamedTuple):
     name: str
     keypoints: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...] = ()
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -85,16 +86,34 @@ def read_classes(file: LabelFile) -> list[str]:
     return [categories[id].name for id in sorted(categories, key=lambda id: (isinstance(id, str), id))]
 
 
+def read_skeletons(file: LabelFile) -> dict[str, Skeleton]:
+    """The keypoints of the categories that have some, by category, and the lines between them.
+
+    Raises:
+        RecordError: the file is not COCO's JSON.
+    """
+    categories = _read_categories(read_lists(file.path)["categories"], file, ReadNotes())
+    return {each.name: Skeleton(each.keypoints, each.edges) for each in categories.values() if each.keypoints}
+
+
 def _read_categories(rows: list[Row], file: LabelFile, notes: ReadNotes) -> dict[Any, _Category]:
     categories: dict[Any, _Category] = {}
     for number, raw in enumerate(rows):
         try:
             row = decode_row(raw)
             keypoints = tuple(read_label(name) for name in row.get("keypoints") or ())
-            categories[_id(row.get("id"))] = _Category(read_label(row.get("name")), keypoints)
+            edges = tuple(_edges(row.get("skeleton"), len(keypoints)))
+            categories[_id(row.get("id"))] = _Category(read_label(row.get("name")), keypoints, edges)
         except (OdkerasError, ValueError) as error:
             notes.refuse(f"{file.path}: categories[{number}]", str(error))
     return categories
+
+
+def _edges(skeleton: Any, count: int) -> Iterator[tuple[int, int]]:
+    """The lines between keypoints, which COCO numbers from 1. What is not one is left out: it is drawn, not trained."""
+    for edge in skeleton if isinstance(skeleton, list) else ():
+        if isinstance(edge, list) and len(edge) == 2 and all(is_whole(end, 1, count) for end in edge):
+            yield edge[0] - 1, edge[1] - 1
 
 
 def _images(rows: list[Row], file: LabelFile, notes: ReadNotes) -> Iterator[tuple[Any, dict[str, Any]]]:

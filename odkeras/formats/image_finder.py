@@ -15,11 +15,13 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 from odkeras.formats.label_files import LabelFile
+from odkeras.image_files import list_image_files
 from odkeras.image_ref import is_file
-from odkeras.images import SUFFIXES, list_image_files, local_path
+from odkeras.images import SUFFIXES, local_path
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 """Label Studio puts eight digits before the names of uploaded files."""
+_SPECIAL = re.compile(r"[/\\:]")
 _OF_LABELS_ONLY = re.compile(r"annotations?|labels?|ann|xmls?|jsons?|csvs?", re.IGNORECASE)
 
 
@@ -96,6 +98,8 @@ class _Index:
 
 def _parts(name: str) -> tuple[str, ...]:
     """The parts of a path of any system, without root, drive and parts that climb."""
+    if not _SPECIAL.search(name):
+        return (name,) if name not in (".", "..") else ()
     path = str(local_path(name)) if name.lower().startswith("file:") else name
     parts = PurePosixPath(path.replace("\\", "/")).parts
     return tuple(part for part in parts if part not in ("/", "//", "..", ".") and not part.endswith(":"))

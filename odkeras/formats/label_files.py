@@ -102,7 +102,8 @@ def labelled_image(
     """
     if not path.strip() or not is_utf8(path) or "\0" in path:
         raise RecordError(f"the name of the image is not usable: {path[:80]!r}")
-    name = PurePath(path.replace("\\", "/")).name or path
+    posix = path.replace("\\", "/")
+    name = (PurePath(posix).name or path) if "/" in posix else path
     other = {SPLIT: split} if split else {}
     return Answer(Task("", name, image, size_hw, path, tuple(spans), other=other), Decision.ACCEPT)
 
@@ -137,9 +138,8 @@ def box_span(label: str, xyxy: Sequence[Any], notes: ReadNotes, other: Mapping[s
     Raises:
         RecordError: a coordinate is not a finite number.
     """
-    for value in xyxy:
-        if not is_number(value):
-            raise RecordError(f"the corners of a box must be finite numbers; got {repr(list(xyxy))[:80]}")
+    if not all(map(is_number, xyxy)):
+        raise RecordError(f"the corners of a box must be finite numbers; got {repr(list(xyxy))[:80]}")
     left, top, right, bottom = map(float, xyxy)
     if left > right or top > bottom:
         notes.repaired["corners in reversed order"] += 1

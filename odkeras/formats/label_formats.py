@@ -28,6 +28,7 @@ from odkeras.formats import (
     yolo_reader,
 )
 from odkeras.formats.label_files import LabelFile, LabelledImage, ReadNotes, decode_text, split_of
+from odkeras.keypoints import Skeleton
 from odkeras.natural_order import natural_key
 from odkeras.tfrecord import DamagedRecordError, iter_records
 
@@ -132,6 +133,19 @@ def class_names(files: Sequence[LabelFile]) -> list[str]:
             own = [span.label for _, _, answer in read_label_files([file], ReadNotes()) for span in answer.task.spans]
         names.update(dict.fromkeys(own))
     return list(names)
+
+
+def class_keypoints(files: Sequence[LabelFile]) -> dict[str, Skeleton]:
+    """The keypoints of the classes that have some, by class. Of the formats, COCO's JSON lists them.
+
+    Raises:
+        RecordError: one of the files cannot be read.
+    """
+    found: dict[str, Skeleton] = {}
+    for file in files:
+        if file.format == "coco":
+            found.update(coco_reader.read_skeletons(file))
+    return found
 
 
 def recognise(path: Path) -> str | None:

@@ -175,14 +175,19 @@ def read_answer(record: Record, image_id: str | None = None) -> Answer:
     Raises:
         AnswerError: it has no known decision.
     """
-    session, at, active_s = (record.get(key) for key in ("_session_id", "_timestamp", "_active_s"))
+    session, active_s = (record.get(key) for key in ("_session_id", "_active_s"))
     return Answer(
         read_task(record, image_id),
         _read_decision(record),
         session if isinstance(session, str) else "",
-        float(at) if is_number(at, _MAX_TIMESTAMP_S) else None,
+        _answered_at(record),
         float(active_s) if is_number(active_s) and active_s >= 0 else None,
     )
+
+
+def _answered_at(record: Record) -> float | None:
+    at = record.get("_timestamp")
+    return float(at) if is_number(at, _MAX_TIMESTAMP_S) else None
 
 
 def read_annotation(
@@ -210,7 +215,9 @@ def read_annotation(
     polygons = tuple(item.polygon for item in objects)
     image_id = _given_id(answer) or image.image_id
     split = own_split(answer.get("split")) or ""
-    return ReadAnnotation(Annotation(image, groundtruth, image_id, file, batch, polygons, split), None, problems)
+    answered_s = _answered_at(answer)
+    annotation = Annotation(image, groundtruth, image_id, file, batch, polygons, split, answered_s)
+    return ReadAnnotation(annotation, None, problems)
 
 
 def _read_decision(answer: Record) -> Decision:

@@ -31,11 +31,18 @@ _KEYPOINT_KEYS = ("name", "x", "y", "visibility")
 
 def write_span(span: Span) -> dict[str, Any]:
     """The span as `image_manual` has it; coordinates are rounded to `DECIMALS`."""
-    left, top, right, bottom = (round(value, DECIMALS) for value in span.xyxy_px)
+    left, top, right, bottom = span.xyxy_px
+    left, top, right, bottom = (
+        round(left, DECIMALS),
+        round(top, DECIMALS),
+        round(right, DECIMALS),
+        round(bottom, DECIMALS),
+    )
+    is_polygon = span.is_polygon
     written: dict[str, Any] = {
         **span.other,
         "label": span.label,
-        "type": "polygon" if span.is_polygon else "rect",
+        "type": "polygon" if is_polygon else "rect",
         "x": left,
         "y": top,
         "width": round(right - left, DECIMALS),
@@ -43,7 +50,7 @@ def write_span(span: Span) -> dict[str, Any]:
         "center": [round((left + right) / 2, 3), round((top + bottom) / 2, 3)],
         "points": [[left, top], [left, bottom], [right, bottom], [right, top]],
     }
-    if span.is_polygon:
+    if is_polygon:
         written["points"] = [[round(x, DECIMALS), round(y, DECIMALS)] for x, y in span.points_xy_px]
     if span.score is not None:
         written["score"] = span.score

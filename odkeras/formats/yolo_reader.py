@@ -33,6 +33,7 @@ from odkeras.formats.label_files import (
 from odkeras.natural_order import natural_key
 
 NAMES_FILES = frozenset({"classes.txt", "obj.names", "labels.txt", "predefined_classes.txt"})
+_MAX_DEPTH = 50
 _ROW = re.compile(rb"\s*\d+(\.0+)?([ \t]+[-+.\deE]+){4,}\s*$")
 _NO_LABELS = re.compile(r"(readme.*|requirements|notes|license|(train|val|valid|test)(20\d\d)?)", re.IGNORECASE)
 
@@ -139,7 +140,9 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
-        document = yaml.safe_load(read_text(path))
+        text = read_text(path)
+        _check_depth(yaml.parse(text, Loader=yaml.SafeLoader))
+        document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -147,6 +150,16 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
     if not isinstance(document, dict):
         raise RecordError(f"{path} has no 'names' of classes")
     return document
+
+
+def _check_depth(events: Iterator[Any]) -> None:
+    """Raise a ValueError for nesting whose time grows with the square of its depth in PyYAML: seconds for 3 kB."""
+    depth = 0
+    for event in events:
+        name = type(event).__name__
+        depth += name.endswith("StartEvent") - name.endswith("EndEvent")
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"lists or mappings that are nested more than {_MAX_DEPTH} times")
 
 
 def _resolved(place: Any, base: Any, folder: Path) -> Path | None:

@@ -17,7 +17,7 @@ from odkeras.model.weights import copy_weights, named_variables
 
 _log = logging.getLogger(__name__)
 
-_UNREADABLE = (tf.errors.OpError, ValueError, IndexError, RuntimeError)  # what TensorFlow raises for damaged files
+UNREADABLE = (tf.errors.OpError, ValueError, IndexError, RuntimeError)  # what TensorFlow raises for damaged files
 _NUMBERED = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})", re.ASCII)
 _NUMBER = re.compile(r"-(\d+)$", re.ASCII)
 _PARTIAL = re.compile(r"ckpt-\d+_temp|checkpoint\.tmp[0-9a-f]+", re.ASCII)  # TensorFlow's temporary names
@@ -77,7 +77,7 @@ def saved_number(checkpoint: str, path: str) -> int:
     try:
         reader = tf.train.load_checkpoint(checkpoint)
         return int(reader.get_tensor(name)) if reader.has_tensor(name) else 0
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"the checkpoint {checkpoint} cannot be read: {_first_line(error)}") from error
 
 
@@ -112,7 +112,7 @@ def restore_newest(model: Any, checkpoints: list[str], whole: tf.train.Checkpoin
             if whole is not None:
                 whole.restore(path).expect_partial()
             return path
-        except (*_UNREADABLE, AssertionError) as error:
+        except (*UNREADABLE, AssertionError) as error:
             problems.append(f"{path}: {_first_line(error)}")
             _log.warning("checkpoint %s cannot be used: %s", path, _first_line(error))
     if problems:
@@ -138,11 +138,28 @@ def saved_averages(checkpoint: str) -> dict[str, np.ndarray]:
     """The moving averages of a model's weights in a checkpoint, keyed like `named_variables(model)`; {} if the
     optimizer kept none."""
     reader = tf.train.load_checkpoint(checkpoint)
+    keys = model_keys(reader)
+    return {path: reader.get_tensor(key) for key, (path, slot) in keys.items() if slot == "average"}
+
+
+def model_keys(reader: Any) -> dict[str, tuple[str, str | None]]:
+    """Key in the checkpoint -> (path of the model's variable, as in `named_variables`, and the optimizer's slot for it;
+    None for the variable itself). {} for a checkpoint without a model.
+
+    Args:
+        reader: the result of `tf.train.load_checkpoint`.
+    """
     nodes = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")).nodes
-    slots = [slot for node in nodes for slot in node.slot_variables if slot.slot_name == "average"]
-    keys = {slot.original_variable_node_id: _value_key(nodes[slot.slot_variable_node_id]) for slot in slots}
-    paths = _paths_below(nodes, "model") if keys else {}
-    return {paths[node]: reader.get_tensor(key) for node, key in keys.items() if node in paths}
+    paths = _paths_below(nodes, "model")
+    keys: dict[str, tuple[str, str | None]] = {}
+    for number, path in paths.items():
+        if key := _value_key(nodes[number]):
+            keys[key] = (path, None)
+    for slot in (slot for node in nodes for slot in node.slot_variables):
+        if slot.original_variable_node_id in paths:
+            key = _value_key(nodes[slot.slot_variable_node_id])
+            keys[key] = (paths[slot.original_variable_node_id], slot.slot_name)
+    return keys
 
 
 def free_number(model_dir: Path, wanted: int) -> int:
@@ -153,12 +170,19 @@ def free_number(model_dir: Path, wanted: int) -> int:
     return wanted
 
 
+def next_number(model_dir: Path) -> int:
+    """A number for a checkpoint that makes it the newest of the directory."""
+    numbers = [int(match[1]) for path in _listed(model_dir) if (match := _NUMBER.search(path))]
+    return max([0, *numbers, *(number for _, number in _numbered_files(model_dir))]) + 1
+
+
 def tidy_up(model_dir: Path) -> None:
     """Repair the directory after a process was killed while writing a checkpoint.
 
     Deletes partial checkpoints, and adds complete ones that are missing to TensorFlow's `checkpoint` file. Only the
     process that owns the directory may call it: it would delete a checkpoint that is being written.
     """
+    _set_unreadable_list_aside(model_dir)
     whole = _whole_numbers(model_dir)
     parts = [path for path, number in _numbered_files(model_dir) if number not in whole and path.suffix != ".index"]
     for path in (*parts, *(path for path in model_dir.iterdir() if _PARTIAL.fullmatch(path.name))):
@@ -171,8 +195,22 @@ def tidy_up(model_dir: Path) -> None:
         tf.compat.v1.train.update_checkpoint_state(str(model_dir), checkpoints[-1], checkpoints)
 
 
+def _set_unreadable_list_aside(model_dir: Path) -> None:
+    """Rename a `checkpoint` file that is empty or no text: TensorFlow raises a ValueError whenever it reads it."""
+    path = model_dir / "checkpoint"
+    try:
+        tf.train.get_checkpoint_state(str(model_dir))
+    except ValueError:
+        path.replace(path.with_name("checkpoint.damaged"))
+        _log.warning("%s is damaged; it is now %s.damaged, and made again from the checkpoints", path, path.name)
+
+
 def _listed(model_dir: Path) -> list[str]:
-    state = tf.train.get_checkpoint_state(str(model_dir))
+    try:
+        state = tf.train.get_checkpoint_state(str(model_dir))
+    except ValueError:  # empty, or no text
+        _log.warning("%s is damaged and not used", model_dir / "checkpoint")
+        return []
     return list(state.all_model_checkpoint_paths) if state else []
 
 
@@ -189,7 +227,8 @@ def _whole_numbers(model_dir: Path) -> set[int]:
 
 
 def _value_key(node: Any) -> str:
-    return str(next(value.checkpoint_key for value in node.attributes if value.name == "VARIABLE_VALUE"))
+    """The key of a variable's value; "" for a node that is not a variable."""
+    return next((str(value.checkpoint_key) for value in node.attributes if value.name == "VARIABLE_VALUE"), "")
 
 
 def _paths_below(nodes: Any, name: str) -> dict[int, str]:

@@ -10,7 +10,9 @@ from object_detection.core import standard_fields
 from object_detection.utils import config_util
 
 from odkeras.model.building import building
+from odkeras.model.context import CONTEXT_FEATURES, VALID_CONTEXT_SIZE, context_shape, context_specs, no_context
 from odkeras.model.imagenet import without_downloads
+from odkeras.model.precision import in_float32
 
 GRAPH_REVISION = 2  # increment when `InferenceModel.detect` changes; part of the graph fingerprint
 CLASS_ID_OFFSET = 1  # the API's models number classes from 0, label maps from 1
@@ -56,7 +58,8 @@ def create_variables(model: Any, model_config: Any) -> None:
     @tf.function(autograph=False)
     def trace() -> None:
         images, true_shapes = model.preprocess(tf.zeros([1, height, width, 3]))
-        model.postprocess(model.predict(images, true_shapes), true_shapes)
+        predictions = in_float32(model.predict(images, true_shapes, **no_context(model_config)))
+        model.postprocess(predictions, true_shapes)
 
     model._is_training = False  # in training mode, Faster R-CNN needs ground truth for a prediction
     try:
@@ -106,6 +109,7 @@ class InferenceModel:
             input_signature=[
                 tf.TensorSpec([self._batch_size, height, width, 3], tf.float32, name="images"),
                 tf.TensorSpec([self._batch_size, 3], tf.int32, name="true_shapes"),
+                *context_specs(model_config),
             ],
             autograph=False,
         )
@@ -128,10 +132,12 @@ class InferenceModel:
 
         1 for CenterNet with masks or keypoints. The API crops the masks in a loop whose output it declares as uint8 but
         computes as int32. TensorFlow rejects that unless the loop is unrolled, which needs a static batch size. The
-        keypoints of a batch come from a loop in Python, which needs one as well.
+        keypoints of a batch come from a loop in Python, which needs one as well. 1 for Context R-CNN, too: its
+        attention reshapes by the static number of proposals.
         """
         model = self.model_config.center_net
-        return 1 if model.HasField("mask_estimation_task") or model.keypoint_estimation_task else None
+        needs_one = model.HasField("mask_estimation_task") or model.keypoint_estimation_task
+        return 1 if needs_one or context_shape(self.model_config) else None
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -147,12 +153,20 @@ class InferenceModel:
         images, true_shapes = self.model.preprocess(tf.cast(image, tf.float32)[tf.newaxis])
         return images[0], true_shapes[0]
 
-    def _detect(self, images: tf.Tensor, true_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _detect(
+        self,
+        images: tf.Tensor,
+        true_shapes: tf.Tensor,
+        context_features: tf.Tensor | None = None,
+        valid_context_size: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Detect objects in preprocessed images.
 
         Args:
             images: float32 (N, h, w, 3).
             true_shapes: int32 (N, 3), the shapes without padding.
+            context_features: of Context R-CNN; see `model.context`.
+            valid_context_size: of Context R-CNN; see `model.context`.
 
         Returns:
             float32 tensors: `detection_boxes` (N, D, 4) [ymin, xmin, ymax, xmax] normalised, `detection_scores` (N, D),
@@ -160,7 +174,9 @@ class InferenceModel:
             masks, and if it predicts keypoints `detection_keypoints` (N, D, K, 2) [y, x] normalised and
             `detection_keypoint_scores` (N, D, K).
         """
-        predictions = self.model.predict(images, true_shapes)
+        context = {CONTEXT_FEATURES: context_features, VALID_CONTEXT_SIZE: valid_context_size}
+        given = {name: value for name, value in context.items() if value is not None}
+        predictions = self.model.predict(images, true_shapes, **given)
         detections = self.model.postprocess(predictions, true_shapes)
         fields = standard_fields.DetectionResultFields
         detections[fields.detection_classes] = (

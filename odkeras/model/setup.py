@@ -27,6 +27,7 @@ from odkeras.pipeline import (
     read_png_masks,
     save_pipeline,
 )
+from odkeras.pipeline.class_history import read_class_history
 from odkeras.project import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ def prepare_setup(
 ) -> Setup:
     """Load a pipeline.config, apply the settings that override it, and check the result, also against the models that
     have been trained: checkpoints in the model directory must have the same classes, and so must the newest version if
-    this process publishes the next one (purposes "loop" and "export").
+    this process publishes the next one (purposes "loop" and "export"). If this process trains (purposes "loop" and
+    "train"), there may be more classes now.
 
     If `fine_tune_checkpoint` is not set, or is the placeholder of a downloaded config, the model starts from random
     weights. For purpose "loop", whose records odkeras writes, `mask_type` is set to PNG_MASKS if masks are loaded.
@@ -75,8 +77,10 @@ def prepare_setup(
             _log.warning("%s: %s", path, problem)
     raise_for_problems(problems, source=str(path))
     label_map = LabelMap.load(get_label_map_path(config) or "")
+    history = read_class_history(settings.project)
+    renamed = history.renamed if history is not None else {}
     if version is not None:
-        check_version_classes(label_map, export_dir, version)
+        check_version_classes(label_map, export_dir, version, renamed)
     else:
         is_from_here = checkpoint is None or Path(checkpoint).absolute().parent == model_dir.absolute()
         check_trained_classes(
@@ -84,6 +88,8 @@ def prepare_setup(
             label_map,
             model_dir=model_dir if is_from_here else None,
             export_dir=export_dir if purpose in ("loop", "export") else None,
+            extends=purpose in ("loop", "train"),
+            renamed=renamed,
         )
     if purpose == "loop" and read_png_masks(config):
         _log.info("%s: train_input_reader.mask_type is PNG_MASKS here, as in the records that the loop writes", path)

@@ -37,6 +37,7 @@ from odkeras.pipeline.trained_classes import (
     check_training_continues,
     check_version_classes,
     has_checkpoints,
+    trained_config,
 )
 from odkeras.pipeline.weights import RANDOM_WEIGHTS, starts_from_random_weights
 
@@ -77,4 +78,5 @@ __all__ = [
     "set_num_classes",
     "starts_from_random_weights",
     "template_header",
+    "trained_config",
 ]

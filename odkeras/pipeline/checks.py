@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import re
 from collections.abc import Callable, Iterator
@@ -38,6 +39,23 @@ Purpose = Literal["loop", "train", "eval", "export"]
 
 FINE_TUNE_TYPES = ("classification", "detection", "full")
 """The types that the `restore_from_objects` methods of the API's meta-architectures support."""
+
+METRICS_SETS = (
+    "coco_detection_metrics",
+    "coco_keypoint_metrics",
+    "coco_mask_metrics",
+    "coco_panoptic_metrics",
+    "lvis_mask_metrics",
+    "oid_V2_detection_metrics",
+    "oid_challenge_detection_metrics",
+    "oid_challenge_segmentation_metrics",
+    "pascal_voc_detection_metrics",
+    "pascal_voc_instance_segmentation_metrics",
+    "precision_at_recall_detection_metrics",
+    "weighted_pascal_voc_detection_metrics",
+    "weighted_pascal_voc_instance_segmentation_metrics",
+)
+"""The API's names for `eval_config.metrics_set`; it has them where TensorFlow is needed."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +142,8 @@ def _check_keypoints(question: _CheckContext) -> Iterator[Problem]:
 def _check_inputs_suffice(question: _CheckContext) -> Iterator[Problem]:
     """Check that the model gets all that it takes besides the image, and learns from. If it needs more, it cannot be
     built, or computing the first loss fails."""
-    if field := extractors.cannot_run(question.config):
-        reason = "takes features of other images besides the image, which neither training nor a published version has"
-        yield Problem(field, "", reason, "remove it, which leaves a Faster R-CNN")
+    if extractors.takes_context(question.config):
+        yield from _check_context(question)
     if not question.trains:
         return
     if field := extractors.cannot_train(question.config):
@@ -141,13 +158,47 @@ def _check_inputs_suffice(question: _CheckContext) -> Iterator[Problem]:
             yield Problem(f"train_input_reader.{loaded_by}", "", reason, "set it, with records that have them")
 
 
+_CONTEXT_OF_TF1 = {
+    "use_self_attention": False,
+    "use_long_term_attention": True,
+    "self_attention_in_sequence": False,
+    "num_attention_heads": 1,
+    "num_attention_layers": 1,
+}
+"""Fields of `context_config`, each with the only value that the API implements for TensorFlow 2."""
+
+
+def _check_context(question: _CheckContext) -> Iterator[Problem]:
+    context = question.config.model.faster_rcnn.context_config
+    for name, only in _CONTEXT_OF_TF1.items():
+        value = getattr(context, name)
+        if value != only:
+            field = f"model.faster_rcnn.context_config.{name}"
+            text, fix = (str(each).lower() for each in (value, only))
+            yield Problem(field, text, "exists for TensorFlow 1 only", f"set {name}: {fix}, or remove the line")
+    readers = [("train_input_reader", question.config.train_input_reader)] if question.trains else []
+    if question.purpose != "export":
+        named = (each for each in question.config.eval_input_reader if each.tf_record_input_reader.input_path)
+        readers += [("eval_input_reader", reader) for reader in named]
+    for field, reader in readers:
+        if not reader.load_context_features:
+            reason = "must be true for a model that takes features of other images (model.faster_rcnn.context_config)"
+            yield Problem(f"{field}.load_context_features", "", reason, "set load_context_features: true")
+
+
 def _check_masks_are_loaded(question: _CheckContext) -> Iterator[Problem]:
-    """Check that a model that learns masks gets them. Without them, computing the first loss fails."""
+    """Check that a model that learns masks gets them, and can resize them. Otherwise computing the first loss fails."""
     parts = extractors.mask_parts(question.config)
     if question.trains and parts and not loads_masks(question.config):
         reason = f"must be true for a model that learns masks ({parts[0]})"
         fix = "set load_instance_masks: true and mask_type: PNG_MASKS"
         yield Problem("train_input_reader.load_instance_masks", "", reason, fix)
+    if question.trains and parts and model_type(question.config) == "faster_rcnn":
+        resizer = question.config.model.faster_rcnn.image_resizer.keep_aspect_ratio_resizer
+        if resizer.pad_to_max_dimension:
+            field = "model.faster_rcnn.image_resizer.keep_aspect_ratio_resizer.pad_to_max_dimension"
+            fix = "use fixed_shape_resizer, or pad_to_max_dimension: false with batch_size: 1"
+            yield Problem(field, "true", "the API cannot pad the masks of a model of two stages", fix)
 
 
 def _check_classes(question: _CheckContext) -> Iterator[Problem]:
@@ -235,7 +286,11 @@ def _check_train_config(question: _CheckContext) -> Iterator[Problem]:
                 )
     if train.use_bfloat16:
         yield Problem(
-            "train_config.use_bfloat16", "true", "works on TPUs only and is ignored", "remove the line", "warning"
+            "train_config.use_bfloat16",
+            "true",
+            "is for TPUs and is ignored",
+            "remove the line; `odkeras train --precision bfloat16` computes in it",
+            "warning",
         )
 
 
@@ -298,6 +353,16 @@ def _check_readers(question: _CheckContext) -> Iterator[Problem]:
             yield from problem
 
 
+def _check_metrics_sets(question: _CheckContext) -> Iterator[Problem]:
+    """Check the names of the metric sets: the API looks at them when the first evaluation begins."""
+    for name in question.config.eval_config.metrics_set:
+        if name not in METRICS_SETS:
+            near = difflib.get_close_matches(name, METRICS_SETS, n=1)
+            fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(METRICS_SETS)}"
+            severity: Severity = "error" if question.purpose == "eval" else "warning"
+            yield Problem("eval_config.metrics_set", name, "no such set of metrics", fix, severity)
+
+
 def _reader_problems(reader: PipelineConfig, name: str, severity: Severity) -> Iterator[Problem]:
     field = f"{name}.tf_record_input_reader.input_path"
     paths = list(reader.tf_record_input_reader.input_path)
@@ -327,4 +392,5 @@ _CHECKS: tuple[Callable[[_CheckContext], Iterator[Problem]], ...] = (
     _check_train_config,
     _check_fine_tuning,
     _check_readers,
+    _check_metrics_sets,
 )

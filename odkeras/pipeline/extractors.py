@@ -140,11 +140,9 @@ def needs_more_than_shapes(config: PipelineConfig) -> Iterator[tuple[str, str, s
         yield "model.center_net.track_estimation_task", "tracks", "load_track_id"
 
 
-def cannot_run(config: PipelineConfig) -> str | None:
-    """The config field of a part of the model with which nothing works; None if there is none."""
-    if model_type(config) == "faster_rcnn" and config.model.faster_rcnn.HasField("context_config"):
-        return "model.faster_rcnn.context_config"
-    return None
+def takes_context(config: PipelineConfig) -> bool:
+    """Whether the model takes features of other images besides the image (Context R-CNN)."""
+    return model_type(config) == "faster_rcnn" and config.model.faster_rcnn.HasField("context_config")
 
 
 def cannot_train(config: PipelineConfig) -> str | None:

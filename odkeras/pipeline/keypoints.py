@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from odkeras.errors import LabelMapError
-from odkeras.keypoints import Skeleton
+from odkeras.errors import ConfigError, LabelMapError
+from odkeras.keypoints import COCO_PERSON, Skeleton
 from odkeras.labels import LabelMap
 from odkeras.pipeline.files import is_remote
 from odkeras.pipeline.problems import Problem
@@ -14,6 +15,35 @@ from odkeras.pipeline.proto import PipelineConfig, get_label_map_path, is_placeh
 
 _LABEL_MAP = "model.center_net.keypoint_label_map_path"
 _CLASS = "model.center_net.keypoint_estimation_task.keypoint_class_name"
+
+KEYPOINT_TEMPLATE = "centernet_keypoints"
+"""The template for projects whose labels have keypoints."""
+
+_TASK = """
+task_loss_weight: 1.0
+loss {
+  localization_loss { l1_localization_loss {} }
+  classification_loss { penalty_reduced_logistic_focal_loss { alpha: 2.0 beta: 4.0 } }
+}
+keypoint_heatmap_loss_weight: 1.0
+keypoint_offset_loss_weight: 1.0
+keypoint_regression_loss_weight: 0.1
+keypoint_candidate_score_threshold: 0.1
+num_candidates_per_keypoint: 100
+score_distance_offset: 1e-6
+"""
+_COCO_SIGMAS = {
+    "nose": 0.026,
+    "eye": 0.025,
+    "ear": 0.035,
+    "shoulder": 0.079,
+    "elbow": 0.072,
+    "wrist": 0.062,
+    "hip": 0.107,
+    "knee": 0.087,
+    "ankle": 0.089,
+}
+"""How far annotators of COCO differ in the place of a keypoint, as a share of the square root of the object's area."""
 
 
 def predicts_keypoints(config: PipelineConfig) -> bool:
@@ -32,6 +62,49 @@ def read_skeleton(config: PipelineConfig) -> Skeleton | None:
     path = str(config.model.center_net.keypoint_label_map_path)
     names = () if is_remote(path) else LabelMap.load(path).keypoint_names
     return Skeleton(names, tuple((int(edge.start), int(edge.end)) for edge in config.eval_config.keypoint_edge))
+
+
+def learn_keypoints(config: PipelineConfig, label_map: LabelMap, path: str, skeleton: Skeleton) -> None:
+    """Make a CenterNet learn, evaluate and draw the keypoints of a label map, in place.
+
+    Flips exchange the keypoints whose names differ in left and right.
+
+    Args:
+        label_map: the classes; those with keypoints learn them. They are numbered from 0 over all classes.
+        path: where the label map is saved.
+        skeleton: the keypoints of all classes by their id, and the lines between them.
+
+    Raises:
+        ConfigError: the model is not CenterNet, which alone can learn keypoints.
+    """
+    from google.protobuf import text_format
+
+    if model_type(config) != "center_net":
+        raise ConfigError(
+            f"only CenterNet learns keypoints, and this model is {model_type(config)}; use the template "
+            f"{KEYPOINT_TEMPLATE}, or weights whose name starts with centernet"
+        )
+    model = config.model.center_net
+    model.ClearField("keypoint_estimation_task")
+    model.keypoint_label_map_path = path
+    for label in label_map.labels:
+        if label.keypoints:
+            task = text_format.Parse(_TASK, model.keypoint_estimation_task.add())
+            task.task_name = task.keypoint_class_name = label.name
+            metric = config.eval_config.parameterized_metric.add().coco_keypoint_metrics
+            metric.class_label = label.name
+            names = [name for _, name in label.keypoints]
+            if set(names) <= set(COCO_PERSON.names):
+                sigmas = {name: _COCO_SIGMAS[re.sub("^(left|right)_", "", name)] for name in names}
+                metric.keypoint_label_to_sigmas.update(sigmas)
+    for start, end in skeleton.edges:
+        config.eval_config.keypoint_edge.add(start=start, end=end)
+    for reader in (config.train_input_reader, *config.eval_input_reader):
+        reader.num_keypoints = label_map.num_keypoints
+    for option in config.train_config.data_augmentation_options:
+        step = getattr(option, option.WhichOneof("preprocessing_step"))
+        if hasattr(step, "keypoint_flip_permutation"):
+            step.keypoint_flip_permutation[:] = skeleton.mirrored
 
 
 def loop_keypoint_problems(config: PipelineConfig, label_map: LabelMap) -> Iterator[Problem]:

@@ -39,7 +39,8 @@ class Overrides:
     def of(cls, settings: TrainingSettings) -> Overrides:
         """The overrides among a trainer's settings."""
         path = settings.label_map_path
-        return cls(batch_size=settings.batch_size, label_map_path=None if path is None else str(path))
+        size = settings.batch_size if isinstance(settings.batch_size, int) else None  # auto: once the model is built
+        return cls(batch_size=size, label_map_path=None if path is None else str(path))
 
 
 def apply_overrides(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:

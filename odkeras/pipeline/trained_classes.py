@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from odkeras.errors import CheckpointError, ConfigError
@@ -22,8 +22,13 @@ _VERSION_INFO = Path("assets.extra", "odkeras.json")
 _MAX_CHANGES = 3
 _MAX_CLASSES = 12
 _RESTORE = (
-    "Classes cannot be added to a trained model yet, nor renamed, removed or reordered. Restore the label map and "
-    "num_classes that it was trained with, or start a new model with another model directory and export directory"
+    "Classes of a trained model cannot be renamed, removed or reordered. Restore the label map and num_classes that it "
+    "was trained with (new classes may follow, with new ids), or start a new model with another model directory and "
+    "export directory"
+)
+_NOT_EXTENDED = (
+    "The model does not have the new classes yet: it is extended when `odkeras annotate`, `odkeras trainer` or "
+    "`odkeras train` starts with this pipeline.config"
 )
 _ANSWERS_STAY = "(the answers in the data directory stay, and the new model is trained on them)"
 _ANSWERS_DO_NOT_FIT = (
@@ -51,7 +56,13 @@ class TrainedClasses:
 
 
 def check_trained_classes(
-    config: PipelineConfig, label_map: LabelMap, *, model_dir: Path | None = None, export_dir: Path | None = None
+    config: PipelineConfig,
+    label_map: LabelMap,
+    *,
+    model_dir: Path | None = None,
+    export_dir: Path | None = None,
+    extends: bool = False,
+    renamed: Mapping[str, str | None] | None = None,
 ) -> None:
     """Check that the label map and the config match the checkpoints and the newest published version.
 
@@ -61,34 +72,51 @@ def check_trained_classes(
         config: the resolved config; if it has no model, only the label map is compared.
         model_dir: directory of the checkpoints; None skips them.
         export_dir: directory of the versions; None skips them.
+        extends: the label map may have more classes, because the caller trains, which extends the model first (see
+            `model.growth`).
+        renamed: what became of earlier names; see `class_history.ClassHistory`.
 
     Raises:
         ConfigError: they differ. Training would learn wrong classes, suggestions would have wrong names, and a
             different architecture would start from random weights. The message says what changed and what to do.
     """
     ours = {label.id: label.name for label in label_map.labels}
-    then, room = None, 0
-    if model_dir is not None and has_checkpoints(model_dir) and (model_dir / LABEL_MAP_NAME).is_file():
-        then = load_pipeline(model_dir / _CONFIG_NAME)
-        room = num_classes(then)
-    if export_dir is not None and (served := classes_of_newest_version(export_dir)) is not None:
-        _check_labels(served, ours, room)
+    then = trained_config(model_dir) if model_dir is not None else None
+    served = classes_of_newest_version(export_dir) if export_dir is not None else None
+    can_extend = extends and (then is not None or model_dir is None or not has_checkpoints(model_dir))
+    room = label_map.max_id if can_extend else num_classes(then) if then is not None else 0
+    if served is not None:
+        _check_labels(_with_current_names(served, ours, renamed or {}), ours, room)
     if model_dir is not None and then is not None:
         labels = LabelMap.load(model_dir / LABEL_MAP_NAME).labels
-        _check_labels(TrainedClasses(model_dir, {label.id: label.name for label in labels}), ours, room)
-        _check_model(then, config, model_dir)
+        trained = TrainedClasses(model_dir, {label.id: label.name for label in labels})
+        _check_labels(_with_current_names(trained, ours, renamed or {}), ours, room)
+        _check_model(then, config, model_dir, extends=extends)
 
 
-def check_version_classes(label_map: LabelMap, export_dir: Path, version: int) -> None:
+def trained_config(model_dir: Path) -> PipelineConfig | None:
+    """The config that the checkpoints of a directory were trained with; None if there are none, or if it is unknown."""
+    if has_checkpoints(model_dir) and (model_dir / LABEL_MAP_NAME).is_file():
+        return load_pipeline(model_dir / _CONFIG_NAME)
+    return None
+
+
+def check_version_classes(
+    label_map: LabelMap, export_dir: Path, version: int, renamed: Mapping[str, str | None] | None = None
+) -> None:
     """Check that the label map has the classes of one version, with the same ids.
 
     Further classes are allowed; the version does not detect them. Passes if the classes of the version are unknown.
+
+    Args:
+        renamed: see `check_trained_classes`.
 
     Raises:
         ConfigError: a class of the version is missing or has another id.
     """
     if (classes := _read_classes(version_dir(export_dir, version), export_dir)) is not None:
-        _check_labels(classes, {label.id: label.name for label in label_map.labels}, room=label_map.max_id)
+        ours = {label.id: label.name for label in label_map.labels}
+        _check_labels(_with_current_names(classes, ours, renamed or {}), ours, room=label_map.max_id)
 
 
 def check_training_continues(model_dir: Path, export_dir: Path, *, has_checkpoint: bool) -> None:
@@ -124,7 +152,7 @@ def _read_classes(version_dir: Path, export_dir: Path) -> TrainedClasses | None:
         info = json.loads((version_dir / _VERSION_INFO).read_text(encoding="utf-8"))
         labels = {int(id): str(name) for id, name in info["labels"]}
         return TrainedClasses(export_dir, labels, int(info.get("step") or 0), bool(info.get("learned", True)))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -156,9 +184,24 @@ def _check_labels(trained: TrainedClasses, ours: Mapping[int, str], room: int) -
     )
 
 
+def _with_current_names(
+    trained: TrainedClasses, ours: Mapping[int, str], renamed: Mapping[str, str | None]
+) -> TrainedClasses:
+    """The classes with the names of today, without those that were retired or merged with another."""
+    labels = {}
+    for id, name in trained.labels.items():
+        current = name if name in ours.values() else renamed.get(name, name)
+        was_merged = id not in ours and current != name and current in ours.values()
+        if current is not None and not was_merged:
+            labels[id] = current
+    return replace(trained, labels=labels)
+
+
 def _way_out(theirs: Mapping[int, str], ours: Mapping[int, str]) -> str:
     """What the user can do. Answers store class names, so they stay usable if names are added or ids change, but not if
     a name is gone."""
+    if theirs.items() <= ours.items():
+        return _NOT_EXTENDED
     names = set(ours.values())
     gone = [repr(name) for _, name in sorted(theirs.items()) if name not in names]
     if not gone:
@@ -183,16 +226,22 @@ def _listed(labels: Mapping[int, str]) -> str:
     return f"{len(labels)} {'class' if len(labels) == 1 else 'classes'} ({', '.join([*shown, *more])})"
 
 
-def _check_model(then: PipelineConfig, now: PipelineConfig, model_dir: Path) -> None:
+def _check_model(then: PipelineConfig, now: PipelineConfig, model_dir: Path, *, extends: bool) -> None:
     if now.model.WhichOneof("model") is None:
         return
     was, has = _form(then), _form(now)
-    if was != has:
-        raise ConfigError(
-            f"the checkpoints in {model_dir} are of a model with {was}, and the pipeline.config has {has}. "
-            f"{_RESTORE} {_ANSWERS_STAY}"
-        )
+    if was == has or (extends and was[1:] == has[1:] and was[0] < has[0]):
+        return
+    way_out = _NOT_EXTENDED if was[1:] == has[1:] and was[0] < has[0] else f"{_RESTORE} {_ANSWERS_STAY}"
+    raise ConfigError(
+        f"the checkpoints in {model_dir} are of a model with {_form_text(was)}, and the pipeline.config has "
+        f"{_form_text(has)}. {way_out}"
+    )
 
 
-def _form(config: PipelineConfig) -> str:
-    return f"num_classes: {num_classes(config)} ({model_type(config)}, {feature_extractor_type(config)})"
+def _form(config: PipelineConfig) -> tuple[int, str, str]:
+    return num_classes(config), model_type(config), feature_extractor_type(config)
+
+
+def _form_text(form: tuple[int, str, str]) -> str:
+    return f"num_classes: {form[0]} ({form[1]}, {form[2]})"

@@ -140,9 +140,14 @@ class _PartialFile:
         """The request headers that ask for the rest, if the file is unchanged; {} to start from the beginning."""
         try:
             origin = json.loads(self._origin.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        if not self.size or origin.get("address") != address or not origin.get("validator"):
+        if (
+            not isinstance(origin, dict)
+            or not self.size
+            or origin.get("address") != address
+            or not origin.get("validator")
+        ):
             return {}
         return {"Range": f"bytes={self.size}-", "If-Range": origin["validator"]}
 

@@ -1,26 +1,29 @@
 """The ASGI application of the model server.
 
 It responds while TensorFlow is still being imported: the status then lists the version that will be loaded. Predictions
-run in a thread pool.
+run in a thread pool, in which clients take turns.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from odkeras.config.settings import DEFAULT_MAX_PIXELS
 from odkeras.errors import RequestError
+from odkeras.heartbeat import busy
+from odkeras.serving.fair_queue import FairQueue
 from odkeras.serving.json_tensors import PredictRequest, encode_outputs
+from odkeras.serving.load import PixelBudget
 from odkeras.serving.protocol import (
     DEFAULT_SIGNATURE,
     ApiRequest,
@@ -45,6 +48,7 @@ def create_app(
     *,
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     threads: int = DEFAULT_THREADS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> ASGIApp:
     """Create the ASGI application. The caller starts the models before it and closes them after it.
 
@@ -52,14 +56,17 @@ def create_app(
         models: the served models, by name.
         max_body_bytes: maximum size of a request body, before and after decompression; larger ones get 413.
         threads: number of predictions that run at the same time.
+        max_pixels: maximum pixels of an image; see `PixelBudget`.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAMES)
+    queue = FairQueue(threads, thread_names=THREAD_NAMES)
+    budget = PixelBudget(max_pixels)
 
     async def handle(request: Request) -> Response:
         path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
         try:
             body = await _read_body(request, max_body_bytes)
-            document = await _dispatch(models, pool, request.method, path, body)
+            client = request.client.host if request.client else ""
+            document = await _dispatch(models, partial(queue.run, client), budget, request.method, path, body)
         except RequestError as error:
             return _json(error_document(error.message), error.status)
         except ClientDisconnect:
@@ -74,7 +81,7 @@ def create_app(
         try:
             yield
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # no wait: a running prediction cannot be interrupted
+            queue.close()
 
     rest = Starlette(lifespan=lifespan)
 
@@ -94,7 +101,12 @@ def _json(document: bytes, status: int) -> Response:
 
 
 async def _dispatch(
-    models: Mapping[str, ServedModel], pool: ThreadPoolExecutor, http_method: str, path: str, body: bytes
+    models: Mapping[str, ServedModel],
+    run: Callable[..., Awaitable[bytes]],
+    budget: PixelBudget,
+    http_method: str,
+    path: str,
+    body: bytes,
 ) -> bytes:
     if (http_method, path) == ("GET", MODELS_PATH):
         return json.dumps({"models": sorted(models)}).encode()
@@ -106,12 +118,11 @@ async def _dispatch(
     if model is None:
         raise request.not_loaded()
     if request.action == "status":
-        # Not in the pool, so that clients can poll for a version while all threads are predicting.
+        # Not in the queue, so that clients can poll for a version while all threads are predicting.
         return status_document(model.statuses(request))
-    run = asyncio.get_running_loop().run_in_executor
     if request.action == "metadata":
-        return await run(pool, _metadata, model, request)
-    return await run(pool, _predict, model, request, body)
+        return await run(_metadata, model, request)
+    return await run(_predict, model, budget, request, body)
 
 
 def _metadata(model: ServedModel, request: ApiRequest) -> bytes:
@@ -119,12 +130,13 @@ def _metadata(model: ServedModel, request: ApiRequest) -> bytes:
         return metadata_document(request.model_name, lease.version, lease.servable.signatures)
 
 
-def _predict(model: ServedModel, request: ApiRequest, body: bytes) -> bytes:
+def _predict(model: ServedModel, budget: PixelBudget, request: ApiRequest, body: bytes) -> bytes:
     predict_request = PredictRequest.parse(body)
     with model.lease(request) as lease:
         signature = find_signature(lease.servable.signatures, predict_request.signature_name)
         inputs = predict_request.decode(signature.inputs)
-        outputs = lease.servable.run(predict_request.signature_name or DEFAULT_SIGNATURE, inputs)
+        with budget.reserve(inputs), busy():
+            outputs = lease.servable.run(predict_request.signature_name or DEFAULT_SIGNATURE, inputs)
     return encode_outputs(outputs, predict_request.row_format)
 
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 
 from odkeras.config.serving import ServerSettings
+from odkeras.config.settings import DEFAULT_MAX_PIXELS
 from odkeras.errors import SetupError
 
 TENSORFLOW_MODEL_SERVER = "tensorflow_model_server"
@@ -24,6 +25,8 @@ def server_command(settings: ServerSettings, *, tf_logging_level: int | None = N
         command += ["--host", settings.rest_api_host, "--rest-api-port", str(settings.rest_api_port)]
     else:
         command += ["--socket-fd", str(settings.socket_fd)]
+    if settings.max_pixels != DEFAULT_MAX_PIXELS:
+        command += ["--max-pixels", str(settings.max_pixels)]
     if tf_logging_level is not None:
         command += ["--tf-logging-level", str(tf_logging_level)]
     command += ["--gpu"] if settings.gpu else []

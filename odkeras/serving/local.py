@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,23 +37,24 @@ def newest_version_dir(place: Path) -> Path:
 
 
 class LocalModel:
-    """A version loaded into this process. It runs on the CPU; the GPU is left to the trainer.
+    """A version loaded into this process.
 
     Args:
         directory: the directory of the version.
+        gpu: run it on the GPU; by default, that is left to the trainer.
 
     Raises:
         CheckpointError: the version cannot be loaded, or is not a detection model.
         SetupError: TensorFlow is not installed.
     """
 
-    def __init__(self, directory: Path) -> None:
-        prepare_tensorflow(gpu=False)
+    def __init__(self, directory: Path, *, gpu: bool = False) -> None:
+        prepare_tensorflow(gpu=gpu)
         quiet_import("tensorflow")
         from odkeras.serving.backend import TensorFlowBackend
 
         try:
-            self._servable = TensorFlowBackend(gpu=False).load(directory)
+            self._servable = TensorFlowBackend(gpu=gpu).load(directory)
         except Exception as error:  # TensorFlow has no common class for errors about a broken SavedModel
             reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
             raise CheckpointError(f"{directory} cannot be loaded as a SavedModel: {reason}") from error
@@ -64,17 +66,22 @@ class LocalModel:
             )
         ((self._input, self._spec),) = inputs
 
-    def __call__(self, image: EncodedImage) -> Detections:
-        """Predict the detections of one image.
+    def __call__(self, images: Sequence[EncodedImage]) -> list[Detections]:
+        """Predict the detections of each image.
 
         Raises:
-            RequestError: the model refuses the image, or its outputs are not those of a detection model.
+            RequestError: the model refuses an image, or its outputs are not those of a detection model.
         """
         if self._spec.dtype == "DT_STRING":
-            batch = np.array([image.data], object)
-        elif self._spec.dtype in ("DT_UINT8", "DT_FLOAT"):
-            batch = decode_rgb(image)[None].astype(np.uint8 if self._spec.dtype == "DT_UINT8" else np.float32)
+            batches = [np.array([image.data for image in images], object)]
+        elif self._spec.dtype in ("DT_UINT8", "DT_FLOAT"):  # pixels: the images may have different sizes
+            dtype = np.uint8 if self._spec.dtype == "DT_UINT8" else np.float32
+            batches = [decode_rgb(image)[None].astype(dtype) for image in images]
         else:
             raise RequestError(400, f"its input {self._input} is {self._spec.dtype}, neither bytes nor pixels")
-        outputs = self._servable.run(DEFAULT_SIGNATURE, {self._input: batch})
-        return parse_detections({name: values[0] for name, values in outputs.items()})
+        detections = []
+        for batch in batches:
+            outputs = self._servable.run(DEFAULT_SIGNATURE, {self._input: batch})
+            rows = ({name: values[row] for name, values in outputs.items()} for row in range(len(batch)))
+            detections += [parse_detections(row) for row in rows]
+        return detections

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,28 @@ from odkeras import boxes as box_ops
 from odkeras.boxes import Detections, FloatArray
 from odkeras.colours import colour_of
 from odkeras.errors import ConfigError, ImageError, RequestError, ServerUnavailableError
-from odkeras.images import EncodedImage, decode_rgb, list_image_files, read_image
+from odkeras.image_files import list_image_files
+from odkeras.images import DEFAULT_MAX_PIXELS, EncodedImage, absolute_path, decode_rgb, encode_image, read_image
 from odkeras.keypoints import MIN_SCORE as MIN_KEYPOINT_SCORE
 from odkeras.keypoints import DrawnKeypoint, Skeleton
+from odkeras.serving.batches import Item, PredictBatch, SizedBatches, predict_in_batches
 from odkeras.serving.client import ServingClient
 
 CONNECT_S = 1.0  # plus the command's start-up time, less than the 3 s in which a wrong address must be reported
 LOAD_S = 60.0  # for the import of TensorFlow and the loading of the model
 _POLL_S = 0.1
 
-Predict = Callable[[EncodedImage], Detections]
 Row = dict[str, Any]
+ImageKey = tuple[Path | str, str]
+"""Path or URL of an image, and why it cannot be read ("" if it can)."""
 
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """The predictions for one image file.
+    """The predictions for one image file, or for one image at a URL.
 
     Args:
-        path: the path as given.
+        path: the path as given; a text is a URL.
         image: the image that the model got; None if the file was skipped.
         boxes: dicts with `xmin`, `ymin`, `xmax`, `ymax` (pixels, one decimal), `label`, `class_id` and `score`; if the
             model predicts keypoints, also with `keypoints`: for each of them a dict with `name`, `x`, `y` (pixels) and
@@ -47,10 +50,20 @@ class FilePrediction:
         error: why the file was skipped; "" if it was not.
     """
 
-    path: Path
+    path: Path | str
     image: EncodedImage | None = None
     boxes: tuple[Row, ...] = ()
     error: str = ""
+
+    @property
+    def place(self) -> str:
+        """The absolute path, or the URL."""
+        return self.path if isinstance(self.path, str) else str(absolute_path(self.path))
+
+    @property
+    def file(self) -> str:
+        """Its name, without folders."""
+        return self.path.partition("?")[0].rpartition("/")[2] if isinstance(self.path, str) else self.path.name
 
     def to_json(self) -> Row:
         """The line that `odkeras predict` prints: path, size in pixels and boxes, or path and error."""
@@ -127,50 +140,97 @@ def _state_of_model(client: ServingClient, connect_s: float, load_s: float) -> t
     return f"the model server has no version of {name} yet: its directory of versions is empty", connect_s
 
 
-def served(client: ServingClient) -> Predict:
-    """A function that predicts one image with a model server."""
-    return lambda image: client.predict([image.data])[0]
+def served(client: ServingClient) -> PredictBatch:
+    """A function that predicts images with one request to a model server."""
+    return lambda images: client.predict([image.data for image in images], batch_size=len(images))
 
 
 def predict_files(
     paths: Sequence[Path],
-    predict: Predict,
+    predict: PredictBatch,
     *,
     threshold: float,
     names: Mapping[int, str] | None = None,
     skeleton: Skeleton | None = None,
     draw_dir: Path | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Iterator[FilePrediction]:
     """Yields one prediction per file, in order. A file that cannot be read, or that the model refuses, has an `error`.
 
     Args:
         paths: image files of any kind that Pillow reads.
-        predict: predicts the detections of an image.
+        predict: predicts the detections of each of several images.
         threshold: minimum score of a box, 0 to 1.
         names: class names by id. A class without a name is labelled with its id.
         skeleton: names and edges of the keypoints. Without a name, a keypoint is named by its number.
         draw_dir: directory for images with their boxes drawn, created if missing; None draws none.
+        max_pixels: larger images are skipped.
 
     Raises:
         ServerUnavailableError: the model server became unavailable.
         ConfigError: `draw_dir` cannot be written to.
     """
     drawn: set[str] = set()
-    skeleton = skeleton or Skeleton()
+    for prediction in predict_images(
+        _read_images(paths, max_pixels, check_pixels=draw_dir is not None),
+        predict,
+        threshold=threshold,
+        names=names,
+        skeleton=skeleton,
+    ):
+        if draw_dir is not None and prediction.image is not None:
+            path = draw_dir / _unused_name(Path(prediction.path).stem, drawn)
+            _draw(prediction.image, prediction.boxes, names or {}, skeleton or Skeleton(), path)
+        yield prediction
+
+
+def predict_images(
+    items: Iterable[Item[ImageKey]],
+    predict: PredictBatch | SizedBatches,
+    *,
+    threshold: float,
+    names: Mapping[int, str] | None = None,
+    skeleton: Skeleton | None = None,
+) -> Iterator[FilePrediction]:
+    """Yields one prediction per image, in order. One that could not be read, or that the model refuses, has an `error`.
+
+    Args:
+        items: the images, each with its path or URL and, if it could not be read, the reason.
+        predict, threshold, names, skeleton: see `predict_files`.
+
+    Raises:
+        ServerUnavailableError: the model server became unavailable.
+    """
+    for item, detections in predict_in_batches(items, predict):
+        path, image = item.key[0], item.image
+        if image is None or detections is None:
+            yield FilePrediction(path, error=item.key[1])
+            continue
+        if isinstance(detections, RequestError):
+            yield FilePrediction(path, error=_damage(image) or f"the model rejects it: {detections}")
+            continue
+        detections = detections.above(threshold)
+        boxes = _rows(detections, image, names or {}, skeleton or Skeleton())
+        yield FilePrediction(path, image, tuple(boxes))
+
+
+def _read_images(paths: Iterable[Path], max_pixels: int, *, check_pixels: bool) -> Iterator[Item[ImageKey]]:
+    """The images with their path and why they cannot be read. The model decodes the pixels; doing that here, too, would
+    take a tenth of its time."""
     for path in paths:
         try:
-            image = read_image(path)
-            detections = predict(image).above(threshold)
+            yield Item((path, ""), read_image(path, max_pixels=max_pixels, check_pixels=check_pixels))
         except ImageError as error:
-            yield FilePrediction(path, error=error.reason)
-            continue
-        except RequestError as error:
-            yield FilePrediction(path, error=f"the model rejects it: {error}")
-            continue
-        boxes = _rows(detections, image, names or {}, skeleton)
-        if draw_dir is not None:
-            _draw(image, boxes, names or {}, skeleton, draw_dir / _unused_name(path.stem, drawn))
-        yield FilePrediction(path, image, tuple(boxes))
+            yield Item((path, error.reason), None)
+
+
+def _damage(image: EncodedImage) -> str:
+    """What is wrong with the pixels of an image that the model rejects; "" if nothing is."""
+    try:
+        encode_image(image.data, source="image", max_pixels=0)
+    except ImageError as error:
+        return error.reason
+    return ""
 
 
 def _rows(detections: Detections, image: EncodedImage, names: Mapping[int, str], skeleton: Skeleton) -> list[Row]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from odkeras.errors import ConfigError
-from odkeras.images import absolute_path
 from odkeras.keypoints import VISIBLE
 from odkeras.serving.predict import FilePrediction, Row
 
@@ -94,10 +93,10 @@ def _usable(predictions: Iterable[FilePrediction], report: PredictionReport) -> 
 def _prodigy_task(prediction: FilePrediction) -> Row:
     assert prediction.image is not None
     height, width = prediction.image.image_size_hw
-    path = str(absolute_path(prediction.path))
-    about = {"image_id": prediction.image.image_id, "meta": {"file": prediction.path.name}}
+    place = prediction.place
+    about = {"image_id": prediction.image.image_id, "meta": {"file": prediction.file}}
     spans = [_prodigy_span(box) for box in prediction.boxes]
-    return {"image": path, "path": path, "width": width, "height": height, **about, "spans": spans}
+    return {"image": place, "path": place, "width": width, "height": height, **about, "spans": spans}
 
 
 def _prodigy_span(box: Row) -> Row:
@@ -108,7 +107,7 @@ def _prodigy_span(box: Row) -> Row:
 
 
 def _csv_rows(prediction: FilePrediction) -> list[list[Any]]:
-    path = str(absolute_path(prediction.path))
+    path = prediction.place
     rows = [[path, *(box[name] for name in _COLUMNS[1:])] for box in prediction.boxes]
     return rows or [[path, *[""] * (len(_COLUMNS) - 1)]]
 
@@ -122,7 +121,7 @@ def _coco_document(predictions: Iterable[FilePrediction], names: Mapping[int, st
     for number, prediction in enumerate(predictions, start=1):
         assert prediction.image is not None
         height, width = prediction.image.image_size_hw
-        name = str(absolute_path(prediction.path))
+        name = prediction.place
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         for box in prediction.boxes:
             categories.setdefault(box["class_id"], box["label"])

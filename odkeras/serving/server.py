@@ -20,6 +20,7 @@ from odkeras.process import exit_despite_threads, open_listener, stop_on_signals
 from odkeras.serving.app import create_app
 from odkeras.serving.listening import HttpServer
 from odkeras.serving.versions import Backend, ServedModel
+from odkeras.text import say
 from odkeras.version_dirs import list_versions
 
 _GRACE_S = 3  # timeout for running requests after a signal
@@ -41,7 +42,7 @@ def run_server(settings: ServerSettings) -> None:
             lambda: _open_backend(settings.gpu),
             poll_wait_s=settings.file_system_poll_wait_seconds,
         )
-        app = create_app({model.name: model})
+        app = create_app({model.name: model}, max_pixels=settings.max_pixels)
         server = HttpServer(app, lambda: _announce(settings, listener), grace_s=_GRACE_S)
         with stop_on_signals(server.stop):
             if settings.stop_on_stdin_eof:
@@ -102,4 +103,4 @@ def _announce(settings: ServerSettings, listener: socket.socket) -> None:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/models/{settings.model_name}"
     waiting = "" if list_versions(settings.model_base_path) else " (waiting for the first version)"
     with suppress(OSError):  # stdout is closed
-        print(f"odkeras serve: {url} serves {settings.model_base_path}{waiting}", flush=True)
+        say(f"odkeras serve: {url} serves {settings.model_base_path}{waiting}", flush=True)

@@ -26,7 +26,7 @@ _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # stdout is a log file: buffered output
 def trainer_child(settings: SessionSettings, log_path: Path, serving_url: str) -> ChildSpec:
     """The trainer process. It asks the server at `serving_url` which version is live and must not be deleted."""
     command = tuple(trainer_command(settings, serving_url))
-    return ChildSpec("trainer", command, log_path, env=_UNBUFFERED, error=TrainingError)
+    return ChildSpec("trainer", command, log_path, env=_UNBUFFERED, error=TrainingError, sends_heartbeats=True)
 
 
 def server_child(settings: SessionSettings, log_path: Path, bound: socket.socket) -> ChildSpec:
@@ -34,7 +34,12 @@ def server_child(settings: SessionSettings, log_path: Path, bound: socket.socket
 
     TensorFlow Serving cannot inherit a socket: `bound` is closed, and its port is passed instead.
     """
-    server = partial(ServerSettings, model_name=settings.model_name, model_base_path=settings.project.export_dir)
+    server = partial(
+        ServerSettings,
+        model_name=settings.model_name,
+        model_base_path=settings.project.export_dir,
+        max_pixels=settings.max_pixels,
+    )
     if settings.tensorflow_serving:
         port = bound.getsockname()[1]
         bound.close()
@@ -43,9 +48,8 @@ def server_child(settings: SessionSettings, log_path: Path, bound: socket.socket
         return ChildSpec("server", tuple(exit_with_parent(command)), log_path, env=env, error=ServingError)
     embedded = server(socket_fd=bound.fileno(), file_system_poll_wait_seconds=_SERVER_POLL_S, stop_on_stdin_eof=True)
     command = server_command(embedded, tf_logging_level=settings.tf_logging_level)
-    return ChildSpec(
-        "server", tuple(command), log_path, pass_fds=(bound.fileno(),), env=_UNBUFFERED, error=ServingError
-    )
+    fds = (bound.fileno(),)
+    return ChildSpec("server", tuple(command), log_path, fds, _UNBUFFERED, ServingError, sends_heartbeats=True)
 
 
 def trainer_command(settings: SessionSettings, serving_url: str) -> list[str]:

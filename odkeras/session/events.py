@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -93,6 +94,29 @@ class Listener:
 
     def skipped(self, name: str, reason: str) -> None:
         """An image of the source cannot be used."""
+
+
+class UnfailingListener(Listener):
+    """Suppresses the exceptions of another listener (closed terminal, full disk): they must not end the caller."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def event(self, event: Event) -> None:
+        with suppress(Exception):
+            self._listener.event(event)
+
+    def status(self, status: SessionStatus) -> None:
+        with suppress(Exception):
+            self._listener.status(status)
+
+    def suggested(self, task: Task, seconds: float) -> None:
+        with suppress(Exception):
+            self._listener.suggested(task, seconds)
+
+    def skipped(self, name: str, reason: str) -> None:
+        with suppress(Exception):
+            self._listener.skipped(name, reason)
 
 
 def events_between(before: SessionStatus, now: SessionStatus, names: VersionNames) -> Iterator[Event]:

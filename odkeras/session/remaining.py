@@ -64,13 +64,12 @@ class Remaining:
         with self._lock:
             return session in self._answered
 
-    def answered(self, session: str | None, image_id: str) -> None:
-        """Record an answer of a session. Ignored unless the session is followed. The image need not be in the
-        source."""
+    def answered(self, session: str | None, *image_ids: str) -> None:
+        """Record answers of a session. Ignored unless the session is followed. The images need not be in the source."""
         with self._lock:
             if session in self._answered:
-                self._answered[session].add(image_id)
-                self._open[session].discard(image_id)
+                self._answered[session].update(image_ids)
+                self._open[session].difference_update(image_ids)
 
     def left(self, session: str | None) -> int | None:
         """Number of images without an answer of a followed session; None if the source has no known length."""

@@ -39,12 +39,16 @@ class RemoteModel:
         has_learned: Callable[[int], bool] = lambda version: True,
     ) -> None:
         self.has_learned = has_learned
-        self._is_running = is_running
+        self._name = name
         self._stack = ExitStack()
-        self.client = self._stack.enter_context(ServingClient(url, name, timeout_s=_PREDICT_TIMEOUT_S))
-        self._version_client = self._stack.enter_context(
-            ServingClient(url, name, timeout_s=VERSION_TIMEOUT_S, retries=0)
-        )
+        self.use(url, is_running)
+
+    def use(self, url: str, is_running: Callable[[], bool]) -> None:
+        """Use another server from now on; see the arguments of the class."""
+        client = self._stack.enter_context(ServingClient(url, self._name, timeout_s=_PREDICT_TIMEOUT_S))
+        version_client = ServingClient(url, self._name, timeout_s=VERSION_TIMEOUT_S, retries=0)
+        self._version_client = self._stack.enter_context(version_client)
+        self.client, self._is_running = client, is_running
 
     def close(self) -> None:
         self._stack.close()

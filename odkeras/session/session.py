@@ -27,11 +27,12 @@ from odkeras.image_ref import is_data_uri, is_url
 from odkeras.image_store import ImageStore
 from odkeras.images import encode_image, is_image_file, recall_image
 from odkeras.inbox import images_dir, new_batch_name
+from odkeras.pipeline.class_history import note_classes, read_class_history
 from odkeras.process import open_listener
 from odkeras.project import Project, read_status
 from odkeras.session.answers import write_answers
 from odkeras.session.children import external_trainer_command, server_child, trainer_child
-from odkeras.session.events import Event, Listener, SessionStatus, StatusWatcher
+from odkeras.session.events import Event, Listener, SessionStatus, StatusWatcher, UnfailingListener
 from odkeras.session.image_ids import ImageIds
 from odkeras.session.order import Order
 from odkeras.session.reader import ImageReader
@@ -46,6 +47,7 @@ from odkeras.session.waiting import BatchWait
 from odkeras.session.web_images import WebImages
 from odkeras.version_dirs import version_dir
 
+_NO_SERVER = "http://127.0.0.1:1"
 _log = logging.getLogger("odkeras.session")
 
 
@@ -63,7 +65,6 @@ class AnnotationSession:
 
     Args:
         setup: what the session is made of.
-        processes: the trainer and the server.
         model: the served model.
         downloads: fetches images at URLs.
         listener: receives events.
@@ -75,7 +76,6 @@ class AnnotationSession:
     def __init__(
         self,
         setup: SessionSetup,
-        processes: Supervisor,
         model: RemoteModel,
         downloads: WebImages,
         listener: Listener,
@@ -85,7 +85,8 @@ class AnnotationSession:
         self.project = setup.project
         self.label_map = setup.label_map
         self.model = model
-        self._processes = processes
+        self._processes = Supervisor([])
+        self._own_processes = ExitStack()
         self._listener = listener
         self._started_at = time.time()
         self._stack = ExitStack()
@@ -102,12 +103,20 @@ class AnnotationSession:
             if isinstance(threshold, str)
             else FixedThreshold(threshold)
         )
-        rules = SuggestionRules(self._threshold, self.options.control, self.options.use_display_name, setup.classes)
+        history = read_class_history(self.project)
+        retired = history.retired if history is not None else frozenset()
+        options = self.options
+        rules = SuggestionRules(self._threshold, options.control, options.use_display_name, setup.classes, retired)
         self._suggester = Suggester(model, self.label_map, rules, listener, batch_size=self.options.predict_batch_size)
 
     @classmethod
     def start(
-        cls, setup: SessionSetup, listener: Listener | None = None, *, report_events: bool = True
+        cls,
+        setup: SessionSetup,
+        listener: Listener | None = None,
+        *,
+        report_events: bool = True,
+        leads: bool = True,
     ) -> AnnotationSession:
         """Create the directories and start the trainer and the model server, unless they are external.
 
@@ -115,31 +124,30 @@ class AnnotationSession:
             listener: receives events, the status and each skipped image; None = `LogListener`.
             report_events: whether to poll the trainer and the server for events and status; without, the listener gets
                 only what the session itself does.
+            leads: without, another session has the trainer and the server; see `lead` and `follow`.
 
         Raises:
             ConfigError, SetupError: a directory or the trainer's configuration cannot be written, or no port is free.
         """
-        listener = _Unfailing(listener or LogListener())
+        listener = UnfailingListener(listener or LogListener())
         setup.project.create()
+        note_classes(setup.project, setup.label_map)  # before the first answer, which is judged for all of them
         with ExitStack() as stack:
-            url, children = _plan_children(setup, stack)
-            processes = Supervisor(
-                children,
-                say=lambda text: listener.event(Event(text)),
-                warn=lambda text: listener.event(Event.problem(text)),
-            )
-            own_server = not setup.options.external_server
             model = RemoteModel(
-                url,
+                setup.options.server_url if setup.options.external_server else _NO_SERVER,
                 setup.options.model_name,
-                is_running=lambda: not own_server or processes.running("server"),
+                is_running=lambda: setup.options.external_server,
                 has_learned=lambda version: _has_learned(setup.project, version),
             )
             stack.callback(model.close)
-            session = cls(setup, processes, model, stack.enter_context(WebImages()), listener)
-            stack.enter_context(processes)
+            web = stack.enter_context(WebImages(allow_private_urls=setup.options.allow_private_urls))
+            session = cls(setup, model, web, listener)
+            stack.callback(lambda: session._own_processes.close())
+            if leads:
+                session.lead()
             if report_events:
-                session._announce()
+                if leads:
+                    session._announce()
                 stack.enter_context(StatusWatcher(session.status, setup.project, listener))
             session._stack = stack.pop_all()
         return session
@@ -155,6 +163,38 @@ class AnnotationSession:
     def close(self) -> None:
         """Stop the trainer and the server. Idempotent."""
         self._stack.close()
+
+    def lead(self) -> None:
+        """Start the trainer and the server, unless they are external, and get suggestions from this server.
+
+        Raises:
+            ConfigError, SetupError: see `start`.
+        """
+        setup = self.setup
+        with ExitStack() as stack:
+            url, children = _plan_children(setup, stack)
+            processes = Supervisor(
+                children,
+                hold=() if len(setup.label_map) else ("trainer",),  # until there is a class to learn
+                say=lambda text: self._listener.event(Event(text)),
+                warn=self._warn,
+            )
+            own_server = not setup.options.external_server
+            self.model.use(url, lambda: not own_server or processes.running("server"))
+            if not setup.options.external_trainer:
+                stack.callback(_forget_drawn_images, setup.project)
+            stack.enter_context(processes)
+            self._processes, self._own_processes = processes, stack.pop_all()
+
+    def follow(self, url: str) -> None:
+        """End the trainer and the server, because another session has them, and get suggestions from that server.
+
+        Args:
+            url: of the server; "" if this process cannot reach it. An external server is used all the same.
+        """
+        self._own_processes.close()
+        if not self.setup.options.external_server:
+            self.model.use(url or _NO_SERVER, lambda: bool(url))
 
     @property
     def url(self) -> str:
@@ -223,12 +263,33 @@ class AnnotationSession:
         try:
             if isinstance(image, str):
                 data = bytes_from_data_uri(image)
-                image = recall_image(data, task.image_id, source=source) or encode_image(data, source=source)
+                limit = self.options.max_pixels
+                image = recall_image(data, task.image_id, source=source, max_pixels=limit) or encode_image(
+                    data, source=source, max_pixels=limit
+                )
             kept = str(self._kept_images.put(image).absolute())
         except (OSError, ImageError) as error:  # a task with a large image is better than a lost image
             self._warn(f"{source}: the image stays in the task: {error}")
             return task
         return replace(task, image=kept, path=path if path is not None and is_url(path) else kept)
+
+    def use_setup(self, setup: SessionSetup) -> None:
+        """Continue with a setup that has other classes. The trainer is started again, and extends the model.
+
+        Raises:
+            SetupError: the data directory cannot be written.
+        """
+        history = note_classes(setup.project, setup.label_map)
+        self.setup, self.label_map = setup, setup.label_map
+        if isinstance(self._threshold, AutoThreshold):
+            self._threshold.label_map = setup.label_map
+        self._suggester.use_label_map(setup.label_map, setup.classes, history.retired)
+        if self.options.external_trainer:
+            self._warn(
+                "the label map has changed; start the trainer again on its machine, so that it extends the model"
+            )
+        else:
+            self._processes.restart("trainer")
 
     def latest_loss(self) -> float | None:
         """The training loss that the trainer reported last; None if it has not reported any."""
@@ -294,27 +355,10 @@ class AnnotationSession:
         self._listener.event(Event.problem(text))
 
 
-class _Unfailing(Listener):
-    """Suppresses the exceptions of another listener (closed terminal, full disk): they must not end the caller."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-
-    def event(self, event: Event) -> None:
-        with suppress(Exception):
-            self._listener.event(event)
-
-    def status(self, status: SessionStatus) -> None:
-        with suppress(Exception):
-            self._listener.status(status)
-
-    def suggested(self, task: Task, seconds: float) -> None:
-        with suppress(Exception):
-            self._listener.suggested(task, seconds)
-
-    def skipped(self, name: str, reason: str) -> None:
-        with suppress(Exception):
-            self._listener.skipped(name, reason)
+def _forget_drawn_images(project: Project) -> None:
+    """The trainer did not die by itself if it was killed because it did not end in time; see `training.deaths`."""
+    with suppress(OSError):
+        project.drawn_path.unlink(missing_ok=True)
 
 
 def _has_learned(project: Project, version: int) -> bool:

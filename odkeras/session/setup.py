@@ -23,6 +23,7 @@ from odkeras.pipeline import (
     raise_for_problems,
     starts_from_random_weights,
 )
+from odkeras.pipeline.class_history import read_class_history
 from odkeras.project import Project
 from odkeras.serving.client import ServingClient
 from odkeras.serving.launch import TENSORFLOW_MODEL_SERVER
@@ -55,13 +56,13 @@ class SessionSetup:
 
         Args:
             labels: names of the labels to choose from; all of the label map when None or empty.
-            can_pick: the front end lets the annotator pick the model's candidates.
+            can_pick: the front end lets the annotator pick the model's candidates, and add labels: there may be none.
 
         Raises:
             ConfigError, LabelMapError, CheckpointError: the options do not fit; the message says what to do.
         """
         path = label_map_path(options)
-        label_map = LabelMap.load(path)
+        label_map = LabelMap.load(path, may_be_empty=can_pick)
         chosen = chosen_labels(labels, label_map, use_display_name=options.use_display_name)
         check_config(options, label_map)
         check_model_fits(options, label_map)
@@ -131,13 +132,22 @@ def check_config(options: SessionSettings, label_map: LabelMap) -> None:
 
 
 def check_model_fits(options: SessionSettings, label_map: LabelMap) -> None:
-    """Check that the model trained so far has the classes of the label map. Runs before any process is started.
+    """Check that the model trained so far has the classes of the label map, or the first of them. Runs before any
+    process is started.
 
     Raises:
         ConfigError, CheckpointError: it has other classes, or its checkpoints are missing; the message says what to do.
     """
     directories, config = options.project, load_pipeline(options.config)
-    check_trained_classes(config, label_map, model_dir=directories.model_dir, export_dir=directories.export_dir)
+    history = read_class_history(directories)
+    check_trained_classes(
+        config,
+        label_map,
+        model_dir=directories.model_dir,
+        export_dir=directories.export_dir,
+        extends=True,
+        renamed=history.renamed if history is not None else None,
+    )
     if not options.external_trainer:  # an external trainer's checkpoints may not be visible on this machine
         has_model = has_checkpoints(directories.model_dir)
         check_training_continues(directories.model_dir, directories.export_dir, has_checkpoint=has_model)

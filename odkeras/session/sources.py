@@ -1,4 +1,5 @@
-"""Sources of images: directories, JSONL files, standard input, and iterables of paths or tasks. All are read lazily.
+"""Sources of images: directories, JSONL files, standard input, object storage, and iterables of paths or tasks. All are
+read lazily.
 
     items, total = open_source("images/", on_skip=print)         # or tasks.jsonl, "-", an iterable
     for item in items:
@@ -14,7 +15,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,17 +23,11 @@ from typing import IO, Any
 from odkeras.annotation import Span, Task
 from odkeras.errors import ConfigError, ImageError
 from odkeras.formats.prodigy import HASHES, Record, read_task
-from odkeras.image_ref import Fetch, ImageRef, is_data_uri, is_url
-from odkeras.images import (
-    DEFAULT_MAX_PIXELS,
-    SUFFIXES,
-    EncodedImage,
-    absolute_path,
-    is_image_file,
-    list_image_files,
-    read_image,
-)
+from odkeras.image_files import list_image_files
+from odkeras.image_ref import Fetch, ImageRef, is_data_uri, is_storage_url, is_url
+from odkeras.images import DEFAULT_MAX_PIXELS, SUFFIXES, EncodedImage, absolute_path, is_image_file, read_image
 from odkeras.inbox import STORED_IMAGE
+from odkeras.session.object_storage import ObjectStorage
 
 Source = Path | str | Iterable[Path | Record]
 OnSkip = Callable[[str, str], None]
@@ -41,7 +36,9 @@ STDIN = "-"
 _COUNTED_BYTES = 256 * 2**20
 _JSONL = frozenset({".jsonl", ".ndjson"})
 _KINDS = "JPEG, PNG, WebP, BMP, GIF, TIFF"
-_NOT_CARRIED = ("_is_binary", *HASHES, STORED_IMAGE)
+FILE_FACTS = "odkeras_file"
+"""Key of what `odkeras bulk hash` writes about the file of an image."""
+_NOT_CARRIED = ("_is_binary", *HASHES, STORED_IMAGE, FILE_FACTS)
 """Keys of an earlier answer, which its image's next task does not have."""
 
 
@@ -119,6 +116,9 @@ def resolve_source(source: Source) -> Source:
     """
     if not isinstance(source, (str, Path)) or str(source) == STDIN:
         return source
+    if isinstance(source, str) and is_storage_url(source):
+        _check_storage(source)
+        return source
     path = Path(source)
     try:
         return path if path.is_file() and path.suffix.lower() in _JSONL else _image_files(path)
@@ -130,7 +130,8 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
     """Open a source.
 
     Args:
-        source: directory, image file, JSONL file, "-" for JSONL on standard input, or an iterable of paths and records.
+        source: directory, image file, JSONL file, "-" for JSONL on standard input, a URL of object storage, or an
+            iterable of paths and records.
         on_skip: callback with place and reason of every line that is not a record.
         stdin: the stream to read for "-"; None = standard input.
 
@@ -146,6 +147,8 @@ def open_source(source: Source, *, on_skip: OnSkip, stdin: IO[str] | None = None
         number = len(source) if isinstance(source, Sized) else None
         numbered = enumerate(source)
         return (item for place, record in numbered if (item := _item(record, place, on_skip)) is not None), number
+    if isinstance(source, str) and is_storage_url(source):
+        return _images_in_storage(source, on_skip), None
     if str(source) == STDIN:
         return _records(stdin or _standard_input(), "stdin", None, on_skip), None
     return _read_lines(Path(source), on_skip), _number_of_lines(Path(source))
@@ -186,6 +189,25 @@ def read_item_bytes(item: Item, *, fetch: Fetch | None = None) -> bytes:
     return item.reference.read_bytes(fetch)
 
 
+def _check_storage(url: str) -> None:
+    """Raises: ConfigError: the storage cannot be read, or has no images there."""
+    try:
+        first = next(ObjectStorage().list_images(url), None)
+    except ImageError as error:
+        raise ConfigError(f"source {error}") from error
+    if first is None:
+        raise ConfigError(f"source {url}: no images there ({_KINDS})")
+
+
+def _images_in_storage(url: str, on_skip: OnSkip) -> Iterator[Item]:
+    """The images below a prefix; its folders are listed as they are reached."""
+    try:
+        for number, image in enumerate(ObjectStorage().list_images(url)):
+            yield Item(image, record={"image": image}, number=number)
+    except ImageError as error:
+        on_skip(url, f"the images after this cannot be listed: {error.reason}")
+
+
 def _item(record: Any, number: int, on_skip: OnSkip) -> Item | None:
     if isinstance(record, Mapping):
         return Item(_record_name(record), record=record, number=number)
@@ -209,7 +231,20 @@ def _image_files(path: Path) -> list[Path]:
     files = list_image_files(path)
     if not files:
         raise ConfigError(f"source {path}: no images in this directory ({_KINDS})")
-    return files
+    return _without_links_to_the_same(files)
+
+
+def _without_links_to_the_same(files: Sequence[Path]) -> list[Path]:
+    """One path for each file: reading 100,000 links to one picture took two minutes, for one answer."""
+    distinct: dict[object, Path] = {}
+    for path in files:
+        try:
+            info = path.stat()
+            identity: object = (info.st_dev, info.st_ino) if info.st_ino else path
+        except OSError:  # a dangling link is reported when the stream reaches it
+            identity = path
+        distinct.setdefault(identity, path)
+    return list(distinct.values())
 
 
 def _standard_input() -> IO[str]:

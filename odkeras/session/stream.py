@@ -39,6 +39,23 @@ class Suggesting(Protocol):
     def is_fresh(self, task: Task) -> bool: ...
 
 
+class _OneAtATime:
+    """A suggester that several threads may call."""
+
+    def __init__(self, suggester: Suggesting) -> None:
+        self.batch_size = suggester.batch_size
+        self._suggester = suggester
+        self._lock = threading.Lock()
+
+    def __call__(self, tasks: Sequence[Task]) -> list[Task]:
+        with self._lock:
+            return self._suggester(tasks)
+
+    def is_fresh(self, task: Task) -> bool:
+        with self._lock:
+            return self._suggester.is_fresh(task)
+
+
 class TaskStream:
     """Iterator of tasks. Thread-safe, because Prodigy calls `next` from several threads; a lock serialises the calls.
 
@@ -58,6 +75,7 @@ class TaskStream:
         excluded: number of images left out so far.
         skipped: number of images so far that could not be used.
         remaining: counts the images without an answer.
+        is_taken: whether another process annotates an image; such an image is counted, but not returned. May be set.
 
     Raises:
         ConfigError: see `sources.open_source`.
@@ -79,14 +97,15 @@ class TaskStream:
         self.excluded = 0
         self.skipped = 0
         self._on_skip = on_skip or (lambda name, reason: None)
-        self._suggester = suggester
+        self._suggester = _OneAtATime(suggester)
         self._exclude = exclude
+        self.is_taken: Callable[[str], bool] = lambda image_id: False
         self._source = source
         items, self.total = open_source(source, on_skip=self._lose)
         self.remaining = Remaining(self.total)
         self._prepare = prepare or (lambda task: task)
         bare = (task for item in order.arrange(items) if (task := self._load(item)) is not None)
-        self._tasks = SuggestedTasks(bare, suggester, look_ahead=order.look_ahead, choose=order.chooser())
+        self._tasks = SuggestedTasks(bare, self._suggester, look_ahead=order.look_ahead, choose=order.chooser())
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Task]:
@@ -95,7 +114,8 @@ class TaskStream:
     def __next__(self) -> Task:
         with self._lock:
             for task in self._tasks:
-                if not self._is_excluded(task.image_id):  # it may have been answered since it was read
+                # It may have been answered or taken since it was read.
+                if not self._is_excluded(task.image_id) and not self.is_taken(task.image_id):
                     return task
             raise StopIteration
 
@@ -111,8 +131,7 @@ class TaskStream:
         Args:
             tasks: tasks that contain their images.
         """
-        with self._lock:
-            return self._suggester(tasks) if tasks else []
+        return self._suggester(tasks) if tasks else []  # not under the lock: it is held while a URL is fetched
 
     def items(self) -> Iterator[Item]:
         """Yields all items of the source, in its order; none if `total` is None, as for a source that can be read only
@@ -182,17 +201,24 @@ class TaskStream:
         return task
 
     def _load_if_wanted(self, item: Item) -> Task | None:
-        if self._is_excluded(self.reader.ids.id_of(item.fingerprint)):
+        known = self.reader.ids.id_of(item.fingerprint)
+        if self._is_excluded(known) or self._is_elsewhere(item, known):
             return None
         task = self.reader.read(item)
         prepared = self._prepare(task)
-        if self._is_excluded(task.image_id):
+        if self._is_excluded(task.image_id) or self._is_elsewhere(item, task.image_id):
             return None
         if prepared is None:
             self.excluded += 1
         else:
             self.reader.keep(prepared)
         return prepared
+
+    def _is_elsewhere(self, item: Item, image_id: str | None) -> bool:
+        if image_id is None or not self.is_taken(image_id):
+            return False
+        self.remaining.found(item.number, image_id)
+        return True
 
     def _is_excluded(self, image_id: str | None) -> bool:
         excluded = image_id is not None and image_id in self._exclude

@@ -43,12 +43,14 @@ class SuggestionRules:
             the annotator. The choice depends on the image id alone.
         use_display_name: label suggestions with display names instead of names.
         classes: ids of the classes to suggest; None = all of the label map.
+        retired: ids of classes that the label map lacks on purpose, although the model may detect them.
     """
 
     threshold: Threshold
     control: float = 0.0
     use_display_name: bool = False
     classes: tuple[int, ...] | None = None
+    retired: frozenset[int] = frozenset()
 
 
 class Suggester:
@@ -110,6 +112,13 @@ class Suggester:
         self._failed_at = None
         self._report("")
         return suggested
+
+    def use_label_map(
+        self, label_map: LabelMap, classes: tuple[int, ...] | None, retired: frozenset[int] = frozenset()
+    ) -> None:
+        """Use another label map from now on, and suggest these classes; see `SuggestionRules`."""
+        self._label_map = label_map
+        self._rules = replace(self._rules, classes=classes, retired=retired)
 
     def is_fresh(self, task: Task) -> bool:
         """Whether the task's suggestions are of the version being served, or no other version can be used now.
@@ -179,7 +188,7 @@ class Suggester:
 
     def _check_classes(self, detections: Sequence[Detections]) -> None:
         shown = {int(class_id) for image in detections for class_id in image.above(self._threshold.of(0)).classes}
-        if strange := sorted(shown - set(self._label_map.ids)):
+        if strange := sorted(shown - {*self._label_map.ids, *self._rules.retired}):
             self._warn_once(
                 "unknown class",
                 f"the served model detects class {', '.join(map(str, strange))}, which is not in the label map (ids: "

@@ -7,26 +7,32 @@
 
 Each child runs in its own session, so that Ctrl-C in a terminal reaches only the parent, which then stops its children.
 A child's stdin is a pipe that only the parent holds open. If the parent dies, even by SIGKILL, the child reads
-end-of-file and exits (`--stop-on-stdin-eof`; `exit_with_parent` does it for programs without that flag).
+end-of-file and exits (`--stop-on-stdin-eof`; `exit_with_parent` does it for programs without that flag). A child that
+hangs without exiting is noticed by its missing heartbeats, killed, and started again.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from odkeras.errors import ConfigError, OdkerasError, SetupError
+from odkeras.heartbeat import HeartbeatPipe
+from odkeras.project import temporary_name
 
 LOG_TAIL_LINES = 15
+MAX_LOG_BYTES = 10 * 2**20
+_ROTATE_EVERY_S = 60.0
 _LOG_TAIL_BYTES = 16_384
 _MAX_REASON = 300
 _REASON = re.compile(r"(?:error: |(?=[\w.]*(?:Error|Exception)\b: ?))(.+)")
@@ -42,10 +48,11 @@ class ChildSpec:
     Args:
         name: its name in messages ("trainer").
         command: program and arguments; no shell is involved.
-        log_path: the file to which its stdout and stderr are appended.
+        log_path: the file to which its stdout and stderr are appended; see `rotate_log`.
         pass_fds: file descriptors that it inherits, with the same numbers.
         env: variables to add to the environment.
         error: type of the exception that `failure()` returns once the process has failed.
+        sends_heartbeats: it is a program of ours that calls `heartbeat.send_heartbeats`.
     """
 
     name: str
@@ -54,6 +61,7 @@ class ChildSpec:
     pass_fds: tuple[int, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     error: type[OdkerasError] = OdkerasError
+    sends_heartbeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class RestartPolicy:
         recovered_s: seconds after which a failed child that runs again no longer counts as failed.
         final_statuses: exit statuses after which the child counts as failed at once, because the configuration or the
             installation is wrong.
+        start_s: seconds until the first heartbeat of a child, after which it is killed because it hangs.
+        silent_s: the same between two heartbeats. Generous: a child that is starved of CPU time must not be killed.
     """
 
     first_delay_s: float = 1.0
@@ -82,6 +92,8 @@ class RestartPolicy:
     rest_s: float = 300.0
     recovered_s: float = 20.0
     final_statuses: frozenset[int] = frozenset({ConfigError.exit_code, SetupError.exit_code})
+    start_s: float = 300.0
+    silent_s: float = 120.0
 
     def delay_s(self, crashes: int, exit_status: int) -> float | None:
         """Seconds to wait before the next start, after this many consecutive crashes; None: the child has failed."""
@@ -95,6 +107,7 @@ class Supervisor:
 
     Args:
         specs: the processes, started, and sent SIGTERM at the end, in this order.
+        hold: names of processes that are not started before `restart`.
         policy: when to restart a child; None = the defaults.
         say: callback for messages to the user; None drops them.
         warn: callback, from another thread, for a child that exited and will be restarted; None = `say`.
@@ -108,11 +121,13 @@ class Supervisor:
         self,
         specs: Sequence[ChildSpec],
         *,
+        hold: Collection[str] = (),
         policy: RestartPolicy | None = None,
         say: Say | None = None,
         warn: Say | None = None,
         stop_timeout_s: float = 3.0,
     ) -> None:
+        self._hold = hold
         self._policy = policy or RestartPolicy()
         self._say = say or (lambda text: None)
         self._children = [_Child(spec, self._policy, warn or self._say) for spec in specs]
@@ -121,8 +136,9 @@ class Supervisor:
         self._monitor = threading.Thread(target=self._watch, name="odkeras-supervisor", daemon=True)
 
     def __enter__(self) -> Supervisor:
+        started = [child for child in self._children if child.spec.name not in self._hold]
         try:
-            for child in self._children:
+            for child in started:
                 child.start()
         except OSError as error:
             self.close()
@@ -130,7 +146,7 @@ class Supervisor:
         except BaseException:
             self.close()
             raise
-        for child in self._children:
+        for child in started:
             self._say(f"{child.spec.name}: process {child.pid}, output in {child.spec.log_path}")
         self._monitor.start()
         return self
@@ -163,6 +179,13 @@ class Supervisor:
         """The name of the child that `failure` is about; "" if there is none."""
         return next((child.spec.name for child in self._children if child.failure is not None), "")
 
+    def restart(self, name: str) -> None:
+        """End a child with SIGTERM and start it again, without counting that as a crash; one that has failed is tried
+        again. Returns at once. Without such a child, nothing happens."""
+        for child in self._children:
+            if child.spec.name == name:
+                child.wants_restart = True
+
     def close(self) -> None:
         """Send SIGTERM to all children, wait up to `stop_timeout_s` seconds, then send SIGKILL. Idempotent."""
         self._stopping.set()
@@ -190,12 +213,17 @@ class _Child:
     def __init__(self, spec: ChildSpec, policy: RestartPolicy, warn: Say) -> None:
         self.spec = spec
         self.failure: OdkerasError | None = None
+        self.wants_restart = False
         self._policy = policy
         self._warn = warn
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._start_again_at: float | None = None
+        self._is_ending = False
         self._crashes = 0
+        self._heartbeat: HeartbeatPipe | None = None
+        self._hung = ""
+        self._rotated_at = -_ROTATE_EVERY_S
 
     @property
     def pid(self) -> int | None:
@@ -209,30 +237,67 @@ class _Child:
         with self.spec.log_path.open("ab") as log:
             log.write(f"\n--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self.spec.command)}\n".encode())
             log.flush()
-            self._process = subprocess.Popen(
-                self.spec.command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self.spec.env},
-                pass_fds=self.spec.pass_fds,
-                start_new_session=True,
-                bufsize=0,
-            )
+            env, pass_fds = {**os.environ, **self.spec.env}, self.spec.pass_fds
+            if self.spec.sends_heartbeats:
+                self._heartbeat = HeartbeatPipe()
+                env, pass_fds = {**env, **self._heartbeat.env}, (*pass_fds, self._heartbeat.writing)
+            try:
+                self._process = subprocess.Popen(
+                    self.spec.command,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=env,
+                    pass_fds=pass_fds,
+                    start_new_session=True,
+                    bufsize=0,
+                )
+            except BaseException:
+                self._forget()
+                raise
+            if self._heartbeat is not None:
+                self._heartbeat.started()
 
     def check(self, now: float) -> None:
-        """Poll the process: handle its exit, or restart it when its delay is over."""
-        if self._start_again_at is not None and now >= self._start_again_at:
+        """Poll the process: handle its exit, kill it if it hangs, or restart it when its delay is over."""
+        if now - self._rotated_at >= _ROTATE_EVERY_S:
+            self._rotated_at = now
+            rotate_log(self.spec.log_path)
+        self._kill_if_hung(now)
+        if self.wants_restart:
+            self._restart(now)
+        elif self._start_again_at is not None and now >= self._start_again_at:
             try:
                 self.start()
             except OSError as error:
                 self._crashed(now, OdkerasError.exit_code, f"could not be started: {error}")
         elif self._process is not None and self._process.poll() is not None:
-            status = self._process.returncode
+            status, hung = self._process.returncode, self._hung
             self._forget()
-            self._crashed(now, status, describe_status(status))
+            self._crashed(now, status, hung or describe_status(status))
         elif self.failure is not None and self.pid and now - self._started_at >= self._policy.recovered_s:
             self.failure = None
+
+    def _kill_if_hung(self, now: float) -> None:
+        """SIGKILL, because a stopped process does not act on SIGTERM."""
+        if self._heartbeat is None or self._process is None or self._hung:
+            return
+        silent_s, policy = self._heartbeat.silent_s(now), self._policy
+        if silent_s >= (policy.silent_s if self._heartbeat.has_beaten else policy.start_s):
+            self._hung = f"did not respond for {silent_s:.0f} s and was killed"
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _restart(self, now: float) -> None:
+        """Ask the process to end, or start it if it has ended. Polled, because it may end by itself at any time."""
+        if self._process is not None and self._process.poll() is None:
+            if not self._is_ending:
+                self._process.terminate()
+            self._is_ending = True
+            return
+        self._forget()
+        self.wants_restart = self._is_ending = False
+        self.failure, self._crashes, self._start_again_at = None, 0, now
 
     def _crashed(self, now: float, status: int, what: str) -> None:
         self._crashes = 1 if now - self._started_at >= self._policy.healthy_s else self._crashes + 1
@@ -276,6 +341,9 @@ class _Child:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
         self._process = None
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+        self._heartbeat, self._hung = None, ""
 
 
 def describe_status(status: int) -> str:
@@ -297,6 +365,24 @@ def _reason_in(tail: str) -> str:
         return ""
     reason = match[1]
     return f": {reason if len(reason) <= _MAX_REASON else reason[:_MAX_REASON] + '…'}"
+
+
+def rotate_log(path: Path, max_bytes: int = MAX_LOG_BYTES) -> None:
+    """Move the content of a log that has grown too large to `<name>.1`, in place of an earlier one.
+
+    Copied and truncated, because the running child has the file open, for appending: it goes on at its new end. What
+    it writes between the two is lost. On a full disk the log is left as it is.
+    """
+    with suppress(OSError):
+        if path.stat().st_size > max_bytes:
+            old, partial = path.with_name(f"{path.name}.1"), path.with_name(temporary_name())
+            try:
+                shutil.copyfile(path, partial)
+                partial.replace(old)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+            os.truncate(path, 0)
 
 
 def log_tail(path: Path, lines: int = LOG_TAIL_LINES, *, most_bytes: int = _LOG_TAIL_BYTES) -> str:

@@ -84,7 +84,7 @@ class AutoThreshold:
     def __init__(
         self, label_map: LabelMap, path: Path, *, can_pick: bool = False, cost: CostModel | None = None
     ) -> None:
-        self._label_map = label_map
+        self.label_map = label_map
         self._path = path
         self._worth = worth_of_outcomes(cost or CostModel(), can_pick=can_pick)
         self._lock = threading.Lock()
@@ -102,7 +102,7 @@ class AutoThreshold:
         changed = False
         for answer in answers:
             try:
-                judgements = judge(read_answer(answer), self._label_map)
+                judgements = judge(read_answer(answer), self.label_map)
             except (AnswerError, AttributeError):  # not a JSON object
                 continue
             with self._lock:
@@ -126,7 +126,7 @@ class AutoThreshold:
                 rows = [(float(score), str(outcome)) for score, outcome in judged if outcome in _OUTCOMES]
                 self._judged[int(class_id)] = deque(rows, maxlen=MAX_JUDGED)
                 self._chosen[int(class_id)] = choose_threshold(rows, self._worth)
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return
 
 

@@ -73,9 +73,9 @@ def simulate(
     """Answer `annotations` images in batches and measure the model after each; resumes where an earlier run stopped.
 
     Args:
-        truth_csv: true boxes; columns path,xmin,ymin,xmax,ymax,label.
+        truth_csv: true boxes; a CSV file, or labels of another tool, see `known_labels.read_known_labels`.
         settings: suggestions below the threshold are not shown, but mAP counts all detections.
-        images_dir: base directory of the paths in the CSV files; the directory of `truth_csv` when None.
+        images_dir: base of the images' paths; None: beside and below the labels.
         report_dir: `report` in the directory of the config when None.
         test_csv: images to measure on; when None, a fifth of `truth_csv`, chosen by image content.
         display: progress callbacks; the terminal when None.
@@ -92,7 +92,7 @@ def simulate(
         show = display or stack.enter_context(ConsoleDisplay())
         images = read_labeled_images(
             truth_csv,
-            images_dir or truth_csv.parent,
+            images_dir,
             setup.label_map,
             test_csv=test_csv,
             on_skip=lambda file, reason: show.say(f"skipped {file}: {reason}"),

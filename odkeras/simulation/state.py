@@ -72,7 +72,8 @@ class SimulationState:
     def _check_same(self, about: dict[str, Any]) -> None:
         try:
             before = json.loads(self._about_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            before = before if isinstance(before, dict) else about
+        except (OSError, ValueError, RecursionError):
             before = about
         changed = [name for name, value in about.items() if before.get(name) != value]
         if changed:
@@ -105,11 +106,13 @@ class SimulationState:
             yield batch
 
     def add_answered(self, batch: AnsweredBatch, answers: Sequence[Answer] = ()) -> None:
-        """Append a submitted batch, and its answers with the suggestions and the paths of their images."""
+        """Append a submitted batch, and its answers with the suggestions and the paths of their images. SIGINT is
+        deferred until both files are written."""
         located = (replace(each, task=replace(each.task, image=each.task.path or "")) for each in answers)
-        append_jsonl(self.answers_path, [{"batch": batch.batch, **write_answer(answer)} for answer in located])
-        append_jsonl(self._answered_path, [asdict(batch)])
-        self.answered.append(batch)
+        with _interrupts_later():
+            append_jsonl(self.answers_path, [{"batch": batch.batch, **write_answer(answer)} for answer in located])
+            append_jsonl(self._answered_path, [asdict(batch)])
+            self.answered.append(batch)
 
     def add_point(self, point: CurvePoint) -> None:
         """Append a point, save the curve and redraw it. SIGINT is deferred until the files are written."""

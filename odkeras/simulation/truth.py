@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,15 +15,14 @@ from odkeras import boxes as box_ops
 from odkeras.annotation import Answer, Decision, EditCounts, Span, Task, detections_from_spans
 from odkeras.boxes import Groundtruth
 from odkeras.errors import ConfigError, ImageError, LabelMapError, RecordError
-from odkeras.groundtruth_csv import GroundtruthImage, check_some_exist, exists, read_truth_csv
+from odkeras.groundtruth_csv import GroundtruthImage, exists
 from odkeras.images import DEFAULT_MAX_PIXELS, read_image
+from odkeras.known_labels import OnSkip, read_known_labels
 from odkeras.labels import LabelMap
 from odkeras.metrics import can_be_picked, count_edits
 
 HELD_OUT_SHARE = 0.2
 _MAX_NAMES = 3
-
-OnSkip = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ class LabeledImages:
 
 def read_labeled_images(
     truth_csv: Path,
-    images_dir: Path,
+    images_dir: Path | None,
     label_map: LabelMap,
     *,
     test_csv: Path | None = None,
@@ -67,6 +66,8 @@ def read_labeled_images(
     """Read the ground truth; without `test_csv`, hold out a fifth of the images, chosen by their content.
 
     Args:
+        truth_csv, test_csv: see `known_labels.read_known_labels`.
+        images_dir: base of the images' paths; None: beside and below the labels.
         on_skip: called with (file, reason) for images that cannot be read.
 
     Raises:
@@ -105,12 +106,11 @@ def split_held_out(images: Sequence[LabeledImage], share: float = HELD_OUT_SHARE
 
 
 def _read_images(
-    csv_path: Path, images_dir: Path, label_map: LabelMap, on_skip: OnSkip, max_pixels: int
+    csv_path: Path, images_dir: Path | None, label_map: LabelMap, on_skip: OnSkip, max_pixels: int
 ) -> list[LabeledImage]:
     """One entry per image content, sorted by image id."""
     images: dict[str, LabeledImage] = {}
-    truths = read_truth_csv(csv_path, images_dir)
-    check_some_exist(truths, csv_path, images_dir)
+    truths = read_known_labels(csv_path, images_dir, on_skip=on_skip)
     missing = [truth.path for truth in truths if not exists(truth.path)]
     if len(missing) > _MAX_NAMES:  # one message instead of one per file
         names = f"{', '.join(path.name for path in missing[:_MAX_NAMES])} and {len(missing) - _MAX_NAMES} more"

@@ -3,6 +3,7 @@ exactly: they include the optimizer and the position in the loop."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -25,7 +26,7 @@ from odkeras.training.strategy import is_chief
 from odkeras.training.trainer import Trainer
 
 LOCK_WAIT_S = 30.0
-_EVERY_STEPS = 1000  # in a cluster, whose workers must save at the same step
+CLUSTER_CHECKPOINT_STEPS = 100  # the workers of a cluster must save at the same step, whatever their clocks say
 
 
 def lock_model_dir(model_dir: Path, wait_s: float | None = None) -> AbstractContextManager[None]:
@@ -88,6 +89,7 @@ class CheckpointStore:
         max_to_keep: number of newest checkpoints to keep; 0 or less keeps all.
 
     Attributes:
+        model_dir: the directory.
         loop: the position in the loop, saved as `loop`.
         last_saved: file name of the last checkpoint that this object saved; None before.
     """
@@ -97,7 +99,7 @@ class CheckpointStore:
             self.loop = LoopState()
         self.last_saved: str | None = None
         self._trainer = trainer
-        self._model_dir = model_dir
+        self.model_dir = model_dir
         self._writes = is_chief(trainer.strategy)
         self._directory = model_dir if self._writes else model_dir / f"{TEMPORARY_PREFIX}worker-{os.getpid()}"
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -136,7 +138,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: there are checkpoints, but none fits this model.
         """
-        path = restore_newest(self._trainer.model, list_checkpoints(self._model_dir), whole=self._checkpoint)
+        path = restore_newest(self._trainer.model, list_checkpoints(self.model_dir), whole=self._checkpoint)
         if path is not None and not saved_averages(path):
             self._trainer.start_averages()
         return path
@@ -148,26 +150,38 @@ class PeriodicSaver:
     Args:
         store: saves them.
         trainer: the trainer.
-        every_s: seconds between checkpoints; None saves every 1000 steps, as the workers of a cluster must.
+        every_s: seconds between checkpoints.
+        every_steps: most steps between checkpoints; 0 for no limit.
+        in_cluster: the steps alone decide; `CLUSTER_CHECKPOINT_STEPS` if there is no limit.
     """
 
-    def __init__(self, store: CheckpointStore, trainer: Trainer, every_s: float | None) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        trainer: Trainer,
+        every_s: float,
+        every_steps: int = 0,
+        *,
+        in_cluster: bool = False,
+    ) -> None:
         self._store = store
         self._trainer = trainer
-        self._every_s = every_s
+        self._every_s = math.inf if in_cluster else every_s
+        self._every_steps = every_steps or (CLUSTER_CHECKPOINT_STEPS if in_cluster else math.inf)
         self._saved_s = time.monotonic()
         self._saved_step = trainer.step
 
     def save_when_due(self) -> None:
         """Save if the interval is over and all weights are finite: other steps are undone later."""
-        if self._every_s is None:
-            due = self._trainer.step - self._saved_step >= _EVERY_STEPS
-        else:
-            due = time.monotonic() - self._saved_s > self._every_s
-        if due:
+        taken = self._trainer.step - self._saved_step
+        if taken >= self._every_steps or time.monotonic() - self._saved_s > self._every_s:
             if self._trainer.is_finite:
                 self._store.save()
             self._saved_s, self._saved_step = time.monotonic(), self._trainer.step
+
+    def give_up(self) -> None:
+        """Save nothing at the end: the other workers of the cluster are gone."""
+        self._saved_step = self._trainer.step
 
     def save_at_end(self) -> None:
         """Save if steps were taken since the last checkpoint."""

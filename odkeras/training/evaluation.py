@@ -15,8 +15,10 @@ import tensorflow as tf
 from object_detection import model_lib_v2
 
 from odkeras.errors import CheckpointError, ConfigError
-from odkeras.export.signatures import DEFAULT_SIGNATURE
+from odkeras.export.signatures import DEFAULT_SIGNATURE, EXAMPLES_SIGNATURE
+from odkeras.heartbeat import report_progress
 from odkeras.model.checkpoint import choose_checkpoints, restore_for_prediction, saved_averages
+from odkeras.model.context import CONTEXT_FEATURES, context_length
 from odkeras.model.inference import CLASS_ID_OFFSET, InferenceModel, build_detection_model
 from odkeras.model.setup import Setup
 from odkeras.training.inputs import SERIALIZED, ExampleSource, evaluation_dataset, example_source, examples_of_reader
@@ -24,6 +26,7 @@ from odkeras.training.metrics import make_metric_sets, overall_first
 from odkeras.training.pictures import EvalVisualizations, ExampleSelection
 from odkeras.training.precision_recall import PrecisionRecallCurve
 from odkeras.training.record_checks import find_bad_example
+from odkeras.training.unjudged import judged_detections
 from odkeras.version_dirs import list_versions, version_dir
 
 Progress = Callable[[int], None]
@@ -49,19 +52,25 @@ class DetectionModel(Protocol):
 
     model: Any
 
-    def detect(self, images: Any, true_shapes: Any) -> dict[str, tf.Tensor]: ...
+    def detect(self, images: Any, true_shapes: Any, **side_inputs: Any) -> dict[str, tf.Tensor]: ...
 
 
 def model_detector(inference: DetectionModel) -> Detector:
     """A detector that calls `inference`, with the weights that the model has at the time of each call."""
-    return lambda features: inference.detect(features["image"], features["true_image_shape"])
+
+    def detect(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        side_inputs = inference.model.get_side_inputs(features)
+        return inference.detect(features["image"], features["true_image_shape"], **side_inputs)
+
+    return detect
 
 
 class SavedModelDetector:
     """A detector that calls the `serving_default` signature of an exported version.
 
     The signature gets the encoded image, as it would from a client. Models of other tools may take pixels instead;
-    they get the decoded image, (1, H, W, 3) in the signature's dtype.
+    they get the decoded image, (1, H, W, 3) in the signature's dtype. A version of Context R-CNN gets the example,
+    which has the features of other images.
 
     Raises:
         CheckpointError: the directory has no SavedModel that can be loaded, or its signature is not that of a detector.
@@ -85,13 +94,19 @@ class SavedModelDetector:
         ((self._input, self._spec),) = inputs.items()
 
     def __call__(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        if CONTEXT_FEATURES in features and EXAMPLES_SIGNATURE in self._saved_model.signatures:
+            outputs = self._saved_model.signatures[EXAMPLES_SIGNATURE](examples=features[SERIALIZED])
+        else:
+            outputs = self._signature(**{self._input: self._images(features)})
+        return {name: tf.cast(outputs[name], tf.float32) for name in (*_REQUIRED, *_OPTIONAL) if name in outputs}
+
+    def _images(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         encoded = tf.io.parse_example(features[SERIALIZED], {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
         images = encoded["image/encoded"]
         if self._spec.dtype != tf.string:
             pixels = tf.io.decode_image(images[0], channels=3, expand_animations=False)
             images = tf.cast(pixels[tf.newaxis], self._spec.dtype)
-        outputs = self._signature(**{self._input: images})
-        return {name: tf.cast(outputs[name], tf.float32) for name in (*_REQUIRED, *_OPTIONAL) if name in outputs}
+        return images
 
 
 class Evaluator:
@@ -144,6 +159,7 @@ class Evaluator:
                 count += 1
                 boxes += len(eval_dict["groundtruth_boxes"][0])
                 progress(count)
+                report_progress()
             if not count:
                 raise ConfigError(f"no examples to evaluate on in {source.where}")
             if not boxes:
@@ -161,7 +177,7 @@ class Evaluator:
 
     def _detect_all(self, detect: Detector, source: ExampleSource) -> Iterator[Mapping[str, Any]]:
         for features, labels in self._examples(source):
-            outputs = detect(features)
+            outputs = judged_detections(detect(features), features[SERIALIZED][0])
             detections = {**outputs, "detection_classes": outputs["detection_classes"] - CLASS_ID_OFFSET}
             eval_dict, _ = model_lib_v2.prepare_eval_dict(detections, _without_padding(labels), features)
             yield eval_dict
@@ -176,8 +192,9 @@ class Evaluator:
             yield from self._datasets[key]
         except tf.errors.OpError as error:
             numbered = ((f"example {number}", each) for number, each in enumerate(source.read(), start=1))
-            reason = find_bad_example(numbered, source.reader.num_keypoints) or error.message.splitlines()[0]
-            raise ConfigError(f"{source.where}: {reason}") from error
+            context = context_length(self._config.model)
+            found = find_bad_example(numbered, source.reader.num_keypoints, context_length=context)
+            raise ConfigError(f"{source.where}: {found or error.message.splitlines()[0]}") from error
 
     def _read(self) -> Iterator[bytes]:
         assert self._source is not None

@@ -23,12 +23,14 @@ from object_detection import inputs as odapi_inputs
 from object_detection.builders import dataset_builder, decoder_builder
 
 from odkeras.data.records import with_keypoints, with_masks
-from odkeras.data.replay import StoredExample
+from odkeras.data.stored_example import StoredExample
 from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap, label_map_for_api
 from odkeras.model.building import building
-from odkeras.pipeline import loads_masks
+from odkeras.model.context import context_length, with_context
+from odkeras.pipeline import loads_masks, num_classes
 from odkeras.pipeline.augmentation import AUTOGRAPH_STEPS, LEGACY_FUNCTION_STEPS, step_names
+from odkeras.training.unjudged import UNJUDGED, unjudged_classes
 
 SERIALIZED = "odkeras/example"
 """Key of the serialized example among the features of `evaluation_dataset`: string (1,)."""
@@ -107,25 +109,31 @@ Complete = Callable[[bytes], bytes]
 
 def example_completion(config: Any, label_map: LabelMap) -> Complete:
     """What adds to an example of the loop the parts that `train_input_reader` loads, if it lacks them: filled boxes as
-    masks, and keypoints that are not labelled.
+    masks, keypoints that are not labelled, and no context features.
 
     Args:
         config: a resolved `TrainEvalPipelineConfig`.
         label_map: names the keypoints.
     """
     names = label_map.keypoint_names if config.train_input_reader.num_keypoints else ()
-    masks = loads_masks(config)
+    masks, context = loads_masks(config), context_length(config.model)
 
     def complete(serialized: bytes) -> bytes:
         if masks:
             serialized = with_masks(serialized)
+        if context:
+            serialized = with_context(serialized, context)
         return with_keypoints(serialized, names) if names else serialized
 
     return complete
 
 
 def held_out_examples(
-    config: Any, examples: Sequence[StoredExample], max_examples: int | None = None, *, complete: Complete | None = None
+    config: Any,
+    examples: Sequence[StoredExample],
+    max_examples: int | None = None,
+    *,
+    read: Callable[[StoredExample], bytes] = StoredExample.read,
 ) -> ExampleSource:
     """The hold-out split of the answers, decoded as `train_input_reader` says.
 
@@ -133,7 +141,7 @@ def held_out_examples(
         config: a resolved `TrainEvalPipelineConfig`.
         examples: the result of `ReplayStore.held_out()`.
         max_examples: as in `examples_of_reader`.
-        complete: is called with each example; None changes none.
+        read: reads an example.
     """
     reader = type(config.train_input_reader)()
     reader.CopyFrom(config.train_input_reader)
@@ -142,12 +150,10 @@ def held_out_examples(
         kept = smallest_hashes((example.image_id for example in chosen), max_examples)
         chosen = [example for number, example in enumerate(chosen) if number in kept]
 
-    def read() -> Iterator[bytes]:
-        serialized = (example.read() for example in chosen)
-        return map(complete, serialized) if complete is not None else serialized
-
     identity = tuple((example.image_id, example.batch) for example in chosen)
-    return ExampleSource(reader, read, identity, "the answers that are kept for evaluation (--eval-split)")
+    return ExampleSource(
+        reader, lambda: map(read, chosen), identity, "the answers that are kept for evaluation (--eval-split)"
+    )
 
 
 def smallest_hashes(names: Iterable[str], count: int) -> set[int]:
@@ -173,12 +179,14 @@ def training_dataset(
     Args:
         config: a resolved `TrainEvalPipelineConfig`; `train_config` and `train_input_reader` are honoured.
         model: the `DetectionModel` whose `preprocess` prepares the images.
-        source: serialized examples; None reads the records that `train_input_reader` names, repeated without end.
+        source: serialized examples; None reads the records that `train_input_reader` names, repeated without end. In a
+            cluster, those of this worker.
         input_context: the `tf.distribute.InputContext` of a worker, which sets its shard and batch size; None without
             distribution.
 
     Returns:
         Pairs (features, labels) of dictionaries of tensors, as `object_detection.inputs.train_input` describes them.
+        The features also have `unjudged.UNJUDGED`, so that a training step takes the batches of every source.
 
     Raises:
         ConfigError: no records, fewer record files than workers, or a configuration that the API refuses.
@@ -202,10 +210,24 @@ def training_dataset(
 
     steps = step_names(config)
     legacy_function = not steps.isdisjoint(LEGACY_FUNCTION_STEPS)
-    dataset_build = dataset_builder.build if source is None else _build_over(source, legacy_function=legacy_function)
+    dataset_build = (
+        dataset_builder.build
+        if source is None
+        else _build_over(source, legacy_function=legacy_function, unjudged_of=num_classes(config))
+    )
     autograph = not steps.isdisjoint(AUTOGRAPH_STEPS)
     dataset = _build_pipeline(dataset_build, build, "train_input_reader", autograph=autograph)
-    return dataset if source is not None else dataset.repeat()
+    if source is not None:
+        # In a cluster, the workers would ask each other before every batch whether there is another one, unless the
+        # dataset is known not to end. It does not: its source does not.
+        return dataset if input_context is None or input_context.num_input_pipelines == 1 else dataset.repeat()
+
+    def judged_for_all(features: Mapping[str, tf.Tensor], labels: Any) -> Any:
+        image = features["image"]
+        batch_size = image.shape[0] or tf.shape(image)[0]
+        return {**features, UNJUDGED: tf.zeros([batch_size, num_classes(config)])}, labels
+
+    return dataset.map(judged_for_all).repeat()
 
 
 def distributed_training_dataset(
@@ -286,13 +308,14 @@ def _reader_for_api(reader: Any) -> Iterator[Any]:
 
 
 def _build_over(
-    source: tf.data.Dataset, *, keep_serialized: bool = False, legacy_function: bool = False
+    source: tf.data.Dataset, *, keep_serialized: bool = False, legacy_function: bool = False, unjudged_of: int = 0
 ) -> Callable[..., tf.data.Dataset]:
     """A stand-in for `dataset_builder.build` that reads `source` instead of files.
 
     Args:
-        keep_serialized: add the serialized example to the features.
+        keep_serialized: add the serialized example to the features, instead of `UNJUDGED`.
         legacy_function: transform with a function of TensorFlow 1 (see `LEGACY_FUNCTION_STEPS`).
+        unjudged_of: the number of classes in `UNJUDGED`.
     """
 
     def build(
@@ -304,7 +327,6 @@ def _build_over(
     ) -> tf.data.Dataset:
         dataset = source
         if input_context is not None:
-            dataset = dataset.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
             batch_size = input_context.get_per_replica_batch_size(batch_size)
         decode = decoder_builder.build(reader).decode
 
@@ -312,13 +334,19 @@ def _build_over(
             features, labels = transform_input_data_fn(decode(serialized))  # type: ignore[misc]  # never None here
             return {**features, SERIALIZED: serialized}, labels
 
+        def decode_with_unjudged(serialized: tf.Tensor) -> Any:
+            return decode(serialized), unjudged_classes(serialized, unjudged_of)
+
+        def transform_with_unjudged(decoded: Mapping[str, tf.Tensor], unjudged: tf.Tensor) -> Any:
+            features, labels = transform_input_data_fn(decoded)  # type: ignore[misc]  # never None here
+            return {**features, UNJUDGED: unjudged}, labels
+
         if keep_serialized:
             dataset = dataset.map(decode_and_keep, tf.data.AUTOTUNE)
         else:
-            dataset = dataset.map(decode, tf.data.AUTOTUNE)
-            if transform_input_data_fn is not None:
-                transform = dataset.map_with_legacy_function if legacy_function else dataset.map
-                dataset = transform(transform_input_data_fn, tf.data.AUTOTUNE)
+            dataset = dataset.map(decode_with_unjudged, tf.data.AUTOTUNE)
+            transform = dataset.map_with_legacy_function if legacy_function else dataset.map
+            dataset = transform(transform_with_unjudged, tf.data.AUTOTUNE)
         return dataset.batch(batch_size, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
 
     return build

@@ -8,21 +8,26 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from odkeras import project
+from odkeras.config.parsing import AUTO
 from odkeras.config.settings import TrainingSettings
 from odkeras.control import Control
-from odkeras.errors import ConfigError, OdkerasError, SetupError, error_reason
+from odkeras.errors import OdkerasError, SetupError, error_reason
 from odkeras.labels import LabelMap
 from odkeras.model.setup import Setup, prepare_setup, save_resolved
 from odkeras.pipeline import check_pipeline, raise_for_problems
-from odkeras.process import exit_on_second_signal, stop_on_signals, stop_with_parent
+from odkeras.process import exit_on_second_signal, exit_with_parent, stop_on_signals
 from odkeras.training.checkpoints import lock_data_dir, lock_model_dir
+from odkeras.training.cluster import Cluster, join_cluster
+from odkeras.training.crew import check_batch_size, check_cluster
+from odkeras.training.following import follow_chief
+from odkeras.training.free_space import FreeSpace
 from odkeras.training.rounds import Rounds
 from odkeras.training.status import StatusFile
 from odkeras.training.strategy import grow_gpu_memory, make_strategy
@@ -32,6 +37,9 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _POLLS_PER_HEARTBEAT = 20
 _NICENESS = 10
+_ORPHAN_S = 15.0
+"""A trainer without a parent ends at the latest after this time. On a busy machine building the model takes minutes,
+and it holds the lock of its directories for as long. Being killed at any time costs it nothing."""
 
 
 def run_trainer(
@@ -52,35 +60,44 @@ def run_trainer(
 
     Raises:
         ConfigError: `once` is set, but training is paused or stopped.
+        SetupError: `once` is set, but there is too little free space.
         OdkerasError: it cannot start or continue; status.json has the reason, too.
+        ClusterError: another worker was lost.
     """
     stop = threading.Event()
     if give_way:
         _lower_priority()
-    if stop_on_stdin_eof:
-        stop_with_parent(stop.set, sys.stdin.fileno())
     directories = settings.project
     directories.create()
-    with stop_on_signals(stop.set), exit_on_second_signal():
+    with_parent = exit_with_parent(stop.set, sys.stdin.fileno(), _ORPHAN_S) if stop_on_stdin_eof else nullcontext()
+    with with_parent, stop_on_signals(stop.set), exit_on_second_signal():
         if once:
             _check_training_runs(settings)
         try:
             setup, strategy = prepare_training(settings)
+            cluster = join_cluster(strategy, stop)
+            if cluster is not None:
+                check_cluster(cluster, setup.config, settings)
         except OdkerasError as error:
             # If another trainer holds the lock, status.json is that trainer's.
             with suppress(SetupError, OSError), lock_model_dir(directories.model_dir, wait_s=0.0):
                 StatusFile(directories.status_path).update(state="failed", reason=str(error))
             raise
+        if cluster is not None and strategy is not None and not cluster.is_chief:
+            follow_chief(setup, settings, strategy, cluster)
+            return
         with open_rounds(
             setup.config,
             setup.label_map,
             settings,
             strategy=strategy,
+            cluster=cluster,
             live_version=live_version,
             should_stop=stop.is_set,
         ) as rounds:
             save_resolved(setup, directories.model_dir)
             _run_rounds(rounds, stop, once=once)
+            rounds.dismiss_workers()
         if once and not stop.is_set():
             _check_training_runs(settings)  # a pause during the run ends it, too, with answers left in the inbox
 
@@ -103,26 +120,27 @@ def _run_rounds(rounds: Rounds, stop: threading.Event, *, once: bool) -> None:
 def _check_training_runs(settings: TrainingSettings) -> None:
     control = Control(settings.project.control_path)
     control.check_running(settings.config.parent, "--once would end while answers wait")
+    if problem := FreeSpace(settings.project, settings.min_free).problem():
+        raise SetupError(problem)
 
 
 def prepare_training(settings: TrainingSettings) -> tuple[Setup, tf.distribute.Strategy | None]:
     """Resolve and check the pipeline.config for the loop.
 
     Raises:
-        ConfigError: it cannot be used, has no examples for an evaluation that is asked for, or `strategy` is
-            "multi-worker".
+        ConfigError: it cannot be used, has no examples for an evaluation that is asked for, or its batches cannot be
+            divided among the devices.
     """
-    if settings.strategy == "multi-worker":
-        raise ConfigError(
-            "--strategy multi-worker is for `odkeras train`; the loop trains on one machine (none or mirrored)"
-        )
     grow_gpu_memory()
     setup = prepare_setup(settings, "loop")
     if settings.evaluates and not settings.eval_split:
         problems = check_pipeline(setup.config, label_map=setup.label_map, purpose="eval")
         option = "--run-eval" if settings.run_eval else "--publish-if-better"
         raise_for_problems(problems, source=f"{settings.config}, with {option}")
-    return setup, make_strategy(settings.strategy)
+    strategy = make_strategy(settings.strategy)
+    if settings.batch_size != AUTO:
+        check_batch_size(setup.config, strategy.num_replicas_in_sync if strategy is not None else 1)
+    return setup, strategy
 
 
 def _lower_priority() -> None:
@@ -151,10 +169,12 @@ def open_rounds(config: Any, label_map: LabelMap, settings: TrainingSettings, **
         for directory in (directories.export_dir, directories.data_dir, directories.inbox_dir, directories.model_dir):
             project.remove_stale_temporaries(directory)
         status = StatusFile(directories.status_path)
+        cluster: Cluster | None = kwargs.get("cluster")
         try:
-            rounds = Rounds(config, label_map, settings, status=status, **kwargs)
-            stack.callback(rounds.close)
-            yield rounds
+            with cluster.watching() if cluster is not None else nullcontext():
+                rounds = Rounds(config, label_map, settings, status=status, **kwargs)
+                stack.callback(rounds.close)
+                yield rounds
         except Exception as error:
             status.update(state="failed", reason=error_reason(error))
             raise

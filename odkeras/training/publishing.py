@@ -1,4 +1,4 @@
-"""Publishing: the serving model of the loop, and the decision whether a round's weights become a version.
+"""Publishing: the decision whether a round's weights become a version.
 
 With `--publish-if-better`, the new weights and the served version are evaluated on the same examples. The new weights
 are published only if their primary metric is lower by at most a tolerance. Weights that are held back stay in the
@@ -7,138 +7,31 @@ checkpoint, and the next round trains from them.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import tensorflow as tf
 
 from odkeras.data.replay import ReplayStore
+from odkeras.data.stored_example import StoredExample
 from odkeras.errors import CheckpointError, OdkerasError
-from odkeras.export.info import ExportInfo, read_export_info
-from odkeras.export.publish import Publisher
-from odkeras.labels import LabelMap
-from odkeras.model.checkpoint import list_checkpoints, restore_for_prediction
-from odkeras.model.imagenet import load_imagenet_weights
-from odkeras.model.inference import InferenceModel
-from odkeras.model.weights import copy_weights, named_variables, restore_fine_tune_checkpoint, snapshot
-from odkeras.pipeline import read_skeleton
-from odkeras.project import Project
-from odkeras.training.evaluation import Detector, Evaluator, SavedModelDetector, model_detector, named_sources
-from odkeras.training.inputs import ExampleSource, example_completion, held_out_examples
+from odkeras.export.info import ExportInfo
+from odkeras.export.publish import apply_retention
+from odkeras.training.detection_cache import DetectionCache
+from odkeras.training.evaluation import Evaluator, model_detector, named_sources
+from odkeras.training.inputs import ExampleSource, held_out_examples
 from odkeras.training.metrics import jsonable, primary_metric
 from odkeras.training.pictures import EvalVisualizations
-from odkeras.training.status import StatusFile
-from odkeras.version_dirs import list_versions, version_dir
+from odkeras.training.serving_model import ServingModel
 
 _log = logging.getLogger(__name__)
 
 Outcome = Literal["published", "held back", "failed"]
-
-
-class ServingModel:
-    """The inference model of the loop, and its published versions.
-
-    Args:
-        config: a resolved, checked `TrainEvalPipelineConfig`.
-        label_map: the project's label map.
-        directories: has the model directory, with the checkpoints, and the export directory, with the versions.
-        status: the trainer's status.json, updated with every version.
-
-    Attributes:
-        inference: the model.
-        variables: its variables, by path.
-        checkpoint: path of the checkpoint that was restored; None if there was none. Then the model has the weights of
-            the config's fine-tune checkpoint, ImageNet weights (see `model.imagenet`), or random weights.
-
-    Raises:
-        CheckpointError: a checkpoint does not fit the model.
-        WeightsError: the ImageNet weights cannot be downloaded.
-    """
-
-    def __init__(self, config: Any, label_map: LabelMap, directories: Project, status: StatusFile) -> None:
-        self.status = status
-        self._export_dir = directories.export_dir
-        self.inference = InferenceModel(config.model)
-        self.variables = named_variables(self.inference.model)
-        self.label_map = label_map
-        self._publisher = Publisher(self.inference, directories.export_dir, label_map, read_skeleton(config))
-        self._starts_as_detector = False
-        train = config.train_config
-        self.checkpoint = restore_for_prediction(self.inference.model, list_checkpoints(directories.model_dir))
-        if self.checkpoint is not None:
-            # The restore report of the first start is gone; only type "full" restores the box predictors, too.
-            self._starts_as_detector = train.fine_tune_checkpoint != "" and train.fine_tune_checkpoint_type == "full"
-            _log.info("resuming from %s", self.checkpoint)
-        elif train.fine_tune_checkpoint:
-            report = restore_fine_tune_checkpoint(
-                self.inference.model, train.fine_tune_checkpoint, train.fine_tune_checkpoint_type or "detection"
-            )
-            self._starts_as_detector = not report.new
-            _log.info("fine-tuning from %s: %s", train.fine_tune_checkpoint, report)
-        else:
-            from_imagenet = load_imagenet_weights(self.inference.model, config.model)
-            _log.info("starting from %s weights", "ImageNet" if from_imagenet else "random")
-
-    @property
-    def newest(self) -> int | None:
-        """The newest version, which is the one that servers load; None before the first."""
-        versions = list_versions(self._export_dir)
-        return versions[-1] if versions else None
-
-    @property
-    def newest_info(self) -> ExportInfo | None:
-        """Export info of the newest version; None if there is no version, or odkeras did not write it."""
-        newest = self.newest
-        return None if newest is None else read_export_info(version_dir(self._export_dir, newest))
-
-    @property
-    def has_same_graph(self) -> bool:
-        """Whether the newest version has the graph of this model, so that its weights can be loaded."""
-        return self._publisher.has_graph_of(self.newest_info)
-
-    @contextlib.contextmanager
-    def newest_version(self) -> Iterator[Detector]:
-        """Yields a detector of the newest version.
-
-        If the version has this model's graph, the model holds the version's weights within the block, and its own
-        weights are restored at the end.
-
-        Raises:
-            CheckpointError: there is no version, or it cannot be loaded.
-        """
-        version = self.newest
-        if version is None:
-            raise CheckpointError(f"there is no version in {self._export_dir}")
-        if not self.has_same_graph:
-            yield SavedModelDetector(version_dir(self._export_dir, version))
-            return
-        weights = snapshot(self.variables)
-        try:
-            self._publisher.load(version)
-            yield model_detector(self.inference)
-        finally:
-            copy_weights(weights, self.variables)
-
-    def has_learned(self, step: int) -> bool:
-        """Whether weights of global step `step` are trained or restored, not random; see `ExportInfo.learned`."""
-        return step > 0 or self._starts_as_detector
-
-    def publish(self, step: int) -> int:
-        """Publish the current weights, which have `step` training steps, and return the version.
-
-        Raises:
-            CheckpointError: the weights are not finite.
-        """
-        self.status.update(state="publishing", reason=f"publishing the weights of step {step}")
-        version = self._publisher.publish(step, learned=self.has_learned(step))
-        _log.info("published version %d (step %d)", version, step)
-        self.status.update(version=version)
-        return version
 
 
 @dataclass(frozen=True)
@@ -210,27 +103,38 @@ class PublishDecision:
 class ModelValidator:
     """Evaluates the trained weights and the served version on the same, current examples.
 
-    The metrics of the served version are cached until the version or the examples change.
+    The metrics of the served version are cached until the version or the examples change, and its detections until the
+    version changes.
 
     Args:
         config: a resolved `TrainEvalPipelineConfig`.
         model: the model whose weights are evaluated.
         replay: holds the hold-out split of the answers.
+        read: reads its examples.
         held_out: evaluate on the hold-out split instead of the examples that `eval_input_reader` names.
         max_examples: evaluate on a sample of this many; None, 0 or less = all.
     """
 
     def __init__(
-        self, config: Any, model: ServingModel, replay: ReplayStore, *, held_out: bool, max_examples: int | None = None
+        self,
+        config: Any,
+        model: ServingModel,
+        replay: ReplayStore,
+        read: Callable[[StoredExample], bytes],
+        *,
+        held_out: bool,
+        max_examples: int | None = None,
     ) -> None:
         self._config = config
         self._model = model
         self._replay = replay
         self._held_out = held_out
-        self._complete = example_completion(config, model.label_map)
+        self._read = read
         self._max_examples = max_examples
         self._evaluator = Evaluator(config, model.inference.model)
         self._served: tuple[Any, dict[str, float]] | None = None  # cache: (version, examples) and its metrics
+        self._served_detections: tuple[int | None, DetectionCache] = (None, DetectionCache())  # of which version
+        self._detections = DetectionCache()  # of the weights that were evaluated last
 
     @property
     def visualizations(self) -> EvalVisualizations:
@@ -246,8 +150,7 @@ class ModelValidator:
         if not self._held_out:
             return named_sources(self._config, self._max_examples)
         examples = self._replay.held_out()
-        complete = self._complete
-        return [held_out_examples(self._config, examples, self._max_examples, complete=complete)] if examples else []
+        return [held_out_examples(self._config, examples, self._max_examples, read=self._read)] if examples else []
 
     def result(self) -> dict[str, Any]:
         """Evaluate the current weights, for the evaluation's row in metrics.jsonl.
@@ -291,18 +194,24 @@ class ModelValidator:
         """Cache the metrics of the version that has just been published, so that it is not evaluated again."""
         if metrics:
             self._served = (self._cache_key(self.sources()), metrics)
+            self._served_detections = (self._model.newest, self._detections)
 
     def _evaluate(self, sources: list[ExampleSource]) -> dict[str, float]:
-        return self._evaluator.evaluate(model_detector(self._model.inference), sources) if sources else {}
+        self._detections = DetectionCache()
+        detect = self._detections.wrap(model_detector(self._model.inference))
+        return self._evaluator.evaluate(detect, sources) if sources else {}
 
     def _evaluate_served(self, sources: list[ExampleSource]) -> dict[str, float]:
         if not sources:
             return {}
         key = self._cache_key(sources)
         if self._served is None or self._served[0] != key:
+            if self._served_detections[0] != self._model.newest:
+                self._served_detections = (self._model.newest, DetectionCache())
+            cache = self._served_detections[1]
             try:
                 with self._model.newest_version() as detect:
-                    self._served = (key, self._evaluator.evaluate(detect, sources))
+                    self._served = (key, self._evaluator.evaluate(cache.wrap(detect), sources))
             except (OdkerasError, tf.errors.OpError) as error:
                 _log.warning("the served version cannot be evaluated: %s", error)
                 return {}
@@ -388,3 +297,27 @@ def plan_start(
     if not same_graph:
         return "publish" if learned or not newest.learned else "keep"
     return "decide" if unpublished else "keep"
+
+
+def collect_garbage(
+    export_dir: Path, replay: ReplayStore, keep: int, live_version: Callable[[], int | None]
+) -> dict[str, list[Any]]:
+    """Delete old versions, and move the examples of old records to shards. Errors are logged.
+
+    Args:
+        keep: how many of each to keep.
+        live_version: returns the version being served, which is never deleted; None if unknown.
+
+    Returns:
+        The deleted "versions", and the names of the deleted "records".
+    """
+    deleted: dict[str, list[Any]] = {"versions": [], "records": []}
+    try:
+        deleted["versions"] = apply_retention(export_dir, keep, live_version())
+    except OdkerasError as error:
+        _log.warning("old versions are kept, because it is unknown which one is served: %s", error)
+    try:
+        deleted["records"] = [path.name for path in replay.compact(keep)]
+    except (OdkerasError, OSError) as error:
+        _log.warning("old records are kept until the next round: %s", error)
+    return deleted

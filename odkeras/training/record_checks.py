@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from odkeras.config.settings import DEFAULT_MAX_PIXELS
 from odkeras.data.records import (
     box_problem,
     class_ids,
@@ -19,16 +20,25 @@ from odkeras.data.records import (
     example_problem,
     file_name,
     keypoint_problem,
+    size_problem,
 )
 from odkeras.errors import ConfigError
 from odkeras.labels import LabelMap
+from odkeras.model.context import context_problem
 
 MAX_CHECKED = 1000
 """Records may have millions of examples."""
 _MAX_LISTED = 10
 
 
-def check_records(reader: Any, label_map: LabelMap, field: str) -> list[str]:
+def check_records(
+    reader: Any,
+    label_map: LabelMap,
+    field: str,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    *,
+    context_length: int = 0,
+) -> list[str]:
     """Check a reader's first `MAX_CHECKED` examples without decoding their images, and return warnings.
 
     Records that cannot be read are not checked: the input pipeline reports that.
@@ -36,9 +46,12 @@ def check_records(reader: Any, label_map: LabelMap, field: str) -> list[str]:
     Args:
         reader: the `input_reader_pb2.InputReader`.
         field: its name in the pipeline.config, for messages.
+        max_pixels: larger images are refused.
+        context_length: the length of the context features that the model takes; 0: none.
 
     Raises:
-        ConfigError: no record has an example, boxes are not normalised, or keypoints are not those of the reader.
+        ConfigError: no record has an example, boxes are not normalised, keypoints are not those of the reader, context
+            features not those of the model, or an image is too large.
     """
     try:
         files = _files(reader)
@@ -47,7 +60,7 @@ def check_records(reader: Any, label_map: LabelMap, field: str) -> list[str]:
         return []
     if files and len(empty) == len(files):
         raise ConfigError(f"{field}: {', '.join(files)} holds no examples; write it again, or name another record")
-    findings = _Findings(label_map, reader.max_number_of_boxes, reader.num_keypoints)
+    findings = _Findings(label_map, reader.max_number_of_boxes, reader.num_keypoints, max_pixels, context_length)
     try:
         for path, number, serialized in itertools.islice(_numbered(files), MAX_CHECKED):
             findings.add(serialized, f"{field}: {path}, example {number}")
@@ -57,15 +70,16 @@ def check_records(reader: Any, label_map: LabelMap, field: str) -> list[str]:
     return warnings + findings.warnings()
 
 
-def find_bad_example(examples: Iterable[tuple[str, bytes]], num_keypoints: int = 0) -> str:
+def find_bad_example(examples: Iterable[tuple[str, bytes]], num_keypoints: int = 0, *, context_length: int = 0) -> str:
     """Why the first example that the API cannot use cannot be used; "" if all can. Decodes the images.
 
     Args:
         examples: pairs (place, serialized example).
         num_keypoints: the reader's `num_keypoints`.
+        context_length: as in `check_records`.
     """
     for place, serialized in examples:
-        if problem := example_problem(serialized, num_keypoints):
+        if problem := example_problem(serialized, num_keypoints) or _context_problem(serialized, context_length):
             return f"{place}: {problem}"
     return ""
 
@@ -79,6 +93,12 @@ def numbered_examples(reader: Any) -> Iterator[tuple[str, bytes]]:
         return
 
 
+def _context_problem(serialized: bytes, context_length: int) -> str:
+    features = tf.train.Example.FromString(serialized).features.feature
+    problem = context_problem(features, context_length)
+    return f"{file_name(features)}: {problem}" if problem else ""
+
+
 @dataclass
 class _Findings:
     """What is wrong with the examples of a reader, counted."""
@@ -86,6 +106,8 @@ class _Findings:
     label_map: LabelMap
     max_boxes: int
     num_keypoints: int
+    max_pixels: int
+    context_length: int
     checked: int = 0
     unknown_texts: Counter[str] = field(default_factory=Counter)
     unknown_ids: Counter[int] = field(default_factory=Counter)
@@ -94,7 +116,12 @@ class _Findings:
 
     def add(self, serialized: bytes, place: str) -> None:
         features = tf.train.Example.FromString(serialized).features.feature
-        if problem := box_problem(features) or keypoint_problem(features, self.num_keypoints):
+        if problem := (
+            box_problem(features)
+            or keypoint_problem(features, self.num_keypoints)
+            or size_problem(features, self.max_pixels)
+            or context_problem(features, self.context_length)
+        ):
             raise ConfigError(f"{place} ({file_name(features)}): {problem}")
         self.checked += 1
         texts, count = class_texts(features), count_boxes(features)

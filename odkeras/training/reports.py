@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from odkeras.data.replay import index_record
+from odkeras.data.stored_example import index_record
 from odkeras.project import Project, read_jsonl
 from odkeras.training.checkpoints import CheckpointStore
 from odkeras.training.publishing import ModelValidator, PublishDecision
@@ -98,6 +99,14 @@ class Reports:
         metrics = {name: value for name, value in (result.get("metrics") or {}).items() if value is not None}
         if metrics:
             self._summaries.evaluation(self._trainer.step, metrics, validator.visualizations if validator else None)
+
+    def evaluate(self, validator: ModelValidator) -> Mapping[str, Any]:
+        """The evaluation of the weights, for `evaluation`; its time is reported."""
+        self._status.update(state="evaluating", reason="evaluating on the validation examples")
+        started = time.monotonic()
+        result = validator.result()
+        self._summaries.seconds(self._trainer.step, "evaluate_s", time.monotonic() - started)
+        return result
 
     def work_in(self, records: Iterable[Path]) -> dict[str, Any]:
         """The edit counts of the images in these TFRecords, from their rows in work.jsonl."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from odkeras.control import PAUSED, RUNNING, STOPPED, Control
+from odkeras.heartbeat import report_progress
 from odkeras.project import append_jsonl, read_jsonl, write_atomically
 from odkeras.training.limits import LoadLimits
 
@@ -71,6 +72,7 @@ class StatusFile:
 
     def update(self, **changes: Any) -> None:
         """Change fields of `Status`, given by name."""
+        report_progress()
         before = self.current
         self.current = replace(before, **changes)
         changed = any(getattr(before, name) != getattr(self.current, name) for name in ("state", "reason", "version"))
@@ -81,6 +83,7 @@ class StatusFile:
         """Write status.json now; readers detect a dead trainer by the file's age. Write errors are only logged."""
         content = {**asdict(self.current), "pid": os.getpid(), "updated": time.time()}
         self._written_s = time.monotonic()
+        report_progress()
         try:
             write_atomically(self._path, json.dumps(content))
         except OSError as error:  # a full disk must not end the training just because of a progress report
@@ -129,6 +132,8 @@ class Pauses:
         status: the trainer's status.json.
         should_stop: polled; returns True when the process must exit, which also ends a pause.
         limits: how long training rests between steps; None for no limits.
+        obstacle: polled; returns why no round may start now, "" if one may.
+        on_wait: called every few seconds while training is paused, or rests, between steps.
 
     Attributes:
         paused_s: total seconds that training was paused, or rested, between steps.
@@ -140,11 +145,15 @@ class Pauses:
         status: StatusFile,
         should_stop: Callable[[], bool],
         limits: LoadLimits | None = None,
+        obstacle: Callable[[], str] = lambda: "",
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._control = control
         self._status = status
         self._should_stop = should_stop
         self._limits = limits or LoadLimits()
+        self._obstacle = obstacle
+        self._on_wait = on_wait
         self._before: Status | None = None
         self.paused_s = 0.0
 
@@ -174,14 +183,17 @@ class Pauses:
     def between_rounds(self) -> bool:
         """Returns True if no round may start now. Never blocks."""
         state = self._control.state
-        if state == RUNNING:
+        reason = _BETWEEN_ROUNDS.get(state) or self._obstacle()
+        if not reason:
             if self._before is not None:
                 self._status.update(state=self._before.state, reason=self._before.reason)
                 self._before = None
-        elif self._before is None or self._status.current.state != state:
+            return False
+        shown = "waiting" if state == RUNNING else state
+        if self._before is None or self._status.current.state != shown:
             self._before = self._before or self._status.current
-            self._status.update(state=state, reason=_BETWEEN_ROUNDS[state], round_step=0, round_steps=0)
-        return state != RUNNING
+            self._status.update(state=shown, reason=reason, round_step=0, round_steps=0)
+        return True
 
     def _wait(self) -> None:
         before = self._status.current
@@ -197,5 +209,6 @@ class Pauses:
             time.sleep(min(_POLL_S, left_s))
             if time.monotonic() - written >= _HEARTBEAT_S:
                 written = time.monotonic()
+                self._on_wait()
                 self._status.write()  # heartbeat: readers take an old status.json for a dead trainer
         self.paused_s += time.monotonic() - started

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import sys
+
 import tensorflow as tf
 
+from odkeras.config.cluster import read_tf_config
+from odkeras.config.devices import STRATEGIES
 from odkeras.errors import ConfigError
-
-STRATEGIES = ("none", "mirrored", "multi-worker")
+from odkeras.process import default_signals
+from odkeras.text import say
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy | None:
     """Create the strategy that `--strategy` names; None for "none".
 
     "mirrored" uses every GPU of this machine. "multi-worker" uses the cluster that the environment variable TF_CONFIG
-    describes.
+    describes, and waits until all its workers have started.
 
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown name, or TF_CONFIG describes no cluster.
     """
     if name == "none":
         return None
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
     if name == "multi-worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        spec = read_tf_config()
+        others = [spec.name_of(index) for index in range(len(spec.addresses)) if index != spec.index]
+        if others:
+            say(f"{spec.name_of(spec.index)} waits for {', '.join(others)}", file=sys.stderr, flush=True)
+        with default_signals():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     raise ConfigError(f"--strategy must be one of {', '.join(STRATEGIES)}; got {name!r}")
 
 

@@ -3,7 +3,7 @@
 Directories and tags:
 
     train/  Loss/*, optimizer/*, speed/*        every few steps
-            training_examples/*                 images, once a round
+            training_examples/*                 images, once a round; less often after many rounds
             pipeline.config, label_map, the layout of "Custom Scalars"
     eval/   the metrics by their own names, evaluation_examples/*, precision_recall/*
     loop/   round/*, seconds/*, speed/*, work/*, gate/*     once a round
@@ -31,6 +31,7 @@ from tensorboard.util import tensor_util
 
 from odkeras.labels import LabelMap
 from odkeras.training.metrics import ABSENT
+from odkeras.training.picture_budget import PictureBudget
 from odkeras.training.pictures import BoxAnnotator, EvalVisualizations, encode_jpeg
 from odkeras.training.precision_recall import THRESHOLDS, PrecisionRecallCurve
 from odkeras.training.trainer import Batch, StepReport
@@ -132,6 +133,7 @@ class TrainingSummaries:
             name: tf.summary.create_file_writer(str(model_dir / name)) if write else tf.summary.create_noop_writer()
             for name in ("train", "eval", "loop")
         }
+        self._pictures = {name: PictureBudget(model_dir / name) for name in ("train", "eval")}
         for name in self._writers:
             self._hide_events_after(name, step)
 
@@ -158,6 +160,7 @@ class TrainingSummaries:
         """
         if not self._writes:
             return
+        self._batch_size = config.train_config.batch_size  # of all workers; a batch has the images of this one
         self._annotator.edges = tuple((edge.start, edge.end) for edge in config.eval_config.keypoint_edge)
         self.text("pipeline.config", _fenced(str(config)))
         if self._label_map is not None:
@@ -189,20 +192,22 @@ class TrainingSummaries:
         self._scalars("train", values, report.step)
 
     def watch(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
-        """Yields the same batches. Images of the first one are written with their boxes, after augmentation."""
+        """Yields the same batches. Images of the first one are written with their boxes, after augmentation, as the
+        budget allows."""
         self._speed = _Speed()
         for number, batch in enumerate(batches):
-            if number == 0:
+            if number == 0 and self._pictures["train"].is_due():
                 self._write_batch(step, batch)
             yield batch
 
     def evaluation(
         self, step: int, metrics: Mapping[str, float], visualizations: EvalVisualizations | None = None
     ) -> None:
-        """Write an evaluation: scalars, example images and PR curves. Metrics without groundtruth are left out."""
+        """Write an evaluation: scalars and, as the budget allows, example images and PR curves. Metrics without
+        groundtruth are left out."""
         known = {name: value for name, value in metrics.items() if math.isfinite(value) and value != ABSENT}
         self._scalars("eval", known, step)
-        if self._writes and visualizations is not None:
+        if self._writes and visualizations is not None and self._pictures["eval"].is_due():
             for number, example in enumerate(visualizations.examples, start=1):
                 picture = self._annotator.draw_example(example)
                 self._picture("eval", f"evaluation_examples/{number}", picture, step, _EVALUATED)
@@ -240,7 +245,7 @@ class TrainingSummaries:
     def _write_batch(self, step: int, batch: Batch) -> None:
         image = batch[0][standard_fields.InputDataFields.image]
         replicas = image.values if isinstance(image, tf.distribute.DistributedValues) else [image]
-        self._batch_size = sum(int(images.shape[0]) for images in replicas)
+        self._batch_size = self._batch_size or sum(int(images.shape[0]) for images in replicas)
         if not self._writes:
             return
         features, labels = tf.nest.map_structure(
@@ -253,6 +258,7 @@ class TrainingSummaries:
         """Write an image as JPEG. `tf.summary.image` writes PNG, which is larger, and event files are never pruned."""
         about = image_metadata.create_summary_metadata(display_name=None, description=description)
         content = [str(picture.width).encode(), str(picture.height).encode(), encode_jpeg(picture)]
+        self._pictures[writer].spend(len(content[-1]))
         with self._writers[writer].as_default(step=step):
             tf.summary.write(tag, tf.constant(content), metadata=about)
 

@@ -15,33 +15,34 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from object_detection import inputs as odapi_inputs
 from object_detection import model_lib
-from object_detection.builders import optimizer_builder
 from object_detection.core import standard_fields
 from tf_keras.src import backend
 
+from odkeras.config.devices import FLOAT32
 from odkeras.errors import TrainingError, UnreadableBatchError
 from odkeras.model.building import building, reason
 from odkeras.model.inference import build_detection_model, create_variables
-from odkeras.model.weights import copy_weights, named_variables, snapshot, variables_to_train
+from odkeras.model.precision import in_float32, layers_compute_in
+from odkeras.model.weights import copy_weights, named_variables, variables_to_train
 from odkeras.pipeline.schedules import problem_past_end
+from odkeras.training.batches import Batch, TimedBatches
+from odkeras.training.cluster import Cluster
+from odkeras.training.loss_scale import LEAST_SCALE, make_loss_scale
+from odkeras.training.optimizers import build_optimizer
+from odkeras.training.undo import OUT_OF_MEMORY, StepGuard
+from odkeras.training.unjudged import without_unjudged
 
 _log = logging.getLogger(__name__)
 
 _TOTAL_LOSS = "Loss/total_loss"
-_SNAPSHOT_EVERY_STEPS = 50
-_MAX_RESTORES = 3
 _RECENT_LOSSES = 20
-
-
-Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class StepReport:
         step: global step after this step.
         losses: value of each loss, and their sum as "Loss/total_loss".
         learning_rate: learning rate of this step.
-        gradient_norm: global norm of the gradients before clipping.
+        gradient_norm: global norm of the gradients before clipping, after their sum over the replicas.
     """
 
     step: int
@@ -89,22 +90,28 @@ class Trainer:
     Args:
         config: a resolved `TrainEvalPipelineConfig`.
         strategy: how to distribute the step; None runs it on the default device.
+        precision: what the layers compute in, one of `PRECISIONS`.
 
     Attributes:
+        cluster: the workers that take the same steps; None if this process trains alone.
         variables: all variables of the model, by path.
         trained_variables: the variables that steps update; frozen ones are left out.
-        bad_images: `image_bucket`s of the images in batches with a non-finite loss, during the last call of `train`.
+        bad_images: `image_bucket`s of the images in batches whose step was undone, during the last call of `train`.
 
     Raises:
         ConfigError: the API refuses the configuration, or it freezes every weight.
     """
 
-    def __init__(self, config: Any, strategy: tf.distribute.Strategy | None = None) -> None:
+    def __init__(
+        self, config: Any, strategy: tf.distribute.Strategy | None = None, *, precision: str = FLOAT32
+    ) -> None:
         self.config = config
         self.strategy = strategy or tf.distribute.get_strategy()
         with self.strategy.scope():
-            self.model = build_detection_model(config.model, is_training=True)
-            create_variables(self.model, config.model)
+            with layers_compute_in(precision):
+                self.model = build_detection_model(config.model, is_training=True)
+                create_variables(self.model, config.model)
+            self._loss_scale = make_loss_scale(precision)
             self.step_variable = tf.Variable(
                 0,
                 trainable=False,
@@ -112,18 +119,13 @@ class Trainer:
                 name="global_step",
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
-            with building("train_config.optimizer", "the optimizer"):
-                self.optimizer, (rate,) = optimizer_builder.build(
-                    config.train_config.optimizer, global_step=self.step_variable
-                )
-            if config.train_config.optimizer.use_moving_average:
-                self.optimizer.shadow_copy(self.model)
-            # Created ahead, so that the step is traced once and restoring a checkpoint finds the slots.
-            self.optimizer._create_all_weights(self.model.trainable_variables)
-        self._learning_rate: Callable[[], tf.Tensor] = rate if callable(rate) else lambda: rate
+            self.optimizer, self._learning_rate = build_optimizer(
+                config.train_config.optimizer, self.model, self.step_variable
+            )
         self.variables = named_variables(self.model)
         self.trained_variables = variables_to_train(self.model.trainable_variables, config.train_config)
         self.bad_images: set[int] = set()
+        self.cluster: Cluster | None = None
         self._step_function: Any = None
         self._traced_spec: Any = None
         self._warned_past_schedule = False
@@ -170,6 +172,11 @@ class Trainer:
         variables = [*self.optimizer.weights, *(average for _, average in self._averages())]
         return {f"optimizer/{number}": variable for number, variable in enumerate(variables)}
 
+    @property
+    def state(self) -> dict[str, tf.Variable]:
+        """All that a step changes: the weights, the optimizer and the global step."""
+        return {**self.variables, **self.optimizer_variables(), "step": self.step_variable}
+
     def trace(self, element_spec: Any) -> None:
         """Trace the step, once for all batches of a dataset. Must be called before `train`.
 
@@ -201,9 +208,9 @@ class Trainer:
     ) -> TrainingResult:
         """Take `steps` steps.
 
-        A step with a non-finite loss or gradient is undone: the weights of the last snapshot are restored, and training
-        continues with the next batch. The weights themselves are checked every `_SNAPSHOT_EVERY_STEPS` steps and at the
-        end, because non-finite weights must get neither into a checkpoint nor into a version.
+        A step with a non-finite loss or gradient, or for which the memory is not enough, is undone: the weights of the
+        last snapshot are restored, and training continues with the next batch. The weights themselves are checked at
+        every snapshot and at the end, because non-finite weights must get neither into a checkpoint nor into a version.
 
         Args:
             batches: an iterator over batches of `inputs.training_dataset`.
@@ -212,17 +219,21 @@ class Trainer:
             should_stop: polled between steps; True ends the call early.
 
         Raises:
-            TrainingError: the loss or the weights stay non-finite, a step fails (out of memory, for example), or the
-                batches end or cannot be read.
+            UndoneStepsError: the loss or the weights stay non-finite, or the memory is not enough again and again.
+            TrainingError: a step fails for another reason, or the batches end or cannot be read.
+            ClusterError: a step fails on one worker of a cluster only, or a worker was lost.
         """
         assert self._step_function is not None, "call trace() before train()"
         started, first = time.monotonic(), self.step
         self.bad_images.clear()
-        guard, timed = _NonFiniteGuard(self), _TimedBatches(batches)
+        guard, timed = StepGuard(self), TimedBatches(batches)
         losses: deque[float] = deque(maxlen=_RECENT_LOSSES)
         while True:
-            while self.step < first + steps and not should_stop():
-                report = self._take_step(timed, guard)
+            while self.step < first + steps:
+                batch = self._next_batch(timed, stop=should_stop())
+                if batch is None:
+                    break
+                report = self._take_step(batch, guard)
                 if report is not None:
                     losses.append(report.loss)
                     on_step(report)
@@ -232,15 +243,58 @@ class Trainer:
         mean = sum(losses) / len(losses) if losses else None
         return TrainingResult(self.step - first, time.monotonic() - started, mean, timed.seconds)
 
-    def _take_step(self, batches: Iterator[Batch], guard: _NonFiniteGuard) -> StepReport | None:
-        features, labels = next(batches)
+    def fails_on(self, batches: Iterator[Batch]) -> bool:
+        """Whether a step with the next of these batches fails. The trainer stays as it is."""
+        guard, bad_images = StepGuard(self), set(self.bad_images)
+        try:
+            timed = TimedBatches(batches)
+            while not guard.has_undone:  # an update that is skipped is tried again, with a smaller scale of the loss
+                batch = self._next_batch(timed, stop=False)
+                if batch is None:  # the cluster ends
+                    return False
+                if self._take_step(batch, guard) is not None:
+                    return not self.is_finite
+            return True
+        except TrainingError:
+            return True
+        finally:
+            guard.restore()
+            self.bad_images = bad_images
+
+    def _next_batch(self, batches: Iterator[Batch], *, stop: bool) -> Batch | None:
+        """The next batch; None if training stops. The workers of a cluster stop, or fail, before the same step."""
+        if self.cluster is None:
+            return None if stop else next(batches)
+        batch, failure = None, None
+        try:
+            batch = None if stop else next(batches)
+        except TrainingError as error:
+            failure = error
+        agreed = self.cluster.agree(stop=stop, failed=failure is not None)
+        if failure is not None:
+            raise failure
+        if agreed.failed is not None:
+            raise UnreadableBatchError(f"{self.cluster.spec.name_of(agreed.failed)} cannot read a batch of examples")
+        return None if agreed.stop else batch
+
+    def _take_step(self, batch: Batch, guard: StepGuard) -> StepReport | None:
+        features, labels = batch
         try:
             outputs = {name: float(value) for name, value in self._step_function(features, labels).items()}
         except tf.errors.OpError as error:
-            _log.info("step %d failed", self.step, exc_info=True)
-            raise TrainingError(f"step {self.step} failed: {reason(error)}") from error
+            if self.cluster is not None:  # the others wait for this worker, and cannot undo the step with it
+                raise self.cluster.broken(error) from error
+            if not isinstance(error, tf.errors.ResourceExhaustedError):
+                _log.info("step %d failed", self.step, exc_info=True)
+                raise TrainingError(f"step {self.step} failed: {reason(error)}") from error
+            _log.warning("step %d is skipped: %s", self.step, reason(error))
+            guard.undo(features, OUT_OF_MEMORY)
+            return None
         gradient_norm = outputs.pop("gradient_norm")
         learning_rate = outputs.pop("learning_rate")
+        loss_scale = outputs.pop("loss_scale", LEAST_SCALE)
+        if math.isfinite(outputs[_TOTAL_LOSS]) and not math.isfinite(gradient_norm) and loss_scale > LEAST_SCALE:
+            return None  # the update was skipped, and the scale halved
         if not (math.isfinite(outputs[_TOTAL_LOSS]) and math.isfinite(gradient_norm)):
             guard.undo(features)
             return None
@@ -265,23 +319,40 @@ class Trainer:
     def _replica_step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Forward pass, backward pass and update on one replica.
 
-        The losses are divided by the number of replicas, so that their sum over replicas is the mean.
+        The losses are divided by the number of replicas, so that their sum over replicas is the mean. The gradients are
+        summed before they are clipped: each replica's own norm would clip them at another threshold than one replica
+        with the whole batch.
         """
         replicas = self.strategy.num_replicas_in_sync
         with learning_phase(training=True), tf.GradientTape() as tape:
-            losses = {name: value / replicas for name, value in self._losses(features, labels).items()}
+            losses = {name: value / replicas for name, value in self.losses(features, labels).items()}
+            scale = self._loss_scale.value if self._loss_scale is not None else None
+            target = losses[_TOTAL_LOSS] if scale is None else losses[_TOTAL_LOSS] * scale
         variables = self.trained_variables
-        gradients = tape.gradient(losses[_TOTAL_LOSS], variables)
-        norm = tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
+        pairs = zip(tape.gradient(target, variables), variables, strict=True)
+        updates = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
+        gradients = [gradient if scale is None else gradient / scale for gradient, _ in updates]
+        if replicas > 1:
+            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        norm = tf.linalg.global_norm(gradients)
         clip = self.config.train_config.gradient_clipping_by_norm
         if clip > 0:
             gradients, _ = tf.clip_by_global_norm(gradients, clip, use_norm=norm)
         rate = tf.cast(self._learning_rate(), tf.float32)
-        self.optimizer.apply_gradients((g, v) for g, v in zip(gradients, variables, strict=True) if g is not None)
-        self.step_variable.assign_add(1)
-        return {**losses, "gradient_norm": norm / replicas, "learning_rate": rate / replicas}
 
-    def _losses(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        def update(gradients: Sequence[tf.Tensor]) -> None:
+            self.optimizer.apply_gradients(zip(gradients, (variable for _, variable in updates), strict=True))
+            self.step_variable.assign_add(1)
+
+        if self._loss_scale is None:
+            update(gradients)
+        else:
+            self._loss_scale.update_if_finite(update, gradients, norm)
+        numbers = {"gradient_norm": norm, "learning_rate": rate, **({} if scale is None else {"loss_scale": scale})}
+        return {**losses, **{name: number / replicas for name, number in numbers.items()}}
+
+    def losses(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The losses of a batch, and their sum. To be traced within `learning_phase`."""
         unstacked = model_lib.unstack_batch(
             labels, unpad_groundtruth_tensors=self.config.train_config.unpad_groundtruth_tensors
         )
@@ -290,94 +361,14 @@ class Trainer:
         fields = standard_fields.InputDataFields
         shapes = features[fields.true_image_shape]
         predictions = self.model.predict(features[fields.image], shapes, **self.model.get_side_inputs(features))
-        losses = dict(self.model.loss(predictions, shapes))
+        predictions = in_float32(predictions)
+        losses = dict(self.model.loss(without_unjudged(predictions, features), shapes))
         if self.config.train_config.add_regularization_loss:
             penalties = self.model.regularization_losses()
             if penalties:
                 losses["Loss/regularization_loss"] = tf.add_n(penalties)
         losses[_TOTAL_LOSS] = tf.add_n(list(losses.values()))
         return losses
-
-
-class _TimedBatches(Iterator[Batch]):
-    """Yields the same batches, measures the time spent waiting for them, and raises TrainingError for their errors."""
-
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches = batches
-        self.seconds = 0.0
-
-    def __next__(self) -> Batch:
-        started = time.monotonic()
-        try:
-            return next(self._batches)
-        except StopIteration:
-            raise TrainingError("there are no more examples to train on") from None
-        except tf.errors.OpError as error:
-            raise UnreadableBatchError(f"a batch of examples cannot be read: {error.message}") from error
-        finally:
-            self.seconds += time.monotonic() - started
-
-
-class _NonFiniteGuard:
-    """Takes snapshots of good weights during a call of `Trainer.train`, and restores them after a non-finite step.
-
-    The snapshot includes the optimizer: its momentum slots keep a NaN forever.
-    """
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-        self._state = {**trainer.variables, **trainer.optimizer_variables()}
-        self._good = snapshot(self._state)
-        self._good_step = trainer.step
-        self._since_snapshot = 0
-        self._restores = 0
-
-    def accept(self) -> bool:
-        """Accept a step with a finite loss. Every `_SNAPSHOT_EVERY_STEPS` steps the weights are checked, too.
-
-        Returns:
-            False if the weights are not finite; the step is undone then.
-        """
-        self._since_snapshot += 1
-        if self._since_snapshot >= _SNAPSHOT_EVERY_STEPS:
-            if not self._trainer.is_finite:
-                self.undo()
-                return False
-            self._good = snapshot(self._state)
-            self._good_step = self._trainer.step
-            self._since_snapshot = 0
-            self._restores = 0
-        return True
-
-    def undo(self, features: Mapping[str, Any] | None = None) -> None:
-        """Restore the last snapshot.
-
-        Args:
-            features: features of the batch that caused it; None if the batch is unknown.
-
-        Raises:
-            TrainingError: `_MAX_RESTORES` restores since the last snapshot.
-        """
-        step = self._trainer.step
-        if features is not None:
-            for buckets in self._trainer.strategy.experimental_local_results(features[odapi_inputs.HASH_KEY]):
-                self._trainer.bad_images.update(int(bucket) for bucket in tf.reshape(buckets, [-1]).numpy())
-        with self._trainer.strategy.scope():
-            copy_weights(self._good, self._state)
-            self._trainer.step_variable.assign(self._good_step)
-        self._since_snapshot = 0
-        self._restores += 1
-        if self._restores >= _MAX_RESTORES:
-            raise TrainingError(
-                f"the loss or the weights were not finite {self._restores} times in less than {_SNAPSHOT_EVERY_STEPS} "
-                f"steps, the last time at step {step}; the weights of step {self._good_step} are kept. Lower the "
-                "learning rate, set gradient_clipping_by_norm, or look at the images that the log names"
-            )
-
-
-def image_bucket(image_id: str) -> int:
-    """The number that identifies an image in a batch: the Object Detection API's input pipeline hashes the image id."""
-    return int(tf.strings.to_hash_bucket_fast(image_id, odapi_inputs.HASH_BINS).numpy())
 
 
 @contextmanager

@@ -9,10 +9,8 @@ predictions.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,30 +20,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from odkeras import boxes as box_ops
-from odkeras.annotation import Span, Task
 from odkeras.connections import is_loopback
-from odkeras.errors import ConfigError, DatabaseError, OdkerasError
-from odkeras.formats.spans import write_keypoint, write_span
-from odkeras.metrics import MIN_PICKABLE_SCORE
+from odkeras.errors import ConfigError, DatabaseError, LabelMapError, OdkerasError
 from odkeras.web import replies, requests
+from odkeras.web.documents import span_document, task_document
 from odkeras.web.files import PageFile
 from odkeras.web.gallery_service import NotAvailableError
 from odkeras.web.pictures import media_type
 from odkeras.web.queue import Tab
-from odkeras.web.requests import BadRequestError, read_body, read_fields, read_query
+from odkeras.web.relabel import count_images
+from odkeras.web.requests import BadRequestError, read_body, read_query
 from odkeras.web.security import App, Guard, Policy
 from odkeras.web.service import PageService
 from odkeras.web.sharing import Sharing
+from odkeras.web.state_events import SHOWN_EVERY_S, StateEvents
 
-SHOWN_EVERY_S = 0.25
 ALIVE_EVERY_S = 10.0
 _THREADS = 16
 _STORING_THREADS = 4  # they share a processor and a disk, so more threads would only slow each other down
 _BROWSING_THREADS = 3
 _FETCHING_THREADS = 4
 _MAX_FETCHES_WAITING = 16
-_SHOWN_IOU = 0.9  # a candidate that overlaps more with a box of the task is that box
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -82,6 +77,8 @@ class _Handlers:
         self._browsing = CapacityLimiter(_BROWSING_THREADS)
         self._fetching = CapacityLimiter(_FETCHING_THREADS)
         self._fetches = 0
+        self._states = StateEvents(service.panel)
+        self._streams = 0
 
     def starlette(self) -> Starlette:
         api: dict[str, Callable[[Request], Any]] = {
@@ -94,12 +91,15 @@ class _Handlers:
             "/api/suggestions": self.suggestions,
             "/api/tensorboard": self.tensorboard,
             "/api/link": self.link,
+            "/api/labels": self.add_label,
+            "/api/labels/edit": self.edit_label,
         }
         routes = [Route(path, self._guarded(handler), methods=["POST"]) for path, handler in api.items()]
         reads = {
             "/api/log": self.log_end,
             "/api/project": self.project,
             "/api/history": self.history,
+            "/api/labels": self.label_use,
             "/api/next-steps": self.next_steps,
             "/api/export/{format}": self.export,
             "/images/{image_id}": self.image,
@@ -126,7 +126,7 @@ class _Handlers:
             except ClientDisconnect:
                 return _error(413, "the request is too large or incomplete")
             except OdkerasError as error:
-                return _error(500, str(error))
+                return _error(409 if isinstance(error, LabelMapError) else 500, str(error))
             except asyncio.CancelledError:
                 if not self._closing():
                     raise
@@ -142,9 +142,25 @@ class _Handlers:
         return Response(file.data, headers={"content-type": file.media_type, "cache-control": "no-cache"})
 
     async def project(self, request: Request) -> Response:
-        near = request.client is not None and is_loopback(request.client.host)
-        query = read_query(request, requests.SessionQuery)
-        return _json(self._service.about(query.session, tensorboard=near))
+        return self._about(request, read_query(request, requests.SessionQuery).session)
+
+    def _about(self, request: Request, session: str) -> Response:
+        host = request.client.host if request.client is not None else ""
+        return _json(self._service.about(session, tensorboard=is_loopback(host)))
+
+    async def add_label(self, request: Request) -> Response:
+        body = await read_body(request, requests.LabelRequest)
+        await self._store(self._service.labels.add, body.name)
+        return self._about(request, body.session)
+
+    async def edit_label(self, request: Request) -> Response:
+        body = await read_body(request, requests.LabelEdit)
+        await self._store(self._service.labels.edit, body.action, body.name, body.value)
+        return self._about(request, body.session)
+
+    async def label_use(self, request: Request) -> Response:
+        read_query(request, requests.SessionQuery)
+        return _json(replies.LabelUse(await self._browse(count_images, self._service.database)))
 
     async def log_end(self, request: Request) -> Response:
         process = read_query(request, requests.LogQuery).process
@@ -209,7 +225,7 @@ class _Handlers:
         answer = await self._browse(self._service.gallery.answer, query.session, query.image_id)
         if answer is None:
             raise BadRequestError(404, f"image {query.image_id} has no answer")
-        return _json(replies.BoxesReply(answer.task.file, [_span_document(span) for span in answer.task.spans]))
+        return _json(replies.BoxesReply(answer.task.file, [span_document(span) for span in answer.task.spans]))
 
     async def save(self, request: Request) -> Response:
         await read_body(request, requests.Sender)
@@ -231,7 +247,7 @@ class _Handlers:
 
     async def link(self, request: Request) -> Response:
         await read_body(request, requests.EmptyRequest)
-        origin = request.headers.get("origin") or f"http://{request.headers.get('host', '')}"
+        origin = request.headers.get("origin") or f"{request.url.scheme}://{request.headers.get('host', '')}"
         url, works_elsewhere = self._sharing.link(origin)
         return _json(replies.SharedLink(url, works_elsewhere))
 
@@ -270,21 +286,25 @@ class _Handlers:
         """Server-sent events. Event events have ids, so that a reconnecting browser gets each once. A browser that
         reconnects after a server restart gets the full history."""
         service = self._service
-        revision, free, silent_s = -1, service.free_count, 0.0
+        revision, free, silent_s, state_s = -1, service.free_count, 0.0, float("inf")
         service.queue.connect(tab)
+        self._streams += 1
         try:
             yield b"retry: 1000\n\n"
             while not self._closing():
                 parts = []
-                if service.panel.revision != revision:
-                    revision = service.panel.revision
-                    parts.append(_event("state", service.panel.state(tab.session)))
-                for line in service.panel.lines_after(seen if seen <= service.panel.last_line else 0):
-                    seen = line.number
-                    parts.append(_event("news", line.message(), seen))
+                if service.panel.revision != revision and state_s >= self._states.interval_s(self._streams):
+                    revision, state = self._states.event(tab.session)
+                    state_s = 0.0
+                    parts.append(state)
+                if service.panel.last_line != seen:
+                    for line in service.panel.lines_after(seen if seen <= service.panel.last_line else 0):
+                        seen = line.number
+                        parts.append(_event("news", line.message(), seen))
                 if service.free_count != free:
                     free = service.free_count
                     parts.append(_event("tasks", {}))
+                state_s += SHOWN_EVERY_S
                 silent_s = 0.0 if parts else silent_s + SHOWN_EVERY_S
                 if silent_s >= ALIVE_EVERY_S:
                     silent_s = 0.0
@@ -293,6 +313,7 @@ class _Handlers:
                     yield b"".join(parts)
                 await asyncio.sleep(SHOWN_EVERY_S)
         finally:
+            self._streams -= 1
             service.queue.disconnect(tab)
 
     async def _predict(self, call: Callable[..., T], *arguments: Any) -> T:
@@ -329,57 +350,14 @@ def _image_id(request: Request) -> str:
         raise BadRequestError(404, "no such image") from error
 
 
-def task_document(task: Task) -> replies.Task:
-    """The parts of a task that the page gets; file system paths are left out."""
-    height, width = task.size_hw
-    return replies.Task(
-        image_id=task.image_id,
-        image=f"/images/{task.image_id}",
-        width=width,
-        height=height,
-        file=task.file,
-        spans=[_span_document(span) for span in task.spans],
-        candidates=_candidates(task),
-        version=task.version,
-        threshold=None if task.suggestions is None else task.suggestions.threshold,
-    )
-
-
-def _candidates(task: Task) -> list[replies.Candidate]:
-    """The model's detections that the annotator can pick: without those that the task's boxes show already."""
-    if task.suggestions is None or task.suggestions.hidden:
-        return []
-    spans = [span for span in task.suggestions.candidates if (span.score or 0.0) >= MIN_PICKABLE_SCORE]
-    overlap = box_ops.iou([span.xyxy_px for span in spans], [span.xyxy_px for span in task.spans])
-    free = [span for span, shares in zip(spans, overlap, strict=True) if not (shares > _SHOWN_IOU).any()]
-    return [_candidate(span) for span in free]
-
-
-def _candidate(span: Span) -> replies.Candidate:
-    left, top, right, bottom = span.xyxy_px
-    rect = (round(left, 1), round(top, 1), round(right - left, 1), round(bottom - top, 1))
-    keypoints = [read_fields(replies.Keypoint, write_keypoint(point)) for point in span.keypoints]
-    return replies.Candidate(span.label, rect, span.score or 0.0, keypoints or msgspec.UNSET)
-
-
-def _span_document(span: Span) -> replies.Span:
-    own = replace(span, other={})  # keys of other tools may have other types
-    return read_fields(replies.Span, {"id": "", **write_span(own)})
-
-
 def _event(name: str, document: Any, number: int | None = None) -> bytes:
     identity = f"id: {number}\n" if number is not None else ""
-    return f"{identity}event: {name}\ndata: {_encode(document)}\n\n".encode()
+    return f"{identity}event: {name}\ndata: {replies.encode(document)}\n\n".encode()
 
 
 def _json(document: Any, status: int = 200) -> Response:
     headers = {"cache-control": "no-store"}
-    return Response(_encode(document), status, media_type="application/json", headers=headers)
-
-
-def _encode(document: Any) -> str:
-    """JSON in ASCII: strings from clients may contain surrogates, which UTF-8, and with it msgspec, cannot encode."""
-    return json.dumps(msgspec.to_builtins(document), allow_nan=False)
+    return Response(replies.encode(document), status, media_type="application/json", headers=headers)
 
 
 def _error(status: int, message: str) -> Response:

@@ -59,5 +59,5 @@ def _read_note(project: Project) -> dict[str, Any]:
     try:
         note = json.loads(project.data_id_path.read_text(encoding="utf-8"))
         return {"id": str(note["id"]), "datasets": [str(name) for name in note["datasets"]]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {"id": "", "datasets": []}

@@ -1,4 +1,4 @@
-"""Answers in SQLite, as Prodigy-format JSON. Once `add` returns, the answers survive a power cut.
+"""Answers in a database, as Prodigy-format JSON. Once `add` returns, the answers survive a power cut.
 
     with AnswerDatabase.open("annotations.db") as database:
         database.add("shapes", [StoredAnswer(example, image_id, "anna")])
@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from odkeras.annotation import DECISIONS, Answer, EditCounts, Task
-from odkeras.errors import DatabaseError
+from odkeras.database_url import DatabaseLocation, DatabaseUrl, read_database_location
+from odkeras.errors import DatabaseError, SetupError
 from odkeras.formats.prodigy import Record, read_answer, read_task, write_task
 from odkeras.web import gallery_rows
-from odkeras.web.schema import BUSY_S, prepare
+from odkeras.web.engine import Connection, Engine
+from odkeras.web.sqlite_engine import SqliteEngine
 from odkeras.web.stored import (
     COLUMNS,
     HistoryEntry,
@@ -36,45 +36,47 @@ from odkeras.web.stored import (
     with_places_below,
 )
 
-_INSERT = f"INSERT INTO answers ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_INSERT = (
+    f"INSERT INTO answers ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
+    "ON CONFLICT (dataset, answer_id) DO NOTHING"
+)
+_KEEP_OPEN = (
+    "INSERT INTO open_tasks VALUES (?, ?, ?) ON CONFLICT (dataset, image_id) DO UPDATE SET task = excluded.task"
+)
+_KEEP_LABEL_MAP = (
+    "INSERT INTO label_maps VALUES (?, ?, ?) "
+    "ON CONFLICT (dataset) DO UPDATE SET path = excluded.path, pbtxt = excluded.pbtxt"
+)
 
 
 class AnswerDatabase:
-    """One SQLite file. Thread-safe; several processes may use the same file.
+    """The answers of any number of datasets. Thread-safe; several processes may use the same database.
 
     Create it with `open`, and use it as a context manager or call `close`, which is idempotent.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._folder = path.absolute().parent
-        self._connection = connection
-        self._lock = threading.RLock()
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def path(self) -> DatabaseLocation:
+        """The file or the URL."""
+        return self.engine.place
 
     @classmethod
-    def open(cls, path: Path | str, *, create: bool = True) -> AnswerDatabase:
-        """Open the database file; create it if it does not exist.
+    def open(cls, place: DatabaseLocation | str, *, create: bool = True) -> AnswerDatabase:
+        """Open the database; create the file, or the tables in PostgreSQL, if they do not exist.
 
         Raises:
-            DatabaseError: the file is not an odkeras database, is not accessible or (with `create=False`) is missing.
+            DatabaseError: it is not an odkeras database, is not accessible or (with `create=False`) is missing.
+            SetupError: the packages for PostgreSQL are not installed.
         """
-        path = Path(path)
+        path = read_database_location(place) if isinstance(place, str) else place
+        if isinstance(path, DatabaseUrl):
+            return cls(_open_postgres(path, create=create))
         if not create and not path.is_file():
             raise DatabaseError(f"{path}: no such database; `odkeras annotate` creates one, --db selects another")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise DatabaseError(f"{path}: the database cannot be opened: {error}") from error
-        try:
-            prepare(connection, path)
-        except sqlite3.Error as error:
-            connection.close()
-            raise DatabaseError(f"{path}: the database cannot be used: {error}") from error
-        except DatabaseError:
-            connection.close()
-            raise
-        return cls(path, connection)
+        return cls(SqliteEngine(path))
 
     def __enter__(self) -> AnswerDatabase:
         return self
@@ -85,8 +87,7 @@ class AnswerDatabase:
         self.close()
 
     def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        self.engine.close()
 
     def add(
         self, dataset: str, answers: Sequence[StoredAnswer], *, closed: Iterable[str] = (), shared: bool = False
@@ -103,12 +104,14 @@ class AnswerDatabase:
             DatabaseError: the disk is full or the database cannot be written; nothing was stored.
             ValueError: an example is not JSON, or a decision is unknown.
         """
-        rows = [(answer, to_json(answer)) for answer in answers]
-        with self.transaction(f"cannot store {len(answers)} answers"):
-            last_words = [answer for answer, text in rows if self._insert(dataset, answer, text, shared)]
-            self._connection.executemany(
+        rows = [(answer, to_json(answer), gallery_rows.TaskFacts.of_answer(answer)) for answer in answers]
+        with self.transaction(f"cannot store {len(answers)} answers") as connection:
+            last_words = [row[0] for row in rows if self._insert(connection, dataset, *row, shared=shared)]
+            connection.executemany(
                 "DELETE FROM open_tasks WHERE dataset = ? AND image_id = ?", [(dataset, image) for image in closed]
             )
+            stored = [(answer.session, answer.image_id) for answer in answers]
+            connection.notify({"kind": "answers", "dataset": dataset, "answers": stored})
             return last_words
 
     def add_all(self, dataset: str, answers: Iterable[tuple[StoredAnswer, str, gallery_rows.TaskFacts]]) -> int:
@@ -121,54 +124,56 @@ class AnswerDatabase:
         Raises: as `add`.
         """
         with self.transaction("cannot store the answers") as connection:
-            before = connection.total_changes
-            number = 0
-            for answer, text, facts in answers:
-                self._insert(dataset, answer, text, facts=facts)
-                number += connection.total_changes > before
-                before = connection.total_changes
+            connection.expect_many()
+            with connection.counted_later(dataset):
+                number = sum(self._insert(connection, dataset, *row) is not None for row in answers)
+            connection.notify({"kind": "much", "dataset": dataset})
             return number
 
     def _insert(
         self,
+        connection: Connection,
         dataset: str,
         answer: StoredAnswer,
         text: str,
+        facts: gallery_rows.TaskFacts,
+        *,
         shared: bool = False,
-        facts: gallery_rows.TaskFacts | None = None,
-    ) -> bool:
-        """Returns whether the answer is new and the latest one, as `add` returns it."""
-        execute = self._connection.execute
-        key = (dataset, answer.image_id, answer.session)
-        existing = "SELECT 1 FROM answers WHERE dataset = ? AND answer_id = ?"
-        if execute(existing, (dataset, answer.answer_id)).fetchone():
-            return False
-        of_image = "dataset = ? AND image_id = ? AND session = ? AND replaced = 0"
-        newer = execute(f"SELECT 1 FROM answers WHERE {of_image} AND answered_at > ?", (*key, answer.answered_at))
-        replaced = newer.fetchone() is not None
-        if not replaced:
-            execute(f"UPDATE answers SET replaced = 1 WHERE {of_image}", key)
-        row_id = execute(_INSERT, to_row(dataset, answer, text, replaced)).lastrowid
-        if not replaced:
-            gallery_rows.insert_row(
-                execute,
-                row_id,
-                facts or gallery_rows.TaskFacts.of(read_task(answer.example, answer.image_id)),
-                dataset=dataset,
-                image_id=answer.image_id,
-                session=answer.session,
-                decision=answer.decision,
-                answered_at=answer.answered_at,
-            )
-        return not replaced and (not shared or self._is_latest(row_id))
-
-    def _is_latest(self, row_id: int | None) -> bool:
-        """Whether no other session has a later answer for the image; if one has, this one is marked as delivered."""
-        execute = self._connection.execute
-        if execute("SELECT 1 FROM gallery WHERE answer = ? AND latest = 1", (row_id,)).fetchone():
+    ) -> bool | None:
+        """Returns whether the answer is the latest one, as `add` returns it; None if it is stored already."""
+        execute = connection.execute
+        query = "SELECT id, session, answered_at FROM answers WHERE dataset = ? AND image_id = ? AND replaced = 0"
+        of_image = execute(query, (dataset, answer.image_id)).fetchall()
+        earlier = [(row_id, at) for row_id, session, at in of_image if session == answer.session]
+        replaced = any(at > answer.answered_at for _, at in earlier)
+        inserted = connection.insert(_INSERT, to_row(dataset, answer, text, replaced))
+        if inserted is None or replaced:
+            return None if inserted is None else False
+        for row_id, _ in earlier:
+            execute("UPDATE answers SET replaced = 1 WHERE id = ?", (row_id,))
+            execute("DELETE FROM gallery WHERE answer = ?", (row_id,))
+        gallery_rows.insert_row(
+            execute,
+            inserted,
+            facts,
+            dataset=dataset,
+            image_id=answer.image_id,
+            session=answer.session,
+            decision=answer.decision,
+            answered_at=answer.answered_at,
+            is_only_one=not of_image,
+        )
+        if not shared or execute("SELECT 1 FROM gallery WHERE answer = ? AND latest = 1", (inserted,)).fetchone():
             return True
-        execute("UPDATE answers SET handed_on = 1 WHERE id = ?", (row_id,))
+        # Another session has a later answer for the image.
+        execute("UPDATE answers SET handed_on = 1 WHERE id = ?", (inserted,))
         return False
+
+    def image_of_answer(self, dataset: str, answer_id: str) -> str | None:
+        """The image that the answer with this id is about; None if there is no such answer."""
+        query = "SELECT image_id FROM answers WHERE dataset = ? AND answer_id = ?"
+        rows = self.read(query, dataset, answer_id)
+        return str(rows[0][0]) if rows else None
 
     def keep_open(self, dataset: str, tasks: Sequence[Task]) -> None:
         """Store leased tasks, because their answers may arrive after a restart.
@@ -177,8 +182,8 @@ class AnswerDatabase:
             DatabaseError: the database cannot be written.
         """
         rows = [(dataset, task.image_id, json.dumps(write_task(task))) for task in tasks]
-        with self.transaction("cannot store the assignments"):
-            self._connection.executemany("INSERT OR REPLACE INTO open_tasks VALUES (?, ?, ?)", rows)
+        with self.transaction("cannot store the assignments") as connection:
+            connection.executemany(_KEEP_OPEN, rows)
 
     def keep_label_map(self, dataset: str, path: Path, pbtxt: str) -> None:
         """Store the label map that a dataset is annotated with.
@@ -186,9 +191,8 @@ class AnswerDatabase:
         Raises:
             DatabaseError: the database cannot be written.
         """
-        with self.transaction("cannot store the label map"):
-            row = (dataset, str(path.absolute()), pbtxt)
-            self._connection.execute("INSERT OR REPLACE INTO label_maps VALUES (?, ?, ?)", row)
+        with self.transaction("cannot store the label map") as connection:
+            connection.execute(_KEEP_LABEL_MAP, (dataset, str(path.absolute()), pbtxt))
 
     @property
     def datasets(self) -> list[str]:
@@ -231,6 +235,11 @@ class AnswerDatabase:
         """The examples of `iter_examples`, as a list."""
         return [example for _, example in self.iter_examples(dataset, decision=decision, replaced=replaced)]
 
+    def examples_of_image(self, dataset: str, image_id: str) -> list[Record]:
+        """The examples of all answers about an image, including those that were replaced by later ones."""
+        query = "SELECT example FROM answers WHERE dataset = ? AND image_id = ?"
+        return [self.load(text) for (text,) in self.read(query, dataset, image_id)]
+
     def answer(self, dataset: str, session: str, image_id: str) -> Answer | None:
         """A session's latest answer for an image; None if there is none."""
         query = "SELECT example FROM answers WHERE dataset = ? AND session = ? AND image_id = ? AND replaced = 0"
@@ -270,12 +279,14 @@ class AnswerDatabase:
         rows = self.read(query, dataset, image_id)
         return read_answer(self.load(rows[0][0]), image_id) if rows else None
 
-    def answered(self, dataset: str, *, session: str | None = None) -> set[str]:
-        """Ids of the images answered by one session, or by any session when None."""
-        query = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0"
-        if session is None:
-            return {image_id for (image_id,) in self.read(query, dataset)}
-        return {image_id for (image_id,) in self.read(f"{query} AND session = ?", dataset, session)}
+    def answered(self, dataset: str, *, session: str | None = None, not_by: str | None = None) -> set[str]:
+        """Ids of the images answered by one session, or by any session when None, except for one."""
+        query, values = "SELECT DISTINCT image_id FROM gallery WHERE dataset = ?", [dataset]  # an index has all of it
+        if session is not None:
+            query, values = f"{query} AND session = ?", [*values, session]
+        if not_by is not None:
+            query, values = f"{query} AND session != ?", [*values, not_by]
+        return {image_id for (image_id,) in self.read(query, *values)}
 
     def files(self, dataset: str) -> set[str]:
         """Names and paths of the answered files."""
@@ -290,10 +301,7 @@ class AnswerDatabase:
 
     def counts(self, dataset: str) -> dict[str, dict[str, int]]:
         """Number of images that each session accepted, rejected and ignored: {session: {decision: number}}."""
-        query = (
-            "SELECT session, decision, COUNT(*) FROM answers WHERE dataset = ? AND replaced = 0 "
-            "GROUP BY session, decision ORDER BY session"
-        )
+        query = "SELECT session, decision, images FROM decision_counts WHERE dataset = ? AND images > 0"
         counts: dict[str, dict[str, int]] = {}
         for session, decision, number in self.read(query, dataset):
             counts.setdefault(session, dict.fromkeys(DECISIONS, 0))[decision] = number
@@ -319,26 +327,31 @@ class AnswerDatabase:
     def version_edits(self, dataset: str) -> list[VersionEdits]:
         """Edit counts of the suggestions of each model version, oldest version first."""
         query = (
-            "SELECT version, COUNT(*), SUM(kept), SUM(COALESCE(kept_80, kept)), SUM(moved), SUM(relabelled), "
-            "SUM(deleted), SUM(added), SUM(COALESCE(picked, 0)) FROM answers "
-            "WHERE dataset = ? AND replaced = 0 AND version IS NOT NULL AND kept IS NOT NULL "
-            "GROUP BY version ORDER BY version"
+            "SELECT version, images, kept, kept_80, moved, relabelled, deleted, added, picked FROM version_counts "
+            "WHERE dataset = ? AND images > 0 ORDER BY version"
         )
         return [
             VersionEdits(version, images, EditCounts(*counts)) for version, images, *counts in self.read(query, dataset)
         ]
 
     def _read_each(self, query: str, *values: Any) -> Iterator[tuple[str, Record]]:
-        """(image_id, example) of the rows whose ids `query` selects. Loads one row at a time, because examples may
-        contain images."""
-        for (row_id,) in self.read(query, *values):
-            for image_id, text in self.read("SELECT image_id, example FROM answers WHERE id = ?", row_id):
-                yield image_id, self.load(text)
+        """(image_id, example) of the rows whose ids `query` selects, in this order. Loads few rows at a time, because
+        examples may contain images."""
+        ids = [row_id for (row_id,) in self.read(query, *values)]
+        for start in range(0, len(ids), self.engine.rows_together):
+            some = ids[start : start + self.engine.rows_together]
+            marks = ", ".join("?" * len(some))
+            rows = self.read(f"SELECT id, image_id, example FROM answers WHERE id IN ({marks})", *some)
+            found = {row_id: (image_id, text) for row_id, image_id, text in rows}
+            for row_id in some:
+                if row_id in found:
+                    image_id, text = found[row_id]
+                    yield image_id, self.load(text)
 
     def load(self, text: str) -> Record:
         """The example of a row; see `with_places_below`."""
         example: Record = json.loads(text)
-        return with_places_below(self._folder, example)
+        return with_places_below(self.engine.folder, example)
 
     def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows that a query returns.
@@ -346,49 +359,34 @@ class AnswerDatabase:
         Raises:
             DatabaseError: the database cannot be read.
         """
-        with self._lock:
-            try:
-                return self._connection.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise DatabaseError(f"{self.path}: cannot be read: {error}") from error
+        return self.engine.read(query, values)
 
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
+    def snapshot(self) -> AbstractContextManager[None]:
         """A `with` block in which all reads see the same answers, also while other processes add new ones.
 
         Raises:
             DatabaseError: the database cannot be read.
         """
-        with self._lock:
-            self.read("BEGIN")
-            try:
-                yield
-            finally:
-                self._roll_back()
+        return self.engine.snapshot()
 
-    @contextmanager
-    def transaction(self, failed: str) -> Iterator[sqlite3.Connection]:
-        """A transaction as a `with` block, committed at its end and rolled back after an exception.
+    def transaction(self, failed: str) -> AbstractContextManager[Connection]:
+        """A transaction as a `with` block, committed at its end and rolled back after an exception. Only one process
+        writes at a time.
 
         Args:
             failed: start of the error message: what could not be done.
 
         Raises:
-            DatabaseError: the database cannot be written.
+            DatabaseError: the database cannot be written, or its file was replaced.
         """
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._roll_back()
-                raise DatabaseError(f"{self.path}: {failed}: {error}") from error
-            except BaseException:
-                self._roll_back()
-                raise
+        return self.engine.transaction(failed)
 
-    def _roll_back(self) -> None:
-        with suppress(sqlite3.Error):  # on a full disk, SQLite may have rolled back already
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+
+def _open_postgres(url: DatabaseUrl, *, create: bool) -> Engine:
+    try:
+        from odkeras.web.postgres.engine import PostgresEngine
+    except ImportError as error:
+        raise SetupError(
+            f"{url}: needs SQLAlchemy, psycopg and Alembic; install them with: pip install 'odkeras[postgres]'"
+        ) from error
+    return PostgresEngine(url, create=create)

@@ -39,17 +39,18 @@ def labels_of_dataset(database: AnswerDatabase, dataset: str, given: Path | None
     if (kept := database.label_map(dataset)) is not None:
         path, pbtxt = kept
         return DatasetLabels(LabelMap.from_pbtxt(pbtxt, source=str(path)), f"{path}, which `annotate` used last")
-    beside = database.path.parent / "label_map.pbtxt"
-    if beside.is_file():
+    place = database.path
+    if isinstance(place, Path) and (beside := place.parent / "label_map.pbtxt").is_file():
         return DatasetLabels(LabelMap.load(beside), f"{beside}, which is beside the database")
     return DatasetLabels(None, _NO_LABEL_MAP)
 
 
 def keep_label_map(database: AnswerDatabase, dataset: str, path: Path) -> None:
-    """Store the current content of the label map that a dataset is annotated with.
+    """Store the current content of the label map that a dataset is annotated with, if it has labels.
 
     Raises:
         LabelMapError: the label map cannot be read.
         DatabaseError: it cannot be stored.
     """
-    database.keep_label_map(dataset, path, LabelMap.load(path).to_pbtxt())
+    if len(label_map := LabelMap.load(path, may_be_empty=True)):
+        database.keep_label_map(dataset, path, label_map.to_pbtxt())

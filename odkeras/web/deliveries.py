@@ -12,6 +12,9 @@ from odkeras.formats.prodigy import Record
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.stored import PendingAnswer
 
+_NO_LIMIT = 2**63 - 1
+_USE_DIRECTORY = "INSERT INTO deliveries VALUES (?, ?) ON CONFLICT (dataset) DO UPDATE SET data_id = excluded.data_id"
+
 
 class Deliveries:
     """The delivery record of one dataset. Thread-safe.
@@ -60,6 +63,7 @@ class Deliveries:
             )
             if self._shared:
                 connection.executemany(older, [(self._dataset, *(self._dataset, answer_id) * 2) for answer_id in ids])
+            connection.notify({"kind": "delivered", "dataset": self._dataset})
 
     def use_data_directory(self, data_id: str, known_hashes: Collection[int] = ()) -> None:
         """Set which data directory the deliveries refer to. If it is another one than before, the answers count as not
@@ -76,35 +80,42 @@ class Deliveries:
             row = execute("SELECT data_id FROM deliveries WHERE dataset = ?", (self._dataset,)).fetchone()
             if row is not None and row[0] == data_id:
                 return
-            rows = execute("SELECT DISTINCT input_hash FROM answers WHERE dataset = ?", (self._dataset,)).fetchall()
+            noted = "dataset = ? AND (handed_on = 1 OR batch IS NOT NULL)"
+            rows = execute(f"SELECT DISTINCT input_hash FROM answers WHERE {noted}", (self._dataset,)).fetchall()
             missing = {value for (value,) in rows}.difference(known_hashes)
-            connection.executemany(
-                "UPDATE answers SET handed_on = 0, batch = NULL WHERE dataset = ? AND input_hash = ?",
-                [(self._dataset, value) for value in missing],
-            )
-            execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?)", (self._dataset, data_id))
+            with connection.counted_later(self._dataset):
+                connection.executemany(
+                    f"UPDATE answers SET handed_on = 0, batch = NULL WHERE {noted} AND input_hash = ?",
+                    [(self._dataset, value) for value in missing],
+                )
+            execute(_USE_DIRECTORY, (self._dataset, data_id))
 
     def pending(self, limit: int) -> list[PendingAnswer]:
         """Up to `limit` answers that the trainer does not have yet, oldest first, but those of an interrupted delivery
         before all others."""
-        query = (
-            f"SELECT answer_id, session, image_id, batch FROM answers WHERE {self._is_pending} "
-            "ORDER BY batch IS NULL, batch, answered_at, id LIMIT ?"
-        )
-        return [PendingAnswer(*row) for row in self._database.read(query, self._dataset, limit)]
+        interrupted = self._select("batch IS NOT NULL", "batch, answered_at, id", limit)
+        if len(interrupted) == limit:
+            return interrupted
+        return interrupted + self._select("batch IS NULL", "answered_at, id", limit - len(interrupted))
 
     def pending_in(self, batch: str) -> list[PendingAnswer]:
         """All answers of an interrupted delivery. A part of them under the batch's name would replace the whole."""
-        query = (
-            f"SELECT answer_id, session, image_id, batch FROM answers WHERE {self._is_pending} AND batch = ? "
-            "ORDER BY answered_at, id"
-        )
-        return [PendingAnswer(*row) for row in self._database.read(query, self._dataset, batch)]
+        return self._select("batch = ?", "answered_at, id", _NO_LIMIT, batch)
 
     def count_pending(self, *, in_no_batch: bool = False) -> int:
         """Number of answers that the trainer does not have yet; with `in_no_batch`, of those that are in no batch."""
-        condition = f"{self._is_pending} AND batch IS NULL" if in_no_batch else self._is_pending
-        return int(self._database.read(f"SELECT COUNT(*) FROM answers WHERE {condition}", self._dataset)[0][0])
+        column = "latest" if self._shared else "answers"
+        rows = self._database.read(f"SELECT {column} FROM pending_counts WHERE dataset = ?", self._dataset)
+        count = int(rows[0][0]) if rows else 0
+        return count - len(self._select("batch IS NOT NULL", "id", _NO_LIMIT)) if in_no_batch else count
+
+    def _select(self, condition: str, order: str, limit: int, *values: str) -> list[PendingAnswer]:
+        """Pending answers. Indexes give them in their order, so that the cost does not depend on the number of all."""
+        query = (
+            f"SELECT answer_id, session, image_id, batch FROM answers WHERE {self._is_pending} AND {condition} "
+            f"ORDER BY {order} LIMIT ?"
+        )
+        return [PendingAnswer(*row) for row in self._database.read(query, self._dataset, *values, limit)]
 
     def read_examples(self, answer_ids: Iterable[str]) -> list[Record]:
         """The examples of these answers, in their order, each with its `image_id`."""

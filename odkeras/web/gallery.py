@@ -1,7 +1,7 @@
 """All images in natural order, page by page: answered ones from the database, unanswered ones from the source.
 
 The database has a small row for each answer (`gallery_rows`). The source is listed once, when the gallery is first
-opened, into a temporary SQLite table: names only, no images. Each page is one query over both tables.
+opened, into a temporary table: names only, no images. Each page is one query over both tables.
 
 The gallery has its own database connection, so that it never blocks the storing of answers.
 """
@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from odkeras.annotation import Task
@@ -22,6 +20,7 @@ from odkeras.errors import DatabaseError
 from odkeras.formats.prodigy import read_task
 from odkeras.session.sources import Item
 from odkeras.session.stream import TaskStream
+from odkeras.web.engine import Connection, Engine
 from odkeras.web.gallery_rows import (
     find_lowest_score,
     joined_labels,
@@ -31,20 +30,10 @@ from odkeras.web.gallery_rows import (
     task_sort_key,
 )
 from odkeras.web.requests import GalleryFilter
-from odkeras.web.schema import BUSY_S
 
 MAX_BOXES = 60
 _MAX_RECORD_CHARACTERS = 64 * 1024
 """Larger records contain an image. They are not kept in memory and appear once the stream has reached them."""
-
-_SOURCE_TABLE = """
-CREATE TEMP TABLE source (
-    key TEXT PRIMARY KEY, image_id TEXT, file TEXT NOT NULL, sort_key TEXT NOT NULL,
-    labels TEXT NOT NULL DEFAULT '', lowest_score REAL
-) WITHOUT ROWID;
-CREATE INDEX temp.source_in_order ON source (sort_key);
-CREATE INDEX temp.source_of_image ON source (image_id);
-"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,7 @@ class Gallery:
     """The list of all images. Thread-safe. Call `close` at the end.
 
     Args:
-        path: the answer database; must exist.
+        engine: of the answer database.
         stream: the task stream, whose source is listed.
         overlap: every session annotates every image, and its gallery shows only its own answers.
         exclude: other datasets; images answered in one of them are listed only if they are answered here too.
@@ -77,20 +66,20 @@ class Gallery:
 
     def __init__(
         self,
-        path: Path,
+        engine: Engine,
         dataset: str,
         stream: TaskStream,
         *,
         overlap: bool = False,
         exclude: Collection[str] = (),
     ) -> None:
-        self._path = path
-        self._dataset = dataset
+        self._engine = engine
+        self.dataset = dataset
         self.stream = stream
         self.overlap = overlap
         self._exclude = sorted({*exclude} - {dataset})
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._items: dict[str, Item] = {}
         self._keys: dict[str, str] = {}  # fingerprint -> key
         self._noted = 0
@@ -128,18 +117,20 @@ class Gallery:
         Raises:
             DatabaseError: the database cannot be read.
         """
-        query, values = _build_query(wanted, self._dataset, session, overlap=self.overlap, exclude=self._exclude)
+        query, values = _build_query(
+            wanted, self.dataset, session, self._engine.contains, overlap=self.overlap, exclude=self._exclude
+        )
         with self._lock:
             try:
                 connection = self._opened()
                 self._note_ids(connection)
                 self._note_tasks(connection, open_tasks)
-                (total,) = connection.execute(f"SELECT COUNT(*) FROM ({query})", values).fetchone()
+                (total,) = connection.execute(f"SELECT COUNT(*) FROM ({query}) AS listed", values).fetchone()
                 rows = connection.execute(
                     f"{query} ORDER BY sort_key, answer LIMIT ? OFFSET ?", (*values, limit, offset)
                 ).fetchall()
-            except sqlite3.Error as error:
-                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+            except self._engine.errors as error:
+                raise self._failed(error) from error
         return total, [GalleryEntry(*row[1:]) for row in rows]
 
     def examples(self, entries: Sequence[GalleryEntry]) -> dict[int, Task]:
@@ -150,8 +141,8 @@ class Gallery:
             try:
                 connection = self._opened()
                 rows = {row_id: connection.execute(query, (row_id,)).fetchone() for row_id in ids}
-            except sqlite3.Error as error:
-                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+            except self._engine.errors as error:
+                raise self._failed(error) from error
         return {row_id: read_task(json.loads(row[0])) for row_id, row in rows.items() if row is not None}
 
     def item(self, key: str) -> Item | None:
@@ -166,16 +157,16 @@ class Gallery:
         with self._lock:
             try:
                 row = self._opened().execute(query, (*self._exclude, image_id)).fetchone()
-            except sqlite3.Error as error:
-                raise DatabaseError(f"{self._path}: cannot be read: {error}") from error
+            except self._engine.errors as error:
+                raise self._failed(error) from error
         return None if row is None else str(row[0])
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self) -> Connection:
         if self._connection is None:
-            connection = sqlite3.connect(self._path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+            connection = self._engine.connect()
             try:
-                connection.text_factory = lambda data: data.decode("utf-8", "replace")
-                connection.executescript(f"PRAGMA temp_store = MEMORY; {_SOURCE_TABLE}")
+                for statement in self._engine.source_table:
+                    connection.execute(statement)
                 self._read_source(connection)
             except BaseException:
                 connection.close()
@@ -183,7 +174,12 @@ class Gallery:
             self._connection = connection
         return self._connection
 
-    def _read_source(self, connection: sqlite3.Connection) -> None:
+    def _failed(self, error: Exception) -> DatabaseError:
+        if self._connection is not None and self._connection.is_lost:
+            self._connection = None  # the next call lists the source again
+        return DatabaseError(f"{self._engine.place}: cannot be read: {error}")
+
+    def _read_source(self, connection: Connection) -> None:
         stream = self.stream
         self._noted = len(stream.reader.ids.noted_after(0))
         self._items, self._keys, self._unlisted, rows = {}, {}, 0, []
@@ -201,11 +197,11 @@ class Gallery:
                 (key, stream.reader.ids.id_of(fingerprint), storable(item.file), _item_sort_key(item, fingerprint))
             )
         connection.execute("BEGIN")
-        insert = "INSERT OR IGNORE INTO source (key, image_id, file, sort_key) VALUES (?, ?, ?, ?)"
+        insert = "INSERT INTO source (key, image_id, file, sort_key) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
         connection.executemany(insert, rows)
         connection.execute("COMMIT")
 
-    def _note_ids(self, connection: sqlite3.Connection) -> None:
+    def _note_ids(self, connection: Connection) -> None:
         """Store the ids of images that were read since the last call."""
         noted = self.stream.reader.ids.noted_after(self._noted)
         self._noted += len(noted)
@@ -213,13 +209,13 @@ class Gallery:
         if updates:
             connection.executemany("UPDATE source SET image_id = ? WHERE key = ?", updates)
 
-    def _note_tasks(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
+    def _note_tasks(self, connection: Connection, tasks: Sequence[Task]) -> None:
         for task in tasks:
             facts = (joined_labels(task.spans), find_lowest_score(task))
             update = "UPDATE source SET labels = ?, lowest_score = ? WHERE image_id = ?"
             if not connection.execute(update, (*facts, task.image_id)).rowcount:
                 row = (task.image_id, task.image_id, storable(task.file), task_sort_key(task), *facts)
-                connection.execute("INSERT OR IGNORE INTO source VALUES (?, ?, ?, ?, ?, ?)", row)
+                connection.execute("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
 
 
 def _is_large(item: Item) -> bool:
@@ -238,12 +234,12 @@ def _item_sort_key(item: Item, fingerprint: str) -> str:
 
 
 def _build_query(
-    wanted: GalleryFilter, dataset: str, session: str, *, overlap: bool, exclude: Sequence[str]
+    wanted: GalleryFilter, dataset: str, session: str, contains: str, *, overlap: bool, exclude: Sequence[str]
 ) -> tuple[str, list[Any]]:
     """Build the query for the gallery's rows (sort_key and the fields of GalleryEntry), and its parameters."""
     parts: list[str] = []
     values: list[Any] = []
-    facts, fact_values = _facts(wanted)
+    facts, fact_values = _facts(wanted, contains)
     own = wanted.annotator or (session if overlap else "")
     if wanted.state != "unanswered":
         conditions = ["dataset = ?", *(["session = ?"] if own else ["latest = 1"])]
@@ -256,7 +252,7 @@ def _build_query(
         columns = "sort_key, key, image_id, file, NULL AS decision, NULL AS session, NULL AS answer, lowest_score"
         parts.append(f"SELECT {columns} FROM source WHERE {' AND '.join([*unanswered, *facts])}")
         values += [*here, *fact_values]
-    empty = "SELECT NULL AS sort_key, NULL, NULL, NULL, NULL, NULL, NULL AS answer, NULL WHERE 0"
+    empty = "SELECT NULL AS sort_key, NULL, NULL, NULL, NULL, NULL, NULL AS answer, NULL WHERE 1 = 0"
     return " UNION ALL ".join(parts) or empty, values
 
 
@@ -280,10 +276,10 @@ def _unanswered(dataset: str, session: str | None, exclude: Sequence[str]) -> tu
 
 
 def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
+    return ", ".join("?" * len(values)) or "NULL"
 
 
-def _facts(wanted: GalleryFilter) -> tuple[list[str], list[Any]]:
+def _facts(wanted: GalleryFilter, contains: str) -> tuple[list[str], list[Any]]:
     """SQL conditions on the columns that both tables have, and their parameters."""
     conditions: list[str] = []
     values: list[Any] = []
@@ -291,7 +287,7 @@ def _facts(wanted: GalleryFilter) -> tuple[list[str], list[Any]]:
         conditions.append("instr(labels, ?) > 0")
         values.append(label_pattern(wanted.label))
     if wanted.name:
-        conditions.append("file LIKE ? ESCAPE '\\'")
+        conditions.append(f"file {contains} ? ESCAPE '\\'")
         values.append(f"%{_escaped(storable(wanted.name))}%")
     for operator, bound in ((">=", wanted.min_score), ("<=", wanted.max_score)):
         if bound is not None:

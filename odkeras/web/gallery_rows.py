@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 from odkeras.annotation import Span, Task
 from odkeras.formats.prodigy import read_task
 from odkeras.natural_order import natural_key
-from odkeras.web.stored import with_places_below
+from odkeras.web.stored import StoredAnswer, with_places_below
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS gallery (
@@ -34,10 +36,10 @@ CREATE INDEX IF NOT EXISTS gallery_of_image ON gallery (dataset, image_id, sessi
 """One row for each answer that was not replaced by a later one of its session; `answer` is its id in `answers`.
 `latest` is 1 for the latest answer for an image over all sessions."""
 
-_INSERT = f"INSERT INTO gallery VALUES ({', '.join('?' * 10)}, 0)"
+_INSERT = f"INSERT INTO gallery VALUES ({', '.join('?' * 11)})"
 _MARK_LATEST = (
-    "UPDATE gallery SET latest = (answer = (SELECT answer FROM gallery WHERE dataset = ? AND image_id = ? "
-    "ORDER BY answered_at DESC, answer DESC LIMIT 1)) WHERE dataset = ? AND image_id = ?"
+    "UPDATE gallery SET latest = CASE WHEN answer = (SELECT answer FROM gallery WHERE dataset = ? AND image_id = ? "
+    "ORDER BY answered_at DESC, answer DESC LIMIT 1) THEN 1 ELSE 0 END WHERE dataset = ? AND image_id = ?"
 )
 _SEPARATOR = "\n"
 
@@ -54,6 +56,10 @@ class TaskFacts(NamedTuple):
     def of(cls, task: Task) -> TaskFacts:
         return cls(task_sort_key(task), storable(task.file), joined_labels(task.spans), find_lowest_score(task))
 
+    @classmethod
+    def of_answer(cls, answer: StoredAnswer) -> TaskFacts:
+        return cls.of(read_task(answer.example, answer.image_id))
+
 
 def insert_row(
     execute: Callable[..., Any],
@@ -65,21 +71,20 @@ def insert_row(
     session: str,
     decision: str,
     answered_at: float,
+    is_only_one: bool = False,
 ) -> None:
-    """Add the row of an answer; replaces its session's earlier row for the image.
+    """Add the row of an answer. Its session has no other row for the image.
 
     Args:
         execute: the connection's `execute`.
         answer: row id in `answers`.
         facts: of the answered task.
+        is_only_one: whether no other session has a row for the image; False also if that is not known.
     """
-    execute(
-        "DELETE FROM gallery WHERE dataset = ? AND image_id = ? AND session = ?",
-        (dataset, image_id, session),
-    )
     row = (facts.sort_key, facts.file, decision, answered_at, facts.labels, facts.lowest_score)
-    execute(_INSERT, (answer, dataset, image_id, session, *row))
-    execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
+    execute(_INSERT, (answer, dataset, image_id, session, *row, int(is_only_one)))
+    if not is_only_one:
+        execute(_MARK_LATEST, (dataset, image_id, dataset, image_id))
 
 
 def fill(connection: sqlite3.Connection, folder: Path) -> None:
@@ -88,6 +93,7 @@ def fill(connection: sqlite3.Connection, folder: Path) -> None:
     Args:
         folder: absolute directory of the database, the base of relative image paths.
     """
+    connection.execute("DELETE FROM gallery")
     ids = [row_id for (row_id,) in connection.execute("SELECT id FROM answers WHERE replaced = 0 ORDER BY id")]
     query = "SELECT dataset, image_id, session, decision, answered_at, example FROM answers WHERE id = ?"
     for row_id in ids:  # one at a time, because examples may contain images
@@ -112,17 +118,35 @@ def place_key(file: str, place: str) -> str:
         place: path or URL.
     """
     if "://" not in place:
-        path = Path(place).absolute()
-        if storable(path.name) == file:
-            return natural_key(path)
-        place = str(path)
+        place, name = _absolute(place)
+        if storable(name) == file:
+            return natural_key(place)
     return f"{natural_key(file)}{_SEPARATOR}{storable(place)}"
+
+
+def _absolute(place: str) -> tuple[str, str]:
+    """`Path(place).absolute()` and its name. An import of 100,000 answers would spend seconds in `Path`."""
+    folder, name = os.path.split(place)
+    if name in ("", ".", ".."):
+        path = Path(place).absolute()
+        return str(path), path.name
+    return os.path.join(_absolute_folder(folder, os.getcwd()), name), name  # noqa: PTH118, PTH109
+
+
+@functools.lru_cache(maxsize=64)
+def _absolute_folder(folder: str, working_directory: str) -> str:
+    return str(Path(working_directory, folder))
 
 
 def joined_labels(spans: Iterable[Span]) -> str:
     """All labels of the boxes as one string, to be searched with `label_pattern`; "" without labels."""
     labels = sorted({span.label for span in spans})
     return storable("".join(f"{_SEPARATOR}{label}" for label in labels) + _SEPARATOR) if labels else ""
+
+
+def split_labels(joined: str) -> list[str]:
+    """The labels of `joined_labels`."""
+    return [label for label in joined.split(_SEPARATOR) if label]
 
 
 def label_pattern(label: str) -> str:

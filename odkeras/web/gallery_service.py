@@ -45,30 +45,31 @@ class GalleryService:
         find_picture: returns the image with a given id, if it was ever leased or answered.
         reopen: returns an answer for correction; None if its image is missing and its size unknown.
         keep_open: stores a leased task, so that its answer is accepted after a restart.
+        allow_private_urls: see `WebImages`.
     """
 
     def __init__(
         self,
         gallery: Gallery,
         database: AnswerDatabase,
-        dataset: str,
         queue: TaskQueue,
         read: Callable[[Item], Task],
         *,
         find_picture: Callable[[str], EncodedImage | None],
         reopen: Callable[[Tab, str, Answer | None], Answer | None],
         keep_open: Callable[[Task], Task],
+        allow_private_urls: bool = False,
     ) -> None:
         self._gallery = gallery
         self._database = database
-        self._dataset = dataset
+        self._dataset = gallery.dataset
         self._queue = queue
         self._read_item = read
         self._find_picture = find_picture
         self._reopen = reopen
         self._keep_open = keep_open
         self._thumbnails = Thumbnails()
-        self._web = WebImages(timeout_s=FETCH_TIMEOUT_S)
+        self._web = WebImages(timeout_s=FETCH_TIMEOUT_S, allow_private_urls=allow_private_urls)
         self._remote = RemoteImages(self._web.fetch)
 
     def close(self) -> None:

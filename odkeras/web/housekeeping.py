@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from odkeras.session.stream import TaskStream
@@ -12,6 +13,10 @@ from odkeras.web.panel import Panel
 from odkeras.web.queue import TaskQueue
 
 HOUSEKEEPING_S = 0.25
+LOOK_UP_AFTER_S = 3.0
+"""When answered images are looked up though nobody has a task yet. The first task does not compete with that: in a
+source of a million images it takes seconds of one core."""
+_POLL_S = 0.05
 
 
 class ImagesLeft:
@@ -20,10 +25,12 @@ class ImagesLeft:
     Thread-safe.
     """
 
-    def __init__(self, stream: TaskStream, database: AnswerDatabase, dataset: str, *, overlap: bool) -> None:
+    def __init__(
+        self, stream: TaskStream, database: AnswerDatabase, answered: Callable[[str | None], set[str]], *, overlap: bool
+    ) -> None:
         self._stream = stream
         self._database = database
-        self._dataset = dataset
+        self._answered = answered
         self._overlap = overlap
         if not overlap:
             self._follow(None)
@@ -49,8 +56,7 @@ class ImagesLeft:
 
     def _follow(self, audience: str | None) -> None:
         self._stream.remaining.follow(audience)  # first: an answer that arrives meanwhile must be counted
-        for image_id in self._database.answered(self._dataset, session=audience):
-            self._stream.remaining.answered(audience, image_id)
+        self._stream.remaining.answered(audience, *self._answered(audience))
 
 
 class Housekeeping:
@@ -111,6 +117,10 @@ class Housekeeping:
                 problem = repr(error)
 
     def _find_answered(self) -> None:
+        started = time.monotonic()
+        while not self._queue.has_begun and time.monotonic() - started < LOOK_UP_AFTER_S:
+            if self._closing.wait(_POLL_S):
+                return
         try:
             self._left.find_answered(self._datasets, stop=self._closing.is_set)
         except Exception as error:  # the count becomes right as the stream reaches the images

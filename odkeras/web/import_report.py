@@ -35,7 +35,7 @@ class LabelReport:
         answered: number of images left as they are, because a person has answered them.
         known: number of answers that were imported before.
         added: number of answers added.
-        written: number of images of TFRecords that were written to files.
+        written: number of images of TFRecords, and of URLs, that were written to files.
     """
 
     files: list[LabelFile]
@@ -85,7 +85,7 @@ class LabelReport:
             *self._some("no labels", self.unlabelled, "image files"),
             *([f"no labels   {self.notes.unlabelled} tasks"] if self.notes.unlabelled else []),
             *([f"kept        {self.answered} images that a person has answered"] if self.answered else []),
-            *([f"written     {self.written} images of the TFRecords"] if self.written else []),
+            *([f"written     {self.written} images of TFRecords and URLs"] if self.written else []),
             *([f"refused     {self.notes.num_refused}"] if self.notes.num_refused else []),
         ]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 import time
@@ -23,14 +24,21 @@ from odkeras.errors import AnswerError, RecordError, error_reason
 from odkeras.formats.prodigy import Record, read_answer
 from odkeras.image_ref import ImageRef, is_data_uri, is_file, is_url
 from odkeras.images import absolute_path
+from odkeras.json_text import encode_sorted_json
 from odkeras.numeric import is_number, is_whole
 from odkeras.web.database import AnswerDatabase
-from odkeras.web.stored import StoredAnswer
+from odkeras.web.gallery_rows import TaskFacts
+from odkeras.web.stored import StoredAnswer, to_json
 from odkeras.work import shown_edits
 
 STDIN = "-"
 SESSION = "imported"
-_TOGETHER = 100
+_TOGETHER = 5000
+"""Most answers in one transaction. Each new answer changes random pages of several indexes, so that many at once write
+fewer of them; the page and the trainer can write in between."""
+_TOGETHER_CHARACTERS = 8 * 2**20  # answers may contain images
+_PROGRESS_EVERY = 100
+_NewAnswer = tuple[StoredAnswer, str, TaskFacts]  # as `AnswerDatabase.add_all` takes it
 _IMAGE_ID = re.compile(r"[0-9a-fA-F]{32}")
 _DAY_S = 86400.0
 
@@ -102,32 +110,61 @@ def import_answers(
         DatabaseError: the database cannot be written. What was stored before stays; a second call resumes.
     """
     report = ImportReport()
-    ids = {derive_answer_id(example, image_id) for image_id, example in database.iter_examples(dataset, replaced=True)}
-    waiting: list[StoredAnswer] = []
-    now = time.time()
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                answer = read_line(line, dataset, base_dir=base_dir, decision=decision, now=now + number * 1e-6)
-            except Exception as error:  # whatever it is, the other lines can be imported
-                report.skipped.append((number, error_reason(error)))
-            else:
-                report.known += answer.answer_id in ids
-                if answer.answer_id not in ids:
-                    ids.add(answer.answer_id)
-                    waiting.append(answer)
-        if len(waiting) >= _TOGETHER:
-            database.add(dataset, waiting)
-            report.added += len(waiting)
-            waiting = []
+
+    def read_lines() -> Iterator[_NewAnswer]:
+        now = time.time()
+        number = 0
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield read_line(line, dataset, base_dir=base_dir, decision=decision, now=now + number * 1e-6)
+                except Exception as error:  # whatever it is, the other lines can be imported
+                    report.skipped.append((number, error_reason(error)))
+            if number % _PROGRESS_EVERY == 0:
+                progress(number)
         progress(number)
-    database.add(dataset, waiting)
-    report.added += len(waiting)
+
+    for answers in _groups(_new_answers(database, dataset, read_lines(), report)):
+        report.added += database.add_all(dataset, answers)
     return report
 
 
-def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: float) -> StoredAnswer:
-    """Parse a line of JSONL.
+def _new_answers(
+    database: AnswerDatabase, dataset: str, answers: Iterable[_NewAnswer], report: ImportReport
+) -> Iterator[_NewAnswer]:
+    """The answers that the dataset does not have; the report counts the others."""
+    known: set[str] = set()  # ids of the answers about the images so far
+    images: set[str] = set()
+    is_new = dataset not in database
+    for row in answers:
+        answer = row[0]
+        if not is_new and answer.image_id not in images:  # answers of the page have other ids
+            images.add(answer.image_id)
+            examples = database.examples_of_image(dataset, answer.image_id)
+            known.update(derive_answer_id(example, answer.image_id) for example in examples)
+        if answer.answer_id in known:
+            report.known += 1
+        else:
+            known.add(answer.answer_id)
+            yield row
+
+
+def _groups(answers: Iterable[_NewAnswer]) -> Iterator[list[_NewAnswer]]:
+    """The answers of one transaction each."""
+    group: list[_NewAnswer] = []
+    size = 0
+    for row in answers:
+        group.append(row)
+        size += len(row[1])
+        if len(group) >= _TOGETHER or size >= _TOGETHER_CHARACTERS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: float) -> _NewAnswer:
+    """Parse a line of JSONL. Returns the answer, its JSON, and the facts of its task.
 
     Args:
         decision: used if the line has no `answer`.
@@ -143,7 +180,10 @@ def read_line(line: bytes, dataset: str, *, base_dir: Path, decision: str, now: 
     if not isinstance(example, dict):
         raise AnswerError(f"a line must be a JSON object; got {type(example).__name__}")
     example = _with_paths(_with_answer(example, decision), base_dir)
-    return stored_answer(example, read_answer(example), dataset, read_image_id(example, base_dir), now)
+    image_id = read_image_id(example, base_dir)
+    read = read_answer(example, image_id)
+    answer = stored_answer(example, read, dataset, image_id, now)
+    return answer, to_json(answer), TaskFacts.of(read.task)
 
 
 def stored_answer(example: Record, read: Answer, dataset: str, image_id: str, now: float) -> StoredAnswer:
@@ -177,7 +217,7 @@ def derive_answer_id(example: Record, image_id: str) -> str:
     """
     content = {key: value for key, value in example.items() if key not in ("image", "path", "image_id")}
     try:
-        text = json.dumps([image_id, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = f"[{json.dumps(image_id)},{encode_sorted_json(content)}]"
     except (ValueError, RecursionError) as error:
         raise AnswerError(f"not plain JSON: {error}") from error
     return hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -218,16 +258,19 @@ def _with_answer(example: Record, decision: str) -> Record:
 
 def _with_paths(example: Record, base_dir: Path) -> Record:
     """Make relative paths of existing files absolute, because their base directory will not be known later."""
-    reference = ImageRef.of_record(example, base_dir)
-    changed = {}
-    for key in ("image", "path"):
-        place = example.get(key)
-        if not isinstance(place, str) or is_data_uri(place) or is_url(place) or place.startswith("file:"):
+    absolute: dict[str, str] = {}
+    for place in dict.fromkeys(ImageRef.of_record(example).places):
+        if is_data_uri(place) or is_url(place) or place.startswith("file:") or os.path.isabs(place):  # noqa: PTH117
             continue
-        file = reference.file(place)
-        if place and is_file(file) and not Path(place).is_absolute():
-            changed[key] = str(absolute_path(file))
-    return {**example, **changed}
+        for folder in dict.fromkeys((str(base_dir), ".")):
+            file = os.path.join(folder, place)  # noqa: PTH118 (for each of a million lines, a Path takes too long)
+            if is_file(file):
+                absolute[place] = str(absolute_path(file))
+                break
+    if not absolute:
+        return example
+    places = {key: example[key] for key in ("image", "path") if isinstance(example.get(key), str)}
+    return {**example, **{key: absolute.get(place, place) for key, place in places.items()}}
 
 
 def _answered_at(example: Record, now: float) -> float:

@@ -28,6 +28,7 @@ def read_posted_answer(
     session: str,
     labels: Collection[str],
     keypoints: Mapping[str, Collection[str]],
+    earlier: Mapping[str, str],
     task_of: Callable[[str, Any], Task | None],
     last_answered_at: Callable[[str], float | None],
     last_active_s: Callable[[str], float | None],
@@ -37,6 +38,7 @@ def read_posted_answer(
     Args:
         labels: the allowed labels of boxes.
         keypoints: the names of the keypoints of each label; labels without are left out.
+        earlier: other labels that a page may still have, and what they become.
         task_of: returns the task for (image id, version), with the suggestions of that version if they are known; None
             for an image that was never leased.
         last_answered_at: returns when the session last answered the image, in seconds since the epoch; None if never.
@@ -52,7 +54,8 @@ def read_posted_answer(
     task = task_of(sent.image_id, None if sent.version is UNSET else sent.version)
     if task is None:
         raise ValueError(f"image {sent.image_id[:80]!r} was never assigned in dataset {dataset!r}")
-    spans = _read_spans(sent, labels, keypoints, task.size_hw)
+    size_hw = task.size_hw
+    spans = _read_spans(sent, lambda spans: read_spans(spans, labels, size_hw, keypoints, earlier))
     answered_at = _answered_at(_age_s(sent.age_ms), lambda: last_answered_at(sent.image_id))
     last_s = last_active_s(sent.image_id)
     # A correction alone takes less time than an image, so its time and that of the corrected answer are added up.
@@ -72,12 +75,10 @@ def read_posted_answer(
     )
 
 
-def _read_spans(
-    sent: SentAnswer, labels: Collection[str], keypoints: Mapping[str, Collection[str]], size_hw: tuple[int, int]
-) -> tuple[Span, ...]:
+def _read_spans(sent: SentAnswer, read: Callable[[Any], tuple[Span, ...]]) -> tuple[Span, ...]:
     """Every span of an accepted image must be usable. Rejected and ignored images drop spans that are not."""
     try:
-        return read_spans([] if sent.spans is None else sent.spans, labels, size_hw, keypoints)
+        return read([] if sent.spans is None else sent.spans)
     except ValueError:
         if sent.answer is Decision.ACCEPT:
             raise
@@ -104,3 +105,18 @@ def as_shown(task: Task, version: int | UnsetType | None) -> Task:
 
 def _age_s(age_ms: Any) -> float:
     return age_ms / 1000 if is_number(age_ms, 1000 * _MAX_AGE_S) and age_ms >= 0 else 0.0
+
+
+def check_answer_id(answer: StoredAnswer, image_id: str | None) -> None:
+    """Refuse an id that another answer has: the database keeps the first answer with an id.
+
+    Args:
+        image_id: the image of the answer that has this id already; None if none has.
+
+    Raises:
+        ValueError: it is another image.
+    """
+    if image_id not in (None, answer.image_id):
+        raise ValueError(
+            f"the answer_id {answer.answer_id[:80]!r} belongs to an answer about another image; answer this image again"
+        )

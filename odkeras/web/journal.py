@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 
 from odkeras.session.events import Event, Listener, SessionStatus
+from odkeras.text import say
 from odkeras.web.panel import Panel
 
 
@@ -25,7 +26,7 @@ class Journal(Listener):
         """Log an event. Never raises: a closed terminal must not stop the caller."""
         details = f"\n{event.details}" if event.urgent and isinstance(event.details, str) else ""
         with suppress(Exception), self._lock:
-            print(f"{event.line}{details}", file=sys.stderr if event.urgent else sys.stdout, flush=True)
+            say(f"{event.line}{details}", file=sys.stderr if event.urgent else sys.stdout, flush=True)
         if self._panel is not None:
             self._panel.log(event)
 

@@ -9,27 +9,30 @@ stored in one transaction.
 
 from __future__ import annotations
 
-import json
+import gc
 import pickle
 import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from io import SEEK_CUR
 from itertools import chain, islice
 from pathlib import Path, PurePath
 from typing import IO
 
 from odkeras.annotation import Answer, Decision, Span, Task
+from odkeras.database_url import DatabaseLocation
 from odkeras.errors import ConfigError, ImageError, OdkerasError, RecordError
 from odkeras.formats.image_finder import ImageFinder
 from odkeras.formats.label_files import SPLIT, LabelFile
 from odkeras.formats.label_fitting import Exif, fit_spans
 from odkeras.formats.label_formats import read_label_files
 from odkeras.formats.prodigy import write_answer
-from odkeras.image_ref import ImageRef, is_data_uri, is_file
+from odkeras.image_ref import Fetch, ImageRef, is_data_uri, is_file, is_url
 from odkeras.images import SUFFIXES, EncodedImage, ImageFacts, absolute_path, inspect_image, read_image_bytes
 from odkeras.label_choice import LabelChoice
 from odkeras.project import write_atomically
@@ -42,10 +45,13 @@ from odkeras.web.stored import StoredAnswer, to_json
 _TOGETHER = 256
 _GROUP = 32
 _THREADS = 4
-_LENGTHS = struct.Struct("<QQ")
+_LENGTHS = struct.Struct("<QQQ")
+_STORED = tuple(each.name for each in fields(StoredAnswer) if each.name != "example")
 Progress = Callable[[int], object]
 NoteImage = Callable[[Path, str], object]
 """Called with the path and the id of an image."""
+KnownFacts = Callable[[Path], ImageFacts | ImageError | None]
+"""What is known of an image file already, so that it is not read; None if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -56,35 +62,51 @@ class ImportRules:
         images_dir: the folder of the images; None: beside and below the labels.
         exif: see `label_fitting.EXIF`.
         skip_other_labels: leave out objects whose names the label map lacks, instead of importing nothing.
-        written_dir: for the images of TFRecords that are not in a file; None: they are not written.
+        written_dir: for the images of TFRecords, and of URLs, that are not in a file; None: they are not written.
+        fetch: returns the bytes at a URL; None: an image at a URL is missing.
     """
 
     images_dir: Path | None = None
     exif: Exif = "auto"
     skip_other_labels: bool = False
     written_dir: Path | None = None
+    fetch: Fetch | None = None
 
 
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Nearly all objects of an import live for a moment. Looking for cycles among them takes a tenth of its time."""
+    threshold, *others = gc.get_threshold()
+    gc.set_threshold(100 * threshold, *others)
+    try:
+        yield
+    finally:
+        gc.set_threshold(threshold, *others)
+
+
+@_seldom_collected()
 def import_labels(
     files: list[LabelFile],
     labels: LabelChoice,
     rules: ImportRules | None = None,
     *,
-    database: Path,
+    database: DatabaseLocation,
     dataset: str,
     check: bool = False,
     progress: Progress = lambda done: None,
     note_image: NoteImage = lambda path, image_id: None,
+    known_facts: KnownFacts = lambda path: None,
 ) -> LabelReport:
     """Import label files.
 
     An image that a person has answered is left as it is. Answers that were imported before are recognised.
 
     Args:
-        database: the file of the database; created if there is none and there is something to store.
+        database: the file or the URL of the database; created if there is none and there is something to store.
         check: store nothing; the report says what would be.
         progress: callback with the number of images done.
         note_image: called for every imported image that has a file, after all are stored.
+        known_facts: called for the file of each image.
 
     Raises:
         RecordError: a file cannot be read at all.
@@ -93,7 +115,7 @@ def import_labels(
     """
     rules = rules or ImportRules()
     report = LabelReport(files, labels)
-    staging = _Staging(rules, report, labels, dataset, _Earlier.of(database, dataset))
+    staging = _Staging(rules, report, labels, dataset, _Earlier.of(database, dataset), known_facts)
     with tempfile.TemporaryFile() as spool:
         try:
             _spool(spool, staging.stage(read_label_files(files, report.notes)), progress)
@@ -108,33 +130,45 @@ def import_labels(
         except BaseException:
             staging.remove_written()
             raise
-        for facts, _ in _rows(spool):
-            answer, _, path = pickle.loads(facts)
+        for path, image_id in _spooled_places(spool):
             if path:
-                note_image(Path(path), answer.image_id)
+                note_image(Path(path), image_id)
     return report
 
 
 def _spool(spool: IO[bytes], answers: Iterable[tuple[StoredAnswer, TaskFacts]], progress: Progress) -> None:
-    """Write the answers, each without its example, which follows as JSON, once as it is stored."""
+    """Write the answers. The example of each follows as JSON, once as it is stored; of the example itself, what its
+    row in the database needs is kept."""
+    number = 0
     for number, (answer, task) in enumerate(answers, start=1):
-        facts = pickle.dumps((replace(answer, example={}), task, answer.example.get("path")))
+        example = answer.example
+        outline = {"answer": example.get("answer"), "spans": [None] * len(example.get("spans") or ())}
+        place = pickle.dumps((example.get("path"), answer.image_id))
+        facts = pickle.dumps((outline, *(getattr(answer, name) for name in _STORED), *task))
         text = to_json(answer).encode()
-        spool.write(_LENGTHS.pack(len(facts), len(text)) + facts + text)
-        progress(number)
+        spool.write(_LENGTHS.pack(len(place), len(facts), len(text)) + place + facts + text)
+        if number % _TOGETHER == 0:
+            progress(number)
+    progress(number)
 
 
 def _spooled(spool: IO[bytes]) -> Iterator[tuple[StoredAnswer, str, TaskFacts]]:
-    for facts, text in _rows(spool):
-        answer, task, _ = pickle.loads(facts)  # written by this process, to a file without a name
-        yield replace(answer, example=json.loads(text)), text.decode(), task
-
-
-def _rows(spool: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
     spool.seek(0)
     while lengths := spool.read(_LENGTHS.size):
-        facts, text = _LENGTHS.unpack(lengths)
-        yield spool.read(facts), spool.read(text)
+        num_place, num_facts, num_text = _LENGTHS.unpack(lengths)
+        spool.seek(num_place, SEEK_CUR)
+        outline, *facts = pickle.loads(spool.read(num_facts))  # written by this process, to a file without a name
+        stored = dict(zip(_STORED, facts, strict=False))
+        yield StoredAnswer(outline, **stored), spool.read(num_text).decode(), TaskFacts(*facts[len(_STORED) :])
+
+
+def _spooled_places(spool: IO[bytes]) -> Iterator[tuple[str | None, str]]:
+    """(path, id) of each image."""
+    spool.seek(0)
+    while lengths := spool.read(_LENGTHS.size):
+        num_place, *others = _LENGTHS.unpack(lengths)
+        yield pickle.loads(spool.read(num_place))
+        spool.seek(sum(others), SEEK_CUR)
 
 
 @dataclass(frozen=True)
@@ -145,8 +179,8 @@ class _Earlier:
     answered: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, path: Path, dataset: str) -> _Earlier:
-        if not path.is_file():
+    def of(cls, path: DatabaseLocation, dataset: str) -> _Earlier:
+        if isinstance(path, Path) and not path.is_file():
             return cls()
         by_others = "SELECT DISTINCT image_id FROM answers WHERE dataset = ? AND replaced = 0 AND session != ?"
         with AnswerDatabase.open(path) as database:
@@ -178,6 +212,7 @@ class _Staging:
     labels: LabelChoice
     dataset: str
     earlier: _Earlier
+    known_facts: KnownFacts
     _first: dict[str, tuple[str, str]] = field(default_factory=dict)  # image id -> place, split
     _used: set[str] = field(default_factory=set)
     _written: list[Path] = field(default_factory=list)
@@ -193,7 +228,7 @@ class _Staging:
             while batch := list(islice(rows, _TOGETHER)):
                 located = [found for row in batch if (found := self._locate(*row)) is not None]
                 groups = [located[at : at + _GROUP] for at in range(0, len(located), _GROUP)]
-                for each in chain.from_iterable(pool.map(_inspect_all, groups)):
+                for each in chain.from_iterable(pool.map(partial(_inspect_all, fetch=self.rules.fetch), groups)):
                     number += 1
                     answer = self._answer(each)
                     if answer is None:
@@ -229,7 +264,10 @@ class _Staging:
         if isinstance(task.image, EncodedImage) and len(found) != 1:
             return _Located(place, answer, task.image)
         if len(found) == 1:
-            return _Located(place, answer, absolute_path(found[0]))
+            path = absolute_path(found[0])
+            return _Located(place, answer, path, self.known_facts(path))
+        if not found and is_url(name) and self.rules.fetch is not None:
+            return _Located(place, answer, name)
         if found:
             self.report.ambiguous.append((place, found))
         else:
@@ -324,12 +362,14 @@ class _Staging:
         report.boxes.update(span.label for span in task.spans)
 
 
-def _inspect_all(group: list[_Located]) -> list[_Located]:
+def _inspect_all(group: list[_Located], fetch: Fetch | None) -> list[_Located]:
     """With what is known of each image. Runs in a thread; handing over images one by one would take longer."""
-    return [_inspect(located) for located in group]
+    return [_inspect(located, fetch) for located in group]
 
 
-def _inspect(located: _Located) -> _Located:
+def _inspect(located: _Located, fetch: Fetch | None) -> _Located:
+    if located.facts is not None:
+        return located
     source = located.source
     facts: ImageFacts | ImageError
     try:
@@ -338,8 +378,9 @@ def _inspect(located: _Located) -> _Located:
         elif isinstance(source, Path):
             facts = inspect_image(read_image_bytes(source), source=str(source))
         else:
-            image = ImageRef((source,), name=located.answer.task.file).read()
+            image = ImageRef((source,), name=located.answer.task.file).read(fetch=fetch)
             facts = ImageFacts(image.image_id, image.image_size_hw, 1)
+            source = image if is_url(source) else source
     except ImageError as error:
         facts = error
-    return replace(located, facts=facts)
+    return replace(located, source=source, facts=facts)

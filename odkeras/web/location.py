@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from odkeras.database_url import DatabaseLocation, DatabaseUrl, absolute_location, read_database_location
 from odkeras.errors import DatabaseError
 from odkeras.project import Project, write_atomically
 
@@ -33,13 +34,13 @@ class DatabasePlace:
         remarks: messages for the user: why it is not the one next to the config, and which others have answers.
     """
 
-    path: Path
-    looked_in: tuple[Path, ...]
+    path: DatabaseLocation
+    looked_in: tuple[DatabaseLocation, ...]
     remarks: tuple[str, ...] = ()
 
 
 def find_database(
-    given: Path | None, project_dir: Path, dataset: str | None, *, data_dir: Path, also: Sequence[str] = ()
+    given: DatabaseLocation | None, project_dir: Path, dataset: str | None, *, data_dir: Path, also: Sequence[str] = ()
 ) -> DatabasePlace:
     """Find the database of a project.
 
@@ -59,7 +60,7 @@ def find_database(
     noted = _noted(data_dir)
     remembered = [noted[dataset]] if dataset in noted else list(noted.values()) if dataset is None else []
     here = Path.cwd() / DATABASE_NAME
-    places = _distinct([beside, *map(Path, remembered), here])
+    places = _distinct([beside, *map(read_database_location, remembered), here])
     counts = {place: count_answers(place, None if dataset is None else [dataset]) for place in places}
     with_answers = [place for place in places if counts[place]]
     if not with_answers:
@@ -75,21 +76,26 @@ def answers_text(count: int) -> str:
     return "1 answer" if count == 1 else f"{count} answers"
 
 
-def count_answers(path: Path, datasets: Sequence[str] | None) -> int:
+def count_answers(path: DatabaseLocation, datasets: Sequence[str] | None) -> int:
     """Number of answers in these datasets (in all when None). 0 if there is no file or it is not an odkeras database.
     Opens the database read-only.
 
     Raises:
         DatabaseError: the database cannot be read now, so its content is unknown.
     """
+    if isinstance(path, DatabaseUrl):
+        return _count_in_postgres(path, datasets)
     if not path.is_file():
         return 0
-    query = "SELECT COUNT(*) FROM answers WHERE replaced = 0"
-    if datasets is not None:
-        query += f" AND dataset IN ({','.join('?' * len(datasets))})"
+    of_datasets = "" if datasets is None else f" AND dataset IN ({','.join('?' * len(datasets))})"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
-            return int(connection.execute(query, list(datasets or ())).fetchone()[0])
+            query = "SELECT COUNT(*) FROM answers WHERE replaced = 0"
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'decision_counts'").fetchone():
+                # Since schema 7: without reading all answers. The module of the schema is not imported for its number,
+                # because `odkeras --help` imports this one.
+                query = "SELECT COALESCE(SUM(images), 0) FROM decision_counts WHERE images > 0"
+            return int(connection.execute(query + of_datasets, list(datasets or ())).fetchone()[0])
     except sqlite3.Error as error:
         if any(text in str(error) for text in _OF_SOMETHING_ELSE):
             return 0
@@ -99,10 +105,18 @@ def count_answers(path: Path, datasets: Sequence[str] | None) -> int:
         ) from error
 
 
-def remember_database(data_dir: Path, dataset: str, path: Path, project_dir: Path) -> None:
+def _count_in_postgres(url: DatabaseUrl, datasets: Sequence[str] | None) -> int:
+    from odkeras.web.database import AnswerDatabase  # `odkeras --help` imports this module
+
+    with AnswerDatabase.open(url) as database:
+        names = database.datasets if datasets is None else datasets
+        return sum(sum(count.values()) for name in names for count in database.counts(name).values())
+
+
+def remember_database(data_dir: Path, dataset: str, path: DatabaseLocation, project_dir: Path) -> None:
     """Note which database has a dataset's answers, unless it is the one next to the config. Never raises."""
     noted = _noted(data_dir)
-    wanted = {**noted, dataset: str(path.absolute())}
+    wanted = {**noted, dataset: str(absolute_location(path))}
     if _is_same(path, project_dir / DATABASE_NAME):
         wanted.pop(dataset)
     if wanted != noted:
@@ -117,12 +131,12 @@ def _note_path(data_dir: Path) -> Path:
 def _noted(data_dir: Path) -> dict[str, str]:
     try:
         noted = json.loads(_note_path(data_dir).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {str(name): str(path) for name, path in noted.items()} if isinstance(noted, dict) else {}
 
 
-def _why(path: Path, beside: Path, here: Path) -> tuple[str, ...]:
+def _why(path: DatabaseLocation, beside: Path, here: Path) -> tuple[str, ...]:
     if path == beside:
         return ()
     if path == here:
@@ -133,13 +147,15 @@ def _why(path: Path, beside: Path, here: Path) -> tuple[str, ...]:
     return (f"these answers were stored in {path} before; without them {beside} would be used",)
 
 
-def _distinct(paths: Iterable[Path]) -> list[Path]:
-    distinct: list[Path] = []
+def _distinct(paths: Iterable[DatabaseLocation]) -> list[DatabaseLocation]:
+    distinct: list[DatabaseLocation] = []
     for path in paths:
         if not any(_is_same(path, other) for other in distinct):
             distinct.append(path)
     return distinct
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def _is_same(one: DatabaseLocation, other: DatabaseLocation) -> bool:
+    if isinstance(one, DatabaseUrl) or isinstance(other, DatabaseUrl):
+        return one == other
     return one.resolve() == other.resolve()

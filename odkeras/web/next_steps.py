@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 from odkeras.config.settings import SessionSettings
+from odkeras.database_url import DatabaseLocation, absolute_location
 from odkeras.errors import OdkerasError
 from odkeras.pipeline import check_pipeline, load_pipeline
 from odkeras.session.setup import load_label_map
 from odkeras.web.replies import NextStep
 
 
-def next_steps(options: SessionSettings, dataset: str, db: Path) -> list[NextStep]:
+def next_steps(options: SessionSettings, dataset: str, db: DatabaseLocation) -> list[NextStep]:
     """Commands to evaluate and export the model, if one has been trained, and to export the labels.
 
     Args:
@@ -52,7 +53,7 @@ def _export(options: SessionSettings) -> NextStep:
     )
 
 
-def _labels(options: SessionSettings, dataset: str, db: Path) -> list[NextStep]:
+def _labels(options: SessionSettings, dataset: str, db: DatabaseLocation) -> list[NextStep]:
     folder = options.config.absolute().parent
 
     def out(file: str, *more: str) -> str:
@@ -64,7 +65,7 @@ def _labels(options: SessionSettings, dataset: str, db: Path) -> list[NextStep]:
         NextStep(
             "Get the labels and the images for another tool, here YOLO",
             _command(
-                *("export-labels", "--db", db.absolute(), "--format", "yolo", "--split", "0.8/0.2"),
+                *("export-labels", "--db", absolute_location(db), "--format", "yolo", "--split", "0.8/0.2"),
                 *_as_argument(dataset),
                 folder / "answers_yolo",
             ),
@@ -73,14 +74,14 @@ def _labels(options: SessionSettings, dataset: str, db: Path) -> list[NextStep]:
     ]
 
 
-def export_command(dataset: str, db: Path, *options: str, out: Path | None = None) -> str:
+def export_command(dataset: str, db: DatabaseLocation, *options: str, out: Path | None = None) -> str:
     """The shell command of `odkeras db out`.
 
     Args:
         out: the file to write; standard output when None.
     """
     files = [] if out is None else [out]
-    return _command("db", "out", "--db", db.absolute(), *options, *_as_argument(dataset), *files)
+    return _command("db", "out", "--db", absolute_location(db), *options, *_as_argument(dataset), *files)
 
 
 def _as_argument(dataset: str) -> list[str]:
@@ -111,7 +112,7 @@ def _has_examples_to_evaluate(options: SessionSettings) -> bool:
     return not any(problem.severity == "error" for problem in problems)
 
 
-def _command(*words: str | Path) -> str:
+def _command(*words: str | DatabaseLocation) -> str:
     return shlex.join([*_program(), *map(str, words)])
 
 

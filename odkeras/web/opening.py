@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+import secrets
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+
+import msgspec
 
 from odkeras.config.annotate import AnnotateSettings
+from odkeras.database_url import DatabaseUrl, absolute_location
 from odkeras.errors import ConfigError
-from odkeras.locks import locked
+from odkeras.image_files import list_image_files
 from odkeras.pipeline import RANDOM_WEIGHTS
 from odkeras.project import Project
 from odkeras.session.arguments import choose_examples, resolve, split_dataset
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup, check_server, how_to_serve
 from odkeras.session.sources import STDIN, Source, resolve_source
+from odkeras.video import list_videos
 from odkeras.web.data_directory import attach_data_directory, was_delivered_to
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import keep_label_map
 from odkeras.web.deliveries import Deliveries
+from odkeras.web.images_to_annotate import prepare_images
 from odkeras.web.journal import Journal
 from odkeras.web.location import DatabasePlace, answers_text, count_answers, find_database, remember_database
+from odkeras.web.pages import OnlyPage
 from odkeras.web.panel import Panel
 from odkeras.web.service import PageService
-
-_LOCK_WAIT_S = 5.0
 
 
 def open_page(settings: AnnotateSettings, journal: Journal | None = None) -> PageService:
@@ -36,17 +42,22 @@ def open_page(settings: AnnotateSettings, journal: Journal | None = None) -> Pag
     settings = resolve(settings)
     with ExitStack() as stack:
         place = find_page_database(settings)
+        if isinstance(place.path, DatabaseUrl):
+            # Several pages in the same random order would predict the same images, and each would be given out once.
+            settings = msgspec.structs.replace(settings, order_seed=secrets.randbelow(2**31))
         database = stack.enter_context(AnswerDatabase.open(place.path))
         source = _open_source(settings, database)
         setup = SessionSetup.of(settings, settings.label, can_pick=True)
         if settings.external_server:
             check_server(settings.server_url, settings.model_name, journal.warn, how_to_serve(settings))
         setup.project.create()
-        stack.enter_context(_only_one(setup.project))
+        pages: OnlyPage = _pages(settings, setup.project, database, journal)
+        stack.enter_context(pages)
+        source = prepare_images(source, settings, journal)
         keep_label_map(database, settings.dataset, setup.label_map_path)
         remember_database(setup.project.data_dir, settings.dataset, place.path, settings.config.parent)
-        deliveries = Deliveries(database, settings.dataset)
-        attach_data_directory(deliveries, settings.dataset, setup.project)
+        if pages.leads:
+            attach_data_directory(Deliveries(database, settings.dataset), settings.dataset, setup.project)
         _say_what_is_used(journal, setup, settings.dataset, place)
         panel = Panel(
             setup.project,
@@ -57,9 +68,9 @@ def open_page(settings: AnnotateSettings, journal: Journal | None = None) -> Pag
         panel.count()
         if setup.starts_from_random_weights:
             journal.say(f"{RANDOM_WEIGHTS} `odkeras init --weights NAME` downloads some.")
-        session = AnnotationSession.start(setup, journal)
+        session = AnnotationSession.start(setup, journal, leads=pages.leads)
         stack.callback(session.close)
-        service = PageService(settings, journal, database, session, source, panel)
+        service = PageService(settings, journal, database, session, source, panel, pages)
         service.start(stack)
     return service
 
@@ -90,21 +101,25 @@ def _open_source(settings: AnnotateSettings, database: AnswerDatabase) -> Source
         return STDIN
     if (chosen := split_dataset(settings.source)) is not None:
         return choose_examples(chosen, database.examples(chosen[0]), known=database.datasets)
-    return resolve_source(settings.source)
+    is_path = isinstance(settings.source, (str, Path))  # else paths and records, from a program
+    videos = list_videos(Path(settings.source)) if is_path else []
+    if not videos:
+        return resolve_source(settings.source)
+    folder = Path(settings.source)
+    return [*(list_image_files(folder) if folder.is_dir() else []), *videos]
 
 
-def _only_one(project: Project) -> AbstractContextManager[None]:
-    """Lock the data directory: a second instance would lease every image again and start a second trainer."""
-    taken = (
-        f"another `odkeras annotate` is using {project.data_dir}; open its page (for another annotator with "
-        "?session=NAME), stop it, or name another --data-dir"
-    )
-    return locked(project.data_dir / "annotate.lock", taken=taken, wait_s=_LOCK_WAIT_S)
+def _pages(settings: AnnotateSettings, project: Project, database: AnswerDatabase, journal: Journal) -> OnlyPage:
+    if not isinstance(database.path, DatabaseUrl):
+        return OnlyPage(project)
+    from odkeras.web.postgres.pages import OneOfSeveralPages
+
+    return OneOfSeveralPages(settings, project, database, journal)
 
 
 def _say_what_is_used(journal: Journal, setup: SessionSetup, dataset: str, place: DatabasePlace) -> None:
     project, answers = setup.project, count_answers(place.path, [dataset])
-    journal.say(f"database   {place.path.absolute()} ({answers_text(answers)} in dataset {dataset})")
+    journal.say(f"database   {absolute_location(place.path)} ({answers_text(answers)} in dataset {dataset})")
     for remark in place.remarks:
         journal.say(f"           {remark}")
     journal.say(f"data       {project.data_dir.absolute()}")

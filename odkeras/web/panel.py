@@ -133,7 +133,8 @@ class Panel:
 
     def update(self, **facts: Any) -> None:
         """Set further fields of the state: total, left (by session; under None for all sessions together),
-        pending, training (running, paused or stopped), here (the sessions with an open page)."""
+        pending, training (running, paused or stopped), labels (a number that increases when they change), here (the
+        sessions with an open page)."""
         with self._lock:
             if any(self._facts.get(name) != value for name, value in facts.items()):
                 self._facts.update(facts)
@@ -154,11 +155,21 @@ class Panel:
         """Number of the newest log line; 0 if there is none."""
         return self._last_line
 
+    def own_figures(self, session: str) -> dict[str, Any]:
+        """The fields of `state` that differ between sessions, or change as time goes by."""
+        with self._lock:
+            left = self._facts.get("left") or {}
+            return {
+                "published_s_ago": _age_s(self._status.version),
+                "mine": _total([self._counts.get(session) or {}]),
+                "left": left.get(session, left.get(None)),
+            }
+
     def state(self, session: str) -> replies.PanelState:
         """The status as the page of this session shows it."""
         with self._lock:
             version = self._status.version
-            here, left = self._facts.get("here") or (), self._facts.get("left") or {}
+            here = self._facts.get("here") or ()
             names = sorted({*self._counts, *here})
             return replies.PanelState(
                 trainer=_trainer(self._status.trainer),
@@ -166,13 +177,12 @@ class Panel:
                 failed=cast(Literal["", "trainer", "server"], self._status.failed),
                 version=version,
                 names=self._names_of_versions(),
-                published_s_ago=_age_s(version),
                 answers=_total(self._counts.values()),
-                mine=_total([self._counts.get(session) or {}]),
                 total=self._facts.get("total"),
-                left=left.get(session, left.get(None)),
+                **self.own_figures(session),
                 pending=self._facts.get("pending", 0),
                 training=self._facts.get("training", RUNNING),
+                labels=self._facts.get("labels", 0),
                 skipped=list(self._skipped),
                 skipped_count=self._skipped_count,
                 sessions=[replies.Annotator(name, self.answered_by(name), name in here) for name in names],

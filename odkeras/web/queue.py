@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +53,10 @@ class _Presence:
 
 
 @dataclass
-class _Queue:
-    """The queue of the sessions that share tasks: of all sessions, or with `overlap` of one."""
+class AudienceQueue:
+    """The queue of an audience, the sessions that share tasks: all sessions, or with `overlap` one."""
 
+    audience: str | None
     answered: set[str]
     free: deque[str] = field(default_factory=deque)
     held: dict[str, Tab] = field(default_factory=dict)
@@ -75,6 +76,9 @@ class TaskQueue:
         is_fresh: whether a task's suggestions are from the newest model.
         on_free: callback for tasks that were taken back.
         clock: monotonic clock, replaced in tests.
+
+    Attributes:
+        has_begun: whether the stream has given a task, or has ended.
     """
 
     def __init__(
@@ -100,8 +104,8 @@ class TaskQueue:
         self._tasks: dict[str, Task] = {}
         self._earlier: dict[str, dict[int | None, Task]] = {}  # by image and version: suggestions shown earlier
         self._order: list[str] = []
-        self._exhausted = False
-        self._queues: dict[str | None, _Queue] = {}
+        self._exhausted = self.has_begun = False
+        self._queues: dict[str | None, AudienceQueue] = {}
         self._tabs: dict[Tab, _Presence] = {}
 
     def next_tasks(self, tab: Tab, count: int, have: Collection[str] = ()) -> Assignment:
@@ -146,22 +150,22 @@ class TaskQueue:
 
     def holder(self, session: str, image_id: str) -> Tab | None:
         """The tab that holds the lease of an image in the session's queue; None if it is not leased."""
-        queue = self._session_queue(session)
-        with self._lock:
-            return queue.held.get(image_id)
+        return self._holders(self._session_queue(session)).get(image_id)
 
     def open_tasks(self, session: str) -> list[Task]:
         """The leased and freed tasks of the session's queue."""
         queue = self._session_queue(session)
+        held = self._holders(queue)
         with self._lock:
-            return [self._tasks[image_id] for image_id in [*queue.held, *queue.free] if image_id in self._tasks]
+            return [self._tasks[image_id] for image_id in [*held, *queue.free] if image_id in self._tasks]
 
     def suggest_again(self, tab: Tab, image_ids: Sequence[str]) -> list[Task]:
         """Those of the tab's open tasks for which a newer model has suggestions, with the new suggestions."""
         self.touch(tab)
         queue = self._session_queue(tab.session)
+        held = self._holders(queue)
         with self._lock:
-            mine = [self._tasks[id] for id in image_ids if queue.held.get(id) == tab and id in self._tasks]
+            mine = [self._tasks[id] for id in image_ids if held.get(id) == tab and id in self._tasks]
         fresh = self._up_to_date(mine)
         changed = [(old, new) for old, new in zip(mine, fresh, strict=True) if new is not old]
         with self._lock:
@@ -200,6 +204,13 @@ class TaskQueue:
         with self._lock:
             if image_id not in queue.held:
                 self._tasks.setdefault(image_id, task)
+
+    def relabel(self, current: Callable[[str], str | None]) -> None:
+        """Change the labels of the tasks that are in memory; see `Task.with_labels`."""
+        with self._lock:
+            self._tasks = {image_id: task.with_labels(current) for image_id, task in self._tasks.items()}
+            for versions in self._earlier.values():
+                versions.update({version: task.with_labels(current) for version, task in versions.items()})
 
     def touch(self, tab: Tab) -> None:
         """Record that the tab is alive."""
@@ -240,19 +251,24 @@ class TaskQueue:
                 return False
             return not any(queue.held or queue.free or self._is_behind(queue) for queue in self._queues.values())
 
+    def _holders(self, queue: AudienceQueue) -> Mapping[str, Tab]:
+        """The tabs that have images now, by image id."""
+        with self._lock:
+            return dict(queue.held)
+
     def _is_gone(self, presence: _Presence) -> bool:
         return presence.connections <= 0 and self._clock() - presence.seen_at > GONE_AFTER_S
 
-    def _session_queue(self, session: str) -> _Queue:
+    def _session_queue(self, session: str) -> AudienceQueue:
         audience = session if self._overlap else None
         queue = self._queues.get(audience)
         if queue is None:
             answered = self._answered_before(audience)  # a database query, so not under the lock
             with self._lock:
-                queue = self._queues.setdefault(audience, _Queue(answered=answered))
+                queue = self._queues.setdefault(audience, AudienceQueue(audience, answered))
         return queue
 
-    def _claim(self, queue: _Queue, tab: Tab, have: Collection[str]) -> None:
+    def _claim(self, queue: AudienceQueue, tab: Tab, have: Collection[str]) -> None:
         """Lease again the tasks that a returning tab still shows, unless they were reassigned. Images that it got
         before a restart are reserved for it until they come out of the stream."""
         with self._lock:
@@ -263,12 +279,12 @@ class TaskQueue:
                 elif image_id not in queue.held and image_id not in queue.answered:
                     queue.claimed[image_id] = tab
 
-    def _open_tasks(self, queue: _Queue, tab: Tab, have: Collection[str], count: int) -> list[Task]:
+    def _open_tasks(self, queue: AudienceQueue, tab: Tab, have: Collection[str], count: int) -> list[Task]:
         with self._lock:
             mine = [image_id for image_id, holder in queue.held.items() if holder == tab and image_id not in have]
             return [self._tasks[image_id] for image_id in mine[:count]]
 
-    def _take_free(self, queue: _Queue, tab: Tab, count: int) -> list[Task]:
+    def _take_free(self, queue: AudienceQueue, tab: Tab, count: int) -> list[Task]:
         taken: list[Task] = []
         with self._lock:
             while queue.free and len(taken) < count:
@@ -277,7 +293,7 @@ class TaskQueue:
                 taken.append(self._tasks[image_id])
         return taken
 
-    def _pull(self, queue: _Queue, tab: Tab, have: Collection[str]) -> Task | None:
+    def _pull(self, queue: AudienceQueue, tab: Tab, have: Collection[str]) -> Task | None:
         """The next task that no tab of the queue has had; None at the end of the stream."""
         while True:
             if (task := self._from_order(queue, tab, have)) is not None:
@@ -286,12 +302,13 @@ class TaskQueue:
                 if queue.position < len(self._order):
                     continue  # another thread has pulled it in the meantime
                 task = next(self._stream, None)
+                self.has_begun = True
                 if task is None:
                     self._exhausted = True
                     return None
                 self._admit(task)
 
-    def _from_order(self, queue: _Queue, tab: Tab, have: Collection[str]) -> Task | None:
+    def _from_order(self, queue: AudienceQueue, tab: Tab, have: Collection[str]) -> Task | None:
         """The next task among those that have already come out of the stream."""
         with self._lock:
             while queue.position < len(self._order):
@@ -318,7 +335,7 @@ class TaskQueue:
             self._tasks.setdefault(task.image_id, task)
             self._order.append(task.image_id)
 
-    def _is_behind(self, queue: _Queue) -> bool:
+    def _is_behind(self, queue: AudienceQueue) -> bool:
         """Whether tasks have come out of the stream that the queue has neither leased nor answered."""
         return any(image_id not in queue.answered for image_id in self._order[queue.position :])
 
@@ -340,16 +357,15 @@ class TaskQueue:
                     self._tasks[task.image_id] = task
         return fresh
 
-    def _nothing(self, queue: _Queue, tab: Tab) -> Assignment:
-        with self._lock:
-            others = sum(holder != tab for holder in queue.held.values())
+    def _nothing(self, queue: AudienceQueue, tab: Tab) -> Assignment:
+        others = sum(holder != tab for holder in self._holders(queue).values())
         if others:
             images = "1 image is" if others == 1 else f"{others} images are"
             return Assignment(waiting=f"{images} open in other annotators' pages; you get those that they release")
         return Assignment(done=self._exhausted, waiting="" if self._exhausted else "no images yet")
 
 
-def _release(queue: _Queue, gone: Collection[Tab]) -> int:
+def _release(queue: AudienceQueue, gone: Collection[Tab]) -> int:
     back = [image_id for image_id, holder in queue.held.items() if holder in gone]
     for image_id in back:
         del queue.held[image_id]

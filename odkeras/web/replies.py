@@ -6,9 +6,11 @@ pixels of the upright image.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from collections.abc import Container
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from odkeras.annotation import Decision
 from odkeras.control import TrainingState
@@ -131,13 +133,20 @@ class Label(Struct, frozen=True):
     edges: Annotated[list[tuple[int, int]], Meta(description="pairs of keypoints that a line joins, by their place")]
 
 
+class LabelUse(Struct, frozen=True):
+    """The number of answered images that have boxes of each label."""
+
+    images: dict[str, int]
+
+
 class Project(Struct, frozen=True):
-    """What does not change while the page is open."""
+    """What does not change while the page is open, except for the labels."""
 
     dataset: str
     session: str
     labels: list[Label]
-    source: str
+    renamed: Annotated[dict[str, str], Meta(description="earlier names of labels, and the labels that they are now")]
+    source: Annotated[str, Meta(description="the name of the images' folder or file, without its path")]
     prefetch: Annotated[int, Meta(description="number of tasks that the page fetches ahead")]
     batch_size: Annotated[int, Meta(description="number of answers that start a training round")]
     answered: Annotated[int, Meta(description="number of answers of this session so far")]
@@ -306,6 +315,7 @@ class PanelState(Struct, frozen=True):
     left: Annotated[int | None, Meta(description="number of unanswered images; null if unknown")]
     pending: Annotated[int, Meta(description="number of answers that the trainer does not have yet")]
     training: TrainingState
+    labels: Annotated[int, Meta(description="increases when the labels change")]
     skipped: Annotated[list[SkippedImage], Meta(description="the latest images that cannot be used")]
     skipped_count: int
     sessions: list[Annotator]
@@ -313,3 +323,15 @@ class PanelState(Struct, frozen=True):
     first_loss: Annotated[float | None, Meta(description="loss of the first round, for comparison")]
     rounds: list[Round]
     evaluations: list[Evaluation]
+
+
+def encode(document: Any, *, without: Container[str] = ()) -> str:
+    """JSON in ASCII: strings from clients may contain surrogates, which UTF-8, and with it msgspec, cannot encode.
+
+    Args:
+        without: keys of the document to leave out.
+    """
+    plain = to_builtins(document)
+    if without:
+        plain = {key: value for key, value in plain.items() if key not in without}
+    return json.dumps(plain, allow_nan=False)

@@ -18,6 +18,7 @@ from starlette.requests import Request
 
 from odkeras.annotation import Decision
 from odkeras.control import TrainingAction
+from odkeras.pipeline.label_edits import MAX_NAME
 from odkeras.web.replies import ProcessName
 
 MAX_TASKS = 20
@@ -33,6 +34,7 @@ ImageIds = Annotated[
 ]
 SearchText = Annotated[str, Meta(max_length=_MAX_TEXT, description=f"a text of at most {_MAX_TEXT} characters")]
 Score = Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="from 0 to 1")]
+LabelAction = Literal["rename", "merge", "recolour", "retire"]
 Message = TypeVar("Message", bound=Struct)
 
 
@@ -89,12 +91,29 @@ class TrainingRequest(Sender, frozen=True):
     action: Annotated[TrainingAction, Meta(description="one of pause, resume, stop")]
 
 
+class LabelRequest(Sender, frozen=True):
+    """POST /api/labels: a label to add. The reply is a `Project`."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME, description=f"1 to {MAX_NAME} characters")]
+
+
+class LabelEdit(Sender, frozen=True):
+    """POST /api/labels/edit: change a label of the project. The reply is a `Project`.
+
+    `value`: the new name, the label that gets the objects, or #rrggbb; "" to retire.
+    """
+
+    action: Annotated[LabelAction, Meta(description="one of rename, merge, recolour, retire")]
+    name: SearchText
+    value: SearchText = ""
+
+
 class EmptyRequest(Struct, frozen=True):
     """POST /api/tensorboard and /api/link. The replies are a `TensorBoardReply` and a `SharedLink`."""
 
 
 class SessionQuery(Struct, frozen=True):
-    """GET /api/project and /api/history. The replies are a `Project` and a `History`."""
+    """GET /api/project, /api/history and /api/labels. The replies are a `Project`, a `History` and a `LabelUse`."""
 
     session: Name
 

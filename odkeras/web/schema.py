@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from odkeras.errors import DatabaseError
-from odkeras.web import gallery_rows
+from odkeras.web import counters, gallery_rows
 
 BUSY_S = 10.0
 """Timeout in seconds while another process holds the write lock."""
 
-_SCHEMA_VERSION = 6
+_SCHEMA_VERSION = 8
 _WITH_GALLERY = 3
 _ADDED_COLUMNS = (("batch", "TEXT"), ("kept_80", "INTEGER"), ("picked", "INTEGER"), ("active_s", "REAL"))
 """Columns of `answers` that databases before schema 4, 5 (two) and 6 lack."""
@@ -54,9 +54,17 @@ CREATE TABLE IF NOT EXISTS label_maps (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS answers_of_image ON answers (dataset, image_id, session);
 CREATE INDEX IF NOT EXISTS answers_by_hash ON answers (dataset, input_hash);
-CREATE INDEX IF NOT EXISTS answers_to_hand_on ON answers (dataset, handed_on) WHERE handed_on = 0;
+CREATE INDEX IF NOT EXISTS answers_to_deliver ON answers (dataset, answered_at) WHERE handed_on = 0 AND replaced = 0;
+CREATE INDEX IF NOT EXISTS answers_of_session ON answers (dataset, session, answered_at) WHERE replaced = 0;
+DROP INDEX IF EXISTS answers_to_hand_on;
 {gallery_rows.TABLE}
+{counters.TABLES}
 """
+_INDEX_OF_BATCHES = (
+    "CREATE INDEX IF NOT EXISTS answers_in_batch ON answers (dataset, batch) WHERE handed_on = 0 AND batch IS NOT NULL"
+)
+"""Made after the column, which databases before schema 4 lack."""
+_WITH_COUNTERS = 8
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -87,6 +95,9 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(f"ALTER TABLE answers ADD COLUMN {name} {kind}")
         if 0 < version < _WITH_GALLERY:
             gallery_rows.fill(connection, path.absolute().parent)
+        connection.execute(_INDEX_OF_BATCHES)
+        if version < _WITH_COUNTERS:
+            counters.fill(connection)
         connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:

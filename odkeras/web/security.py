@@ -18,6 +18,8 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from odkeras.web import refusal
+from odkeras.web.attempts import WINDOW_S, TokenAttempts
+from odkeras.web.audit import note_refusal
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -40,6 +42,8 @@ _COOKIE = "odkeras_token"
 _MAX_DIGITS = 18
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<name>[^\s\[\]:/\\?#@]+))(?::\d{1,5})?")
 _READING = ("GET", "HEAD")
+HEALTH_PATH = "/healthz"
+"""Answers whoever asks, without a token: a load balancer must see that the server runs. It says nothing else."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,16 @@ class Guard:
     def __init__(self, app: App, policy: Policy) -> None:
         self._app = app
         self._policy = policy
+        self._attempts = TokenAttempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if scope["path"] == HEALTH_PATH and scope["method"] in _READING:
+            await _say_ok(send)
+            return
 
         refused = self._refusal(scope, headers)
         is_page = refused is not None and refusal.wants_page(scope["method"], scope["path"], headers.get("accept", ""))
@@ -113,9 +121,11 @@ class Guard:
             await send(message)
 
         if refused is not None:
+            client = _client(scope)
+            note_refusal(client, scope["method"], scope["path"], headers.get("host", ""), *refused)
             await _answer(send_guarded, *refused, is_page=is_page)
         elif (there := self._after_login(scope)) is not None:
-            await _redirect(send_guarded, there, f"{_cookie_name(scope)}={quote(str(self._policy.token), safe='')}")
+            await _redirect(send_guarded, there, _cookie(scope, str(self._policy.token)))
         else:
             await self._app(scope, _Limited(receive, self._policy.max_body_bytes), send_guarded)
 
@@ -123,6 +133,8 @@ class Guard:
         policy, host = self._policy, headers.get("host", "")
         if not policy.knows_host(host):
             return 403, f"the host {host[:100]!r} is not allowed; --allowed-host {host_name(host)[:100]} adds it"
+        if policy.token is not None and self._attempts.is_blocked(_client(scope)):
+            return 429, f"too many wrong tokens; wait {WINDOW_S:g} s"
         if policy.token is not None and not self._has_token(scope, headers):
             return 401, "this page needs its token: open the link that `odkeras annotate` printed"
         if scope["method"] in _READING:
@@ -137,23 +149,17 @@ class Guard:
         return None
 
     def _has_token(self, scope: Scope, headers: dict[str, str]) -> bool:
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._policy.is_token(credentials.strip()):
+        given = _given_tokens(scope, headers)
+        if any(map(self._policy.is_token, given)):
             return True
-        for cookie in headers.get("cookie", "").split(";"):  # by hand: a parser may reject other servers' cookies
-            name, _, value = cookie.strip().partition("=")
-            if name == _cookie_name(scope) and self._policy.is_token(unquote(value)):
-                return True
-        return self._token_in_link(scope)
-
-    def _token_in_link(self, scope: Scope) -> bool:
-        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
-        return scope["method"] == "GET" and scope["path"] == "/" and self._policy.is_token(query.get("token", ""))
+        for token in given:
+            self._attempts.note_wrong(_client(scope), token)
+        return False
 
     def _after_login(self, scope: Scope) -> str | None:
         """Redirect target after a login by link: the URL without the token, which must not stay in the history. None if
         the request has no valid token in its URL."""
-        if self._policy.token is None or not self._token_in_link(scope):
+        if self._policy.token is None or not any(map(self._policy.is_token, _tokens_in_link(scope))):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         left = urlencode([(name, value) for name, value in query if name != "token"])
@@ -175,11 +181,39 @@ class _Limited:
         return message
 
 
+def _given_tokens(scope: Scope, headers: dict[str, str]) -> list[str]:
+    """The tokens that a request brings along: as a bearer token, in cookies, in the link."""
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    tokens = [credentials.strip()] if scheme.lower() == "bearer" else []
+    for cookie in headers.get("cookie", "").split(";"):  # by hand: a parser may reject other servers' cookies
+        name, _, value = cookie.strip().partition("=")
+        if name == _cookie_name(scope):
+            tokens.append(unquote(value))
+    return [*tokens, *_tokens_in_link(scope)]
+
+
+def _tokens_in_link(scope: Scope) -> list[str]:
+    if scope["method"] != "GET" or scope["path"] != "/":
+        return []
+    query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+    return [query["token"]] if "token" in query else []
+
+
+def _client(scope: Scope) -> str:
+    """The address of the client; that of the proxy behind which it is, unless the proxy runs on this machine."""
+    return str((scope.get("client") or ("unknown",))[0])
+
+
 def _cookie_name(scope: Scope) -> str:
     """Cookies are per host and shared between ports, so the name contains the port: two servers on one machine must not
     overwrite each other's cookie."""
     _, port = scope.get("server") or ("", None)
     return f"{_COOKIE}_{port}"
+
+
+def _cookie(scope: Scope, token: str) -> str:
+    secure = "; Secure" if scope.get("scheme") == "https" else ""
+    return f"{_cookie_name(scope)}={quote(token, safe='')}; HttpOnly; Path=/; SameSite=Strict{secure}"
 
 
 def _is_same_origin(headers: dict[str, str], host: str) -> bool:
@@ -204,8 +238,14 @@ async def _answer(send: Send, status: int, error: str, *, is_page: bool) -> None
     await send({"type": "http.response.body", "body": body})
 
 
+async def _say_ok(send: Send) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"2"), (b"cache-control", b"no-store"), *_HEADERS]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
 async def _redirect(send: Send, location: str, cookie: str) -> None:
     headers = [(b"location", location.encode("latin-1")), (b"content-length", b"0"), (b"cache-control", b"no-store")]
-    headers.append((b"set-cookie", f"{cookie}; HttpOnly; Path=/; SameSite=Strict".encode("latin-1")))
+    headers.append((b"set-cookie", cookie.encode("latin-1")))
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

@@ -14,9 +14,12 @@ from urllib.parse import urlencode
 
 from odkeras.config.annotate import AnnotateSettings
 from odkeras.connections import is_loopback
+from odkeras.database_url import absolute_location
+from odkeras.errors import ConfigError
 from odkeras.process import exit_despite_threads, open_listener, stop_on_signals
-from odkeras.serving.listening import HttpServer
+from odkeras.serving.listening import HttpServer, Tls
 from odkeras.web.app import create_app
+from odkeras.web.audit import audit_log
 from odkeras.web.files import page_files
 from odkeras.web.journal import Journal
 from odkeras.web.memory import share_arenas
@@ -44,29 +47,31 @@ def run_annotate(
         OdkerasError: an argument is invalid or the port is taken. Nothing was started.
     """
     share_arenas()
+    tls = _tls(settings)
     files, before = page_files(), set(threading.enumerate())
     journal, stopping = Journal(), threading.Event()
     with (
         open_listener(settings.host, settings.web_port, option="--web-port") as listener,
         open_page(settings, journal) as service,
+        audit_log(service.session.project.logs_dir),
     ):
         token = None if is_loopback(settings.host) else (settings.token or secrets.token_urlsafe(18))
         policy = Policy(token=token, hosts=_hosts(settings))
         port = listener.getsockname()[1]
-        url = _url(settings.host, port, token)
+        url = _url(settings.host, port, token, tls is not None)
         address = _outer_address(settings.host) if settings.host in _EVERYWHERE else ""
-        elsewhere = _url(address, port, None).rstrip("/") if address else ""
+        elsewhere = _url(address, port, None, tls is not None).rstrip("/") if address else ""
 
         def ready() -> None:
             journal.say(f"annotate at {url} (Ctrl-C stops; nothing is lost)")
             if address:
-                journal.say(f"from other machines: {_url(address, port, token)}")
+                journal.say(f"from other machines: {_url(address, port, token, tls is not None)}")
             on_ready(url)
             if not settings.no_open and _has_a_screen():
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
         app = create_app(service, files, policy, closing=stopping.is_set, elsewhere=elsewhere)
-        server = HttpServer(app, ready, grace_s=_GRACE_S)
+        server = HttpServer(app, ready, grace_s=_GRACE_S, tls=tls)
 
         def stop() -> None:
             stopping.set()
@@ -76,7 +81,7 @@ def run_annotate(
             server.run(sockets=[listener])
             journal.say("stopping")
             service.close()
-    database = service.database.path.absolute()
+    database = absolute_location(service.database.path)
     journal.say(f"stopped; all answers are in {database}. `{export_command(service.dataset, database)}` writes them")
     # A request thread may still wait for a silent source or for the model server.
     ours = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
@@ -105,7 +110,22 @@ def _hosts(settings: AnnotateSettings) -> frozenset[str]:
     return frozenset({*given, settings.host.lower(), *names_of_this_machine()}) - {""}
 
 
-def _url(host: str, port: int, token: str | None) -> str:
+def _tls(settings: AnnotateSettings) -> Tls | None:
+    """
+    Raises:
+        ConfigError: a key without a certificate.
+        SetupError: the certificate cannot be used.
+    """
+    if settings.tls_cert is None:
+        if settings.tls_key is not None:
+            raise ConfigError(f"--tls-key {settings.tls_key}: give its certificate, too: --tls-cert")
+        return None
+    tls = Tls(settings.tls_cert, settings.tls_key)
+    tls.check()
+    return tls
+
+
+def _url(host: str, port: int, token: str | None, https: bool = False) -> str:
     shown = _EVERYWHERE.get(host, host)
     query = f"?{urlencode({'token': token})}" if token else ""
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/{query}"
+    return f"http{'s' if https else ''}://{f'[{shown}]' if ':' in shown else shown}:{port}/{query}"

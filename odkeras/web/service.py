@@ -15,9 +15,11 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from odkeras import __version__
 from odkeras.annotation import Answer, Decision, Task
 from odkeras.config.annotate import AnnotateSettings
 from odkeras.control import RUNNING, Control, TrainingAction, TrainingState
@@ -28,6 +30,7 @@ from odkeras.session.session import AnnotationSession
 from odkeras.session.sources import Source
 from odkeras.session.supervisor import log_tail
 from odkeras.web import replies
+from odkeras.web.answered_images import AnsweredImages
 from odkeras.web.data_directory import note_delivery
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.deliveries import Deliveries
@@ -35,14 +38,16 @@ from odkeras.web.downloads import Download, open_download
 from odkeras.web.gallery import Gallery
 from odkeras.web.gallery_service import GalleryService
 from odkeras.web.housekeeping import Housekeeping, ImagesLeft
-from odkeras.web.incoming import read_posted_answer
+from odkeras.web.incoming import check_answer_id, read_posted_answer
 from odkeras.web.journal import Journal
 from odkeras.web.label_replies import label_replies
+from odkeras.web.live_labels import LiveLabels
 from odkeras.web.next_steps import NextStep, next_steps
-from odkeras.web.outbox import DeliveryRules, Outbox
+from odkeras.web.outbox import DeliveryRules
+from odkeras.web.pages import OnlyPage
 from odkeras.web.panel import Panel
 from odkeras.web.pictures import Pictures
-from odkeras.web.queue import Assignment, Tab, TaskQueue
+from odkeras.web.queue import Assignment, Tab
 from odkeras.web.stored import StoredAnswer
 from odkeras.web.tensorboard import TensorBoard
 
@@ -61,10 +66,11 @@ class PageService:
         session: the session; the caller closes it.
         source: the images to annotate.
         panel: the status that the page shows; gets the events from `journal`.
+        pages: makes the queue and the outbox, for one page or for one of several.
 
     Attributes:
         dataset, journal, database, session, panel: as given.
-        stream, queue, outbox, gallery: the parts that the application uses.
+        labels, stream, queue, outbox, gallery: the parts that the application uses.
         instance: a random name of this run, by which a page notices a restart.
         free_count: number of times that tasks were taken back from tabs that are gone.
     """
@@ -77,6 +83,7 @@ class PageService:
         session: AnnotationSession,
         source: Source,
         panel: Panel,
+        pages: OnlyPage,
     ) -> None:
         self._settings = settings
         self.journal = journal
@@ -85,25 +92,30 @@ class PageService:
         self.session = session
         self.instance = uuid.uuid4().hex
         self.free_count = 0
+        self._pages = pages
         self._batch_size = settings.answers_per_round
         self._stack = ExitStack()
         project, shared = session.project, not settings.overlap
         self.panel = panel
+        self.labels = LiveLabels(settings, session, database, journal)
         self._random_weights = session.setup.starts_from_random_weights
         self._pictures = Pictures(ImageStore(images_dir(project.inbox_dir)), ImageStore(project.kept_images_dir))
         self._control = Control(project.control_path)
         self._tensorboard = TensorBoard(project.model_dir, project.logs_dir / "tensorboard.log")
-        self.stream = session.stream(source, exclude=self._answered_before())
-        self.queue = TaskQueue(
-            map(session.with_image_path, self.stream),  # not a generator, which would end at the first exception
-            answered=lambda session: database.answered(self.dataset, session=session),
+        self._answered = answered = AnsweredImages(settings, database)
+        self.stream = session.stream(source, exclude=answered.left_out(journal))
+        self.queue = pages.make_queue(
+            # Not a generator, which would end at the first exception.
+            map(self.labels.translate, map(answered.for_review, map(session.with_image_path, self.stream))),
+            answered=answered.of,
             overlap=settings.overlap,
             refresh=self._refresh,
-            is_fresh=self._is_fresh,
+            is_fresh=lambda task: panel.version in (None, task.version),
             on_free=self._note_free,
         )
-        self._left = ImagesLeft(self.stream, database, self.dataset, overlap=settings.overlap)
-        self.outbox = Outbox(
+        self.labels.changed = self.queue.relabel
+        self._left = ImagesLeft(self.stream, database, answered.of, overlap=settings.overlap)
+        self.outbox = pages.make_outbox(
             Deliveries(database, self.dataset, shared=shared),
             session,
             DeliveryRules(self._batch_size, shared=shared, sync=settings.sync),
@@ -111,18 +123,17 @@ class PageService:
             delivered=partial(note_delivery, project, self.dataset),
             warn=journal.warn,
         )
-        self._images = Gallery(
-            database.path, self.dataset, self.stream, overlap=settings.overlap, exclude=settings.exclude or ()
-        )
+        exclude = settings.exclude or ()
+        self._images = Gallery(database.engine, self.dataset, self.stream, overlap=settings.overlap, exclude=exclude)
         self.gallery = GalleryService(
             self._images,
             database,
-            self.dataset,
             self.queue,
             lambda item: session.with_image_path(self.stream.read(item)),
             find_picture=self.picture,
             reopen=self.reopen,
             keep_open=lambda task: self._kept(Assignment((task,))).tasks[0],
+            allow_private_urls=session.options.allow_private_urls,
         )
         self.housekeeping = Housekeeping(
             self.queue,
@@ -130,7 +141,7 @@ class PageService:
             self._left,
             journal,
             figures=self._figures,
-            datasets={self.dataset, *(settings.exclude or ())},
+            datasets={self.dataset, *exclude},
         )
 
     def __enter__(self) -> PageService:
@@ -153,8 +164,10 @@ class PageService:
             self.journal.say(f"{count} of {self._batch_size} answers for the next training round received")
         for part in (self._tensorboard, self._images, self.gallery, self.outbox, self.housekeeping):
             stack.callback(part.close)
+        stack.callback(self._pages.stop)
         self.outbox.start()
         self.housekeeping.start()
+        self._pages.start(self)
         self._stack = stack.pop_all()
 
     def about(self, session: str, *, tensorboard: bool) -> replies.Project:
@@ -163,13 +176,12 @@ class PageService:
         Args:
             tensorboard: whether TensorBoard can be offered to this client.
         """
-        from odkeras import __version__
-
         return replies.Project(
             dataset=self.dataset,
             session=session,
             labels=label_replies(self.session.setup),
-            source=str(self._settings.source),
+            renamed=self.labels.renamed,
+            source=Path(str(self._settings.source)).name,
             prefetch=PREFETCH,
             batch_size=self._batch_size,
             answered=self.panel.answered_by(session),
@@ -212,13 +224,24 @@ class PageService:
         refused: list[tuple[str, str]] = []
         for answer in answers:
             try:
-                accepted.append(self._read_answer(tab.session, answer))
+                stored = self._read_answer(tab.session, answer)
+                sent = next((each.image_id for each in accepted if each.answer_id == stored.answer_id), None)
+                check_answer_id(stored, sent or self.database.image_of_answer(self.dataset, stored.answer_id))
+                accepted.append(stored)
             except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
                 answer_id = answer.get("answer_id") if isinstance(answer, dict) else None
                 refused.append((answer_id if isinstance(answer_id, str) else "", str(error)))
         if accepted:
             self._store(accepted)
         return [stored.answer_id for stored in accepted], refused
+
+    def note_answers(self, answers: Sequence[tuple[str, str]]) -> None:
+        """Answers, as (session, image id), were stored, by this page or another one."""
+        self.outbox.notify(answers)
+        for session, image_id in answers:
+            self.queue.note_answered(session, image_id)
+            self._left.answered(session, image_id)
+        self.panel.answered()
 
     def reopen(self, tab: Tab, image_id: str, answer: Answer | None = None) -> Answer | None:
         """The answer for an image, to be corrected: with overlap the session's own, else the latest of all sessions.
@@ -300,11 +323,7 @@ class PageService:
         return None if task is None else self._pictures.find(image_id, task)
 
     def tensorboard_url(self) -> str:
-        """URL of TensorBoard, which is started if necessary.
-
-        Raises:
-            SetupError: it cannot be started.
-        """
+        """URL of TensorBoard, which is started if necessary. Raises: SetupError: it cannot be started."""
         return self._tensorboard.url()
 
     @property
@@ -319,6 +338,7 @@ class PageService:
             session=session,
             labels=self.session.setup.labels,
             keypoints=self.session.setup.keypoint_names,
+            earlier=self.labels.earlier,
             task_of=partial(self._find_task, session),
             last_answered_at=partial(self.database.answered_at, self.dataset, session),
             last_active_s=partial(self.database.active_s, self.dataset, session=own),
@@ -356,15 +376,7 @@ class PageService:
         # With overlap, the other sessions still need these images.
         closed = [answer.image_id for answer in accepted] if shared else []
         self.database.add(self.dataset, accepted, closed=closed, shared=shared)
-        self.outbox.notify([(answer.session, answer.image_id) for answer in accepted])
-        for answer in accepted:
-            self.queue.note_answered(answer.session, answer.image_id)
-            self._left.answered(answer.session, answer.image_id)
-        self.panel.answered()
-
-    def _is_fresh(self, task: Task) -> bool:
-        version = self.panel.version
-        return version is None or task.version == version
+        self.note_answers([(answer.session, answer.image_id) for answer in accepted])
 
     def _refresh(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks that have newer suggestions, with these; the others are left out."""
@@ -374,23 +386,13 @@ class PageService:
         return [
             replace(new, image=by_id[new.image_id].image)
             for old, new in zip(bare, again, strict=True)
-            if new is not old
+            if new is not old and self._answered.for_review(new) is new
         ]
 
     def _figures(self) -> dict[str, object]:
         """The figures that the housekeeping keeps current in the panel."""
-        return {"total": self.stream.total, "pending": self.outbox.pending, "training": self._control.state}
+        pending, training = self.outbox.pending, self._control.state
+        return {"total": self.stream.total, "pending": pending, "training": training, "labels": self.labels.look()}
 
     def _note_free(self) -> None:
         self.free_count += 1
-
-    def _answered_before(self) -> set[str]:
-        """Ids of the images to leave out: those of the excluded datasets, and without overlap those of this one."""
-        excluded = list(self._settings.exclude or ())
-        if unknown := [name for name in excluded if name not in self.database]:
-            self.journal.warn(f"--exclude: there is no dataset {', '.join(unknown)}")
-        datasets = excluded if self._settings.overlap else [*excluded, self.dataset]
-        answered = {image_id for name in datasets for image_id in self.database.answered(name)}
-        if answered:
-            self.journal.say(f"{len(answered)} images of {', '.join(datasets)} are answered and skipped")
-        return answered

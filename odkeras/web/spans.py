@@ -45,6 +45,7 @@ def read_spans(
     labels: Collection[str],
     image_size_hw: tuple[int, int],
     keypoints: Mapping[str, Collection[str]] = MappingProxyType({}),
+    earlier: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Span, ...]:
     """The spans that the page sent, clipped to the image.
 
@@ -52,6 +53,7 @@ def read_spans(
         labels: the allowed labels.
         image_size_hw: (height, width) in pixels.
         keypoints: the names of the keypoints of each label; labels without are left out.
+        earlier: other labels that a page may still have, and what they become.
 
     Raises:
         ValueError: a span is invalid; with its number and the reason.
@@ -60,23 +62,28 @@ def read_spans(
         raise ValueError(f"spans must be a list; got {type(spans).__name__}")
     if len(spans) > MAX_SPANS:
         raise ValueError(f"{len(spans)} boxes are more than {MAX_SPANS}")
+    today = {**earlier, **{label: label for label in labels}}
     return tuple(
-        _read_span(span, number, labels, image_size_hw, keypoints) for number, span in enumerate(spans, start=1)
+        _read_span(span, number, today, image_size_hw, keypoints, known=labels)
+        for number, span in enumerate(spans, start=1)
     )
 
 
 def _read_span(
     span: Any,
     number: int,
-    labels: Collection[str],
+    today: Mapping[str, str],
     image_size_hw: tuple[int, int],
     keypoints: Mapping[str, Collection[str]],
+    *,
+    known: Collection[str],
 ) -> Span:
     if not isinstance(span, Mapping):
         raise ValueError(f"box {number} must be a JSON object; got {type(span).__name__}")
     label = span.get("label")
-    if not isinstance(label, str) or label not in labels:
-        raise ValueError(f"box {number} has the label {label!r}; known: {', '.join(labels)}")
+    if not isinstance(label, str) or label not in today:
+        raise ValueError(f"box {number} has the label {label!r}; known: {', '.join(known)}")
+    label = today[label]
     kind = span.get("type", "rect")
     if kind not in ("rect", "polygon"):
         raise ValueError(f"box {number} is a {kind!r}; rect and polygon are supported")

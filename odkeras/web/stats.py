@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -41,16 +40,11 @@ class DatasetStats:
     def of(cls, database: AnswerDatabase, dataset: str) -> DatasetStats:
         """The statistics of a dataset that has answers."""
         first_s, last_s = database.period(dataset) or (0.0, 0.0)
-        boxes: Counter[str] = Counter()
-        for _, example in database.iter_latest(dataset, decision="accept"):
-            spans = example.get("spans")
-            labels = (span.get("label") for span in spans if isinstance(span, dict)) if isinstance(spans, list) else ()
-            boxes.update(label for label in labels if isinstance(label, str))
         return cls(
             dataset,
             images=len(database.answered(dataset)),
             sessions=database.counts(dataset),
-            boxes=dict(sorted(boxes.items(), key=lambda item: (-item[1], item[0]))),
+            boxes=database.engine.count_boxes(dataset),
             first_s=first_s,
             last_s=last_s,
             waiting=Deliveries(database, dataset).count_pending(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from odkeras.annotation import DECISIONS, EditCounts
 from odkeras.formats.prodigy import Record
+from odkeras.json_text import encode_json
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,7 @@ def to_row(dataset: str, answer: StoredAnswer, text: str, replaced: bool) -> tup
 def to_json(answer: StoredAnswer) -> str:
     if answer.decision not in DECISIONS:
         raise ValueError(f"answer must be one of {', '.join(DECISIONS)}; got {answer.decision!r}")
-    text = json.dumps(answer.example, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # surrogates, from a file name that is not UTF-8
-        return json.dumps(answer.example, allow_nan=False)
-    return text
+    return encode_json(answer.example)
 
 
 def with_places_below(folder: Path, example: Record) -> Record:

@@ -16,9 +16,14 @@ import pytest
 from running import ShapesProject, kill_all, processes_about
 from waiting import wait_until
 
+from odkeras.export.info import read_export_info
 from odkeras.inbox import list_batches
+from odkeras.labels import LabelMap
+from odkeras.pipeline import load_pipeline, num_classes
+from odkeras.pipeline.class_history import read_class_history
 from odkeras.project import TEMPORARY_PREFIX, read_jsonl
-from odkeras.version_dirs import list_versions
+from odkeras.shapes import CLASSES
+from odkeras.version_dirs import list_versions, version_dir
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -31,14 +36,20 @@ KILLS = [
     ("training", 0.6),
     ("waiting", 0.1),
 ]
+CLASS_ADDED_AT = 6
+"""Before the kill of this number: the kills that follow hit the start of the larger model, and its extension if there
+is a checkpoint by then."""
 
 
 def test_the_trainer_is_killed_again_and_again(shapes_project: ShapesProject, tmp_path: Path) -> None:
+    """Also after a class was added, by a command that was killed as well."""
     chance = random.Random(2019)
     images = shapes_project.known_images()
     batches = [images[start : start + 2] for start in range(0, 24, 2)]
     names: list[str] = []
-    for (state, longest_s), batch in zip(itertools.cycle(KILLS), batches, strict=False):
+    for number, ((state, longest_s), batch) in enumerate(zip(itertools.cycle(KILLS), batches, strict=False)):
+        if number == CLASS_ADDED_AT:
+            add_class_and_kill(shapes_project, "star")
         names.append(shapes_project.answer(batch).name)
         run_until_killed(shapes_project, state, chance.uniform(0, longest_s), tmp_path / "trainer.log")
     names.append(shapes_project.answer(images[24:26]).name)
@@ -48,6 +59,29 @@ def test_the_trainer_is_killed_again_and_again(shapes_project: ShapesProject, tm
     assert done.returncode == 0, (tmp_path / "trainer.log").read_text()[-4000:]
     assert_everything_is_trained(shapes_project, names, [image.image_id for image in images[:26]])
     assert_nothing_is_half_written(shapes_project)
+    assert_all_classes_are_served(shapes_project, [*CLASSES, "star"])
+
+
+def add_class_and_kill(project: ShapesProject, name: str) -> None:
+    """Kill the command as soon as it has raised num_classes, and repeat it if the label map lacks the class."""
+    command = [sys.executable, "-m", "odkeras", "labels", "add", str(project.config), name]
+    adding = subprocess.Popen(command)
+    while adding.poll() is None and num_classes(load_pipeline(project.config)) == len(CLASSES):
+        pass
+    adding.kill()
+    adding.wait()
+    label_map = LabelMap.load(project.config.parent / "label_map.pbtxt")
+    assert label_map.names in (CLASSES, (*CLASSES, name))
+    subprocess.run(command, check=True, timeout=100)
+
+
+def assert_all_classes_are_served(project: ShapesProject, names: list[str]) -> None:
+    export_dir = project.directories.export_dir
+    info = read_export_info(version_dir(export_dir, list_versions(export_dir)[-1]))
+    assert info is not None and [name for _, name in info.labels] == names
+    history = read_class_history(project.directories)
+    assert history is not None
+    assert [name for name, added_s in history.added_s.items() if added_s > 0] == names[len(CLASSES) :]
 
 
 def run_until_killed(project: ShapesProject, state: str, after_s: float, log_path: Path) -> None:

@@ -42,12 +42,12 @@ def shapes(pictures: ShapesDataset) -> list[Annotation]:
 @pytest.fixture(scope="session")
 def shape_records(pictures: ShapesDataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """TFRecords of the pictures: "train" with twelve, "test" with four."""
-    from odkeras.data.conversion import csv_to_records
+    from odkeras.data.conversion import labels_to_records
 
     folder = tmp_path_factory.mktemp("records")
     sources = {"train": pictures.train_csv, "test": pictures.test_csv}
     for name, csv_path in sources.items():
-        csv_to_records(csv_path, folder / f"{name}.record", label_map=LABEL_MAP, images_dir=pictures.images_dir)
+        labels_to_records(csv_path, folder / f"{name}.record", label_map=LABEL_MAP, images_dir=pictures.images_dir)
     return {name: folder / f"{name}.record" for name in sources}
 
 
@@ -172,9 +172,9 @@ def shared_models(
             variable.assign(first_day[id(variable)])
         return inference
 
-    def build_trainer(config: Any, strategy: Any = None) -> Any:
-        if strategy is not None or not _trains_alike(config, trainer.config):
-            return Trainer(config, strategy)
+    def build_trainer(config: Any, strategy: Any = None, precision: str = "float32") -> Any:
+        if strategy is not None or precision != "float32" or not _trains_alike(config, trainer.config):
+            return Trainer(config, strategy, precision=precision)
         for variable in _state_of(trainer):
             variable.assign(first_day[id(variable)])
         return trainer
@@ -191,12 +191,12 @@ def shared_models(
     def find_template(publisher: Any) -> Path | None:
         return real_find_template(publisher) or (saved_once if publisher._graph == saved_graph else None)
 
-    for module in ("training.publishing", "training.train", "training.evaluation", "export.command"):
+    for module in ("training.serving_model", "training.train", "training.evaluation", "export.command"):
         monkeypatch.setattr(f"odkeras.{module}.InferenceModel", build_inference)
     for module in ("training.rounds", "training.train"):
         monkeypatch.setattr(f"odkeras.{module}.Trainer", build_trainer)
     monkeypatch.setattr("odkeras.training.inputs.training_dataset", build_dataset)
-    monkeypatch.setattr("odkeras.training.rounds.example_source", build_source)
+    monkeypatch.setattr("odkeras.training.crew.example_source", build_source)
     monkeypatch.setattr(trainer, "trace", lambda element_spec: None)
     monkeypatch.setattr(Publisher, "_find_template", find_template)
 

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from odkeras.errors import WeightsError
+from odkeras.model.fine_tune import restore_fine_tune_checkpoint
 from odkeras.model.inference import build_detection_model, create_variables
-from odkeras.model.weights import restore_fine_tune_checkpoint
 from odkeras.pipeline import parse_pipeline, read_template
 from odkeras.pretrained.cache import WeightsCache
 from odkeras.pretrained.catalogue import find_weights

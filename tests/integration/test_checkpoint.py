@@ -57,6 +57,16 @@ def damage(checkpoint: str, suffix: str = ".data-00000-of-00001") -> None:
 
 
 class TestOnDisk:
+    @pytest.mark.parametrize("content", [b"", bytes(range(256)) * 9, b"{" * 9000, b"\0", b'model_checkpoint_path: "x"'])
+    def test_a_damaged_list_of_checkpoints_is_made_again(self, tmp_path: Path, content: bytes) -> None:
+        """Of a binary one, TensorFlow raised a UnicodeDecodeError at each start."""
+        written = [write_small(tmp_path, step) for step in (1, 2)]
+        (tmp_path / "checkpoint").write_bytes(content)
+        assert names(list_checkpoints(tmp_path)) == names(written)
+        tidy_up(tmp_path)
+        assert names(tf.train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths) == names(written)
+        assert (tmp_path / "checkpoint.damaged").exists() == (not content or b"\xff" in content)
+
     def test_an_unreadable_checkpoint_is_an_error(self, tmp_path: Path) -> None:
         path = write_small(tmp_path, 5)
         damage(path, ".index")

@@ -153,7 +153,8 @@ class TestEval:
         value, name = lines[0].split(maxsplit=1)
         assert name == "DetectionBoxes_Precision/mAP" and len(value) == 6
         assert lines[12:15] == ["", "DetectionBoxes_PerformanceByCategory", "               mAP  mAP@.50IOU"]
-        assert [line.split()[0] for line in lines[15:]] == ["circle", "triangle", "square"]
+        assert [line.split()[0] for line in lines[15:18]] == ["circle", "triangle", "square"]
+        assert lines[18:] == ["", "known classes: circle, triangle, square"]
 
     def test_an_exported_version(self, odkeras: Odkeras, trained: TinyProject, tmp_path: Path) -> None:
         assert odkeras("export", trained.config_path, "--export-dir", tmp_path / "e").status == 0
@@ -192,7 +193,8 @@ class TestEval:
         trained.save(config)
         result = odkeras("eval", trained.config_path)
         assert result.status == ConfigError.exit_code
-        assert result.err.startswith("error: eval_config.metrics_set: Metric not found: map; known: coco_detection_m")
+        problem = "eval_config.metrics_set 'map': no such set of metrics; use one of coco_detection_metrics, coco_key"
+        assert result.err.startswith(f"error: {trained.config_path}: {problem}")
         assert len(result.err.splitlines()) == 1
 
     def test_before_any_training(self, odkeras: Odkeras, with_records: TinyProject) -> None:
@@ -339,8 +341,8 @@ class TestTrainer:
     def test_other_classes_are_refused_before_anything_is_written(
         self, odkeras: Odkeras, with_records: TinyProject, shapes: list[Annotation]
     ) -> None:
-        """A fourth class in the label map and num_classes, or another order: every command says so and leaves all as it
-        is. The old label map goes on."""
+        """Another order of the classes: every command says so and leaves all as it is; so do those that do not train
+        for a fourth class in the label map and num_classes. The old label map goes on."""
         directories, config = with_records.directories, with_records.config_path
         with_records.put(shapes[:4])
         once = ("trainer", config, "--once", "--steps-per-epoch", "2")
@@ -356,7 +358,8 @@ class TestTrainer:
             ("export", config, "--export-dir", with_records.folder / "final"),
         ]
         of_version = ("eval", config, "--version", str(list_versions(directories.export_dir)[-1]))
-        for names, refused in ((four, commands), (turned, [*commands, of_version])):  # a version finds fewer classes
+        # Training extends the model by a class, and a version finds fewer classes.
+        for names, refused in ((four, commands[3:]), (turned, [*commands, of_version])):
             LabelMap.from_names(names).save(with_records.label_map_path)
             changed = with_records.config()
             set_num_classes(changed, len(names))
@@ -365,7 +368,9 @@ class TestTrainer:
                 result = odkeras(*command)
                 assert (result.status, len(result.err.splitlines())) == (ConfigError.exit_code, 1), command
                 assert "was trained with another label map: id " in result.err, command
-                assert "Classes cannot be added to a trained model yet" in result.err
+                assert ("it is extended when `odkeras annotate`" in result.err) == (names == four)
+            if names == four:
+                assert odkeras(*of_version).out.endswith("\nknown classes: circle, triangle, square; not star\n")
         LABEL_MAP.save(with_records.label_map_path)
         set_num_classes(changed, 3)
         with_records.save(changed)
@@ -383,10 +388,13 @@ class TestTrainer:
         )
         assert list_versions(project.directories.export_dir) == []
 
-    def test_the_loop_is_not_for_a_cluster(self, odkeras: Odkeras, project: TinyProject) -> None:
+    def test_a_cluster_that_is_not_described(
+        self, odkeras: Odkeras, project: TinyProject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("TF_CONFIG", raising=False)
         result = odkeras("trainer", project.config_path, "--once", "--strategy", "multi-worker")
         assert result.status == ConfigError.exit_code
-        assert result.err.startswith("error: --strategy multi-worker is for `odkeras train`")
+        assert result.err.startswith("error: --strategy multi-worker needs the environment variable TF_CONFIG")
         assert project.status()["state"] == "failed"
 
     def test_a_second_one_leaves_the_first_alone(

@@ -10,12 +10,15 @@ import pytest
 
 from odkeras.annotation import Annotation
 from odkeras.data import records
+from odkeras.data.replay_shards import list_shards
 from odkeras.errors import ConfigError
+from odkeras.pipeline.class_history import ClassHistory
 from odkeras.project import is_held_out
 from odkeras.training.inputs import example_completion, held_out_examples
 from odkeras.training.process import prepare_training
 from odkeras.training.rounds import Rounds
-from odkeras.training.trainer import image_bucket
+from odkeras.training.undo import image_bucket
+from odkeras.training.unjudged import ExampleReader
 from tests.fixtures_training import LABEL_MAP, TinyProject
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_models")]
@@ -69,7 +72,7 @@ class TestRounds:
             project.put(shapes[number : number + 3])
             assert rounds.run_pending()
             assert not ids(rounds._chosen) & kept
-        assert project.directories.replay_record.is_file()
+        assert len(list_shards(project.directories.replay_dir)) == 1
         assert ids(rounds._chosen) == {shape.image_id for shape in shapes} - kept
         assert evaluated_ids(rounds) == kept
         assert project.metrics()[-1]["examples"] == 8
@@ -78,7 +81,7 @@ class TestRounds:
         buckets = {image_bucket(image_id) for image_id in kept}
         rounds._chosen = rounds._replay.examples()  # where they lie now
         seen: set[int] = set()
-        for features, _ in itertools.islice(rounds._dataset, 8):  # twice over the training set
+        for features, _ in itertools.islice(rounds._crew._dataset, 8):  # twice over the training set
             seen |= set(features["hash"].numpy().tolist())
         assert len(seen) == 8 and not seen & buckets
 
@@ -167,8 +170,8 @@ class TestMasks:
         for masks in (False, True):
             config = project.config()
             config.train_input_reader.load_instance_masks = masks
-            complete = example_completion(config, LABEL_MAP)
-            source = held_out_examples(config, rounds._replay.held_out(), complete=complete)
+            read = ExampleReader(example_completion(config, LABEL_MAP), LABEL_MAP, ClassHistory({}))
+            source = held_out_examples(config, rounds._replay.held_out(), read=read)
             features = [records._parse(serialized).features.feature for serialized in source.read()]
             assert [records.MASK_FEATURE in each for each in features] == [masks] * len(kept)
 

@@ -24,6 +24,7 @@ from odkeras.model.inference import InferenceModel
 from odkeras.model.setup import Setup
 from odkeras.model.weights import copy_weights, named_variables, snapshot
 from odkeras.pipeline import PipelineConfig
+from odkeras.pipeline.checks import METRICS_SETS
 from odkeras.training.checkpoints import CheckpointStore
 from odkeras.training.evaluation import (
     SavedModelDetector,
@@ -657,3 +658,9 @@ def test_labels_are_cut_to_the_real_boxes() -> None:
         "groundtruth_verified_neg_classes": [1, 3],
         "groundtruth_image_score": [1],
     }
+
+
+def test_the_check_knows_the_api_s_sets_of_metrics() -> None:
+    from object_detection.eval_util import EVAL_METRICS_CLASS_DICT
+
+    assert set(METRICS_SETS) == set(EVAL_METRICS_CLASS_DICT)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label_sets import BOXES, documented_starts, run_start
 from pictures import IMAGE_SIZE_HW, draw_pixels, encode
 
 from odkeras import polygons
@@ -48,3 +49,28 @@ def test_what_tensorflow_writes_is_read(tmp_path: Path, with_polygon: bool) -> N
         points = polygons.from_xy_px(first.task.spans[0].points_xy_px, IMAGE_SIZE_HW)
         again, drawn = (polygons.fill(each, IMAGE_SIZE_HW) for each in (points, TRIANGLE))
         assert (again & drawn).sum() / (again | drawn).sum() > 0.95
+
+
+def test_the_tutorial_begins_with_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ODKERAS_DB", raising=False)
+    ((_, commands),) = (start for start in documented_starts() if start[0].startswith("TFRecord"))
+
+    def write(folder: Path) -> Path:
+        annotations = []
+        for name, boxes in BOXES.items():
+            image = encode_image((folder / "photos" / name).read_bytes(), source=name)
+            classes = np.array([LABEL_MAP.id_of(label) for _, label in boxes], np.int32)
+            truth = Groundtruth(from_xyxy_px([box for box, _ in boxes], IMAGE_SIZE_HW), classes)
+            annotations.append(Annotation(image, truth, image.image_id, name))
+        examples = [example_from_annotation(each, LABEL_MAP).SerializeToString() for each in annotations]
+        write_records(folder / "train.record", examples)
+        return folder / "train.record"
+
+    imported = run_start(commands, tmp_path, write)
+    assert {name: [label for _, label in boxes] for name, boxes in imported.items()} == {
+        name: [label for _, label in boxes] for name, boxes in BOXES.items()
+    }
+    for name, boxes in BOXES.items():
+        for (box, _), (read, _) in zip(boxes, imported[name], strict=True):
+            assert read == pytest.approx(box, abs=0.01)

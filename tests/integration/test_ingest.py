@@ -19,7 +19,9 @@ from odkeras.data import attempts, records, replay
 from odkeras.data import ingest as ingesting
 from odkeras.data.attempts import MAX_DEATHS, ReadAttempts
 from odkeras.data.ingest import IngestResult, ingest, record_number
-from odkeras.data.replay import ReplayStore, index_record
+from odkeras.data.replay import ReplayStore
+from odkeras.data.replay_shards import list_shards
+from odkeras.data.stored_example import index_record
 from odkeras.errors import InboxError, RecordError
 from odkeras.image_store import ImageStore
 from odkeras.inbox import list_batches, put_batch
@@ -540,5 +542,6 @@ class TestCrashes:
         data.put(answer(shapes[3]))
         data.take()
         data.store().compact(1)
-        moved = index_record(data.directories.replay_record)
+        (shard,) = list_shards(data.directories.replay_dir)
+        moved = index_record(shard)
         assert {(each.image_id, each.batch) for each in moved} == {(a.image_id, second), (c.image_id, second)}

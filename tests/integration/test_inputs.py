@@ -17,7 +17,8 @@ from odkeras.images import decode_rgb
 from odkeras.pipeline import PipelineConfig
 from odkeras.training.inputs import evaluation_dataset, example_source, training_dataset
 from odkeras.training.metrics import make_metric_sets
-from odkeras.training.trainer import image_bucket
+from odkeras.training.undo import image_bucket
+from odkeras.training.unjudged import UNJUDGED
 from tests.fixtures_training import LABEL_MAP
 
 pytestmark = pytest.mark.integration
@@ -63,7 +64,9 @@ class TestTraining:
             config.train_config, config.train_input_reader, config.model, model=trainer.model
         )
         ours = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
-        assert ours.element_spec == theirs.element_spec
+        (features, labels), (their_features, their_labels) = ours.element_spec, theirs.element_spec
+        assert features == {**their_features, UNJUDGED: tf.TensorSpec((2, 3), tf.float32)}
+        assert labels == their_labels
         for (features, labels), (their_features, their_labels) in islice(zip(ours, theirs, strict=False), 3):
             for name, value in their_features.items():
                 np.testing.assert_array_equal(features[name], value, err_msg=name)
@@ -102,14 +105,23 @@ class TestTraining:
             with pytest.raises(ConfigError, match="2 workers share 1 file; make at least as many files as workers"):
                 training_dataset(config, trainer.model, input_context=context)
 
-    def test_workers_share_a_source(self, config: PipelineConfig, trainer: Any, examples: list[bytes]) -> None:
-        buckets = []
-        for worker in range(2):
-            context = tf.distribute.InputContext(2, worker, 2)
-            source = example_source(lambda: in_order(examples))
-            dataset = training_dataset(config, trainer.model, source, context)
-            buckets.append({int(features["hash"][0]) for features, _ in islice(dataset, 6)})
-        assert buckets[0].isdisjoint(buckets[1]) and len(buckets[0] | buckets[1]) == 12
+    def test_a_worker_reads_its_own_source(self, config: PipelineConfig, trainer: Any, examples: list[bytes]) -> None:
+        """All of it, in batches of its part of the batch size, and without an end."""
+        config.train_config.batch_size = 2
+        source = example_source(lambda: iter(examples[:3]))
+        dataset = training_dataset(config, trainer.model, source, tf.distribute.InputContext(2, 1, 2))
+        hashes = [features["hash"].numpy().tolist() for features, _ in islice(dataset, 6)]
+        assert {len(each) for each in hashes} == {1} and hashes[:3] == hashes[3:]
+        assert len({each for (each,) in hashes}) == 3
+
+
+def test_batches_of_every_source_are_alike(config: PipelineConfig, trainer: Any, examples: list[bytes]) -> None:
+    """A step that is traced with the one takes the other."""
+    of_loop = training_dataset(config, trainer.model, example_source(lambda: in_order(examples)))
+    of_records = training_dataset(config, trainer.model)
+    assert of_loop.element_spec == of_records.element_spec
+    features, _ = next(iter(of_records))
+    assert not np.any(features[UNJUDGED])
 
 
 def test_no_iterator_waits_for_the_tuner(config: PipelineConfig, trainer: Any, examples: list[bytes]) -> None:

@@ -99,7 +99,7 @@ class Served:
         return True
 
     def predict(self, images: Sequence[bytes], *, batch_size: int, version: int | None) -> list[Detections]:
-        return [self._model(encode_image(data, source="test")) for data in images]
+        return self._model([encode_image(data, source="test") for data in images])
 
 
 def test_a_round_on_answers_with_and_without_keypoints(project: TinyProject) -> None:

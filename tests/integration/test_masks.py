@@ -21,11 +21,12 @@ from odkeras.pipeline import PipelineConfig, Purpose
 from odkeras.pipeline.proto import PNG_MASKS
 from odkeras.project import append_jsonl
 from odkeras.training.rounds import Rounds
-from odkeras.training.trainer import StepReport, image_bucket
+from odkeras.training.trainer import StepReport
+from odkeras.training.undo import image_bucket
 from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, Answer, TinyProject, answer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 # Anchors as large as the picture, so that a proposal lies on the object of `polygon_answer`, and hardly any weights to
 # begin with, so that it stays there.
@@ -177,7 +178,7 @@ def test_every_example_has_masks(loop: MaskLoop) -> None:
     """An example from before the config asked for masks was trained on with masks of zeros."""
     new, old = (image_bucket(shape.image_id) for shape in (loop.shapes[1], loop.shapes[0]))
     shares = {}
-    for features, labels in islice(loop.rounds._dataset, 4):
+    for features, labels in islice(loop.rounds._crew._dataset, 4):
         masks = labels["groundtruth_instance_masks"][0].numpy()
         assert masks.shape[1:] == (96, 128) and masks[1:].sum() == 0
         shares[int(features["hash"][0])] = masks[0].mean()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from odkeras.annotation import Annotation
 from odkeras.errors import ConfigError
@@ -18,7 +19,9 @@ from odkeras.export.rollback import plan_rollback, roll_back
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.model.setup import Setup
 from odkeras.model.weights import snapshot
-from odkeras.training.evaluation import Evaluator, evaluate_checkpoint, evaluate_version
+from odkeras.training.detection_cache import DetectionCache
+from odkeras.training.evaluation import Detector, Evaluator, evaluate_checkpoint, evaluate_version
+from odkeras.training.inputs import SERIALIZED
 from odkeras.training.process import prepare_training
 from odkeras.training.publishing import Comparison, ModelValidator, plan_start
 from odkeras.training.rounds import Rounds
@@ -403,3 +406,47 @@ class TestOptions:
     def test_it_needs_examples(self, project: TinyProject) -> None:
         with pytest.raises(ConfigError, match="with --publish-if-better: eval_input_reader"):
             prepare_training(project.settings(publish_if_better=True))
+
+
+def test_an_added_example_does_not_evaluate_the_served_version_on_all_again(
+    project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever an image was added to the hold-out split, the served version was evaluated on all of them."""
+    detected: list[str] = []
+    detect = DetectionCache.wrap
+
+    def counted(cache: DetectionCache, detector: Detector) -> Detector:
+        def count(features: Any) -> Any:
+            served = rounds._validator._served_detections[1]
+            detected.append("served" if cache is served else "new")
+            return detector(features)
+
+        return detect(cache, count)
+
+    rounds = begin(project, eval_split=0.5)
+    monkeypatch.setattr(DetectionCache, "wrap", counted)
+    assert rounds._validator is not None
+    for number in range(4):
+        project.put(shapes[4 * number : 4 * number + 4])
+        before = {each.image_id for each in rounds._replay.held_out()}
+        detected.clear()
+        assert rounds.run_pending()
+        held_out = {each.image_id for each in rounds._replay.held_out()}
+        if before and len(held_out) > len(before):
+            assert detected.count("served") == len(held_out - before)
+            assert detected.count("new") == len(held_out)
+            return
+    raise AssertionError("no image was added to those that are held out")
+
+
+def test_the_cache_of_detections_has_a_limit() -> None:
+    cache, calls = DetectionCache(max_bytes=100), []
+
+    def detect(features: Any) -> dict[str, tf.Tensor]:
+        calls.append(features)
+        return {"detection_boxes": tf.fill([1, 4, 4], float(len(calls)))}
+
+    cached = cache.wrap(detect)
+    first, second = ({SERIALIZED: tf.constant([name])} for name in (b"first", b"second"))
+    results = [float(cached(features)["detection_boxes"][0, 0, 0]) for features in (first, first, second, second)]
+    assert results == [1.0, 1.0, 2.0, 3.0]

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from odkeras.annotation import Annotation, Task
 from odkeras.boxes import Groundtruth, to_xyxy_px
 from odkeras.cli import app
-from odkeras.data.conversion import RecordsReport, csv_to_records, prodigy_to_records
+from odkeras.data.conversion import RecordsReport, labels_to_records, prodigy_to_records
 from odkeras.data.records import (
     annotation_from_example,
     example_from_annotation,
@@ -230,7 +230,7 @@ def test_records_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_csv_becomes_a_record(truth_dir: Path, label_map: LabelMap, tmp_path: Path) -> None:
     out, steps = tmp_path / "out.record", []
-    report = csv_to_records(
+    report = labels_to_records(
         truth_dir / "truth.csv",
         out,
         label_map=label_map,
@@ -254,7 +254,9 @@ def test_what_cannot_be_used_is_skipped_and_reported(truth_dir: Path, label_map:
     with (truth_dir / "truth.csv").open("a") as file:
         file.write("missing.jpg,1,2,3,4,car\nbroken.jpg,,,,,\none.jpg,66,2,68,9,car\none.jpg,-5,40,9,52,person\n")
         file.write(f"{truth_dir}/../truth/none.jpg,3,3,3,9,car\n")
-    report = csv_to_records(truth_dir / "truth.csv", tmp_path / "out.record", label_map=label_map, images_dir=truth_dir)
+    report = labels_to_records(
+        truth_dir / "truth.csv", tmp_path / "out.record", label_map=label_map, images_dir=truth_dir
+    )
     assert (report.images, report.boxes, report.negatives) == (3, 5, 1)
     assert dict(report.skipped) == {
         str(truth_dir / "missing.jpg"): "cannot be read: No such file or directory",
@@ -268,7 +270,7 @@ def test_what_cannot_be_used_is_skipped_and_reported(truth_dir: Path, label_map:
 
 def test_an_unknown_label_stops_before_anything_is_written(truth_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelMapError, match=r"three\.jpg: label 'person' is not in the label map \(known: car\)"):
-        csv_to_records(
+        labels_to_records(
             truth_dir / "truth.csv", tmp_path / "out", label_map=LabelMap.from_names(["car"]), images_dir=truth_dir
         )
     assert not (tmp_path / "out").exists()
@@ -348,7 +350,7 @@ def test_the_folder_of_the_record_is_made(truth_dir: Path, tmp_path: Path, label
     """`odkeras records from-csv ... project/data/test_eval.record` failed in a new project."""
     jsonl = write_jsonl(tmp_path / "answers.jsonl", answer(IMAGE, "accept"))
     prodigy_to_records(jsonl, tmp_path / "a" / "b" / "out", label_map=label_map)
-    csv_to_records(truth_dir / "truth.csv", tmp_path / "c" / "d" / "out", label_map=label_map, images_dir=truth_dir)
+    labels_to_records(truth_dir / "truth.csv", tmp_path / "c" / "d" / "out", label_map=label_map, images_dir=truth_dir)
     assert len(annotations_in(tmp_path / "a" / "b" / "out")) == 1
     assert len(annotations_in(tmp_path / "c" / "d" / "out")) == 3
 
@@ -436,7 +438,7 @@ def test_csv_images_whose_boxes_do_not_fit_are_left_out(tmp_path: Path) -> None:
     names = ("turned.jpg", "good.jpg", "half.png", "cut.png")
     rows = [f"{name},64,48,car,16,12,32,24" for name in names]
     (tmp_path / "truth.csv").write_text("\n".join(["path,width,height,label,xmin,ymin,xmax,ymax", *rows]))
-    report = csv_to_records(tmp_path / "truth.csv", tmp_path / "out", label_map=LABEL_MAP, images_dir=tmp_path)
+    report = labels_to_records(tmp_path / "truth.csv", tmp_path / "out", label_map=LABEL_MAP, images_dir=tmp_path)
     good, half = annotations_in(tmp_path / "out")
     np.testing.assert_allclose(good.groundtruth.boxes, [[0.25, 0.25, 0.5, 0.5]])
     np.testing.assert_allclose(half.groundtruth.boxes, [[0.25, 0.25, 0.5, 0.5]])

@@ -8,8 +8,11 @@ import pytest
 import tensorflow as tf
 
 from odkeras.annotation import Annotation
-from odkeras.data import records
-from odkeras.data.replay import ReplayStore, StoredExample, index_record, shuffle_and_repeat
+from odkeras.data import records, replay_shards
+from odkeras.data.example_set import shuffle_and_repeat
+from odkeras.data.replay import ReplayStore
+from odkeras.data.replay_shards import list_shards
+from odkeras.data.stored_example import StoredExample, index_record
 from odkeras.errors import RecordError
 from odkeras.labels import Label, LabelMap
 from odkeras.project import Project
@@ -53,8 +56,7 @@ def write(directories: Project, number: int, *places: Place) -> Path:
 
 
 def loaded(directories: Project) -> ReplayStore:
-    store = ReplayStore(directories)
-    return store
+    return ReplayStore(directories)
 
 
 def places(store: ReplayStore) -> list[Place]:
@@ -158,12 +160,12 @@ class TestCompaction:
         before = {each.image_id: each.read() for each in store.examples()}
         assert store.compact(1) == [first, second]
         assert directories.train_records() == [third]
-        moved = index_record(directories.replay_record)
-        assert [(each.image_id, each.batch) for each in moved] == [("a", "b1"), ("b", "b2")]
+        (shard,) = list_shards(directories.replay_dir)
+        assert [(each.image_id, each.batch) for each in index_record(shard)] == [("a", "b1"), ("b", "b2")]
         for now in (store, loaded(directories)):
             assert {each.image_id: each.read() for each in now.examples()} == before
-            assert {each.path for each in now.examples()} == {directories.replay_record, third}
-        assert list(records.read_records(directories.replay_record)) == [before["a"], before["b"]]
+            assert {each.path for each in now.examples()} == {shard, third}
+        assert list(records.read_records(shard)) == [before["a"], before["b"]]  # with TensorFlow's checksums
 
     def test_again_and_again(self, directories: Project) -> None:
         store = loaded(directories)
@@ -173,7 +175,8 @@ class TestCompaction:
         expected = [*((f"i{number}", f"b{number}") for number in range(1, 7)), ("always", "b7"), ("i7", "b7")]
         assert places(store) == places(loaded(directories)) == expected
         assert [path.name for path in directories.train_records()] == ["6_train.record", "7_train.record"]
-        assert len(index_record(directories.replay_record)) == 5
+        (shard,) = list_shards(directories.replay_dir)
+        assert [each.image_id for each in index_record(shard)] == [f"i{number}" for number in range(1, 6)]
 
     @pytest.mark.parametrize("keep", [0, -1, 2, 5])
     def test_compaction_does_nothing_below_the_limit(self, directories: Project, keep: int) -> None:
@@ -181,17 +184,7 @@ class TestCompaction:
         write(directories, 2, ("b", "b2"))
         assert loaded(directories).compact(keep) == []
         assert len(directories.train_records()) == 2
-        assert not directories.replay_record.exists()
-
-    def test_a_withdrawn_image_leaves_the_replay_record_too(self, directories: Project) -> None:
-        write(directories, 1, ("a", "b1"), ("b", "b1"))
-        for number in (2, 3):
-            write(directories, number, (f"i{number}", f"b{number}"))
-        store = loaded(directories)
-        store.compact(2)
-        store.withdraw({"a": "b4"})
-        store.compact(1)
-        assert [each.image_id for each in index_record(directories.replay_record)] == ["b", "i2"]
+        assert list_shards(directories.replay_dir) == []
 
     def test_a_crash_before_the_old_records_are_deleted(
         self, directories: Project, monkeypatch: pytest.MonkeyPatch
@@ -233,14 +226,16 @@ class TestCompaction:
         write(directories, 2, ("b", "b2"))
         store = loaded(directories)
 
-        def full(self: Path, target: Path) -> None:
+        def full(path: Path) -> None:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "replace", full)
-            with pytest.raises(RecordError, match=r"cannot write .*replay\.record: No space left on device"):
+            patched.setattr(replay_shards, "sync_to_disk", full)
+            with pytest.raises(RecordError, match=r"cannot write .*00000001\.record: No space left on device"):
                 store.compact(1)
+        assert len(directories.train_records()) == 2
         assert places(store) == places(loaded(directories)) == [("a", "b1"), ("b", "b2")]
+        assert store.compact(1) and places(store) == places(loaded(directories)) == [("a", "b1"), ("b", "b2")]
 
 
 class TestPositions:

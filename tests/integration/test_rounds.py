@@ -22,6 +22,8 @@ from odkeras.control import Control
 from odkeras.data.ingest import ingest
 from odkeras.data.records import read_records, write_records
 from odkeras.data.replay import ReplayStore
+from odkeras.data.replay_shards import list_shards
+from odkeras.data.stored_example import StoredExample
 from odkeras.errors import CheckpointError, InUseError, RequestError, TrainingError
 from odkeras.export.info import write_export_info
 from odkeras.export.publish import EXPORT_INFO_PATH, read_export_info
@@ -35,7 +37,8 @@ from odkeras.training import rounds as rounds_module
 from odkeras.training.checkpoints import CheckpointStore, lock_model_dir
 from odkeras.training.process import open_rounds
 from odkeras.training.rounds import Rounds
-from odkeras.training.trainer import Trainer, image_bucket
+from odkeras.training.trainer import Trainer
+from odkeras.training.undo import image_bucket
 from odkeras.version_dirs import list_versions
 from tests.fixtures_training import LABEL_MAP, TinyProject, answer
 
@@ -206,6 +209,25 @@ class TestTheFirstVersion:
         assert all((weights == 0.25).all() for weights in published_weights(project, versions(project)[0]))
         assert all((weights == 0.25).all() for weights in snapshot(rounds._trainer.variables).values())
         assert rounds._trainer.step == 0
+
+    def test_a_detector_of_other_classes_suggests_at_once(
+        self, project: TinyProject, trainer: Trainer, tmp_path: Path
+    ) -> None:
+        """The first version knows where an object may be; training starts the scores of unknown classes anew."""
+        for variable in trainer.variables.values():
+            variable.assign(tf.fill(variable.shape, 0.25))
+        config = project.config()
+        config.train_config.fine_tune_checkpoint = CheckpointStore(trainer, tmp_path / "elsewhere", 1).save()
+        config.train_config.fine_tune_checkpoint_type = "detection"
+        project.save(config)
+        rounds = begin(project)
+        (first,) = versions(project)
+        info = read_export_info(project.directories.export_dir / str(first))
+        assert info is not None and info.learned and info.step == 0
+        # The scores of all unknown classes but the first are lower; see `model.heads`.
+        assert all(np.isin(weights, (0.25, -4.75)).all() for weights in published_weights(project, first))
+        anew = {path for path, each in snapshot(rounds._trainer.variables).items() if not (each == 0.25).all()}
+        assert anew == set(rounds._model.for_training) != set()
 
 
 class TestARound:
@@ -389,7 +411,7 @@ class TestWhatIsKept:
             rounds.run_pending()
         assert [version_step(project, version) for version in versions(project)] == [6, 8]
         assert len(project.directories.train_records()) == 2
-        assert project.directories.replay_record.is_file()
+        assert len(list_shards(project.directories.replay_dir)) == 1
         assert [checkpoint_step(path) for path in list_checkpoints(project.directories.model_dir)] == [8]
         assert [row["examples"] for row in project.metrics()] == [1, 2, 3, 4]
         assert [row["checkpoint"] for row in project.metrics()] == ["ckpt-2", "ckpt-4", "ckpt-6", "ckpt-8"]
@@ -485,6 +507,52 @@ class TestARoundThatFails:
         assert begin(project).run_pending() is False
         assert len(project.metrics()) == 1
 
+    def spoil(self, rounds: Rounds, annotation: Annotation, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+        """From now on, steps with this image fail."""
+        bucket, real = image_bucket(annotation.image_id), rounds._trainer._step_function
+
+        def step(features: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
+            if bucket not in features["hash"].numpy():
+                return dict(real(features, labels))
+            if how == "memory":
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+            return {**real(features, labels), "Loss/total_loss": np.nan}
+
+        monkeypatch.setattr(rounds._trainer, "_step_function", step)
+
+    @pytest.mark.parametrize("how", ["loss", "memory"])
+    def test_one_image_is_taken_out_and_not_the_round(
+        self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        """One image whose loss is not finite, or for which the memory is not enough, made every round fail."""
+        rounds = begin(project, steps_per_epoch=12)
+        self.spoil(rounds, shapes[1], monkeypatch, how)
+        project.put(shapes[:5])
+        assert rounds.run_pending()
+        (row,) = project.metrics()
+        assert (row["step"], row["steps"], row["examples"], "failed" in row) == (12, 12, 4, False)
+        assert version_step(project, versions(project)[-1]) == 12
+        (rejected,) = read_jsonl(project.directories.rejected_path)
+        assert rejected["answer"] == {"image_id": shapes[1].image_id}
+        assert ("memory" in rejected["reason"]) == (how == "memory")
+        project.put(shapes[5:6])
+        assert rounds.run_pending()  # it is still left out, without a step that fails
+        assert (project.metrics()[-1]["examples"], rounds._trainer.bad_images) == (5, set())
+        project.put(shapes[1:2])  # another answer gives it another chance
+        ingest(project.directories, rounds._replay, LABEL_MAP)
+        assert len(rounds._suspects.without(rounds._replay.examples())) == 6
+
+    def test_images_are_not_left_out_if_they_are_not_the_reason(
+        self, project: TinyProject, shapes: list[Annotation], poisoned: Rounds
+    ) -> None:
+        project.put(shapes[:6])
+        poisoned.run_pending()
+        assert "failed" in project.metrics()[-1] and not project.directories.rejected_path.exists()
+        poisoned.heal()  # type: ignore[attr-defined]
+        project.put(shapes[6:7])
+        poisoned.run_pending()
+        assert project.metrics()[-1]["examples"] == 7
+
 
 class TestEvaluation:
     @pytest.fixture
@@ -513,6 +581,31 @@ class TestEvaluation:
         assert [row["step"] for row in project.metrics()] == [2, 4]
         failed = [row["failed"] for row in project.metrics("evaluation")]
         assert len(failed) == 2 and failed[0].startswith("eval_input_reader")
+
+
+def test_a_round_of_limited_length_trains_on_its_new_answers(project: TinyProject, shapes: list[Annotation]) -> None:
+    """A round without `--steps-per-epoch` was one pass, however many images there were."""
+    rounds = begin(project, steps_per_epoch=-1, max_round_steps=2, extra_steps=1)
+    project.put(shapes[:7])
+    assert rounds.run_pending()
+    newest = shapes[7]
+    project.put([newest])
+    drawn: list[str] = []
+    read = rounds._read_example
+
+    def note(example: StoredExample) -> bytes:
+        drawn.append(example.image_id)
+        return read(example)
+
+    rounds._read_example = note  # type: ignore[assignment]
+    draws = 2 * rounds._config.train_config.batch_size
+    assert draws < 8, "less than one pass"
+    assert rounds.run_pending()
+    assert project.metrics()[-1]["steps"] == 2
+    assert drawn.count(newest.image_id) >= len(drawn) // 2 - 1, "every other one; the pipeline may have begun before"
+    drawn.clear()
+    assert rounds.train_further()  # after compaction; from all evenly
+    assert rounds._crew._feed._drawn.newest_share == 0
 
 
 class TestExtraSteps:
@@ -673,7 +766,7 @@ class TestKilled:
     def test_while_it_trains_after_a_checkpoint(
         self, project: TinyProject, shapes: list[Annotation], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(rounds_module, "CHECKPOINT_EVERY_S", -1.0)
+        monkeypatch.setattr("odkeras.training.crew.CHECKPOINT_EVERY_S", -1.0)
         name = project.put(shapes[:3])
 
         def die_at_3() -> bool:
@@ -863,13 +956,19 @@ class TestOneTrainer:
         assert (status["state"], status["reason"]) == ("failed", reason)
         assert status["version"] == versions(project)[0]
 
-    def test_a_damaged_record_is_named(self, project: TinyProject, shapes: list[Annotation]) -> None:
+    def test_a_damaged_record_is_named_and_set_aside(
+        self, project: TinyProject, shapes: list[Annotation], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It stopped the training for ever."""
         project.put(shapes[:2])
         begin(project).run_pending()
         (record,) = project.directories.train_records()
         record.write_bytes(record.read_bytes()[:-1])
-        with pytest.raises(Exception, match=r"is damaged at byte .* move it away to continue without its examples"):
-            begin(project)
+        begin(project)
+        assert f"{record} is damaged at byte " in caplog.text
+        assert "The 1 intact examples are kept" in caplog.text
+        assert record.exists()
+        assert list(record.parent.glob(f".{record.name}.damaged-*"))
 
     def test_a_sign_of_life(self, project: TinyProject) -> None:
         rounds = begin(project)

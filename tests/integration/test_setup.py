@@ -50,5 +50,5 @@ def test_an_ignored_bfloat16_is_reported(tmp_path: Path, caplog: pytest.LogCaptu
     project.save(config)
     with caplog.at_level(logging.WARNING, "odkeras"):
         setup = prepare_setup(project.settings(), "loop")
-    assert "train_config.use_bfloat16 'true': works on TPUs only and is ignored" in caplog.text
+    assert "train_config.use_bfloat16 'true': is for TPUs and is ignored" in caplog.text
     assert not setup.config.train_config.use_bfloat16

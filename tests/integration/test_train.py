@@ -113,7 +113,7 @@ class TestCheckpoints:
                 yield {**features, "image": features["image"] * (1.0 if number < 2 else math.nan)}, labels
 
         monkeypatch.setattr(TrainingSummaries, "watch", watch)
-        monkeypatch.setattr("odkeras.training.trainer._SNAPSHOT_EVERY_STEPS", 1)
+        monkeypatch.setattr("odkeras.training.undo._SNAPSHOT_EVERY_STEPS", 1)
         with pytest.raises(TrainingError, match="the weights of step 2 are kept"):
             train_on_records(setup, settings_in(tmp_path), steps=9)
         assert steps_in(tmp_path) == [2]
@@ -145,7 +145,7 @@ class TestFineTuning:
 
     def test_training_starts_from_the_fine_tune_checkpoint(self, setup: Setup, trainer: Any, checkpoint: str) -> None:
         report = start_from_fine_tune_checkpoint(trainer, setup)
-        assert report is not None and report.restored and report.new
+        assert report is not None and report.restored and report.adapted and not report.new
         for name, variable in trainer.variables.items():
             assert (name in report.restored) == bool((variable.numpy() == 0.125).all()), name
 

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from odkeras.errors import CheckpointError
+from odkeras.model.fine_tune import restore_fine_tune_checkpoint
 from odkeras.model.inference import build_detection_model, create_variables
 from odkeras.model.weights import (
     copy_weights,
     named_variables,
-    restore_fine_tune_checkpoint,
     snapshot,
 )
 from odkeras.pipeline import PipelineConfig
@@ -58,8 +58,7 @@ class TestFineTuning:
         before = snapshot(names)
         report = restore_fine_tune_checkpoint(inference.model, foreign[1], "detection")
         theirs = named_variables(foreign[0])
-        assert report.restored and all(name.startswith("_feature_extractor") for name in report.restored)
-        assert report.new and all(name.startswith("_prediction_head_dict") for name in report.new)
+        assert report.restored and {name.split("/")[0] for name in report.new} == {"_prediction_head_dict"}
         for name in report.restored:
             np.testing.assert_array_equal(names[name], theirs[name], err_msg=name)
         for name in report.new:

@@ -142,8 +142,10 @@ def _play_round(
             os.kill(os.getpid(), signal.SIGKILL)
     from odkeras.inbox import read_batch  # imports NumPy, which a test that trains nothing need not wait for
 
-    answers = [answer for path in batches for answer, _ in read_batch(path)]
-    append_jsonl(args.data_dir / "trained.jsonl", [answer for answer in answers if answer is not None])
+    contents = {path.name: [answer for answer, _ in read_batch(path) if answer is not None] for path in batches}
+    append_jsonl(args.data_dir / "trained.jsonl", [answer for answers in contents.values() for answer in answers])
+    images = {name: [answer.get("image_id") for answer in answers] for name, answers in contents.items()}
+    append_jsonl(args.data_dir / "trained_batches.jsonl", [images])
     train_s = time.monotonic() - started
     trained = len((args.data_dir / "trained.jsonl").read_text().splitlines())
     failed = {"failed": "the loss is not finite"} if "fail-round" in modes else {}

@@ -386,14 +386,16 @@ class TestErrorsBeforeAnythingIsStarted:
         (tmp_path / "other.db").write_text("something else " * 100)
         assert "other.db" in self.fails(start("--db", "other.db"), 1)
 
-    def test_a_class_that_the_trained_model_does_not_have(self, start: Callable[..., Command], tmp_path: Path) -> None:
-        """The trainer published random weights of the larger model over the trained ones."""
+    def test_a_class_that_the_label_map_lost(self, start: Callable[..., Command], tmp_path: Path) -> None:
+        """Its outputs would stay in the model, and its answers would be trained on as background."""
         extra = tmp_path / "export" / "17" / "assets.extra"
         extra.mkdir(parents=True)
-        (extra / "odkeras.json").write_text(json.dumps({"step": 30, "graph": "", "labels": [[1, "thing"]]}))
+        (extra / "odkeras.json").write_text(
+            json.dumps({"step": 30, "graph": "", "labels": [[1, "thing"], [3, "gone"]]})
+        )
         line = self.fails(start(), 2)
-        assert f"error: the model in {tmp_path}/export was trained with another label map: id 2, 'other' here, " in line
-        assert "Classes cannot be added to a trained model yet" in line
+        assert f"error: the model in {tmp_path}/export was trained with another label map: id 3, 'gone' there, " in line
+        assert "Restore the label map" in line
         assert not (tmp_path / "model").exists()
 
     @pytest.mark.parametrize(

@@ -129,7 +129,17 @@ def test_all_but_the_skipped_ones_run(root: Path) -> None:
     assert list(results(root)) == ["start", "throughput", "inputs", "predict", "swap", "recipe"]
     assert benchmark.main(["--all", "--skip", "web"], root) == 0
     quick = ["start", "round", "throughput", "inputs", "predict", "swap", "recipe"]
-    assert list(results(root)) == [*quick, "quality", "work", "labels"]
+    assert list(results(root)) == [
+        *quick,
+        "quality",
+        "work",
+        "labels",
+        "added_class",
+        "scale",
+        "two_stage",
+        "crowd",
+        "bulk",
+    ]
 
 
 def test_arguments_are_passed_on_to_one(root: Path, capfd: pytest.CaptureFixture[str]) -> None:

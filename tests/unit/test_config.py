@@ -312,12 +312,21 @@ def test_wrong_values_are_refused_wherever_settings_are_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps_per_epoch", "one_pass", "steps"),
-    [(7, 3, 7), (-1, 3, LEAST_STEPS), (0, 3, LEAST_STEPS), (-1, LEAST_STEPS + 1, LEAST_STEPS + 1)],
+    ("options", "one_pass", "steps"),
+    [
+        ({"steps_per_epoch": 7}, 3, 7),
+        ({"steps_per_epoch": 7000, "max_round_steps": 300}, 3, 7000),  # the maximum is about rounds of one pass
+        ({}, 3, LEAST_STEPS),
+        ({"steps_per_epoch": 0}, 3, LEAST_STEPS),
+        ({}, LEAST_STEPS + 1, LEAST_STEPS + 1),
+        ({}, 125_000, 500),
+        ({"max_round_steps": 300}, 301, 300),
+        ({"max_round_steps": 20}, 3, 20),
+        ({"max_round_steps": 0}, 125_000, 125_000),
+    ],
 )
-def test_steps_of_a_round(steps_per_epoch: int, one_pass: int, steps: int) -> None:
-    settings = TrainingSettings(config=Path("c"), steps_per_epoch=steps_per_epoch)
-    assert settings.steps_of_round(one_pass) == steps
+def test_steps_of_a_round(options: dict[str, int], one_pass: int, steps: int) -> None:
+    assert TrainingSettings(config=Path("c"), **options).steps_of_round(one_pass) == steps
 
 
 def test_help_stays_quick() -> None:

@@ -13,6 +13,7 @@ from odkeras.init_project import DEFAULT_TEMPLATE
 from odkeras.labels import LabelMap
 from odkeras.pipeline import (
     PipelineConfig,
+    Problem,
     check_pipeline,
     get_label_map_path,
     is_placeholder,
@@ -60,10 +61,16 @@ def test_the_header_says_how_it_is_used_and_what_comes_of_it(template: str) -> N
     assert all(len(line) <= 120 for line in header.splitlines())
 
 
+def problems_of(config: PipelineConfig, label_map: LabelMap, step: int | None = None) -> list[Problem]:
+    """All but the remark that a network's own weights are not on this machine, which depends on the machine."""
+    problems = check_pipeline(config, label_map=label_map, purpose="loop", step=step)
+    return [each for each in problems if not (each.severity == "warning" and "downloaded" in each.reason)]
+
+
 def test_nothing_stands_in_the_way_of_the_loop(config: PipelineConfig) -> None:
     names = [f"label {number}" for number in range(num_classes(config))]
-    assert check_pipeline(config, label_map=LabelMap.from_names(names), purpose="loop") == []
-    assert check_pipeline(config, label_map=LabelMap.from_names(names), purpose="loop", step=10**7) == []
+    assert problems_of(config, LabelMap.from_names(names)) == []
+    assert problems_of(config, LabelMap.from_names(names), step=10**7) == []
 
 
 def test_no_paths_are_left_in(config: PipelineConfig, template: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import sqlite3
@@ -24,6 +25,9 @@ from odkeras.images import read_image
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.dataset_labels import keep_label_map
 from odkeras.web.deliveries import Deliveries
+from odkeras.web.gallery_rows import TaskFacts
+from odkeras.web.imports import SESSION, import_answers
+from odkeras.web.stats import DatasetStats
 from odkeras.web.stored import StoredAnswer
 from tests import poison
 
@@ -737,3 +741,76 @@ def test_a_name_that_is_not_valid_text_is_printed(database: AnswerDatabase, fold
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     assert "1: \\ud800 1" in result.stdout
+
+
+def test_an_import_reads_the_stored_answers_about_its_images_alone(
+    tmp_path: Path, database: AnswerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read and hashed every answer of the dataset. Answers of the page are recognised in their own export."""
+    examples = [
+        {"image_id": f"{number:032x}", "image": f"{number}.jpg", "answer": "accept", "spans": []} for number in range(9)
+    ]
+    database.add("big", [StoredAnswer(each, each["image_id"], SESSION, answered_at=1.0) for each in examples])
+    asked = []
+    read = AnswerDatabase.examples_of_image
+
+    def counted(self: AnswerDatabase, dataset: str, image_id: str) -> Any:
+        asked.append(image_id)
+        return read(self, dataset, image_id)
+
+    monkeypatch.setattr(AnswerDatabase, "examples_of_image", counted)
+    changed = {**examples[3], "answer": "reject"}
+    lines = [json.dumps(each).encode() for each in (examples[3], changed, changed)]
+    report = import_answers(database, "big", lines, base_dir=tmp_path)
+    assert (report.added, report.known, report.skipped) == (1, 2, [])
+    assert asked == [examples[3]["image_id"]]
+
+
+@pytest.mark.parametrize("limit", ["_TOGETHER", "_TOGETHER_CHARACTERS"])
+def test_an_import_in_several_transactions_stores_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Corrections and the answers of other sessions may come in later transactions than what they follow."""
+    lines = [
+        json.dumps({"image_id": image_id * 8, "image": "x.jpg", "_session_id": session, "_timestamp": at}).encode()
+        for image_id, session, at in itertools.product(("aaaa", "bbbb"), ("s-anna", "s-ben"), (3, 1, 2, 3))
+    ]
+    rows = []
+    for value in (1, 10**9):
+        monkeypatch.setattr(f"odkeras.web.imports.{limit}", value)
+        with AnswerDatabase.open(tmp_path / f"{value}.db") as database:
+            report = import_answers(database, "s", lines, base_dir=tmp_path)
+            assert (report.added, report.known) == (12, 4)
+            latest = database.read("SELECT answer FROM gallery WHERE latest = 1 ORDER BY answer")
+            replaced = database.read("SELECT id, replaced FROM answers ORDER BY id")
+            rows.append(
+                (latest, replaced, database.counts("s"), Deliveries(database, "s", shared=True).count_pending())
+            )
+    assert rows[0] == rows[1]
+    assert rows[0][2:] == ({name: {"accept": 2, "reject": 0, "ignore": 0} for name in ("anna", "ben")}, 2)
+
+
+def test_the_boxes_of_any_example_are_counted(database: AnswerDatabase) -> None:
+    """In SQL; a span without a label, or what is no span, counts nothing."""
+    spans: list[Any] = [
+        [rect(1, 2, 3, 4), {**rect(1, 2, 3, 4), "label": "\u00e4 'quoted' \n"}],
+        [{"label": 3}, {}, None, "cat", [{"label": "cat"}], {"label": None}],
+        {"a": {"label": "cat"}},
+        None,
+        "cat",
+        [],
+    ]
+    answers = []
+    for number, value in enumerate(spans):
+        image_id = f"{number:032x}"
+        example = {"image_id": image_id, "image": "x.jpg", "answer": "accept", "spans": value}
+        answers.append(StoredAnswer(example, image_id, SESSION, answered_at=1.0))
+    for decision in ("reject", "ignore"):
+        answers.append(StoredAnswer({**answers[0].example, "answer": decision}, decision * 5, SESSION, answered_at=1.0))
+    with database.transaction("cannot store") as connection:  # without the checks of an import
+        for number, answer in enumerate(answers):
+            text = json.dumps(answer.example)
+            facts = TaskFacts(str(number), "x.jpg", "", None)
+            database._insert(connection, "odd", answer, text, facts)
+    label = rect(1, 2, 3, 4)["label"]
+    assert DatasetStats.of(database, "odd").boxes == {label: 1, "\u00e4 'quoted' \n": 1}

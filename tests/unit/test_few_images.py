@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from odkeras.pipeline import Overrides, apply_overrides, check_pipeline, parse_pipeline, read_template
-from odkeras.pipeline.few_images import tune_for_few_images
+from odkeras.pipeline.few_images import LEARNING_RATE, tune_for_few_images
 from odkeras.pipeline.proto import PipelineConfig, get_model
 
 SSD, EFFICIENTDET, FASTER_RCNN, CENTERNET = (
@@ -52,6 +52,9 @@ def test_the_network_is_the_zoo_s_and_the_training_the_template_s(template: str)
     tuned = tune_for_few_images(config)
     assert config.SerializeToString(deterministic=True) == before
     expected = parse_pipeline(read_template(template), source=template)
+    if expected.train_config.optimizer.HasField("adam_optimizer"):
+        rate = expected.train_config.optimizer.adam_optimizer.learning_rate.constant_learning_rate
+        rate.learning_rate = LEARNING_RATE
     assert tuned.train_config == expected.train_config
     network = get_model(tuned)
     assert network.num_classes == 90
@@ -106,15 +109,18 @@ def test_the_crops_have_the_size_of_the_images() -> None:
     assert train.data_augmentation_options[1].random_scale_crop_and_pad_to_square.output_size == 640
 
 
-def test_layers_are_frozen_and_learn_fast_in_mobilenet_v2_alone() -> None:
+def test_layers_are_frozen_in_mobilenet_v2_alone() -> None:
     """The template's `freeze_variables` matches no weights of other networks; each training would warn of that."""
     mobilenet = tune_for_few_images(zoo_config(SSD)).train_config
     resnet = tune_for_few_images(zoo_config(SSD, feature_extractor={"type": "ssd_resnet50_v1_fpn_keras"})).train_config
-    rates = [
-        each.optimizer.adam_optimizer.learning_rate.constant_learning_rate.learning_rate for each in (mobilenet, resnet)
-    ]
     assert [len(each.freeze_variables) for each in (mobilenet, resnet)] == [1, 0]
-    assert rates == pytest.approx([1e-3, 3e-4])
+
+
+@pytest.mark.parametrize("template", [SSD, EFFICIENTDET, CENTERNET])
+def test_what_the_weights_know_is_not_unlearned(template: str) -> None:
+    """With the templates' own rate, the boxes of a trained detector were no better than those of a new one."""
+    rate = tune_for_few_images(zoo_config(template)).train_config.optimizer.adam_optimizer.learning_rate
+    assert rate.constant_learning_rate.learning_rate == pytest.approx(3e-4)
 
 
 def test_a_centernet_with_keypoints_becomes_one_for_boxes() -> None:
@@ -128,6 +134,7 @@ def test_a_centernet_with_keypoints_becomes_one_for_boxes() -> None:
 def test_a_model_with_masks_goes_on_reading_masks() -> None:
     config = zoo_config(FASTER_RCNN)
     get_model(config).second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks = True
+    get_model(config).image_resizer.fixed_shape_resizer.SetInParent()  # as the zoo's: the API cannot pad masks
     for reader in (config.train_input_reader, config.eval_input_reader[0]):
         reader.load_instance_masks, reader.mask_type = True, 2
     config.eval_config.metrics_set.append("coco_mask_metrics")

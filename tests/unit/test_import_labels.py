@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from image_server import image_server
 from label_sets import BOXES, SIZE_HW, WRITERS, coco, voc, write_coco, write_csv, write_images, write_yolo
 from pictures import draw_pixels, encode
 from PIL import Image
@@ -19,6 +20,7 @@ from odkeras.errors import ConfigError, DatabaseError, OdkerasError, RecordError
 from odkeras.images import encode_image, inspect_image, read_image
 from odkeras.labels import Label, LabelMap
 from odkeras.orientation import UPRIGHT, swaps_sides, to_upright
+from odkeras.pipeline import load_pipeline
 from odkeras.session.image_ids import ImageIds
 from odkeras.session.sources import Item
 from odkeras.web.database import AnswerDatabase
@@ -457,6 +459,24 @@ class TestInit:
         assert self.init("--labels", path).exit_code == 0
         assert self.names() == ("car", "bus stop") and len(asked) == 1
 
+    def test_keypoints_come_from_the_files_if_asked_for(self, folder: Path) -> None:
+        path = self.categories(folder, "car", "person")
+        document = json.loads(path.read_text())
+        document["categories"][1] |= {"keypoints": ["head", "hand"], "skeleton": [[1, 2], [2, 3], ["a", 1], 5]}
+        path.write_text(json.dumps(document))
+        result = self.init("--labels", path)
+        assert "the labels have keypoints (person: 2), which are left out; --keypoints labels takes" in result.stdout
+        assert LabelMap.load("project/label_map.pbtxt").num_keypoints == 0
+        result = self.init("--labels", path, "--keypoints", "labels", "--keypoints", "car=wheel", "--force")
+        assert result.exit_code == 0 and "left out" not in result.stdout
+        assert LabelMap.load("project/label_map.pbtxt").keypoint_names == ("wheel", "head", "hand")
+        edges = load_pipeline("project/pipeline.config").eval_config.keypoint_edge
+        assert [(edge.start, edge.end) for edge in edges] == [(1, 2)]
+
+    def test_without_keypoints_in_the_files_that_is_an_error(self, folder: Path) -> None:
+        with pytest.raises(ConfigError, match="--keypoints labels: no file of --labels names keypoints"):
+            raise_error(self.init("--labels", self.categories(folder, "car"), "--keypoints", "labels"))
+
     def test_the_option_is_checked(self, folder: Path) -> None:
         with pytest.raises(ConfigError, match="--similar must be one of ask, merge, keep; got 'no'"):
             raise_error(self.init("--labels", folder, "--similar", "no"))
@@ -503,3 +523,54 @@ class TestAnnotate:
         with pytest.raises(ConfigError, match="not in the label map: 'lorry'"):
             raise_error(result)
         assert started == []
+
+
+class TestUrls:
+    @pytest.mark.parametrize("format", ["coco", "jsonl"])
+    def test_images_at_urls_are_fetched_once_and_kept(self, folder: Path, format: str) -> None:
+        """Labels with URLs were refused as missing images."""
+        write_images(folder.parent / "elsewhere")
+        with image_server() as web:
+            urls = {name: web.put(f"/{name}", (folder.parent / "elsewhere" / name).read_bytes()) for name in BOXES}
+            gone = web.url("/gone.jpg")
+            path = write_urls(folder, format, {**urls, "gone.jpg": gone})
+            checked = run(path, "--check")
+            assert "gone.jpg: the server answers with status 404" in checked.output and checked.exit_code == 1
+            assert not Path("annotations.db").exists() and not Path("imported_images").exists()
+            result = run(path)
+            assert result.exit_code == 0 and "2 added, 0 known already" in result.output, result.output
+            assert "written     2 images of TFRecords and URLs" in result.output
+            assert "0 added, 2 known already" in run(path).output
+        assert sorted(imported().values()) == sorted(BOXES.values())
+        with AnswerDatabase.open("annotations.db") as opened:
+            for example in opened.examples("cars"):
+                assert read_image(example["path"]).image_id == example["image_id"]
+                assert Path(example["path"]).parent == Path("imported_images/cars").absolute()
+        assert len(list(Path("imported_images/cars").iterdir())) == 2
+
+    def test_an_image_of_that_name_in_the_folder_is_not_fetched(self, folder: Path) -> None:
+        write_images(folder)
+        with image_server() as web:
+            path = write_urls(folder, "coco", {name: web.url(f"/{name}") for name in BOXES})
+            assert "2 added" in run(path).output and web.requests == []
+
+
+def write_urls(folder: Path, format: str, urls: dict[str, str]) -> Path:
+    """The labels of `BOXES`, with URLs for the names of the images; those of other names have no objects."""
+    if format == "coco":
+        document = coco()
+        for image in document["images"]:
+            image["file_name"] = urls[image["file_name"]]
+        for number, name in enumerate([name for name in urls if name not in BOXES], start=50):
+            document["images"].append({"id": number, "file_name": urls[name], "width": 64, "height": 48})
+        (folder / "instances.json").write_text(json.dumps(document))
+        return folder / "instances.json"
+    lines = []
+    for name, url in urls.items():
+        spans = [
+            {"label": label, "points": [[x1, y1], [x1, y2], [x2, y2], [x2, y1]]}
+            for (x1, y1, x2, y2), label in BOXES.get(name, [])
+        ]
+        lines.append({"image": url, "spans": spans, "answer": "accept", "width": 64, "height": 48})
+    (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "answers.jsonl"

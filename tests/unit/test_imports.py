@@ -17,9 +17,10 @@ PACKAGE = ROOT / "odkeras"
 # Lower layers first. A module may import its own layer and those before it. A new module needs a place here.
 LAYERS = {
     "core": "config errors logs locks connections colours drawing boxes keypoints polygons odapi label_map_text labels "
-    "label_names label_choice natural_order orientation png images data_uri image_ref numeric text annotation formats "
-    "project control version_names version_dirs image_store inbox process groundtruth_csv metrics work active_time "
-    "prediction_log tfrecord splits output_folder",
+    "label_names label_choice natural_order orientation png images image_files data_uri image_ref numeric text "
+    "annotation formats project control version_names version_dirs image_store inbox process groundtruth_csv metrics "
+    "work heartbeat active_time known_labels prediction_log tfrecord damaged_files record_files splits output_folder "
+    "near_duplicates video json_text crc32c database_url",
     "config": "pipeline init_project",
     "data": "data",
     "model": "compat model pretrained",
@@ -27,8 +28,8 @@ LAYERS = {
     "training": "training",
     "serving": "serving",
     "session": "session",
-    "front ends": "web integrations simulation shapes",
-    "cli": "cli doctor __main__",
+    "front ends": "web integrations simulation shapes bulk",
+    "cli": "cli doctor upkeep __main__",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names.split()}
 WITH_TENSORFLOW = (

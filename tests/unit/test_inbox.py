@@ -146,3 +146,31 @@ def test_a_killed_writer_leaves_whole_batches_only(tmp_path: Path, reported: int
     assert [len(batch) for batch in batches] == [5] * len(batches)
     assert [batch[0]["batch"] for batch in batches] == [*range(len(batches))]
     assert len(batches) in (last + 1, last + 2)  # the last one may be stored, but not reported yet
+
+
+def test_a_write_costs_the_same_however_many_batches_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write listed all batches for its timestamp."""
+    listed: list[Path] = []
+
+    def counted(directory: Path) -> list[Path]:
+        listed.append(directory)
+        return list_batches(directory)
+
+    monkeypatch.setattr(inbox, "list_batches", counted)
+    names = [put_batch(tmp_path, [{"a": number}]).name for number in range(30)]
+    assert names == sorted(names) == [path.name for path in list_batches(tmp_path)]
+    assert len(listed) == 1  # the first write of the process
+    (tmp_path / ".last-stamp").unlink()
+    assert put_batch(tmp_path, [{}]).name > names[-1]
+    assert len(listed) == 2
+
+
+def test_whether_a_batch_waits(tmp_path: Path) -> None:
+    assert not inbox.has_batches(tmp_path / "missing")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "directory.jsonl").mkdir()
+    (tmp_path / ".last-stamp").touch()
+    (tmp_path / ".tmp-1.jsonl").touch()
+    assert not inbox.has_batches(tmp_path)
+    put_batch(tmp_path, [{}])
+    assert inbox.has_batches(tmp_path)

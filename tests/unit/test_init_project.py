@@ -6,6 +6,7 @@ import pytest
 
 from odkeras.errors import ConfigError
 from odkeras.init_project import init_project
+from odkeras.keypoints import COCO_PERSON, Skeleton, parse_class_keypoints
 from odkeras.labels import LabelMap
 from odkeras.pipeline import check_pipeline, list_templates, load_pipeline, model_type, num_classes
 
@@ -43,10 +44,67 @@ def test_the_template_s_remarks_stay_and_the_paths_are_explained(tmp_path: Path)
 
 @pytest.mark.parametrize("template", list_templates())
 def test_every_template_becomes_a_project(tmp_path: Path, template: str) -> None:
-    result = init_project(tmp_path, ["a", "b", "c"], template=template)
+    keypoints = {"a": Skeleton.parse("tail-tip")} if template == "centernet_keypoints" else None
+    result = init_project(tmp_path, ["a", "b", "c"], keypoints=keypoints, template=template)
     config = load_pipeline(result.config_path)
     assert num_classes(config) == 3
-    assert check_pipeline(config, label_map=None, purpose="loop") == []
+    assert [each for each in check_pipeline(config, label_map=None, purpose="loop") if each.severity == "error"] == []
+
+
+def test_keypoints_are_learned_evaluated_drawn_and_mirrored(tmp_path: Path) -> None:
+    keypoints = parse_class_keypoints(["hand = left_tip-palm-right_tip,wrist", "person=coco"])
+    result = init_project(tmp_path, ["hand", "ball", "person"], keypoints=keypoints)
+    label_map, config = LabelMap.load(result.label_map_path), load_pipeline(result.config_path)
+    assert label_map.keypoints_of(1) == ((0, "left_tip"), (1, "palm"), (2, "right_tip"), (3, "wrist"))
+    assert label_map.keypoints_of(2) == ()
+    assert label_map.keypoints_of(3)[0] == (4, "nose")
+    assert label_map.num_keypoints == 21
+    model = config.model.center_net
+    assert model.keypoint_label_map_path == str(result.label_map_path)
+    assert [task.keypoint_class_name for task in model.keypoint_estimation_task] == ["hand", "person"]
+    assert [reader.num_keypoints for reader in (config.train_input_reader, *config.eval_input_reader)] == [21, 21]
+    edges = [(edge.start, edge.end) for edge in config.eval_config.keypoint_edge]
+    assert edges[:2] == [(0, 1), (1, 2)]
+    assert (4 + 5, 4 + 6) in edges  # the person's shoulders
+    (flip,) = (
+        option.random_horizontal_flip.keypoint_flip_permutation
+        for option in config.train_config.data_augmentation_options
+        if option.HasField("random_horizontal_flip")
+    )
+    assert list(flip)[:7] == [2, 1, 0, 3, 4, 6, 5]
+    hand, person = (metric.coco_keypoint_metrics for metric in config.eval_config.parameterized_metric)
+    assert dict(hand.keypoint_label_to_sigmas) == {}
+    assert person.keypoint_label_to_sigmas["right_wrist"] == pytest.approx(0.062)
+    assert "centernet_mobilenetv2fpn_512x512_coco17_kpts" in result.next_steps
+    problems = check_pipeline(config, label_map=label_map, purpose="loop")
+    assert [each for each in problems if each.severity == "error"] == []
+
+
+def test_the_keypoints_of_a_person_are_coco_s() -> None:
+    sides = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    assert COCO_PERSON.names == ("nose", *(f"{side}_{part}" for part in sides for side in ("left", "right")))
+    assert COCO_PERSON.mirrored == (0, *(id for pair in range(8) for id in (2 * pair + 2, 2 * pair + 1)))
+
+
+@pytest.mark.parametrize(
+    ("texts", "template", "message"),
+    [
+        (["person"], None, "must be LABEL=NAME"),
+        (["person="], None, "must be LABEL=NAME"),
+        (["person=nose,,ear"], None, "'nose,,ear': a keypoint has no name"),
+        (["person=nose-"], None, "a keypoint has no name"),
+        (["dog=nose"], None, "there is no label 'dog' to have keypoints; the labels are 'person', 'cat'"),
+        (["person=nose", "cat=nose"], None, "keypoint 'nose' is one of several labels.*person_nose"),
+        ([], "centernet_keypoints", "needs the keypoints of a label"),
+        (["person=nose"], "efficientdet_d0_512", "only CenterNet learns keypoints, and this model is ssd"),
+    ],
+)
+def test_wrong_keypoints_are_refused_before_anything_is_written(
+    tmp_path: Path, texts: list[str], template: str | None, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        init_project(tmp_path / "new", ["person", "cat"], keypoints=parse_class_keypoints(texts), template=template)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -65,6 +123,8 @@ def test_a_checkpoint_is_written_down_with_what_it_holds(
     result = init_project("p", ["a"], fine_tune_checkpoint="ckpt-1.index", fine_tune_checkpoint_type=given)
     train = load_pipeline(result.config_path).train_config
     assert (train.fine_tune_checkpoint, train.fine_tune_checkpoint_type) == (str(tmp_path / "ckpt-1"), expected)
+    rate = train.optimizer.adam_optimizer.learning_rate.constant_learning_rate.learning_rate
+    assert rate == pytest.approx(1e-3 if expected == "classification" else 3e-4)
     assert "random weights" not in result.next_steps
 
 
@@ -129,3 +189,10 @@ def test_the_names_of_a_file_follow_those_of_the_command(tmp_path: Path) -> None
     result = init_project(tmp_path / "p", ["car"], labels_file=tmp_path / "names.txt")
     assert LabelMap.load(result.label_map_path).names == ("car", "truck", "bus")
     assert num_classes(load_pipeline(result.config_path)) == 3
+
+
+def test_a_project_without_labels(tmp_path: Path) -> None:
+    """The page asks for the first one."""
+    result = init_project(tmp_path, no_labels=True, template="shapes_96")
+    assert LabelMap.load(result.label_map_path, may_be_empty=True).labels == ()
+    assert num_classes(load_pipeline(result.config_path)) == 1

@@ -340,6 +340,9 @@ class TestYolo:
         ("text", "said"),
         [
             ("names:\n- [1\n", r"data.yaml:\d: not YAML"),
+            # 3 kB of it took seconds
+            pytest.param(f"names: {'[' * 3000}", "not YAML: lists or mappings that are nested more than", id="deep"),
+            pytest.param(f"names:\n{'- ' * 3000}a", "not YAML: lists or mappings that are nested", id="deep block"),
             ("names: 5\n", "has no 'names' of classes; got 5"),
             ("names: {a: b}\n", "keys of 'names' must be whole numbers"),
             ("names: ['']\n", "label must be text"),

@@ -1,18 +1,32 @@
-"""Exports, read by tools that odkeras does not require: pip install datumaro supervision label-studio-sdk."""
+"""Exports, read by other tools, and labels that these tools write, read again. `make test-tools` installs them."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from label_exports import BOXES, TRIANGLE_BOX, Box, export, fill
 
+from odkeras.formats.image_finder import ImageFinder
+from odkeras.formats.label_files import ReadNotes
+from odkeras.formats.label_fitting import fit_spans
+from odkeras.formats.label_formats import find_label_files, read_label_files
+from odkeras.images import inspect_image
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 Read = dict[str, list[Box]]
+
+
+def import_tool(name: str) -> Any:
+    """The module of a tool. If it is not installed the test is skipped, or fails with ODKERAS_REQUIRE_TOOLS."""
+    return importlib.import_module(name) if os.environ.get("ODKERAS_REQUIRE_TOOLS") else pytest.importorskip(name)
 
 
 @pytest.fixture
@@ -50,7 +64,7 @@ def assert_same(found: Read, wanted: Read, within_px: float) -> None:
     ],
 )
 def test_datumaro(folder: Path, format: str, polygons: bool, options: tuple[str, ...]) -> None:
-    datumaro = pytest.importorskip("datumaro")
+    datumaro = import_tool("datumaro")
     fill(folder, polygons=polygons)
     export("--format", format, "--split", "0.6/0.4", *options)
     dataset = datumaro.Dataset.import_from(str(folder / "out"), format)
@@ -72,7 +86,7 @@ def test_datumaro(folder: Path, format: str, polygons: bool, options: tuple[str,
 
 @pytest.mark.parametrize("format", ["coco", "yolo"])
 def test_supervision(folder: Path, format: str) -> None:
-    supervision = pytest.importorskip("supervision")
+    supervision = import_tool("supervision")
     fill(folder, polygons=True)
     export("--format", format, "--split", "0.6/0.4", "--copy-images")
     out = folder / "out"
@@ -93,9 +107,56 @@ def test_supervision(folder: Path, format: str) -> None:
     assert_same(found, expected(format, True), 0.01)
 
 
+def read_again(path: Path, format: str) -> Read:
+    """The labels that our readers find; the format is recognised."""
+    files, notes = find_label_files([path]), ReadNotes()
+    found: Read = {}
+    assert {file.format for file in files} == {format}
+    for file, place, answer in read_label_files(files, notes):
+        name = answer.task.path or ""
+        (image,) = ImageFinder().find(name, file)
+        facts = inspect_image(image.read_bytes(), source=str(image))
+        spans = fit_spans(answer.task, facts, place, notes)
+        found[image.name] = [(span.label, span.xyxy_px) for span in spans]
+    assert notes.refused == []
+    return found
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo", "yolo_ultralytics", "cvat", "open_images"])
+def test_what_datumaro_writes(folder: Path, format: str) -> None:
+    datumaro = import_tool("datumaro")
+    fill(folder, polygons=False)
+    export("--format", "coco", "--split", "0.6/0.4", "--copy-images")
+    dataset = datumaro.Dataset.import_from(str(folder / "out"), "coco")
+    dataset.export(str(folder / "again"), format, save_media=True)
+    found = read_again(folder / "again", {"yolo_ultralytics": "yolo", "open_images": "csv"}.get(format, format))
+    wanted = expected("coco", False)
+    if format in ("voc", "open_images"):
+        del wanted["none.png"]  # they have no file or line for an image without objects
+    assert_same(found, wanted, 1.51 if format == "voc" else 0.1)
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
+def test_what_supervision_writes(folder: Path, format: str) -> None:
+    supervision = import_tool("supervision")
+    fill(folder, polygons=False)
+    export("--format", "coco", "--split", "1", "--copy-images")
+    out, again = folder / "out", folder / "again"
+    images, labels = str(out / "images" / "train"), str(out / "annotations" / "instances_train.json")
+    dataset = supervision.DetectionDataset.from_coco(images, labels)
+    if format == "coco":
+        dataset.as_coco(str(again / "images"), str(again / "instances.json"))
+    elif format == "voc":
+        dataset.as_pascal_voc(str(again / "images"), str(again / "annotations"))
+    else:
+        dataset.as_yolo(str(again / "images"), str(again / "labels"), str(again / "data.yaml"))
+    found = read_again(again, format)
+    assert_same(found, expected("coco", False), 1.51 if format == "voc" else 0.1)
+
+
 def test_label_studio(folder: Path) -> None:
     """The converter of Label Studio reads the tasks with the labelling setup, and writes COCO."""
-    converter = pytest.importorskip("label_studio_sdk.converter")
+    converter = import_tool("label_studio_sdk.converter")
     fill(folder, polygons=True)
     export("--format", "labelstudio", "--copy-images")
     config = converter.Converter(str(folder / "out" / "label_config.xml"), None, download_resources=False)

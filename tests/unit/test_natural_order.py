@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from odkeras.images import list_image_files
+from odkeras.image_files import list_image_files
 from odkeras.natural_order import natural_key
 
 

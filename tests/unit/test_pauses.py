@@ -12,7 +12,9 @@ import pytest
 from waiting import wait_until
 
 from odkeras.control import Control
-from odkeras.training import status
+from odkeras.project import Project
+from odkeras.training import free_space, status
+from odkeras.training.free_space import FreeSpace
 from odkeras.training.limits import LoadLimits
 from odkeras.training.status import Pauses, StatusFile
 
@@ -131,3 +133,64 @@ def test_between_rounds(trainer: Trainer) -> None:
     trainer.control.set("resume")
     wait_until(lambda: not trainer.pauses.between_rounds())
     assert (trainer.said()["state"], trainer.said()["reason"]) == ("waiting", "no new answers")
+
+
+class Disk:
+    """Free bytes on the disks of three directories."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = {"data": 9e9, "model": 9e9, "export": 9e9}
+        self.now = 0.0
+        monkeypatch.setattr(free_space.shutil, "disk_usage", self._usage)
+
+    def _usage(self, path: Path) -> Any:
+        if path.name not in self.free:
+            raise FileNotFoundError(path)
+        return type("Usage", (), {"free": self.free[path.name]})()
+
+    def space(self, min_free_gb: float = 0.5) -> FreeSpace:
+        return FreeSpace(Project(Path("data"), Path("model"), Path("export")), min_free_gb, lambda: self.now)
+
+
+@pytest.mark.parametrize("place", ["data", "model", "export"])
+def test_no_round_starts_on_a_disk_that_is_almost_full(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Rounds failed half-way, one after the other, and the trainer was given up; with room again it must go on by
+    itself."""
+    disk = Disk(monkeypatch)
+    trainer.pauses = Pauses(
+        Control(trainer.path.with_name("control.json")),
+        trainer.status,
+        trainer.ended.is_set,
+        obstacle=disk.space().problem,
+    )
+    trainer.status.update(state="waiting", reason="no new answers")
+    assert trainer.pauses.between_rounds() is False
+    disk.free[place], disk.now = 0.4e9, 3
+    assert trainer.pauses.between_rounds() is True
+    assert trainer.said()["state"] == "waiting"
+    assert trainer.said()["reason"].startswith(f"the disk of {place} has 0.40 GB left, less than --min-free 0.5: ")
+    assert trainer.pauses.between_steps() is False  # a round that has begun goes on
+    disk.free[place], disk.now = 0.6e9, 6
+    assert trainer.pauses.between_rounds() is False
+    assert trainer.said()["reason"] == "no new answers"
+
+
+def test_free_space_is_not_looked_at_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    space = disk.space()
+    assert space.problem() == ""
+    disk.free["data"] = 0
+    assert space.problem() == ""
+    disk.now = 3
+    assert space.problem() != ""
+    del disk.free["data"]  # a directory that is gone is another problem
+    disk.now = 6
+    assert space.problem() == ""
+
+
+def test_no_floor_of_free_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    disk.free["data"] = 0
+    assert disk.space(0).problem() == ""

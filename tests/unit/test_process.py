@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from odkeras.errors import SetupError
-from odkeras.process import open_listener, stop_on_signals, stop_with_parent
+from odkeras.process import exit_with_parent, open_listener, stop_on_signals, stop_with_parent
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +40,30 @@ def test_the_end_of_the_parent_stops_a_process() -> None:
         assert not stopped.wait(0.1)
         parent.close()
         assert stopped.wait(5)
+
+
+def test_a_process_that_does_not_stop_in_time_is_ended() -> None:
+    code = "import time\nfrom odkeras.process import exit_with_parent\n"
+    code += "with exit_with_parent(lambda: print('told', flush=True), 0, after_s=0.2): time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.communicate(timeout=30) == ("told\n", None)
+    assert process.returncode == 1
+
+
+def test_a_process_that_has_stopped_in_time_may_do_other_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer that had been run inside another program, as tests do, ended that program later."""
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    stopped = threading.Event()
+    reading, writing = os.pipe()
+    with os.fdopen(reading):
+        with exit_with_parent(stopped.set, reading, after_s=0.2):
+            os.close(writing)
+            assert stopped.wait(5)
+        for thread in threading.enumerate():
+            if thread.name == "stdin":
+                thread.join(1)
+    assert exits == []
 
 
 def test_signals_stop_within_the_block() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,33 @@ def test_what_is_no_answer_about_boxes_is_left(ledger: DeliveryLedger, row: Task
     database = FakeDatabase([{**row, "_input_hash": 1}, drawn])
     assert input_hashes(find_missing(database, "cars", ledger)) == [3]
     assert ledger.missing([1, 3]) == {3}  # and the other one is not looked at again
+
+
+def test_one_missing_answer_does_not_load_the_dataset(ledger: DeliveryLedger) -> None:
+    """All examples, which may contain their images, were in memory at once: 11 s and the size of the dataset."""
+
+    class Counted(dict[str, Any]):
+        alive = most = 0
+
+        def __init__(self, number: int) -> None:
+            super().__init__(example(number))
+            Counted.alive += 1
+            Counted.most = max(Counted.most, Counted.alive)
+
+        def __del__(self) -> None:
+            Counted.alive -= 1
+
+    class Newer(FakeDatabase):
+        """Of a version of Prodigy that can read one example after another."""
+
+        def iter_dataset_examples(self, name: str) -> Iterator[Task]:
+            return map(Counted, range(1000))
+
+    database = Newer([example(number) for number in range(1000)])
+    ledger.add([number for number in range(1000) if number not in (3, 500)])
+    assert input_hashes(find_missing(database, "cars", ledger)) == [3, 500]
+    assert Counted.most <= 5
+    assert database.read == 0
 
 
 def test_no_such_dataset_yet(ledger: DeliveryLedger) -> None:

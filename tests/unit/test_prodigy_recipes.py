@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -29,7 +30,7 @@ from waiting import wait_until
 from odkeras.config import AnnotateSettings
 from odkeras.config.run import read_run
 from odkeras.config.sources import effective_values
-from odkeras.inbox import images_dir, list_batches, read_batch
+from odkeras.inbox import images_dir, list_batches, put_batch, read_batch
 from odkeras.labels import Label, LabelMap
 from odkeras.project import append_jsonl, read_jsonl
 from odkeras.session.arguments import resolve
@@ -587,17 +588,14 @@ class TestArguments:
         assert "the model in export was trained with another label map: id 1 is 'other' there and 'thing' here" in said
         assert "id 3, 'gone' there, is missing here" in said
 
-    def test_a_label_map_that_has_grown(
-        self, project: Path, prodigy_double: ModuleType, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        """It was let through, and random weights of the larger model replaced the trained ones."""
+    def test_a_label_map_that_has_grown(self, project: Path, run: Callable[..., Any]) -> None:
+        """The trainer extends the model, and the answers from before are no negatives for the new class."""
         save_version(project, labels=[[1, "thing"]])
-        with pytest.raises(SystemExit):
-            components_of()
-        said = capsys.readouterr().err
-        assert "id 2, 'other' here, is missing there" in said
-        assert "Classes cannot be added to a trained model yet" in said and "another model directory" in said
-        assert not (project / "model").exists()
+        put_batch(project / "data" / "inbox", [{"answer": "accept"}])
+        ctrl = run(external_trainer=True)
+        added_s = json.loads((project / "data" / "classes.json").read_text())["added_s"]
+        assert added_s["thing"] == 0 and abs(added_s["other"] - time.time()) < 60
+        assert ctrl.config["labels"] == ["thing", "other"]
 
     def test_a_label_map_that_has_grown_before_anything_was_learned(
         self, project: Path, run: Callable[..., Any]

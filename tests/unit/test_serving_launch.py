@@ -63,3 +63,7 @@ def test_tensorflow_serving_must_be_there(tmp_path: Path, monkeypatch: pytest.Mo
     assert find_tensorflow_serving() is None
     with pytest.raises(SetupError, match="tensorflow_model_server is not on the PATH"):
         tensorflow_serving_command(settings())
+
+
+def test_another_limit_of_pixels_is_passed_on() -> None:
+    assert server_command(settings(max_pixels=7))[-2:] == ["--max-pixels", "7"]

@@ -481,6 +481,8 @@ class TestTheHostIsStopped:
             [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
         )
         wait_until(lambda: (read_status(tmp_path) or {}).get("state") == "training")
+        answered = tmp_path / "report" / "answered.jsonl"  # the trainer may be quicker than this file
+        wait_until(lambda: answered.is_file() and answered.read_text().endswith("\n"))
         yield host
         host.kill()
         host.wait()

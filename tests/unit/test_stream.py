@@ -569,7 +569,9 @@ class TestTaskStream:
         assert (
             list(TaskStream(images, FakeSuggester(), ImageReader(max_pixels=3000), on_skip=skipped.__setitem__)) == []
         )
-        assert set(skipped.values()) == {"too large: 64 x 48, more than 3000 pixels"}
+        assert set(skipped.values()) == {
+            "too large: 3,072 pixels, and at most 3,000 are decoded; scale it down, or raise --max-pixels"
+        }
 
     def test_what_is_read_ahead_is_predicted_by_the_newest_version(self, images: Path) -> None:
         suggest, fresh = Numbered(), [False, True]
@@ -637,3 +639,26 @@ def test_what_is_answered_stays_answered_when_the_order_of_files_changes(tmp_pat
     )
     assert [task.file for task in again] == ["2.png"]
     assert [name for name in opened if name.endswith(".png")] == ["2.png"], "the answered ones are not even read"
+
+
+def test_a_slow_image_does_not_hold_up_newer_suggestions(images: Path) -> None:
+    """They waited for each dead URL of the source, 15 s at a time."""
+    reading, go_on = threading.Event(), threading.Event()
+
+    class SlowReader(ImageReader):
+        def read(self, item: Item, *, fetch: bool = True) -> Task:
+            if reading.is_set():
+                go_on.wait(10)
+            return super().read(item, fetch=fetch)
+
+    stream = TaskStream(images, FakeSuggester(), SlowReader())
+    task = next(stream)
+    reading.set()
+    thread = threading.Thread(target=lambda: [next(stream, None) for _ in range(9)])
+    thread.start()
+    try:
+        assert len(stream.suggest_again([task])) == 1
+        assert not go_on.is_set()
+    finally:
+        go_on.set()
+        thread.join(10)

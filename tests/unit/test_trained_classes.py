@@ -85,8 +85,12 @@ def test_changed_classes_are_refused_with_the_way_out(
     assert said.startswith(f"the model in {where} was trained with another label map: {change}. It was trained with 3 ")
     assert "3 classes (1 circle, 2 triangle, 3 square); the label map has " in said
     assert f"{len(label_map)} classes (1 " in said
-    assert "Classes cannot be added to a trained model yet" in said
-    assert "Restore the label map" in said and "another model directory and export directory" in said
+    if len(label_map) > len(THREE):
+        assert said.endswith(
+            "is extended when `odkeras annotate`, `odkeras trainer` or `odkeras train` starts with this pipeline.config"
+        )
+    else:
+        assert "Restore the label map" in said and "another model directory and export directory" in said
 
 
 @pytest.mark.parametrize("change", ["removed", "renamed"])
@@ -100,7 +104,7 @@ def test_other_names_need_another_data_directory(tmp_path: Path, change: str) ->
     assert "the new model is trained on them" not in said
 
 
-@pytest.mark.parametrize("change", ["added", "reordered", "renumbered"])
+@pytest.mark.parametrize("change", ["reordered", "renumbered"])
 def test_other_ids_of_the_same_names_do_not(tmp_path: Path, change: str) -> None:
     save_version(tmp_path)
     said = refusal(tmp_path, CHANGED[change][0])
@@ -116,6 +120,36 @@ def test_a_class_may_be_added_where_the_model_has_room(tmp_path: Path) -> None:
     assert "id 3, 'square' there, is missing here. " in refusal(tmp_path, CHANGED["renumbered"][0], config_of(5))
     six = LabelMap.from_names([*THREE.names, "star", "ring", "cross"])
     assert "id 6, 'cross' here, is missing there. " in refusal(tmp_path, six, config_of(5))
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_training_extends_the_model_by_new_classes_alone(tmp_path: Path, change: str) -> None:
+    save_checkpoint(tmp_path, config_of(3))
+    save_version(tmp_path)
+    label_map, difference = CHANGED[change]
+    config = config_of(label_map.max_id)
+    where = {"model_dir": tmp_path / "model", "export_dir": tmp_path / "export"}
+    if change == "added":
+        check_trained_classes(config, label_map, **where, extends=True)
+        with pytest.raises(ConfigError, match="num_classes: 2 "):
+            check_trained_classes(config_of(2), THREE, **where, extends=True)
+        with pytest.raises(ConfigError, match="ssd_mobilenet"):
+            other = config_of(4, "ssd_mobilenet_v2_fpnlite_320")
+            check_trained_classes(other, label_map, **where, extends=True)
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_trained_classes(config, label_map, **where, extends=True)
+    assert difference.partition(";")[0] in str(caught.value)
+
+
+def test_a_model_is_not_extended_if_its_number_of_classes_is_unknown(tmp_path: Path) -> None:
+    """An older odkeras kept no label map with its checkpoints."""
+    save_checkpoint(tmp_path, config_of(3))
+    save_version(tmp_path)
+    (tmp_path / "model" / "label_map.pbtxt").unlink()
+    where = {"model_dir": tmp_path / "model", "export_dir": tmp_path / "export"}
+    with pytest.raises(ConfigError, match="id 4, 'star' here, is missing there"):
+        check_trained_classes(config_of(4), CHANGED["added"][0], **where, extends=True)
 
 
 def test_one_version_is_compared_alone(tmp_path: Path) -> None:
@@ -151,7 +185,8 @@ def test_another_num_classes_or_model_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, config_of(3))
     said = refusal(tmp_path, THREE, config_of(5))
     assert f"the checkpoints in {tmp_path}/model are of a model with num_classes: 3 (center_net, " in said
-    assert "and the pipeline.config has num_classes: 5 (center_net, " in said and "start a new model" in said
+    assert "and the pipeline.config has num_classes: 5 (center_net, " in said and "it is extended when " in said
+    assert "start a new model" in refusal(tmp_path, THREE, config_of(3, "ssd_mobilenet_v2_fpnlite_320"))
     assert "has num_classes: 3 (ssd, ssd_mobilenet" in refusal(
         tmp_path, THREE, config_of(3, "ssd_mobilenet_v2_fpnlite_320")
     )

@@ -98,6 +98,7 @@ class TestProject:
                 {"name": "thing", "color": "#e69f00", "keypoints": [], "edges": []},
                 {"name": "other", "color": "#0a7fd1", "keypoints": [], "edges": []},
             ],
+            "renamed": {},
             "source": "images",
             "prefetch": 4,
             "batch_size": 5,
@@ -142,7 +143,7 @@ class TestProject:
 
     def test_a_second_run_on_the_same_data_is_refused(self, annotate: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every image would be handed out twice, and two trainers would be started."""
-        monkeypatch.setattr("odkeras.web.opening._LOCK_WAIT_S", 0.1)
+        monkeypatch.setattr("odkeras.web.pages.LOCK_WAIT_S", 0.1)
         annotate()
         with pytest.raises(SetupError, match=r"another `odkeras annotate` is using .*\?session=NAME"):
             annotate(dataset="more")

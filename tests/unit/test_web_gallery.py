@@ -30,7 +30,9 @@ from odkeras.session.reader import ImageReader
 from odkeras.web import app as web_app
 from odkeras.web import gallery as gallery_module
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.gallery_rows import place_key, storable
 from odkeras.web.requests import GalleryFilter
+from odkeras.web.sqlite_engine import SqliteEngine
 from odkeras.web.stored import StoredAnswer
 from odkeras.web.thumbnails import RETRY_AFTER_S, RemoteImages, Thumbnails
 
@@ -540,7 +542,7 @@ class TestDatabase:
             items = staticmethod(lambda: iter(()))
             reader = ImageReader()
 
-        gallery = gallery_module.Gallery(path, DATASET, Nothing)  # type: ignore[arg-type]
+        gallery = gallery_module.Gallery(SqliteEngine(path), DATASET, Nothing)  # type: ignore[arg-type]
         wanted = GalleryFilter(label="thing")
         gallery.page(wanted, "anna", [], 0, 1)
         started = time.thread_time()  # of the processor: the machine may do other things as well
@@ -549,3 +551,26 @@ class TestDatabase:
         gallery.close()
         assert (total, entries[0].file, entries[-1].file) == (10_000, "9900.png", "9999.png")
         assert took_s < 0.2
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "a.jpg",
+        "/a.jpg",
+        "x//a.jpg",
+        "./a.jpg",
+        "x/./a.jpg",
+        "../a.jpg",
+        "x/..",
+        ".",
+        "x/",
+        "/",
+        "///b/a.jpg",
+        "x/a\udcff.jpg",
+    ],
+)
+def test_a_place_is_sorted_by_its_absolute_path(place: str) -> None:
+    absolute = Path(place).absolute()
+    assert place_key(storable(absolute.name), place) == natural_key(absolute)
+    assert place_key("other", place) == f"{natural_key('other')}\n{storable(str(absolute))}"

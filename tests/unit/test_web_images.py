@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 
@@ -94,7 +95,10 @@ def test_a_server_that_does_not_answer_times_out(server: ImageServer) -> None:
         go_on.wait(10)
 
     server.pages["/a.png"] = never
-    with WebImages(timeout_s=0.05) as web, pytest.raises(ImageError, match=r"a\.png: no answer within 0\.05 s"):
+    with (
+        WebImages(timeout_s=0.05) as web,
+        pytest.raises(ImageError, match="answer within 0"),
+    ):
         web.fetch(server.url("/a.png"))
     go_on.set()
 
@@ -114,7 +118,7 @@ def test_a_server_that_sends_byte_by_byte_times_out(server: ImageServer) -> None
             pass
 
     server.pages["/a.png"] = trickle
-    with WebImages(timeout_s=0.1) as web, pytest.raises(ImageError, match=r"a\.png: not complete within 0\.1 s"):
+    with WebImages(timeout_s=0.1) as web, pytest.raises(ImageError, match=r"a\.png: no complete answer within 0\.1 s"):
         web.fetch(server.url("/a.png"))
     given_up.set()
 
@@ -191,3 +195,98 @@ def test_many_threads_may_fetch(server: ImageServer, web: WebImages) -> None:
     for thread in threads:
         thread.join(10)
     assert found == {number: bytes([number]) * 1000 for number in range(16)}
+
+
+class TestRedirects:
+    """A server that someone trusts for images must not make this machine ask in its own network."""
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "http://127.0.0.1:{port}/secret",
+            "http://localhost:{port}/secret",
+            "http://[::1]:{port}/secret",
+            "http://[::ffff:127.0.0.1]:{port}/secret",
+            "http://0.0.0.0:{port}/secret",
+            "http://10.0.0.7/secret",
+            "http://192.168.1.1/secret",
+            "http://169.254.169.254/latest/meta-data",
+            "https://100.64.0.1/secret",
+        ],
+    )
+    def test_not_to_private_addresses(self, server: ImageServer, web: WebImages, target: str) -> None:
+        with image_server() as other:
+            other.put("/secret", b"secret")
+            target = target.format(port=other.server_port)
+            server.pages["/a.png"] = (302, {"Location": target}, b"")
+            with pytest.raises(ImageError, match=r"is not a public address; .*--allow-private-urls"):
+                web.fetch(server.url("/a.png"))
+            assert other.requests == []
+
+    def test_not_to_a_name_of_a_private_address(self, server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The connected socket is looked at, so that a name that is resolved twice cannot get around the check."""
+        with image_server() as other:
+            other.put("/secret", b"secret")
+            server.pages["/a.png"] = (302, {"Location": f"http://images.example:{other.server_port}/secret"}, b"")
+            resolve = socket.getaddrinfo
+            monkeypatch.setattr(
+                "socket.getaddrinfo",
+                lambda host, *rest, **more: resolve("127.0.0.1" if host == "images.example" else host, *rest, **more),
+            )
+            for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+                monkeypatch.delenv(name, raising=False)
+            with WebImages() as web, pytest.raises(ImageError, match=r"images\.example \(127\.0\.0\.1\), which is not"):
+                web.fetch(server.url("/a.png"))
+            assert other.requests == []
+            with WebImages(allow_private_urls=True) as web:
+                assert web.fetch(server.url("/a.png")) == b"secret"
+
+    @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://example.org/a.png", "gopher://x/", "data:,x"])
+    def test_only_to_http(self, server: ImageServer, web: WebImages, target: str) -> None:
+        server.pages["/a.png"] = (302, {"Location": target}, b"")
+        with pytest.raises(ImageError, match="cannot be fetched"):
+            web.fetch(server.url("/a.png"))
+
+
+@pytest.mark.parametrize("part", ["status", "headers", "redirects", "body"])
+def test_one_timeout_for_the_whole_image(server: ImageServer, part: str) -> None:
+    """The headers that a server sent byte by byte had a new timeout for each of them."""
+    given_up = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        first = {"status": b"", "headers": b"HTTP/1.1 200 OK\r\nX: ", "body": b"HTTP/1.1 200 OK\r\n\r\n"}
+        try:
+            if part == "redirects":
+                given_up.wait(0.05)
+                handler.wfile.write(f"HTTP/1.1 302 Found\r\nLocation: {handler.path}x\r\n\r\n".encode())
+                return
+            handler.wfile.write(first[part])
+            while not given_up.wait(0.01):
+                handler.wfile.write(b"H")
+        except OSError:
+            pass
+
+    for number in range(20):
+        server.pages[f"/a{'x' * number}"] = drip
+    started = time.monotonic()
+    with WebImages(timeout_s=0.3) as web, pytest.raises(ImageError, match=r"no complete answer within 0\.3 s"):
+        web.fetch(server.url("/a"))
+    assert time.monotonic() - started < 3
+    given_up.set()
+
+
+def test_a_server_that_timed_out_has_less_time_for_its_next_image(
+    server: ImageServer, png_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of a thousand URLs of a dead server took four hours."""
+    monkeypatch.setattr("odkeras.session.web_images.RETRIED_TIMEOUT_S", 0.05)
+    given_up = threading.Event()
+    server.pages["/slow"] = lambda handler: given_up.wait(10)  # type: ignore[assignment, return-value]
+    with WebImages(timeout_s=0.2) as web:
+        for seconds in ("0.2", "0.05", "0.05"):
+            with pytest.raises(ImageError, match=f"no complete answer within {seconds} s"):
+                web.fetch(server.url("/slow"))
+        web.fetch(server.put("/a.png", png_bytes))
+        with pytest.raises(ImageError, match=r"no complete answer within 0\.2 s"):
+            web.fetch(server.url("/slow"))
+    given_up.set()

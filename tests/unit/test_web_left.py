@@ -18,6 +18,7 @@ from waiting import wait_until
 from odkeras.config.settings import PREDICT_BATCH_SIZE
 from odkeras.images import read_image
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.housekeeping import ImagesLeft
 from odkeras.web.imports import import_answers
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
@@ -66,6 +67,34 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Path, "read_bytes", noting)
     return found
+
+
+@pytest.fixture(autouse=True)
+def early_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("odkeras.web.housekeeping.LOOK_UP_AFTER_S", 0.0)
+
+
+def test_the_first_task_does_not_compete_with_the_look_up(
+    annotate: Start, web_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 1,000,000 lines, the look-up of answered images took a core from the start on."""
+    monkeypatch.setattr("odkeras.web.housekeeping.LOOK_UP_AFTER_S", 1e9)
+    begun: list[bool] = []
+    find_answered = ImagesLeft.find_answered
+
+    def noting(self: ImagesLeft, *args: Any, **options: Any) -> None:
+        begun.append(service.service.queue.has_begun)
+        find_answered(self, *args, **options)
+
+    monkeypatch.setattr(ImagesLeft, "find_answered", noting)
+    bring_in({"path": locate(9)})
+    service = annotate()
+    page = service.page()
+    assert_left(page, IMAGES)
+    assert begun == []
+    answer_some(page, 1)
+    assert_left(page, IMAGES - 2)
+    assert begun == [True]
 
 
 class TestImported:

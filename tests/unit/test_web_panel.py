@@ -71,6 +71,7 @@ def test_the_document_before_the_first_event(panel: Panel) -> None:
         "left": None,
         "pending": 0,
         "training": "running",
+        "labels": 0,
         "skipped": [],
         "skipped_count": 0,
         "sessions": [],

@@ -449,7 +449,7 @@ class TestManyAtOnce:
             chance = random.Random(number)
 
             def run() -> None:
-                for life in range(1000):
+                for life in range(1_000_000):
                     tab = Tab(f"s{number}", str(life))
                     have: list[str] = []
                     while found := queue.next_tasks(tab, 3, have).tasks:

@@ -105,6 +105,21 @@ def post(policy: Policy | None = None, headers: Headers | None = None, **more: A
     return ask(policy, {**JSON, **(headers or {})}, method="POST", path="/api/answers", **more)
 
 
+class TestHealth:
+    """A load balancer has no token, and its Host header is an address that it chose."""
+
+    @pytest.mark.parametrize("host", [HOST, "10.0.0.7:8080", "evil.example", None])
+    def test_it_answers_whoever_asks_and_says_nothing_else(self, host: str | None) -> None:
+        answer = ask(Policy(token=TOKEN), path="/healthz", host=host)
+        assert (answer.status, answer.body) == (200, b"ok")
+        assert answer.header("cache-control") == "no-store"
+
+    def test_other_methods_and_paths_need_the_token(self) -> None:
+        assert post(Policy(token=TOKEN)).status == 401
+        assert ask(Policy(token=TOKEN), method="POST", path="/healthz").status == 401
+        assert ask(Policy(token=TOKEN), path="/healthz/").status == 401
+
+
 class TestHost:
     @pytest.mark.parametrize(
         "host",

@@ -28,8 +28,10 @@ from odkeras.inbox import list_batches
 from odkeras.session.session import AnnotationSession
 from odkeras.web import incoming
 from odkeras.web.database import AnswerDatabase
+from odkeras.web.database_file import SqliteConnection
 from odkeras.web.deliveries import Deliveries
 from odkeras.web.opening import open_page
+from odkeras.web.sqlite_engine import SqliteEngine
 from odkeras.web.stored import StoredAnswer
 
 web_project, annotate = fixtures_web.web_project, fixtures_web.annotate
@@ -224,6 +226,21 @@ class TestAnswers:
         assert len(in_inbox(web_project)) == 10
         ben.answer(his)
         wait_until(lambda: len(in_inbox(web_project)) == IMAGES)
+
+    def test_an_answer_id_of_another_image_is_refused(self, annotate: Start) -> None:
+        """It was acknowledged, and not stored: the page forgot the answer."""
+        page = annotate().page("anna")
+        first, second, third = page.tasks(3)["tasks"]
+        kept = page.answer(first)
+        reply = page.send({**answer_to(second), "answer_id": kept["answer_id"]}, answer_to(third))
+        assert len(reply["saved"]) == 1
+        ((refused),) = reply["refused"]
+        assert refused["answer_id"] == kept["answer_id"]
+        assert "belongs to an answer about another image" in refused["reason"]
+        twice = answer_to(second)
+        reply = page.send(twice, {**answer_to(third), "answer_id": twice["answer_id"]})
+        assert (reply["saved"], len(reply["refused"])) == ([twice["answer_id"]], 1)
+        assert page.send(kept) == {"saved": [kept["answer_id"]], "refused": []}
 
     def test_sent_twice_stored_once(self, annotate: Start, web_project: Path) -> None:
         running = annotate(answers_per_round=1)
@@ -750,7 +767,7 @@ class TestRestart:
 class FullDisk:
     """sqlite3.Connection of a disk that is full for whatever writes what `stops` says."""
 
-    def __init__(self, connection: sqlite3.Connection, stops: str) -> None:
+    def __init__(self, connection: SqliteConnection, stops: str) -> None:
         self._connection = connection
         self.stops: str = stops
 
@@ -760,6 +777,10 @@ class FullDisk:
     def execute(self, query: str, *values: Any) -> Any:
         self._check(query)
         return self._connection.execute(query, *values)
+
+    def insert(self, query: str, values: Any) -> Any:
+        self._check(query)
+        return self._connection.insert(query, values)
 
     def executemany(self, query: str, values: Any) -> Any:
         self._check(query)
@@ -774,8 +795,10 @@ class TestFullDisk:
     @pytest.fixture
     def running(self, annotate: Start) -> Iterator[Annotating]:
         running = annotate(answers_per_round=1)
-        self.disk = FullDisk(running.service.database._connection, "")
-        running.service.database._connection = self.disk  # type: ignore[assignment]
+        engine = running.service.database.engine
+        assert isinstance(engine, SqliteEngine)
+        self.disk = FullDisk(engine.connection, "")
+        engine.file.connection = self.disk  # type: ignore[assignment]
         yield running
         self.disk.stops = ""
 
@@ -799,7 +822,7 @@ class TestFullDisk:
 
     def test_tasks_that_could_not_be_noted_come_again(self, running: Annotating) -> None:
         page = running.page()
-        self.disk.stops = "INSERT OR REPLACE INTO open_tasks"
+        self.disk.stops = "INSERT INTO open_tasks"
         assert page.post("/api/tasks", count=2).status_code == 507
         self.disk.stops = ""
         assert files(page.tasks(2)["tasks"]) == ["00.png", "01.png"]

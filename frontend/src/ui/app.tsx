@@ -7,6 +7,7 @@ import { Gallery } from "./gallery";
 import { Help } from "./help";
 import { useAppStore } from "./hooks";
 import { Icon } from "./icons";
+import { LabelMenu } from "./label-menu";
 import { LabelPicker } from "./label-picker";
 import { Labels } from "./labels";
 import { Panel } from "./panel";
@@ -55,6 +56,7 @@ export function App({ store }: { store: AppStore }) {
       </div>
       <Help store={store} />
       <LabelPicker store={store} />
+      <LabelMenu store={store} />
       <Gallery store={store} />
       <p class="sr-only" aria-live="polite">
         {store.notices.announcement}

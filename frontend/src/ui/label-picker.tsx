@@ -89,6 +89,7 @@ function Search({ store, book }: { store: AppStore; book: LabelBook }) {
         assigning={assigning}
         onToggle={() => setAssigning(!assigning)}
         onChange={() => store.changed()}
+        onEdit={() => store.set({ labelsOpen: false, labelMenuOpen: true })}
       />
     </>
   );
@@ -146,10 +147,11 @@ interface KeysProps {
   assigning: boolean;
   onToggle: () => void;
   onChange: () => void;
+  onEdit: () => void;
 }
 
 /** While keys are being assigned, choosing a label only selects the one that gets the key. */
-function Keys({ book, label, assigning, onToggle, onChange }: KeysProps) {
+function Keys({ book, label, assigning, onToggle, onChange, onEdit }: KeysProps) {
   const [message, setMessage] = useState("");
   const assign = (key: LabelKey) => {
     if (!label) return;
@@ -167,6 +169,11 @@ function Keys({ book, label, assigning, onToggle, onChange }: KeysProps) {
       <button type="button" class="plain small" data-testid="assign-keys" aria-pressed={assigning} onClick={onToggle}>
         {assigning ? "Done" : "Assign keys"}
       </button>
+      {!assigning && (
+        <button type="button" class="plain small" data-testid="open-label-menu" onClick={onEdit}>
+          Edit labels
+        </button>
+      )}
       {assigning && (
         <>
           <div class="key-choice" role="group" aria-label={`Key of ${label?.name ?? "the label"}`}>

@@ -4,6 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { inkOn } from "../colours";
 import type { AppStore } from "../store";
 import { chooseLabel, labelTarget } from "../edits";
+import { AddLabel } from "./add-label";
 import { Icon } from "./icons";
 
 export function Labels({ store }: { store: AppStore }) {
@@ -29,6 +30,19 @@ export function Labels({ store }: { store: AppStore }) {
         {names.map((name) => (
           <LabelButton key={name} store={store} name={name} pressed={name === label} />
         ))}
+        <AddLabel store={store} />
+        {book.labels.length > 0 && (
+          <button
+            type="button"
+            class="plain add-label"
+            data-testid="edit-labels"
+            title="Rename, recolour, merge or retire labels"
+            onClick={() => store.set({ labelMenuOpen: true })}
+          >
+            <Icon name="pencil" />
+            <span>edit</span>
+          </button>
+        )}
       </div>
     </div>
   );

@@ -127,6 +127,9 @@ function Charts({ panel }: { panel: PanelState }) {
   );
 }
 
+/** The session that imported labels have. */
+const IMPORTED = "imported";
+
 function Annotators({ panel, own }: { panel: PanelState; own: string }) {
   return (
     <Section title="Annotators">
@@ -139,7 +142,9 @@ function Annotators({ panel, own }: { panel: PanelState; own: string }) {
               {name === own && " (you)"}
             </span>
             <span class="quiet">
-              {pluralize(answers, "answer")}, {here ? "here" : "away"}
+              {name === IMPORTED
+                ? `${pluralize(answers, "image")}, labels from files`
+                : `${pluralize(answers, "answer")}, ${here ? "here" : "away"}`}
             </span>
           </li>
         ))}

@@ -184,8 +184,9 @@ function offerText({ canvas, live }: AppStore, { version }: Task): string {
   return `Newer suggestions${name} are available.${canvas?.touched ? " Your own boxes are kept." : ""}`;
 }
 
+// With a threshold of 1 or more nothing is suggested, as by a model that has not learned yet.
 const scoreText = ({ threshold }: Task) =>
-  threshold === null ? "" : `; score ${percent(threshold)} or more`;
+  threshold === null || threshold >= 1 ? "" : `; score ${percent(threshold)} or more`;
 
 /** A line below the stage that describes the shown image. */
 export function Caption({ store }: { store: AppStore }) {

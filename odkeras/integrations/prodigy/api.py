@@ -12,6 +12,7 @@ from typing import Any
 
 from odkeras.errors import ConfigError, OdkerasError
 from odkeras.formats.prodigy import HASHES, Record
+from odkeras.text import say
 
 INPUT_HASH, TASK_HASH = HASHES
 
@@ -41,7 +42,7 @@ def exit_on_error(recipe: str) -> Iterator[None]:
     try:
         yield
     except OdkerasError as error:
-        print(f"{recipe}: error: {error}", file=sys.stderr)
+        say(f"{recipe}: error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
 
 
@@ -100,11 +101,15 @@ class ProdigyApi:
         return import_module("prodigy.components.db").connect()
 
 
-def read_dataset(db: Any, name: str) -> list[Record]:
-    """The examples of a dataset; empty if there is no such dataset."""
+def iter_dataset(db: Any, name: str) -> Iterator[Record]:
+    """The examples of a dataset, oldest first; nothing if there is no such dataset. They are read one by one where
+    Prodigy can do that; older versions return all at once."""
     if name not in db:
-        return []
-    return list((db.get_dataset_examples(name) if hasattr(db, "get_dataset_examples") else db.get_dataset(name)) or ())
+        return
+    for method in ("iter_dataset_examples", "get_dataset_examples", "get_dataset"):
+        if read := getattr(db, method, None):
+            yield from read(name) or ()
+            return
 
 
 def read_input_hashes(db: Any, names: Sequence[str]) -> set[int]:

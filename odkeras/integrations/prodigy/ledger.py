@@ -15,7 +15,7 @@ from typing import Any
 
 from odkeras.annotation import DECISIONS
 from odkeras.formats.prodigy import Record
-from odkeras.integrations.prodigy.api import INPUT_HASH, read_dataset, read_input_hashes
+from odkeras.integrations.prodigy.api import INPUT_HASH, iter_dataset, read_input_hashes
 from odkeras.project import append_jsonl, read_jsonl
 
 CHUNK = 10
@@ -74,14 +74,15 @@ def input_hashes(answers: Iterable[Any]) -> list[Any]:
 def find_missing(db: Any, dataset: str, ledger: DeliveryLedger) -> list[Record]:
     """The latest answer for each image that was not delivered to the trainer, oldest first.
 
-    Full examples are read only if a hash is missing. Examples that are not answers about an image (other recipes may
-    share the dataset) are added to the ledger, so that they are not read again.
+    Full examples are read only if a hash is missing, and only those of missing hashes are kept. Examples that are not
+    answers about an image (other recipes may share the dataset) are added to the ledger, so that they are not read
+    again.
     """
     missing = ledger.missing(read_input_hashes(db, [dataset]))
     if not missing:
         return []
     latest: dict[Any, Record] = {}
-    for example in read_dataset(db, dataset):
+    for example in iter_dataset(db, dataset):
         value = example.get(INPUT_HASH)
         if value in missing:
             latest.pop(value, None)

@@ -17,6 +17,7 @@ from odkeras.integrations.prodigy.api import ProdigyApi, exit_on_error
 from odkeras.integrations.prodigy.source import AnsweredImages
 from odkeras.session.events import Event, Listener
 from odkeras.session.stream import TaskStream
+from odkeras.text import say
 
 PRODIGY_BATCH_SIZE = 5
 """Tasks per request of the browser. Smaller batches mean fresher suggestions and earlier training on the answers."""
@@ -118,7 +119,7 @@ class Recipe(ABC, Listener):
         """Report a problem; printed without PRODIGY_LOGGING too. Never raises."""
         with suppress(Exception):
             if os.environ.get("PRODIGY_LOGGING") not in ("basic", "verbose"):  # these already show the log line
-                print(f"odkeras: {text}", file=sys.stderr, flush=True)
+                say(f"odkeras: {text}", file=sys.stderr, flush=True)
         first, _, rest = text.partition("\n")
         self.log(first, rest or None)
 

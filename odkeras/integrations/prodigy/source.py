@@ -11,7 +11,7 @@ from typing import Any
 from odkeras.annotation import Task
 from odkeras.formats.prodigy import Record
 from odkeras.image_ref import is_url
-from odkeras.integrations.prodigy.api import INPUT_HASH, ProdigyApi, read_dataset, read_input_hashes
+from odkeras.integrations.prodigy.api import INPUT_HASH, ProdigyApi, iter_dataset, read_input_hashes
 from odkeras.session.arguments import choose_examples, split_dataset
 from odkeras.session.sources import STDIN, Source, resolve_source
 
@@ -31,7 +31,7 @@ def open_recipe_source(source: Any, api: str | None, prodigy: ProdigyApi) -> Sou
     if (chosen := split_dataset(source)) is not None:
         db = prodigy.connect()
         names = [str(name) for name in getattr(db, "datasets", None) or ()]
-        return choose_examples(chosen, read_dataset(db, chosen[0]), known=names)
+        return choose_examples(chosen, list(iter_dataset(db, chosen[0])), known=names)
     return resolve_source(source)
 
 

@@ -33,6 +33,7 @@ class Database:
             connection.executescript(_TABLES)
         if current_era().has_stream_class:
             self.get_dataset_examples = self._examples  # the newer name
+            self.iter_dataset_examples = self._iterate
 
     @property
     def datasets(self) -> list[str]:
@@ -72,6 +73,12 @@ class Database:
         with self._connection() as connection:
             rows = connection.execute("select content from example where dataset = ? order by rowid", (name,))
             return [json.loads(content) for (content,) in rows]
+
+    def _iterate(self, name: str) -> Iterator[Task]:
+        with self._connection() as connection:
+            rows = connection.execute("select content from example where dataset = ? order by rowid", (name,))
+            for (content,) in rows:
+                yield json.loads(content)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

@@ -1,0 +1,1 @@
+"""Checks, repairs and backs up a project."""

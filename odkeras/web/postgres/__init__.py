@@ -1,0 +1,1 @@
+"""The answer database in PostgreSQL: one database for several page processes."""
