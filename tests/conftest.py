@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,13 +54,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """A command that is run in this process sets up the log of the whole process."""
+def process_as_it_was() -> Iterator[None]:
+    """A command that is run in this process sets up the log and the environment variables of the whole process."""
     log = logging.getLogger("odkeras")
     before = log.level, log.handlers[:], log.propagate
+    variables = dict(os.environ)
     yield
     level, log.handlers[:], log.propagate = before
     log.setLevel(level)
+    for name in os.environ.keys() - variables:
+        del os.environ[name]
+    os.environ.update(variables)
 
 
 def truth_of(kind: str, label_map: LabelMap) -> Groundtruth:

@@ -180,3 +180,9 @@ def test_imports_are_seen_however_they_are_written(tmp_path: Path, source: str, 
     path = tmp_path / "module.py"
     path.write_text(source)
     assert {name for name, _ in imports_of("odkeras.data.module", path)} == expected
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """pytest imports them by it: the second one could not be collected where both are run by one process."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
