@@ -25,7 +25,6 @@ LOCK_NAME = "trainer.lock"
 TEMPORARY_PREFIX = ".tmp-"
 _TRAIN_RECORD = re.compile(r"(\d+)_train\.record", re.ASCII)
 _WRITER = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-", re.ASCII)
-_HASH = re.compile(r"[0-9a-f]{8}", re.ASCII)
 T = TypeVar("T")
 
 
@@ -177,19 +176,6 @@ def config_path(place: Path | str) -> Path:
     if (place / "status.json").is_file() and (place.resolve().parent / CONFIG_NAME).is_file():
         raise ConfigError(f"{place} is a model directory; name the project folder, {place.resolve().parent}")
     return config
-
-
-def is_held_out(image_id: str, eval_split: float) -> bool:
-    """Whether an image belongs to the hold-out split for evaluation.
-
-    The first 8 hexadecimal digits of the id, a hash of the image, are read as a fraction and compared with
-    `eval_split` (0 to 1). The split is therefore the same in every round and on every machine, and independent of the
-    answers. Raising `eval_split` only adds images to the split. An id without such digits is hashed first (SHA-256).
-    """
-    digits = image_id[:8].lower()
-    if not _HASH.fullmatch(digits):
-        digits = hashlib.sha256(image_id.encode("utf-8", "replace")).hexdigest()[:8]
-    return int(digits, 16) < eval_split * 16**8
 
 
 def plan_retention(items: Sequence[T], keep: int, protected: Collection[T] = ()) -> list[T]:

@@ -14,11 +14,11 @@ import re
 from dataclasses import dataclass
 
 from odkeras.errors import ConfigError
-from odkeras.project import is_held_out
 
 NAMES = ("train", "val", "test")
 FOLDER = "folder"
 """The value of --group-by for the parent folder."""
+_HASH = re.compile(r"[0-9a-f]{8}", re.ASCII)
 _EXAMPLE = "for example 0.8/0.2 for train and val, or 0.8/0.1/0.1 for train, val and test"
 
 
@@ -119,3 +119,16 @@ def own_split(name: object) -> str | None:
 def group_key(group: str) -> str:
     """The key of a group for `Splits.of`. It is hashed: a name such as `deadbeef-7` would be read as an image's id."""
     return hashlib.sha256(group.encode("utf-8", "replace")).hexdigest()
+
+
+def is_held_out(image_id: str, eval_split: float) -> bool:
+    """Whether an image belongs to the hold-out split for evaluation.
+
+    The first 8 hexadecimal digits of the id, a hash of the image, are read as a fraction and compared with
+    `eval_split` (0 to 1). The split is therefore the same in every round and on every machine, and independent of the
+    answers. Raising `eval_split` only adds images to the split. An id without such digits is hashed first (SHA-256).
+    """
+    digits = image_id[:8].lower()
+    if not _HASH.fullmatch(digits):
+        digits = hashlib.sha256(image_id.encode("utf-8", "replace")).hexdigest()[:8]
+    return int(digits, 16) < eval_split * 16**8

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from odkeras.cli.database import Dataset, ProjectOption, data_directory, database_path
-from odkeras.cli.import_labels import FormatOption, HowToImport, Paths, checked_exif, image_ids_path, run_import
+from odkeras.cli.import_labels import (
+    FormatOption,
+    HowToImport,
+    ImagesOption,
+    Paths,
+    checked_exif,
+    image_ids_path,
+    run_import,
+)
 from odkeras.cli.options import Given, with_options
 from odkeras.config.bulk import BulkPredictSettings, BulkSettings
 from odkeras.config.option import DIRECTORIES
@@ -104,9 +112,7 @@ def records(
     out: Out,
     label_map: Annotated[Path, typer.Option("--label-map", "-lmp", help="The label map (.pbtxt).")],
     format: FormatOption = "auto",
-    images: Annotated[
-        Path | None, typer.Option(help="The folder of the images; default: beside and below the labels.")
-    ] = None,
+    images: ImagesOption = None,
     masks: Annotated[bool, typer.Option("--masks", help="A mask for each object; a box's is the filled box.")] = False,
     exif: Annotated[str, typer.Option(help="As for `odkeras import`: auto, upright or stored.")] = "auto",
     *,
@@ -171,9 +177,7 @@ def import_(
     out: Out,
     project: ProjectOption = None,
     format: FormatOption = "auto",
-    images: Annotated[
-        Path | None, typer.Option(help="The folder of the images; default: beside and below the labels.")
-    ] = None,
+    images: ImagesOption = None,
     check: Annotated[bool, typer.Option("--check", help="Print the report only; the database is not changed.")] = False,
     exif: Annotated[str, typer.Option(help="As for `odkeras import`: auto, upright or stored.")] = "auto",
     label_map: Annotated[Path | None, typer.Option("--label-map", "-lmp", help="As for `odkeras import`.")] = None,

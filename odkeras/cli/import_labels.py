@@ -31,6 +31,9 @@ To see what would be imported, without changing anything: odkeras import raccoon
 """
 
 Paths = Annotated[list[Path], typer.Argument(help="Files of labels, and folders with them.", metavar="PATH")]
+ImagesOption = Annotated[
+    Path | None, typer.Option(help="The folder of the images; default: beside and below the labels.")
+]
 FormatOption = Annotated[
     str,
     typer.Option(
@@ -49,9 +52,7 @@ def import_labels(
     path: Paths,
     project: ProjectOption = None,
     format: FormatOption = "auto",
-    images: Annotated[
-        Path | None, typer.Option(help="The folder of the images; default: beside and below the labels.")
-    ] = None,
+    images: ImagesOption = None,
     check: Annotated[bool, typer.Option("--check", help="Print the report only; nothing is changed.")] = False,
     exif: Annotated[
         str,

@@ -29,7 +29,8 @@ from odkeras.data.replay_index import IndexChange, IndexContents, ReplayIndex
 from odkeras.data.replay_shards import SHARD_BYTES, append_examples, is_mostly_dead, list_shards, next_shard
 from odkeras.data.stored_example import StoredExample, index_record_from
 from odkeras.errors import RecordError
-from odkeras.project import JsonlTail, Project, append_jsonl, is_held_out
+from odkeras.project import JsonlTail, Project, append_jsonl
+from odkeras.splits import is_held_out
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class ReplayStore:
 
     Args:
         project: the directories.
-        eval_split: share of the images that is held out from training, 0 to 1; see `project.is_held_out`. It is about
+        eval_split: share of the images that is held out from training, 0 to 1; see `splits.is_held_out`. It is about
             images without a split of their own.
         class_texts: `LabelMap.texts`; examples with other classes are not used. None uses all.
 

@@ -235,7 +235,7 @@ def _visible_corners_px(box: FloatArray, size_hw: tuple[int, int]) -> tuple[tupl
 def is_control(image_id: str, share: float) -> bool:
     """Whether an image is a control image, which is shown without suggestions.
 
-    It depends on other digits of the image id than the hold-out split (see `project.is_held_out`), so that the two are
+    It depends on other digits of the image id than the hold-out split (see `splits.is_held_out`), so that the two are
     independent.
     """
     try:

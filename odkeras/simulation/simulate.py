@@ -30,7 +30,7 @@ from odkeras.errors import ImageError, ServerUnavailableError, TrainingError
 from odkeras.formats.prodigy import write_answer
 from odkeras.images import read_image
 from odkeras.metrics import coco_map
-from odkeras.project import JsonlTail, find_round, is_held_out
+from odkeras.project import JsonlTail, find_round
 from odkeras.session.events import Event, Listener, gate_text
 from odkeras.session.session import AnnotationSession
 from odkeras.session.setup import SessionSetup
@@ -45,6 +45,7 @@ from odkeras.simulation.truth import (
     read_labeled_images,
     split_held_out,
 )
+from odkeras.splits import is_held_out
 
 PREDICT_BATCH_SIZE = 8
 MAX_ATTEMPTS = 5
@@ -107,7 +108,7 @@ def simulate(
 
 def _apart_from_eval_split(labeled: LabeledImages, *, own_test: bool) -> LabeledImages:
     """Choose order and held-out images so that they do not coincide with the trainer's hold-out split, which takes the
-    images with the lowest ids (see `project.is_held_out`). In id order, the first batches would consist of held-out
+    images with the lowest ids (see `splits.is_held_out`). In id order, the first batches would consist of held-out
     images alone. Without a test file, the lowest ids would also be the measured images, so the highest are used."""
     images, held_out = labeled.annotate, labeled.held_out
     if not own_test:

@@ -20,7 +20,8 @@ from odkeras.errors import ConfigError, InUseError
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import checkpoint_step, list_checkpoints
 from odkeras.pipeline import load_pipeline, set_num_classes
-from odkeras.project import is_held_out, read_jsonl
+from odkeras.project import read_jsonl
+from odkeras.splits import is_held_out
 from odkeras.training import checkpoints, process
 from odkeras.training.checkpoints import lock_model_dir
 from odkeras.version_dirs import list_versions

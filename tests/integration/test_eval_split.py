@@ -13,7 +13,7 @@ from odkeras.data import records
 from odkeras.data.replay_shards import list_shards
 from odkeras.errors import ConfigError
 from odkeras.pipeline.class_history import ClassHistory
-from odkeras.project import is_held_out
+from odkeras.splits import is_held_out
 from odkeras.training.inputs import example_completion, held_out_examples
 from odkeras.training.process import prepare_training
 from odkeras.training.rounds import Rounds

@@ -29,6 +29,20 @@ class ImageServer(ThreadingHTTPServer):
         self.pages[path] = (200, {}, data)
         return self.url(path)
 
+    def put_late(self, path: str, data: bytes) -> threading.Event:
+        """A page that is sent once the event is set, or after 100 s."""
+        arrives = threading.Event()
+
+        def late(request: BaseHTTPRequestHandler) -> None:
+            arrives.wait(100)
+            request.send_response(200)
+            request.send_header("Content-Length", str(len(data)))
+            request.end_headers()
+            request.wfile.write(data)
+
+        self.pages[path] = late
+        return arrives
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: ImageServer

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +113,7 @@ def uninterrupted(folder: Path, *sources: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT", "SIGTERM"])
 def test_an_interrupted_job_continues_and_writes_the_same(tmp_path: Path, web: ImageServer, name: str) -> None:
     write_images(tmp_path / "photos")
-    data, arrives = encode(draw_pixels(seed=77), "JPEG"), threading.Event()
-
-    def late(request: BaseHTTPRequestHandler) -> None:
-        arrives.wait(100)
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data)
-
-    web.pages["/last.jpg"] = late
+    arrives = web.put_late("/last.jpg", encode(draw_pixels(seed=77), "JPEG"))
     arguments = ["hash", "photos", web.url("/last.jpg"), "--shard-images", "4", "--workers", "2", "--out"]
     number = signal.Signals[name]
     process = interrupt_at_last_image(tmp_path, [*arguments, "out"], tmp_path / "out", web, "/last.jpg", number)

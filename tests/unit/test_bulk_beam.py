@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import label_sets
@@ -60,17 +58,8 @@ def test_records_are_those_of_the_local_executor(tmp_path: Path) -> None:
 def test_a_killed_pipeline_continues_on_either_executor(tmp_path: Path) -> None:
     """The shards that a killed pipeline of several workers has left are not written again."""
     write_images(tmp_path / "photos")
-    data, arrives = encode(draw_pixels(seed=77), "JPEG"), threading.Event()
-
-    def late(request: BaseHTTPRequestHandler) -> None:
-        arrives.wait(100)
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data)
-
     with image_server() as web:
-        web.pages["/last.jpg"] = late
+        arrives = web.put_late("/last.jpg", encode(draw_pixels(seed=77), "JPEG"))
         arguments = ["hash", "photos", web.url("/last.jpg"), "--shard-images", "4", "--out"]
         out = tmp_path / "out"
         interrupt_at_last_image(tmp_path, [*arguments, "out", *BEAM], out, web, "/last.jpg", signal.SIGKILL)

@@ -20,7 +20,7 @@ from odkeras.cli import app
 from odkeras.errors import ConfigError, LabelMapError, OdkerasError, RecordError
 from odkeras.images import read_image
 from odkeras.labels import LabelMap
-from odkeras.project import is_held_out
+from odkeras.splits import is_held_out
 from odkeras.web.database import AnswerDatabase
 from odkeras.web.label_export import ExportOptions, export_labels
 from odkeras.web.label_writers import WRITERS

@@ -12,10 +12,11 @@ import pytest
 from odkeras.cli.eval_table import metric_lines
 from odkeras.config import SessionSettings
 from odkeras.errors import ConfigError
-from odkeras.project import append_jsonl, is_held_out
+from odkeras.project import append_jsonl
 from odkeras.session.events import events_of_row
 from odkeras.simulation import simulate
 from odkeras.simulation.truth import LabeledImages
+from odkeras.splits import is_held_out
 from odkeras.version_names import VersionNames
 from tests.unit import test_simulate
 from tests.unit.test_waiting import ROUND, FakeLoop

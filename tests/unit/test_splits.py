@@ -7,8 +7,7 @@ import hashlib
 import pytest
 
 from odkeras.errors import ConfigError
-from odkeras.project import is_held_out
-from odkeras.splits import GroupBy, Splits, group_key
+from odkeras.splits import GroupBy, Splits, group_key, is_held_out
 
 IDS = [hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range(2000)]
 
