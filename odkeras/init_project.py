@@ -39,11 +39,13 @@ _SUGGESTED_WEIGHTS = {
 
 @dataclass(frozen=True)
 class InitResult:
-    """The files written, the checkpoint that training starts from (None: random weights), and the next steps."""
+    """The files written, the checkpoint that training starts from (None: random weights), whether that is a detector's,
+    and the next steps."""
 
     config_path: Path
     label_map_path: Path
     checkpoint: str | None
+    is_detector: bool
     next_steps: str
 
     @property
@@ -150,7 +152,8 @@ def init_project(
         eval_records=(str(directory / "data" / "*_eval.record"),),
     )
     config = apply_overrides(start.config, overrides)
-    if overrides.fine_tune_checkpoint_type in ("detection", "full"):
+    is_detector = overrides.fine_tune_checkpoint_type in ("detection", "full")
+    if is_detector:
         keep_what_a_detector_knows(config)
     raise_for_problems(check_pipeline(config, label_map=label_map, purpose="loop"), source=str(config_path))
     if skeleton.names:
@@ -158,7 +161,7 @@ def init_project(
     _write(config, start.header, label_map, config_path, label_map_path)
     suggested = _SUGGESTED_WEIGHTS.get(template, _SUGGESTED_WEIGHTS[DEFAULT_TEMPLATE])
     next_steps = _next_steps(directory, "" if start.checkpoint else suggested)
-    return InitResult(config_path, label_map_path, start.checkpoint, next_steps)
+    return InitResult(config_path, label_map_path, start.checkpoint, is_detector, next_steps)
 
 
 def _check_keypoints_named(template: str, skeleton: Skeleton) -> None:

@@ -88,7 +88,9 @@ def init(
     """Write a project that is ready to annotate: a pipeline.config and a label map."""
     from odkeras.errors import ConfigError
     from odkeras.init_project import init_project
+    from odkeras.labels import LabelMap
     from odkeras.logs import configure_logging
+    from odkeras.pretrained.detector_classes import explain_known_labels
     from odkeras.pretrained.starting_point import find_starting_point
 
     if weights and (fine_tune_checkpoint or fine_tune_type):
@@ -114,6 +116,8 @@ def init(
         say(f"wrote {path}")
     if result.checkpoint:
         say(f"starts from {result.checkpoint}")
+    if result.checkpoint and result.is_detector and not no_labels:
+        say(explain_known_labels(result.checkpoint, LabelMap.load(result.label_map_path)))
     say(result.next_steps)
 
 

@@ -13,19 +13,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from odkeras.errors import LabelMapError
-from odkeras.labels import Label, LabelMap
+from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import model_keys
 from odkeras.model.growth import OutputLayout, is_score_bias, output_layouts
 from odkeras.model.weights import named_variables
-from odkeras.pipeline import LABEL_MAP_NAME, PipelineConfig, num_classes
-from odkeras.pretrained.coco import COCO_LABEL_MAP
+from odkeras.pipeline import PipelineConfig, num_classes
+from odkeras.pretrained.detector_classes import ids_by_name, trained_label_map
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +76,7 @@ def restore_heads(model: Any, config: PipelineConfig, label_map: LabelMap, check
         if count is None:
             continue
         known = trained_label_map(checkpoint, count)
-        same = _ids_by_name(label_map, known) if known else {}
+        same = ids_by_name(label_map, known) if known else {}
         ids = known.ids if known else range(1, count + 1)
         sources = [[same[id]] if id in same else ids for id in range(1, num_classes(config) + 1)]
         unknown = [layout.background + id - 1 for id in range(1, num_classes(config) + 1) if id not in same]
@@ -94,48 +92,12 @@ def restore_heads(model: Any, config: PipelineConfig, label_map: LabelMap, check
     return RestoredHeads(frozenset(restored), adapted)
 
 
-def trained_label_map(checkpoint: str, count: int) -> LabelMap | None:
-    """The label map of the classes that a checkpoint was trained on: `label_map.pbtxt` beside it or in the folder
-    above, or COCO's for the 90 classes of a checkpoint of the model zoo. None if they are unknown.
-
-    Args:
-        checkpoint: path prefix of the checkpoint.
-        count: number of its classes.
-    """
-    for folder in Path(checkpoint).parents[:2]:
-        if (folder / LABEL_MAP_NAME).is_file():
-            try:
-                found = LabelMap.load(folder / LABEL_MAP_NAME)
-            except LabelMapError as error:
-                _log.warning("the classes of %s stay unknown: %s", checkpoint, error)
-                return None
-            return found if found.max_id <= count else None
-    is_of_coco = "coco" in Path(checkpoint).absolute().as_posix().casefold() and count == COCO_LABEL_MAP.max_id
-    return COCO_LABEL_MAP if is_of_coco else None
-
-
 def _class_count(layout: OutputLayout, trained: np.ndarray, variable: tf.Variable) -> int | None:
     """The number of classes of the checkpoint; None if its weights differ in more than that."""
     if trained.ndim == 0 or list(trained.shape[:-1]) != list(variable.shape[:-1]):
         return None
     slots, rest = divmod(trained.shape[-1], layout.groups * layout.unit)
     return slots - layout.background if rest == 0 and slots > layout.background else None
-
-
-def _ids_by_name(label_map: LabelMap, known: LabelMap) -> dict[int, int]:
-    """The id of the detector's class that has a name of ours, by our id."""
-    ids = {_folded(name): label.id for label in known.labels for name in _names(label)}
-    return {
-        label.id: ids[_folded(name)] for label in label_map.labels for name in _names(label) if _folded(name) in ids
-    }
-
-
-def _names(label: Label) -> list[str]:
-    return [name for name in (label.display_name, label.name) if name]
-
-
-def _folded(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _outputs_of(sources: Sequence[Sequence[int]], trained: np.ndarray, layout: OutputLayout) -> np.ndarray:

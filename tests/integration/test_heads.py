@@ -13,10 +13,9 @@ import tensorflow as tf
 from odkeras.labels import Label, LabelMap
 from odkeras.model.first_weights import load_first_weights
 from odkeras.model.growth import output_layouts
-from odkeras.model.heads import trained_label_map
 from odkeras.model.weights import named_variables, snapshot
 from odkeras.pipeline import PipelineConfig
-from odkeras.pretrained.coco import COCO_LABEL_MAP
+from odkeras.pretrained.detector_classes import COCO_LABEL_MAP
 from tests.integration.test_growth import EXTENDED, FAMILIES, built
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -85,25 +84,3 @@ def test_as_many_classes_and_no_names(tmp_path: Path) -> None:
         if path.endswith("bias"):
             expected[1:] -= 5  # else each object would be detected four times
         np.testing.assert_allclose(now, expected, rtol=1e-6, atol=1e-6)
-
-
-class TestWhatTheDetectorKnows:
-    def test_beside_the_checkpoint_or_above(self, tmp_path: Path) -> None:
-        prefix = str(tmp_path / "coco" / "checkpoint" / "ckpt-0")
-        assert trained_label_map(prefix, 3) is None
-        (tmp_path / "coco" / "checkpoint").mkdir(parents=True)
-        THEIRS.save(tmp_path / "coco" / "label_map.pbtxt")
-        assert trained_label_map(prefix, 4) == THEIRS
-        assert trained_label_map(prefix, 3) is None, "it is of another model"
-        OURS.save(tmp_path / "coco" / "checkpoint" / "label_map.pbtxt")
-        assert trained_label_map(prefix, 4) == OURS
-
-    def test_a_detector_of_the_model_zoo(self) -> None:
-        assert trained_label_map("zoo/ssd_mobilenet_v2_320x320_coco17_tpu-8/checkpoint/ckpt-0", 90) is COCO_LABEL_MAP
-        assert trained_label_map("zoo/ssd_mobilenet_v2_320x320_coco17_tpu-8/checkpoint/ckpt-0", 89) is None
-        assert trained_label_map("mine/checkpoint/ckpt-0", 90) is None
-
-    def test_a_label_map_that_cannot_be_read(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        (tmp_path / "label_map.pbtxt").write_text("item { id: 0 }")
-        assert trained_label_map(str(tmp_path / "ckpt-0"), 90) is None
-        assert "stay unknown" in caplog.text
