@@ -18,7 +18,7 @@ def version_dirs(export_dir: Path | str) -> dict[int, Path]:
     As in TensorFlow Serving, the directory name is an integer, with or without leading zeros (`00000123`). If two
     directories have the same number, the one with fewer zeros is used.
     """
-    version_dirs = [path for path in list_dir(Path(export_dir)) if _is_version_name(path.name) and path.is_dir()]
+    version_dirs = [path for path in list_dir(Path(export_dir)) if is_version_name(path.name) and path.is_dir()]
     by_zeros = sorted(version_dirs, key=lambda path: len(path.name), reverse=True)
     numbered = {int(path.name): path for path in by_zeros}
     return {version: numbered[version] for version in sorted(numbered)}
@@ -35,7 +35,8 @@ def version_dir(export_dir: Path | str, version: int) -> Path:
     return plain if plain.is_dir() else version_dirs(export_dir).get(version, plain)
 
 
-def _is_version_name(name: str) -> bool:
+def is_version_name(name: str) -> bool:
+    """Whether a directory of this name is a version."""
     return _VERSION.fullmatch(name) is not None and len(name) < 100 and int(name) <= _MAX_VERSION
 
 

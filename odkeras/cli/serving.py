@@ -1,4 +1,4 @@
-"""`odkeras serve`, `odkeras predict` and `odkeras rollback`."""
+"""`odkeras serve`, `odkeras predict`, `odkeras rollback` and `odkeras upload`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from odkeras.cli import options
 from odkeras.cli.options import Given, with_options
 from odkeras.cli.progress import progress_bar
-from odkeras.config.serving import PredictSettings, RollbackSettings, ServerSettings
+from odkeras.config.serving import PredictSettings, RollbackSettings, ServerSettings, UploadSettings
 from odkeras.errors import ConfigError
 from odkeras.text import say
 
@@ -30,6 +30,7 @@ def add_commands(app: typer.Typer) -> None:
         predict
     )
     app.command("rollback", epilog="Example: odkeras rollback --export-dir raccoons/export")(rollback)
+    app.command("upload", epilog="Example: odkeras upload s3://models/raccoon --export-dir raccoons/export")(upload)
 
 
 @with_options("serve")
@@ -191,3 +192,33 @@ def rollback(*, given: Given) -> None:
     plan = plan_rollback(settings.export_dir, settings.to)
     version = roll_back(settings.export_dir, plan)
     say(f"{settings.export_dir}: version {version}, a copy of {plan.source}, replaces {plan.newest}")
+
+
+@with_options("upload")
+def upload(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A prefix: s3://bucket/name, gs://bucket/name, az://...")],
+    once: Annotated[bool, typer.Option("--once", help="Upload what is there, and end.")] = False,
+    *,
+    given: Given,
+) -> None:
+    """Copy versions into object storage as they are published, for model servers that read them there. Ctrl-C ends it.
+
+    Older versions at the URL are deleted if odkeras uploaded them; nothing is deleted from the directory.
+    """
+    from odkeras.logs import configure_logging
+    from odkeras.upkeep.upload import VersionUploader
+    from odkeras.version_dirs import list_versions
+
+    settings = given.build(UploadSettings)
+    configure_logging()
+    uploader = VersionUploader(settings.export_dir, url, settings.keep)
+
+    def report(name: str) -> None:
+        say(f"{uploader.url}/{name}", flush=True)
+
+    if not once:
+        say(f"uploading the versions of {settings.export_dir} to {uploader.url}; Ctrl-C ends it", file=sys.stderr)
+        uploader.watch(report)
+    if not list_versions(settings.export_dir):
+        raise ConfigError(f"{settings.export_dir}: no versions to upload")
+    uploader.upload_new(report)

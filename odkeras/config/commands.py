@@ -12,7 +12,13 @@ from odkeras.config.cost import CostModel
 from odkeras.config.downloads import DownloadSettings
 from odkeras.config.option import Declared, declared_in
 from odkeras.config.run import RunConfig
-from odkeras.config.serving import PredictSettings, RollbackSettings, ServerSettings, ServingmodelSettings
+from odkeras.config.serving import (
+    PredictSettings,
+    RollbackSettings,
+    ServerSettings,
+    ServingmodelSettings,
+    UploadSettings,
+)
 from odkeras.config.settings import TrainingSettings
 from odkeras.config.simulation import SimulationSettings
 
@@ -35,6 +41,7 @@ WITHOUT_A_PROJECT: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "serve": (ServerSettings, TrainingSettings),
     "predict": (PredictSettings,),
     "rollback": (RollbackSettings,),
+    "upload": (UploadSettings,),
     "servingmodel": (ServingmodelSettings,),
     "bulk-predict": (BulkPredictSettings,),
     "bulk-records": (BulkSettings,),

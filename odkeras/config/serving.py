@@ -100,6 +100,15 @@ class RollbackSettings(Settings, frozen=True, kw_only=True):
     ] = None
 
 
+class UploadSettings(Settings, frozen=True, kw_only=True):
+    """What `odkeras upload` needs, besides the URL."""
+
+    export_dir: Annotated[Path, Option("Directory with the numbered versions.", "ed", DIRECTORIES, "upload")]
+    keep: Annotated[
+        int, Option("How many of the newest versions are at the URL; 0 or less = all.", "", SERVING, "upload")
+    ] = 3
+
+
 class ServingmodelSettings(Settings, frozen=True, kw_only=True):
     """What the recipe `image.servingmodel` needs.
 

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from odkeras.errors import ImageError
@@ -105,6 +105,19 @@ class ObjectStorage:
             return set()
         return {PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"}
 
+    def list_files(self, prefix: str) -> set[str]:
+        """The names of all objects below a prefix, relative to it; empty if there is none.
+
+        Raises:
+            ImageError: as `fetch`.
+        """
+        _, folder = _split(prefix.rstrip("/"))
+        try:
+            names = self._ask("_find", prefix.rstrip("/"))
+        except MissingObjectError:
+            return set()
+        return {name.removeprefix(f"{folder}/") for name in names}
+
     def read(self, url: str, start: int = 0, end: int | None = None) -> bytes:
         """The bytes of an object from `start` to before `end`, of any size, and not from the cache.
 
@@ -121,6 +134,16 @@ class ObjectStorage:
         """
         self._ask("_pipe_file", url, data, doing="written")
 
+    def put_file(self, url: str, path: Path) -> None:
+        """Write an object with the bytes of a file of any size. Readers see the earlier one until it is complete.
+
+        Raises:
+            ImageError: as `put`.
+            OSError: the file cannot be read.
+        """
+        path.stat()
+        self._ask("_put_file", url, source=path, doing="written")
+
     def delete(self, url: str) -> None:
         """Delete an object.
 
@@ -129,14 +152,24 @@ class ObjectStorage:
         """
         self._ask("_rm_file", url, doing="deleted")
 
-    def _ask(self, method: str, url: str, *values: Any, doing: str = "fetched", **options: Any) -> Any:
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        *values: Any,
+        source: Path | None = None,
+        doing: str = "fetched",
+        **options: Any,
+    ) -> Any:
+        """The result of a method of fsspec's file system. `source` is the file that is copied to `url`."""
         scheme, path = _split(url)
         if "@" in path.partition("/")[0]:
             raise ImageError(f"credentials in a URL are refused; set {_VARIABLES[scheme]}", f"{scheme}://…")
         system = self._system(scheme, url)
         sync = import_module("fsspec.asyn").sync
+        places = (path,) if source is None else (str(source), path)
         try:
-            return sync(system.loop, getattr(system, method), path, *values, timeout=self._timeout_s, **options)
+            return sync(system.loop, getattr(system, method), *places, *values, timeout=self._timeout_s, **options)
         except FileNotFoundError as error:
             raise MissingObjectError(_explain(error, scheme, self._timeout_s), url) from None
         except Exception as error:  # each provider's library has its own
