@@ -13,9 +13,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from odkeras.serving.refused_limits import RefusedLimits
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ _MAX_CONNECTIONS = 4096
 _DEFAULT_FILES = 1024
 _REPEATED_AFTER_S = 60.0
 _LOOK_EVERY_S = 1.0
+_CLOSED_AT_ONCE = 32  # closing a thousand connections, which then connect again, would hold up requests for 100 ms
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class LimitedConnections:
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
+        self.refused = RefusedLimits(max_delayed=max(1, limits.of_client // 4))
         self._open: dict[LimitedProtocol, None] = {}  # in the order of their last request
         self._of_client: Counter[str] = Counter()
         self._looked_at = float("-inf")
@@ -87,6 +92,8 @@ class LimitedConnections:
     def add(self, connection: LimitedProtocol) -> bool:
         """Whether the connection may stay. Another one may have been closed for it."""
         host = connection.host
+        if self.refused.blocks(host):
+            return False
         client_is_full = self._of_client[host] >= self.limits.of_client
         if client_is_full or len(self._open) >= self.limits.connections:
             log.warning("too many connections: an idle one is closed for each new one")
@@ -114,11 +121,13 @@ class LimitedConnections:
             self._open[connection] = None
 
     def close_slow(self, now: float) -> None:
-        """Close the connections whose request does not arrive in time."""
+        """Close connections whose request does not arrive in time. To be called often: it closes some at a time."""
         if now - self._looked_at < min(_LOOK_EVERY_S, self.limits.head_s / 4):
             return
-        self._looked_at = now
-        for connection in [each for each in self._open if each.is_slow(now)]:
+        slow = list(islice((each for each in self._open if each.is_slow(now)), _CLOSED_AT_ONCE))
+        if len(slow) < _CLOSED_AT_ONCE:
+            self._looked_at = now
+        for connection in slow:
             self.remove(connection)
             connection.transport.abort()
 
@@ -161,6 +170,20 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._since, self._has_headers = None, False
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP; later, if this client has sent too much of it."""
+        if self.limited.refused.spend(self.host):
+            super().send_400_response(msg)
+            return
+        self.transport.pause_reading()
+        task = self.loop.create_task(self._refuse_later(msg))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _refuse_later(self, msg: str) -> None:
+        await self.limited.refused.delay(self.host)
+        super().send_400_response(msg)
 
     @property
     def is_idle(self) -> bool:

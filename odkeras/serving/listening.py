@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from odkeras.errors import SetupError
 from odkeras.heartbeat import report_progress
 from odkeras.serving.connection_limits import ConnectionLimits, LimitedConnections, quiet_logs
+from odkeras.serving.refused_limits import DelayRefused
 
-_BACKLOG = 128  # accepted in one turn of the event loop, before any of them is counted
+_BACKLOG = 1024
+_ACCEPTED_AT_ONCE = 2  # in one turn of the event loop: each, with its request, holds up the others for some 1 ms
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class HttpServer(uvicorn.Server):
 
     def __init__(
         self,
-        app: object,
+        app: ASGIApp,
         on_ready: Callable[[], None],
         *,
         grace_s: int,
@@ -74,13 +77,13 @@ class HttpServer(uvicorn.Server):
         self.connections = LimitedConnections(limits or ConnectionLimits.of_process())
         super().__init__(
             uvicorn.Config(
-                app,  # type: ignore[arg-type]
+                DelayRefused(app, self.connections.refused),
                 log_level="warning",
                 access_log=False,
                 server_header=False,
                 ws="none",
                 http=self.connections.protocol(),
-                backlog=_BACKLOG,
+                backlog=_ACCEPTED_AT_ONCE,
                 timeout_keep_alive=75,
                 ssl_certfile=tls.certificate if tls is not None else None,
                 ssl_keyfile=tls.key if tls is not None else None,
@@ -116,5 +119,11 @@ class HttpServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)  # asyncio has one number for both, and has used it for this one too
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.connections.refused.stop()
+        await super().shutdown(sockets)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -304,14 +305,17 @@ class _Handlers:
                 if service.free_count != free:
                     free = service.free_count
                     parts.append(_event("tasks", {}))
-                state_s += SHOWN_EVERY_S
-                silent_s = 0.0 if parts else silent_s + SHOWN_EVERY_S
+                pause_s = SHOWN_EVERY_S * random.uniform(
+                    0.8, 1.2
+                )  # streams that began together must not all wake at once
+                state_s += pause_s
+                silent_s = 0.0 if parts else silent_s + pause_s
                 if silent_s >= ALIVE_EVERY_S:
                     silent_s = 0.0
                     parts.append(b": here\n\n")
                 if parts:
                     yield b"".join(parts)
-                await asyncio.sleep(SHOWN_EVERY_S)
+                await asyncio.sleep(pause_s)
         finally:
             self._streams -= 1
             service.queue.disconnect(tab)

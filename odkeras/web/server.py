@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import socket
@@ -63,6 +64,8 @@ def run_annotate(
         elsewhere = _url(address, port, None, tls is not None).rstrip("/") if address else ""
 
         def ready() -> None:
+            gc.collect()
+            gc.freeze()  # a full collection would look at all that was imported, and hold up requests for 50 ms
             journal.say(f"annotate at {url} (Ctrl-C stops; nothing is lost)")
             if address:
                 journal.say(f"from other machines: {_url(address, port, token, tls is not None)}")

@@ -14,17 +14,27 @@ from typing import Any
 import pytest
 
 from odkeras.process import open_listener
-from odkeras.serving.connection_limits import ConnectionLimits, OncePerMinute, raise_file_limit
+from odkeras.serving import refused_limits
+from odkeras.serving.connection_limits import (
+    _CLOSED_AT_ONCE,
+    ConnectionLimits,
+    LimitedConnections,
+    OncePerMinute,
+    raise_file_limit,
+)
 from odkeras.serving.listening import HttpServer
+from odkeras.serving.refused_limits import BURST, BYTES_PER_REQUEST, PER_S, RefusedLimits
 from tests.waiting import wait_until
 
 HEAD_S = 0.4
 LIMITS = ConnectionLimits(connections=20, of_client=10, head_s=HEAD_S, body_s=HEAD_S, body_bytes_per_s=100_000)
 ASK = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
+MISSING = ASK.replace(b"quick", b"missing")
+DELAY_S = 0.5
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Says how long the body was, after 1.5 s for /slow."""
+    """Says how long the body was, after 1.2 s for /slow. /missing is refused, /busy holds up everybody."""
     import asyncio
 
     if scope["type"] != "http":
@@ -37,8 +47,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
     if scope["path"] == "/slow":
         await asyncio.sleep(3 * HEAD_S)
-    body = str(length).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    if scope["path"] == "/busy":
+        time.sleep(3 * HEAD_S)
+    body, status = str(length).encode(), 404 if scope["path"] == "/missing" else 200
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -223,3 +235,134 @@ def test_the_limits_leave_files_for_the_others() -> None:
     assert raise_file_limit() >= 256
     limits = ConnectionLimits.of_process()
     assert 16 <= limits.of_client * 2 <= limits.connections <= raise_file_limit() - 200
+
+
+@pytest.fixture
+def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused_limits, "BURST", 2.0)
+    monkeypatch.setattr(refused_limits, "PER_S", 0.1)
+    monkeypatch.setattr(refused_limits, "DELAY_S", DELAY_S)
+
+
+def seconds_for(server: HttpServer, request: bytes, host: str = "127.0.0.1") -> float:
+    started = time.monotonic()
+    assert ask(server, request, host)
+    return time.monotonic() - started
+
+
+@pytest.mark.usefixtures("small_budget")
+@pytest.mark.parametrize("refused", [b"\0\n\n", MISSING])
+def test_only_the_refusals_of_a_client_that_gets_many_are_delayed(refused: bytes) -> None:
+    """Malformed requests, as fast as they could be sent, made answers of other clients three times as slow. A proxy's
+    address is that of many: whatever else it asks is answered at once."""
+    with serving(ConnectionLimits()) as server:
+        assert all(seconds_for(server, refused, "127.0.0.2") < DELAY_S / 2 for _ in range(2))
+        assert seconds_for(server, refused, "127.0.0.2") >= DELAY_S
+        assert seconds_for(server, ASK, "127.0.0.2") < DELAY_S / 2
+        assert seconds_for(server, refused, "127.0.0.3") < DELAY_S / 2
+
+
+@pytest.mark.usefixtures("small_budget")
+def test_without_budget_a_large_body_is_read_late() -> None:
+    """Delayed after it was read, its memory would be held meanwhile."""
+    post = b"POST /missing HTTP/1.1\r\nHost: x\r\nContent-Length: 400000\r\n\r\n" + b"x" * 400_000
+    with serving(ConnectionLimits()) as server:
+        assert seconds_for(server, post) < DELAY_S / 2
+        assert DELAY_S <= seconds_for(server, post) < 2 * DELAY_S
+
+
+@pytest.mark.usefixtures("small_budget")
+def test_a_delayed_refusal_closes_its_connection(server: HttpServer) -> None:
+    with connect(server) as connection:
+        for _ in range(3):
+            connection.sendall(MISSING)
+            assert answer(connection) == b"0"
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.usefixtures("small_budget")
+def test_who_does_not_wait_for_delayed_refusals_gets_no_connection_meanwhile(server: HttpServer) -> None:
+    for _ in range(2):
+        ask(server, MISSING, "127.0.0.2")
+    for _ in range(LIMITS.of_client // 4):
+        with connect(server, "127.0.0.2") as connection:
+            connection.sendall(MISSING)
+    wait_until(lambda: server.connections.refused.blocks("127.0.0.2"))
+    with connect(server, "127.0.0.2") as connection:
+        assert closed_after_s(connection) < DELAY_S / 2
+    assert ask(server, host="127.0.0.3") == b"0"
+    wait_until(lambda: not server.connections.refused.blocks("127.0.0.2"))
+    assert ask(server, host="127.0.0.2") == b"0"
+
+
+@pytest.mark.parametrize("refused", [b"\0\n\n", MISSING])
+def test_a_delayed_refusal_does_not_hold_up_the_end(
+    refused: bytes, small_budget: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C took until the grace period was over, and printed a traceback."""
+    monkeypatch.setattr(refused_limits, "DELAY_S", 60.0)
+    with serving() as server, ExitStack() as stack:
+        for _ in range(2):
+            ask(server, refused)
+        stack.enter_context(connect(server)).sendall(refused)
+        wait_until(lambda: server.connections.refused.blocks("127.0.0.1") or server.server_state.tasks)
+        stopped = time.monotonic()
+        server.stop()
+        wait_until(lambda: not server.servers[0].is_serving() and not server.server_state.tasks)
+    assert time.monotonic() - stopped < 0.9
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_the_budget_comes_back_and_large_bodies_take_more_of_it() -> None:
+    now = 0.0
+    limits = RefusedLimits(max_delayed=1, clock=lambda: now)
+    assert all(limits.spend("a") for _ in range(int(BURST)))
+    assert not limits.spend("a")
+    now = 2 / PER_S
+    assert limits.spend("a")
+    assert not limits.spend("a")
+    assert limits.spend("b", received=int(BURST) * BYTES_PER_REQUEST)
+    assert not limits.spend("b")
+    for _ in range(1000):  # the debt has a limit
+        limits.spend("a")
+    now += (BURST + 1) / PER_S
+    assert limits.spend("a")
+
+
+def test_slow_connections_are_closed_some_at_a_time() -> None:
+    """A thousand at once held up all requests, and again when their client connected anew."""
+
+    class Slow:
+        host, is_idle, closed = "127.0.0.2", True, 0
+
+        @property
+        def transport(self) -> Slow:
+            return self
+
+        def is_slow(self, now: float) -> bool:
+            return True
+
+        def abort(self) -> None:
+            Slow.closed += 1
+
+    connections = LimitedConnections(ConnectionLimits())
+    for _ in range(2 * _CLOSED_AT_ONCE + 1):
+        assert connections.add(Slow())  # type: ignore[arg-type]
+    left = []
+    for tick in range(3):
+        connections.close_slow(0.1 * tick)
+        left.append(len(connections))
+    assert left == [_CLOSED_AT_ONCE + 1, 1, 0]
+    assert Slow.closed == 2 * _CLOSED_AT_ONCE + 1
+
+
+def test_connections_wait_while_the_server_is_busy(server: HttpServer) -> None:
+    """It accepts few at once, so that each turn of its event loop is short; the others must not be turned away."""
+    with connect(server) as busy, ExitStack() as stack:
+        busy.sendall(ASK.replace(b"quick", b"busy"))
+        started = time.monotonic()
+        waiting = [stack.enter_context(connect(server, f"127.0.0.{2 + number}")) for number in range(15)]
+        assert time.monotonic() - started < HEAD_S
+        for connection in waiting:
+            connection.sendall(ASK)
+        assert [answer(connection) for connection in waiting] == [b"0"] * len(waiting)
