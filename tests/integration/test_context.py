@@ -26,10 +26,13 @@ from odkeras.training.evaluation import SavedModelDetector
 from odkeras.training.inputs import evaluation_dataset, example_source, training_dataset
 from odkeras.training.record_checks import check_records
 from odkeras.training.rounds import Rounds
+from tests import fixtures_backbones
 from tests.fixtures_training import LABEL_MAP, TinyProject, answer, tiny_config
 from tests.integration.test_masks import MASK_R_CNN
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+small_backbones = fixtures_backbones.small_backbones
 
 COUNT, LENGTH = 4, 6
 FEATURES = np.linspace(-1, 1, 2 * LENGTH, dtype=np.float32).reshape(2, LENGTH)
@@ -84,10 +87,10 @@ def rounds(tmp_path_factory: pytest.TempPathFactory, shapes: list[Annotation]) -
 
 
 @pytest.fixture(scope="module")
-def version(rounds: Rounds, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def version(rounds: Rounds) -> Path:
     """A version that finds objects, and for which the features matter."""
     let_it_find_objects(rounds._model.inference.model)
-    folder = tmp_path_factory.mktemp("export")
+    folder = rounds._directories.export_dir  # has the graph
     return folder / str(Publisher(rounds._model.inference, folder, LABEL_MAP).publish(1))
 
 

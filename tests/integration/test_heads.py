@@ -16,9 +16,12 @@ from odkeras.model.growth import output_layouts
 from odkeras.model.weights import named_variables, snapshot
 from odkeras.pipeline import PipelineConfig
 from odkeras.pretrained.detector_classes import COCO_LABEL_MAP
+from tests import fixtures_backbones
 from tests.integration.test_growth import EXTENDED, FAMILIES, built
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+small_backbones = fixtures_backbones.small_backbones
 
 THEIRS = LabelMap((Label(1, "Cat"), Label(2, "Traffic light"), Label(4, "Dog")))
 OURS = LabelMap((Label(1, "raccoon"), Label(2, "x", "traffic_light")))

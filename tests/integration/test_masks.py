@@ -24,9 +24,12 @@ from odkeras.training.rounds import Rounds
 from odkeras.training.trainer import StepReport
 from odkeras.training.undo import image_bucket
 from odkeras.version_dirs import list_versions
+from tests import fixtures_backbones
 from tests.fixtures_training import LABEL_MAP, Answer, TinyProject, answer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+small_backbones = fixtures_backbones.small_backbones
 
 # Anchors as large as the picture, so that a proposal lies on the object of `polygon_answer`, and hardly any weights to
 # begin with, so that it stays there.

@@ -24,10 +24,13 @@ from odkeras.pipeline.class_history import ClassHistory
 from odkeras.training.inputs import example_source, training_dataset
 from odkeras.training.trainer import Trainer
 from odkeras.training.unjudged import UNJUDGED, ExampleReader, judged_detections, with_unjudged
+from tests import fixtures_backbones
 from tests.fixtures_training import LABEL_MAP, TinyProject, answer, tiny_config
 from tests.integration.test_growth import center_net_with_masks, mask_r_cnn, small_ssd
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+small_backbones = fixtures_backbones.small_backbones
 
 LONGER = LabelMap.from_names([*LABEL_MAP.names, "star"])
 HEADS = {
