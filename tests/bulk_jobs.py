@@ -55,6 +55,7 @@ def interrupt_at_last_image(
 ) -> subprocess.Popen[str]:
     """Start a job whose last image does not arrive, wait until two shards are finished and the last image is asked for,
     and send the signal. All workers have ended afterwards."""
+    server.requests.clear()
     process = start(folder, *arguments)
     wait_until(lambda: last in server.requests, "the request for the last image", 120)
     wait_until(lambda: len(list(out.glob("shard-*"))) >= 2, "two shards", 120)

@@ -17,6 +17,7 @@ from bulk_jobs import IMAGES, interrupt_at_last_image, results, run, write_image
 from image_server import ImageServer, image_server
 from pictures import draw_pixels, encode
 
+from odkeras.bulk import run as bulk_run
 from odkeras.bulk.job import Entry, find_job, prepare_job, read_entries
 from odkeras.bulk.listing import distinct, list_images, list_labelled
 from odkeras.bulk.run import Plan, run_plan
@@ -110,29 +111,34 @@ def uninterrupted(folder: Path, *sources: str) -> dict[str, bytes]:
     return results(folder / "whole")
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT", "SIGTERM"])
-def test_an_interrupted_job_continues_and_writes_the_same(tmp_path: Path, web: ImageServer, name: str) -> None:
+def test_an_interrupted_job_continues_and_writes_the_same(tmp_path: Path, web: ImageServer) -> None:
+    """One job is interrupted and killed before it is left to end."""
     write_images(tmp_path / "photos")
     arrives = web.put_late("/last.jpg", encode(draw_pixels(seed=77), "JPEG"))
     arguments = ["hash", "photos", web.url("/last.jpg"), "--shard-images", "4", "--workers", "2", "--out"]
-    number = signal.Signals[name]
-    process = interrupt_at_last_image(tmp_path, [*arguments, "out"], tmp_path / "out", web, "/last.jpg", number)
-    said = process.communicate()[1]
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = interrupt_at_last_image(tmp_path, [*arguments, "out"], tmp_path / "out", web, "/last.jpg", number)
+        said = process.communicate()[1]
+        assert "shard-00003-of-00004.jsonl" not in results(tmp_path / "out")
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == 130
+            assert "of 4 shards are finished; the same command continues" in said and "Traceback" not in said
+            assert not list((tmp_path / "out").glob(".odkeras*"))
     arrives.set()
-    left = results(tmp_path / "out")
-    assert "shard-00003-of-00004.jsonl" not in left
-    if name == "SIGKILL":
-        assert process.returncode == -number
-    else:
-        assert process.returncode == 130
-        assert "of 4 shards are finished; the same command continues" in said and "Traceback" not in said
-        assert not list((tmp_path / "out").glob(".odkeras*"))
     inodes = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("shard-*")}
     said = run(tmp_path, *arguments, "out", status=1)
     assert "of 4 shards are finished already" in said
     assert {path: (tmp_path / "out" / path).stat().st_ino for path in inodes} == inodes  # not written again
     assert results(tmp_path / "out") == uninterrupted(tmp_path, "photos", web.url("/last.jpg"))
     assert len(rows(tmp_path / "out")) == IMAGES  # one of the folder is refused, and there is one at the URL
+
+
+def test_sigterm_is_an_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt), bulk_run._sigterm_as_interrupt():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Three pages of one dataset, each with 20 simulated annotators, are killed one after the other with SIGKILL."""
+"""Three pages of one dataset, each with 10 simulated annotators, are killed one after the other with SIGKILL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from odkeras.project import read_jsonl
 from odkeras.web.database import AnswerDatabase
 
 PROGRAM = Path(__file__).parents[1] / "browser" / "run_page.py"
-IMAGES, PAGES, PER_PAGE = 240, 3, 20
+IMAGES, PAGES, PER_PAGE = 120, 3, 10
 
 
 class PageProcess:
