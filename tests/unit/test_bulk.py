@@ -136,9 +136,10 @@ def test_an_interrupted_job_continues_and_writes_the_same(tmp_path: Path, web: I
 
 
 def test_sigterm_is_an_interrupt() -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), bulk_run._sigterm_as_interrupt():
         signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @dataclass(frozen=True)
