@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from odkeras.errors import WeightsError
 from odkeras.model.fine_tune import restore_fine_tune_checkpoint
-from odkeras.model.inference import build_detection_model, create_variables
+from odkeras.model.inference import build_detection_model
 from odkeras.pipeline import parse_pipeline, read_template
 from odkeras.pretrained.cache import WeightsCache
 from odkeras.pretrained.catalogue import find_weights
@@ -32,9 +32,12 @@ def random_network(application: str) -> Any:
 
 def build_detector(template: str, feature_extractor: str) -> Any:
     config = parse_pipeline(read_template(template), source=template)
-    getattr(config.model, config.model.WhichOneof("model")).feature_extractor.type = feature_extractor
+    kind = config.model.WhichOneof("model")
+    getattr(config.model, kind).feature_extractor.type = feature_extractor
+    if kind == "faster_rcnn":
+        config.model.faster_rcnn.first_stage_max_proposals = 2
     detector = build_detection_model(config.model, is_training=False)
-    create_variables(detector, config.model)
+    detector.predict(*detector.preprocess(tf.zeros([1, 64, 64, 3])))  # quicker than `create_variables`, which traces it
     return detector
 
 
