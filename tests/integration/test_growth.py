@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from google.protobuf import text_format
 
 from odkeras.annotation import Annotation
 from odkeras.errors import CheckpointError
+from odkeras.export.info import read_export_info
 from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import list_checkpoints, restore_newest, saved_averages
 from odkeras.model.growth import NEW_CLASS_BIAS, extend_checkpoint, lower_first_scores, output_layout
 from odkeras.model.inference import build_detection_model, create_variables, static_image_size
+from odkeras.model.setup import prepare_setup, save_resolved
 from odkeras.model.weights import named_variables
 from odkeras.pipeline import PipelineConfig, load_pipeline, set_num_classes
 from odkeras.pipeline.class_history import ClassHistory, write_class_history
@@ -32,6 +34,7 @@ from odkeras.training.trainer import Trainer
 from odkeras.version_dirs import list_versions, version_dir
 from tests import fixtures_backbones
 from tests.fixtures_training import LABEL_MAP, TEMPLATE, TinyProject, tiny_config
+from tests.integration.conftest import kept_as_is
 from tests.integration.test_masks import CENTER_NET, MASK_R_CNN
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -118,11 +121,30 @@ def predictions(model: Any, config: PipelineConfig) -> dict[str, Any]:
     return dict(model.predict(images, shapes))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_old_classes_are_scored_as_before(family: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def built_once(request: pytest.FixtureRequest) -> tuple[str, PipelineConfig, Any]:
+    """A family, its config, and a new model of it."""
+    family = request.param
     config = FAMILIES[family]()
+    if family.startswith("ssd") and family != "ssd, convolutional":  # without the low first score of the zoo's SSDs
+        config.model.ssd.box_predictor.weight_shared_convolutional_box_predictor.class_prediction_bias_init = 0.0
+    return family, config, built(config, BEFORE)
+
+
+@pytest.fixture
+def before(built_once: tuple[str, PipelineConfig, Any]) -> Iterator[tuple[str, PipelineConfig, Any]]:
+    """The same; the test may change the config and the weights."""
+    family, config, model = built_once
+    copy = type(config)()
+    copy.CopyFrom(config)
+    with kept_as_is(model.variables):
+        yield family, copy, model
+
+
+@pytest.mark.parametrize("built_once", FAMILIES, indirect=True)
+def test_old_classes_are_scored_as_before(before: tuple[str, PipelineConfig, Any], tmp_path: Path) -> None:
+    family, config, old = before
     generator = np.random.default_rng(5)
-    old = built(config, BEFORE)
     for variable in named_variables(old).values():
         if variable.dtype.is_floating and "moving_variance" not in variable.name:
             variable.assign_add(generator.normal(0, 0.02, variable.shape))
@@ -130,17 +152,16 @@ def test_old_classes_are_scored_as_before(family: str, tmp_path: Path) -> None:
     new = built(config, AFTER)
     assert extend_checkpoint(new, tmp_path, BEFORE, AFTER) == str(tmp_path / "ckpt-8")
     assert restore_newest(new, list_checkpoints(tmp_path)) == str(tmp_path / "ckpt-8")
-    before, after = named_variables(old), named_variables(new)
-    grown = {path for path in before if before[path].shape != after[path].shape}
-    for path in before.keys() - grown:
-        np.testing.assert_array_equal(before[path], after[path], path)
-    assert grown
+    smaller, larger = named_variables(old), named_variables(new)
+    grown = {path for path in smaller if smaller[path].shape != larger[path].shape}
+    for path in smaller.keys() - grown:
+        np.testing.assert_array_equal(smaller[path], larger[path], path)
     for path in grown:
         part = next(part for part in EXTENDED[family] if part in path)
         groups, background, unit = EXTENDED[family][part]
         was, now = (
             variable.numpy().reshape(-1, groups, background + classes, unit)
-            for variable, classes in ((before[path], BEFORE), (after[path], AFTER))
+            for variable, classes in ((smaller[path], BEFORE), (larger[path], AFTER))
         )
         np.testing.assert_array_equal(now[:, :, : background + BEFORE], was, path)
         if path.endswith("bias") and ("class_predict" in path or "object_center" in path):
@@ -181,22 +202,19 @@ def scores(model: Any, config: PipelineConfig, picture: np.ndarray) -> list[np.n
     return [value.numpy() for value in values]
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if "shared boxes" not in family])
-def test_classes_of_a_new_model_that_nothing_is_known_of_yet(family: str) -> None:
+@pytest.mark.parametrize("built_once", [each for each in FAMILIES if "shared boxes" not in each], indirect=True)
+def test_classes_of_a_new_model_that_nothing_is_known_of_yet(before: tuple[str, PipelineConfig, Any]) -> None:
     """Their kernels were random: a class that no image was judged for scored up to 0.27 somewhere in an image."""
-    config = FAMILIES[family]()
-    if family.startswith("ssd") and family != "ssd, convolutional":  # without the low first score of the zoo's SSDs
-        config.model.ssd.box_predictor.weight_shared_convolutional_box_predictor.class_prediction_bias_init = 0.0
-    model = built(config, BEFORE)
-    before = {path: variable.numpy() for path, variable in named_variables(model).items()}
+    family, config, model = before
+    first = {path: variable.numpy() for path, variable in named_variables(model).items()}
     lower_first_scores(model, config, [BEFORE])
-    changed = {path: each for path, each in named_variables(model).items() if (each.numpy() != before[path]).any()}
+    changed = {path: each for path, each in named_variables(model).items() if (each.numpy() != first[path]).any()}
     assert changed
     for path, variable in changed.items():
         part = next(part for part in EXTENDED[family] if part in path)
         groups, background, unit = EXTENDED[family][part]
         assert unit == 1
-        was, now = (values.reshape(-1, groups, background + BEFORE) for values in (before[path], variable.numpy()))
+        was, now = (values.reshape(-1, groups, background + BEFORE) for values in (first[path], variable.numpy()))
         np.testing.assert_array_equal(now[..., :-1], was[..., :-1])
     height, width = static_image_size(config.model) or (96, 96)
     for seed in range(2):
@@ -365,8 +383,6 @@ class TestLoop:
         assert found["detection_scores"][0].numpy()[~is_star].max() > 0.05
 
     def run(self, project: TinyProject, label_map: LabelMap, check: Callable[[], None] = lambda: None) -> None:
-        from odkeras.model.setup import prepare_setup, save_resolved
-
         settings = project.settings(steps_per_epoch=2)
         setup = prepare_setup(settings, "loop")
         assert setup.label_map == label_map
@@ -378,9 +394,6 @@ class TestLoop:
 
     @staticmethod
     def is_extended(directories: Project, before: int, steps: int) -> None:
-        from odkeras.export.info import read_export_info
-        from odkeras.version_dirs import version_dir
-
         newest = list_versions(directories.export_dir)[-1]
         assert newest > before
         info = read_export_info(version_dir(directories.export_dir, newest))
