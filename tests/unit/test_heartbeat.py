@@ -45,7 +45,7 @@ def is_up(tmp_path: Path, times: int = 1) -> bool:
 
 def test_a_stopped_process_is_killed_and_started_again(tmp_path: Path) -> None:
     """A trainer or a server that hung was never noticed: only its end was."""
-    supervisor, warned = run_child(tmp_path, silent_s=2)  # on a busy machine the new one must not count as hung
+    supervisor, warned = run_child(tmp_path, silent_s=4)  # on a busy machine the new one must not count as hung
     with supervisor:
         wait_until(lambda: is_up(tmp_path))
         pid = supervisor.pids()["trainer"]
@@ -84,10 +84,10 @@ def test_one_that_never_begins_is_killed(tmp_path: Path) -> None:
 
 def test_one_that_makes_progress_is_left_alone(tmp_path: Path) -> None:
     work = "while True: heartbeat.report_progress(); time.sleep(0.05)"
-    supervisor, warned = run_child(tmp_path, stalled_s=0.5, work=work, silent_s=2)
+    supervisor, warned = run_child(tmp_path, stalled_s=0.5, work=work, silent_s=4)
     with supervisor:
         wait_until(lambda: is_up(tmp_path))
-        pid, until = supervisor.pids()["trainer"], time.monotonic() + 3
+        pid, until = supervisor.pids()["trainer"], time.monotonic() + 5
         wait_until(lambda: time.monotonic() > until)
         assert supervisor.pids()["trainer"] == pid
     assert warned == []
