@@ -3,9 +3,9 @@
 The Object Detection API restores the feature extractor alone. Here the outputs that say where an object is (boxes,
 masks, keypoints) start from the detector, too, so that boxes are tight after few answers; and so do the outputs of the
 classes. A class that the detector knows by the same name starts with that class's weights: its objects are found at
-once. The others predict with the mean of all classes of the detector. What they have in common is that there is
-an object, so that the boxes of unknown objects can be picked before anything was trained. Training starts these classes
-anew: from the mean, the boxes got worse at first (docs/benchmarks.md).
+once. The others start with the mean of all classes of the detector. What they have in common is that there is
+an object, so that the boxes of unknown objects can be picked before anything was trained, and are found after few steps
+(docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from odkeras.labels import LabelMap
 from odkeras.model.checkpoint import model_keys
 from odkeras.model.growth import OutputLayout, is_score_bias, output_layouts
 from odkeras.model.weights import named_variables
-from odkeras.pipeline import PipelineConfig, num_classes
+from odkeras.pipeline import PipelineConfig, model_type, num_classes
 from odkeras.pretrained.detector_classes import ids_by_name, trained_label_map
 
 _log = logging.getLogger(__name__)
@@ -49,8 +49,9 @@ class RestoredHeads:
 def restore_heads(model: Any, config: PipelineConfig, label_map: LabelMap, checkpoint: str) -> RestoredHeads:
     """Restore all that the model has in common with a detector. What has another shape there, or is missing, stays.
 
-    The model then predicts with the mean of the detector's classes where it does not know a class. Before it is
-    trained, it needs the values in `RestoredHeads.adapted`.
+    The model then predicts with the mean of the detector's classes where it does not know a class, the first of such
+    classes before the others. Before it is trained, it needs the values in `RestoredHeads.adapted`, in which they are
+    equal.
 
     Args:
         model: a `DetectionModel` of `config`, whose variables exist.
@@ -80,16 +81,27 @@ def restore_heads(model: Any, config: PipelineConfig, label_map: LabelMap, check
         ids = known.ids if known else range(1, count + 1)
         sources = [[same[id]] if id in same else ids for id in range(1, num_classes(config) + 1)]
         unknown = [layout.background + id - 1 for id in range(1, num_classes(config) + 1) if id not in same]
-        outputs, first = _outputs_of(sources, trained, layout), variable.numpy()
+        outputs = _outputs_of(sources, trained, layout)
+        if _has_unused_background(config):
+            background = variable.numpy().reshape(outputs.shape)[..., : layout.background, :]
+            outputs[..., : layout.background, :] = background
+        adapted[path] = outputs.reshape(variable.shape).copy()
         if is_score_bias(path):
             outputs[..., unknown[1:], :] -= _BEHIND_THE_FIRST
-        variable.assign(outputs.reshape(first.shape))
-        outputs[..., unknown, :] = first.reshape(outputs.shape)[..., unknown, :]
-        adapted[path] = outputs.reshape(first.shape)
+        variable.assign(outputs.reshape(variable.shape))
     if adapted:
         names = ", ".join(repr(label.name) for label in label_map.labels if label.id in same)
         _log.info("classes that %s knows by name: %s; the others are found as any object", checkpoint, names or "none")
     return RestoredHeads(frozenset(restored), adapted)
+
+
+def _has_unused_background(config: PipelineConfig) -> bool:
+    """Whether an output for the background exists, and training wants it to be 0 everywhere.
+
+    A detector that was trained with another loss may have learned that it is 1 almost everywhere. The loss of the first
+    hundred steps was then a few hundred, and the classes learned nothing meanwhile.
+    """
+    return model_type(config) == "ssd" and bool(config.model.ssd.encode_background_as_zeros)
 
 
 def _class_count(layout: OutputLayout, trained: np.ndarray, variable: tf.Variable) -> int | None:

@@ -62,14 +62,13 @@ def test_a_class_of_the_same_name_and_one_that_is_new(
         groups, background, unit = EXTENDED[family][part]
         was = theirs[path].numpy().reshape(-1, groups, background + 4, unit)
         now = ours[path].numpy().reshape(-1, groups, background + 2, unit)
-        np.testing.assert_array_equal(now[:, :, :background], was[:, :, :background], path)
+        # Where training wants the background to be 0, a detector that learned otherwise would be in the way.
+        same = before[path].reshape(now.shape) if family == "ssd, weight-shared" else was
+        np.testing.assert_array_equal(now[:, :, :background], same[:, :, :background], path)
         used = was[:, :, [background, background + 1, background + 3]]  # no class has the id 3
         np.testing.assert_allclose(now[:, :, background], used.mean(axis=2), rtol=1e-6, atol=1e-7, err_msg=path)
         np.testing.assert_array_equal(now[:, :, background + 1], was[:, :, background + 1], path)
-        trains = report.adapted[path].reshape(now.shape)
-        first = before[path].reshape(now.shape)
-        np.testing.assert_array_equal(trains[:, :, background], first[:, :, background], path)
-        np.testing.assert_array_equal(np.delete(trains, background, 2), np.delete(now, background, 2), path)
+        np.testing.assert_array_equal(report.adapted[path], ours[path], path)
     for path in ours.keys() - set(report.adapted):
         if ours[path].dtype.is_floating:
             np.testing.assert_array_equal(ours[path], theirs[path], path)
@@ -84,6 +83,7 @@ def test_as_many_classes_and_no_names(tmp_path: Path) -> None:
     for path in report.adapted:
         was, now = named_variables(trained)[path].numpy(), named_variables(model)[path].numpy()
         expected = np.broadcast_to(was.mean(-1, keepdims=True), was.shape).copy()
+        np.testing.assert_allclose(report.adapted[path], expected, rtol=1e-6, atol=1e-6)
         if path.endswith("bias"):
             expected[1:] -= 5  # else each object would be detected four times
         np.testing.assert_allclose(now, expected, rtol=1e-6, atol=1e-6)
