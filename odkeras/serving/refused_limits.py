@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DELAY_S = 3.0
 BURST = 100.0
-PER_S = 10.0
+PER_S = 30.0  # clients of ours that wait for a version ask ten times a second
 BYTES_PER_REQUEST = 64 * 1024
 _MAX_CLIENTS = 1000
 _REFUSED = range(400, 500)
