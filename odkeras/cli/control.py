@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from odkeras.cli.options import Given, with_options
+from odkeras.cli.options import Given, ProjectFolder, with_options
 from odkeras.config.settings import TrainingSettings
 from odkeras.text import say
 
@@ -19,8 +18,6 @@ _SILENT_S = 30.0
 _HELD = ("paused", "stopped")
 _GONE = ("failed", "ended")
 _AT_WORK = "trainer status:"
-
-Where = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project's folder, or its pipeline.config.")]
 
 training = typer.Typer(
     name="training",
@@ -36,28 +33,28 @@ def add_commands(app: typer.Typer) -> None:
 
 @training.command("pause", epilog="Example: odkeras training pause raccoons")
 @with_options("training")
-def pause(project: Where, *, given: Given) -> None:
+def pause(project: ProjectFolder, *, given: Given) -> None:
     """Pause training after the current step; `resume` continues from there. Answers are kept."""
     _set("pause", given)
 
 
 @training.command("resume", epilog="Example: odkeras training resume raccoons")
 @with_options("training")
-def resume(project: Where, *, given: Given) -> None:
+def resume(project: ProjectFolder, *, given: Given) -> None:
     """Resume training that was paused or stopped."""
     _set("resume", given)
 
 
 @training.command("stop", epilog="Example: odkeras training stop raccoons/pipeline.config")
 @with_options("training")
-def stop(project: Where, *, given: Given) -> None:
+def stop(project: ProjectFolder, *, given: Given) -> None:
     """End the current round now, publish its model, and start no other round until `resume`."""
     _set("stop", given)
 
 
 @training.command("status", epilog="Example: odkeras training status raccoons --model-dir /shared/raccoons/model")
 @with_options("training")
-def status(project: Where, *, given: Given) -> None:
+def status(project: ProjectFolder, *, given: Given) -> None:
     """Print whether training is paused, and the trainer's status."""
     from odkeras.control import Control
 

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odkeras.cli.options import Given, with_options
+from odkeras.cli.options import Given, ProjectFolder, with_options
 from odkeras.config.settings import TrainingSettings
 from odkeras.text import say
 
 if TYPE_CHECKING:
     from odkeras.pipeline.label_edits import InAnswers, LabelFiles
-
-Where = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project's folder, or its pipeline.config.")]
 
 labels = typer.Typer(
     name="labels",
@@ -32,7 +30,7 @@ def add_commands(app: typer.Typer) -> None:
 
 @labels.command("list", epilog="Example: odkeras labels list raccoons")
 @with_options("labels")
-def list_labels(project: Where, *, given: Given) -> None:
+def list_labels(project: ProjectFolder, *, given: Given) -> None:
     """Print the classes with their ids, and when those were added that the project did not begin with."""
     import time
 
@@ -51,7 +49,9 @@ def list_labels(project: Where, *, given: Given) -> None:
 
 @labels.command("add", epilog="Example: odkeras labels add raccoons tail")
 @with_options("labels")
-def add(project: Where, name: Annotated[str, typer.Argument(help="Name of the new class.")], *, given: Given) -> None:
+def add(
+    project: ProjectFolder, name: Annotated[str, typer.Argument(help="Name of the new class.")], *, given: Given
+) -> None:
     """Add a class: the label map gets the next id, num_classes is raised. The trainer extends the model when it starts,
     and the old classes keep their weights. Images answered before are no negatives for the new class.
     """
@@ -65,7 +65,7 @@ def add(project: Where, name: Annotated[str, typer.Argument(help="Name of the ne
 @labels.command("rename", epilog="Example: odkeras labels rename raccoons tail ringed-tail")
 @with_options("labels")
 def rename(
-    project: Where,
+    project: ProjectFolder,
     old: Annotated[str, typer.Argument(help="The name so far.")],
     new: Annotated[str, typer.Argument(help="The new name.")],
     *,
@@ -82,7 +82,7 @@ def rename(
 @labels.command("merge", epilog="Example: odkeras labels merge raccoons 'racoon baby' raccoon")
 @with_options("labels")
 def merge(
-    project: Where,
+    project: ProjectFolder,
     old: Annotated[str, typer.Argument(help="The class that is given up.")],
     into: Annotated[str, typer.Argument(help="The class that gets its objects.")],
     *,
@@ -98,7 +98,7 @@ def merge(
 
 @labels.command("retire", epilog="Example: odkeras labels retire raccoons tail")
 @with_options("labels")
-def retire(project: Where, name: Annotated[str, typer.Argument(help="The class.")], *, given: Given) -> None:
+def retire(project: ProjectFolder, name: Annotated[str, typer.Argument(help="The class.")], *, given: Given) -> None:
     """Remove a class from the label map. Its objects stay in the answers, but are not trained on."""
     from odkeras.pipeline.label_edits import retire_label
 
@@ -108,7 +108,7 @@ def retire(project: Where, name: Annotated[str, typer.Argument(help="The class."
 @labels.command("recolour", epilog="Example: odkeras labels recolour raccoons tail '#d55e00'")
 @with_options("labels")
 def recolour(
-    project: Where,
+    project: ProjectFolder,
     name: Annotated[str, typer.Argument(help="The class.")],
     colour: Annotated[str, typer.Argument(help="#rrggbb.")],
     *,

@@ -26,6 +26,7 @@ _SHOWN_VARIABLES = ("ODKERAS_DB", "ODKERAS_TOKEN")
 
 CONFIG_HELP = "The project folder, or its pipeline.config."
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
+ProjectFolder = Annotated[Path, typer.Argument(metavar="PROJECT", help=CONFIG_HELP)]
 
 
 @dataclass(frozen=True)
